@@ -87,7 +87,9 @@ pub struct Clients {
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clients").field("services", &self.channels.keys().collect::<Vec<_>>()).finish_non_exhaustive()
+        f.debug_struct("Clients")
+            .field("services", &self.channels.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
     }
 }
 
@@ -137,7 +139,10 @@ impl Clients {
 
     fn channel_of(&self, service: &str) -> Channel {
         // A service without an address answers UNAVAILABLE at the first call, like one that is down.
-        self.channels.get(service).cloned().unwrap_or_else(|| Endpoint::from_static("http://127.0.0.1:1").connect_lazy())
+        self.channels
+            .get(service)
+            .cloned()
+            .unwrap_or_else(|| Endpoint::from_static("http://127.0.0.1:1").connect_lazy())
     }
 
     fn credentials(&self, caller: &Caller) -> Credentials {

@@ -22,7 +22,11 @@ impl Symbol {
         let first_is_letter = bytes.next().is_some_and(|b| b.is_ascii_uppercase());
         let rest_is_plain =
             bytes.all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'.' || b == b'-');
-        if first_is_letter && rest_is_plain && text.len() <= SYMBOL_LEN_MAX { Ok(Self(text)) } else { Err(Malformed) }
+        if first_is_letter && rest_is_plain && text.len() <= SYMBOL_LEN_MAX {
+            Ok(Self(text))
+        } else {
+            Err(Malformed)
+        }
     }
 
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,132 @@
+//! The one composition: `fafnir up` starts every row of the table, `fafnir order-service` starts one, the same way.
+//!
+//! All listeners are bound first, so that the address directory is complete before anything starts; then all services
+//! start side by side and wait for each other through their own clients.
+
+use crate::{
+    Service,
+    platform::{Clock, Context, Settings, secrets::Secrets, server, tasks::Tasks},
+};
+use anyhow::Context as _;
+use fafnir_proto::client::Clients;
+use futures::future::try_join_all;
+use std::{collections::BTreeMap, io, sync::Arc};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+/// Services that are ready.
+#[derive(Debug)]
+pub struct Running {
+    pub addresses: BTreeMap<String, String>,
+    /// Service name → address of its operations door.
+    pub operations: BTreeMap<String, String>,
+    pub tasks: Tasks,
+    /// For more parts that run in the same process (seeding, the simulator).
+    pub context: Context,
+}
+
+impl Running {
+    /// Waits until the process is asked to stop, or a part fails; then ends every part. `false` when one failed.
+    pub async fn wait(&self) -> bool {
+        self.tasks.shutdown().cancelled().await;
+        self.tasks.drain().await
+    }
+}
+
+/// A port that cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("{service} cannot listen on {host}:{port}: {source}")]
+pub struct PortError {
+    pub service: &'static str,
+    pub host: String,
+    pub port: u16,
+    pub source: io::Error,
+}
+
+async fn bind(service: &'static str, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
+    let host = &settings.bind.host;
+    let port = if settings.bind.auto { 0 } else { port };
+    TcpListener::bind((host.as_str(), port)).await.map_err(|source| PortError {
+        service,
+        host: host.clone(),
+        port,
+        source,
+    })
+}
+
+/// Starts `services` and resolves when every one is ready.
+pub async fn start(
+    services: &[Service],
+    settings: Settings,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Running> {
+    let settings = Arc::new(settings);
+    let secrets_dir = settings.data_dir().join("secrets");
+    let secrets = Secrets::load_or_create(&secrets_dir)
+        .with_context(|| format!("the secrets in {} cannot be used", secrets_dir.display()))?;
+
+    let mut addresses = BTreeMap::new();
+    for service in crate::ALL {
+        let configured = (service.address)(&settings);
+        let address = if configured.is_empty() {
+            format!("http://{}:{}", settings.bind.host, (service.port)(&settings))
+        } else {
+            configured.to_owned()
+        };
+        addresses.insert(service.name.to_owned(), address);
+    }
+    let mut bound = Vec::new();
+    let mut operations = BTreeMap::new();
+    for service in services {
+        let port = (service.port)(&settings);
+        let listener = bind(service.name, &settings, port).await?;
+        addresses.insert(service.name.to_owned(), format!("http://{}", listener.local_addr()?));
+        let offset = settings.ports.operations_offset;
+        let door = bind(service.name, &settings, port.saturating_add(offset)).await?;
+        operations.insert(service.name.to_owned(), format!("http://{}", door.local_addr()?));
+        bound.push((*service, listener, door));
+    }
+    let nats = match addresses.remove("broker") {
+        Some(broker) if settings.nats.url.is_empty() => broker.replacen("http://", "nats://", 1),
+        _ => settings.nats.url.clone(),
+    };
+    addresses.insert("nats".to_owned(), nats);
+
+    let tasks = Tasks::new(shutdown);
+    let http_addresses: BTreeMap<_, _> = addresses
+        .iter()
+        .filter(|(_, url)| url.starts_with("http"))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    let clients = Clients::new(&http_addresses, secrets.service_token.expose())?;
+    let context = Context {
+        service: "fafnir",
+        settings,
+        secrets: Arc::new(secrets),
+        clients,
+        clock,
+        tasks: tasks.clone(),
+        addresses: Arc::new(addresses.clone()),
+    };
+    let starting = bound.into_iter().map(|(service, listener, door)| {
+        let ctx = Context { service: service.name, ..context.clone() };
+        async move {
+            let (ready, is_ready) = watch::channel(false);
+            server::serve_operations(&ctx, door, is_ready);
+            let started = tokio::time::Instant::now();
+            (service.start)(ctx, listener)
+                .await
+                .with_context(|| format!("{} did not start", service.name))?;
+            tracing::debug!(service = service.name, ms = started.elapsed().as_millis() as u64, "ready");
+            ready.send_replace(true);
+            anyhow::Ok(())
+        }
+    });
+    let stopped = tasks.shutdown().clone();
+    tokio::select! {
+        result = try_join_all(starting) => { result?; }
+        () = stopped.cancelled() => anyhow::bail!("stopped before everything was ready"),
+    }
+    Ok(Running { addresses, operations, tasks, context })
+}

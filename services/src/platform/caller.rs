@@ -1,0 +1,60 @@
+//! Who calls: the service token is checked once per request, the caller is read from the metadata.
+
+use super::{
+    error::Refusal,
+    secrets::{Secret, constant_time_eq},
+};
+use fafnir_proto::client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY};
+use http::HeaderMap;
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+pub use fafnir_proto::client::Caller;
+
+/// Reads the caller from the headers of a request that carries the right service token.
+pub fn authenticate(headers: &HeaderMap, token: &Secret) -> Result<Caller, Refusal> {
+    let text = |key: &str| headers.get(key).and_then(|v| v.to_str().ok());
+    let given = text(TOKEN_KEY).unwrap_or("");
+    if !constant_time_eq(given.as_bytes(), token.expose().as_bytes()) {
+        return Err(Refusal::unauthenticated("this door is for the services of the platform"));
+    }
+    if let Some(id) = text(USER_KEY) {
+        let id = Uuid::parse_str(id).map_err(|_| Refusal::unauthenticated("the caller's id is malformed"))?;
+        return Ok(Caller::User(id));
+    }
+    match text(SYSTEM_KEY) {
+        Some(name) => Ok(Caller::System(name.to_owned())),
+        None => Err(Refusal::unauthenticated("the call names no caller")),
+    }
+}
+
+/// The caller of a request that came through [`super::server`].
+pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| Refusal::unauthenticated("the call names no caller").into())
+}
+
+/// The user whose rows are touched: a user may only name itself, a component of the platform may name any.
+/// Another user's id answers like an unknown one (security.md).
+pub fn owner<T>(request: &Request<T>, user_id: &str) -> Result<Uuid, Status> {
+    let named = || {
+        Uuid::parse_str(user_id)
+            .map_err(|_| Status::from(Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID")))
+    };
+    match of(request)? {
+        Caller::System(_) => named(),
+        Caller::User(me) if user_id.is_empty() || named()? == me => Ok(me),
+        Caller::User(_) => Err(Refusal::not_found("USER_NOT_FOUND", "no such user").into()),
+    }
+}
+
+/// The name of the calling component; users are refused.
+pub fn system<T>(request: &Request<T>) -> Result<String, Status> {
+    match of(request)? {
+        Caller::System(name) => Ok(name),
+        Caller::User(_) => Err(Refusal::denied("only the platform itself may do this").into()),
+    }
+}

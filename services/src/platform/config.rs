@@ -1,0 +1,520 @@
+//! Layered configuration: flags > `FAFNIR_*` > `fafnir.toml` > user file > defaults.
+//!
+//! A key's type is the type of its default. Files are checked strictly: an unknown key or a wrong type is an error that
+//! names file, line and key.
+
+use super::telemetry::LogFormat;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+use toml::{Table, Value};
+
+/// Everything that can be configured; the defaults are the embedded development platform.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// `development` (GraphiQL, introspection) or `production`.
+    pub mode: Mode,
+    /// Where databases, journal, broker store and secrets live. Empty: `$XDG_DATA_HOME/fafnir`.
+    pub data_dir: String,
+    pub bind: Bind,
+    pub ports: Ports,
+    pub addresses: Addresses,
+    pub database: Database,
+    pub nats: Nats,
+    pub redis: Redis,
+    pub log: Log,
+    pub gateway: Gateway,
+    pub auth: Auth,
+    pub order: Order,
+    pub portfolio: Portfolio,
+    pub engine: Engine,
+    pub sim: Sim,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    Development,
+    Production,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Bind {
+    /// Address that the services listen on.
+    pub host: String,
+    /// Every port 0: the system picks free ones (`--ports auto`).
+    pub auto: bool,
+}
+
+/// Ports by service. The operations door of each is its port + `operations_offset`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Ports {
+    pub gateway: u16,
+    pub auth: u16,
+    pub security: u16,
+    pub user: u16,
+    pub stock: u16,
+    pub order: u16,
+    pub portfolio: u16,
+    pub engine: u16,
+    pub broker: u16,
+    pub broker_monitor: u16,
+    pub operations_offset: u16,
+}
+
+/// Where the services are, when they are not in this process. Empty: `http://<bind.host>:<port>`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Addresses {
+    pub gateway: String,
+    pub auth: String,
+    pub security: String,
+    pub user: String,
+    pub stock: String,
+    pub order: String,
+    pub portfolio: String,
+    pub engine: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user:password@host:port/` without a database name; each service uses `<name>_db`. Empty: SQLite.
+    pub url: String,
+    /// Put before each database name, so that several stacks can share a server.
+    pub prefix: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Nats {
+    /// `nats://host:port`. Empty: the embedded broker.
+    pub url: String,
+    /// Handed to terminals; empty: the same as `url`.
+    pub public_url: String,
+    /// User of the services; empty: the generated user of the embedded broker. Ignored when the URL has a user.
+    pub user: String,
+    /// File that holds the password.
+    pub password_file: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// `redis://host:port`. Empty: in memory.
+    pub url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: LogFormat,
+    /// Filter as in `RUST_LOG`.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Gateway {
+    /// Origins that browsers may call from; empty: same origin only.
+    pub cors_origins: Vec<String>,
+    /// Orders a second per user.
+    pub orders_per_second: u32,
+    pub orders_burst: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Access token of a Bearer caller, seconds.
+    pub bearer_ttl_s: u32,
+    /// Access token in the cookie, seconds.
+    pub cookie_ttl_s: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Order {
+    /// Open orders per user.
+    pub open_orders_max: u32,
+    /// Hours that terminal orders of the simulator's agents are kept.
+    pub agent_retention_h: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Portfolio {
+    /// Paper money that a new account opens with, in its currency.
+    pub opening_deposit: String,
+    /// Fees in basis points of the notional.
+    pub maker_fee_bp: u32,
+    pub taker_fee_bp: u32,
+    /// CAD for one USD, at most 6 decimals.
+    pub usd_cad: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// `covered` (segments go when a verified snapshot and every follower are past them) or `all`.
+    pub journal_keep: String,
+    pub snapshot_every_commands: u64,
+    pub snapshot_every_s: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sim {
+    pub enabled: bool,
+    /// Multiplies the agents' activity; `"1"` is about 15 commands a second in all.
+    pub rate: String,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Symbols to trade; empty: every listed one.
+    pub symbols: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Development,
+            data_dir: String::new(),
+            bind: Bind::default(),
+            ports: Ports::default(),
+            addresses: Addresses::default(),
+            database: Database::default(),
+            nats: Nats::default(),
+            redis: Redis::default(),
+            log: Log::default(),
+            gateway: Gateway::default(),
+            auth: Auth::default(),
+            order: Order::default(),
+            portfolio: Portfolio::default(),
+            engine: Engine::default(),
+            sim: Sim::default(),
+        }
+    }
+}
+impl Default for Bind {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), auto: false }
+    }
+}
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            gateway: 8080,
+            auth: 8081,
+            security: 8082,
+            user: 8083,
+            stock: 8084,
+            order: 8085,
+            portfolio: 8086,
+            engine: 8087,
+            broker: 4222,
+            broker_monitor: 8222,
+            operations_offset: 1000,
+        }
+    }
+}
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Human, filter: "info,async_nats=warn".into() }
+    }
+}
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { cors_origins: Vec::new(), orders_per_second: 20, orders_burst: 40 }
+    }
+}
+impl Default for Auth {
+    fn default() -> Self {
+        Self { bearer_ttl_s: 600, cookie_ttl_s: 3600 }
+    }
+}
+impl Default for Order {
+    fn default() -> Self {
+        Self { open_orders_max: 1000, agent_retention_h: 24 }
+    }
+}
+impl Default for Portfolio {
+    fn default() -> Self {
+        Self { opening_deposit: "500.00".into(), maker_fee_bp: 0, taker_fee_bp: 0, usd_cad: "1.37".into() }
+    }
+}
+impl Default for Engine {
+    fn default() -> Self {
+        Self { journal_keep: "covered".into(), snapshot_every_commands: 100_000, snapshot_every_s: 60 }
+    }
+}
+impl Default for Sim {
+    fn default() -> Self {
+        Self { enabled: true, rate: "1".into(), seed: 42, symbols: Vec::new() }
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+/// A configuration that cannot be used; the text is one line for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}:{line}: {message}", file.display())]
+    File { file: PathBuf, line: usize, message: String },
+    #[error("{}: {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{name}: {message}")]
+    Environment { name: String, message: String },
+    #[error("{key}: {message}")]
+    Key { key: String, message: String },
+}
+
+/// The merged layers.
+#[derive(Debug, Clone)]
+pub struct Layers {
+    values: BTreeMap<String, (Value, Origin)>,
+}
+
+impl Default for Layers {
+    fn default() -> Self {
+        let defaults = Table::try_from(Settings::default()).expect("invariant: the defaults are a table");
+        let mut values = BTreeMap::new();
+        flatten("", &defaults, &mut |key, value| {
+            values.insert(key, (value.clone(), Origin::Default));
+        });
+        Self { values }
+    }
+}
+
+impl Layers {
+    /// Puts a file on top. A file that does not exist changes nothing.
+    pub fn file(&mut self, path: &Path) -> Result<(), Error> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(Error::Read { file: path.to_owned(), source }),
+        };
+        // Strict: unknown keys and wrong types carry a span here.
+        if let Err(e) = toml::from_str::<Settings>(&text) {
+            let start = e.span().map_or(0, |s| s.start).min(text.len());
+            let line = text[..start].matches('\n').count() + 1;
+            let key =
+                text.lines().nth(line - 1).and_then(|l| l.split_once('=')).map_or("", |(k, _)| k.trim());
+            let message = e.message().replace('\n', " ");
+            let message = if key.is_empty() || message.contains(&format!("`{key}`")) {
+                message
+            } else {
+                format!("{key}: {message}")
+            };
+            return Err(Error::File { file: path.to_owned(), line, message });
+        }
+        let table: Table = toml::from_str(&text).expect("invariant: it was parsed above");
+        let origin = Origin::File(path.to_owned());
+        flatten("", &table, &mut |key, value| {
+            self.values.insert(key, (value.clone(), origin.clone()));
+        });
+        Ok(())
+    }
+
+    /// Puts `FAFNIR_*` variables on top: `FAFNIR_SIM_RATE` is `sim.rate`.
+    pub fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<(), Error> {
+        let by_name: BTreeMap<String, String> =
+            self.values.keys().map(|key| (environment_name(key), key.clone())).collect();
+        for (name, text) in variables {
+            if let Some(key) = by_name.get(&name) {
+                let value = self
+                    .parse(key, &text)
+                    .map_err(|message| Error::Environment { name: name.clone(), message })?;
+                self.values.insert(key.clone(), (value, Origin::Environment(name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one flag on top.
+    pub fn flag(&mut self, key: &str, text: &str) -> Result<(), Error> {
+        let value = self.parse(key, text).map_err(|message| Error::Key { key: key.to_owned(), message })?;
+        self.values.insert(key.to_owned(), (value, Origin::Flag));
+        Ok(())
+    }
+
+    /// The settings that the layers amount to.
+    pub fn settings(&self) -> Result<Settings, Error> {
+        let mut root = Table::new();
+        for (key, (value, _)) in &self.values {
+            insert(&mut root, key, value.clone());
+        }
+        let settings: Settings = Value::Table(root).try_into().map_err(|e: toml::de::Error| Error::Key {
+            key: "configuration".into(),
+            message: e.message().to_owned(),
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Every key with its value and origin, in order.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, &Value, &Origin)> {
+        self.values.iter().map(|(key, (value, origin))| (key.as_str(), value, origin))
+    }
+
+    /// Reads a text as the type that the key has.
+    fn parse(&self, key: &str, text: &str) -> Result<Value, String> {
+        let (current, _) = self.values.get(key).ok_or_else(|| "is not a known key".to_owned())?;
+        match current {
+            Value::Integer(_) => {
+                text.parse().map(Value::Integer).map_err(|_| format!("{text:?} is not a whole number"))
+            }
+            Value::Boolean(_) => {
+                text.parse().map(Value::Boolean).map_err(|_| format!("{text:?} is not true or false"))
+            }
+            Value::Array(_) => Ok(Value::Array(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|s| !s.is_empty())
+                    .map(|s| Value::String(s.to_owned()))
+                    .collect(),
+            )),
+            _ => Ok(Value::String(text.to_owned())),
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), Error> {
+        let bad = |key: &str, message: &str| Err(Error::Key { key: key.into(), message: message.into() });
+        match fafnir_proto::money::parse_e4(&self.sim.rate) {
+            Ok(rate) if (0..=100_0000).contains(&rate) => {}
+            _ => return bad("sim.rate", "must be a decimal from 0 to 100 with at most 4 decimals"),
+        }
+        match fafnir_proto::money::parse_micros(&self.portfolio.opening_deposit) {
+            Ok(amount) if amount >= 0 => {}
+            _ => {
+                return bad(
+                    "portfolio.opening_deposit",
+                    "must be an amount of at least 0 with at most 6 decimals",
+                );
+            }
+        }
+        match fafnir_proto::money::parse_micros(&self.portfolio.usd_cad) {
+            Ok(rate) if rate > 0 => {}
+            _ => return bad("portfolio.usd_cad", "must be a rate above 0 with at most 6 decimals"),
+        }
+        if !matches!(self.engine.journal_keep.as_str(), "covered" | "all") {
+            return bad("engine.journal_keep", "must be \"covered\" or \"all\"");
+        }
+        if self.portfolio.maker_fee_bp > 1000 || self.portfolio.taker_fee_bp > 1000 {
+            return bad("portfolio.taker_fee_bp", "fees must be at most 1000 basis points");
+        }
+        Ok(())
+    }
+
+    /// The data directory: the configured one, else `$XDG_DATA_HOME/fafnir`, else `~/.local/share/fafnir`.
+    pub fn data_dir(&self) -> PathBuf {
+        if !self.data_dir.is_empty() {
+            return PathBuf::from(&self.data_dir);
+        }
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        set("XDG_DATA_HOME")
+            .unwrap_or_else(|| set("HOME").unwrap_or_else(|| PathBuf::from(".")).join(".local/share"))
+            .join("fafnir")
+    }
+}
+
+/// `sim.rate` → `FAFNIR_SIM_RATE`.
+pub fn environment_name(key: &str) -> String {
+    format!("FAFNIR_{}", key.to_uppercase().replace(['.', '-'], "_"))
+}
+
+fn flatten(prefix: &str, table: &Table, put: &mut impl FnMut(String, &Value)) {
+    for (name, value) in table {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            Value::Table(inner) => flatten(&key, inner, put),
+            other => put(key, other),
+        }
+    }
+}
+
+fn insert(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let inner = table.entry(head.to_owned()).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_layer_wins_and_the_origin_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fafnir.toml");
+        fs::write(&file, "[sim]\nrate = \"2\"\nseed = 7\n").unwrap();
+        let mut layers = Layers::default();
+        layers.file(&file).unwrap();
+        layers.environment([("FAFNIR_SIM_SEED".to_owned(), "9".to_owned())].into_iter()).unwrap();
+        layers.flag("sim.enabled", "false").unwrap();
+        let settings = layers.settings().unwrap();
+        assert_eq!((settings.sim.rate.as_str(), settings.sim.seed, settings.sim.enabled), ("2", 9, false));
+        let origin = |key: &str| layers.entries().find(|(k, _, _)| *k == key).unwrap().2.clone();
+        assert_eq!(origin("sim.rate"), Origin::File(file));
+        assert_eq!(origin("sim.seed"), Origin::Environment("FAFNIR_SIM_SEED".into()));
+        assert_eq!(origin("sim.enabled"), Origin::Flag);
+        assert_eq!(origin("ports.gateway"), Origin::Default);
+    }
+
+    #[test]
+    fn a_broken_file_names_file_line_and_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("fafnir.toml");
+        for (text, line, key) in [
+            ("mode = \"production\"\n[ports]\ngatewai = 1\n", 3, "gatewai"),
+            ("[ports]\n\ngateway = \"x\"\n", 3, "gateway"),
+            ("[ports\n", 1, ""),
+        ] {
+            fs::write(&file, text).unwrap();
+            let error = Layers::default().file(&file).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{}:{line}: ", file.display())), "{error}");
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_in_the_environment_names_the_variable() {
+        let error = Layers::default()
+            .environment([("FAFNIR_PORTS_GATEWAY".to_owned(), "eighty".to_owned())].into_iter())
+            .unwrap_err();
+        assert_eq!(error.to_string(), "FAFNIR_PORTS_GATEWAY: \"eighty\" is not a whole number");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a service is given when it starts.
+
+use super::{
+    bus::Bus,
+    cache::Cache,
+    clock::Clock,
+    config::Settings,
+    db::{Db, Migration},
+    error::Error,
+    secrets::Secrets,
+    tasks::Tasks,
+};
+use fafnir_proto::client::{Caller, Clients};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+/// Everything that a service may reach. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Name of the service that owns this context, e.g. `order-service`.
+    pub service: &'static str,
+    pub settings: Arc<Settings>,
+    pub secrets: Arc<Secrets>,
+    pub clients: Clients,
+    pub clock: Clock,
+    pub tasks: Tasks,
+    /// Service name → address, as everybody in this stack sees it; `nats` is the broker.
+    pub addresses: Arc<BTreeMap<String, String>>,
+}
+
+impl Context {
+    /// The caller that this service is when it acts on its own behalf.
+    pub fn system(&self) -> Caller {
+        Caller::system(self.service)
+    }
+
+    /// Opens this service's own database and brings it to the newest migration.
+    pub async fn database(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
+        Ok(Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
+    }
+
+    /// Connects to the bus as the user `services`.
+    pub async fn bus(&self) -> Result<Bus, Error> {
+        Bus::connect(self).await
+    }
+
+    /// The cache with this logical database number (0 stock, 1 engine).
+    pub async fn cache(&self, database: u8) -> Result<Cache, Error> {
+        Cache::connect(&self.settings, database).await
+    }
+}
+
+/// First wait between two tries of [`retry`]; doubles up to [`RETRY_WAIT_MAX`].
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Repeats an operation while it fails transiently, until the deadline.
+pub async fn retry<T, F, Fut>(deadline: Duration, mut operation: F) -> Result<T, Error>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, Error>>,
+{
+    let until = tokio::time::Instant::now() + deadline;
+    let mut wait = RETRY_WAIT_MIN;
+    loop {
+        match operation().await {
+            Err(e) if e.is_transient() && tokio::time::Instant::now() + wait < until => {
+                tracing::debug!(error = %e, "trying again");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(RETRY_WAIT_MAX);
+            }
+            result => return result,
+        }
+    }
+}

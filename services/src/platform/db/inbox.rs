@@ -1,0 +1,43 @@
+//! What a consumer has applied: positions and dead letters, written in the transaction of the effect.
+
+use super::{Error, Tx};
+use crate::params;
+
+/// Include this in the first migration of a service that follows facts.
+pub const SCHEMA: &str = "CREATE TABLE inbox (source TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT;\n\
+    CREATE TABLE dead_letter (id INTEGER PRIMARY KEY, subject TEXT NOT NULL, payload BLOB NOT NULL, error TEXT NOT NULL, created_us INTEGER NOT NULL) STRICT";
+
+/// The last sequence applied from `source` (a symbol, a stream); 0 before the first.
+pub fn position(tx: &mut dyn Tx, source: &str) -> Result<u64, Error> {
+    tx.query_opt("SELECT seq FROM inbox WHERE source = ?1", params![source])?.map_or(Ok(0), |row| row.get(0))
+}
+
+/// Every position.
+pub fn positions(tx: &mut dyn Tx) -> Result<Vec<(String, u64)>, Error> {
+    let rows = tx.query("SELECT source, seq FROM inbox ORDER BY source", &[])?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Moves a position forward.
+pub fn advance(tx: &mut dyn Tx, source: &str, seq: u64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO inbox (source, seq) VALUES (?1, ?2) ON CONFLICT (source) DO UPDATE SET seq = excluded.seq",
+        params![source, seq],
+    )?;
+    Ok(())
+}
+
+/// Keeps a message that can never be applied, for a person to look at.
+pub fn bury(tx: &mut dyn Tx, subject: &str, payload: &[u8], error: &str, now_us: i64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO dead_letter (id, subject, payload, error, created_us) \
+         VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM dead_letter), ?1, ?2, ?3, ?4)",
+        params![subject, payload, error, now_us],
+    )?;
+    Ok(())
+}
+
+/// How many messages are buried.
+pub fn buried(tx: &mut dyn Tx) -> Result<u64, Error> {
+    tx.query_one("SELECT COUNT(*) FROM dead_letter", &[])?.get(0)
+}

@@ -1,0 +1,21 @@
+//! What every service stands on: configuration, database, bus, cache, caller, clock, errors, server, telemetry.
+
+pub mod agents;
+pub mod bus;
+pub mod cache;
+pub mod caller;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod db;
+pub mod error;
+pub mod secrets;
+pub mod server;
+pub mod tasks;
+pub mod telemetry;
+
+pub use caller::Caller;
+pub use clock::Clock;
+pub use config::Settings;
+pub use context::Context;
+pub use error::{Error, Refusal, Result};

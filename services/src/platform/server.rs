@@ -1,0 +1,94 @@
+//! Serving: gRPC with health, reflection and the token check; the operations door with /metrics, /healthz, /readyz.
+
+use super::{caller, context::Context, telemetry};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::StatusCode,
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONCURRENT_STREAMS_MAX: u32 = 200;
+
+/// Serves `routes` behind the token check, with health and reflection, until shutdown. Returns at once; the server is
+/// one of the context's tasks.
+pub async fn serve_grpc(
+    ctx: &Context,
+    service: &'static str,
+    listener: TcpListener,
+    routes: Routes,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
+        .build_v1()?;
+    let guarded =
+        routes.into_axum_router().layer(middleware::from_fn_with_state((ctx.clone(), service), guard));
+    let router = Routes::from(guarded).add_service(health_service).add_service(reflection);
+    let shutdown = ctx.tasks.shutdown().clone();
+    let server = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .max_concurrent_streams(Some(CONCURRENT_STREAMS_MAX))
+        .add_routes(router)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            shutdown.cancelled().await;
+            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        });
+    ctx.tasks.spawn(service, server);
+    Ok(())
+}
+
+/// Checks the service token, puts the caller into the request, counts and times the call.
+async fn guard(
+    State((ctx, service)): State<(Context, &'static str)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let method = request.uri().path().rsplit('/').next().unwrap_or("").to_owned();
+    let started = Instant::now();
+    match caller::authenticate(request.headers(), &ctx.secrets.service_token) {
+        Ok(caller) => request.extensions_mut().insert(caller),
+        Err(refusal) => return tonic::Status::from(refusal).into_http::<axum::body::Body>().into_response(),
+    };
+    let response = next.run(request).await;
+    metrics::histogram!("fafnir_request_seconds", "service" => service, "method" => method)
+        .record(started.elapsed().as_secs_f64());
+    response
+}
+
+/// Serves /metrics, /healthz (alive) and /readyz (ready) until shutdown.
+pub fn serve_operations(ctx: &Context, listener: TcpListener, ready: tokio::sync::watch::Receiver<bool>) {
+    telemetry::recorder();
+    let router = Router::new()
+        .route("/metrics", get(|| async { telemetry::render_metrics() }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route(
+            "/readyz",
+            get(move || {
+                let ready = *ready.borrow();
+                async move {
+                    if ready {
+                        (StatusCode::OK, "ready\n")
+                    } else {
+                        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+                    }
+                }
+            }),
+        );
+    let shutdown = ctx.tasks.shutdown().clone();
+    ctx.tasks.spawn("operations", async move {
+        axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+    });
+}

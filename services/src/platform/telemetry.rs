@@ -1,0 +1,45 @@
+//! Logs for people or as JSON, and the metrics of the process.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use std::sync::OnceLock;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// Shape of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Starts logging to stderr. A second call changes nothing.
+pub fn init(format: LogFormat, filter: &str, colour: bool) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let result = match format {
+        LogFormat::Human => {
+            registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(colour)).try_init()
+        }
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
+    };
+    drop(result);
+}
+
+/// The metrics of this process in Prometheus' text format.
+pub fn render_metrics() -> String {
+    recorder().as_ref().map_or_else(String::new, PrometheusHandle::render)
+}
+
+/// Installs the recorder, once per process.
+pub fn recorder() -> &'static Option<PrometheusHandle> {
+    METRICS.get_or_init(|| {
+        PrometheusBuilder::new()
+            .set_buckets(&[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0])
+            .ok()
+            .and_then(|b| b.install_recorder().ok())
+    })
+}

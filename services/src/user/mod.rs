@@ -1,0 +1,18 @@
+//! Profiles
+
+use crate::{Service, platform::Context};
+use tokio::net::TcpListener;
+
+/// Its row in the table of services.
+pub const SERVICE: Service = Service {
+    name: "user-service",
+    port: |s| s.ports.user,
+    address: |s| &s.addresses.user,
+    about: "Profiles",
+    start: |ctx, listener| Box::pin(start(ctx, listener)),
+};
+
+async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    drop(listener);
+    anyhow::bail!("{} is not part of this build", ctx.service)
+}
