@@ -1,1 +1,96 @@
-//! placeholder
+//! The limit order book of fafnir and its rules: pure, integer, deterministic.
+//!
+//! One [`Book`] per symbol. A [`Command`] goes in, at least one [`Event`] comes out; a refused command says why and
+//! changes nothing. Prices are integer ticks, quantities integer lots. The book never reads a clock (times come with
+//! commands), has no randomness, no float, no hash map, no I/O and no dependency: the same commands give the same
+//! events and the same bytes of [`Book::snapshot`] everywhere.
+//!
+//! # Who names what
+//! - The caller numbers its orders: [`OrderId`], growing within a book (numbers may be left out, and may be shared
+//!   among books). The number is in every event about the order.
+//! - The book answers an order that can rest with its [`Slot`]: [`What::Accepted`]. Cancel and replace name
+//!   `(id, slot)`, so the book looks nothing up; a pair that is not open (a slot that now holds another order) is
+//!   refused with [`Reason::UnknownOrder`]. Slots are as good as the book in memory: after [`Book::restore`] read the
+//!   new ones from [`Book::orders`].
+//! - Owners are numbers too ([`Owner`]); 0 takes no part in self-trade prevention.
+//!
+//! The caller's side is then a map from its client's ids to `(id, slot)`: put in on `Accepted`, moved on `Replaced`
+//! with a new number, taken out on a terminal event: `Trade` with 0 open (for maker and taker), `Canceled`, `Expired`.
+//!
+//! # Reading events
+//! `Accepted` → any number of `Trade`s → `Canceled` if the remainder may not rest. Without a terminal event the order
+//! rests. A stop is `Accepted { held: true }`; `Triggered` makes it a new order in its turn. Reached stops enter after
+//! the match that reached them, in the order stop price, then time.
+//!
+//! # Example
+//! ```
+//! use fafnir_matching::{Book, Command, Events, NewOrder, Reason, Replace, Side, Slot, What};
+//! use std::collections::HashMap;
+//!
+//! let mut book = Book::new();
+//! let mut events = Events::new();
+//! let mut slots: HashMap<u64, Slot> = HashMap::new(); // the caller's map
+//!
+//! let mut run = |book: &mut Book, slots: &mut HashMap<u64, Slot>, command: Command| {
+//!     events.clear();
+//!     book.apply(&command, &mut events);
+//!     for event in &events {
+//!         match event.what {
+//!             What::Accepted { id, slot, .. } if slot != Slot::NONE => {
+//!                 slots.insert(id, slot);
+//!             }
+//!             What::Trade { maker, taker, maker_open, taker_open, .. } => {
+//!                 if maker_open == 0 { slots.remove(&maker); }
+//!                 if taker_open == 0 { slots.remove(&taker); }
+//!             }
+//!             What::Canceled { id, .. } | What::Expired { id, .. } => {
+//!                 slots.remove(&id);
+//!             }
+//!             _ => {}
+//!         }
+//!     }
+//!     events.as_slice().to_vec()
+//! };
+//!
+//! // Owner 1 offers 10 lots at 101 ticks, owner 2 buys 4 of them at the market, at most at 105.
+//! run(&mut book, &mut slots, Command::New(NewOrder::limit(1, 1, Side::Sell, 10, 101)));
+//! let done = run(&mut book, &mut slots, Command::New(NewOrder::market(2, 2, Side::Buy, 4, 105)));
+//! assert!(matches!(done[1].what, What::Trade { maker: 1, taker: 2, qty: 4, maker_open: 6, taker_open: 0, price: 101, .. }));
+//! assert_eq!((book.best_ask(), book.last_price()), (Some(101), Some(101)));
+//!
+//! // The offer shrinks to a total of 8 (4 of it filled) and keeps its place.
+//! let slot = slots[&1];
+//! let done = run(&mut book, &mut slots, Command::Replace(Replace::new(1, slot, 8, 0)));
+//! assert!(matches!(done[0].what, What::Replaced { open: 4, kept_place: true, version: 1, .. }));
+//!
+//! // A snapshot brings the same book back.
+//! let mut bytes = Vec::new();
+//! book.snapshot(&mut bytes);
+//! let mut copy = Book::restore(&bytes).expect("own bytes");
+//! assert_eq!(copy.state_hash(), book.state_hash());
+//! let slot = copy.orders().find(|order| order.id == 1).map(|order| order.slot).expect("open");
+//!
+//! let done = run(&mut copy, &mut slots, Command::Cancel { id: 1, slot });
+//! assert!(matches!(done[0].what, What::Canceled { id: 1, open: 4, reason: Reason::Requested, .. }));
+//! let done = run(&mut copy, &mut slots, Command::Cancel { id: 1, slot });
+//! assert!(matches!(done[0].what, What::CancelRejected { reason: Reason::UnknownOrder, .. }));
+//! ```
+
+mod book;
+mod command;
+mod cross;
+mod event;
+mod ladder;
+mod order;
+mod query;
+mod replace;
+mod snapshot;
+
+pub use book::Book;
+pub use command::{
+    Command, Kind, Lots, MAX_ORDERS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, NewOrder, OrderId, Owner, Replace,
+    SelfTrade, Side, Slot, Ticks, Tif, Time,
+};
+pub use event::{Event, Events, Reason, What};
+pub use query::{OpenOrder, PriceLevel, QueuePosition};
+pub use snapshot::Error as SnapshotError;

@@ -1,0 +1,566 @@
+//! The book of one symbol: state, and the commands that change it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::command::*;
+use crate::event::{Event, Events, Reason, What};
+use crate::ladder::{Ladder, NIL};
+use crate::order::*;
+
+/// XOR with this turns a side's price into its ladder key and back.
+#[inline(always)]
+pub(crate) const fn mask(side: Side) -> u32 {
+    match side {
+        Side::Buy => 0,
+        Side::Sell => u32::MAX,
+    }
+}
+
+/// Held stops of one side by trigger order. The key of a stop price is `price` for buys and `!price` for sells: it is
+/// reached when the last price's key is at least as great.
+pub(crate) type StopQueue = BTreeMap<(u32, u64), u32>;
+
+/// The book of one symbol.
+#[derive(Debug)]
+pub struct Book {
+    pub(crate) slab: Slab,
+    pub(crate) ladders: [Ladder; 2],
+    pub(crate) stops: [StopQueue; 2],
+    /// Held trailing stops per side, in no order of meaning.
+    pub(crate) trailing: [Vec<u32>; 2],
+    /// Reached stops that wait for the current match to finish.
+    pub(crate) reached: std::collections::VecDeque<u32>,
+    /// Open GTD orders by time, then number.
+    pub(crate) gtd: BTreeSet<(Time, OrderId, u32)>,
+    pub(crate) seq: u64,
+    pub(crate) last_id: OrderId,
+    /// Price of the last trade, 0 before the first.
+    pub(crate) last: Ticks,
+    pub(crate) trades: u64,
+    pub(crate) volume: u64,
+    /// Latest time that an expiry run brought.
+    pub(crate) now: Time,
+    /// Numbers the stops in the order in which they came.
+    pub(crate) stops_entered: u64,
+    pub(crate) halted: bool,
+}
+
+/// An order on its way through the other side.
+pub(crate) struct Incoming {
+    pub id: OrderId,
+    pub owner: Owner,
+    pub self_trade: SelfTrade,
+    pub side: Side,
+    pub open: Lots,
+    pub filled: Lots,
+}
+
+/// How a way through the other side ended.
+#[derive(PartialEq, Eq, Clone, Copy)]
+pub(crate) enum Ended {
+    /// Filled, or nothing more within the limit.
+    Normally,
+    /// Self-trade prevention takes the rest.
+    SelfTrade,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book::new()
+    }
+}
+
+impl Book {
+    /// An empty book that trades.
+    pub fn new() -> Book {
+        Book {
+            slab: Slab::new(),
+            ladders: [Ladder::new(), Ladder::new()],
+            stops: [StopQueue::new(), StopQueue::new()],
+            trailing: [Vec::new(), Vec::new()],
+            reached: std::collections::VecDeque::new(),
+            gtd: BTreeSet::new(),
+            seq: 0,
+            last_id: 0,
+            last: 0,
+            trades: 0,
+            volume: 0,
+            now: 0,
+            stops_entered: 0,
+            halted: false,
+        }
+    }
+
+    /// Applies one command and appends its events, at least one. The book is whole again when this returns.
+    #[inline]
+    pub fn apply(&mut self, command: &Command, out: &mut Events) {
+        match command {
+            Command::New(order) => self.new_order(order, out),
+            Command::Cancel { id, slot } => self.cancel(*id, *slot, out),
+            Command::Replace(replace) => self.replace(replace, out),
+            Command::CancelAll { owner } => self.cancel_all(*owner, out),
+            Command::Expire { now } => self.expire(*now, false, out),
+            Command::DayEnd { now } => self.expire(*now, true, out),
+            Command::Halt if self.halted => self.emit(out, What::Refused { reason: Reason::Halted }),
+            Command::Halt => {
+                self.halted = true;
+                self.emit(out, What::Halted);
+            }
+            Command::Resume if !self.halted => self.emit(out, What::Refused { reason: Reason::NotHalted }),
+            Command::Resume => {
+                self.halted = false;
+                self.emit(out, What::Resumed);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn emit(&mut self, out: &mut Events, what: What) {
+        self.seq += 1;
+        out.push(Event { seq: self.seq, what });
+    }
+
+    #[inline(always)]
+    fn new_order(&mut self, new: &NewOrder, out: &mut Events) {
+        if let Err(reason) = self.may_enter(new) {
+            return self.emit(out, What::Rejected { id: new.id, reason });
+        }
+        self.last_id = new.id;
+        if new.kind.is_stop() {
+            return self.hold(new, out);
+        }
+        let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
+        let slot = if rests { self.slab.insert(hot_record(new)) } else { NIL };
+        self.emit(
+            out,
+            What::Accepted {
+                id: new.id,
+                slot: Slot(slot),
+                open: new.qty,
+                price: new.price,
+                side: new.side,
+                held: false,
+            },
+        );
+        if rests && needs_cold(new) {
+            self.write_cold(slot, new);
+        }
+        let mut incoming = Incoming {
+            id: new.id,
+            owner: new.owner,
+            self_trade: new.self_trade,
+            side: new.side,
+            open: new.qty,
+            filled: 0,
+        };
+        if new.tif == Tif::Fok && !self.can_fill_whole(&incoming, new.price) {
+            let reason = Reason::CannotFillWhole;
+            return self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: new.qty, reason });
+        }
+        let ended = self.cross(&mut incoming, new.price, out);
+        if rests {
+            self.settle(slot, &incoming, ended, out);
+        } else if incoming.open > 0 || ended == Ended::SelfTrade {
+            let reason = self.remainder_reason(&incoming, ended, new.kind == Kind::Market);
+            self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: incoming.open, reason });
+        }
+        if incoming.filled > 0 {
+            self.after_trades(out);
+        }
+    }
+
+    #[inline(always)]
+    fn may_enter(&self, new: &NewOrder) -> Result<(), Reason> {
+        if new.id <= self.last_id {
+            return Err(Reason::BadOrderId);
+        }
+        new.check()?;
+        if self.halted {
+            return Err(Reason::Halted);
+        }
+        if new.tif == Tif::Gtd && new.expire <= self.now {
+            return Err(Reason::BadExpireTime);
+        }
+        if new.post_only && self.would_trade(new.side, new.price) {
+            return Err(Reason::WouldTrade);
+        }
+        if new.kind.is_trailing() && new.stop == 0 && self.last == 0 {
+            return Err(Reason::NoReferencePrice);
+        }
+        if self.slab.full() {
+            return Err(Reason::BookFull);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn would_trade(&self, side: Side, price: Ticks) -> bool {
+        let other = side.opposite();
+        self.ladders[other as usize].best() >= price ^ mask(other)
+    }
+
+    fn remainder_reason(&self, incoming: &Incoming, ended: Ended, market: bool) -> Reason {
+        if ended == Ended::SelfTrade {
+            Reason::SelfTrade
+        } else if !market {
+            Reason::ImmediateRemainder
+        } else if self.ladders[incoming.side.opposite() as usize].best() == 0 {
+            Reason::NoLiquidity
+        } else {
+            Reason::Collar
+        }
+    }
+
+    /// Writes the cold record of a fresh slot.
+    #[cold]
+    #[inline(never)]
+    fn write_cold(&mut self, slot: u32, new: &NewOrder) {
+        *self.slab.cold_mut(slot) = Cold {
+            display: new.display,
+            expire: if new.tif == Tif::Gtd { new.expire } else { 0 },
+            self_trade: new.self_trade,
+            ..Cold::DEFAULT
+        };
+        if new.tif == Tif::Gtd {
+            self.gtd.insert((new.expire, new.id, slot));
+        }
+    }
+
+    /// After the way through the other side: the order at `slot` rests with what is open, or goes.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, slot: u32, incoming: &Incoming, ended: Ended, out: &mut Events) {
+        if incoming.filled > 0 {
+            self.slab.cold_mut(slot).filled += incoming.filled;
+        }
+        if ended == Ended::SelfTrade {
+            self.release(slot);
+            let reason = Reason::SelfTrade;
+            self.emit(out, What::Canceled { id: incoming.id, slot: Slot(slot), open: incoming.open, reason });
+        } else if incoming.open == 0 {
+            self.release(slot);
+        } else {
+            let order = &mut self.slab.hot[slot as usize];
+            if order.has(ICEBERG) {
+                order.set_shown(0);
+                self.slab.cold_mut(slot).hidden = incoming.open;
+                self.show_next(slot);
+            } else {
+                order.set_shown(incoming.open);
+            }
+            self.link(slot);
+        }
+    }
+
+    /// Moves an iceberg's next part from hidden to shown.
+    pub(crate) fn show_next(&mut self, slot: u32) -> Lots {
+        let cold = self.slab.cold_mut(slot);
+        let shown = cold.hidden.min(cold.display);
+        cold.hidden -= shown;
+        self.slab.hot[slot as usize].set_shown(shown);
+        shown
+    }
+
+    /// Puts an order at the back of its level.
+    #[inline(always)]
+    pub(crate) fn link(&mut self, slot: u32) {
+        let order = self.slab.hot[slot as usize];
+        let side = order.side();
+        let level = self.ladders[side as usize].level_for_insert(order.price ^ mask(side));
+        let tail = level.tail;
+        level.tail = slot;
+        level.count += 1;
+        level.shown += order.shown();
+        if tail == NIL {
+            level.head = slot;
+        } else {
+            self.slab.hot[tail as usize].next = slot;
+        }
+        let order = &mut self.slab.hot[slot as usize];
+        order.prev = tail;
+        order.next = NIL;
+    }
+
+    /// Takes an order out of its level.
+    #[inline(always)]
+    pub(crate) fn unlink(&mut self, slot: u32) {
+        let order = self.slab.hot[slot as usize];
+        let side = order.side();
+        let key = order.price ^ mask(side);
+        let ladder = &mut self.ladders[side as usize];
+        let level = ladder.level_of(key);
+        level.count -= 1;
+        level.shown -= order.shown();
+        if order.prev == NIL {
+            level.head = order.next;
+        } else {
+            self.slab.hot[order.prev as usize].next = order.next;
+        }
+        if order.next == NIL {
+            level.tail = order.prev;
+        } else {
+            self.slab.hot[order.next as usize].prev = order.prev;
+        }
+        if level.count == 0 {
+            ladder.remove_level(key);
+        }
+    }
+
+    /// Frees the slot of an order that is in no level.
+    #[inline(always)]
+    pub(crate) fn release(&mut self, slot: u32) {
+        let order = &self.slab.hot[slot as usize];
+        if order.has(GTD) {
+            let key = (self.slab.cold(slot).expire, order.id, slot);
+            self.gtd.remove(&key);
+        }
+        self.slab.remove(slot);
+    }
+
+    /// Takes an open order out, wherever it is.
+    pub(crate) fn take_out(&mut self, slot: u32) {
+        if self.slab.hot[slot as usize].has(HELD) {
+            self.unhold(slot);
+        } else {
+            self.unlink(slot);
+        }
+        self.release(slot);
+    }
+
+    #[inline(always)]
+    fn cancel(&mut self, id: OrderId, slot: Slot, out: &mut Events) {
+        if !self.slab.holds(slot.0, id) {
+            return self.emit(out, What::CancelRejected { id, reason: Reason::UnknownOrder });
+        }
+        let open = self.slab.open(slot.0);
+        if self.slab.hot[slot.0 as usize].flags() & (HELD | GTD) == 0 {
+            self.unlink(slot.0);
+            self.slab.remove(slot.0);
+        } else {
+            self.take_out(slot.0);
+        }
+        self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
+    }
+
+    fn cancel_all(&mut self, owner: Owner, out: &mut Events) {
+        let slots: Vec<u32> = self
+            .orders()
+            .filter(|order| owner == 0 || order.owner == owner)
+            .map(|order| order.slot.0)
+            .collect();
+        for &slot in &slots {
+            let id = self.slab.hot[slot as usize].id;
+            let open = self.slab.open(slot);
+            self.take_out(slot);
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::MassCancel });
+        }
+        self.emit(out, What::AllCanceled { count: slots.len() as u32 });
+    }
+
+    fn expire(&mut self, now: Time, day_end: bool, out: &mut Events) {
+        self.now = self.now.max(now);
+        let mut count = 0;
+        while let Some(&(time, id, slot)) = self.gtd.first()
+            && time <= now
+        {
+            let open = self.slab.open(slot);
+            self.take_out(slot);
+            self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::ExpireTime });
+            count += 1;
+        }
+        if day_end {
+            let slots: Vec<u32> =
+                self.orders().filter(|order| order.tif == Tif::Day).map(|order| order.slot.0).collect();
+            for slot in slots {
+                let id = self.slab.hot[slot as usize].id;
+                let open = self.slab.open(slot);
+                self.take_out(slot);
+                self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::DayEnd });
+                count += 1;
+            }
+            self.slab.trim();
+        }
+        self.emit(out, What::Expiry { now, count, day_end });
+    }
+}
+
+fn hot_record(new: &NewOrder) -> Order {
+    let mut flags = new.side as u8;
+    if new.tif == Tif::Day {
+        flags |= DAY;
+    }
+    if new.tif == Tif::Gtd {
+        flags |= GTD;
+    }
+    if new.post_only {
+        flags |= POST_ONLY;
+    }
+    if is_iceberg(new) {
+        flags |= ICEBERG;
+    }
+    Order::new(new.id, new.owner, new.price, new.qty, flags)
+}
+
+fn is_iceberg(new: &NewOrder) -> bool {
+    new.display != 0 && new.display < new.qty
+}
+
+fn needs_cold(new: &NewOrder) -> bool {
+    new.display != 0 || new.tif == Tif::Gtd || new.self_trade != SelfTrade::CancelNewest
+}
+
+impl Book {
+    /// Puts a stop aside until a trade reaches it.
+    #[cold]
+    #[inline(never)]
+    fn hold(&mut self, new: &NewOrder, out: &mut Events) {
+        let kind = match new.kind {
+            Kind::StopLimit => StopKind::Limit,
+            Kind::TrailingAmount => StopKind::TrailingAmount,
+            Kind::TrailingPercent => StopKind::TrailingPercent,
+            Kind::Limit | Kind::Market | Kind::Stop => StopKind::Market,
+        };
+        let price = if new.stop != 0 { new.stop } else { trailed(kind, new.side, new.trail, self.last) };
+        let mut order = hot_record(new);
+        order.set(HELD);
+        let slot = self.slab.insert(order);
+        self.write_cold(slot, new);
+        self.stops_entered += 1;
+        let cold = self.slab.cold_mut(slot);
+        cold.entered = self.stops_entered;
+        cold.stop = Stop { kind, price, trail: new.trail };
+        self.emit(
+            out,
+            What::Accepted {
+                id: new.id,
+                slot: Slot(slot),
+                open: new.qty,
+                price: new.price,
+                side: new.side,
+                held: true,
+            },
+        );
+        self.queue_stop(slot);
+        if new.kind.is_trailing() {
+            self.trailing[new.side as usize].push(slot);
+        }
+        self.after_trades(out);
+    }
+
+    /// Puts a held stop among those of its side.
+    pub(crate) fn queue_stop(&mut self, slot: u32) {
+        let side = self.slab.hot[slot as usize].side();
+        let cold = self.slab.cold(slot);
+        self.stops[side as usize].insert((cold.stop.price ^ mask(side), cold.entered), slot);
+    }
+
+    pub(crate) fn unqueue_stop(&mut self, slot: u32) {
+        let side = self.slab.hot[slot as usize].side();
+        let cold = self.slab.cold(slot);
+        self.stops[side as usize].remove(&(cold.stop.price ^ mask(side), cold.entered));
+    }
+
+    /// Takes a stop from those that are held.
+    pub(crate) fn unhold(&mut self, slot: u32) {
+        self.unqueue_stop(slot);
+        let side = self.slab.hot[slot as usize].side();
+        self.trailing[side as usize].retain(|&other| other != slot);
+    }
+
+    /// After a match: moves trailing stops, then lets reached stops enter one after the other until none is reached.
+    #[inline(always)]
+    pub(crate) fn after_trades(&mut self, out: &mut Events) {
+        if self.stops[0].is_empty() && self.stops[1].is_empty() {
+            return;
+        }
+        self.run_stops(out);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn run_stops(&mut self, out: &mut Events) {
+        self.collect_reached();
+        while let Some(slot) = self.reached.pop_front() {
+            self.enter_stop(slot, out);
+            self.collect_reached();
+        }
+    }
+
+    fn collect_reached(&mut self) {
+        if self.last == 0 {
+            return;
+        }
+        for side in [Side::Buy, Side::Sell] {
+            self.move_trailing(side);
+            let reached_key = self.last ^ mask(side);
+            while let Some(entry) = self.stops[side as usize].first_entry()
+                && entry.key().0 <= reached_key
+            {
+                let slot = entry.remove();
+                self.trailing[side as usize].retain(|&other| other != slot);
+                self.reached.push_back(slot);
+            }
+        }
+    }
+
+    /// Trailing stops follow the last price; they never move away from it.
+    fn move_trailing(&mut self, side: Side) {
+        for at in 0..self.trailing[side as usize].len() {
+            let slot = self.trailing[side as usize][at];
+            let stop = self.slab.cold(slot).stop;
+            let price = trailed(stop.kind, side, stop.trail, self.last);
+            if price ^ mask(side) < stop.price ^ mask(side) {
+                self.unqueue_stop(slot);
+                self.slab.cold_mut(slot).stop.price = price;
+                self.queue_stop(slot);
+            }
+        }
+    }
+
+    fn enter_stop(&mut self, slot: u32, out: &mut Events) {
+        let cold = self.slab.cold(slot);
+        let order = &mut self.slab.hot[slot as usize];
+        order.clear(HELD);
+        let (id, owner, side, open) = (order.id, order.owner, order.side(), order.shown());
+        let price = match cold.stop.kind {
+            StopKind::TrailingAmount | StopKind::TrailingPercent => {
+                cap_of_trailing(side, cold.stop.price, order.price)
+            }
+            _ => order.price,
+        };
+        order.price = price;
+        self.slab.cold_mut(slot).stop = Cold::DEFAULT.stop;
+        self.slab.cold_mut(slot).entered = 0;
+        let last = self.last;
+        self.emit(out, What::Triggered { id, slot: Slot(slot), open, stop: cold.stop.price, last });
+        let mut incoming = Incoming { id, owner, self_trade: cold.self_trade, side, open, filled: 0 };
+        let ended = self.cross(&mut incoming, price, out);
+        if cold.stop.kind == StopKind::Limit {
+            self.settle(slot, &incoming, ended, out);
+            return;
+        }
+        self.release(slot);
+        if incoming.open > 0 || ended == Ended::SelfTrade {
+            let reason = self.remainder_reason(&incoming, ended, true);
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open: incoming.open, reason });
+        }
+    }
+}
+
+/// The stop price that trails behind `last`.
+pub(crate) fn trailed(kind: StopKind, side: Side, trail: u32, last: Ticks) -> Ticks {
+    let distance = match kind {
+        StopKind::TrailingPercent => ((u64::from(last) * u64::from(trail) / 10_000) as u32).max(1),
+        _ => trail,
+    };
+    match side {
+        Side::Buy => last.saturating_add(distance).min(MAX_PRICE),
+        Side::Sell => last.saturating_sub(distance).max(1),
+    }
+}
+
+/// The cap of a trailing stop that is reached at `stop`.
+pub(crate) fn cap_of_trailing(side: Side, stop: Ticks, distance: u32) -> Ticks {
+    match side {
+        Side::Buy => stop.saturating_add(distance).min(MAX_PRICE),
+        Side::Sell => stop.saturating_sub(distance).max(1),
+    }
+}

@@ -1,0 +1,203 @@
+//! Matching: an incoming order's way through the other side, price first, then time.
+
+use crate::book::{Book, Ended, Incoming, mask};
+use crate::command::{Lots, SelfTrade, Slot, Ticks};
+use crate::event::{Event, Events, Reason, What};
+use crate::ladder::NIL;
+use crate::order::{COLD, GTD, ICEBERG};
+
+impl Book {
+    /// Trades the incoming order against the other side within `limit`.
+    #[inline(always)]
+    pub(crate) fn cross(&mut self, incoming: &mut Incoming, limit: Ticks, out: &mut Events) -> Ended {
+        let other = incoming.side.opposite();
+        let limit_key = limit ^ mask(other);
+        while incoming.open > 0 {
+            let best = self.ladders[other as usize].best();
+            if best < limit_key {
+                return Ended::Normally;
+            }
+            let slot = self.ladders[other as usize].best_level().head;
+            let maker = self.slab.hot[slot as usize];
+            if maker.owner == incoming.owner && maker.owner != 0 {
+                if self.prevent_self_trade(incoming, slot, out) {
+                    return Ended::SelfTrade;
+                }
+                continue;
+            }
+            let qty = incoming.open.min(maker.shown());
+            let shown = maker.shown() - qty;
+            incoming.open -= qty;
+            incoming.filled += qty;
+            let price = best ^ mask(other);
+            self.last = price;
+            self.trades += 1;
+            self.volume += qty;
+            let maker_open = if maker.has(ICEBERG) { self.slab.open(slot) - qty } else { shown };
+            self.seq += 1;
+            out.push(Event {
+                seq: self.seq,
+                what: What::Trade {
+                    maker: maker.id,
+                    taker: incoming.id,
+                    qty,
+                    maker_open,
+                    taker_open: incoming.open,
+                    price,
+                    maker_slot: Slot(slot),
+                    aggressor: incoming.side,
+                },
+            });
+            let ladder = &mut self.ladders[other as usize];
+            let level = ladder.best_level();
+            level.shown -= qty;
+            if shown > 0 {
+                self.slab.hot[slot as usize].set_shown(shown);
+                self.slab.cold_mut(slot).filled += qty;
+                continue;
+            }
+            if maker_open > 0 {
+                self.refill(slot, qty, out);
+                continue;
+            }
+            // The maker is filled: it is the head of its level, so this is the whole of its leaving.
+            let next = maker.next;
+            level.head = next;
+            level.count -= 1;
+            if next == NIL {
+                level.tail = NIL;
+                ladder.remove_level(best);
+            } else {
+                self.slab.hot[next as usize].prev = NIL;
+            }
+            if maker.flags() & GTD != 0 {
+                self.release(slot);
+            } else {
+                self.slab.remove(slot);
+            }
+        }
+        Ended::Normally
+    }
+
+    /// The shown part of an iceberg is gone: the next part goes to the back of the level.
+    #[cold]
+    #[inline(never)]
+    fn refill(&mut self, slot: u32, traded: Lots, out: &mut Events) {
+        self.slab.hot[slot as usize].set_shown(0);
+        self.unlink(slot);
+        self.slab.cold_mut(slot).filled += traded;
+        let shown = self.show_next(slot);
+        self.link(slot);
+        let order = &self.slab.hot[slot as usize];
+        let (id, price) = (order.id, order.price);
+        self.emit(out, What::Refilled { id, slot: Slot(slot), shown, price });
+    }
+
+    /// The next resting order is the incoming owner's own. Returns true where the incoming order ends.
+    #[cold]
+    #[inline(never)]
+    fn prevent_self_trade(&mut self, incoming: &mut Incoming, slot: u32, out: &mut Events) -> bool {
+        match incoming.self_trade {
+            SelfTrade::CancelNewest => true,
+            SelfTrade::CancelOldest => {
+                self.cancel_own(slot, out);
+                false
+            }
+            SelfTrade::CancelBoth => {
+                self.cancel_own(slot, out);
+                true
+            }
+            SelfTrade::Decrement => {
+                self.decrement(incoming, slot, out);
+                incoming.open == 0
+            }
+        }
+    }
+
+    fn cancel_own(&mut self, slot: u32, out: &mut Events) {
+        let id = self.slab.hot[slot as usize].id;
+        let open = self.slab.open(slot);
+        self.take_out(slot);
+        self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::SelfTrade });
+    }
+
+    /// Both orders lose the smaller open quantity, a resting iceberg its hidden part first. The one that is empty is
+    /// canceled with 0 open; the incoming one by its caller.
+    fn decrement(&mut self, incoming: &mut Incoming, slot: u32, out: &mut Events) {
+        let open = self.slab.open(slot);
+        let qty = open.min(incoming.open);
+        incoming.open -= qty;
+        let maker = self.slab.hot[slot as usize].id;
+        self.emit(
+            out,
+            What::Decremented {
+                maker,
+                taker: incoming.id,
+                qty,
+                maker_open: open - qty,
+                taker_open: incoming.open,
+                maker_slot: Slot(slot),
+            },
+        );
+        if open == qty {
+            self.take_out(slot);
+            self.emit(
+                out,
+                What::Canceled { id: maker, slot: Slot(slot), open: 0, reason: Reason::SelfTrade },
+            );
+        } else {
+            self.reduce_open(slot, qty);
+        }
+    }
+
+    /// Takes lots off a resting or held order without moving it: the hidden part first, then the shown one.
+    /// Something stays open.
+    pub(crate) fn reduce_open(&mut self, slot: u32, qty: Lots) {
+        let order = self.slab.hot[slot as usize];
+        let hidden = if order.has(COLD) { self.slab.cold(slot).hidden } else { 0 };
+        let from_hidden = hidden.min(qty);
+        if from_hidden > 0 {
+            self.slab.cold_mut(slot).hidden -= from_hidden;
+        }
+        let from_shown = qty - from_hidden;
+        if from_shown > 0 {
+            self.slab.hot[slot as usize].set_shown(order.shown() - from_shown);
+            if !order.has(crate::order::HELD) {
+                let side = order.side();
+                self.ladders[side as usize].level_of(order.price ^ mask(side)).shown -= from_shown;
+            }
+        }
+    }
+
+    /// Would the incoming order fill whole within `limit`? Own orders never count: where the order's mode removes them
+    /// it goes on behind them, else it ends there.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn can_fill_whole(&self, incoming: &Incoming, limit: Ticks) -> bool {
+        let other = incoming.side.opposite();
+        let ladder = &self.ladders[other as usize];
+        let limit_key = limit ^ mask(other);
+        let mut missing = incoming.open;
+        let mut key = ladder.best();
+        while key != 0 && key >= limit_key {
+            let mut slot = ladder.get(key).map_or(NIL, |level| level.head);
+            while slot != NIL {
+                let order = &self.slab.hot[slot as usize];
+                if order.owner == incoming.owner && order.owner != 0 {
+                    if incoming.self_trade != SelfTrade::CancelOldest {
+                        return false;
+                    }
+                } else {
+                    let open = self.slab.open(slot);
+                    if open >= missing {
+                        return true;
+                    }
+                    missing -= open;
+                }
+                slot = order.next;
+            }
+            key = ladder.below(key);
+        }
+        false
+    }
+}

@@ -1,0 +1,236 @@
+//! What can be asked of a book without changing it.
+
+use crate::book::{Book, mask};
+use crate::command::{Kind, Lots, OrderId, Owner, Side, Slot, Ticks, Tif, Time};
+use crate::ladder::NIL;
+use crate::order::{COLD, HELD, ICEBERG, POST_ONLY, StopKind};
+
+/// One price of a side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PriceLevel {
+    pub price: Ticks,
+    /// Visible lots.
+    pub qty: Lots,
+    pub orders: u32,
+}
+
+/// An open order as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenOrder {
+    pub id: OrderId,
+    pub slot: Slot,
+    pub owner: Owner,
+    pub side: Side,
+    /// LIMIT once a stop-limit was triggered.
+    pub kind: Kind,
+    pub tif: Tif,
+    /// Limit or cap; of a held trailing stop the distance from stop to cap.
+    pub price: Ticks,
+    /// Visible open lots (of a held stop all of them).
+    pub shown: Lots,
+    /// Open lots, hidden included.
+    pub open: Lots,
+    pub filled: Lots,
+    /// Display quantity of an iceberg, else 0.
+    pub display: Lots,
+    pub post_only: bool,
+    /// A stop that waits for its trigger.
+    pub held: bool,
+    /// Present stop price of a held stop, else 0.
+    pub stop: Ticks,
+    pub trail: u32,
+    /// GTD time, else 0.
+    pub expire: Time,
+    /// How often the order was replaced under its number.
+    pub version: u32,
+}
+
+/// Where a resting order stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QueuePosition {
+    /// Orders before it at its price.
+    pub orders_ahead: u32,
+    /// Visible lots before it at its price.
+    pub qty_ahead: Lots,
+    /// Visible lots at better prices.
+    pub qty_better: Lots,
+}
+
+impl Book {
+    /// Best price of a side.
+    #[inline]
+    pub fn best(&self, side: Side) -> Option<Ticks> {
+        match self.ladders[side as usize].best() {
+            0 => None,
+            key => Some(key ^ mask(side)),
+        }
+    }
+
+    /// Highest bid.
+    pub fn best_bid(&self) -> Option<Ticks> {
+        self.best(Side::Buy)
+    }
+
+    /// Lowest ask.
+    pub fn best_ask(&self) -> Option<Ticks> {
+        self.best(Side::Sell)
+    }
+
+    /// Price of the last trade.
+    pub fn last_price(&self) -> Option<Ticks> {
+        (self.last != 0).then_some(self.last)
+    }
+
+    /// Trades since the book began.
+    pub fn trade_count(&self) -> u64 {
+        self.trades
+    }
+
+    /// Lots traded since the book began.
+    pub fn volume(&self) -> u64 {
+        self.volume
+    }
+
+    /// Number of the last event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Greatest order number so far: the next one must be greater.
+    pub fn last_id(&self) -> OrderId {
+        self.last_id
+    }
+
+    /// Only cancels, expiry and resume go through.
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+
+    /// Open orders, held stops included.
+    pub fn open_orders(&self) -> u32 {
+        self.slab.live
+    }
+
+    /// Levels of a side from the best on. Take as many as needed: `book.depth(Side::Buy).take(50)`.
+    pub fn depth(&self, side: Side) -> impl Iterator<Item = PriceLevel> + '_ {
+        let ladder = &self.ladders[side as usize];
+        let mut key = ladder.best();
+        std::iter::from_fn(move || {
+            let level = if key == 0 { None } else { ladder.get(key) }?;
+            let found = PriceLevel { price: key ^ mask(side), qty: level.shown, orders: level.count };
+            key = ladder.below(key);
+            Some(found)
+        })
+    }
+
+    /// Resting orders of a side in the order in which they trade.
+    pub fn resting(&self, side: Side) -> impl Iterator<Item = OpenOrder> + '_ {
+        self.resting_slots(side).map(|slot| self.view(slot))
+    }
+
+    /// Held stops of a side in the order in which they trigger.
+    pub fn held(&self, side: Side) -> impl Iterator<Item = OpenOrder> + '_ {
+        self.stops[side as usize].values().map(|&slot| self.view(slot))
+    }
+
+    /// All open orders in canonical order: bids, asks, held buys, held sells, each side as it trades or triggers.
+    pub fn orders(&self) -> impl Iterator<Item = OpenOrder> + '_ {
+        self.resting(Side::Buy)
+            .chain(self.resting(Side::Sell))
+            .chain(self.held(Side::Buy))
+            .chain(self.held(Side::Sell))
+    }
+
+    /// The open order at a slot.
+    pub fn order(&self, id: OrderId, slot: Slot) -> Option<OpenOrder> {
+        self.slab.holds(slot.0, id).then(|| self.view(slot.0))
+    }
+
+    /// Where the resting order at a slot stands; nothing for a held stop. Walks its level and those before it.
+    pub fn queue_position(&self, id: OrderId, slot: Slot) -> Option<QueuePosition> {
+        if !self.slab.holds(slot.0, id) {
+            return None;
+        }
+        let order = &self.slab.hot[slot.0 as usize];
+        if order.has(HELD) {
+            return None;
+        }
+        let side = order.side();
+        let own = order.price ^ mask(side);
+        let ladder = &self.ladders[side as usize];
+        let mut position = QueuePosition { orders_ahead: 0, qty_ahead: 0, qty_better: 0 };
+        let mut key = ladder.best();
+        while key > own {
+            position.qty_better += ladder.get(key).map_or(0, |level| level.shown);
+            key = ladder.below(key);
+        }
+        let mut at = ladder.get(own).map_or(NIL, |level| level.head);
+        while at != NIL && at != slot.0 {
+            position.orders_ahead += 1;
+            position.qty_ahead += self.slab.hot[at as usize].shown();
+            at = self.slab.hot[at as usize].next;
+        }
+        Some(position)
+    }
+
+    /// Bytes that the book holds, nearly.
+    pub fn memory(&self) -> usize {
+        let stops: usize = self.stops.iter().map(|stops| stops.len() * 32).sum();
+        self.slab.memory()
+            + self.ladders.iter().map(|ladder| ladder.memory()).sum::<usize>()
+            + stops
+            + self.gtd.len() * 32
+    }
+
+    pub(crate) fn resting_slots(&self, side: Side) -> impl Iterator<Item = u32> + '_ {
+        let ladder = &self.ladders[side as usize];
+        let mut key = ladder.best();
+        let mut slot = ladder.get(key).map_or(NIL, |level| level.head);
+        std::iter::from_fn(move || {
+            if slot == NIL {
+                return None;
+            }
+            let found = slot;
+            slot = self.slab.hot[slot as usize].next;
+            if slot == NIL {
+                key = ladder.below(key);
+                slot = ladder.get(key).map_or(NIL, |level| level.head);
+            }
+            Some(found)
+        })
+    }
+
+    fn view(&self, slot: u32) -> OpenOrder {
+        let order = &self.slab.hot[slot as usize];
+        let cold = self.slab.cold(slot);
+        OpenOrder {
+            id: order.id,
+            slot: Slot(slot),
+            owner: order.owner,
+            side: order.side(),
+            kind: match cold.stop.kind {
+                StopKind::None => Kind::Limit,
+                StopKind::Market => Kind::Stop,
+                StopKind::Limit => Kind::StopLimit,
+                StopKind::TrailingAmount => Kind::TrailingAmount,
+                StopKind::TrailingPercent => Kind::TrailingPercent,
+            },
+            tif: order.tif(),
+            price: order.price,
+            shown: order.shown(),
+            open: if order.has(ICEBERG) && order.has(COLD) {
+                order.shown() + cold.hidden
+            } else {
+                order.shown()
+            },
+            filled: cold.filled,
+            display: cold.display,
+            post_only: order.has(POST_ONLY),
+            held: order.has(HELD),
+            stop: cold.stop.price,
+            trail: cold.stop.trail,
+            expire: cold.expire,
+            version: cold.version,
+        }
+    }
+}

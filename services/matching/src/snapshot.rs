@@ -1,0 +1,266 @@
+//! The canonical state of a book as bytes: to hash, to store, to come back from.
+//!
+//! Two books that were fed the same commands have the same bytes, whether or not one of them was restored in between.
+
+use crate::book::{Book, mask};
+use crate::command::{MAX_ORDERS, MAX_PRICE, MAX_QTY, SelfTrade, Side};
+use crate::ladder::NIL;
+use crate::order::*;
+
+const MAGIC: u64 = 0x3130_4b4f_4f42_4146; // "FABOOK01"
+
+/// Why bytes are not a book.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// Shorter than it says, or longer.
+    Length,
+    /// Not a book, or one of another version.
+    Magic,
+    /// The checksum does not match.
+    Checksum,
+    /// The contents cannot be a book; the word names the rule that is broken.
+    Invalid(&'static str),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Length => write!(f, "snapshot of a book: wrong length"),
+            Error::Magic => write!(f, "snapshot of a book: unknown format"),
+            Error::Checksum => write!(f, "snapshot of a book: checksum mismatch"),
+            Error::Invalid(rule) => write!(f, "snapshot of a book: {rule}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Book {
+    /// Appends the canonical state, checksum last.
+    pub fn snapshot(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        put64(out, MAGIC);
+        for word in [self.seq, self.last_id, self.trades, self.volume, self.now, self.stops_entered] {
+            put64(out, word);
+        }
+        put32(out, self.last);
+        out.push(u8::from(self.halted));
+        for side in [Side::Buy, Side::Sell] {
+            let count_at = out.len();
+            put32(out, 0);
+            let mut count = 0u32;
+            for slot in self.resting_slots(side) {
+                self.write_order(slot, out);
+                count += 1;
+            }
+            out[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+        }
+        for stops in &self.stops {
+            put32(out, stops.len() as u32);
+            for &slot in stops.values() {
+                self.write_order(slot, out);
+            }
+        }
+        let sum = fnv(&out[start..]);
+        put64(out, sum);
+    }
+
+    /// A checksum of the canonical state (FNV-1a over [`Book::snapshot`]); for more than accidents hash the bytes.
+    pub fn state_hash(&self) -> u64 {
+        let mut bytes = Vec::new();
+        self.snapshot(&mut bytes);
+        fnv(&bytes)
+    }
+
+    fn write_order(&self, slot: u32, out: &mut Vec<u8>) {
+        let order = &self.slab.hot[slot as usize];
+        let cold = self.slab.cold(slot);
+        put64(out, order.id);
+        put64(out, order.shown());
+        put32(out, order.owner);
+        put32(out, order.price);
+        if cold == Cold::DEFAULT {
+            out.push(order.flags() & !COLD);
+            return;
+        }
+        out.push(order.flags() | COLD);
+        for word in [cold.filled, cold.hidden, cold.display, cold.expire, cold.entered] {
+            put64(out, word);
+        }
+        put32(out, cold.version);
+        out.push(cold.self_trade as u8);
+        out.push(cold.stop.kind as u8);
+        put32(out, cold.stop.price);
+        put32(out, cold.stop.trail);
+    }
+
+    /// The book that [`Book::snapshot`] wrote. Whatever the bytes are, this neither panics nor returns a book that
+    /// breaks a rule. Orders get new slots: ask [`Book::orders`].
+    pub fn restore(bytes: &[u8]) -> Result<Book, Error> {
+        let body_len = bytes.len().checked_sub(8).ok_or(Error::Length)?;
+        let (body, sum) = bytes.split_at(body_len);
+        let mut reader = Reader { rest: body };
+        if reader.u64()? != MAGIC {
+            return Err(Error::Magic);
+        }
+        if fnv(body).to_le_bytes() != sum {
+            return Err(Error::Checksum);
+        }
+        let mut book = Book::new();
+        book.seq = reader.u64()?;
+        book.last_id = reader.u64()?;
+        book.trades = reader.u64()?;
+        book.volume = reader.u64()?;
+        book.now = reader.u64()?;
+        book.stops_entered = reader.u64()?;
+        book.last = reader.u32()?;
+        book.halted = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Error::Invalid("halted is 0 or 1")),
+        };
+        if book.last > MAX_PRICE {
+            return Err(Error::Invalid("last price within its range"));
+        }
+        for side in [Side::Buy, Side::Sell] {
+            let count = reader.u32()?;
+            let mut worst = u32::MAX;
+            for _ in 0..count {
+                let slot = book.read_order(&mut reader, side, false)?;
+                let key = book.slab.hot[slot as usize].price ^ mask(side);
+                if key > worst {
+                    return Err(Error::Invalid("resting orders come best price first"));
+                }
+                worst = key;
+                book.link(slot);
+            }
+        }
+        if let (Some(bid), Some(ask)) = (book.best_bid(), book.best_ask())
+            && bid >= ask
+        {
+            return Err(Error::Invalid("bids lie below asks"));
+        }
+        for side in [Side::Buy, Side::Sell] {
+            let count = reader.u32()?;
+            let mut before = (0, 0);
+            for _ in 0..count {
+                let slot = book.read_order(&mut reader, side, true)?;
+                let cold = book.slab.cold(slot);
+                let place = (cold.stop.price ^ mask(side), cold.entered);
+                if place <= before || cold.entered == 0 || cold.entered > book.stops_entered {
+                    return Err(Error::Invalid("stops come in trigger order"));
+                }
+                before = place;
+                book.queue_stop(slot);
+                if matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent) {
+                    book.trailing[side as usize].push(slot);
+                }
+            }
+        }
+        if !reader.rest.is_empty() {
+            return Err(Error::Length);
+        }
+        let mut ids: Vec<u64> = book.slab.hot.iter().map(|order| order.id).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Error::Invalid("order numbers are unique"));
+        }
+        Ok(book)
+    }
+
+    fn read_order(&mut self, reader: &mut Reader, side: Side, held: bool) -> Result<u32, Error> {
+        let (id, shown) = (reader.u64()?, reader.u64()?);
+        let (owner, price) = (reader.u32()?, reader.u32()?);
+        let flags = reader.u8()?;
+        let mut cold = Cold::DEFAULT;
+        if flags & COLD != 0 {
+            cold.filled = reader.u64()?;
+            cold.hidden = reader.u64()?;
+            cold.display = reader.u64()?;
+            cold.expire = reader.u64()?;
+            cold.entered = reader.u64()?;
+            cold.version = reader.u32()?;
+            cold.self_trade =
+                SelfTrade::from_code(reader.u8()?).ok_or(Error::Invalid("self-trade mode is 0 to 3"))?;
+            cold.stop.kind = match reader.u8()? {
+                0 => StopKind::None,
+                1 => StopKind::Market,
+                2 => StopKind::Limit,
+                3 => StopKind::TrailingAmount,
+                4 => StopKind::TrailingPercent,
+                _ => return Err(Error::Invalid("kind of stop is 0 to 4")),
+            };
+            cold.stop.price = reader.u32()?;
+            cold.stop.trail = reader.u32()?;
+            if cold == Cold::DEFAULT {
+                return Err(Error::Invalid("a cold record says something"));
+            }
+        }
+        let trailing = matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent);
+        let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
+        rule(id != 0 && id <= self.last_id, "order numbers are up to the last one")?;
+        rule((1..=MAX_QTY).contains(&shown), "visible quantity within its range")?;
+        rule(cold.hidden <= MAX_QTY && cold.filled <= MAX_QTY, "quantities within their range")?;
+        rule(cold.display <= MAX_QTY, "display quantity within its range")?;
+        rule(price <= MAX_PRICE && (price != 0 || trailing), "price within its range")?;
+        rule((flags & SELL != 0) == (side == Side::Sell), "orders are on their side")?;
+        rule((flags & HELD != 0) == held, "held orders are stops")?;
+        rule((cold.stop.kind != StopKind::None) == held, "stops are held")?;
+        rule(held == (cold.entered != 0), "held orders have a place")?;
+        rule(!held || (1..=MAX_PRICE).contains(&cold.stop.price), "stop price within its range")?;
+        rule(held || (cold.stop.price == 0 && cold.stop.trail == 0), "only stops have a stop price")?;
+        rule(flags & (DAY | GTD) != DAY | GTD, "one time in force")?;
+        rule(flags & 128 == 0, "known flags")?;
+        rule((flags & GTD != 0) == (cold.expire != 0), "GTD orders have a time")?;
+        rule(cold.hidden == 0 || flags & ICEBERG != 0, "only icebergs hide")?;
+        rule(flags & ICEBERG == 0 || cold.display != 0, "icebergs have a display quantity")?;
+        rule(self.slab.live < MAX_ORDERS, "not more orders than fit")?;
+        let slot = self.slab.insert(Order::new(id, owner, price, shown, flags & !COLD));
+        if flags & COLD != 0 {
+            *self.slab.cold_mut(slot) = cold;
+        }
+        if flags & GTD != 0 {
+            self.gtd.insert((cold.expire, id, slot));
+        }
+        debug_assert_ne!(slot, NIL);
+        Ok(slot)
+    }
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Error> {
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Error::Length)?;
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Error> {
+        self.take::<1>().map(|bytes| bytes[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, Error> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Error> {
+        self.take().map(u64::from_le_bytes)
+    }
+}
+
+fn put32(out: &mut Vec<u8>, word: u32) {
+    out.extend_from_slice(&word.to_le_bytes());
+}
+
+fn put64(out: &mut Vec<u8>, word: u64) {
+    out.extend_from_slice(&word.to_le_bytes());
+}
+
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
