@@ -7,12 +7,14 @@ pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod csrf;
 pub mod db;
 pub mod error;
 pub mod secrets;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
+pub mod token;
 
 pub use caller::Caller;
 pub use clock::Clock;
