@@ -10,6 +10,7 @@ pub mod context;
 pub mod csrf;
 pub mod db;
 pub mod error;
+pub mod http;
 pub mod secrets;
 pub mod server;
 pub mod tasks;

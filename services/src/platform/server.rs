@@ -1,10 +1,10 @@
 //! Serving: gRPC with health, reflection and the token check; the operations door with /metrics, /healthz, /readyz.
 
-use super::{caller, context::Context, telemetry};
+use super::{caller, context::Context, http, telemetry};
 use axum::{
     Router,
     extract::{Request, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+use tower::ServiceExt as _;
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,15 +28,7 @@ pub async fn serve_grpc(
     listener: TcpListener,
     routes: Routes,
 ) -> anyhow::Result<()> {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
-        .build_v1()?;
-    let guarded =
-        routes.into_axum_router().layer(middleware::from_fn_with_state((ctx.clone(), service), guard));
-    let router = Routes::from(guarded).add_service(health_service).add_service(reflection);
+    let (health, router) = guarded(ctx, service, routes).await?;
     let shutdown = ctx.tasks.shutdown().clone();
     let server = tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -48,6 +42,59 @@ pub async fn serve_grpc(
         });
     ctx.tasks.spawn(service, server);
     Ok(())
+}
+
+/// `routes` behind the token check, with health and reflection.
+async fn guarded(
+    ctx: &Context,
+    service: &'static str,
+    routes: Routes,
+) -> anyhow::Result<(HealthReporter, Routes)> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
+        .build_v1()?;
+    let guarded =
+        routes.into_axum_router().layer(middleware::from_fn_with_state((ctx.clone(), service), guard));
+    Ok((health, Routes::from(guarded).add_service(health_service).add_service(reflection)))
+}
+
+/// Serves REST and gRPC on one port until shutdown: a request whose content type is `application/grpc…` goes to
+/// `routes` (behind the token check, with health and reflection), every other one to `rest`. Returns at once.
+pub async fn serve_both(
+    ctx: &Context,
+    service: &'static str,
+    listener: TcpListener,
+    rest: Router,
+    routes: Routes,
+) -> anyhow::Result<()> {
+    let (health, grpc) = guarded(ctx, service, routes).await?;
+    let grpc = grpc.prepare().into_axum_router();
+    let shutdown = ctx.tasks.shutdown().clone();
+    ctx.tasks.spawn("health", async move {
+        shutdown.cancelled().await;
+        health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    http::serve_http(ctx, service, listener, by_content_type(rest, grpc));
+    Ok(())
+}
+
+/// One router out of two, told apart by the content type of gRPC.
+pub fn by_content_type(rest: Router, grpc: Router) -> Router {
+    rest.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let grpc = grpc.clone();
+        async move {
+            let content_type = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes());
+            if content_type.is_some_and(|t| t.starts_with(b"application/grpc")) {
+                grpc.oneshot(request).await.into_response()
+            } else {
+                next.run(request).await
+            }
+        }
+    }))
 }
 
 /// Checks the service token, puts the caller into the request, counts and times the call.
