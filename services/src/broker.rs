@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.broker,
     address: |_| "",
     about: "The embedded NATS and JetStream server",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

@@ -5,7 +5,7 @@
 
 use crate::{
     Service,
-    platform::{Clock, Context, Settings, secrets::Secrets, server, tasks::Tasks},
+    platform::{Clock, Context, Settings, db::Db, secrets::Secrets, server, tasks::Tasks},
 };
 use anyhow::Context as _;
 use fafnir_proto::client::Clients;
@@ -124,9 +124,29 @@ pub async fn start(
         }
     });
     let stopped = tasks.shutdown().clone();
-    tokio::select! {
-        result = try_join_all(starting) => { result?; }
-        () = stopped.cancelled() => anyhow::bail!("stopped before everything was ready"),
+    let outcome = tokio::select! {
+        result = try_join_all(starting) => result.map(drop),
+        () = stopped.cancelled() => Err(anyhow::anyhow!("stopped before everything was ready")),
+    };
+    if let Err(e) = outcome {
+        tasks.shutdown().cancel();
+        tasks.drain().await;
+        return Err(e);
     }
     Ok(Running { addresses, operations, tasks, context })
+}
+
+/// Brings the database of every service to its newest schema. Answers how many migrations each has.
+pub async fn migrate(settings: &Settings) -> anyhow::Result<Vec<(&'static str, usize)>> {
+    let tasks = Tasks::new(CancellationToken::new());
+    let mut applied = Vec::new();
+    for service in crate::ALL.iter().filter(|s| !s.migrations.is_empty()) {
+        Db::open(settings, service.name, service.migrations, &tasks, &Clock::wall())
+            .await
+            .with_context(|| format!("the database of {} cannot be migrated", service.name))?;
+        applied.push((service.name, service.migrations.len()));
+    }
+    tasks.shutdown().cancel();
+    tasks.drain().await;
+    Ok(applied)
 }

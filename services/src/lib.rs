@@ -16,7 +16,7 @@ pub mod trade_engine;
 pub mod user;
 
 use futures::future::BoxFuture;
-use platform::{Context, Settings};
+use platform::{Context, Settings, db::Migration};
 use tokio::net::TcpListener;
 
 /// A row of the table of services.
@@ -30,6 +30,8 @@ pub struct Service {
     pub address: fn(&Settings) -> &str,
     /// One line for `--help`.
     pub about: &'static str,
+    /// The schema of its database, in order; empty when it has none.
+    pub migrations: &'static [Migration],
     /// Starts it on a bound listener; resolves when it is ready. Its tasks are the context's.
     pub start: fn(Context, TcpListener) -> BoxFuture<'static, anyhow::Result<()>>,
 }

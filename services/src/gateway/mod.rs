@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.gateway,
     address: |s| &s.addresses.gateway,
     about: "The only public door: REST, GraphQL, WebSocket and the terminal's gRPC",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

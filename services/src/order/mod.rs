@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.order,
     address: |s| &s.addresses.order,
     about: "The command gate, and the read model of orders and fills",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

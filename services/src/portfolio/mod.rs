@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.portfolio,
     address: |s| &s.addresses.portfolio,
     about: "Accounts, the ledger in cash and shares, holds, settlement, watchlists",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

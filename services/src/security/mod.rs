@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.security,
     address: |s| &s.addresses.security,
     about: "Roles and permissions",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.engine,
     address: |s| &s.addresses.engine,
     about: "The books: journal, matching, market data",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

@@ -9,6 +9,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.user,
     address: |s| &s.addresses.user,
     about: "Profiles",
+    migrations: &[],
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

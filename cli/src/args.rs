@@ -1,0 +1,466 @@
+//! The command line: what can be said. What it does is in `commands/`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A stock exchange and brokerage in one binary, with a trading terminal.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fafnir",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Configuration file, instead of ./fafnir.toml
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// Where databases, journal, broker store and secrets live [default: $XDG_DATA_HOME/fafnir]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub data_dir: Option<PathBuf>,
+    /// Print data as JSON
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// When to colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    pub color: Color,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole platform in one process
+    Up(Up),
+    /// Stop the platform that runs on this data directory
+    Down,
+    /// Show what runs and where
+    Status,
+    /// The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
+    Gateway(One),
+    /// Users, passwords, sessions and tokens
+    AuthService(One),
+    /// Roles and permissions
+    SecurityService(One),
+    /// Profiles
+    UserService(One),
+    /// Instruments, quotes, candles, history and search
+    StockService(One),
+    /// The command gate, and the read model of orders and fills
+    OrderService(One),
+    /// Accounts, the ledger in cash and shares, holds, settlement, watchlists
+    PortfolioService(One),
+    /// The books: journal, matching, market data
+    TradeEngine(One),
+    /// The embedded NATS and JetStream server
+    Broker(Broker),
+    /// The simulated market alone, against services that run elsewhere
+    Sim(Sim),
+    /// Bring every database to the newest schema
+    Migrate,
+    /// Fill the databases with users, instruments, accounts and histories; idempotent
+    Seed(Seed),
+    /// Open the trading terminal
+    Trade(Trade),
+    /// Sign in; the session is kept for later commands
+    Login(Login),
+    /// Sign out
+    Logout(Where),
+    /// Place, change, cancel and list orders
+    #[command(subcommand)]
+    Order(Order),
+    /// Show the live book of a symbol
+    Book(Book),
+    /// Show quotes
+    Quote(Quote),
+    /// Show daily bars of a symbol
+    History(History),
+    /// Show accounts and positions
+    Portfolio(Where),
+    /// Open accounts, deposit and transfer
+    #[command(subcommand)]
+    Account(Account),
+    /// Show and change the watchlist
+    Watchlist(Watchlist),
+    /// Check the invariants of a running stack
+    Audit,
+    /// Measure the matching core on the common order flow
+    Bench(Bench),
+    /// Show the configuration in force
+    Config(Config),
+    /// Print a completion script
+    Completions(Completions),
+    /// Print the manual page
+    Man,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    /// `auto`: let the system pick free ports
+    #[arg(long, value_name = "auto", value_parser = ["auto"])]
+    pub ports: Option<String>,
+    /// Port of the gateway
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Port of the embedded broker
+    #[arg(long, value_name = "PORT")]
+    pub broker_port: Option<u16>,
+    /// Run without the simulated market
+    #[arg(long)]
+    pub no_sim: bool,
+    /// Multiply the simulated market's activity (0 to 100)
+    #[arg(long, value_name = "FACTOR")]
+    pub sim_rate: Option<String>,
+    /// Symbols that the simulated market trades, separated by commas [default: all]
+    #[arg(long, value_name = "SYMBOLS")]
+    pub sim_symbols: Option<String>,
+    /// Start with an empty data directory: what is in it is deleted
+    #[arg(long)]
+    pub fresh: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct One {
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Broker {
+    /// Port to listen on; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Where the streams are stored [default: <data-dir>/broker]
+    #[arg(long, value_name = "DIR")]
+    pub store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sim {
+    /// Multiply the simulated market's activity (0 to 100)
+    #[arg(long, value_name = "FACTOR")]
+    pub rate: Option<String>,
+    /// Symbols to trade, separated by commas [default: all]
+    #[arg(long, value_name = "SYMBOLS")]
+    pub symbols: Option<String>,
+    /// Seed of every random choice
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Seed {
+    /// Seed only this part; may be given several times
+    #[arg(long, value_name = "PART")]
+    pub only: Vec<SeedPart>,
+    /// Directory with users.toml, instruments.csv and accounts.toml, instead of the built-in seeds
+    #[arg(long, value_name = "DIR")]
+    pub file: Option<PathBuf>,
+    /// Read and check the seeds, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum SeedPart {
+    Instruments,
+    Histories,
+    Users,
+    Accounts,
+    Watchlists,
+}
+
+/// Which platform a client command talks to.
+#[derive(Debug, Args, Clone, Default)]
+pub struct Where {
+    /// Address of the gateway [default: the running stack's, else http://127.0.0.1:8080]
+    #[arg(long, env = "FAFNIR_URL", value_name = "URL")]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Trade {
+    #[command(flatten)]
+    pub at: Where,
+    /// Sign in as the seeded user user@test.com
+    #[arg(long)]
+    pub demo: bool,
+    /// Start a platform in the background when none runs
+    #[arg(long)]
+    pub up: bool,
+    /// Symbol to open with
+    #[arg(long, value_name = "SYMBOL")]
+    pub symbol: Option<String>,
+    /// Look, but never send an order
+    #[arg(long)]
+    pub read_only: bool,
+    /// Only ASCII characters
+    #[arg(long)]
+    pub ascii: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Login {
+    #[command(flatten)]
+    pub at: Where,
+    /// E-mail; asked for when left out
+    #[arg(long)]
+    pub email: Option<String>,
+    /// Read the password from standard input instead of asking
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Sign in as the seeded user user@test.com
+    #[arg(long)]
+    pub demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Order {
+    /// Place an order
+    Place(Place),
+    /// Cancel an order, or all of them
+    Cancel(Cancel),
+    /// Change quantity or price of an open order
+    Replace(Replace),
+    /// List orders, newest first
+    List(OrderList),
+    /// Show one order with its fills
+    Show(OrderShow),
+}
+
+#[derive(Debug, Args)]
+pub struct Place {
+    #[command(flatten)]
+    pub at: Where,
+    /// buy or sell
+    pub side: String,
+    pub symbol: String,
+    pub quantity: String,
+    /// Limit price; without one the order is a market order
+    #[arg(long, value_name = "PRICE")]
+    pub price: Option<String>,
+    /// market, limit, stop, stop-limit or trailing-stop [default: limit with --price, stop with --stop, else market]
+    #[arg(long, value_name = "TYPE")]
+    pub r#type: Option<String>,
+    /// Stop price
+    #[arg(long, value_name = "PRICE")]
+    pub stop: Option<String>,
+    /// Distance of a trailing stop
+    #[arg(long, value_name = "AMOUNT")]
+    pub trail: Option<String>,
+    /// Distance of a trailing stop in percent
+    #[arg(long, value_name = "PERCENT")]
+    pub trail_percent: Option<String>,
+    /// day, gtc, ioc, fok or gtd
+    #[arg(long, value_name = "TIF")]
+    pub tif: Option<String>,
+    /// When a gtd order expires, RFC 3339
+    #[arg(long, value_name = "TIME")]
+    pub expires: Option<String>,
+    /// Refuse the order where it would trade at once
+    #[arg(long)]
+    pub post_only: bool,
+    /// Show only this much of the quantity in the book
+    #[arg(long, value_name = "QUANTITY")]
+    pub display: Option<String>,
+    /// Account to trade from [default: the oldest investment account in the listing's currency]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Your own id: sending the same order again with it changes nothing
+    #[arg(long, value_name = "ID")]
+    pub client_order_id: Option<String>,
+    /// Wait until the order is done, or for this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Cancel {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub order_id: Option<String>,
+    /// Cancel every open order
+    #[arg(long)]
+    pub all: bool,
+    /// With --all: only in this symbol
+    #[arg(long, requires = "all", value_name = "SYMBOL")]
+    pub symbol: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Replace {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order
+    pub order_id: String,
+    /// New total quantity
+    #[arg(long)]
+    pub quantity: Option<String>,
+    /// New limit price
+    #[arg(long)]
+    pub price: Option<String>,
+    /// New stop price
+    #[arg(long)]
+    pub stop: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct OrderList {
+    #[command(flatten)]
+    pub at: Where,
+    /// Only orders that can still trade
+    #[arg(long)]
+    pub open: bool,
+    /// Only this symbol
+    #[arg(long)]
+    pub symbol: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct OrderShow {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order
+    pub order_id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Book {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// Levels on each side
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub depth: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Quote {
+    #[command(flatten)]
+    pub at: Where,
+    #[arg(required = true)]
+    pub symbols: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// 1D, 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
+    #[arg(long, default_value = "1M")]
+    pub period: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Account {
+    /// List accounts
+    List(Where),
+    /// Open an account
+    Open(AccountOpen),
+    /// Put paper money into an account
+    Deposit(AccountDeposit),
+    /// Move money between two of your accounts
+    Transfer(AccountTransfer),
+    /// List the transactions of an account
+    Transactions(AccountTransactions),
+}
+
+#[derive(Debug, Args)]
+pub struct AccountOpen {
+    #[command(flatten)]
+    pub at: Where,
+    /// investment, savings or chequing
+    pub r#type: String,
+    /// USD or CAD
+    pub currency: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountDeposit {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account
+    pub account_id: String,
+    pub amount: String,
+    /// Your own id: sending the same deposit again with it changes nothing
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountTransfer {
+    #[command(flatten)]
+    pub at: Where,
+    pub from_account_id: String,
+    pub to_account_id: String,
+    pub amount: String,
+    /// Your own id: sending the same transfer again with it changes nothing
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountTransactions {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account
+    pub account_id: String,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Watchlist {
+    #[command(flatten)]
+    pub at: Where,
+    /// Add this symbol
+    #[arg(long, value_name = "SYMBOL")]
+    pub add: Vec<String>,
+    /// Remove this symbol
+    #[arg(long, value_name = "SYMBOL")]
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// A flow file; may be given several times [default: A1k, A10k, A100k and B100, generated]
+    #[arg(long, value_name = "FILE")]
+    pub flow: Vec<PathBuf>,
+    /// Runs of each flow; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub runs: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Show where each value comes from
+    #[arg(long)]
+    pub show_origin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    pub shell: clap_complete::Shell,
+}

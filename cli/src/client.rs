@@ -1,0 +1,214 @@
+//! The client commands' connection to the gateway, and the session that `fafnir login` keeps.
+
+use crate::{
+    args::{Global, Where},
+    output::{Error, Exit, Result},
+    settings, stack,
+};
+use fafnir_proto::{
+    client::channel,
+    v1::{TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
+};
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+use tonic::{Request, transport::Channel};
+
+/// Deadline of one call.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// An access token is renewed when it has less than this to live.
+const RENEW_BEFORE_S: u64 = 30;
+const DEMO_EMAIL: &str = "user@test.com";
+const DEMO_PASSWORD: &str = "Password123";
+
+/// A kept session; the file has one per gateway.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Kept {
+    pub email: String,
+    pub user_id: String,
+    pub access_token: String,
+    pub refresh_token: String,
+    /// Seconds since 1970 at which the access token ends.
+    pub expires_s: u64,
+}
+
+/// A gateway and, once signed in, a token.
+#[derive(Clone)]
+pub struct Client {
+    pub url: String,
+    pub terminal: TerminalClient<Channel>,
+    token: String,
+}
+
+/// Where the gateway is: the flag, the running stack of the data directory, the configured port.
+pub fn gateway_url(global: &Global, at: &Where) -> Result<String> {
+    if let Some(url) = &at.url {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    let settings = settings::settings(global, &[])?;
+    if let Some(url) =
+        stack::running(&settings.data_dir()).and_then(|run| run.services.get("api-gateway").cloned())
+    {
+        return Ok(url);
+    }
+    if !settings.addresses.gateway.is_empty() {
+        return Ok(settings.addresses.gateway);
+    }
+    Ok(format!("http://{}:{}", settings.bind.host, settings.ports.gateway))
+}
+
+impl Client {
+    /// Prepares a connection; nothing is sent yet.
+    pub fn new(url: &str) -> Result<Self> {
+        let channel = channel(url).map_err(|_| {
+            Error::usage(format!("{url:?} is not an address"))
+                .hint("--url takes one such as http://127.0.0.1:8080")
+        })?;
+        Ok(Self { url: url.to_owned(), terminal: TerminalClient::new(channel), token: String::new() })
+    }
+
+    /// A client of the kept session, renewed when it is about to end.
+    pub async fn signed_in(global: &Global, at: &Where) -> Result<Self> {
+        let mut client = Self::new(&gateway_url(global, at)?)?;
+        client.token = client.session().await?.access_token;
+        Ok(client)
+    }
+
+    /// The kept session for this gateway, renewed under a lock so that two shells do not use one refresh token.
+    pub async fn session(&mut self) -> Result<Kept> {
+        let not_signed_in = || {
+            Error::new(Exit::SignIn, format!("not signed in at {}", self.url))
+                .code("UNAUTHENTICATED")
+                .hint("sign in with `fafnir login`")
+        };
+        let _lock = lock_sessions()?;
+        let mut sessions = read_sessions();
+        let kept = sessions.get(&self.url).cloned().ok_or_else(not_signed_in)?;
+        if kept.expires_s > now_s() + RENEW_BEFORE_S {
+            return Ok(kept);
+        }
+        let request = timed(TerminalRefreshRequest { refresh_token: kept.refresh_token.clone() });
+        match self.terminal.refresh(request).await {
+            Ok(session) => {
+                let kept = Kept::from(session.into_inner());
+                sessions.insert(self.url.clone(), kept.clone());
+                write_sessions(&sessions)?;
+                Ok(kept)
+            }
+            Err(status) if status.code() == tonic::Code::Unauthenticated => {
+                sessions.remove(&self.url);
+                write_sessions(&sessions)?;
+                Err(not_signed_in())
+            }
+            Err(status) => Err(status.into()),
+        }
+    }
+
+    /// Signs in and keeps the session.
+    pub async fn sign_in(&mut self, email: &str, password: &str) -> Result<TerminalSession> {
+        let request = timed(TerminalSignInRequest { email: email.to_owned(), password: password.to_owned() });
+        let session = self.terminal.sign_in(request).await.map_err(|status| {
+            let error = Error::from(status);
+            if error.exit == Exit::SignIn { error.hint("check e-mail and password") } else { error }
+        })?;
+        let session = session.into_inner();
+        self.token.clone_from(&session.access_token);
+        let _lock = lock_sessions()?;
+        let mut sessions = read_sessions();
+        sessions.insert(self.url.clone(), Kept::from(session.clone()));
+        write_sessions(&sessions)?;
+        Ok(session)
+    }
+
+    /// Signs in as the seeded user.
+    pub async fn sign_in_demo(&mut self) -> Result<TerminalSession> {
+        self.sign_in(DEMO_EMAIL, DEMO_PASSWORD).await
+    }
+
+    /// Forgets the kept session.
+    pub fn forget(&self) -> Result {
+        let _lock = lock_sessions()?;
+        let mut sessions = read_sessions();
+        sessions.remove(&self.url);
+        write_sessions(&sessions)
+    }
+
+    /// A request with the token and the deadline.
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = timed(message);
+        if let Ok(value) = format!("Bearer {}", self.token).parse() {
+            request.metadata_mut().insert("authorization", value);
+        }
+        request
+    }
+}
+
+/// Keeps a renewed session of the terminal.
+pub fn keep(url: &str, session: TerminalSession) -> Result {
+    let _lock = lock_sessions()?;
+    let mut sessions = read_sessions();
+    sessions.insert(url.to_owned(), Kept::from(session));
+    write_sessions(&sessions)
+}
+
+fn timed<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(DEADLINE);
+    request
+}
+
+impl From<TerminalSession> for Kept {
+    fn from(s: TerminalSession) -> Self {
+        Self {
+            email: s.email,
+            user_id: s.user_id,
+            access_token: s.access_token,
+            refresh_token: s.refresh_token,
+            expires_s: now_s() + u64::from(s.expires_in_s),
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "when a token ends is a matter of the wall clock")]
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn sessions_file() -> PathBuf {
+    settings::state_dir().join("session.json")
+}
+
+fn lock_sessions() -> Result<File> {
+    let dir = settings::state_dir();
+    fafnir_services::platform::secrets::create_private_dir(&dir)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(dir.join("session.lock"))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(std::io::Error::from)?;
+    Ok(file)
+}
+
+/// The kept sessions; a file that cannot be read counts as none, a new sign-in mends it.
+fn read_sessions() -> BTreeMap<String, Kept> {
+    fs::read(sessions_file()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+fn write_sessions(sessions: &BTreeMap<String, Kept>) -> Result {
+    let path = sessions_file();
+    let temporary = path.with_extension("new");
+    let text = serde_json::to_vec_pretty(sessions).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(&text)?;
+    fs::rename(&temporary, &path)?;
+    Ok(())
+}

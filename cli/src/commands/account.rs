@@ -1,0 +1,154 @@
+//! `fafnir account list|open|deposit|transfer|transactions`.
+
+use crate::{
+    args::{Account, Global},
+    client::Client,
+    output::{Error, Exit, Out, Result, table},
+};
+use fafnir_proto::{
+    money::{format_grouped, format_micros, parse_micros},
+    v1::{
+        self, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest, TransferRequest,
+    },
+};
+use fafnir_services::platform::clock::rfc3339;
+use serde_json::{Value, json};
+
+pub async fn account(global: &Global, command: &Account, out: Out) -> Result {
+    match command {
+        Account::List(at) => {
+            let mut client = Client::signed_in(global, at).await?;
+            let accounts = accounts(&mut client).await?;
+            out.data(&json!(accounts.iter().map(account_json).collect::<Vec<_>>()), || {
+                accounts_table(&accounts)
+            });
+        }
+        Account::Open(args) => {
+            let kind = match args.r#type.to_ascii_lowercase().as_str() {
+                "investment" => AccountType::Investment,
+                "savings" => AccountType::Savings,
+                "chequing" => AccountType::Chequing,
+                other => {
+                    return Err(Error::usage(format!(
+                        "type {other:?} must be one of investment, savings, chequing"
+                    )));
+                }
+            };
+            let mut client = Client::signed_in(global, &args.at).await?;
+            let request = client.request(CreateAccountRequest {
+                r#type: kind.into(),
+                currency: args.currency.to_uppercase(),
+                ..Default::default()
+            });
+            let account = client.terminal.create_account(request).await?.into_inner();
+            out.data(&account_json(&account), || accounts_table(std::slice::from_ref(&account)));
+        }
+        Account::Deposit(args) => {
+            let mut client = Client::signed_in(global, &args.at).await?;
+            let currency = currency_of(&mut client, &args.account_id).await?;
+            let request = client.request(DepositRequest {
+                account_id: args.account_id.clone(),
+                amount_micros: amount(&args.amount)?,
+                currency,
+                idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+                ..Default::default()
+            });
+            let balance = client.terminal.deposit(request).await?.into_inner().new_balance_micros;
+            out.data(&json!({"newBalance": format_micros(balance)}), || {
+                format!("balance {}\n", format_grouped(balance, 6))
+            });
+        }
+        Account::Transfer(args) => {
+            let mut client = Client::signed_in(global, &args.at).await?;
+            let currency = currency_of(&mut client, &args.from_account_id).await?;
+            let request = client.request(TransferRequest {
+                from_account_id: args.from_account_id.clone(),
+                to_account_id: args.to_account_id.clone(),
+                amount_micros: amount(&args.amount)?,
+                currency,
+                idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+                ..Default::default()
+            });
+            client.terminal.transfer(request).await?;
+            out.data(&json!({"transferred": args.amount}), || format!("transferred {}\n", args.amount));
+        }
+        Account::Transactions(args) => {
+            let mut client = Client::signed_in(global, &args.at).await?;
+            let request = client.request(TransactionsRequest {
+                account_id: args.account_id.clone(),
+                limit: args.limit,
+                ..Default::default()
+            });
+            let list = client.terminal.transactions(request).await?.into_inner().transactions;
+            let kind = |t: &v1::Transaction| {
+                t.r#type().as_str_name().trim_start_matches("TRANSACTION_TYPE_").to_owned()
+            };
+            let document: Vec<_> = list
+                .iter()
+                .map(|t| json!({"id": t.id, "type": kind(t), "amount": format_micros(t.amount_micros), "description": t.description, "referenceId": t.reference_id, "createdAt": rfc3339(t.created_us)}))
+                .collect();
+            out.data(&json!(document), || {
+                let rows: Vec<_> = list
+                    .iter()
+                    .map(|t| {
+                        vec![
+                            rfc3339(t.created_us),
+                            kind(t),
+                            format_grouped(t.amount_micros, 6),
+                            t.description.clone(),
+                        ]
+                    })
+                    .collect();
+                table(&["TIME", "TYPE", ">AMOUNT", "DESCRIPTION"], &rows)
+            });
+        }
+    }
+    Ok(())
+}
+
+async fn accounts(client: &mut Client) -> Result<Vec<v1::Account>> {
+    let request = client.request(Empty {});
+    Ok(client.terminal.accounts(request).await?.into_inner().accounts)
+}
+
+async fn currency_of(client: &mut Client, id: &str) -> Result<String> {
+    let accounts = accounts(client).await?;
+    accounts.into_iter().find(|a| a.id == id).map(|a| a.currency).ok_or_else(|| {
+        Error::new(Exit::Precondition, format!("account {id:?} is not one of yours"))
+            .code("ACCOUNT_NOT_FOUND")
+            .hint("`fafnir account list` shows them")
+    })
+}
+
+fn amount(text: &str) -> Result<i64> {
+    parse_micros(text).map_err(|e| super::order::decimal_error("amount", text, e))
+}
+
+pub fn account_json(a: &v1::Account) -> Value {
+    json!({
+        "id": a.id, "accountNumber": a.account_number, "type": kind(a), "currency": a.currency,
+        "balance": format_micros(a.balance_micros), "held": format_micros(a.held_micros),
+        "available": format_micros(a.available_micros), "createdAt": rfc3339(a.created_us),
+    })
+}
+
+fn kind(a: &v1::Account) -> String {
+    a.r#type().as_str_name().trim_start_matches("ACCOUNT_TYPE_").to_owned()
+}
+
+pub fn accounts_table(accounts: &[v1::Account]) -> String {
+    let rows: Vec<_> = accounts
+        .iter()
+        .map(|a| {
+            vec![
+                a.id.clone(),
+                kind(a),
+                a.currency.clone(),
+                format_grouped(a.balance_micros, 6),
+                format_grouped(a.held_micros, 6),
+                format_grouped(a.available_micros, 6),
+            ]
+        })
+        .collect();
+    table(&["ACCOUNT", "TYPE", "CURRENCY", ">BALANCE", ">HELD", ">AVAILABLE"], &rows)
+}

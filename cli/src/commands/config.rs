@@ -1,0 +1,34 @@
+//! `fafnir config`: what is in force, and where it comes from.
+
+use crate::{
+    args::{Config, Global},
+    output::{Out, Result, table},
+    settings,
+};
+use serde_json::json;
+
+pub fn config(global: &Global, args: &Config, out: Out) -> Result {
+    let layers = settings::layers(global, &[])?;
+    layers.settings()?;
+    let document: serde_json::Map<_, _> = layers
+        .entries()
+        .map(|(key, value, origin)| {
+            let entry = if args.show_origin {
+                json!({"value": value, "origin": origin.to_string()})
+            } else {
+                json!(value)
+            };
+            (key.to_owned(), entry)
+        })
+        .collect();
+    out.data(&document.into(), || {
+        if args.show_origin {
+            let rows: Vec<_> =
+                layers.entries().map(|(k, v, o)| vec![k.to_owned(), v.to_string(), o.to_string()]).collect();
+            table(&["KEY", "VALUE", "ORIGIN"], &rows)
+        } else {
+            layers.entries().map(|(k, v, _)| format!("{k} = {v}\n")).collect()
+        }
+    });
+    Ok(())
+}

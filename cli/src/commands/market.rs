@@ -1,0 +1,138 @@
+//! `fafnir book`, `quote`, `history` and `bench`.
+
+use crate::{
+    args::{Bench, Book, Global, History, Quote},
+    client::Client,
+    output::{Error, Exit, Out, Result, table},
+};
+use fafnir_proto::{
+    money::{format_e4, format_fixed},
+    v1::{BookRequest, HistoryRequest, Level, QuotesRequest, TradingState},
+};
+use fafnir_services::platform::clock::{date, rfc3339};
+use serde_json::json;
+
+pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(BookRequest { symbol: args.symbol.to_uppercase(), depth: args.depth });
+    let book = client.terminal.book(request).await?.into_inner();
+    let levels = |side: &[Level]| -> Vec<_> {
+        side.iter().map(|l| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders})).collect()
+    };
+    let document = json!({
+        "symbol": book.symbol, "sequence": book.book_seq, "time": rfc3339(book.time_us),
+        "last": format_e4(book.last_price_e4), "bids": levels(&book.bids), "asks": levels(&book.asks),
+    });
+    out.data(&document, || {
+        let cell = |l: Option<&Level>| match l {
+            Some(l) => (format_e4(l.quantity_e4), format_fixed(l.price_e4, 4, 2)),
+            None => (String::new(), String::new()),
+        };
+        let rows: Vec<_> = (0..book.bids.len().max(book.asks.len()))
+            .map(|i| {
+                let ((bid_qty, bid), (ask_qty, ask)) = (cell(book.bids.get(i)), cell(book.asks.get(i)));
+                vec![bid_qty, bid, ask, ask_qty]
+            })
+            .collect();
+        format!(
+            "{} last {}\n{}",
+            book.symbol,
+            format_fixed(book.last_price_e4, 4, 2),
+            table(&[">QUANTITY", ">BID", ">ASK", ">QUANTITY"], &rows)
+        )
+    });
+    Ok(())
+}
+
+pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &Clone::clone(&args.at)).await?;
+    let symbols: Vec<String> = args.symbols.iter().map(|s| s.to_uppercase()).collect();
+    let request = client.request(QuotesRequest { symbols: symbols.clone() });
+    let quotes = client.terminal.quotes(request).await?.into_inner().quotes;
+    let document: Vec<_> = quotes
+        .iter()
+        .map(|q| {
+            json!({
+                "symbol": q.symbol, "currency": q.currency, "price": format_e4(q.price_e4),
+                "bid": format_e4(q.bid_e4), "ask": format_e4(q.ask_e4), "open": format_e4(q.open_e4),
+                "previousClose": format_e4(q.previous_close_e4), "dayLow": format_e4(q.day_low_e4),
+                "dayHigh": format_e4(q.day_high_e4), "volume": format_e4(q.volume_e4), "asOf": rfc3339(q.as_of_us),
+                "marketState": q.state().as_str_name().trim_start_matches("TRADING_STATE_"),
+            })
+        })
+        .collect();
+    out.data(&json!(document), || {
+        let price = |p: i64| if p == 0 { "-".to_owned() } else { format_fixed(p, 4, 2) };
+        let rows: Vec<_> = quotes
+            .iter()
+            .map(|q| {
+                let state = if q.state() == TradingState::Open { "" } else { "halted" };
+                vec![
+                    q.symbol.clone(),
+                    price(q.price_e4),
+                    change(q.price_e4, q.previous_close_e4),
+                    price(q.bid_e4),
+                    price(q.ask_e4),
+                    format_e4(q.volume_e4),
+                    q.currency.clone(),
+                    state.to_owned(),
+                ]
+            })
+            .collect();
+        table(&["SYMBOL", ">LAST", ">CHANGE", ">BID", ">ASK", ">VOLUME", "CURRENCY", ""], &rows)
+    });
+    let missing: Vec<_> =
+        symbols.iter().filter(|s| !quotes.iter().any(|q| q.symbol == **s)).cloned().collect();
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::new(Exit::Precondition, format!("symbol {} is not listed", missing.join(", ")))
+            .code("SYMBOL_UNKNOWN"))
+    }
+}
+
+/// Change to the previous close in percent with two decimals, `+1.24%`.
+fn change(price: i64, previous: i64) -> String {
+    if previous <= 0 {
+        return "-".to_owned();
+    }
+    let hundredths = i128::from(price - previous) * 10_000 / i128::from(previous);
+    let text = format_fixed(i64::try_from(hundredths).unwrap_or(i64::MAX), 2, 2);
+    if hundredths >= 0 { format!("+{text}%") } else { format!("{text}%") }
+}
+
+pub async fn history(global: &Global, args: &History, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request =
+        client.request(HistoryRequest { symbol: args.symbol.to_uppercase(), period: args.period.clone() });
+    let bars = client.terminal.history(request).await?.into_inner().candles;
+    let document: Vec<_> = bars
+        .iter()
+        .map(|b| {
+            json!({"date": date(b.time_us), "open": format_e4(b.open_e4), "high": format_e4(b.high_e4), "low": format_e4(b.low_e4), "close": format_e4(b.close_e4), "volume": format_e4(b.volume_e4)})
+        })
+        .collect();
+    out.data(&json!(document), || {
+        let price = |p| format_fixed(p, 4, 2);
+        let rows: Vec<_> = bars
+            .iter()
+            .map(|b| {
+                vec![
+                    date(b.time_us),
+                    price(b.open_e4),
+                    price(b.high_e4),
+                    price(b.low_e4),
+                    price(b.close_e4),
+                    format_e4(b.volume_e4),
+                ]
+            })
+            .collect();
+        table(&["DATE", ">OPEN", ">HIGH", ">LOW", ">CLOSE", ">VOLUME"], &rows)
+    });
+    Ok(())
+}
+
+pub async fn bench(args: &Bench, out: Out) -> Result {
+    let _ = (args, out);
+    Err(Error::new(Exit::Failure, "no benchmark in this build"))
+}

@@ -1,0 +1,67 @@
+//! One file per command; `execute` is the table from what was said to what is done.
+
+mod account;
+mod audit;
+mod config;
+mod market;
+mod order;
+mod platform;
+mod portfolio;
+mod session;
+mod trade;
+
+use crate::{
+    args::{Cli, Command},
+    output::{Out, Result},
+};
+use clap::CommandFactory as _;
+
+pub async fn execute(cli: &Cli, out: Out) -> Result {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Up(args) => platform::up(global, args, out).await,
+        Command::Down => platform::down(global, out).await,
+        Command::Status => platform::status(global, out).await,
+        Command::Gateway(args) => platform::one(global, "api-gateway", "ports.gateway", args, out).await,
+        Command::AuthService(args) => platform::one(global, "auth-service", "ports.auth", args, out).await,
+        Command::SecurityService(args) => {
+            platform::one(global, "security-service", "ports.security", args, out).await
+        }
+        Command::UserService(args) => platform::one(global, "user-service", "ports.user", args, out).await,
+        Command::StockService(args) => platform::one(global, "stock-service", "ports.stock", args, out).await,
+        Command::OrderService(args) => platform::one(global, "order-service", "ports.order", args, out).await,
+        Command::PortfolioService(args) => {
+            platform::one(global, "portfolio-service", "ports.portfolio", args, out).await
+        }
+        Command::TradeEngine(args) => platform::one(global, "trade-engine", "ports.engine", args, out).await,
+        Command::Broker(args) => platform::broker(global, args, out).await,
+        Command::Sim(args) => platform::sim(global, args, out).await,
+        Command::Migrate => platform::migrate(global, out).await,
+        Command::Seed(args) => platform::seed(global, args, out).await,
+        Command::Trade(args) => trade::trade(global, args, out).await,
+        Command::Login(args) => session::login(global, args, out).await,
+        Command::Logout(at) => session::logout(global, at, out).await,
+        Command::Order(args) => order::order(global, args, out).await,
+        Command::Book(args) => market::book(global, args, out).await,
+        Command::Quote(args) => market::quote(global, args, out).await,
+        Command::History(args) => market::history(global, args, out).await,
+        Command::Portfolio(at) => portfolio::portfolio(global, at, out).await,
+        Command::Account(args) => account::account(global, args, out).await,
+        Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
+        Command::Audit => audit::audit(global, out).await,
+        Command::Bench(args) => market::bench(args, out).await,
+        Command::Config(args) => config::config(global, args, out),
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "fafnir", &mut script);
+            out.raw(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            out.raw(&String::from_utf8_lossy(&page));
+            Ok(())
+        }
+    }
+}

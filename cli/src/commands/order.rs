@@ -1,0 +1,264 @@
+//! `fafnir order place|cancel|replace|list|show`.
+
+use crate::{
+    args::{Cancel, Global, Order, OrderList, OrderShow, Place, Replace},
+    client::Client,
+    output::{Error, Exit, Out, Result, table},
+};
+use fafnir_proto::{
+    money::{Error as DecimalError, average_price_e4, format_e4, format_micros, parse_e4},
+    v1::{
+        self, CancelAllRequest, CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState,
+        OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
+    },
+};
+use fafnir_services::platform::clock::rfc3339;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+const POLL: Duration = Duration::from_millis(20);
+
+pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
+    match command {
+        Order::Place(args) => place(global, args, out).await,
+        Order::Cancel(args) => cancel(global, args, out).await,
+        Order::Replace(args) => replace(global, args, out).await,
+        Order::List(args) => list(global, args, out).await,
+        Order::Show(args) => show(global, args, out).await,
+    }
+}
+
+/// Reads a decimal option of the command line; the refusal names the field.
+fn decimal(field: &str, text: Option<&String>) -> Result<i64> {
+    text.map_or(Ok(0), |t| parse_e4(t).map_err(|e| decimal_error(field, t, e)))
+}
+
+pub fn decimal_error(field: &str, text: &str, e: DecimalError) -> Error {
+    Error::new(Exit::Precondition, format!("{field} {text:?} {e}"))
+        .code(format!("{}_MALFORMED", field.to_uppercase()))
+}
+
+fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T> {
+    let given = text.to_ascii_lowercase().replace('_', "-");
+    choices.iter().find(|(name, _)| *name == given).map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        Error::usage(format!("{field} {text:?} must be one of {}", names.join(", ")))
+    })
+}
+
+async fn place(global: &Global, args: &Place, out: Out) -> Result {
+    let side = choice("side", &args.side, &[("buy", Side::Buy), ("sell", Side::Sell)])?;
+    let order_type = match &args.r#type {
+        Some(text) => choice(
+            "type",
+            text,
+            &[
+                ("market", OrderType::Market),
+                ("limit", OrderType::Limit),
+                ("stop", OrderType::Stop),
+                ("stop-limit", OrderType::StopLimit),
+                ("trailing-stop", OrderType::TrailingStop),
+            ],
+        )?,
+        None if args.trail.is_some() || args.trail_percent.is_some() => OrderType::TrailingStop,
+        None => match (&args.price, &args.stop) {
+            (Some(_), Some(_)) => OrderType::StopLimit,
+            (None, Some(_)) => OrderType::Stop,
+            (Some(_), None) => OrderType::Limit,
+            (None, None) => OrderType::Market,
+        },
+    };
+    let time_in_force = match &args.tif {
+        Some(text) => choice(
+            "tif",
+            text,
+            &[
+                ("day", TimeInForce::Day),
+                ("gtc", TimeInForce::Gtc),
+                ("ioc", TimeInForce::Ioc),
+                ("fok", TimeInForce::Fok),
+                ("gtd", TimeInForce::Gtd),
+            ],
+        )?,
+        None if args.expires.is_some() => TimeInForce::Gtd,
+        None => TimeInForce::Unspecified,
+    };
+    let expires_us = match &args.expires {
+        None => 0,
+        Some(text) => time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+            .ok()
+            .and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok())
+            .ok_or_else(|| {
+                Error::usage(format!("expires {text:?} must be a time such as 2026-12-31T21:00:00Z"))
+            })?,
+    };
+    let request = PlaceOrderRequest {
+        symbol: args.symbol.clone(),
+        side: side.into(),
+        r#type: order_type.into(),
+        time_in_force: time_in_force.into(),
+        quantity_e4: decimal("quantity", Some(&args.quantity))?,
+        price_e4: decimal("price", args.price.as_ref())?,
+        stop_price_e4: decimal("stop", args.stop.as_ref())?,
+        trail_amount_e4: decimal("trail", args.trail.as_ref())?,
+        trail_percent_e4: decimal("trail_percent", args.trail_percent.as_ref())?,
+        display_quantity_e4: decimal("display", args.display.as_ref())?,
+        post_only: args.post_only,
+        account_id: args.account.clone().unwrap_or_default(),
+        client_order_id: args.client_order_id.clone().unwrap_or_default(),
+        expires_us,
+        ..Default::default()
+    };
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(request);
+    let mut order = client.terminal.place(request).await?.into_inner().order.unwrap_or_default();
+    if let Some(seconds) = args.wait {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        while !is_done(&order) && Instant::now() < until {
+            tokio::time::sleep(POLL).await;
+            order = get(&mut client, &order.id).await?;
+        }
+    }
+    print_one(&order, out);
+    if order.state() == OrderState::Rejected {
+        return Err(Error::new(Exit::Precondition, order.reject_reason).code(order.reject_code));
+    }
+    Ok(())
+}
+
+async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
+    let request = client.request(GetOrderRequest { user_id: String::new(), order_id: id.to_owned() });
+    Ok(client.terminal.order(request).await?.into_inner().order.unwrap_or_default())
+}
+
+async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    if let Some(id) = &args.order_id {
+        let request = client.request(CancelOrderRequest { user_id: String::new(), order_id: id.clone() });
+        let order = client.terminal.cancel(request).await?.into_inner().order.unwrap_or_default();
+        print_one(&order, out);
+        return Ok(());
+    }
+    let symbol = args.symbol.clone().unwrap_or_default();
+    let request = client.request(CancelAllRequest { user_id: String::new(), symbol });
+    let requested = client.terminal.cancel_all(request).await?.into_inner().requested;
+    out.data(&json!({"requested": requested}), || format!("{requested} orders are being canceled\n"));
+    Ok(())
+}
+
+async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
+    let request = ReplaceOrderRequest {
+        order_id: args.order_id.clone(),
+        quantity_e4: decimal("quantity", args.quantity.as_ref())?,
+        price_e4: decimal("price", args.price.as_ref())?,
+        stop_price_e4: decimal("stop", args.stop.as_ref())?,
+        ..Default::default()
+    };
+    if request.quantity_e4 == 0 && request.price_e4 == 0 && request.stop_price_e4 == 0 {
+        return Err(Error::usage("nothing to change").hint("give --quantity, --price or --stop"));
+    }
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(request);
+    let order = client.terminal.replace(request).await?.into_inner().order.unwrap_or_default();
+    print_one(&order, out);
+    Ok(())
+}
+
+async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(ListOrdersRequest {
+        open_only: args.open,
+        symbol: args.symbol.clone().unwrap_or_default().to_uppercase(),
+        limit: args.limit,
+        ..Default::default()
+    });
+    let orders = client.terminal.orders(request).await?.into_inner().orders;
+    out.data(&json!(orders.iter().map(order_json).collect::<Vec<_>>()), || {
+        if orders.is_empty() { "no orders\n".to_owned() } else { orders_table(&orders) }
+    });
+    Ok(())
+}
+
+async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let order = get(&mut client, &args.order_id).await?;
+    print_one(&order, out);
+    Ok(())
+}
+
+/// Whether nothing more can happen to an order.
+pub fn is_done(order: &v1::Order) -> bool {
+    matches!(
+        order.state(),
+        OrderState::Filled | OrderState::Canceled | OrderState::Expired | OrderState::Rejected
+    )
+}
+
+fn print_one(order: &v1::Order, out: Out) {
+    out.data(&order_json(order), || {
+        let mut text = orders_table(std::slice::from_ref(order));
+        for fill in &order.fills {
+            text.push_str(&format!(
+                "  {} {} @ {} {}\n",
+                rfc3339(fill.time_us),
+                format_e4(fill.quantity_e4),
+                format_e4(fill.price_e4),
+                fill.exec_id
+            ));
+        }
+        text
+    });
+}
+
+/// `PARTIALLY_FILLED` and the like, as the rules name them.
+fn name(full: &str, prefix: &str) -> String {
+    full.trim_start_matches(prefix).to_owned()
+}
+
+fn state_name(order: &v1::Order) -> String {
+    name(order.state().as_str_name(), "ORDER_STATE_")
+}
+
+fn orders_table(orders: &[v1::Order]) -> String {
+    let rows: Vec<_> = orders
+        .iter()
+        .map(|o| {
+            let price = if o.price_e4 == 0 { "-".to_owned() } else { format_e4(o.price_e4) };
+            let average = average_price_e4(o.filled_notional_micros, o.filled_e4);
+            vec![
+                o.id.clone(),
+                o.symbol.clone(),
+                name(o.side().as_str_name(), "SIDE_"),
+                name(o.r#type().as_str_name(), "ORDER_TYPE_"),
+                format_e4(o.quantity_e4),
+                price,
+                format_e4(o.filled_e4),
+                if o.filled_e4 == 0 { "-".to_owned() } else { format_e4(average) },
+                state_name(o),
+            ]
+        })
+        .collect();
+    table(&["ORDER", "SYMBOL", "SIDE", "TYPE", ">QUANTITY", ">PRICE", ">FILLED", ">AVERAGE", "STATE"], &rows)
+}
+
+/// Decimals as texts: exact for every reader.
+pub fn order_json(o: &v1::Order) -> Value {
+    json!({
+        "id": o.id, "accountId": o.account_id, "symbol": o.symbol,
+        "side": name(o.side().as_str_name(), "SIDE_"),
+        "type": name(o.r#type().as_str_name(), "ORDER_TYPE_"),
+        "timeInForce": name(o.time_in_force().as_str_name(), "TIME_IN_FORCE_"),
+        "state": state_name(o),
+        "pending": name(o.pending().as_str_name(), "PENDING_ACTION_"),
+        "quantity": format_e4(o.quantity_e4), "filled": format_e4(o.filled_e4), "open": format_e4(o.open_e4),
+        "price": format_e4(o.price_e4), "stopPrice": format_e4(o.stop_price_e4),
+        "averagePrice": format_e4(average_price_e4(o.filled_notional_micros, o.filled_e4)),
+        "filledNotional": format_micros(o.filled_notional_micros), "currency": o.currency,
+        "clientOrderId": o.client_order_id, "rejectCode": o.reject_code, "rejectReason": o.reject_reason,
+        "version": o.version, "createdAt": rfc3339(o.created_us), "updatedAt": rfc3339(o.updated_us),
+        "fills": o.fills.iter().map(|f| json!({
+            "execId": f.exec_id, "price": format_e4(f.price_e4), "quantity": format_e4(f.quantity_e4),
+            "maker": f.maker, "time": rfc3339(f.time_us),
+        })).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,224 @@
+//! Commands that run services, or look at those that run.
+
+use crate::{
+    args::{Broker, Global, One, Seed, Sim, Up},
+    output::{Error, Exit, Out, Result, table},
+    run::{self, Beside},
+    seed::{self, Seeds},
+    settings, stack,
+};
+use fafnir_services::{
+    ALL, by_name, compose,
+    platform::{Clock, Settings, telemetry},
+};
+use serde_json::json;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long `down` waits for a stack to drain (reliability.md: at most 25 s).
+const DOWN_WAIT_MAX: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(50);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn text(value: Option<impl ToString>) -> Option<String> {
+    value.map(|v| v.to_string())
+}
+
+pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
+    let settings = settings::settings(
+        global,
+        &[
+            ("bind.auto", args.ports.as_ref().map(|_| "true".to_owned())),
+            ("ports.gateway", text(args.port)),
+            ("ports.broker", text(args.broker_port)),
+            ("sim.enabled", args.no_sim.then(|| "false".to_owned())),
+            ("sim.rate", args.sim_rate.clone()),
+            ("sim.symbols", args.sim_symbols.clone()),
+        ],
+    )?;
+    if args.fresh {
+        let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
+        let _lock = stack::lock(&settings.data_dir(), &names)?;
+        stack::clear(&settings.data_dir())?;
+    }
+    let beside = Beside { seed: true, simulator: settings.sim.enabled, announce: true };
+    run::run(run::all_services(&settings), beside, settings, out).await
+}
+
+pub async fn one(global: &Global, name: &str, port_key: &str, args: &One, out: Out) -> Result {
+    let settings = settings::settings(global, &[(port_key, text(args.port))])?;
+    let service = by_name(name)
+        .ok_or_else(|| Error::new(Exit::Failure, format!("{name} is not in the table of services")))?;
+    run::run(vec![service], Beside::default(), settings, out).await
+}
+
+pub async fn broker(global: &Global, args: &Broker, out: Out) -> Result {
+    if let Some(dir) = &args.store_dir {
+        return Err(Error::usage(format!("--store-dir {} needs the stand-alone broker", dir.display())));
+    }
+    one(global, "broker", "ports.broker", &One { port: args.port }, out).await
+}
+
+pub async fn sim(global: &Global, args: &Sim, out: Out) -> Result {
+    let settings = settings::settings(
+        global,
+        &[
+            ("sim.rate", args.rate.clone()),
+            ("sim.symbols", args.symbols.clone()),
+            ("sim.seed", text(args.seed)),
+        ],
+    )?;
+    run::run(Vec::new(), Beside { simulator: true, ..Beside::default() }, settings, out).await
+}
+
+/// Opens every database, which brings it to the newest schema.
+pub async fn migrate(global: &Global, out: Out) -> Result {
+    let settings = settings::settings(global, &[])?;
+    telemetry::init(settings.log.format, &settings.log.filter, out.colour);
+    let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
+    let _lock = stack::lock(&settings.data_dir(), &names)?;
+    let applied = compose::migrate(&settings).await?;
+    let document: Vec<_> =
+        applied.iter().map(|(service, n)| json!({"service": service, "migrations": n})).collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = applied.iter().map(|(s, n)| vec![(*s).to_owned(), n.to_string()]).collect();
+        table(&["SERVICE", ">MIGRATIONS"], &rows)
+    });
+    Ok(())
+}
+
+pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
+    let seeds = match &args.file {
+        Some(dir) => Seeds::from_dir(dir)?,
+        None => Seeds::built_in()?,
+    };
+    if args.dry_run {
+        seed::print(&seeds.plan(&args.only), out);
+        return Ok(());
+    }
+    let mut settings = settings::settings(global, &[])?;
+    telemetry::init(settings.log.format, &settings.log.filter, out.colour);
+    // A running stack is used as it is; else the services are started here, without gateway and simulator.
+    let running = stack::running(&settings.data_dir());
+    let elsewhere = running.is_some() || !settings.addresses.stock.is_empty();
+    let mut services = Vec::new();
+    let mut lock = None;
+    if let Some(run) = &running {
+        adopt(&mut settings, run);
+    } else if !elsewhere {
+        services = run::all_services(&settings).into_iter().filter(|s| s.name != "api-gateway").collect();
+        settings.bind.auto = true;
+        lock = Some(stack::lock(&settings.data_dir(), &services.iter().map(|s| s.name).collect::<Vec<_>>())?);
+    }
+    let shutdown = CancellationToken::new();
+    let running = compose::start(&services, settings, Clock::wall(), shutdown.clone()).await?;
+    let result = seed::load(&running.context, &seeds, &args.only, out).await;
+    shutdown.cancel();
+    running.wait().await;
+    drop(lock);
+    seed::print(&result?, out);
+    Ok(())
+}
+
+/// Points the address directory at a running stack.
+fn adopt(settings: &mut Settings, run: &stack::RunFile) {
+    let of = |name: &str| run.services.get(name).cloned().unwrap_or_default();
+    let a = &mut settings.addresses;
+    a.gateway = of("api-gateway");
+    a.auth = of("auth-service");
+    a.security = of("security-service");
+    a.user = of("user-service");
+    a.stock = of("stock-service");
+    a.order = of("order-service");
+    a.portfolio = of("portfolio-service");
+    a.engine = of("trade-engine");
+}
+
+/// A context of the running stack, for commands that ask the services themselves.
+pub async fn adopted(global: &Global) -> Result<compose::Running> {
+    let mut settings = settings::settings(global, &[])?;
+    match stack::running(&settings.data_dir()) {
+        Some(run) => adopt(&mut settings, &run),
+        None if settings.addresses.stock.is_empty() => return Err(not_running(&settings)),
+        None => {}
+    }
+    Ok(compose::start(&[], settings, Clock::wall(), CancellationToken::new()).await?)
+}
+
+fn not_running(settings: &Settings) -> Error {
+    Error::new(Exit::NotRunning, format!("nothing runs on {}", settings.data_dir().display()))
+        .code("NOT_RUNNING")
+        .hint("start a platform with `fafnir up`")
+}
+
+pub async fn status(global: &Global, out: Out) -> Result {
+    let settings = settings::settings(global, &[])?;
+    let run = stack::running(&settings.data_dir()).ok_or_else(|| not_running(&settings))?;
+    let mut rows = Vec::new();
+    for (name, address) in &run.services {
+        let ready = match run.operations.get(name) {
+            Some(door) => probe(door).await,
+            None => false,
+        };
+        rows.push((name.clone(), address.clone(), ready));
+    }
+    let services: serde_json::Map<_, _> = rows
+        .iter()
+        .map(|(n, a, r)| (n.clone(), json!({"address": a, "ready": r, "operations": run.operations.get(n)})))
+        .collect();
+    let all_ready = rows.iter().all(|(_, _, r)| *r);
+    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": run.nats, "ready": all_ready, "services": services});
+    out.data(&document, || {
+        let cells: Vec<_> = rows
+            .iter()
+            .map(|(n, a, r)| vec![n.clone(), a.clone(), if *r { "ready" } else { "not ready" }.to_owned()])
+            .collect();
+        format!(
+            "process {}, data {}\n\n{}",
+            run.pid,
+            settings.data_dir().display(),
+            table(&["SERVICE", "ADDRESS", "STATE"], &cells)
+        )
+    });
+    if all_ready { Ok(()) } else { Err(Error::new(Exit::Failure, "a service is not ready")) }
+}
+
+/// Whether an operations door says ready.
+async fn probe(door: &str) -> bool {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let Some(host) = door.strip_prefix("http://") else { return false };
+    let ask = async {
+        let mut stream = tokio::net::TcpStream::connect(host).await?;
+        stream
+            .write_all(
+                format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
+            )
+            .await?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await?;
+        std::io::Result::Ok(answer == *b"HTTP/1.1 200")
+    };
+    matches!(tokio::time::timeout(PROBE_TIMEOUT, ask).await, Ok(Ok(true)))
+}
+
+pub async fn down(global: &Global, out: Out) -> Result {
+    let settings = settings::settings(global, &[])?;
+    let dir = settings.data_dir();
+    let run = stack::running(&dir).ok_or_else(|| not_running(&settings))?;
+    let pid = i32::try_from(run.pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or_else(|| Error::new(Exit::Failure, "run.json names no process"))?;
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+        .map_err(|e| Error::new(Exit::Failure, format!("process {} cannot be stopped: {e}", run.pid)))?;
+    let until = Instant::now() + DOWN_WAIT_MAX;
+    while stack::running(&dir).is_some() {
+        if Instant::now() > until {
+            return Err(Error::new(
+                Exit::Timeout,
+                format!("process {} has not stopped after {} s", run.pid, DOWN_WAIT_MAX.as_secs()),
+            ));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    out.data(&json!({"stopped": true, "pid": run.pid}), || format!("process {} has stopped\n", run.pid));
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Composes services in this process: `up` is every row of the table, a single service is one, the same way.
+
+use crate::{
+    output::{Error, Exit, Out, Result},
+    seed,
+    stack::{self, RunFile},
+};
+use fafnir_services::{
+    ALL, Service,
+    compose::{self, PortError, Running},
+    platform::{Clock, Settings, telemetry},
+    simulator,
+};
+use std::collections::BTreeMap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// What runs beside the services.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Beside {
+    /// Fill an empty directory with the built-in seeds.
+    pub seed: bool,
+    pub simulator: bool,
+    /// Write `run.json`, so that other commands find this stack.
+    pub announce: bool,
+}
+
+/// The services of `up`: with a broker elsewhere, all but the embedded one.
+pub fn all_services(settings: &Settings) -> Vec<Service> {
+    ALL.iter().copied().filter(|s| s.name != "broker" || settings.nats.url.is_empty()).collect()
+}
+
+/// Starts everything, says so, and waits for Ctrl-C.
+pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out: Out) -> Result {
+    telemetry::init(settings.log.format, &settings.log.filter, out.colour);
+    let started = std::time::Instant::now();
+    let dir = settings.data_dir();
+    let mut names: Vec<&str> = services.iter().map(|s| s.name).collect();
+    if names.is_empty() {
+        names.push("sim");
+    }
+    let lock = stack::lock(&dir, &names)?;
+    let shutdown = CancellationToken::new();
+    let signals = watch_signals(shutdown.clone())?;
+    let result = start(&services, beside, settings, shutdown.clone(), out).await;
+    let running = match result {
+        Ok(running) => running,
+        Err(e) => {
+            shutdown.cancel();
+            return Err(e);
+        }
+    };
+    let nats = running.addresses.get("nats").cloned().unwrap_or_default();
+    let addresses: BTreeMap<String, String> = running
+        .addresses
+        .iter()
+        .filter(|(name, _)| names.contains(&name.as_str()))
+        .map(|(n, a)| (n.clone(), a.clone()))
+        .collect();
+    if beside.announce {
+        let run = RunFile {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            nats: nats.clone(),
+            services: addresses.clone(),
+            operations: running.operations.clone(),
+        };
+        stack::write_run_file(&dir, &run)?;
+    }
+    let ready = serde_json::json!({
+        "ready": true, "pid": std::process::id(), "data_dir": dir, "nats": nats, "services": addresses,
+    });
+    out.data(&ready, || {
+        let mut rows: Vec<Vec<String>> = addresses.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
+        rows.push(vec!["nats".into(), nats.clone()]);
+        rows.push(vec!["data".into(), dir.display().to_string()]);
+        let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
+        format!("{table}\nready in {} ms; Ctrl-C stops\n", started.elapsed().as_millis())
+    });
+    let in_order = running.wait().await;
+    if beside.announce {
+        stack::remove_run_file(&dir);
+    }
+    signals.abort();
+    drop(lock);
+    if in_order {
+        Ok(())
+    } else {
+        Err(Error::new(Exit::Failure, "a part failed; the log above has the cause"))
+    }
+}
+
+async fn start(
+    services: &[Service],
+    beside: Beside,
+    settings: Settings,
+    shutdown: CancellationToken,
+    out: Out,
+) -> Result<Running> {
+    let running = compose::start(services, settings, Clock::wall(), shutdown).await.map_err(|e| {
+        match e.downcast::<PortError>() {
+            Ok(port) => port_taken(&port),
+            Err(e) => Error::from(e),
+        }
+    })?;
+    if beside.seed && seed::is_empty(&running.context).await? {
+        out.note("first run: seeding");
+        seed::load(&running.context, &seed::Seeds::built_in()?, &[], out).await?;
+    }
+    if beside.simulator {
+        let ctx = fafnir_services::platform::Context { service: "simulator", ..running.context.clone() };
+        let stopped = running.tasks.shutdown().clone();
+        tokio::select! {
+            result = simulator::start(ctx) => result?,
+            () = stopped.cancelled() => return Err(Error::new(Exit::Interrupted, "interrupted")),
+        }
+    }
+    Ok(running)
+}
+
+/// Names the port, its service and the flag that changes it.
+fn port_taken(e: &PortError) -> Error {
+    let flag = match e.service {
+        "api-gateway" => "--port",
+        "broker" => "--broker-port",
+        _ => "--ports auto",
+    };
+    let message = format!("{} cannot listen on {}:{}: {}", e.service, e.host, e.port, e.source);
+    Error::new(Exit::Failure, message)
+        .code("PORT_TAKEN")
+        .hint(format!("choose another with {flag}, or let the system choose all with `--ports auto`"))
+}
+
+/// First Ctrl-C or SIGTERM drains, the second ends at once.
+fn watch_signals(shutdown: CancellationToken) -> Result<tokio::task::JoinHandle<()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if shutdown.is_cancelled() {
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            tracing::info!("stopping; Ctrl-C again ends at once");
+            shutdown.cancel();
+        }
+    }))
+}

@@ -1,0 +1,484 @@
+//! Seeds: read, checked, and loaded through the services' own doors; loading again changes nothing.
+
+mod history;
+
+use crate::{
+    args::SeedPart,
+    output::{Error, Exit, Out, Result, table},
+};
+use fafnir_proto::{
+    money::{parse_e4, parse_micros},
+    symbol::Symbol,
+    v1::{
+        AccountType, EndowRequest, HistoryRequest, Instrument, InstrumentType, LoadHistoryRequest,
+        SeedAccountRequest, SeedUserRequest, TradingState, UserRequest, WatchlistRequest,
+    },
+};
+use fafnir_services::platform::{Caller, Context, context::retry, error};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Deserialize;
+use serde_json::json;
+use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, time::Duration};
+
+const USERS: &str = include_str!("../../../seeds/users.toml");
+const INSTRUMENTS: &str = include_str!("../../../seeds/instruments.csv");
+const ACCOUNTS: &str = include_str!("../../../seeds/accounts.toml");
+
+/// A service that has just been started gets this long to answer.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Bars per call (stock.proto).
+const BARS_PER_CALL: usize = 2000;
+
+/// What the files say, checked.
+#[derive(Debug)]
+pub struct Seeds {
+    users: Vec<User>,
+    instruments: Vec<Listing>,
+    accounts: Vec<Account>,
+    watchlists: Vec<Watchlist>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UsersFile {
+    user: Vec<User>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct User {
+    id: String,
+    email: String,
+    password: String,
+    first_name: String,
+    last_name: String,
+    roles: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountsFile {
+    account: Vec<Account>,
+    watchlist: Vec<Watchlist>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Account {
+    id: String,
+    user: String,
+    r#type: String,
+    currency: String,
+    cash: String,
+    /// Symbol → shares and cost per share.
+    #[serde(default)]
+    shares: BTreeMap<String, Shares>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shares {
+    quantity: String,
+    cost: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watchlist {
+    user: String,
+    /// The last one is shown first.
+    symbols: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listing {
+    symbol: String,
+    name: String,
+    exchange: String,
+    exchange_full_name: String,
+    r#type: String,
+    currency: String,
+    tick: String,
+    lot: String,
+    previous_close: String,
+    shares_outstanding: i64,
+    sector: String,
+    industry: String,
+    country: String,
+    website: String,
+    /// Daily volatility in basis points, for the generated history.
+    volatility_bp: u32,
+    /// Shares traded on a typical day.
+    daily_volume: u64,
+    description: String,
+}
+
+/// What a part holds, or what loading it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    pub part: &'static str,
+    pub rows: u64,
+    /// Rows that were new.
+    pub inserted: u64,
+}
+
+fn bad(file: &str, message: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Usage, format!("{file}: {message}")).code("SEEDS")
+}
+
+impl Seeds {
+    pub fn built_in() -> Result<Self> {
+        Self::parse(USERS, INSTRUMENTS, ACCOUNTS)
+    }
+
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).map_err(|e| bad(&path.display().to_string(), e))
+        };
+        Self::parse(&read("users.toml")?, &read("instruments.csv")?, &read("accounts.toml")?)
+    }
+
+    fn parse(users: &str, instruments: &str, accounts: &str) -> Result<Self> {
+        let one_line = |e: toml::de::Error| e.to_string().replace('\n', " ");
+        let users: UsersFile = toml::from_str(users).map_err(|e| bad("users.toml", one_line(e)))?;
+        let accounts: AccountsFile =
+            toml::from_str(accounts).map_err(|e| bad("accounts.toml", one_line(e)))?;
+        let instruments = csv::Reader::from_reader(instruments.as_bytes())
+            .deserialize()
+            .collect::<std::result::Result<Vec<Listing>, _>>()
+            .map_err(|e| bad("instruments.csv", e))?;
+        let seeds = Self {
+            users: users.user,
+            instruments,
+            accounts: accounts.account,
+            watchlists: accounts.watchlist,
+        };
+        seeds.check()?;
+        Ok(seeds)
+    }
+
+    /// Every number parses and every reference stands, before anything is changed.
+    fn check(&self) -> Result {
+        for listing in &self.instruments {
+            listing.instrument()?;
+        }
+        let listed = |s: &str| self.instruments.iter().any(|l| l.symbol == s);
+        let known = |id: &str| self.users.iter().any(|u| u.id == id);
+        for account in &self.accounts {
+            let field = |field: &str, text: &str| {
+                bad("accounts.toml", format!("account {}: {field} {text:?}", account.id))
+            };
+            if !known(&account.user) {
+                return Err(field("unknown user", &account.user));
+            }
+            account_type(&account.r#type).ok_or_else(|| field("type", &account.r#type))?;
+            parse_micros(&account.cash).map_err(|e| field(&format!("cash {e}"), &account.cash))?;
+            for (symbol, shares) in &account.shares {
+                if !listed(symbol) {
+                    return Err(field("unknown symbol", symbol));
+                }
+                parse_e4(&shares.quantity).map_err(|e| field(&format!("quantity {e}"), &shares.quantity))?;
+                parse_e4(&shares.cost).map_err(|e| field(&format!("cost {e}"), &shares.cost))?;
+            }
+        }
+        for watchlist in &self.watchlists {
+            if let Some(symbol) = watchlist.symbols.iter().find(|s| !listed(s)) {
+                return Err(bad("accounts.toml", format!("watchlist: unknown symbol {symbol:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Row counts of the parts that would be loaded.
+    pub fn plan(&self, only: &[SeedPart]) -> Vec<Count> {
+        let bars = (self.instruments.len() * history::DAYS) as u64;
+        let watched: usize = self.watchlists.iter().map(|w| w.symbols.len()).sum();
+        [
+            (SeedPart::Instruments, "instruments", self.instruments.len() as u64),
+            (SeedPart::Histories, "daily bars", bars),
+            (SeedPart::Users, "users", self.users.len() as u64),
+            (SeedPart::Accounts, "accounts", self.accounts.len() as u64),
+            (SeedPart::Watchlists, "watchlist items", watched as u64),
+        ]
+        .into_iter()
+        .filter(|(part, ..)| wanted(only, *part))
+        .map(|(_, part, rows)| Count { part, rows, inserted: 0 })
+        .collect()
+    }
+}
+
+impl Listing {
+    fn instrument(&self) -> Result<Instrument> {
+        let field = |field: &str, text: &str, e: &dyn std::fmt::Display| {
+            bad("instruments.csv", format!("{}: {field} {text:?} {e}", self.symbol))
+        };
+        Symbol::parse(&self.symbol).map_err(|e| field("symbol", &self.symbol, &e))?;
+        let kind = match self.r#type.as_str() {
+            "EQUITY" => InstrumentType::Equity,
+            "ETF" => InstrumentType::Etf,
+            other => return Err(field("type", other, &"must be EQUITY or ETF")),
+        };
+        let e4 = |name: &str, text: &str| parse_e4(text).map_err(|e| field(name, text, &e));
+        Ok(Instrument {
+            symbol: self.symbol.clone(),
+            name: self.name.clone(),
+            exchange: self.exchange.clone(),
+            exchange_full_name: self.exchange_full_name.clone(),
+            r#type: kind.into(),
+            currency: self.currency.clone(),
+            tick_e4: e4("tick", &self.tick)?,
+            lot_e4: e4("lot", &self.lot)?,
+            state: TradingState::Open.into(),
+            previous_close_e4: e4("previous_close", &self.previous_close)?,
+            shares_outstanding: self.shares_outstanding,
+            sector: self.sector.clone(),
+            industry: self.industry.clone(),
+            description: self.description.clone(),
+            country: self.country.clone(),
+            website: self.website.clone(),
+            version: 0,
+        })
+    }
+}
+
+fn account_type(text: &str) -> Option<AccountType> {
+    match text {
+        "INVESTMENT" => Some(AccountType::Investment),
+        "SAVINGS" => Some(AccountType::Savings),
+        "CHEQUING" => Some(AccountType::Chequing),
+        _ => None,
+    }
+}
+
+fn wanted(only: &[SeedPart], part: SeedPart) -> bool {
+    only.is_empty() || only.contains(&part)
+}
+
+fn caller() -> Caller {
+    Caller::system("seed")
+}
+
+/// Whether the stack has no listing yet.
+pub async fn is_empty(ctx: &Context) -> Result<bool> {
+    let listed = call(|| async {
+        Ok(ctx.clients.stock(&caller()).list_instruments(fafnir_proto::v1::Empty {}).await?)
+    })
+    .await?;
+    Ok(listed.into_inner().instruments.is_empty())
+}
+
+/// Tries again while a service is still starting.
+async fn call<T, F, Fut>(operation: F) -> Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = error::Result<T>>,
+{
+    retry(DEADLINE, operation).await.map_err(|e| match e {
+        error::Error::Remote(status) => Error::from(*status),
+        other => Error::new(Exit::Failure, other.to_string()),
+    })
+}
+
+/// Loads the wanted parts in order: instruments before what refers to them.
+pub async fn load(ctx: &Context, seeds: &Seeds, only: &[SeedPart], out: Out) -> Result<Vec<Count>> {
+    let plan = seeds.plan(only);
+    let target = if out.json || !std::io::stderr().is_terminal() {
+        ProgressDrawTarget::hidden()
+    } else {
+        ProgressDrawTarget::stderr()
+    };
+    let bar = ProgressBar::with_draw_target(Some(plan.iter().map(|c| c.rows).sum()), target);
+    if let Ok(style) = ProgressStyle::with_template("{msg:16} {bar:40} {pos}/{len}") {
+        bar.set_style(style);
+    }
+    let mut counts = Vec::new();
+    for count in plan {
+        bar.set_message(count.part);
+        let inserted = match count.part {
+            "instruments" => load_instruments(ctx, seeds, &bar).await?,
+            "daily bars" => load_histories(ctx, seeds, &bar).await?,
+            "users" => load_users(ctx, seeds, &bar).await?,
+            "accounts" => load_accounts(ctx, seeds, &bar).await?,
+            _ => load_watchlists(ctx, seeds, &bar).await?,
+        };
+        counts.push(Count { inserted, ..count });
+    }
+    bar.finish_and_clear();
+    Ok(counts)
+}
+
+async fn load_instruments(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+    let mut inserted = 0;
+    for listing in &seeds.instruments {
+        let instrument = listing.instrument()?;
+        // A listing that exists keeps its previous close and state: they are the market's, not the seed's.
+        let request = || fafnir_proto::v1::SymbolRequest { symbol: listing.symbol.clone() };
+        let found = call(|| async {
+            match ctx.clients.stock(&caller()).get_instrument(request()).await {
+                Err(s) if s.code() == tonic::Code::NotFound => Ok(false),
+                answer => Ok(answer.map(|_| true)?),
+            }
+        })
+        .await?;
+        if !found {
+            call(|| async { Ok(ctx.clients.stock(&caller()).upsert_instrument(instrument.clone()).await?) })
+                .await?;
+            inserted += 1;
+        }
+        bar.inc(1);
+    }
+    Ok(inserted)
+}
+
+async fn load_histories(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+    let mut inserted = 0;
+    for listing in &seeds.instruments {
+        let request = || HistoryRequest { symbol: listing.symbol.clone(), period: "1M".to_owned() };
+        let present = call(|| async { Ok(ctx.clients.stock(&caller()).history(request()).await?) }).await?;
+        // One bar may be today's own trading.
+        if present.into_inner().candles.len() <= 1 {
+            let close = listing.instrument()?.previous_close_e4;
+            let tick = listing.instrument()?.tick_e4;
+            let bars = history::generate(
+                &listing.symbol,
+                close,
+                tick,
+                listing.volatility_bp,
+                listing.daily_volume,
+                ctx.clock.now_us(),
+            );
+            for part in bars.chunks(BARS_PER_CALL) {
+                let request = || LoadHistoryRequest { symbol: listing.symbol.clone(), bars: part.to_vec() };
+                let reply =
+                    call(|| async { Ok(ctx.clients.stock(&caller()).load_history(request()).await?) })
+                        .await?;
+                inserted += u64::from(reply.into_inner().inserted);
+            }
+        }
+        bar.inc(history::DAYS as u64);
+    }
+    Ok(inserted)
+}
+
+async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+    let mut inserted = 0;
+    for user in &seeds.users {
+        let request = || SeedUserRequest {
+            user_id: user.id.clone(),
+            email: user.email.clone(),
+            password: user.password.clone(),
+            first_name: user.first_name.clone(),
+            last_name: user.last_name.clone(),
+            roles: user.roles.clone(),
+        };
+        let reply = call(|| async { Ok(ctx.clients.auth(&caller()).seed(request()).await?) }).await?;
+        inserted += u64::from(reply.into_inner().created);
+        bar.inc(1);
+    }
+    Ok(inserted)
+}
+
+async fn load_accounts(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+    let mut inserted = 0;
+    for account in &seeds.accounts {
+        let request = || SeedAccountRequest {
+            account_id: account.id.clone(),
+            user_id: account.user.clone(),
+            r#type: account_type(&account.r#type).unwrap_or_default().into(),
+            currency: account.currency.clone(),
+        };
+        let reply =
+            call(|| async { Ok(ctx.clients.portfolio(&caller()).seed_account(request()).await?) }).await?;
+        inserted += u64::from(reply.into_inner().created);
+        let amount_micros = parse_micros(&account.cash).map_err(|e| bad("accounts.toml", e))?;
+        let cash = EndowRequest {
+            key: format!("seed:{}:{}", account.id, account.currency),
+            account_id: account.id.clone(),
+            currency: account.currency.clone(),
+            amount_micros,
+            ..Default::default()
+        };
+        let mut endowments = vec![cash];
+        for (symbol, shares) in &account.shares {
+            let currency = seeds.instruments.iter().find(|l| l.symbol == *symbol).map_or("", |l| &l.currency);
+            endowments.push(EndowRequest {
+                key: format!("seed:{}:{symbol}", account.id),
+                account_id: account.id.clone(),
+                symbol: symbol.clone(),
+                quantity_e4: parse_e4(&shares.quantity).map_err(|e| bad("accounts.toml", e))?,
+                cost_price_e4: parse_e4(&shares.cost).map_err(|e| bad("accounts.toml", e))?,
+                currency: currency.to_owned(),
+                amount_micros: 0,
+            });
+        }
+        for endowment in endowments {
+            call(|| async { Ok(ctx.clients.portfolio(&caller()).endow(endowment.clone()).await?) }).await?;
+        }
+        bar.inc(1);
+    }
+    Ok(inserted)
+}
+
+async fn load_watchlists(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+    let mut inserted = 0;
+    for watchlist in &seeds.watchlists {
+        let request = || UserRequest { user_id: watchlist.user.clone() };
+        let present =
+            call(|| async { Ok(ctx.clients.portfolio(&caller()).watchlist(request()).await?) }).await?;
+        let present = present.into_inner().items;
+        for symbol in &watchlist.symbols {
+            if !present.iter().any(|i| i.symbol == *symbol) {
+                let request = || WatchlistRequest { user_id: watchlist.user.clone(), symbol: symbol.clone() };
+                call(|| async { Ok(ctx.clients.portfolio(&caller()).add_to_watchlist(request()).await?) })
+                    .await?;
+                inserted += 1;
+            }
+            bar.inc(1);
+        }
+    }
+    Ok(inserted)
+}
+
+/// Row counts, for people or as JSON.
+pub fn print(counts: &[Count], out: Out) {
+    let document: Vec<_> =
+        counts.iter().map(|c| json!({"part": c.part, "rows": c.rows, "inserted": c.inserted})).collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = counts
+            .iter()
+            .map(|c| vec![c.part.to_owned(), c.rows.to_string(), c.inserted.to_string()])
+            .collect();
+        table(&["PART", ">ROWS", ">NEW"], &rows)
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_seeds_are_what_the_public_api_promises() {
+        let seeds = Seeds::built_in().unwrap();
+        assert!(seeds.instruments.len() >= 20);
+        assert!(seeds.instruments.iter().any(|l| l.currency == "CAD"));
+        assert!(seeds.instruments.iter().filter(|l| l.r#type == "ETF").count() >= 2);
+        for symbol in ["AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "GOOGL", "META", "NFLX"] {
+            assert!(seeds.instruments.iter().any(|l| l.symbol == symbol), "{symbol}");
+        }
+        let user = seeds.users.iter().find(|u| u.email == "user@test.com").unwrap();
+        assert_eq!(user.id, "5d684a32-8ba4-4ec3-8ce3-68df382341a2");
+    }
+
+    #[test]
+    fn a_wrong_seed_names_file_row_and_field() {
+        let wrong = INSTRUMENTS.replacen("EQUITY", "BOND", 1);
+        let error = Seeds::parse(USERS, &wrong, ACCOUNTS).unwrap_err();
+        assert!(
+            error.message.starts_with("instruments.csv: ") && error.message.contains("BOND"),
+            "{}",
+            error.message
+        );
+    }
+}

@@ -1,0 +1,60 @@
+//! From flags, environment and files to the settings in force.
+
+use crate::{
+    args::Global,
+    output::{Error, Exit, Result},
+};
+use fafnir_services::platform::{Settings, config::Layers};
+use std::path::PathBuf;
+
+impl From<fafnir_services::platform::config::Error> for Error {
+    fn from(e: fafnir_services::platform::config::Error) -> Self {
+        Self::new(Exit::Usage, e.to_string())
+            .code("CONFIGURATION")
+            .hint("`fafnir config --show-origin` shows what is in force")
+    }
+}
+
+/// Merges the layers; `flags` are `(key, value)` of the command itself.
+pub fn layers(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Layers> {
+    let mut layers = Layers::default();
+    layers.file(&user_file())?;
+    match &global.config {
+        Some(path) if !path.exists() => {
+            return Err(Error::usage(format!("{}: no such file", path.display()))
+                .hint("--config names the configuration file"));
+        }
+        Some(path) => layers.file(path)?,
+        None => layers.file(&PathBuf::from("fafnir.toml"))?,
+    }
+    layers.environment(std::env::vars())?;
+    if let Some(dir) = &global.data_dir {
+        layers.flag("data_dir", &dir.to_string_lossy())?;
+    }
+    for (key, value) in flags {
+        if let Some(value) = value {
+            layers.flag(key, value)?;
+        }
+    }
+    Ok(layers)
+}
+
+/// The settings that the layers amount to.
+pub fn settings(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Settings> {
+    Ok(layers(global, flags)?.settings()?)
+}
+
+/// `$XDG_CONFIG_HOME/fafnir/fafnir.toml`.
+pub fn user_file() -> PathBuf {
+    xdg("XDG_CONFIG_HOME", ".config").join("fafnir").join("fafnir.toml")
+}
+
+/// `$XDG_STATE_HOME/fafnir`.
+pub fn state_dir() -> PathBuf {
+    xdg("XDG_STATE_HOME", ".local/state").join("fafnir")
+}
+
+fn xdg(variable: &str, fallback: &str) -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    set(variable).unwrap_or_else(|| set("HOME").unwrap_or_else(|| PathBuf::from(".")).join(fallback))
+}

@@ -1,0 +1,130 @@
+//! The data directory of a stack: its lock, and `run.json` that says where it answers.
+
+use crate::output::{Error, Exit, Result};
+use fafnir_services::platform::secrets::create_private_dir;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// What `up` writes when it is ready.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunFile {
+    pub pid: u32,
+    pub version: String,
+    pub nats: String,
+    pub services: BTreeMap<String, String>,
+    pub operations: BTreeMap<String, String>,
+}
+
+/// Holds a data directory for this process. Released by the system when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _files: Vec<File>,
+}
+
+fn unusable(dir: &Path, e: &std::io::Error) -> Error {
+    Error::new(Exit::Failure, format!("the data directory {} cannot be used: {e}", dir.display()))
+        .code("DATA_DIR")
+        .hint("name another with --data-dir, or mend its permissions")
+}
+
+/// Locks the parts of the data directory that `services` own.
+pub fn lock(dir: &Path, services: &[&str]) -> Result<Lock> {
+    let locks = dir.join("locks");
+    create_private_dir(&locks).map_err(|e| unusable(dir, &e))?;
+    let mut files = Vec::new();
+    for service in services {
+        let path = locks.join(service);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(|e| unusable(dir, &e))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            drop(file.read_to_string(&mut pid));
+            return Err(Error::new(
+                Exit::Failure,
+                format!(
+                    "the data directory {} is in use: {service} runs in process {}",
+                    dir.display(),
+                    pid.trim()
+                ),
+            )
+            .code("DATA_DIR_IN_USE")
+            .hint("stop it with `fafnir down`, or name another directory with --data-dir"));
+        }
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            writeln!(file, "{}", std::process::id())
+        };
+        write(&mut file).map_err(|e| unusable(dir, &e))?;
+        files.push(file);
+    }
+    Ok(Lock { _files: files })
+}
+
+/// Deletes what a stack stored. Refuses a directory that holds anything else.
+pub fn clear(dir: &Path) -> Result<()> {
+    const OURS: [&str; 7] = ["db", "broker", "engine", "locks", "secrets", "run.json", "logs"];
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| unusable(dir, &e))?,
+    };
+    let paths: Vec<PathBuf> = entries
+        .map(|e| e.map(|e| e.path()))
+        .collect::<std::io::Result<_>>()
+        .map_err(|e| unusable(dir, &e))?;
+    let foreign =
+        paths.iter().find(|p| !p.file_name().and_then(|n| n.to_str()).is_some_and(|n| OURS.contains(&n)));
+    if let Some(path) = foreign {
+        return Err(Error::new(
+            Exit::Failure,
+            format!("--fresh refuses to empty {}: {} is not fafnir's", dir.display(), path.display()),
+        )
+        .code("DATA_DIR_FOREIGN")
+        .hint("name another directory with --data-dir"));
+    }
+    for path in paths {
+        // The locks are held by this very process.
+        if path.ends_with("locks") {
+            continue;
+        }
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|e| unusable(dir, &e))?;
+    }
+    Ok(())
+}
+
+fn run_file(dir: &Path) -> PathBuf {
+    dir.join("run.json")
+}
+
+/// Publishes where the stack answers; whole or not at all.
+pub fn write_run_file(dir: &Path, run: &RunFile) -> Result<()> {
+    let temporary = dir.join("run.json.new");
+    let text = serde_json::to_vec_pretty(run).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
+    fs::write(&temporary, text)
+        .and_then(|()| fs::rename(&temporary, run_file(dir)))
+        .map_err(|e| unusable(dir, &e))
+}
+
+pub fn remove_run_file(dir: &Path) {
+    drop(fs::remove_file(run_file(dir)));
+}
+
+/// The stack that runs on this directory, if one does: the file alone may be left from a crash.
+pub fn running(dir: &Path) -> Option<RunFile> {
+    let run: RunFile = serde_json::from_slice(&fs::read(run_file(dir)).ok()?).ok()?;
+    let holder = OpenOptions::new().read(true).open(dir.join("locks").join("api-gateway")).ok()?;
+    // Free to take: nobody holds it.
+    if flock(&holder, FlockOperation::NonBlockingLockShared).is_ok() { None } else { Some(run) }
+}
