@@ -11,6 +11,7 @@ pub mod csrf;
 pub mod db;
 pub mod error;
 pub mod http;
+pub mod executions;
 pub mod secrets;
 pub mod server;
 pub mod tasks;
