@@ -1,1 +1,16 @@
-//! end-to-end tests
+//! End-to-end: the real binary, on its own data directory and free ports.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::assigning_clones,
+    reason = "a test target"
+)]
+
+mod command_line;
+mod directions;
+mod harness;
+mod processes;
+mod recovery;
+mod refusals;
+mod trading;

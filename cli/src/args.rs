@@ -43,6 +43,7 @@ pub enum Color {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
 pub enum Command {
     /// Run the whole platform in one process
     Up(Up),
@@ -231,6 +232,7 @@ pub struct Login {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
 pub enum Order {
     /// Place an order
     Place(Place),

@@ -1,5 +1,5 @@
 //! The only place that prints: data on stdout, messages on stderr, and how a command ends.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the one module that prints")]
+#![expect(clippy::print_stderr, reason = "the one module that prints")]
 
 use serde_json::Value;
 use std::{

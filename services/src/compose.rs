@@ -82,8 +82,10 @@ pub async fn start(
         let port = (service.port)(&settings);
         let listener = bind(service.name, &settings, port).await?;
         addresses.insert(service.name.to_owned(), format!("http://{}", listener.local_addr()?));
+        // Offset 0: any free port.
         let offset = settings.ports.operations_offset;
-        let door = bind(service.name, &settings, port.saturating_add(offset)).await?;
+        let door =
+            bind(service.name, &settings, if offset == 0 { 0 } else { port.saturating_add(offset) }).await?;
         operations.insert(service.name.to_owned(), format!("http://{}", door.local_addr()?));
         bound.push((*service, listener, door));
     }

@@ -27,7 +27,7 @@ pub fn config(global: &Global, args: &Config, out: Out) -> Result {
                 layers.entries().map(|(k, v, o)| vec![k.to_owned(), v.to_string(), o.to_string()]).collect();
             table(&["KEY", "VALUE", "ORIGIN"], &rows)
         } else {
-            layers.entries().map(|(k, v, _)| format!("{k} = {v}\n")).collect()
+            layers.entries().fold(String::new(), |text, (k, v, _)| text + &format!("{k} = {v}\n"))
         }
     });
     Ok(())

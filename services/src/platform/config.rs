@@ -51,7 +51,7 @@ pub struct Bind {
     pub auto: bool,
 }
 
-/// Ports by service. The operations door of each is its port + `operations_offset`.
+/// Ports by service. The operations door of each is its port + `operations_offset`; 0 picks a free one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ports {

@@ -1,0 +1,171 @@
+//! The command line as its specification: help, outputs and refusals under snapshots.
+
+use crate::harness::{Answer, Shell, Stack, binary};
+use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
+
+fn run(dir: &Path, args: &[&str]) -> Answer {
+    Answer::of(binary().args(args).current_dir(dir).env("HOME", dir).output().unwrap())
+}
+
+/// A snapshot of an answer without the paths of this run.
+fn snapshot(name: &str, dir: &Path, answer: &Answer) {
+    let text = format!("exit {}\n--- stdout\n{}--- stderr\n{}", answer.code, answer.stdout, answer.stderr);
+    let text = text.replace(&dir.display().to_string(), "[DIR]");
+    insta::with_settings!({snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true,
+        filters => vec![
+            (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "[ID]"),
+            (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "[TIME]"),
+            (r"127\.0\.0\.1:\d+", "[ADDRESS]"),
+            (r"process \d+", "process [PID]"),
+        ]}, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
+#[test]
+fn help_of_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut all = String::new();
+    for command in [
+        "",
+        "up",
+        "down",
+        "status",
+        "gateway",
+        "order-service",
+        "broker",
+        "sim",
+        "migrate",
+        "seed",
+        "trade",
+        "login",
+        "logout",
+        "order",
+        "order place",
+        "order cancel",
+        "order replace",
+        "order list",
+        "order show",
+        "book",
+        "quote",
+        "history",
+        "portfolio",
+        "account",
+        "account open",
+        "account deposit",
+        "account transfer",
+        "account transactions",
+        "watchlist",
+        "audit",
+        "bench",
+        "config",
+        "completions",
+    ] {
+        let mut args: Vec<&str> = command.split_whitespace().collect();
+        args.push("--help");
+        let answer = run(dir.path(), &args);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        all.push_str(&format!("$ fafnir {}\n{}\n", args.join(" "), answer.stdout));
+    }
+    insta::with_settings!({snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true}, {
+        insta::assert_snapshot!("help", all);
+    });
+}
+
+#[test]
+fn wrong_input_answers_one_clear_line_and_the_right_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    snapshot("not_running", d, &run(d, &["status"]));
+    snapshot(
+        "not_signed_in",
+        d,
+        &run(d, &["order", "place", "buy", "AAPL", "1", "--url", "http://127.0.0.1:1"]),
+    );
+    snapshot("nobody_answers", d, &run(d, &["login", "--demo", "--url", "http://127.0.0.1:1"]));
+    snapshot("not_an_address", d, &run(d, &["login", "--demo", "--url", "::"]));
+    snapshot("unknown_side", d, &run(d, &["order", "place", "hold", "AAPL", "1"]));
+    snapshot("malformed_quantity", d, &run(d, &["order", "place", "buy", "AAPL", "one"]));
+    snapshot("missing_config_file", d, &run(d, &["config", "--config", "nowhere.toml"]));
+    fs::write(d.join("fafnir.toml"), "[sim]\nrate = \"1\"\nspeed = 3\n").unwrap();
+    snapshot("broken_config_file", d, &run(d, &["up"]));
+    fs::write(d.join("fafnir.toml"), "[sim]\nrate = \"fast\"\n").unwrap();
+    snapshot("wrong_config_value", d, &run(d, &["up"]));
+    fs::remove_file(d.join("fafnir.toml")).unwrap();
+    fs::write(d.join("file"), "").unwrap();
+    snapshot("data_directory_is_a_file", d, &run(d, &["up", "--data-dir", "file/data"]));
+    fs::create_dir(d.join("mine")).unwrap();
+    fs::write(d.join("mine/thesis.txt"), "").unwrap();
+    snapshot("fresh_spares_what_is_not_ours", d, &run(d, &["up", "--fresh", "--data-dir", "mine"]));
+    assert!(d.join("mine/thesis.txt").exists());
+    snapshot("seed_plan", d, &run(d, &["seed", "--dry-run"]));
+    snapshot("seed_from_nowhere", d, &run(d, &["seed", "--file", "nowhere"]));
+}
+
+#[test]
+fn a_taken_port_names_the_port_and_the_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    // Only the broker's port can be met: it is bound first.
+    let answer = run(dir.path(), &["up", "--data-dir", "data", "--broker-port", &port]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stderr.contains(&port) && answer.stderr.contains("--broker-port"), "{answer:?}");
+}
+
+#[test]
+fn a_running_stack_is_found_used_and_stopped() {
+    let stack = Stack::up(&["--no-sim"]);
+    let d = stack.dir.path();
+    let shell: Shell = stack.shell("somebody");
+    let second = shell.run(&["up", "--ports", "auto"]);
+    snapshot("second_up_on_the_same_directory", d, &second);
+    let wrong = shell.with_input(&["login", "--email", "user@test.com", "--password-stdin"], "wrong\n");
+    snapshot("wrong_password", d, &wrong);
+    snapshot("login_demo", d, &shell.run(&["login", "--demo"]));
+    snapshot("unknown_symbol", d, &shell.run(&["order", "place", "buy", "NOPE", "1", "--price", "10"]));
+    snapshot("unknown_symbol_quote", d, &shell.run(&["quote", "NOPE"]));
+    snapshot("order_placed", d, &shell.run(&["order", "place", "buy", "AAPL", "2", "--price", "230.10"]));
+    shell.until(&["order", "list"], "the order in the book", |l| l[0]["state"] == "NEW");
+    snapshot("order_list", d, &shell.run(&["order", "list"]));
+    snapshot("portfolio", d, &shell.run(&["portfolio"]));
+    shell.until(&["book", "AAPL"], "the bid in the book", |b| b["bids"][0]["price"] == "230.1");
+    snapshot("book", d, &shell.run(&["book", "AAPL"]));
+    snapshot("quote_without_a_trade", d, &shell.run(&["quote", "KO", "SHOP.TO"]));
+    snapshot("watchlist", d, &shell.run(&["watchlist"]));
+    snapshot("seed_again_changes_nothing", d, &shell.run(&["seed"]));
+    let status = shell.json(&["status"]);
+    assert_eq!(status["ready"], true, "{status}");
+    assert_eq!(status["services"].as_object().unwrap().len(), 9, "{status}");
+    assert_eq!(shell.run(&["down"]).code, 0);
+    assert_eq!(shell.run(&["status"]).code, 3);
+}
+
+#[test]
+fn an_unreadable_data_directory_is_one_clear_line() {
+    if is_superuser() {
+        println!("skipped: the superuser may read everything");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o000)).unwrap();
+    let answer = run(dir.path(), &["up", "--ports", "auto", "--data-dir", "data"]);
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    snapshot("data_directory_unreadable", dir.path(), &answer);
+}
+
+fn is_superuser() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+#[test]
+fn completions_and_manual_page_are_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let answer = run(dir.path(), &["completions", shell]);
+        assert!(answer.code == 0 && answer.stdout.contains("fafnir"), "{answer:?}");
+    }
+    assert!(run(dir.path(), &["man"]).stdout.starts_with(".ie"));
+}

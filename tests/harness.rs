@@ -1,0 +1,260 @@
+//! A stack of the real binary for one test, and the command line as a person uses it.
+
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// A stack must be ready within this, on a busy machine and in the dev profile.
+const READY_WITHIN: Duration = Duration::from_mins(2);
+/// What a test waits for must come within this.
+pub const WITHIN: Duration = Duration::from_secs(30);
+
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fafnir"));
+    // Nothing of the machine's own configuration reaches a test.
+    for (name, _) in std::env::vars() {
+        if name.starts_with("FAFNIR_") || name.starts_with("XDG_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("NO_COLOR", "1");
+    command
+}
+
+/// One process, killed when it goes out of scope.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    pub ready: Value,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a command that prints one ready line, and reads it.
+    pub fn start(mut command: Command, log: PathBuf) -> Self {
+        let file = fs::File::create(&log).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (send, receive) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            drop(BufReader::new(stdout).read_line(&mut line));
+            drop(send.send(line));
+        });
+        let line = receive.recv_timeout(READY_WITHIN).unwrap_or_default();
+        match serde_json::from_str(&line) {
+            Ok(ready) => Self { child, ready, log },
+            Err(e) => {
+                drop(child.kill());
+                drop(child.wait());
+                panic!("not ready ({e}): {line:?}\n{}", fs::read_to_string(&log).unwrap_or_default());
+            }
+        }
+    }
+
+    pub fn address(&self, service: &str) -> String {
+        self.ready["services"][service]
+            .as_str()
+            .unwrap_or_else(|| panic!("{service}: {}", self.ready))
+            .to_owned()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Ctrl-C, and the exit code.
+    pub fn interrupt(&mut self) -> Option<i32> {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let until = Instant::now() + WITHIN;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "still running:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<_> = log.lines().rev().take(30).collect();
+            eprintln!("--- {} (newest first)\n{}", self.log.display(), tail.join("\n"));
+        }
+    }
+}
+
+/// `fafnir up` on its own directory, with one shell (its own kept session) per user.
+#[derive(Debug)]
+pub struct Stack {
+    pub dir: TempDir,
+    pub process: Process,
+}
+
+impl Stack {
+    pub fn up(flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let process = Self::start(dir.path(), flags);
+        Self { dir, process }
+    }
+
+    fn start(dir: &Path, flags: &[&str]) -> Process {
+        let mut command = binary();
+        command.args(["up", "--json", "--ports", "auto", "--data-dir"]).arg(dir.join("data")).args(flags);
+        command.current_dir(dir);
+        Process::start(command, dir.join("up.log"))
+    }
+
+    /// Starts again on the same directory.
+    pub fn restart(&mut self, flags: &[&str]) {
+        self.process = Self::start(self.dir.path(), flags);
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn shell(&self, user: &str) -> Shell {
+        Shell {
+            home: self.dir.path().join("home").join(user),
+            url: self.process.address("api-gateway"),
+            data_dir: self.data_dir(),
+        }
+    }
+
+    /// A shell that is signed in.
+    pub fn signed_in(&self, email: &str) -> Shell {
+        let shell = self.shell(email);
+        shell.sign_in(email);
+        shell
+    }
+}
+
+/// A person's shell: its own home directory, pointed at one gateway.
+#[derive(Debug, Clone)]
+pub struct Shell {
+    pub home: PathBuf,
+    pub url: String,
+    pub data_dir: PathBuf,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Answer {
+    pub fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl Shell {
+    pub fn command(&self, args: &[&str]) -> Command {
+        fs::create_dir_all(&self.home).unwrap();
+        let mut command = binary();
+        command.args(args).current_dir(&self.home).env("HOME", &self.home).env("FAFNIR_URL", &self.url);
+        command.env("FAFNIR_DATA_DIR", &self.data_dir);
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Answer {
+        Answer::of(self.command(args).stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// Runs a command with `--json` that must succeed.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut args = args.to_vec();
+        args.push("--json");
+        self.run(&args).json()
+    }
+
+    pub fn sign_in(&self, email: &str) {
+        let answer = self.with_input(&["login", "--email", email, "--password-stdin"], "Password123\n");
+        assert_eq!(answer.code, 0, "{answer:?}");
+    }
+
+    pub fn with_input(&self, args: &[&str], input: &str) -> Answer {
+        use std::io::Write as _;
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        Answer::of(child.wait_with_output().unwrap())
+    }
+
+    /// Repeats a question until the answer fits.
+    pub fn until(&self, args: &[&str], what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + WITHIN;
+        loop {
+            let answer = self.json(args);
+            if fits(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < until, "{what} did not come: {answer}");
+        }
+    }
+
+    /// The USD investment account.
+    pub fn account(&self) -> Value {
+        let accounts = self.json(&["account", "list"]);
+        let found =
+            accounts.as_array().unwrap().iter().find(|a| a["type"] == "INVESTMENT" && a["currency"] == "USD");
+        found.unwrap_or_else(|| panic!("{accounts}")).clone()
+    }
+
+    /// Shares held of a symbol in all accounts, as `(quantity, held)`.
+    pub fn position(&self, symbol: &str) -> (String, String) {
+        let portfolio = self.json(&["portfolio"]);
+        let found = portfolio["holdings"].as_array().unwrap().iter().find(|h| h["symbol"] == symbol).cloned();
+        found.map_or(("0".into(), "0".into()), |h| {
+            (h["quantity"].as_str().unwrap().to_owned(), h["held"].as_str().unwrap().to_owned())
+        })
+    }
+
+    /// The audit of a stack at rest: repeats until the followers have caught up.
+    pub fn audit(&self) -> Value {
+        let until = Instant::now() + WITHIN;
+        loop {
+            let answer = self.run(&["audit", "--json"]);
+            if answer.code == 0 {
+                return answer.json();
+            }
+            assert!(Instant::now() < until, "{answer:?}");
+        }
+    }
+}
