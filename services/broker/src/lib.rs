@@ -1,1 +1,147 @@
-//! placeholder
+//! An embedded NATS and JetStream server: what it acknowledges is on disk.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use fafnir_broker::{Config, User, serve};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let address = listener.local_addr()?;
+//! let config = Config {
+//!     users: vec![
+//!         User::all("platform", "long secret"),
+//!         User { subscribe: vec!["market.>".into(), "_INBOX.>".into()], ..User::new("market", "other secret") },
+//!     ],
+//!     ..Config::new("/var/lib/fafnir/broker")
+//! };
+//! let shutdown = CancellationToken::new();
+//! // The listener is bound: clients may connect at once and are answered when the store is open.
+//! let broker = tokio::spawn(serve(listener, config, shutdown.clone()));
+//! println!("nats://platform:secret@{address}");
+//! shutdown.cancel();
+//! broker.await??;
+//! # Ok(()) }
+//! ```
+//!
+//! `core` is a state machine without I/O or clock; `server` is the tokio adapter and the SQLite store around it.
+
+pub mod core;
+mod server;
+
+pub use server::serve;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Why the broker ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store cannot be read or written; nothing unwritten was acknowledged.
+    #[error("broker store {path}: {reason}")]
+    Store { path: PathBuf, reason: String },
+    /// The listener failed.
+    #[error("broker listener: {0}")]
+    Listen(#[from] std::io::Error),
+    /// The configuration cannot be used.
+    #[error("broker configuration: {0}")]
+    Config(String),
+    /// A task of the broker ended unexpectedly.
+    #[error("broker task ended: {0}")]
+    Task(String),
+}
+
+/// Somebody who may sign in.
+#[derive(Clone, Default)]
+pub struct User {
+    /// Name at sign-in.
+    pub name: String,
+    /// Password; never shown.
+    pub password: String,
+    /// Patterns of subjects that may be published to.
+    pub publish: Vec<String>,
+    /// Patterns that subscriptions must lie within.
+    pub subscribe: Vec<String>,
+}
+
+impl User {
+    /// A user who may do nothing yet.
+    pub fn new(name: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { name: name.into(), password: password.into(), ..Self::default() }
+    }
+
+    /// A user who may do everything.
+    pub fn all(name: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { publish: vec![">".into()], subscribe: vec![">".into()], ..Self::new(name, password) }
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("password", &"****")
+            .field("publish", &self.publish)
+            .field("subscribe", &self.subscribe)
+            .finish()
+    }
+}
+
+/// How the broker runs. [`Config::new`] has the original's defaults.
+#[derive(Debug)]
+pub struct Config {
+    /// Directory of the store; made if missing, one broker at a time.
+    pub store_dir: PathBuf,
+    /// Name in INFO.
+    pub server_name: String,
+    /// Who may sign in; with nobody listed anybody may do everything.
+    pub users: Vec<User>,
+    /// Largest payload with header, in bytes; at most 64 MiB.
+    pub max_payload: usize,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Most subscriptions of one connection.
+    pub max_subscriptions: usize,
+    /// Bytes that may wait for one client before it is ended as a slow consumer.
+    pub max_pending: usize,
+    /// Most streams.
+    pub max_streams: usize,
+    /// Most consumers in all streams together.
+    pub max_consumers: usize,
+    /// Time to sign in.
+    pub auth_timeout: Duration,
+    /// Time between keepalive pings.
+    pub ping_interval: Duration,
+    /// Where `/varz`, `/connz`, `/jsz` and `/healthz` are served.
+    pub monitor: Option<TcpListener>,
+}
+
+impl Config {
+    /// The defaults with a store in this directory.
+    pub fn new(store_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            store_dir: store_dir.into(),
+            server_name: "fafnir".into(),
+            users: Vec::new(),
+            max_payload: 1 << 20,
+            max_connections: 4096,
+            max_subscriptions: 200_000,
+            max_pending: 64 << 20,
+            max_streams: 1024,
+            max_consumers: 16_384,
+            auth_timeout: Duration::from_secs(2),
+            ping_interval: Duration::from_mins(2),
+            monitor: None,
+        }
+    }
+}
+
+/// The URL that clients connect to.
+pub fn url(address: SocketAddr, user: Option<&User>) -> String {
+    match user {
+        Some(user) => format!("nats://{}:{}@{address}", user.name, user.password),
+        None => format!("nats://{address}"),
+    }
+}

@@ -1,0 +1,127 @@
+//! Acks: `$JS.ACK.…` subjects and what clients say on them.
+
+use super::api::parse_pull;
+use super::config::AckPolicy;
+use super::stream::Stream;
+use super::subject::Text;
+use super::{Core, pull};
+use bytes::Bytes;
+use serde_json::Value;
+
+/// What an ack subject names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AckSubject<'a> {
+    /// Stream.
+    pub stream: &'a str,
+    /// Consumer.
+    pub consumer: &'a str,
+    /// Stream sequence.
+    pub sequence: u64,
+}
+
+/// Reads `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<ts>.<pending>` and its long forms.
+pub fn parse_subject(subject: &str) -> Option<AckSubject<'_>> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    let at = match tokens.len() {
+        9 => 2,
+        11 | 12 => 4,
+        _ => return None,
+    };
+    Some(AckSubject { stream: tokens[at], consumer: tokens[at + 1], sequence: tokens[at + 3].parse().ok()? })
+}
+
+enum Word<'a> {
+    Ack,
+    Nak(u64),
+    InProgress,
+    Term,
+    Next(&'a [u8]),
+}
+
+fn parse_word(payload: &[u8]) -> Option<Word<'_>> {
+    let word = payload.trim_ascii_start();
+    if payload.is_empty() || payload.starts_with(b"+ACK") || payload.starts_with(b"+OK") {
+        return Some(Word::Ack);
+    }
+    if let Some(rest) = word.strip_prefix(b"-NAK") {
+        let delay = serde_json::from_slice::<Value>(rest)
+            .ok()
+            .and_then(|value| value.get("delay").and_then(Value::as_u64))
+            .unwrap_or(0);
+        return Some(Word::Nak(delay));
+    }
+    if word.starts_with(b"+WPI") {
+        return Some(Word::InProgress);
+    }
+    if word.starts_with(b"+TERM") {
+        return Some(Word::Term);
+    }
+    word.strip_prefix(b"+NXT").map(Word::Next)
+}
+
+impl Core {
+    /// Takes an ack; an unknown one is ignored, but answered if an answer was asked for.
+    pub(super) fn ack(&mut self, subject: &str, reply: Option<&Text>, payload: &Bytes) {
+        let Some(ack) = parse_subject(subject) else { return };
+        let word = parse_word(payload);
+        let mut answer = true;
+        if let Some(id) = self.by_name.get(ack.stream).copied()
+            && let Some(stream) = self.streams.get_mut(&id)
+            && let Some(consumer_id) = stream.names.get(ack.consumer).copied()
+        {
+            answer = !matches!(word, Some(Word::Next(_)));
+            apply(stream, consumer_id, ack.sequence, word, reply, &mut self.env);
+        }
+        if answer && let Some(reply) = reply {
+            self.env.gate.hurry();
+            self.env.reply(reply, Bytes::new());
+        }
+    }
+}
+
+fn apply(
+    stream: &mut Stream,
+    consumer_id: u32,
+    sequence: u64,
+    word: Option<Word<'_>>,
+    reply: Option<&Text>,
+    env: &mut super::env::Env,
+) {
+    let Some(consumer) = stream.consumers.get_mut(&consumer_id) else { return };
+    consumer.active = env.now;
+    let mut settled = Vec::new();
+    match &word {
+        Some(Word::Ack | Word::Next(_)) if consumer.config().ack_policy == AckPolicy::All => {
+            settled = consumer.settle_through(sequence, env);
+        }
+        Some(Word::Ack | Word::Next(_) | Word::Term) => {
+            settled.extend(consumer.settle(sequence, env).then_some(sequence));
+        }
+        Some(Word::Nak(delay)) => consumer.nak(sequence, *delay, env),
+        Some(Word::InProgress) => consumer.in_progress(sequence, env),
+        None => {}
+    }
+    stream.settled(&settled, env);
+    if let (Some(Word::Next(body)), Some(reply)) = (&word, reply) {
+        match parse_pull(body) {
+            Ok(pull) => pull::request(stream, consumer_id, pull, reply, env),
+            Err(_) => super::deliver::status(env, reply, "400 Bad Request", &[]),
+        }
+    } else {
+        stream.pump_one(consumer_id, env);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ack_subjects_are_read_in_their_short_and_long_forms() {
+        let short = parse_subject("$JS.ACK.S.C.1.22.3.4.5").unwrap();
+        assert_eq!(short, AckSubject { stream: "S", consumer: "C", sequence: 22 });
+        assert_eq!(parse_subject("$JS.ACK._.hash.S.C.1.22.3.4.5"), Some(short));
+        assert!(parse_subject("$JS.ACK.S.C.1.x.3.4.5").is_none());
+        assert!(parse_subject("$JS.ACK").is_none());
+    }
+}

@@ -1,0 +1,230 @@
+//! What clients ask for: sign-in, subscriptions, publishing, keepalive.
+
+use super::net::{ConnId, Outgoing, Rights};
+use super::subject::Text;
+use super::timers::TimerKey;
+use super::wire::Op;
+use super::{Core, publish};
+use bytes::Bytes;
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+
+/// Version of the original whose features are served; it gates what clients try.
+pub const VERSION: &str = "2.9.25";
+/// Unanswered pings after which a connection is ended.
+const PINGS_OUT_MAX: u32 = 2;
+
+impl Core {
+    pub(super) fn open(&mut self, conn: ConnId, peer: String) {
+        let full = self.env.net.conns.len() >= self.settings.connections_max;
+        self.connections_total += 1;
+        let client_ip = peer.rsplit_once(':').map_or(peer.as_str(), |(ip, _)| ip).to_owned();
+        self.env.net.open(conn, peer, self.env.now);
+        if full {
+            self.env.net.error(conn, "maximum connections exceeded", true);
+            return;
+        }
+        let settings = &self.settings;
+        let mut info = json!({
+            "server_id": settings.server_id,
+            "server_name": settings.server_name,
+            "version": VERSION,
+            "proto": 1,
+            "go": "fafnir",
+            "host": settings.host,
+            "port": settings.port,
+            "headers": true,
+            "max_payload": settings.payload_max,
+            "jetstream": true,
+            "client_id": conn,
+            "client_ip": client_ip,
+        });
+        if settings.accounts.is_empty() {
+            if let Some(conn) = self.env.net.conns.get_mut(&conn) {
+                conn.rights = Some(Rights::all());
+            }
+            self.env.timers.set(TimerKey::Conn(conn), self.env.now + settings.ping_interval);
+        } else {
+            info["auth_required"] = Value::Bool(true);
+            self.env.timers.set(TimerKey::Conn(conn), self.env.now + settings.auth_timeout);
+        }
+        self.env.net.write(conn, format!("INFO {info}\r\n").as_bytes());
+    }
+
+    pub(super) fn op(&mut self, id: ConnId, op: Op) {
+        if self.env.net.is_closing(id) {
+            return;
+        }
+        let now = self.env.now;
+        let Some(conn) = self.env.net.conns.get_mut(&id) else { return };
+        conn.active = now;
+        if conn.rights.is_none() && !matches!(op, Op::Connect(_) | Op::Ping | Op::Pong) {
+            self.env.net.error(id, "Authorization Violation", true);
+            return;
+        }
+        let verbose = conn.verbose;
+        let accepted = match op {
+            Op::Ping => {
+                self.env.net.write(id, b"PONG\r\n");
+                return;
+            }
+            Op::Pong => {
+                conn.pings_out = 0;
+                return;
+            }
+            Op::Connect(body) => self.connect(id, &body),
+            Op::Sub { subject, queue, sid } => self.subscribe(id, subject, queue, sid),
+            Op::Unsub { sid, max } => {
+                self.env.net.unsubscribe(id, &sid, max);
+                true
+            }
+            Op::Pub { subject, reply, header, payload } => {
+                return self.publish(id, &subject, reply.as_ref(), &header, &payload);
+            }
+        };
+        if accepted && (verbose || self.env.net.conns.get(&id).is_some_and(|conn| conn.verbose)) {
+            self.env.net.write(id, b"+OK\r\n");
+        }
+    }
+
+    fn connect(&mut self, id: ConnId, body: &Bytes) -> bool {
+        let Ok(Value::Object(asked)) = serde_json::from_slice::<Value>(body.trim_ascii()) else {
+            self.env.net.error(id, "Parser Error", true);
+            return false;
+        };
+        let text = |key: &str| asked.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let flag = |key: &str, otherwise: bool| asked.get(key).and_then(Value::as_bool).unwrap_or(otherwise);
+        let mut rights = None;
+        let mut user = None;
+        if self.settings.accounts.is_empty() {
+            rights = Some(Rights::all());
+        } else {
+            let given = digest(&SHA256, text("pass").as_bytes());
+            let name = text("user");
+            let mut difference = 1;
+            for account in &self.settings.accounts {
+                if account.name == name {
+                    difference = account
+                        .password_sha256
+                        .iter()
+                        .zip(given.as_ref())
+                        .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
+                    rights = (difference == 0).then(|| account.rights.clone());
+                }
+            }
+            if difference == 0 {
+                user = Some(name);
+            }
+        }
+        let now = self.env.now;
+        let Some(conn) = self.env.net.conns.get_mut(&id) else { return false };
+        if rights.is_none() {
+            conn.rights = None;
+            self.env.net.error(id, "Authorization Violation", true);
+            return false;
+        }
+        let name: String = text("name").chars().take(256).collect();
+        conn.name = name;
+        conn.lang = text("lang").chars().take(64).collect();
+        conn.version = text("version").chars().take(64).collect();
+        conn.rights = rights;
+        conn.user = user;
+        conn.verbose = flag("verbose", false);
+        conn.echo = flag("echo", true);
+        conn.headers = flag("headers", false);
+        conn.no_responders = flag("no_responders", false) && conn.headers;
+        self.env.timers.set(TimerKey::Conn(id), now + self.settings.ping_interval);
+        true
+    }
+
+    fn subscribe(&mut self, id: ConnId, subject: Text, queue: Option<Text>, sid: Text) -> bool {
+        let net = &mut self.env.net;
+        let allowed = net
+            .conns
+            .get(&id)
+            .and_then(|conn| conn.rights.as_ref())
+            .is_some_and(|r| r.may_subscribe(&subject));
+        if !allowed {
+            let group = queue.map_or(String::new(), |queue| format!(" using queue \"{}\"", &*queue));
+            let text = format!("Permissions Violation for Subscription to \"{}\"{group}", &*subject);
+            net.error(id, &text, false);
+            return false;
+        }
+        if net.sub_count(id) >= self.settings.subscriptions_max {
+            net.error(id, "maximum subscriptions exceeded", true);
+            return false;
+        }
+        net.subscribe(id, subject, queue, sid);
+        true
+    }
+
+    fn publish(&mut self, id: ConnId, subject: &Text, reply: Option<&Text>, header: &Bytes, payload: &Bytes) {
+        let bytes = (header.len() + payload.len()) as u64;
+        let net = &mut self.env.net;
+        net.counts.in_msgs += 1;
+        net.counts.in_bytes += bytes;
+        let Some(conn) = net.conns.get_mut(&id) else { return };
+        conn.counts.in_msgs += 1;
+        conn.counts.in_bytes += bytes;
+        if !conn.rights.as_ref().is_some_and(|rights| rights.may_publish(subject)) {
+            net.error(id, &format!("Permissions Violation for Publish to \"{}\"", &**subject), false);
+            return;
+        }
+        let wants_503 = conn.no_responders;
+        if conn.verbose {
+            net.write(id, b"+OK\r\n");
+        }
+        let message = Outgoing { route: subject, subject, reply: reply.map(|r| &**r), header, payload };
+        let mut reached = net.deliver(message, Some(id)) > 0;
+        if let Some(rest) = subject.strip_prefix("$JS.") {
+            reached |= self.jetstream(rest, subject, reply, payload);
+        }
+        if let Some(stream_id) = self.capturing(subject)
+            && let Some(stream) = self.streams.get_mut(&stream_id)
+        {
+            reached = true;
+            publish::publish(stream, &mut self.env, subject, reply, header, payload);
+        }
+        if !reached
+            && wants_503
+            && let Some(reply) = reply
+        {
+            self.env.send(reply, b"NATS/1.0 503\r\n\r\n", &[]);
+        }
+    }
+
+    fn jetstream(&mut self, rest: &str, subject: &str, reply: Option<&Text>, payload: &Bytes) -> bool {
+        if rest.starts_with("ACK.") {
+            self.ack(subject, reply, payload);
+            true
+        } else if let Some(operation) = rest.strip_prefix("API.") {
+            self.api(operation, reply, payload);
+            true
+        } else {
+            rest.starts_with("FC.")
+        }
+    }
+
+    pub(super) fn keepalive(&mut self, id: ConnId) {
+        let now = self.env.now;
+        let interval = self.settings.ping_interval;
+        let Some(conn) = self.env.net.conns.get_mut(&id) else { return };
+        if conn.rights.is_none() {
+            self.env.net.error(id, "Authentication Timeout", true);
+            return;
+        }
+        if now.saturating_sub(conn.active) < interval {
+            conn.pings_out = 0;
+            let at = conn.active + interval;
+            self.env.timers.set(TimerKey::Conn(id), at);
+            return;
+        }
+        if conn.pings_out >= PINGS_OUT_MAX {
+            self.env.net.error(id, "Stale Connection", true);
+            return;
+        }
+        conn.pings_out += 1;
+        self.env.net.write(id, b"PING\r\n");
+        self.env.timers.set(TimerKey::Conn(id), now + interval);
+    }
+}

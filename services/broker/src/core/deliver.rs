@@ -1,0 +1,323 @@
+//! Handing out messages: pull requests in turn, push subjects, statuses, deadlines of a consumer.
+
+use super::config::Retention;
+use super::consumer::{Consumer, Request, ack_subject};
+use super::effects::{Load, Pair};
+use super::env::Env;
+use super::log::{Log, Message};
+use super::net::{Nanos, Outgoing};
+use super::subject::Text;
+use std::sync::Arc;
+
+/// Messages read from the store at once.
+pub const LOAD_COUNT_MAX: usize = 256;
+/// Bytes read from the store at once.
+pub const LOAD_BYTES_MAX: usize = 1 << 20;
+/// Bytes that may be on their way to a push subject or a puller in one go before others get their turn.
+const BURST_MAX: usize = 1024;
+
+/// Sends a status: a message that is only a header.
+pub fn status(env: &mut Env, inbox: &str, line: &str, extra: &[(&str, u64)]) {
+    let mut header = format!("NATS/1.0 {line}\r\n");
+    for (name, value) in extra {
+        header.push_str(&format!("{name}: {value}\r\n"));
+    }
+    header.push_str("\r\n");
+    env.send(inbox, header.as_bytes(), &[]);
+}
+
+/// Ends a request with a status that says what it did not get.
+pub fn end_request(env: &mut Env, request: &Request, line: &str) {
+    status(
+        env,
+        &request.inbox,
+        line,
+        &[("Nats-Pending-Messages", request.left), ("Nats-Pending-Bytes", request.bytes_left.unwrap_or(0))],
+    );
+}
+
+enum Stop {
+    /// Nobody asks.
+    NoRequest,
+    /// Nothing to give, or too much is unacked.
+    NothingLeft,
+    /// The store is asked for the next message.
+    Loading,
+    /// Others get their turn; go on in the next step.
+    Burst,
+}
+
+/// Hands out what can be handed out. Returns sequences that are settled by their delivery.
+pub fn pump(log: &mut Log, consumer: &mut Consumer, env: &mut Env) -> Vec<u64> {
+    let mut settled = Vec::new();
+    let stop = if consumer.config().deliver_subject.is_some() {
+        push(log, consumer, env, &mut settled)
+    } else {
+        pull(log, consumer, env, &mut settled)
+    };
+    match stop {
+        Stop::NoRequest | Stop::Loading => {}
+        Stop::NothingLeft => end_impatient(consumer, env),
+        Stop::Burst => env.timers.arm(consumer.timer(), env.now),
+    }
+    settled
+}
+
+fn end_impatient(consumer: &mut Consumer, env: &mut Env) {
+    if !consumer.waiting.iter().any(|request| request.no_wait) {
+        return;
+    }
+    let waiting = std::mem::take(&mut consumer.waiting);
+    for request in waiting {
+        if request.no_wait && request.delivered > 0 {
+            end_request(env, &request, "408 Request Timeout");
+        } else if request.no_wait && request.expires.is_none() {
+            status(env, &request.inbox, "404 No Messages", &[]);
+        } else {
+            consumer.waiting.push_back(request);
+        }
+    }
+}
+
+/// The next message, in memory; drops what was removed from the log meanwhile.
+fn next(
+    log: &mut Log,
+    consumer: &mut Consumer,
+    env: &mut Env,
+    settled: &mut Vec<u64>,
+) -> Result<(Arc<Message>, bool), Stop> {
+    loop {
+        let Some((seq, again)) = consumer.next(log) else { return Err(Stop::NothingLeft) };
+        if again {
+            let count = consumer.pending.get(&seq).map_or(0, |pending| pending.count);
+            let max = consumer.config().max_deliver;
+            let exhausted = max > 0 && count as i64 >= max;
+            if exhausted || log.index.get(seq).is_none() {
+                consumer.redeliver.pop_front();
+                if consumer.settle(seq, env) && !exhausted {
+                    settled.push(seq);
+                }
+                continue;
+            }
+        }
+        if let Some(message) = log.message(seq) {
+            return Ok((message.clone(), again));
+        }
+        if !log.loading {
+            log.loading = true;
+            env.loads.push(Load {
+                stream: log.id,
+                from: seq,
+                count_max: LOAD_COUNT_MAX,
+                bytes_max: LOAD_BYTES_MAX,
+                getter: None,
+            });
+        }
+        return Err(Stop::Loading);
+    }
+}
+
+/// Delivers one message; false if nobody took it.
+fn hand_out(
+    log: &Log,
+    consumer: &mut Consumer,
+    env: &mut Env,
+    to: &str,
+    message: &Message,
+    again: bool,
+) -> bool {
+    let pair = Pair { consumer: consumer.delivered.consumer + 1, stream: message.seq };
+    let count = consumer.pending.get(&message.seq).map_or(0, |pending| pending.count) + 1;
+    let pending = consumer.num_pending.saturating_sub(u64::from(!again));
+    let reply = ack_subject(&log.config.name, consumer.name(), count, pair, message.ts, pending);
+    let sized;
+    let (header, payload): (&[u8], &[u8]) = if consumer.config().headers_only {
+        sized = headers_only(message);
+        (&sized, &[])
+    } else {
+        (&message.header, &message.payload)
+    };
+    let reached = env.net.deliver(
+        Outgoing { route: to, subject: &message.subject, reply: Some(&reply), header, payload },
+        None,
+    );
+    if reached == 0 {
+        return false;
+    }
+    consumer.book(message.seq, again, env);
+    true
+}
+
+fn headers_only(message: &Message) -> Vec<u8> {
+    let mut header = if message.header.is_empty() {
+        b"NATS/1.0\r\n".to_vec()
+    } else {
+        message.header[..message.header.len().saturating_sub(2)].to_vec()
+    };
+    header.extend_from_slice(format!("Nats-Msg-Size: {}\r\n\r\n", message.payload.len()).as_bytes());
+    header
+}
+
+fn cost(message: &Message) -> u64 {
+    (message.subject.len() + message.header.len() + message.payload.len()) as u64
+}
+
+fn pull(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec<u64>) -> Stop {
+    let mut burst = 0;
+    loop {
+        if consumer.waiting.is_empty() {
+            return Stop::NoRequest;
+        }
+        if burst == BURST_MAX {
+            return Stop::Burst;
+        }
+        let (message, again) = match next(log, consumer, env, settled) {
+            Ok(found) => found,
+            Err(stop) => return stop,
+        };
+        let Some(mut request) = consumer.waiting.pop_front() else { return Stop::NoRequest };
+        let bytes = cost(&message);
+        if request.bytes_left.is_some_and(|left| bytes > left) {
+            end_request(env, &request, "409 Message Size Exceeds MaxBytes");
+            continue;
+        }
+        let to = request.inbox.clone();
+        if !hand_out(log, consumer, env, &to, &message, again) {
+            continue;
+        }
+        burst += 1;
+        if !consumer.tracks() {
+            settled.push(message.seq);
+        }
+        request.left -= 1;
+        request.delivered += 1;
+        request.bytes_left = request.bytes_left.map(|left| left - bytes);
+        if let Some(heartbeat) = request.heartbeat {
+            request.heartbeat_at = env.now + heartbeat;
+        }
+        if request.left > 0 {
+            consumer.waiting.push_back(request);
+        }
+    }
+}
+
+fn push(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec<u64>) -> Stop {
+    let Some(to) = consumer.config().deliver_subject.clone().map(Text::from) else { return Stop::NoRequest };
+    attach(consumer, env, &to);
+    let mut burst = 0;
+    loop {
+        if !consumer.attached {
+            return Stop::NoRequest;
+        }
+        if burst == BURST_MAX {
+            return Stop::Burst;
+        }
+        let (message, again) = match next(log, consumer, env, settled) {
+            Ok(found) => found,
+            Err(stop) => return stop,
+        };
+        if !hand_out(log, consumer, env, &to, &message, again) {
+            attach(consumer, env, &to);
+            return Stop::NoRequest;
+        }
+        burst += 1;
+        if !consumer.tracks() {
+            settled.push(message.seq);
+        }
+        let heartbeat = consumer.config().idle_heartbeat;
+        if heartbeat > 0 {
+            consumer.heartbeat_at = env.now + heartbeat as u64;
+        }
+    }
+}
+
+/// Notes whether the subject of a push consumer has interest.
+fn attach(consumer: &mut Consumer, env: &mut Env, to: &str) {
+    let attached = env.net.index.has_interest(to);
+    if attached && !consumer.attached && consumer.config().idle_heartbeat > 0 {
+        consumer.heartbeat_at = env.now + consumer.config().idle_heartbeat as u64;
+        env.timers.arm(consumer.timer(), consumer.heartbeat_at);
+    }
+    if attached || consumer.attached {
+        consumer.active = env.now;
+    }
+    consumer.attached = attached;
+}
+
+/// What a consumer's deadline brought about.
+pub struct Woken {
+    /// Sequences that are settled.
+    pub settled: Vec<u64>,
+    /// Nobody has used it for longer than its threshold.
+    pub inactive: bool,
+}
+
+/// Does what is due for a consumer and arms its next deadline.
+pub fn wake(log: &mut Log, consumer: &mut Consumer, env: &mut Env) -> Woken {
+    for seq in consumer.overdue(env) {
+        consumer.settle(seq, env);
+    }
+    let now = env.now;
+    let waiting = std::mem::take(&mut consumer.waiting);
+    let ids = [
+        ("Nats-Last-Consumer", consumer.delivered.consumer),
+        ("Nats-Last-Stream", consumer.delivered.stream),
+    ];
+    let had_requests = !waiting.is_empty();
+    for mut request in waiting {
+        if !env.net.index.has_interest(&request.inbox) {
+            continue;
+        }
+        if request.expires.is_some_and(|at| at <= now) {
+            end_request(env, &request, "408 Request Timeout");
+            continue;
+        }
+        if let Some(heartbeat) = request.heartbeat
+            && request.heartbeat_at <= now
+        {
+            status(env, &request.inbox, "100 Idle Heartbeat", &ids);
+            request.heartbeat_at = now + heartbeat;
+        }
+        consumer.waiting.push_back(request);
+    }
+    if had_requests {
+        consumer.active = now;
+    }
+    let settled = pump(log, consumer, env);
+    let config = consumer.config();
+    if let Some(to) = config.deliver_subject.clone()
+        && consumer.attached
+        && config.idle_heartbeat > 0
+        && consumer.heartbeat_at <= now
+    {
+        let every = config.idle_heartbeat as u64;
+        status(env, &to, "100 Idle Heartbeat", &ids);
+        consumer.heartbeat_at = now + every;
+    }
+    let threshold = consumer.config().inactive_threshold.max(0) as u64;
+    let used = !consumer.waiting.is_empty() || consumer.attached;
+    let inactive = threshold > 0 && !used && consumer.active + threshold <= now;
+    if let Some(at) = next_deadline(consumer, now) {
+        env.timers.arm(consumer.timer(), at);
+    }
+    Woken { settled, inactive }
+}
+
+/// The next time something is due for a consumer.
+pub fn next_deadline(consumer: &Consumer, now: Nanos) -> Option<Nanos> {
+    let requests = consumer.waiting.iter().flat_map(|request| {
+        request.expires.into_iter().chain(request.heartbeat.is_some().then_some(request.heartbeat_at))
+    });
+    let threshold = consumer.config().inactive_threshold.max(0) as u64;
+    let used = !consumer.waiting.is_empty() || consumer.attached;
+    let idle = (threshold > 0)
+        .then(|| if used { now + threshold } else { (consumer.active + threshold).max(now + 1) });
+    let heartbeat =
+        (consumer.attached && consumer.config().idle_heartbeat > 0).then_some(consumer.heartbeat_at);
+    requests.chain(consumer.due_next()).chain(idle).chain(heartbeat).min()
+}
+
+/// Whether acks take messages out of the stream.
+pub fn acks_remove(log: &Log) -> bool {
+    log.config.retention != Retention::Limits
+}

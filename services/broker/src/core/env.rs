@@ -1,0 +1,123 @@
+//! What every part of the core shares: the time of the step, the clients, the deadlines, and the gate to the store.
+
+use super::effects::{Load, StoreOp, StreamId};
+use super::net::{Nanos, Net, Outgoing};
+use super::subject::Text;
+use super::timers::Timers;
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// Shared parts of the core.
+pub struct Env {
+    /// Time of this step.
+    pub now: Nanos,
+    /// The clients.
+    pub net: Net,
+    /// The deadlines.
+    pub timers: Timers,
+    /// Changes of the store and what waits for them.
+    pub gate: Gate,
+    /// Reads from the store.
+    pub loads: Vec<Load>,
+}
+
+impl Env {
+    /// Sends a message of the server itself.
+    pub fn send(&mut self, to: &str, header: &[u8], payload: &[u8]) -> usize {
+        self.net.deliver(Outgoing { route: to, subject: to, reply: None, header, payload }, None)
+    }
+
+    /// Sends an answer once every change that somebody waits for is on disk.
+    pub fn reply(&mut self, to: &Text, payload: Bytes) {
+        if self.gate.is_open() {
+            self.send(to, &[], &payload);
+        } else {
+            self.gate.hold(Held::Reply { to: to.clone(), header: Bytes::new(), payload });
+        }
+    }
+
+    /// Like [`Env::reply`], with a header.
+    pub fn reply_with_header(&mut self, to: &Text, header: Bytes, payload: Bytes) {
+        if self.gate.is_open() {
+            self.send(to, &header, &payload);
+        } else {
+            self.gate.hold(Held::Reply { to: to.clone(), header, payload });
+        }
+    }
+}
+
+/// Something that waits until the store has caught up.
+#[derive(Debug)]
+pub enum Held {
+    /// An answer to a client.
+    Reply { to: Text, header: Bytes, payload: Bytes },
+    /// A message that consumers may see.
+    Visible { stream: StreamId, seq: u64 },
+}
+
+/// Numbers the changes of the store and holds back what must not be seen before they are on disk.
+#[derive(Default)]
+pub struct Gate {
+    ops: Vec<StoreOp>,
+    last: u64,
+    urgent: u64,
+    urgent_sent: u64,
+    durable: u64,
+    held: VecDeque<(u64, Held)>,
+}
+
+impl Gate {
+    /// A change that nobody waits for.
+    pub fn op(&mut self, op: StoreOp) {
+        self.last += 1;
+        self.ops.push(op);
+    }
+
+    /// A change that somebody waits for.
+    pub fn urgent_op(&mut self, op: StoreOp) {
+        self.op(op);
+        self.urgent = self.last;
+    }
+
+    /// Whether every urgent change is on disk.
+    pub fn is_open(&self) -> bool {
+        self.urgent <= self.durable
+    }
+
+    /// Makes all changes so far urgent: somebody waits for them now.
+    pub fn hurry(&mut self) {
+        if self.last > self.durable {
+            self.urgent = self.last;
+        }
+    }
+
+    /// Holds something back until every urgent change is on disk.
+    pub fn hold(&mut self, held: Held) {
+        self.held.push_back((self.urgent, held));
+    }
+
+    /// The store has everything up to this change.
+    pub fn durable(&mut self, upto: u64) {
+        self.durable = self.durable.max(upto);
+    }
+
+    /// The next thing that is no longer held back.
+    pub fn release(&mut self) -> Option<Held> {
+        if self.held.front()?.0 > self.durable {
+            return None;
+        }
+        self.held.pop_front().map(|(_, held)| held)
+    }
+
+    /// The changes since the last call, the number of the last one, and whether somebody waits.
+    pub fn take(&mut self) -> (Vec<StoreOp>, u64, bool) {
+        let urgent = self.urgent > self.urgent_sent;
+        self.urgent_sent = self.urgent;
+        (std::mem::take(&mut self.ops), self.last, urgent)
+    }
+
+    /// Number of changes that are not known to be on disk.
+    pub fn behind(&self) -> u64 {
+        self.last - self.durable
+    }
+}

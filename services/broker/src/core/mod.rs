@@ -1,0 +1,323 @@
+//! The broker as a state machine: `step(now, input)`, then `effects()`. No I/O, no clock, no randomness but a seed.
+//!
+//! Invariants: an answer that confirms a change leaves only after the change is on disk; a consumer never sees
+//! a stored message that is not on disk; a sequence is never used twice; no input makes it panic.
+
+pub mod ack;
+mod api;
+mod api_consumer;
+mod api_stream;
+mod client;
+pub mod clock;
+pub mod config;
+pub mod consumer;
+pub mod deliver;
+pub mod effects;
+pub mod env;
+pub mod fault;
+pub mod index;
+pub mod log;
+pub mod net;
+mod publish;
+mod pull;
+pub mod records;
+pub mod stream;
+pub mod subject;
+pub mod sublist;
+pub mod timers;
+pub mod wire;
+
+use effects::{ConsumerId, Effects, StreamId};
+use env::{Env, Gate, Held};
+use log::{Log, Message};
+use net::{ConnId, Nanos, Net, Rights};
+use records::StoredStream;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use stream::Stream;
+use timers::{TimerKey, Timers};
+use wire::{Op, WireError};
+
+/// Subjects whose stream is remembered.
+const CAPTURE_CACHE_MAX: usize = 4096;
+
+/// A user: what the core needs to know.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// Name at sign-in.
+    pub name: String,
+    /// SHA-256 of the password.
+    pub password_sha256: [u8; 32],
+    /// What it may do.
+    pub rights: Rights,
+}
+
+/// What the core is told about itself.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `server_name` of INFO.
+    pub server_name: String,
+    /// `server_id` of INFO.
+    pub server_id: String,
+    /// Host that clients reach.
+    pub host: String,
+    /// Port that clients reach.
+    pub port: u16,
+    /// Users; none means that nobody has to sign in and everything is allowed.
+    pub accounts: Vec<Account>,
+    /// Largest payload with header, in bytes.
+    pub payload_max: usize,
+    /// Most connections at once.
+    pub connections_max: usize,
+    /// Most subscriptions of one connection.
+    pub subscriptions_max: usize,
+    /// Most streams.
+    pub streams_max: usize,
+    /// Most consumers in all.
+    pub consumers_max: usize,
+    /// Time to sign in, in nanoseconds.
+    pub auth_timeout: Nanos,
+    /// Time between keepalive pings, in nanoseconds.
+    pub ping_interval: Nanos,
+    /// Seed for choices among queue members and for names of ephemeral consumers.
+    pub seed: u64,
+}
+
+/// What happens to the broker.
+#[derive(Debug)]
+pub enum Input {
+    /// A client connected.
+    Open { conn: ConnId, peer: String },
+    /// A client is gone.
+    Closed { conn: ConnId },
+    /// A client asked for something.
+    Op { conn: ConnId, op: Op },
+    /// A client sent what cannot be read.
+    Bad { conn: ConnId, error: WireError },
+    /// A client does not read what it is sent.
+    Overflow { conn: ConnId },
+    /// The store has every change up to this number.
+    Durable { upto: u64 },
+    /// Messages that were read from the store, for `Load`.
+    Loaded { stream: StreamId, getter: Option<u64>, messages: Vec<Message> },
+    /// Only time has passed.
+    Tick,
+}
+
+/// The broker's state.
+pub struct Core {
+    settings: Settings,
+    env: Env,
+    streams: BTreeMap<StreamId, Stream>,
+    by_name: BTreeMap<String, StreamId>,
+    stream_last: StreamId,
+    consumer_last: ConsumerId,
+    capture_cache: HashMap<Box<str>, Option<StreamId>>,
+    getters: HashMap<u64, (u64, api_stream::Getter)>,
+    get_last: u64,
+    api_total: u64,
+    api_errors: u64,
+    slow_consumers: u64,
+    connections_total: u64,
+}
+
+/// What was found in the store.
+#[derive(Default)]
+pub struct Recovered {
+    /// The logs with every message taken up, and the rest of each stream.
+    pub streams: Vec<(Log, StoredStream)>,
+    /// Largest stream number ever used.
+    pub stream_last: StreamId,
+    /// Largest consumer number ever used.
+    pub consumer_last: ConsumerId,
+}
+
+impl Core {
+    /// A broker with what was found in the store.
+    pub fn new(settings: Settings, recovered: Recovered, now: Nanos) -> Self {
+        let mut core = Self {
+            env: Env {
+                now,
+                net: Net::new(settings.seed),
+                timers: Timers::default(),
+                gate: Gate::default(),
+                loads: Vec::new(),
+            },
+            settings,
+            streams: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            stream_last: recovered.stream_last,
+            consumer_last: recovered.consumer_last,
+            capture_cache: HashMap::new(),
+            getters: HashMap::new(),
+            get_last: 0,
+            api_total: 0,
+            api_errors: 0,
+            slow_consumers: 0,
+            connections_total: 0,
+        };
+        for (log, stored) in recovered.streams {
+            core.recover(log, stored, now);
+        }
+        core
+    }
+
+    fn recover(&mut self, mut log: Log, stored: StoredStream, now: Nanos) {
+        self.stream_last = self.stream_last.max(stored.id);
+        log.last_seq = log.last_seq.max(stored.last_seq);
+        log.visible = log.last_seq;
+        for (seq, ts, id) in stored.dedupe {
+            if seq == log.last_seq {
+                log.last_msg_id = Some(id.clone());
+            }
+            log.remember(&id, seq, ts);
+        }
+        let mut stream = Stream::new(log);
+        for found in stored.consumers {
+            self.consumer_last = self.consumer_last.max(found.id);
+            let consumer = consumer::Consumer::recover(found, &stream.log, now);
+            if let Some(at) = deliver::next_deadline(&consumer, now) {
+                self.env.timers.arm(consumer.timer(), at);
+            }
+            stream.names.insert(consumer.name().to_owned(), consumer.id);
+            stream.consumers.insert(consumer.id, consumer);
+        }
+        self.by_name.insert(stream.log.config.name.clone(), stored.id);
+        stream.arm(&mut self.env);
+        self.streams.insert(stored.id, stream);
+    }
+
+    /// Takes one input. Time never goes back.
+    pub fn step(&mut self, now: Nanos, input: Input) {
+        self.env.now = self.env.now.max(now);
+        match input {
+            Input::Open { conn, peer } => self.open(conn, peer),
+            Input::Closed { conn } => {
+                self.env.net.gone(conn);
+                self.env.timers.cancel(TimerKey::Conn(conn));
+            }
+            Input::Op { conn, op } => self.op(conn, op),
+            Input::Bad { conn, error } => self.env.net.error(conn, error.text(), error.is_fatal()),
+            Input::Overflow { conn } => {
+                self.slow_consumers += 1;
+                self.env.net.error(conn, "Slow Consumer", true);
+            }
+            Input::Durable { upto } => self.durable(upto),
+            Input::Loaded { stream, getter: Some(getter), messages } => {
+                if let Some((seq, getter)) = self.getters.remove(&getter) {
+                    let found = messages.first().filter(|message| message.seq == seq);
+                    self.got(stream, found, &getter);
+                }
+            }
+            Input::Loaded { stream, getter: None, messages } => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    stream.log.take_loaded(messages);
+                    stream.pump(&mut self.env);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.deadlines();
+        if std::mem::take(&mut self.env.net.new_interest) {
+            self.attach_push_consumers();
+        }
+    }
+
+    /// Everything that the steps since the last call want done.
+    pub fn effects(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        self.env.net.drain(&mut effects);
+        (effects.ops, effects.ops_last, effects.urgent) = self.env.gate.take();
+        effects.loads = std::mem::take(&mut self.env.loads);
+        effects
+    }
+
+    /// The next time at which the core wants a step even if nothing happens.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.env.timers.next()
+    }
+
+    /// Number of store changes that are not known to be on disk.
+    pub fn behind(&self) -> u64 {
+        self.env.gate.behind()
+    }
+
+    fn durable(&mut self, upto: u64) {
+        self.env.gate.durable(upto);
+        let mut touched = BTreeSet::new();
+        while let Some(held) = self.env.gate.release() {
+            match held {
+                Held::Reply { to, header, payload } => {
+                    self.env.send(&to, &header, &payload);
+                }
+                Held::Visible { stream, seq } => {
+                    if let Some(found) = self.streams.get_mut(&stream) {
+                        found.visible(seq);
+                        touched.insert(stream);
+                    }
+                }
+            }
+        }
+        for stream in touched {
+            if let Some(stream) = self.streams.get_mut(&stream) {
+                stream.pump(&mut self.env);
+            }
+        }
+    }
+
+    fn deadlines(&mut self) {
+        // What is armed again for this very moment waits for the next step, so that others get their turn.
+        let mut due = Vec::new();
+        while let Some(key) = self.env.timers.due(self.env.now) {
+            due.push(key);
+        }
+        for key in due {
+            match key {
+                TimerKey::Conn(conn) => self.keepalive(conn),
+                TimerKey::Stream(id) => {
+                    if let Some(stream) = self.streams.get_mut(&id) {
+                        stream.expire(&mut self.env);
+                    }
+                }
+                TimerKey::Consumer(stream_id, id) => self.wake_consumer(stream_id, id),
+            }
+        }
+    }
+
+    fn wake_consumer(&mut self, stream_id: StreamId, id: ConsumerId) {
+        let Some(stream) = self.streams.get_mut(&stream_id) else { return };
+        let Some(consumer) = stream.consumers.get_mut(&id) else { return };
+        let woken = deliver::wake(&mut stream.log, consumer, &mut self.env);
+        stream.settled(&woken.settled, &mut self.env);
+        if woken.inactive {
+            self.remove_consumer(stream_id, id);
+        }
+    }
+
+    fn attach_push_consumers(&mut self) {
+        let Self { streams, env, .. } = self;
+        for stream in streams.values_mut() {
+            let Stream { log, consumers, .. } = stream;
+            let mut settled = Vec::new();
+            for consumer in consumers.values_mut() {
+                if consumer.config().deliver_subject.is_some() && !consumer.attached {
+                    settled.append(&mut deliver::pump(log, consumer, env));
+                }
+            }
+            stream.settled(&settled, env);
+        }
+    }
+
+    /// The stream that stores messages to this subject.
+    fn capturing(&mut self, subject: &str) -> Option<StreamId> {
+        if let Some(known) = self.capture_cache.get(subject) {
+            return *known;
+        }
+        let found =
+            self.streams.iter().find(|(_, stream)| stream.log.config.captures(subject)).map(|(id, _)| *id);
+        if self.capture_cache.len() >= CAPTURE_CACHE_MAX {
+            self.capture_cache.clear();
+        }
+        self.capture_cache.insert(subject.into(), found);
+        found
+    }
+}

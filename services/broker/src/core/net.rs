@@ -1,0 +1,334 @@
+//! Connections and their subscriptions: who is there, what they may do, and what is on its way to them.
+
+use super::effects::Effects;
+use super::subject::{Text, is_subset, matches};
+use super::sublist::{SubId, Sublist};
+use super::wire::{put_error, put_message};
+use bytes::{BufMut, BytesMut};
+use std::collections::{BTreeMap, HashMap};
+
+/// Identifies a connection for the life of the process.
+pub type ConnId = u64;
+
+/// Nanoseconds since 1970-01-01 UTC.
+pub type Nanos = u64;
+
+/// Subjects that a user may use; patterns.
+#[derive(Debug, Clone, Default)]
+pub struct Rights {
+    /// Patterns of subjects that may be published to.
+    pub publish: Vec<String>,
+    /// Patterns that a subscription must lie within.
+    pub subscribe: Vec<String>,
+}
+
+impl Rights {
+    /// The rights of a broker without users: everything.
+    pub fn all() -> Self {
+        Self { publish: vec![">".into()], subscribe: vec![">".into()] }
+    }
+
+    /// Whether a message to this literal subject is allowed.
+    pub fn may_publish(&self, subject: &str) -> bool {
+        self.publish.iter().any(|pattern| matches(pattern, subject))
+    }
+
+    /// Whether this pattern may be subscribed to.
+    pub fn may_subscribe(&self, pattern: &str) -> bool {
+        self.subscribe.iter().any(|outer| is_subset(pattern, outer))
+    }
+}
+
+/// One client.
+pub struct Conn {
+    /// Address of the client, for monitoring.
+    pub peer: String,
+    /// When it connected.
+    pub since: Nanos,
+    /// When it last sent anything.
+    pub active: Nanos,
+    /// Rights, once it has signed in.
+    pub rights: Option<Rights>,
+    /// The user it signed in as.
+    pub user: Option<String>,
+    /// What the client calls itself (`name`, `lang`, `version` of CONNECT).
+    pub name: String,
+    /// Language of the client library.
+    pub lang: String,
+    /// Version of the client library.
+    pub version: String,
+    /// Whether each operation is answered by `+OK`.
+    pub verbose: bool,
+    /// Whether it gets what it publishes itself.
+    pub echo: bool,
+    /// Whether a request without responders is answered by 503.
+    pub no_responders: bool,
+    /// Whether it can read headers.
+    pub headers: bool,
+    /// Server pings that it has not answered.
+    pub pings_out: u32,
+    /// Messages and bytes since it connected.
+    pub counts: Counts,
+    out: BytesMut,
+    dirty: bool,
+    closing: bool,
+    sids: BTreeMap<Text, SubId>,
+}
+
+/// Messages and bytes in both directions, as seen by the server.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Messages from clients.
+    pub in_msgs: u64,
+    /// Payload and header bytes from clients.
+    pub in_bytes: u64,
+    /// Messages to clients.
+    pub out_msgs: u64,
+    /// Payload and header bytes to clients.
+    pub out_bytes: u64,
+}
+
+/// A subscription.
+pub struct Sub {
+    conn: ConnId,
+    sid: Text,
+    pattern: Text,
+    queue: Option<Text>,
+    delivered: u64,
+    max: Option<u64>,
+}
+
+/// Everything between the clients and the rest of the core.
+pub struct Net {
+    /// The clients.
+    pub conns: HashMap<ConnId, Conn>,
+    /// The subject index.
+    pub index: Sublist,
+    /// Totals over all connections, gone ones too.
+    pub counts: Counts,
+    /// Patterns subscribed to since it was last taken: push consumers look at it.
+    pub new_interest: bool,
+    subs: HashMap<SubId, Sub>,
+    sub_last: SubId,
+    dirty: Vec<ConnId>,
+    closed: Vec<ConnId>,
+    rng: u64,
+}
+
+/// A message on its way to subscribers.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Decides who gets it.
+    pub route: &'a str,
+    /// The subject that they see.
+    pub subject: &'a str,
+    /// Where they may answer.
+    pub reply: Option<&'a str>,
+    /// Header block, empty for none.
+    pub header: &'a [u8],
+    /// Payload.
+    pub payload: &'a [u8],
+}
+
+impl Net {
+    /// No connections; `seed` decides which member of a queue group gets a message.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            conns: HashMap::new(),
+            index: Sublist::default(),
+            counts: Counts::default(),
+            new_interest: false,
+            subs: HashMap::new(),
+            sub_last: 0,
+            dirty: Vec::new(),
+            closed: Vec::new(),
+            rng: seed | 1,
+        }
+    }
+
+    /// A pseudo-random number (xorshift64*): choices that need no secrecy.
+    pub fn random(&mut self) -> u64 {
+        self.rng ^= self.rng >> 12;
+        self.rng ^= self.rng << 25;
+        self.rng ^= self.rng >> 27;
+        self.rng.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Registers a client.
+    pub fn open(&mut self, id: ConnId, peer: String, now: Nanos) {
+        self.conns.insert(
+            id,
+            Conn {
+                peer,
+                since: now,
+                active: now,
+                rights: None,
+                user: None,
+                name: String::new(),
+                lang: String::new(),
+                version: String::new(),
+                verbose: false,
+                echo: true,
+                no_responders: false,
+                headers: false,
+                pings_out: 0,
+                counts: Counts::default(),
+                out: BytesMut::new(),
+                dirty: false,
+                closing: false,
+                sids: BTreeMap::new(),
+            },
+        );
+    }
+
+    /// Forgets a client that is gone.
+    pub fn gone(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for sub_id in conn.sids.values() {
+            if let Some(sub) = self.subs.remove(sub_id) {
+                self.index.remove(&sub.pattern, sub.queue.as_deref(), *sub_id);
+            }
+        }
+    }
+
+    /// Sends bytes to one client.
+    pub fn write(&mut self, id: ConnId, bytes: &[u8]) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.out.put_slice(bytes);
+            mark(&mut self.dirty, id, conn);
+        }
+    }
+
+    /// Sends `-ERR` and, if asked, ends the connection.
+    pub fn error(&mut self, id: ConnId, text: &str, close: bool) {
+        if let Some(conn) = self.conns.get_mut(&id) {
+            if conn.closing {
+                return;
+            }
+            put_error(&mut conn.out, text);
+            mark(&mut self.dirty, id, conn);
+            if close {
+                self.close(id);
+            }
+        }
+    }
+
+    /// Ends a connection after what is on its way to it.
+    pub fn close(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !conn.closing
+        {
+            conn.closing = true;
+            self.closed.push(id);
+        }
+    }
+
+    /// Whether the connection is being ended: its further operations are ignored.
+    pub fn is_closing(&self, id: ConnId) -> bool {
+        self.conns.get(&id).is_none_or(|conn| conn.closing)
+    }
+
+    /// Adds a subscription; a second one with the same sid is ignored, as the original does.
+    pub fn subscribe(&mut self, id: ConnId, pattern: Text, queue: Option<Text>, sid: Text) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.sids.contains_key(&sid) {
+            return;
+        }
+        self.sub_last += 1;
+        conn.sids.insert(sid.clone(), self.sub_last);
+        self.index.insert(&pattern, queue.as_deref(), self.sub_last);
+        self.subs.insert(self.sub_last, Sub { conn: id, sid, pattern, queue, delivered: 0, max: None });
+        self.new_interest = true;
+    }
+
+    /// Ends a subscription now or after `max` deliveries in total.
+    pub fn unsubscribe(&mut self, id: ConnId, sid: &Text, max: Option<u64>) {
+        let Some(sub_id) = self.conns.get(&id).and_then(|conn| conn.sids.get(sid)).copied() else { return };
+        let Some(sub) = self.subs.get_mut(&sub_id) else { return };
+        match max {
+            Some(max) if max > sub.delivered => sub.max = Some(max),
+            _ => self.remove_sub(sub_id),
+        }
+    }
+
+    fn remove_sub(&mut self, sub_id: SubId) {
+        if let Some(sub) = self.subs.remove(&sub_id) {
+            self.index.remove(&sub.pattern, sub.queue.as_deref(), sub_id);
+            if let Some(conn) = self.conns.get_mut(&sub.conn) {
+                conn.sids.remove(&sub.sid);
+            }
+        }
+    }
+
+    /// Number of subscriptions of one connection.
+    pub fn sub_count(&self, id: ConnId) -> usize {
+        self.conns.get(&id).map_or(0, |conn| conn.sids.len())
+    }
+
+    /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
+    pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
+        let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
+        let mut draw = self.random();
+        let Self { conns, index, subs, dirty, counts, .. } = self;
+        let found = index.matches(message.route);
+        let mut reached = 0;
+        let mut finished = Vec::new();
+        let mut send = |sub_id: SubId| {
+            let Some(sub) = subs.get_mut(&sub_id) else { return };
+            if muted == Some(sub.conn) {
+                return;
+            }
+            let Some(conn) = conns.get_mut(&sub.conn) else { return };
+            let header = if conn.headers { message.header } else { &[] };
+            put_message(&mut conn.out, message.subject, &sub.sid, message.reply, header, message.payload);
+            let bytes = (header.len() + message.payload.len()) as u64;
+            conn.counts.out_msgs += 1;
+            conn.counts.out_bytes += bytes;
+            counts.out_msgs += 1;
+            counts.out_bytes += bytes;
+            mark(dirty, sub.conn, conn);
+            reached += 1;
+            sub.delivered += 1;
+            if sub.max.is_some_and(|max| sub.delivered >= max) {
+                finished.push(sub_id);
+            }
+        };
+        for sub_id in &found.plain {
+            send(*sub_id);
+        }
+        for (_, slices) in &found.groups {
+            let members = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            draw = draw.rotate_left(17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut at = (draw >> 33) as usize % members.max(1);
+            for slice in slices {
+                if let Some(sub_id) = slice.get(at) {
+                    send(*sub_id);
+                    break;
+                }
+                at -= slice.len();
+            }
+        }
+        for sub_id in finished {
+            self.remove_sub(sub_id);
+        }
+        reached
+    }
+
+    /// Moves what was written and who is to be closed into the effects.
+    pub fn drain(&mut self, effects: &mut Effects) {
+        for id in self.dirty.drain(..) {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.dirty = false;
+                effects.writes.push((id, conn.out.split().freeze()));
+            }
+        }
+        effects.closes.append(&mut self.closed);
+    }
+}
+
+fn mark(dirty: &mut Vec<ConnId>, id: ConnId, conn: &mut Conn) {
+    if !conn.dirty {
+        conn.dirty = true;
+        dirty.push(id);
+    }
+}

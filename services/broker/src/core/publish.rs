@@ -1,0 +1,187 @@
+//! Storing a published message: the checks its headers ask for, the limits, the answer.
+
+use super::config::{Discard, Retention};
+use super::effects::StoreOp;
+use super::env::{Env, Held};
+use super::fault::Fault;
+use super::stream::Stream;
+use super::subject::Text;
+use super::wire::header_value;
+use bytes::Bytes;
+use serde_json::json;
+
+/// Longest message id, in bytes.
+pub const MSG_ID_MAX: usize = 1024;
+
+enum Outcome {
+    Stored(u64),
+    Duplicate(u64),
+}
+
+/// Stores a message and answers once it is on disk.
+pub fn publish(
+    stream: &mut Stream,
+    env: &mut Env,
+    subject: &str,
+    reply: Option<&Text>,
+    header: &Bytes,
+    payload: &Bytes,
+) {
+    let outcome = store(stream, env, subject, header, payload);
+    let Some(reply) = reply.filter(|_| !stream.log.config.no_ack) else { return };
+    let name = &stream.log.config.name;
+    let body = match outcome {
+        Ok(Outcome::Stored(seq)) => format!("{{\"stream\":\"{name}\",\"seq\":{seq}}}"),
+        Ok(Outcome::Duplicate(seq)) => format!("{{\"stream\":\"{name}\",\"seq\":{seq},\"duplicate\":true}}"),
+        Err(fault) => json!({"error": fault.json(), "stream": name, "seq": 0}).to_string(),
+    };
+    env.reply(reply, body.into());
+}
+
+struct Rollup {
+    all: bool,
+}
+
+fn store(
+    stream: &mut Stream,
+    env: &mut Env,
+    subject: &str,
+    header: &Bytes,
+    payload: &Bytes,
+) -> Result<Outcome, Fault> {
+    let mut msg_id = None;
+    let mut rollup = None;
+    if stream.log.config.sealed {
+        return Err(Fault::sealed());
+    }
+    if !header.is_empty() {
+        let value = |name| header_value(header, name).filter(|value| !value.is_empty());
+        if value("Nats-Expected-Stream").is_some_and(|expected| expected != stream.log.config.name) {
+            return Err(Fault::new(400, 10060, "expected stream does not match"));
+        }
+        msg_id = value("Nats-Msg-Id");
+        if let Some(id) = msg_id {
+            if id.len() > MSG_ID_MAX {
+                return Err(Fault::new(400, 10003, format!("Nats-Msg-Id is longer than {MSG_ID_MAX} bytes")));
+            }
+            if let Some(below) = stream.log.forget(env.now)
+                && stream.log.on_disk()
+            {
+                env.gate.op(StoreOp::DedupeTrim { stream: stream.log.id, below });
+            }
+            if let Some(seq) = stream.log.remembered(id) {
+                return Ok(Outcome::Duplicate(seq));
+            }
+        }
+        let number = |name| match value(name) {
+            None => Ok(None),
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| Fault::bad_request()),
+        };
+        if let Some(expected) = number("Nats-Expected-Last-Subject-Sequence")? {
+            let last =
+                stream.log.subjects.get(subject).and_then(|slot| slot.seqs.back().copied()).unwrap_or(0);
+            if last != expected {
+                return Err(Fault::new(400, 10071, format!("wrong last sequence: {last}")));
+            }
+        }
+        if let Some(expected) = number("Nats-Expected-Last-Sequence")?
+            && expected != stream.log.last_seq
+        {
+            return Err(Fault::new(400, 10071, format!("wrong last sequence: {}", stream.log.last_seq)));
+        }
+        if let Some(expected) = value("Nats-Expected-Last-Msg-Id") {
+            let last = stream.log.last_msg_id.as_deref().unwrap_or("");
+            if last != expected {
+                return Err(Fault::new(400, 10070, format!("wrong last msg ID: {last}")));
+            }
+        }
+        if let Some(kind) = value("Nats-Rollup") {
+            if !stream.log.config.allow_rollup_hdrs {
+                return Err(Fault::new(500, 10111, "rollup not permitted"));
+            }
+            rollup = match kind.to_ascii_lowercase().as_str() {
+                "all" => Some(Rollup { all: true }),
+                "sub" => Some(Rollup { all: false }),
+                _ => return Err(Fault::new(500, 10111, format!("rollup value invalid: {kind:?}"))),
+            };
+        }
+    }
+    let size = check_limits(stream, subject, header, payload)?;
+    let log = &mut stream.log;
+    let (message, stored_size) = log.append(env.now, subject, header, payload);
+    debug_assert_eq!(size, stored_size);
+    let seq = message.seq;
+    log.last_msg_id = msg_id.map(Into::into);
+    if let Some(id) = msg_id {
+        log.remember(id, seq, env.now);
+    }
+    if log.on_disk() {
+        env.gate.urgent_op(StoreOp::MessagePut {
+            stream: log.id,
+            message,
+            size: stored_size,
+            dedupe: msg_id.map(Into::into),
+        });
+        env.gate.hold(Held::Visible { stream: log.id, seq });
+    }
+    if let Some(Rollup { all }) = rollup {
+        let older: Vec<u64> = if all {
+            stream.log.index.from(0).map(|(seq, _)| seq).filter(|other| *other < seq).collect()
+        } else {
+            stream
+                .log
+                .subjects
+                .get(subject)
+                .map(|slot| slot.seqs.iter().copied().filter(|other| *other < seq).collect())
+                .unwrap_or_default()
+        };
+        for other in older {
+            stream.drop_message(other, env);
+        }
+    }
+    if stream.log.config.retention == Retention::Interest {
+        let subject_id = stream.log.index.get(seq).map(|slot| slot.subject);
+        let wanted = subject_id.is_some_and(|id| {
+            let log = &stream.log;
+            stream.consumers.values_mut().any(|consumer| consumer.wants(log, id))
+        });
+        if !wanted {
+            stream.drop_message(seq, env);
+        }
+    }
+    stream.enforce(subject, env);
+    if !stream.log.on_disk() {
+        stream.visible(seq);
+        stream.pump(env);
+    }
+    stream.arm(env);
+    Ok(Outcome::Stored(seq))
+}
+
+fn check_limits(stream: &Stream, subject: &str, header: &[u8], payload: &[u8]) -> Result<u32, Fault> {
+    let log = &stream.log;
+    let config = &log.config;
+    if config.max_msg_size > 0 && (header.len() + payload.len()) as i64 > config.max_msg_size {
+        return Err(Fault::new(400, 10054, "message size exceeds maximum allowed"));
+    }
+    let size = log.size_of(subject.len(), header.len(), payload.len());
+    let too_many_bytes = || Fault::new(503, 10077, "maximum bytes exceeded");
+    if config.max_bytes > 0 && i64::from(size) > config.max_bytes {
+        return Err(too_many_bytes());
+    }
+    if config.discard == Discard::New {
+        let in_subject = log.subjects.get(subject).map_or(0, |slot| slot.seqs.len()) as i64;
+        let full_subject = config.max_msgs_per_subject > 0 && in_subject >= config.max_msgs_per_subject;
+        if config.discard_new_per_subject && full_subject {
+            return Err(Fault::new(503, 10077, "maximum messages per subject exceeded"));
+        }
+        // A full subject makes room for itself, so the totals do not grow by this message.
+        if config.max_msgs > 0 && !full_subject && log.index.len() as i64 >= config.max_msgs {
+            return Err(Fault::new(503, 10077, "maximum messages exceeded"));
+        }
+        if config.max_bytes > 0 && !full_subject && log.bytes as i64 + i64::from(size) > config.max_bytes {
+            return Err(too_many_bytes());
+        }
+    }
+    Ok(size)
+}

@@ -1,0 +1,147 @@
+//! Subjects and subject patterns: validity, matching, inclusion and overlap.
+
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Deref;
+
+/// A piece of a message that was checked to be UTF-8 when it was parsed; cloning is cheap.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text(Bytes);
+
+impl Text {
+    /// The bytes as text, or nothing when they are not UTF-8.
+    pub fn parse(bytes: Bytes) -> Option<Self> {
+        std::str::from_utf8(&bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("invariant: checked in Text::parse")
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self(Bytes::from(text.into_bytes()))
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+fn is_clean(text: &str) -> bool {
+    !text.is_empty()
+        && text.split('.').all(|token| !token.is_empty())
+        && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+}
+
+/// A subject that a message can be published to: tokens without blanks, no wildcard.
+pub fn is_literal(subject: &str) -> bool {
+    is_clean(subject) && subject.split('.').all(|token| token != "*" && token != ">")
+}
+
+/// A subject that can be subscribed to: like a literal, with `*` as a token and `>` as the last one.
+pub fn is_pattern(pattern: &str) -> bool {
+    is_clean(pattern) && {
+        let mut tokens = pattern.split('.').peekable();
+        let mut valid = true;
+        while let Some(token) = tokens.next() {
+            valid &= token != ">" || tokens.peek().is_none();
+        }
+        valid
+    }
+}
+
+/// Whether the pattern has a wildcard token.
+pub fn has_wildcard(pattern: &str) -> bool {
+    pattern.split('.').any(|token| token == "*" || token == ">")
+}
+
+/// Whether the literal `subject` is one of those that `pattern` describes.
+pub fn matches(pattern: &str, subject: &str) -> bool {
+    is_subset(subject, pattern)
+}
+
+/// Whether every subject described by `inner` is described by `outer` too.
+pub fn is_subset(inner: &str, outer: &str) -> bool {
+    let mut left = inner.split('.');
+    let mut right = outer.split('.');
+    loop {
+        match (left.next(), right.next()) {
+            (Some(_), Some(">")) | (None, None) => return true,
+            (Some(">"), _) | (None, Some(_)) | (Some(_), None) => return false,
+            (Some(_), Some("*")) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Whether some subject is described by both patterns.
+pub fn overlaps(a: &str, b: &str) -> bool {
+    let mut left = a.split('.');
+    let mut right = b.split('.');
+    loop {
+        match (left.next(), right.next()) {
+            (Some(">"), Some(_)) | (Some(_), Some(">")) | (None, None) => return true,
+            (None, _) | (_, None) => return false,
+            (Some(x), Some(y)) if x == y || x == "*" || y == "*" => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_match_tokens_and_tails() {
+        assert!(matches("a.*.c", "a.b.c"));
+        assert!(!matches("a.*", "a.b.c"));
+        assert!(matches("a.>", "a.b.c"));
+        assert!(!matches("a.>", "a"));
+        assert!(matches(">", "a"));
+        assert!(!matches("a.b", "a"));
+    }
+
+    #[test]
+    fn inclusion_and_overlap_treat_wildcards_as_sets() {
+        assert!(is_subset("a.*", "a.>"));
+        assert!(!is_subset("a.>", "a.*"));
+        assert!(!is_subset(">", "*"));
+        assert!(is_subset("a.*", "*.*"));
+        assert!(overlaps("a.*", "*.b"));
+        assert!(!overlaps("a.b", "a"));
+        assert!(overlaps("a.>", "*.b.c"));
+        assert!(!overlaps("a.>", "a"));
+    }
+
+    #[test]
+    fn a_subject_has_no_empty_token_and_no_blank() {
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\u{0}"] {
+            assert!(!is_pattern(bad), "{bad:?}");
+        }
+        assert!(is_pattern("a.*.>"));
+        assert!(!is_pattern("a.>.b"));
+        assert!(!is_literal("a.*"));
+        assert!(is_literal("a.b*"));
+    }
+}

@@ -1,0 +1,385 @@
+//! The tokio adapter: one task owns the core, one thread owns the store, each connection has a reader and a writer.
+
+mod connection;
+mod store;
+
+use crate::core::effects::{Load, StoreOp, StreamId};
+use crate::core::log::Message;
+use crate::core::net::{ConnId, Nanos, Rights};
+use crate::core::subject::is_pattern;
+use crate::core::wire::{Op, WireError};
+use crate::core::{Account, Core, Input, Settings};
+use crate::{Config, Error};
+use connection::Outbox;
+use ring::digest::{SHA256, digest};
+use std::collections::HashMap;
+use std::sync::mpsc as blocking;
+use std::time::{Duration, Instant};
+use store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Batches of operations that wait for the core before sockets are no longer read.
+const EVENTS_MAX: usize = 256;
+/// Events that the core takes before it writes and stores what they brought about.
+const TURN_MAX: usize = 64;
+/// Store changes under way above which no more operations are taken from clients.
+const BEHIND_MAX: u64 = 50_000;
+/// Changes of one commit.
+const COMMIT_MAX: usize = 20_000;
+/// Time that changes nobody waits for may stay unwritten.
+const LAZY: Duration = Duration::from_millis(20);
+/// Largest `max_payload`.
+const PAYLOAD_LIMIT: usize = 64 << 20;
+/// Time for everything to end at shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// What the core's task is woken by.
+enum Event {
+    Ops { conn: ConnId, batch: Vec<Result<Op, WireError>> },
+    Closed { conn: ConnId },
+}
+
+/// What the store's threads report.
+enum Stored {
+    Durable(u64),
+    Loaded { load: Load, messages: Vec<Message> },
+    Failed(String),
+}
+
+struct Batch {
+    ops: Vec<StoreOp>,
+    upto: u64,
+    urgent: bool,
+}
+
+/// Wall clock at the start and monotonic since: it never goes back.
+struct Clock {
+    origin: Nanos,
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        let now = time::OffsetDateTime::now_utc().unix_timestamp_nanos();
+        Self { origin: u64::try_from(now).unwrap_or(0), started: Instant::now() }
+    }
+
+    fn now(&self) -> Nanos {
+        self.origin + self.started.elapsed().as_nanos() as u64
+    }
+
+    fn instant(&self, at: Nanos) -> Instant {
+        self.started + Duration::from_nanos(at.saturating_sub(self.origin))
+    }
+}
+
+/// Serves clients until `shutdown`; clients that connect while the store opens are answered afterwards.
+///
+/// # Errors
+/// When the store cannot be opened, read or written, or the listener fails. Nothing that was not on disk
+/// was acknowledged then.
+pub async fn serve(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
+    let address = listener.local_addr()?;
+    let settings = settings(&config, address)?;
+    let clock = Clock::start();
+    let failed = |reason: String| Error::Store { path: config.store_dir.clone(), reason };
+    let dir = config.store_dir.clone();
+    let opened_at = clock.now();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, String> {
+        let mut store = Store::open(&dir)?;
+        let recovered = store.recover(opened_at)?;
+        Ok((store, Store::open_reader(&dir)?, recovered))
+    });
+    let (store, reader, recovered) =
+        opened.await.map_err(|error| Error::Task(error.to_string()))?.map_err(failed)?;
+    let core = Core::new(settings, recovered, clock.now());
+
+    let (stored_sender, stored) = mpsc::unbounded_channel();
+    let (batches, batch_receiver) = blocking::channel();
+    let (loads, load_receiver) = blocking::channel();
+    let writer_done = spawn_thread("broker-store", {
+        let stored = stored_sender.clone();
+        move || write_loop(store, &batch_receiver, &stored)
+    })?;
+    let reader_done =
+        spawn_thread("broker-reads", move || read_loop(&reader, &load_receiver, &stored_sender))?;
+
+    let (events_sender, events) = mpsc::channel(EVENTS_MAX);
+    let mut broker = Broker {
+        core,
+        clock,
+        listener,
+        config,
+        outboxes: HashMap::new(),
+        conn_last: 0,
+        events_sender,
+        batches,
+        loads,
+        tasks: JoinSet::new(),
+        shutdown: shutdown.clone(),
+    };
+    let outcome = broker.run(events, stored).await;
+    let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;
+    drop((batches, loads, outboxes));
+    shutdown.cancel();
+    let ended = tokio::time::timeout(SHUTDOWN, async {
+        while tasks.join_next().await.is_some() {}
+        let _ = writer_done.await;
+        let _ = reader_done.await;
+    });
+    if ended.await.is_err() {
+        tracing::warn!("the broker's tasks did not end in time");
+    }
+    outcome.map_err(|reason| Error::Store { path: config.store_dir, reason })
+}
+
+fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<oneshot::Receiver<()>, Error> {
+    let (done, receiver) = oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        work();
+        let _ = done.send(());
+    })?;
+    Ok(receiver)
+}
+
+fn settings(config: &Config, address: std::net::SocketAddr) -> Result<Settings, Error> {
+    if config.max_payload == 0 || config.max_payload > PAYLOAD_LIMIT {
+        return Err(Error::Config(format!("max_payload must be 1 to {PAYLOAD_LIMIT} bytes")));
+    }
+    let mut accounts = Vec::new();
+    for user in &config.users {
+        if user.name.is_empty() || user.password.is_empty() {
+            return Err(Error::Config("a user needs a name and a password".into()));
+        }
+        if let Some(bad) = user.publish.iter().chain(&user.subscribe).find(|pattern| !is_pattern(pattern)) {
+            return Err(Error::Config(format!("user {}: {bad:?} is not a subject pattern", user.name)));
+        }
+        let mut password_sha256 = [0; 32];
+        password_sha256.copy_from_slice(digest(&SHA256, user.password.as_bytes()).as_ref());
+        accounts.push(Account {
+            name: user.name.clone(),
+            password_sha256,
+            rights: Rights { publish: user.publish.clone(), subscribe: user.subscribe.clone() },
+        });
+    }
+    let mut seed = [0; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
+        .map_err(|_| Error::Config("no randomness from the system".into()))?;
+    let seed = u64::from_le_bytes(seed);
+    Ok(Settings {
+        server_name: config.server_name.clone(),
+        server_id: format!("FAFNIR{seed:016X}"),
+        host: address.ip().to_string(),
+        port: address.port(),
+        accounts,
+        payload_max: config.max_payload,
+        connections_max: config.max_connections,
+        subscriptions_max: config.max_subscriptions,
+        streams_max: config.max_streams,
+        consumers_max: config.max_consumers,
+        auth_timeout: config.auth_timeout.as_nanos() as u64,
+        ping_interval: config.ping_interval.as_nanos() as u64,
+        seed,
+    })
+}
+
+struct Broker {
+    core: Core,
+    clock: Clock,
+    listener: TcpListener,
+    config: Config,
+    outboxes: HashMap<ConnId, Outbox>,
+    conn_last: ConnId,
+    events_sender: mpsc::Sender<Event>,
+    batches: blocking::Sender<Batch>,
+    loads: blocking::Sender<Load>,
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl Broker {
+    async fn run(
+        &mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut stored: mpsc::UnboundedReceiver<Stored>,
+    ) -> Result<(), String> {
+        let mut turn = Vec::new();
+        loop {
+            let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            let timer = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let accepts_ops = self.core.behind() < BEHIND_MAX;
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return Ok(()),
+                Some(report) = stored.recv() => {
+                    self.take(report)?;
+                    while let Ok(report) = stored.try_recv() {
+                        self.take(report)?;
+                    }
+                }
+                () = timer => self.step(Input::Tick),
+                count = events.recv_many(&mut turn, TURN_MAX), if accepts_ops => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for event in turn.drain(..) {
+                        self.event(event);
+                    }
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.accept(socket, peer),
+                    Err(error) => {
+                        tracing::warn!(%error, "a client could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                Some(ended) = self.tasks.join_next() => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "a connection's task failed");
+                    }
+                }
+            }
+            self.flush();
+        }
+    }
+
+    fn step(&mut self, input: Input) {
+        self.core.step(self.clock.now(), input);
+    }
+
+    fn take(&mut self, report: Stored) -> Result<(), String> {
+        match report {
+            Stored::Durable(upto) => self.step(Input::Durable { upto }),
+            Stored::Loaded { load, messages } => {
+                self.step(Input::Loaded { stream: load.stream as StreamId, getter: load.getter, messages });
+            }
+            Stored::Failed(reason) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Ops { conn, batch } => {
+                for op in batch {
+                    self.step(match op {
+                        Ok(op) => Input::Op { conn, op },
+                        Err(error) => Input::Bad { conn, error },
+                    });
+                }
+            }
+            Event::Closed { conn } => {
+                self.outboxes.remove(&conn);
+                self.step(Input::Closed { conn });
+            }
+        }
+    }
+
+    fn accept(&mut self, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+        self.conn_last += 1;
+        let outbox = connection::start(
+            self.conn_last,
+            socket,
+            self.config.max_payload,
+            self.events_sender.clone(),
+            &self.shutdown,
+            &mut self.tasks,
+        );
+        self.outboxes.insert(self.conn_last, outbox);
+        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string() });
+    }
+
+    fn flush(&mut self) {
+        loop {
+            let effects = self.core.effects();
+            let mut overflowed = Vec::new();
+            for (conn, bytes) in effects.writes {
+                if let Some(outbox) = self.outboxes.get(&conn)
+                    && outbox.push(bytes) > self.config.max_pending
+                {
+                    overflowed.push(conn);
+                }
+            }
+            for conn in effects.closes {
+                if let Some(outbox) = self.outboxes.remove(&conn) {
+                    outbox.stop_reading();
+                }
+            }
+            if !effects.ops.is_empty() || effects.urgent {
+                let _ = self.batches.send(Batch {
+                    ops: effects.ops,
+                    upto: effects.ops_last,
+                    urgent: effects.urgent,
+                });
+            }
+            for load in effects.loads {
+                let _ = self.loads.send(load);
+            }
+            if overflowed.is_empty() {
+                return;
+            }
+            for conn in overflowed {
+                tracing::warn!(conn, "a slow consumer is ended");
+                self.step(Input::Overflow { conn });
+            }
+        }
+    }
+}
+
+/// Gathers changes and commits them together: at once when somebody waits, else within [`LAZY`].
+fn write_loop(mut store: Store, batches: &blocking::Receiver<Batch>, stored: &mpsc::UnboundedSender<Stored>) {
+    let mut open = true;
+    while open {
+        let Ok(first) = batches.recv() else { return };
+        let mut group = first;
+        let until = Instant::now() + LAZY;
+        while group.ops.len() < COMMIT_MAX {
+            let next = if group.urgent {
+                batches.try_recv().map_err(|error| error == blocking::TryRecvError::Disconnected)
+            } else {
+                batches
+                    .recv_timeout(until.saturating_duration_since(Instant::now()))
+                    .map_err(|error| error == blocking::RecvTimeoutError::Disconnected)
+            };
+            match next {
+                Ok(batch) => {
+                    group.ops.extend(batch.ops);
+                    group.upto = batch.upto;
+                    group.urgent |= batch.urgent;
+                }
+                Err(disconnected) => {
+                    open = !disconnected;
+                    break;
+                }
+            }
+        }
+        let report = match store.commit(&group.ops) {
+            Ok(()) => Stored::Durable(group.upto),
+            Err(reason) => Stored::Failed(reason),
+        };
+        let failed = matches!(report, Stored::Failed(_));
+        if stored.send(report).is_err() && !open || failed {
+            return;
+        }
+    }
+}
+
+fn read_loop(store: &Store, loads: &blocking::Receiver<Load>, stored: &mpsc::UnboundedSender<Stored>) {
+    while let Ok(load) = loads.recv() {
+        let report = match store.load(&load) {
+            Ok(messages) => Stored::Loaded { load, messages },
+            Err(reason) => Stored::Failed(reason),
+        };
+        if stored.send(report).is_err() {
+            return;
+        }
+    }
+}

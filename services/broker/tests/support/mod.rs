@@ -1,0 +1,87 @@
+//! An embedded broker for tests: own directory, own port, stopped and restarted at will.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use fafnir_broker::{Config, Error, User, serve};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything in a test.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for a future, but not for ever.
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it happens within the deadline")
+}
+
+pub struct TestBroker {
+    pub address: SocketAddr,
+    pub dir: tempfile::TempDir,
+    users: Vec<User>,
+    shutdown: CancellationToken,
+    task: JoinHandle<Result<(), Error>>,
+}
+
+async fn start(
+    dir: &Path,
+    users: Vec<User>,
+    port: u16,
+) -> (SocketAddr, CancellationToken, JoinHandle<Result<(), Error>>) {
+    let listener = loop {
+        match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
+            Ok(listener) => break listener,
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => tokio::task::yield_now().await,
+            Err(error) => panic!("bind: {error}"),
+        }
+    };
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let config = Config { users, ..Config::new(dir) };
+    (address, shutdown.clone(), tokio::spawn(serve(listener, config, shutdown)))
+}
+
+impl TestBroker {
+    pub async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    pub async fn start_with(users: Vec<User>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, shutdown, task) = start(dir.path(), users.clone(), 0).await;
+        Self { address, dir, users, shutdown, task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    pub async fn connect(&self) -> async_nats::Client {
+        soon(async_nats::connect(self.url())).await.unwrap()
+    }
+
+    pub async fn connect_as(
+        &self,
+        name: &str,
+        password: &str,
+    ) -> Result<async_nats::Client, async_nats::ConnectError> {
+        let options = async_nats::ConnectOptions::with_user_and_password(name.into(), password.into());
+        soon(options.connect(self.url())).await
+    }
+
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        soon(&mut self.task).await.unwrap().unwrap();
+    }
+
+    /// Stops and starts again on the same port with the same store.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let (_, shutdown, task) = start(self.dir.path(), self.users.clone(), self.address.port()).await;
+        self.shutdown = shutdown;
+        self.task = task;
+    }
+}
