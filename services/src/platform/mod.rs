@@ -12,6 +12,7 @@ pub mod db;
 pub mod error;
 pub mod http;
 pub mod executions;
+pub mod names;
 pub mod secrets;
 pub mod server;
 pub mod tasks;

@@ -1,7 +1,19 @@
-//! Profiles
+//! user-service: profiles.
 
-use crate::{Service, platform::Context};
+pub mod api;
+pub mod domain;
+pub mod events;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    Service,
+    platform::{Context, server},
+};
+use fafnir_proto::v1::user_server::UserServer;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub const SERVICE: Service = Service {
@@ -14,6 +26,9 @@ pub const SERVICE: Service = Service {
 };
 
 async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
-    drop(listener);
-    anyhow::bail!("{} is not part of this build", ctx.service)
+    let db = ctx.database(store::MIGRATIONS).await?;
+    let api = api::Api { ctx: ctx.clone(), db: db.clone() };
+    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(UserServer::new(api))).await?;
+    events::follow(&ctx, db).await?;
+    Ok(())
 }

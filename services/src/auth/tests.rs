@@ -1,0 +1,1 @@
+//! The story of auth-service over real HTTP and gRPC.
