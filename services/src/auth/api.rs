@@ -5,6 +5,7 @@ use super::{
     operations::{Client, Failure, Kind, Operations, SignedIn},
 };
 use crate::platform::{Error, Refusal, caller};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_proto::v1::{self, auth_server::Auth};
 use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, Ipv4Addr};
@@ -60,7 +61,7 @@ impl Auth for Api {
         let Some((user, expires_us)) = self.0.session(id).await? else {
             return Ok(Response::new(inactive));
         };
-        let csrf_hash = Sha256::digest(self.0.csrf_token(id)).iter().map(|b| format!("{b:02x}")).collect();
+        let csrf_hash = URL_SAFE_NO_PAD.encode(Sha256::digest(self.0.csrf_token(id)));
         Ok(Response::new(v1::SessionReply { active: true, user_id: user.to_string(), expires_us, csrf_hash }))
     }
 

@@ -26,7 +26,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.auth,
     address: |s| &s.addresses.auth,
     about: "Users, passwords, sessions and tokens",
-    migrations: &[],
+    migrations: store::MIGRATIONS,
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

@@ -16,6 +16,7 @@ use crate::platform::{
     secrets::random_text,
     token::{self, Keys, SigningKey},
 };
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_proto::v1;
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -101,7 +102,7 @@ fn wrong_credentials() -> Refusal {
 }
 
 fn refresh_hash(token: &str) -> String {
-    Sha256::digest(token).iter().map(|b| format!("{b:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(Sha256::digest(token))
 }
 
 impl Operations {

@@ -10,13 +10,15 @@ pub mod context;
 pub mod csrf;
 pub mod db;
 pub mod error;
-pub mod http;
 pub mod executions;
+pub mod http;
 pub mod names;
 pub mod secrets;
 pub mod server;
 pub mod tasks;
 pub mod telemetry;
+#[cfg(test)]
+pub mod testing;
 pub mod token;
 
 pub use caller::Caller;

@@ -21,7 +21,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.security,
     address: |s| &s.addresses.security,
     about: "Roles and permissions",
-    migrations: &[],
+    migrations: store::MIGRATIONS,
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

@@ -21,7 +21,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.user,
     address: |s| &s.addresses.user,
     about: "Profiles",
-    migrations: &[],
+    migrations: store::MIGRATIONS,
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 

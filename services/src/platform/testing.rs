@@ -1,0 +1,187 @@
+//! What the story tests of the services share: a stack on free ports in its own directory, a clock that a test moves, an
+//! HTTP client, services played by the test.
+
+use super::{Clock, Settings};
+use crate::{
+    Service,
+    compose::{self, Running},
+};
+use axum::body::Body;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use fafnir_proto::client::Caller;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use prost::Message;
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// No answer may take longer than this.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Services that run for one test.
+#[derive(Debug)]
+pub struct Stack {
+    pub running: Running,
+    pub time: Time,
+    dir: TempDir,
+}
+
+/// The wall clock, moved by the test.
+#[derive(Debug, Clone, Default)]
+pub struct Time(Arc<AtomicI64>);
+
+impl Time {
+    pub fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * super::clock::SECOND_US, Ordering::SeqCst);
+    }
+    pub fn clock(&self) -> Clock {
+        let (wall, offset) = (Clock::wall(), Arc::clone(&self.0));
+        Clock::from_fn(move || wall.now_us() + offset.load(Ordering::SeqCst))
+    }
+}
+
+impl Stack {
+    /// Starts services on free ports in a new directory.
+    pub async fn start(services: &[Service]) -> Self {
+        Self::start_with(services, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(services: &[Service], change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(dir, services, Time::default(), change).await
+    }
+
+    async fn start_in(
+        dir: TempDir,
+        services: &[Service],
+        time: Time,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
+        let data_dir = dir.path().to_string_lossy().into_owned();
+        let mut settings = Settings { data_dir, ..Settings::default() };
+        settings.bind.auto = true;
+        change(&mut settings);
+        let starting = compose::start(services, settings, time.clock(), CancellationToken::new());
+        let running = tokio::time::timeout(DEADLINE, starting).await.expect("ready in time").expect("starts");
+        Self { running, time, dir }
+    }
+
+    /// Stops everything and starts it again on the same directory.
+    pub async fn restart(self, services: &[Service], change: impl FnOnce(&mut Settings)) -> Self {
+        let Self { running, time, dir } = self;
+        running.tasks.shutdown().cancel();
+        assert!(running.tasks.drain().await, "a task failed or hung");
+        drop(running);
+        Self::start_in(dir, services, time, change).await
+    }
+
+    /// `http://host:port` of a service.
+    pub fn url(&self, service: &str) -> &str {
+        &self.running.addresses[service]
+    }
+
+    /// Stops everything; fails the test when a task failed.
+    pub async fn stop(self) {
+        self.running.tasks.shutdown().cancel();
+        assert!(self.running.tasks.drain().await, "a task failed or hung");
+    }
+}
+
+/// The caller that tests are.
+pub fn system() -> Caller {
+    Caller::system("test")
+}
+
+/// An answer of the HTTP client.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or(serde_json::Value::Null)
+    }
+    /// `error.code` of the envelope, after checking that all of it are strings.
+    pub fn code(&self) -> String {
+        let error = self.json()["error"].clone();
+        for field in ["code", "message", "details"] {
+            assert!(error[field].is_string(), "{field} in {error}");
+        }
+        error["code"].as_str().unwrap().to_owned()
+    }
+}
+
+/// One request of its own connection pool.
+pub async fn request(method: Method, url: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+    let answer = tokio::time::timeout(DEADLINE, client.request(request)).await.expect("in time").unwrap();
+    let (parts, body) = answer.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+type Reply = Box<dyn FnMut(&str, Bytes) -> Result<Vec<u8>, tonic::Status> + Send>;
+
+/// A gRPC service that the test plays: `reply(method, request)` gives the encoded answer. Answers its URL.
+pub async fn play(
+    reply: impl FnMut(&str, Bytes) -> Result<Vec<u8>, tonic::Status> + Send + 'static,
+) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let reply: Arc<Mutex<Reply>> = Arc::new(Mutex::new(Box::new(reply)));
+    let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let reply = Arc::clone(&reply);
+        async move {
+            let method = request.uri().path().rsplit('/').next().unwrap().to_owned();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let answer = (reply.lock().unwrap())(&method, body.slice(5..));
+            match answer {
+                Err(status) => status.into_http::<Body>(),
+                Ok(message) => grpc_response(&message),
+            }
+        }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    url
+}
+
+fn grpc_response(message: &[u8]) -> Response<Body> {
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(message.len() as u32);
+    frame.put_slice(message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let frames: [Result<Frame<Bytes>, std::convert::Infallible>; 2] =
+        [Ok(Frame::data(frame.freeze())), Ok(Frame::trailers(trailers))];
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(Body::new(StreamBody::new(futures::stream::iter(frames))))
+        .unwrap()
+}
+
+/// Reads a request that [`play`] was given.
+pub fn decode<M: Message + Default>(request: Bytes) -> M {
+    M::decode(request).unwrap()
+}
