@@ -309,7 +309,8 @@ impl NewOrder {
 pub struct Replace {
     pub id: OrderId,
     pub slot: Slot,
-    /// The order goes on under this number; 0 keeps it.
+    /// 0 keeps the number. Else a new order with this number takes the old one's slot: its fills count from 0 and it
+    /// always loses its place.
     pub new_id: OrderId,
     /// New total quantity; 0 keeps it.
     pub qty: Lots,

@@ -3,7 +3,6 @@
 use crate::book::{Book, Ended, Incoming, mask};
 use crate::command::{Lots, SelfTrade, Slot, Ticks};
 use crate::event::{Event, Events, Reason, What};
-use crate::ladder::NIL;
 use crate::order::{COLD, GTD, ICEBERG};
 
 impl Book {
@@ -17,7 +16,8 @@ impl Book {
             if best < limit_key {
                 return Ended::Normally;
             }
-            let slot = self.ladders[other as usize].best_level().head;
+            let node = self.ladders[other as usize].best_node();
+            let slot = self.slab.hot[node as usize].next;
             let maker = self.slab.hot[slot as usize];
             if maker.owner == incoming.owner && maker.owner != 0 {
                 if self.prevent_self_trade(incoming, slot, out) {
@@ -48,9 +48,7 @@ impl Book {
                     aggressor: incoming.side,
                 },
             });
-            let ladder = &mut self.ladders[other as usize];
-            let level = ladder.best_level();
-            level.shown -= qty;
+            self.slab.hot[node as usize].level_sub(qty);
             if shown > 0 {
                 self.slab.hot[slot as usize].set_shown(shown);
                 self.slab.cold_mut(slot).filled += qty;
@@ -60,15 +58,14 @@ impl Book {
                 self.refill(slot, qty, out);
                 continue;
             }
-            // The maker is filled: it is the head of its level, so this is the whole of its leaving.
-            let next = maker.next;
-            level.head = next;
-            level.count -= 1;
-            if next == NIL {
-                level.tail = NIL;
-                ladder.remove_level(best);
-            } else {
-                self.slab.hot[next as usize].prev = NIL;
+            // The maker is filled: it is the first of its level, so this is the whole of its leaving.
+            let level = &mut self.slab.hot[node as usize];
+            level.next = maker.next;
+            level.owner -= 1;
+            let count = level.owner;
+            self.slab.hot[maker.next as usize].prev = node;
+            if count == 0 {
+                self.ladders[other as usize].remove_level(best, &mut self.slab);
             }
             if maker.flags() & GTD != 0 {
                 self.release(slot);
@@ -164,7 +161,8 @@ impl Book {
             self.slab.hot[slot as usize].set_shown(order.shown() - from_shown);
             if !order.has(crate::order::HELD) {
                 let side = order.side();
-                self.ladders[side as usize].level_of(order.price ^ mask(side)).shown -= from_shown;
+                let node = self.ladders[side as usize].node_of(order.price ^ mask(side));
+                self.slab.hot[node as usize].level_sub(from_shown);
             }
         }
     }
@@ -180,8 +178,9 @@ impl Book {
         let mut missing = incoming.open;
         let mut key = ladder.best();
         while key != 0 && key >= limit_key {
-            let mut slot = ladder.get(key).map_or(NIL, |level| level.head);
-            while slot != NIL {
+            let node = ladder.node_of(key);
+            let mut slot = self.slab.hot[node as usize].next;
+            while slot != node {
                 let order = &self.slab.hot[slot as usize];
                 if order.owner == incoming.owner && order.owner != 0 {
                     if incoming.self_trade != SelfTrade::CancelOldest {

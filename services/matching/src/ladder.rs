@@ -1,32 +1,17 @@
 //! The price levels of one side: a window of directly indexed levels around the best, an ordered map beyond it.
 //!
 //! Prices are turned into keys that grow towards the better price (`key = price` for bids, `!price` for asks), so that
-//! one code serves both sides without a branch. Invariant: the best level, if there is one, lies in the window; every
-//! level of `far` has a key below the window. A key's place in the window is `key % WINDOW`: moving the window moves
-//! no level that stays inside.
+//! one code serves both sides without a branch. A level is a node of the slab: the ring of its orders begins and ends
+//! there. Invariants: the best level, if there is one, lies in the window; every level of `far` has a key below the
+//! window. A key's place in the window is `key % WINDOW`: moving the window moves no level that stays inside.
 
 use std::collections::BTreeMap;
 
-/// Levels in the window. 1024 × 24 bytes per side stay in the first caches.
-const WINDOW: u32 = 1024;
+use crate::order::{Slab, WINDOW};
+
 const WORDS: usize = (WINDOW / 64) as usize;
 /// How far above the best key the window reaches after it moved: room for a better price without moving again.
 const HEADROOM: u32 = WINDOW / 4;
-/// No order.
-pub(crate) const NIL: u32 = u32::MAX;
-
-/// The orders of one price, first in first out, as an intrusive list.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Level {
-    pub head: u32,
-    pub tail: u32,
-    /// Orders in the list; 0 = no level.
-    pub count: u32,
-    /// Visible lots.
-    pub shown: u64,
-}
-
-const EMPTY: Level = Level { head: NIL, tail: NIL, count: 0, shown: 0 };
 
 #[derive(Debug)]
 pub(crate) struct Ladder {
@@ -34,22 +19,19 @@ pub(crate) struct Ladder {
     best: u32,
     /// Lowest key of the window, a multiple of 64.
     base: u32,
+    /// First node of this side's window in the slab.
+    first: u32,
     /// Bit i = word i is not 0.
     summary: u16,
     words: [u64; WORDS],
-    /// `WINDOW` levels, allocated with the first order.
-    levels: Vec<Level>,
-    far: BTreeMap<u32, Level>,
-}
-
-#[inline(always)]
-fn index(key: u32) -> usize {
-    (key % WINDOW) as usize
+    /// Nodes of the levels beyond the window by key.
+    far: BTreeMap<u32, u32>,
 }
 
 impl Ladder {
-    pub fn new() -> Ladder {
-        Ladder { best: 0, base: 0, summary: 0, words: [0; WORDS], levels: Vec::new(), far: BTreeMap::new() }
+    /// The ladder of side 0 or 1.
+    pub fn new(side: u32) -> Ladder {
+        Ladder { best: 0, base: 0, first: side * WINDOW, summary: 0, words: [0; WORDS], far: BTreeMap::new() }
     }
 
     /// The best key, 0 for none.
@@ -58,39 +40,43 @@ impl Ladder {
         self.best
     }
 
+    /// The node of the best key, which the caller has seen to be there.
+    #[inline(always)]
+    pub fn best_node(&self) -> u32 {
+        self.window_node(self.best)
+    }
+
     #[inline(always)]
     fn in_window(&self, key: u32) -> bool {
         key.wrapping_sub(self.base) < WINDOW
     }
 
-    /// The level of the best key, which the caller has seen to be there.
     #[inline(always)]
-    pub fn best_level(&mut self) -> &mut Level {
-        let at = index(self.best);
-        &mut self.levels[at]
+    pub fn window_node(&self, key: u32) -> u32 {
+        self.first + key % WINDOW
     }
 
-    /// The level of a key, if it has orders.
-    pub fn get(&self, key: u32) -> Option<&Level> {
-        if self.in_window(key) {
-            self.levels.get(index(key)).filter(|level| level.count > 0)
-        } else {
-            self.far.get(&key)
-        }
+    /// The node of the level that a resting order of this key belongs to.
+    #[inline(always)]
+    pub fn node_of(&self, key: u32) -> u32 {
+        if self.in_window(key) { self.window_node(key) } else { self.far_node(key) }
     }
 
-    /// The level of a key that has orders or is about to get one.
+    #[cold]
+    #[inline(never)]
+    fn far_node(&self, key: u32) -> u32 {
+        *self.far.get(&key).expect("invariant: a resting order's level exists")
+    }
+
+    /// The node of a key that is about to get an order.
     #[inline(always)]
-    pub fn level_for_insert(&mut self, key: u32) -> &mut Level {
-        if !self.in_window(key) || self.levels.is_empty() {
-            return self.level_for_insert_outside(key);
+    pub fn node_for_insert(&mut self, key: u32, slab: &mut Slab) -> u32 {
+        if !self.in_window(key) {
+            return self.node_for_insert_outside(key, slab);
         }
         self.mark(key);
-        if key > self.best {
-            self.best = key;
-        }
-        let at = index(key);
-        &mut self.levels[at]
+        self.best = self.best.max(key);
+        self.window_node(key)
     }
 
     #[inline(always)]
@@ -104,65 +90,53 @@ impl Ladder {
     fn unmark(&mut self, key: u32) {
         let word = (key / 64) as usize % WORDS;
         self.words[word] &= !(1 << (key % 64));
-        if self.words[word] == 0 {
-            self.summary &= !(1 << word);
-        }
+        self.summary &= !(u16::from(self.words[word] == 0) << word);
     }
 
     #[cold]
     #[inline(never)]
-    fn level_for_insert_outside(&mut self, key: u32) -> &mut Level {
-        if self.levels.is_empty() {
-            self.levels = vec![EMPTY; WINDOW as usize];
-        }
+    fn node_for_insert_outside(&mut self, key: u32, slab: &mut Slab) -> u32 {
         let better = key > self.best;
         // A worse price than the window's: move the window only if that brings the price in and wastes no headroom.
         let lower = !better && key < self.base && self.best - self.base < WINDOW / 2;
         if better || lower {
-            self.move_window(key.max(self.best));
+            self.move_window(key.max(self.best), slab);
         }
         if self.in_window(key) {
             self.mark(key);
             self.best = self.best.max(key);
-            let at = index(key);
-            &mut self.levels[at]
+            self.window_node(key)
         } else {
-            self.far.entry(key).or_insert(EMPTY)
+            *self.far.entry(key).or_insert_with(|| slab.insert_level())
         }
     }
 
     /// Puts the window so that `top` is in it with headroom above. Levels that leave go to `far`, others come back.
-    fn move_window(&mut self, top: u32) {
+    fn move_window(&mut self, top: u32, slab: &mut Slab) {
         let base = (top.saturating_add(HEADROOM) / 64 * 64).saturating_sub(WINDOW - 64);
-        let old = self.base;
-        if base == old {
+        if base == self.base {
             return;
         }
-        // Leaving: all levels below the new base or (when it moves down) above the new end.
-        let mut cursor = self.highest_marked();
+        let mut cursor = self.highest_from(WORDS as u32 - 1);
         while let Some(key) = cursor {
             cursor = self.next_marked_below(key);
-            if key < base || key - base >= WINDOW {
-                let at = index(key);
-                self.far.insert(key, self.levels[at]);
-                self.levels[at] = EMPTY;
+            if key.wrapping_sub(base) >= WINDOW {
+                let node = slab.insert_level();
+                slab.move_level(self.window_node(key), node);
+                self.far.insert(key, node);
                 self.unmark(key);
             }
         }
         self.base = base;
-        while let Some((&key, &level)) = self.far.last_key_value() {
+        while let Some((&key, &node)) = self.far.last_key_value() {
             if !self.in_window(key) {
                 break;
             }
             self.far.remove(&key);
-            self.levels[index(key)] = level;
+            slab.move_level(node, self.window_node(key));
+            slab.remove_level(node);
             self.mark(key);
         }
-    }
-
-    #[inline(always)]
-    fn highest_marked(&self) -> Option<u32> {
-        self.highest_from(WORDS as u32 - 1)
     }
 
     /// The highest marked key in the window's words `0..=last` counted from the base.
@@ -189,40 +163,56 @@ impl Ladder {
 
     /// Forgets the level of a key whose last order left.
     #[inline(always)]
-    pub fn remove_level(&mut self, key: u32) {
-        if self.in_window(key) {
-            self.unmark(key);
-            if key == self.best {
-                self.best = match self.next_marked_below(key) {
-                    Some(next) => next,
-                    None => self.best_from_far(),
-                };
+    pub fn remove_level(&mut self, key: u32, slab: &mut Slab) {
+        if !self.in_window(key) {
+            return self.remove_far(key, slab);
+        }
+        self.unmark(key);
+        if key == self.best {
+            self.best = match self.next_marked_below(key) {
+                Some(next) => next,
+                None => self.best_from_far(slab),
+            };
+        }
+    }
+
+    /// Forgets the level of a key if its last order left. Whether it did is a coin toss that no processor predicts:
+    /// no branch on it alone.
+    #[inline(always)]
+    #[expect(clippy::needless_bitwise_bool, reason = "one branch for both")]
+    pub fn remove_level_if(&mut self, empty: bool, key: u32, slab: &mut Slab) {
+        if !self.in_window(key) {
+            if empty {
+                self.remove_far(key, slab);
             }
-        } else {
-            self.far.remove(&key);
+            return;
+        }
+        let at = (key / 64) as usize % WORDS;
+        let word = self.words[at] & !(u64::from(empty) << (key % 64));
+        self.words[at] = word;
+        self.summary &= !(u16::from(word == 0) << at);
+        if empty & (key == self.best) {
+            self.best = match self.next_marked_below(key) {
+                Some(next) => next,
+                None => self.best_from_far(slab),
+            };
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn best_from_far(&mut self) -> u32 {
-        match self.far.last_key_value() {
-            None => 0,
-            Some((&key, _)) => {
-                self.move_window(key);
-                key
-            }
+    fn remove_far(&mut self, key: u32, slab: &mut Slab) {
+        if let Some(node) = self.far.remove(&key) {
+            slab.remove_level(node);
         }
     }
 
-    /// The level that a resting order of this key belongs to.
-    #[inline(always)]
-    pub fn level_of(&mut self, key: u32) -> &mut Level {
-        if self.in_window(key) {
-            &mut self.levels[index(key)]
-        } else {
-            self.far.get_mut(&key).expect("invariant: a resting order's level exists")
-        }
+    #[cold]
+    #[inline(never)]
+    fn best_from_far(&mut self, slab: &mut Slab) -> u32 {
+        let Some((&key, _)) = self.far.last_key_value() else { return 0 };
+        self.move_window(key, slab);
+        key
     }
 
     /// The best key below `key`, 0 for none.
@@ -235,15 +225,17 @@ impl Ladder {
         self.far.range(..key).next_back().map_or(0, |(&key, _)| key)
     }
 
-    /// Bytes held.
+    /// Bytes held beside the slab's nodes.
     pub fn memory(&self) -> usize {
-        self.levels.capacity() * size_of::<Level>() + self.far.len() * (size_of::<Level>() + 8)
+        size_of::<Ladder>() + self.far.len() * 16
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
+    use crate::{Book, Command, Events, NewOrder, Side, Slot, What};
 
     #[test]
     fn the_ladder_agrees_with_an_ordered_map_over_wide_and_narrow_prices() {
@@ -254,38 +246,48 @@ mod tests {
             rng ^= rng << 17;
             rng
         };
-        let mut ladder = Ladder::new();
-        let mut model = BTreeMap::new();
-        let mut centre = 1u32 << 31;
-        for step in 0..200_000u32 {
-            if step % 5_000 == 0 {
-                centre = (next() as u32).clamp(100_000, u32::MAX - 100_000);
-            }
-            let spread = [3, 300, 3_000, 90_000][(next() % 4) as usize];
-            let key = centre - spread + (next() % (2 * u64::from(spread))) as u32;
-            if next() % 2 == 0 {
-                ladder.level_for_insert(key).count += 1;
-                *model.entry(key).or_insert(0u32) += 1;
-            } else if let Some((&key, _)) =
-                if next() % 2 == 0 { model.range(..=key).next_back() } else { model.last_key_value() }
-            {
-                let level = ladder.level_of(key);
-                level.count -= 1;
-                if level.count == 0 {
-                    ladder.remove_level(key);
-                    model.remove(&key);
+        for side in [Side::Buy, Side::Sell] {
+            let (mut book, mut events) = (Book::new(), Events::new());
+            let mut model: BTreeMap<u32, Vec<(u64, Slot)>> = BTreeMap::new();
+            let mut centre = 1u32 << 31;
+            for step in 1..=100_000u64 {
+                if step % 5_000 == 0 {
+                    centre = (next() as u32).clamp(100_000, u32::MAX - 100_000);
+                }
+                let spread = [3, 300, 3_000, 90_000][(next() % 4) as usize];
+                let price = centre - spread + (next() % (2 * u64::from(spread))) as u32;
+                events.clear();
+                if next() % 2 == 0 {
+                    book.apply(&Command::New(NewOrder::limit(step, 1, side, 1, price)), &mut events);
+                    let What::Accepted { slot, .. } = events.as_slice()[0].what else { panic!("accepted") };
+                    model.entry(price).or_default().push((step, slot));
                 } else {
-                    model.insert(key, level.count);
+                    let found = match next() % 3 {
+                        0 => model.range(..=price).next_back(),
+                        1 => model.first_key_value(),
+                        _ => model.last_key_value(),
+                    };
+                    if let Some((&price, orders)) = found {
+                        let (id, slot) = orders[0];
+                        book.apply(&Command::Cancel { id, slot }, &mut events);
+                        assert!(matches!(events.as_slice()[0].what, What::Canceled { .. }), "step {step}");
+                        let left = model.get_mut(&price).expect("found");
+                        left.remove(0);
+                        if left.is_empty() {
+                            model.remove(&price);
+                        }
+                    }
                 }
-            }
-            assert_eq!(ladder.best(), model.last_key_value().map_or(0, |(&key, _)| key), "step {step}");
-            if step % 500 == 0 {
-                let mut key = ladder.best();
-                for (&expected, &count) in model.iter().rev() {
-                    assert_eq!((key, ladder.get(key).map(|level| level.count)), (expected, Some(count)));
-                    key = ladder.below(key);
+                let best = if side == Side::Buy { model.last_key_value() } else { model.first_key_value() };
+                assert_eq!(book.best(side), best.map(|(&price, _)| price), "step {step}");
+                if step % 500 == 0 {
+                    let mut depth: Vec<_> =
+                        book.depth(side).map(|level| (level.price, level.orders as usize)).collect();
+                    depth.sort_unstable();
+                    let expected: Vec<_> =
+                        model.iter().map(|(&price, orders)| (price, orders.len())).collect();
+                    assert_eq!(depth, expected, "step {step}");
                 }
-                assert_eq!(key, 0);
             }
         }
     }

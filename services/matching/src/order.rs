@@ -1,7 +1,18 @@
-//! Where open orders live: a slab of 32-byte hot records, a second slab of what is rarely needed, a free list.
+//! Where open orders live: a slab of 32-byte nodes, a second slab of what is rarely needed, a free list.
+//!
+//! A node is an order or a level. The orders of a level form a ring that begins and ends in the level's node, so that
+//! an order leaves its ring without a branch. The first nodes are the levels of the two windows (ladder.rs).
 
 use crate::command::{Lots, MAX_ORDERS, OrderId, Owner, SelfTrade, Side, Ticks, Tif, Time};
-use crate::ladder::NIL;
+
+/// Levels in one side's window. 2 × 1024 nodes of 32 bytes per book, of which the ones near the best are touched.
+pub(crate) const WINDOW: u32 = 1024;
+/// Nodes of the two windows, before the first order's.
+const WINDOWS: u32 = 2 * WINDOW;
+/// No node.
+pub(crate) const NIL: u32 = u32::MAX;
+/// Number of a node that is a level. No order has it.
+pub(crate) const LEVEL: OrderId = OrderId::MAX;
 
 pub(crate) const SELL: u8 = 1;
 /// The cold record of the slot is valid.
@@ -14,7 +25,8 @@ pub(crate) const HELD: u8 = 32;
 pub(crate) const POST_ONLY: u8 = 64;
 const QTY_SHIFT: u32 = 8;
 
-/// What matching needs of an order.
+/// What matching needs of an order; or a level: number [`LEVEL`], visible lots, count of orders (in `owner`), first
+/// order in `next`, last one in `prev`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Order {
@@ -36,6 +48,15 @@ impl Order {
     #[inline(always)]
     pub fn new(id: OrderId, owner: Owner, price: Ticks, shown: Lots, flags: u8) -> Order {
         Order { id, word: shown << QTY_SHIFT | u64::from(flags), owner, price, next: NIL, prev: NIL }
+    }
+
+    /// Writes all but the links, field by field: a whole record through the stack costs a stalled load.
+    #[inline(always)]
+    pub fn write(&mut self, id: OrderId, owner: Owner, price: Ticks, shown: Lots, flags: u8) {
+        self.id = id;
+        self.word = shown << QTY_SHIFT | u64::from(flags);
+        self.owner = owner;
+        self.price = price;
     }
 
     /// Visible open lots (all open lots of an order that is no iceberg).
@@ -70,6 +91,31 @@ impl Order {
     #[inline(always)]
     pub fn side(&self) -> Side {
         if self.has(SELL) { Side::Sell } else { Side::Buy }
+    }
+
+    const EMPTY_LEVEL: Order = Order { id: LEVEL, word: 0, owner: 0, price: 0, next: NIL, prev: NIL };
+
+    /// Orders of a level.
+    #[inline(always)]
+    pub fn level_count(&self) -> u32 {
+        self.owner
+    }
+
+    /// Visible lots of a level. Up to 2^22 orders of up to 2^55 lots: the sum wraps only where it is beyond any issue,
+    /// and comes back right when they leave.
+    #[inline(always)]
+    pub fn level_shown(&self) -> Lots {
+        self.word
+    }
+
+    #[inline(always)]
+    pub fn level_add(&mut self, shown: Lots) {
+        self.word = self.word.wrapping_add(shown);
+    }
+
+    #[inline(always)]
+    pub fn level_sub(&mut self, shown: Lots) {
+        self.word = self.word.wrapping_sub(shown);
     }
 
     pub fn tif(&self) -> Tif {
@@ -129,6 +175,12 @@ pub(crate) enum StopKind {
     TrailingPercent = 4,
 }
 
+/// Orders' cold records leave out the windows' nodes.
+#[inline(always)]
+fn cold_index(slot: u32) -> usize {
+    (slot - WINDOWS) as usize
+}
+
 /// Slots of open orders.
 #[derive(Debug)]
 pub(crate) struct Slab {
@@ -147,24 +199,68 @@ impl Slab {
         self.live >= MAX_ORDERS
     }
 
+    /// Makes the windows' nodes, with the book's first order.
+    #[cold]
+    #[inline(never)]
+    pub fn prepare(&mut self) {
+        for node in 0..WINDOWS {
+            self.hot.push(Order { next: node, prev: node, ..Order::EMPTY_LEVEL });
+        }
+    }
+
     #[inline(always)]
     pub fn insert(&mut self, order: Order) -> u32 {
+        let slot = self.take();
+        self.hot[slot as usize] = order;
+        slot
+    }
+
+    /// A slot for an order that the caller writes.
+    #[inline(always)]
+    pub fn take(&mut self) -> u32 {
         self.live += 1;
         let slot = self.free;
-        if let Some(place) = self.hot.get_mut(slot as usize) {
-            self.free = place.next;
-            *place = order;
-            return slot;
+        match self.hot.get(slot as usize) {
+            Some(place) => {
+                self.free = place.next;
+                slot
+            }
+            None => self.grow(),
         }
-        self.grow(order)
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, order: Order) -> u32 {
+    fn grow(&mut self) -> u32 {
+        if self.hot.is_empty() {
+            self.prepare();
+        }
         let slot = self.hot.len() as u32;
-        self.hot.push(order);
+        self.hot.push(Order::EMPTY_LEVEL);
         slot
+    }
+
+    /// A node for a level beyond the window.
+    pub fn insert_level(&mut self) -> u32 {
+        let node = self.take();
+        self.live -= 1;
+        self.hot[node as usize] = Order { next: node, prev: node, ..Order::EMPTY_LEVEL };
+        node
+    }
+
+    /// Frees the node of an empty level beyond the window.
+    pub fn remove_level(&mut self, node: u32) {
+        self.live += 1;
+        self.remove(node);
+    }
+
+    /// Moves a level with orders to an empty level's node.
+    pub fn move_level(&mut self, from: u32, to: u32) {
+        let level = self.hot[from as usize];
+        self.hot[level.next as usize].prev = to;
+        self.hot[level.prev as usize].next = to;
+        self.hot[to as usize] = level;
+        self.hot[from as usize] = Order { next: from, prev: from, ..Order::EMPTY_LEVEL };
     }
 
     #[inline(always)]
@@ -179,20 +275,21 @@ impl Slab {
     /// Does the slot hold the open order with this number?
     #[inline(always)]
     pub fn holds(&self, slot: u32, id: OrderId) -> bool {
-        id != 0 && self.hot.get(slot as usize).is_some_and(|order| order.id == id)
+        id.wrapping_sub(1) < LEVEL - 1 && self.hot.get(slot as usize).is_some_and(|order| order.id == id)
     }
 
     pub fn cold(&self, slot: u32) -> Cold {
-        if self.hot[slot as usize].has(COLD) { self.cold[slot as usize] } else { Cold::DEFAULT }
+        if self.hot[slot as usize].has(COLD) { self.cold[cold_index(slot)] } else { Cold::DEFAULT }
     }
 
     pub fn cold_mut(&mut self, slot: u32) -> &mut Cold {
-        let at = slot as usize;
+        let at = cold_index(slot);
         if self.cold.len() <= at {
-            self.cold.resize(self.hot.capacity().max(at + 1), Cold::DEFAULT);
+            self.cold.resize(cold_index(self.hot.capacity() as u32), Cold::DEFAULT);
         }
-        if !self.hot[at].has(COLD) {
-            self.hot[at].set(COLD);
+        let order = &mut self.hot[slot as usize];
+        if !order.has(COLD) {
+            order.set(COLD);
             self.cold[at] = Cold::DEFAULT;
         }
         &mut self.cold[at]
@@ -201,7 +298,7 @@ impl Slab {
     /// All open lots, hidden included.
     pub fn open(&self, slot: u32) -> Lots {
         let order = &self.hot[slot as usize];
-        order.shown() + if order.has(ICEBERG) { self.cold[slot as usize].hidden } else { 0 }
+        order.shown() + if order.has(ICEBERG) { self.cold[cold_index(slot)].hidden } else { 0 }
     }
 
     /// Gives memory back: lowest slots are used first from now on, free slots at the end go.
@@ -216,7 +313,7 @@ impl Slab {
                 self.free = slot as u32;
             }
         }
-        self.cold.truncate(self.hot.len());
+        self.cold.truncate(self.hot.len().saturating_sub(WINDOWS as usize));
         if self.hot.capacity() > 2 * self.hot.len() {
             self.hot.shrink_to_fit();
         }

@@ -3,7 +3,7 @@
 use crate::book::{Book, Incoming};
 use crate::command::{Lots, MAX_PRICE, MAX_QTY, Replace, Slot, Ticks};
 use crate::event::{Events, Reason, What};
-use crate::order::{GTD, HELD, ICEBERG, POST_ONLY, StopKind};
+use crate::order::{COLD, GTD, HELD, ICEBERG, LEVEL, POST_ONLY, StopKind};
 
 /// What a replace amounts to, once it is allowed.
 struct Change {
@@ -22,8 +22,6 @@ impl Book {
         };
         let slot = replace.slot.0;
         let id = self.rename(slot, replace);
-        // The count of replaces is the one thing that plain orders would write a cold record for: only where the
-        // order keeps its number, a renamed one starts again.
         let version = if replace.new_id == 0 {
             let cold = self.slab.cold_mut(slot);
             cold.version += 1;
@@ -99,7 +97,7 @@ impl Book {
         if self.halted {
             return Err(Reason::Halted);
         }
-        if replace.new_id != 0 && replace.new_id <= self.last_id {
+        if replace.new_id != 0 && (replace.new_id <= self.last_id || replace.new_id == LEVEL) {
             return Err(Reason::BadOrderId);
         }
         let order = &self.slab.hot[slot as usize];
@@ -122,25 +120,29 @@ impl Book {
             return Err(Reason::NotReplaceable);
         }
         let was_open = self.slab.open(slot);
-        let open = if replace.qty == 0 { was_open } else { replace.qty.saturating_sub(cold.filled) };
+        let filled = if replace.new_id == 0 { cold.filled } else { 0 };
+        let open = if replace.qty == 0 { was_open } else { replace.qty.saturating_sub(filled) };
         if open == 0 {
             return Err(Reason::BelowFilled);
         }
         let or = |new: u32, old: u32| if new == 0 { old } else { new };
         let display = if replace.display == 0 { cold.display } else { replace.display };
-        if replace.display > if replace.qty == 0 { was_open + cold.filled } else { replace.qty } {
+        if replace.display > if replace.qty == 0 { was_open + filled } else { replace.qty } {
             return Err(Reason::BadDisplay);
         }
         let (price, stop) = (or(replace.price, order.price), or(replace.stop, cold.stop.price));
-        let keeps_place =
-            price == order.price && stop == cold.stop.price && display == cold.display && open <= was_open;
+        let keeps_place = replace.new_id == 0
+            && price == order.price
+            && stop == cold.stop.price
+            && display == cold.display
+            && open <= was_open;
         if !keeps_place && order.has(POST_ONLY) && self.would_trade(order.side(), price) {
             return Err(Reason::WouldTrade);
         }
         Ok(Change { open, price, stop, display, keeps_place })
     }
 
-    /// Gives the order its new number, if the command has one.
+    /// Gives the order its new number, if the command has one; its fills and replaces count from 0 then.
     fn rename(&mut self, slot: u32, replace: &Replace) -> u64 {
         if replace.new_id == 0 {
             return replace.id;
@@ -148,7 +150,12 @@ impl Book {
         self.last_id = replace.new_id;
         let order = &mut self.slab.hot[slot as usize];
         order.id = replace.new_id;
-        if order.has(GTD) {
+        if order.has(COLD) {
+            let cold = self.slab.cold_mut(slot);
+            cold.filled = 0;
+            cold.version = 0;
+        }
+        if self.slab.hot[slot as usize].has(GTD) {
             let expire = self.slab.cold(slot).expire;
             self.gtd.remove(&(expire, replace.id, slot));
             self.gtd.insert((expire, replace.new_id, slot));

@@ -4,7 +4,6 @@
 
 use crate::book::{Book, mask};
 use crate::command::{MAX_ORDERS, MAX_PRICE, MAX_QTY, SelfTrade, Side};
-use crate::ladder::NIL;
 use crate::order::*;
 
 const MAGIC: u64 = 0x3130_4b4f_4f42_4146; // "FABOOK01"
@@ -160,7 +159,7 @@ impl Book {
         if !reader.rest.is_empty() {
             return Err(Error::Length);
         }
-        let mut ids: Vec<u64> = book.slab.hot.iter().map(|order| order.id).collect();
+        let mut ids: Vec<u64> = book.orders().map(|order| order.id).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Error::Invalid("order numbers are unique"));
@@ -198,7 +197,7 @@ impl Book {
         }
         let trailing = matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent);
         let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
-        rule(id != 0 && id <= self.last_id, "order numbers are up to the last one")?;
+        rule(id != 0 && id <= self.last_id && id != LEVEL, "order numbers are up to the last one")?;
         rule((1..=MAX_QTY).contains(&shown), "visible quantity within its range")?;
         rule(cold.hidden <= MAX_QTY && cold.filled <= MAX_QTY, "quantities within their range")?;
         rule(cold.display <= MAX_QTY, "display quantity within its range")?;

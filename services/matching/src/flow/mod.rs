@@ -1,0 +1,13 @@
+//! The common order flow of the matching benchmarks: file format, generator, the naive book, and the measurement.
+//!
+//! Nothing of the book uses this module; it is the only one that reads a clock or a float.
+
+mod generate;
+mod measure;
+#[rustfmt::skip]
+#[expect(clippy::pedantic, clippy::unwrap_used, reason = "the flow's own reference, taken as it is but for its path")]
+pub mod naive;
+pub mod wl;
+
+pub use generate::generate;
+pub use measure::{FafnirEngine, Figures, Progress, SHAPES, Shape, measure, replay};
