@@ -78,6 +78,34 @@ impl Delivery {
     }
 }
 
+/// A fact that is on its way to the broker.
+#[derive(Debug)]
+pub struct FactAck {
+    stream: &'static str,
+    ack: jetstream::context::PublishAckFuture,
+}
+
+impl FactAck {
+    /// Waits until the broker has it on disk. Answers its position in the stream.
+    pub async fn wait(self) -> Result<u64> {
+        let ack = self.ack.await.map_err(unavailable)?;
+        if ack.stream == self.stream {
+            Ok(ack.sequence)
+        } else {
+            Err(Error::internal(format!("a fact went to stream {} instead of {}", ack.stream, self.stream)))
+        }
+    }
+}
+
+/// What the broker has of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamState {
+    /// When it was created: another value means that the broker lost its store.
+    pub created_us: i64,
+    /// Position of the last message.
+    pub last_seq: u64,
+}
+
 fn unavailable(e: impl fmt::Display) -> Error {
     Error::unavailable(format!("bus: {e}"))
 }
@@ -166,6 +194,30 @@ impl Bus {
         } else {
             Err(Error::internal(format!("{subject} went to stream {} instead of {stream}", ack.stream)))
         }
+    }
+
+    /// Sends a fact without waiting for its ack, so that many can be under way in order.
+    pub async fn send_fact(
+        &self,
+        stream: &'static str,
+        subject: String,
+        msg_id: &str,
+        payload: Bytes,
+    ) -> Result<FactAck> {
+        let publish = jetstream::message::PublishMessage::build()
+            .message_id(msg_id)
+            .expected_stream(stream)
+            .payload(payload);
+        let ack = self.jetstream.send_publish(subject, publish).await.map_err(unavailable)?;
+        Ok(FactAck { stream, ack })
+    }
+
+    /// What the broker has of a stream.
+    pub async fn stream_state(&self, spec: StreamSpec) -> Result<StreamState> {
+        let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
+        let info = stream.cached_info();
+        let created_us = i64::try_from(info.created.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
+        Ok(StreamState { created_us, last_seq: info.state.last_sequence })
     }
 
     /// Publishes on core NATS: nobody may be listening.

@@ -1,0 +1,746 @@
+//! The engine as a state machine: a record and its time in, facts out. No I/O, no clock, no randomness; the same
+//! records give the same facts and the same canonical state everywhere.
+//!
+//! Prices and quantities at scale 10⁻⁴ outside, ticks and lots of the listing inside the book.
+
+use super::record::{Instruction, Listing, NewOrder, Record, Replace};
+use fafnir_matching::{
+    Book, Command, Event, Events, Kind, Lots, MAX_PRICE, Reason, Replace as BookReplace, Side, Slot, Ticks,
+    Tif, What,
+};
+use fafnir_proto::{
+    symbol::Symbol,
+    v1::{ExecKind, TradingState},
+};
+use std::collections::{BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// Distance of a trailing stop's cap from its stop where the command names none: the larger of these (exchange-rules §3).
+const COLLAR_TICKS_MIN: u32 = 10;
+const COLLAR_PER_MILLE: u64 = 25;
+/// `trail_percent_e4` per basis point.
+const TRAIL_E4_PER_BP: i64 = 100;
+
+/// One outcome of a record, numbered per symbol without a gap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub seq: u64,
+    pub kind: ExecKind,
+    /// The order it is about; of a trade the taker. Nil where it is about the symbol.
+    pub order: Uuid,
+    /// Nil where nobody is known.
+    pub user: Uuid,
+    pub side: Option<Side>,
+    pub price_e4: i64,
+    pub quantity_e4: i64,
+    pub open_e4: i64,
+    pub reason: &'static str,
+    pub version: u32,
+    pub held: bool,
+    pub stop_e4: i64,
+    /// The other order of a trade or a decrement.
+    pub maker: Option<Maker>,
+    /// Number of a trade, else 0.
+    pub trade_no: u64,
+    pub state: Option<TradingState>,
+}
+
+/// The resting side of a trade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Maker {
+    pub order: Uuid,
+    pub user: Uuid,
+    pub open_e4: i64,
+}
+
+/// The outcomes of one record in one symbol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Numbers the facts of the engine without a gap.
+    pub fact_no: u64,
+    /// Index of the market.
+    pub market: usize,
+    pub cmd_seq: u64,
+    pub time_us: i64,
+    pub outcomes: Vec<Outcome>,
+}
+
+/// An order that is open, as the engine knows it beside its book.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Open {
+    pub order: Uuid,
+    pub owner: u32,
+    pub slot: Slot,
+    pub side: Side,
+    pub kind: Kind,
+    pub tif: Tif,
+    pub filled: Lots,
+    pub version: u32,
+    pub expires_us: i64,
+}
+
+/// The market of one symbol.
+#[derive(Debug)]
+pub struct Market {
+    pub symbol: Symbol,
+    /// 0 before the symbol is listed.
+    pub(super) tick_e4: i64,
+    pub(super) lot_e4: i64,
+    pub(super) state: TradingState,
+    pub(super) exec_seq: u64,
+    pub(super) trade_no: u64,
+    pub(super) last_quantity_e4: i64,
+    pub(super) book: Book,
+    pub(super) orders: HashMap<u64, Open>,
+}
+
+/// The whole engine.
+#[derive(Debug, Default)]
+pub struct Engine {
+    /// Sequence of the last record.
+    pub(super) seq: u64,
+    pub(super) time_us: i64,
+    pub(super) cmd_seq: u64,
+    pub(super) fact_no: u64,
+    pub(super) order_no: u64,
+    /// Time of the last day end; before the first that of the first record.
+    pub(super) day_end_us: i64,
+    /// Owner number - 1 → user.
+    pub(super) users: Vec<Uuid>,
+    pub(super) user_numbers: HashMap<Uuid, u32>,
+    pub(super) markets: Vec<Market>,
+    pub(super) market_numbers: HashMap<Symbol, usize>,
+    /// Open order → market and number.
+    pub(super) open: HashMap<Uuid, (usize, u64)>,
+    /// Open GTD orders by time.
+    pub(super) gtd: BTreeSet<(i64, u64)>,
+    events: Events,
+}
+
+/// One price of a published book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    pub price_e4: i64,
+    pub quantity_e4: i64,
+    pub orders: u32,
+}
+
+impl Market {
+    fn new(symbol: Symbol) -> Self {
+        Self {
+            symbol,
+            tick_e4: 0,
+            lot_e4: 0,
+            state: TradingState::Open,
+            exec_seq: 0,
+            trade_no: 0,
+            last_quantity_e4: 0,
+            book: Book::new(),
+            orders: HashMap::new(),
+        }
+    }
+
+    /// Sequence of the last outcome.
+    pub fn exec_seq(&self) -> u64 {
+        self.exec_seq
+    }
+
+    /// Number of the last trade.
+    pub fn trade_no(&self) -> u64 {
+        self.trade_no
+    }
+
+    pub fn state(&self) -> TradingState {
+        self.state
+    }
+
+    /// Price and quantity of the last trade; 0 before the first.
+    pub fn last(&self) -> (i64, i64) {
+        (self.book.last_price().map_or(0, |t| self.price_e4(t)), self.last_quantity_e4)
+    }
+
+    /// The best levels of a side.
+    pub fn depth(&self, side: Side, levels: usize) -> Vec<Level> {
+        let level = |l: fafnir_matching::PriceLevel| Level {
+            price_e4: self.price_e4(l.price),
+            quantity_e4: self.quantity_e4(l.qty),
+            orders: l.orders,
+        };
+        self.book.depth(side).take(levels).map(level).collect()
+    }
+
+    fn price_e4(&self, ticks: Ticks) -> i64 {
+        i64::from(ticks).saturating_mul(self.tick_e4)
+    }
+
+    fn quantity_e4(&self, lots: Lots) -> i64 {
+        i64::try_from(lots).unwrap_or(i64::MAX).saturating_mul(self.lot_e4)
+    }
+
+    fn ticks(&self, price_e4: i64) -> Result<Ticks, &'static str> {
+        if price_e4 < 0 || price_e4 % self.tick_e4 != 0 {
+            return Err("PRICE_OFF_TICK");
+        }
+        in_range(price_e4 / self.tick_e4)
+    }
+
+    /// A cap in ticks, towards the better price where it is between two.
+    fn cap(&self, side: Side, cap_e4: i64) -> Result<Ticks, &'static str> {
+        if cap_e4 < 0 {
+            return Err("PRICE_OUT_OF_RANGE");
+        }
+        let down = cap_e4 / self.tick_e4;
+        let off = cap_e4 % self.tick_e4 != 0;
+        in_range(if off && side == Side::Sell { down + 1 } else { down })
+    }
+
+    fn lots(&self, quantity_e4: i64) -> Result<Lots, &'static str> {
+        if quantity_e4 < 0 || quantity_e4 % self.lot_e4 != 0 {
+            return Err("QUANTITY_OFF_LOT");
+        }
+        u64::try_from(quantity_e4 / self.lot_e4).map_err(|_| "QUANTITY_OFF_LOT")
+    }
+
+    /// The order in the terms of the book.
+    fn book_order(
+        &self,
+        new: &NewOrder,
+        id: u64,
+        owner: u32,
+    ) -> Result<fafnir_matching::NewOrder, &'static str> {
+        if self.tick_e4 <= 0 || self.lot_e4 <= 0 {
+            return Err("UNKNOWN_SYMBOL");
+        }
+        let stop = self.ticks(new.stop_e4)?;
+        let price = match new.kind {
+            Kind::Limit | Kind::StopLimit => self.ticks(new.price_e4)?,
+            Kind::Market | Kind::Stop => self.cap(new.side, new.cap_e4)?,
+            Kind::TrailingAmount | Kind::TrailingPercent => self.cap_distance(new, stop)?,
+        };
+        let trail = match new.kind {
+            Kind::TrailingAmount => self.ticks(new.trail_e4)?,
+            Kind::TrailingPercent => {
+                in_range(new.trail_e4 / TRAIL_E4_PER_BP).map_err(|_| "TRAIL_OUT_OF_RANGE")?
+            }
+            _ => 0,
+        };
+        Ok(fafnir_matching::NewOrder {
+            id,
+            owner,
+            side: new.side,
+            kind: new.kind,
+            tif: new.tif,
+            self_trade: new.self_trade,
+            post_only: new.post_only,
+            qty: self.lots(new.quantity_e4)?,
+            price,
+            display: self.lots(new.display_e4)?,
+            stop,
+            trail,
+            expire: u64::try_from(new.expires_us).unwrap_or(0),
+        })
+    }
+
+    fn cap_distance(&self, new: &NewOrder, stop: Ticks) -> Result<Ticks, &'static str> {
+        if new.cap_e4 != 0 && stop != 0 {
+            return Ok(self.cap(new.side, new.cap_e4)?.abs_diff(stop));
+        }
+        let reference = if stop == 0 { self.book.last_price().unwrap_or(0) } else { stop };
+        let share = u64::from(reference) * COLLAR_PER_MILLE / 1000;
+        Ok(u32::try_from(share).unwrap_or(MAX_PRICE).max(COLLAR_TICKS_MIN))
+    }
+}
+
+fn in_range(ticks: i64) -> Result<Ticks, &'static str> {
+    u32::try_from(ticks).ok().filter(|t| *t <= MAX_PRICE).ok_or("PRICE_OUT_OF_RANGE")
+}
+
+/// The machine code of a reason on the wire.
+fn reason_code(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Requested | Reason::MassCancel => "USER",
+        Reason::ImmediateRemainder => "IOC",
+        Reason::CannotFillWhole => "FOK",
+        Reason::ExpireTime => "GTD",
+        Reason::WouldTrade => "POST_ONLY_WOULD_CROSS",
+        Reason::Halted => "SYMBOL_HALTED",
+        Reason::UnknownOrder => "ORDER_NOT_OPEN",
+        other => other.as_str(),
+    }
+}
+
+/// Collects the outcomes of one record in one market.
+struct Outcomes<'a> {
+    list: Vec<Outcome>,
+    users: &'a [Uuid],
+}
+
+impl Outcomes<'_> {
+    fn user(&self, owner: u32) -> Uuid {
+        (owner as usize).checked_sub(1).and_then(|i| self.users.get(i)).copied().unwrap_or_default()
+    }
+
+    fn push(&mut self, market: &mut Market, outcome: Outcome) {
+        market.exec_seq += 1;
+        self.list.push(Outcome { seq: market.exec_seq, ..outcome });
+    }
+
+    fn about(&self, kind: ExecKind, order: &Open) -> Outcome {
+        let user = self.user(order.owner);
+        Outcome { side: Some(order.side), version: order.version, ..bare(kind, order.order, user) }
+    }
+}
+
+fn bare(kind: ExecKind, order: Uuid, user: Uuid) -> Outcome {
+    Outcome {
+        seq: 0,
+        kind,
+        order,
+        user,
+        side: None,
+        price_e4: 0,
+        quantity_e4: 0,
+        open_e4: 0,
+        reason: "",
+        version: 0,
+        held: false,
+        stop_e4: 0,
+        maker: None,
+        trade_no: 0,
+        state: None,
+    }
+}
+
+impl Engine {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sequence of the last record applied.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Time of the last record.
+    pub fn time_us(&self) -> i64 {
+        self.time_us
+    }
+
+    /// Number of the last command of order-service.
+    pub fn cmd_seq(&self) -> u64 {
+        self.cmd_seq
+    }
+
+    /// Number of the last fact.
+    pub fn fact_no(&self) -> u64 {
+        self.fact_no
+    }
+
+    /// Time of the last day end; before the first that of the first record, 0 before any.
+    pub fn day_end_us(&self) -> i64 {
+        self.day_end_us
+    }
+
+    /// The earliest GTD time of an open order.
+    pub fn next_expiry_us(&self) -> Option<i64> {
+        self.gtd.first().map(|(time, _)| *time)
+    }
+
+    pub fn markets(&self) -> &[Market] {
+        &self.markets
+    }
+
+    /// What the engine knows of a listing: `None` before it is listed.
+    pub fn listing(&self, symbol: &Symbol) -> Option<Listing> {
+        let market = &self.markets[*self.market_numbers.get(symbol)?];
+        (market.tick_e4 > 0).then(|| Listing {
+            symbol: market.symbol.clone(),
+            tick_e4: market.tick_e4,
+            lot_e4: market.lot_e4,
+            state: market.state,
+        })
+    }
+
+    /// Open orders of all markets, held stops included.
+    pub fn open_orders(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Ids of the open orders, in order.
+    pub fn open_order_ids(&self) -> Vec<Uuid> {
+        let mut ids: Vec<_> = self.open.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Applies a record and appends its facts. `seq` is the one after the last.
+    pub fn apply(&mut self, seq: u64, time_us: i64, record: &Record, facts: &mut Vec<Fact>) {
+        self.seq = seq;
+        self.time_us = time_us;
+        if self.day_end_us == 0 {
+            self.day_end_us = time_us;
+        }
+        match record {
+            Record::Command { cmd_seq, symbol, instruction } => {
+                self.cmd_seq = *cmd_seq;
+                self.instruct(symbol.as_ref(), instruction, facts);
+            }
+            Record::Listing(listing) => {
+                let market = self.market(&listing.symbol);
+                let m = &mut self.markets[market];
+                if m.tick_e4 == 0 && listing.tick_e4 > 0 && listing.lot_e4 > 0 {
+                    m.tick_e4 = listing.tick_e4;
+                    m.lot_e4 = listing.lot_e4;
+                }
+                self.set_state(market, 0, listing.state, facts);
+            }
+            Record::DayEnd => {
+                self.day_end_us = time_us;
+                let now = u64::try_from(time_us).unwrap_or(0);
+                for market in 0..self.markets.len() {
+                    self.run(market, 0, &Command::DayEnd { now }, facts);
+                }
+            }
+            Record::Expire => {
+                let now = u64::try_from(time_us).unwrap_or(0);
+                for market in 0..self.markets.len() {
+                    self.run(market, 0, &Command::Expire { now }, facts);
+                }
+            }
+        }
+    }
+
+    fn instruct(&mut self, symbol: Option<&Symbol>, instruction: &Instruction, facts: &mut Vec<Fact>) {
+        let cmd_seq = self.cmd_seq;
+        let market = symbol.map(|s| self.market(s));
+        match (instruction, market) {
+            (Instruction::New(new), Some(market)) => self.new_order(market, new, facts),
+            (Instruction::Cancel { order }, Some(market)) => match self.find(market, *order) {
+                Some((id, slot)) => self.run(market, cmd_seq, &Command::Cancel { id, slot }, facts),
+                None => self.refuse(market, ExecKind::CancelRejected, *order, 0, "ORDER_NOT_OPEN", facts),
+            },
+            (Instruction::Replace(replace), Some(market)) => self.replace(market, replace, facts),
+            (Instruction::CancelAll { user }, market) => {
+                // An owner that was never seen has no orders; 0 would mean everybody's.
+                let Some(owner) = self.user_numbers.get(user).copied() else { return };
+                let all = market.map_or(0..self.markets.len(), |m| m..m + 1);
+                for market in all {
+                    self.run(market, cmd_seq, &Command::CancelAll { owner }, facts);
+                }
+            }
+            (Instruction::SetState { state }, Some(market)) => self.set_state(market, cmd_seq, *state, facts),
+            // A command that must name a symbol and does not: the door refuses it.
+            (_, None) => {}
+        }
+    }
+
+    fn new_order(&mut self, market: usize, new: &NewOrder, facts: &mut Vec<Fact>) {
+        // The order is open: a refusal would read as its end. order-service numbers its orders once.
+        if self.open.contains_key(&new.order) {
+            return;
+        }
+        let owner = self.owner(new.user);
+        self.order_no += 1;
+        let id = self.order_no;
+        let m = &mut self.markets[market];
+        let book_order = match m.book_order(new, id, owner) {
+            Ok(order) => order,
+            Err(reason) => return self.reject(market, new, reason, facts),
+        };
+        m.orders.insert(
+            id,
+            Open {
+                order: new.order,
+                owner,
+                slot: Slot::NONE,
+                side: new.side,
+                kind: new.kind,
+                tif: new.tif,
+                filled: 0,
+                version: 1,
+                expires_us: new.expires_us,
+            },
+        );
+        self.open.insert(new.order, (market, id));
+        self.run(market, self.cmd_seq, &Command::New(book_order), facts);
+    }
+
+    fn reject(&mut self, market: usize, new: &NewOrder, reason: &'static str, facts: &mut Vec<Fact>) {
+        let outcome = Outcome {
+            side: Some(new.side),
+            quantity_e4: new.quantity_e4,
+            reason,
+            version: 1,
+            ..bare(ExecKind::Rejected, new.order, new.user)
+        };
+        self.emit(market, self.cmd_seq, outcome, facts);
+    }
+
+    fn refuse(
+        &mut self,
+        market: usize,
+        kind: ExecKind,
+        order: Uuid,
+        version: u32,
+        reason: &'static str,
+        facts: &mut Vec<Fact>,
+    ) {
+        let outcome = Outcome { reason, version, ..bare(kind, order, Uuid::nil()) };
+        self.emit(market, self.cmd_seq, outcome, facts);
+    }
+
+    fn replace(&mut self, market: usize, replace: &Replace, facts: &mut Vec<Fact>) {
+        let kind = ExecKind::ReplaceRejected;
+        let Some((id, slot)) = self.find(market, replace.order) else {
+            return self.refuse(market, kind, replace.order, replace.version, "ORDER_NOT_OPEN", facts);
+        };
+        let m = &self.markets[market];
+        let order = m.orders[&id];
+        let price = match order.kind {
+            Kind::Stop => m.cap(order.side, replace.cap_e4),
+            _ => m.ticks(replace.price_e4),
+        };
+        let command = (|| {
+            Ok(BookReplace {
+                stop: m.ticks(replace.stop_e4)?,
+                ..BookReplace::new(id, slot, m.lots(replace.quantity_e4)?, price?)
+            })
+        })();
+        match command {
+            Ok(command) => {
+                let before = facts.len();
+                self.run(market, self.cmd_seq, &Command::Replace(command), facts);
+                for outcome in facts[before..].iter_mut().flat_map(|f| &mut f.outcomes) {
+                    if outcome.kind == kind {
+                        outcome.version = replace.version;
+                    }
+                }
+            }
+            Err(reason) => self.refuse(market, kind, replace.order, replace.version, reason, facts),
+        }
+    }
+
+    fn set_state(&mut self, market: usize, cmd_seq: u64, state: TradingState, facts: &mut Vec<Fact>) {
+        let m = &mut self.markets[market];
+        if m.state == state {
+            return;
+        }
+        m.state = state;
+        let command = if state == TradingState::Open { Command::Resume } else { Command::Halt };
+        if m.book.is_halted() != (state != TradingState::Open) {
+            self.events.clear();
+            m.book.apply(&command, &mut self.events);
+        }
+        let outcome =
+            Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) };
+        self.emit(market, cmd_seq, outcome, facts);
+    }
+
+    /// The market of a symbol; it begins unlisted where there is none.
+    fn market(&mut self, symbol: &Symbol) -> usize {
+        if let Some(number) = self.market_numbers.get(symbol) {
+            return *number;
+        }
+        let number = self.markets.len();
+        self.markets.push(Market::new(symbol.clone()));
+        self.market_numbers.insert(symbol.clone(), number);
+        number
+    }
+
+    fn owner(&mut self, user: Uuid) -> u32 {
+        if let Some(number) = self.user_numbers.get(&user) {
+            return *number;
+        }
+        self.users.push(user);
+        let number = self.users.len() as u32;
+        self.user_numbers.insert(user, number);
+        number
+    }
+
+    fn find(&self, market: usize, order: Uuid) -> Option<(u64, Slot)> {
+        let (found, id) = *self.open.get(&order)?;
+        (found == market).then(|| (id, self.markets[market].orders[&id].slot))
+    }
+
+    fn emit(&mut self, market: usize, cmd_seq: u64, outcome: Outcome, facts: &mut Vec<Fact>) {
+        let mut outcomes = Outcomes { list: Vec::with_capacity(1), users: &self.users };
+        outcomes.push(&mut self.markets[market], outcome);
+        let outcomes = outcomes.list;
+        self.fact(market, cmd_seq, outcomes, facts);
+    }
+
+    fn fact(&mut self, market: usize, cmd_seq: u64, outcomes: Vec<Outcome>, facts: &mut Vec<Fact>) {
+        if outcomes.is_empty() {
+            return;
+        }
+        self.fact_no += 1;
+        facts.push(Fact { fact_no: self.fact_no, market, cmd_seq, time_us: self.time_us, outcomes });
+    }
+
+    /// Lets the book apply a command and turns its events into outcomes.
+    fn run(&mut self, market: usize, cmd_seq: u64, command: &Command, facts: &mut Vec<Fact>) {
+        self.events.clear();
+        let m = &mut self.markets[market];
+        m.book.apply(command, &mut self.events);
+        let mut outcomes =
+            Outcomes { list: Vec::with_capacity(self.events.as_slice().len()), users: &self.users };
+        for event in &self.events {
+            translate(m, &mut outcomes, &mut self.open, &mut self.gtd, event);
+        }
+        let outcomes = outcomes.list;
+        self.fact(market, cmd_seq, outcomes, facts);
+    }
+}
+
+/// Takes an order out that has ended.
+fn close(
+    m: &mut Market,
+    open: &mut HashMap<Uuid, (usize, u64)>,
+    gtd: &mut BTreeSet<(i64, u64)>,
+    id: u64,
+) -> Option<Open> {
+    let order = m.orders.remove(&id)?;
+    open.remove(&order.order);
+    if order.tif == Tif::Gtd {
+        gtd.remove(&(order.expires_us, id));
+    }
+    Some(order)
+}
+
+fn translate(
+    m: &mut Market,
+    out: &mut Outcomes<'_>,
+    open_orders: &mut HashMap<Uuid, (usize, u64)>,
+    gtd: &mut BTreeSet<(i64, u64)>,
+    event: &Event,
+) {
+    match event.what {
+        What::Accepted { id, slot, open, price, held, .. } => {
+            let Some(order) = m.orders.get_mut(&id) else { return };
+            order.slot = slot;
+            if order.tif == Tif::Gtd {
+                gtd.insert((order.expires_us, id));
+            }
+            let order = *order;
+            let has_limit = matches!(order.kind, Kind::Limit | Kind::StopLimit);
+            let stop = if held { m.book.order(id, slot).map_or(0, |o| o.stop) } else { 0 };
+            let outcome = Outcome {
+                price_e4: if has_limit { m.price_e4(price) } else { 0 },
+                quantity_e4: m.quantity_e4(open),
+                open_e4: m.quantity_e4(open),
+                held,
+                stop_e4: m.price_e4(stop),
+                ..out.about(ExecKind::Accepted, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::Rejected { id, reason } => {
+            let Some(order) = close(m, open_orders, gtd, id) else { return };
+            let outcome = Outcome { reason: reason_code(reason), ..out.about(ExecKind::Rejected, &order) };
+            out.push(m, outcome);
+        }
+        What::Trade { maker, taker, qty, maker_open, taker_open, price, .. } => {
+            let quantity_e4 = m.quantity_e4(qty);
+            let mut take = |m: &mut Market, id: u64, left: Lots| {
+                let order = m.orders.get_mut(&id)?;
+                order.filled += qty;
+                if left == 0 { close(m, open_orders, gtd, id) } else { Some(*order) }
+            };
+            let (Some(maker), Some(taker)) = (take(m, maker, maker_open), take(m, taker, taker_open)) else {
+                return;
+            };
+            m.trade_no += 1;
+            m.last_quantity_e4 = quantity_e4;
+            let outcome = Outcome {
+                price_e4: m.price_e4(price),
+                quantity_e4,
+                open_e4: m.quantity_e4(taker_open),
+                maker: Some(Maker {
+                    order: maker.order,
+                    user: out.user(maker.owner),
+                    open_e4: m.quantity_e4(maker_open),
+                }),
+                trade_no: m.trade_no,
+                ..out.about(ExecKind::Trade, &taker)
+            };
+            out.push(m, outcome);
+        }
+        What::Canceled { id, open, reason, .. } => {
+            let Some(order) = close(m, open_orders, gtd, id) else { return };
+            let outcome = Outcome {
+                quantity_e4: m.quantity_e4(open),
+                reason: reason_code(reason),
+                ..out.about(ExecKind::Canceled, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::Expired { id, open, reason, .. } => {
+            let Some(order) = close(m, open_orders, gtd, id) else { return };
+            let outcome = Outcome {
+                quantity_e4: m.quantity_e4(open),
+                reason: reason_code(reason),
+                ..out.about(ExecKind::Expired, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::Replaced { id, open, slot, price, stop, .. } => {
+            let Some(order) = m.orders.get_mut(&id) else { return };
+            order.slot = slot;
+            order.version += 1;
+            let order = *order;
+            let outcome = Outcome {
+                price_e4: if order.kind == Kind::Stop { 0 } else { m.price_e4(price) },
+                quantity_e4: m.quantity_e4(open.saturating_add(order.filled)),
+                open_e4: m.quantity_e4(open),
+                held: stop != 0,
+                stop_e4: m.price_e4(stop),
+                ..out.about(ExecKind::Replaced, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::CancelRejected { id, reason } | What::ReplaceRejected { id, reason } => {
+            let kind = match event.what {
+                What::CancelRejected { .. } => ExecKind::CancelRejected,
+                _ => ExecKind::ReplaceRejected,
+            };
+            let Some(order) = m.orders.get(&id).copied() else { return };
+            let open = m.book.order(id, order.slot).map_or(0, |o| o.open);
+            let outcome = Outcome {
+                open_e4: m.quantity_e4(open),
+                reason: reason_code(reason),
+                ..out.about(kind, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::Triggered { id, open, stop, .. } => {
+            let Some(order) = m.orders.get(&id).copied() else { return };
+            let outcome = Outcome {
+                quantity_e4: m.quantity_e4(open),
+                open_e4: m.quantity_e4(open),
+                stop_e4: m.price_e4(stop),
+                ..out.about(ExecKind::Triggered, &order)
+            };
+            out.push(m, outcome);
+        }
+        What::Decremented { maker, taker, qty, maker_open, taker_open, .. } => {
+            let (Some(maker), Some(taker)) = (m.orders.get(&maker).copied(), m.orders.get(&taker).copied())
+            else {
+                return;
+            };
+            let outcome = Outcome {
+                quantity_e4: m.quantity_e4(qty),
+                open_e4: m.quantity_e4(taker_open),
+                maker: Some(Maker {
+                    order: maker.order,
+                    user: out.user(maker.owner),
+                    open_e4: m.quantity_e4(maker_open),
+                }),
+                reason: "SELF_TRADE",
+                ..out.about(ExecKind::Decremented, &taker)
+            };
+            out.push(m, outcome);
+        }
+        // Refills show in the image; runs over the book are told by the outcomes of their orders, halts by STATE_CHANGED.
+        _ => {}
+    }
+}

@@ -1,0 +1,371 @@
+//! A log in segment files: append in batches, make durable, roll, cut a torn tail, drop what is no longer needed.
+//!
+//! Single writer. A new segment is written under a temporary name, synced and renamed, and its directory synced, so a
+//! segment that has its name has its header.
+
+use super::frames::{self, Bad, Frames, HEADER_BYTES, Header};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Which log it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Spec {
+    /// First part of the file names.
+    pub name: &'static str,
+    pub magic: [u8; 8],
+    /// A segment that has reached this size is followed by a new one.
+    pub segment_bytes: u64,
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// Damage that no crash explains.
+    #[error("{}: {bad}", path.display())]
+    Damaged { path: PathBuf, bad: Bad },
+    #[error("{}: the segment before it ends at sequence {ends}, it begins at {begins}", path.display())]
+    Gap { path: PathBuf, ends: u64, begins: u64 },
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    |source| Error::Io { path, source }
+}
+
+/// A segment file by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub first_seq: u64,
+    pub path: PathBuf,
+}
+
+/// A torn tail that was cut off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub bad: Bad,
+}
+
+/// Makes renames and removals in a directory durable.
+pub fn sync_dir(dir: &Path) -> Result<(), Error> {
+    File::open(dir).and_then(|d| d.sync_all()).map_err(at(dir))
+}
+
+/// The segments in a directory, oldest first.
+pub fn segments(spec: Spec, dir: &Path) -> Result<Vec<Segment>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let first_seq = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix(spec.name)?.strip_prefix('-')?.strip_suffix(".log"))
+            .and_then(|n| n.parse().ok());
+        if let Some(first_seq) = first_seq {
+            found.push(Segment { first_seq, path });
+        }
+    }
+    found.sort_by_key(|s| s.first_seq);
+    Ok(found)
+}
+
+/// Reads one segment and checks that its header fits its name.
+pub fn read_segment(spec: Spec, segment: &Segment) -> Result<(Vec<u8>, Header), Error> {
+    read_head(spec, segment, u64::MAX)
+}
+
+/// Reads the first bytes of a segment and checks that its header fits its name.
+pub fn read_head(spec: Spec, segment: &Segment, bytes_max: u64) -> Result<(Vec<u8>, Header), Error> {
+    let damaged = |bad| Error::Damaged { path: segment.path.clone(), bad };
+    let mut bytes = Vec::new();
+    File::open(&segment.path)
+        .and_then(|f| f.take(bytes_max).read_to_end(&mut bytes))
+        .map_err(at(&segment.path))?;
+    let header = frames::parse_header(spec.magic, &bytes).map_err(damaged)?;
+    if header.first_seq != segment.first_seq {
+        let what = "the header names another first sequence than the file's name";
+        return Err(damaged(Bad { offset: 0, seq: segment.first_seq, what }));
+    }
+    Ok((bytes, header))
+}
+
+/// Calls `each` with every frame from sequence `from` on, whole segments checked; any bad frame is an error.
+pub fn read_from<E: From<Error>>(
+    spec: Spec,
+    dir: &Path,
+    from: u64,
+    mut each: impl FnMut(frames::Frame<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let all = segments(spec, dir)?;
+    let skip = all.partition_point(|s| s.first_seq <= from).saturating_sub(1);
+    let mut end: Option<(u64, u32)> = None;
+    for segment in &all[skip..] {
+        let (bytes, header) = read_segment(spec, segment)?;
+        check_joint(segment, header, end)?;
+        let mut walk = Frames::new(&bytes, header);
+        for frame in &mut walk {
+            let frame = frame.map_err(|bad| Error::Damaged { path: segment.path.clone(), bad })?;
+            if frame.seq >= from {
+                each(frame)?;
+            }
+        }
+        end = Some((walk.next_seq(), walk.prev_crc()));
+    }
+    Ok(())
+}
+
+/// A segment continues the one before it.
+fn check_joint(segment: &Segment, header: Header, end: Option<(u64, u32)>) -> Result<(), Error> {
+    let Some((next_seq, crc)) = end else { return Ok(()) };
+    let path = segment.path.clone();
+    if header.first_seq != next_seq {
+        return Err(Error::Gap { path, ends: next_seq - 1, begins: header.first_seq });
+    }
+    if header.prev_crc != crc {
+        let what = "the chain to the segment before is broken";
+        return Err(Error::Damaged { path, bad: Bad { offset: 0, seq: next_seq, what } });
+    }
+    Ok(())
+}
+
+/// The writer of a log.
+#[derive(Debug)]
+pub struct SegLog {
+    spec: Spec,
+    dir: PathBuf,
+    segments: Vec<Segment>,
+    file: File,
+    /// Length of the file up to the last flush.
+    length: u64,
+    buffer: Vec<u8>,
+    /// Frames in the buffer.
+    buffered: u32,
+    next_seq: u64,
+    prev_crc: u32,
+    last_time_us: i64,
+    /// Chain and sequence at the last flush: what a new segment starts with, and what a refused flush goes back to.
+    flushed: (u64, u32, i64),
+}
+
+impl SegLog {
+    /// Opens or begins a log. The last segment is read whole and a torn tail cut off; a new log begins at `first_seq`.
+    pub fn open(spec: Spec, dir: &Path, first_seq: u64) -> Result<(Self, Option<Cut>), Error> {
+        fs::create_dir_all(dir).map_err(at(dir))?;
+        remove_leftovers(spec, dir)?;
+        let mut segments = segments(spec, dir)?;
+        let Some(last) = segments.last().cloned() else {
+            let (segment, file) = create(spec, dir, Header { first_seq, prev_crc: 0 })?;
+            segments.push(segment);
+            return Ok((Self::new(spec, dir, segments, file, HEADER_BYTES as u64, first_seq, 0, 0), None));
+        };
+        let (bytes, header) = read_segment(spec, &last)?;
+        let mut walk = Frames::new(&bytes, header);
+        let mut last_time_us = 0;
+        let mut bad = None;
+        for frame in &mut walk {
+            match frame {
+                Ok(frame) => last_time_us = frame.time_us,
+                Err(b) => bad = Some(b),
+            }
+        }
+        let length = walk.offset() as u64;
+        let file = OpenOptions::new().append(true).open(&last.path).map_err(at(&last.path))?;
+        let cut = match bad {
+            None => None,
+            Some(bad) if frames::is_torn_tail(&bytes, &bad) => {
+                file.set_len(length).and_then(|()| file.sync_all()).map_err(at(&last.path))?;
+                Some(Cut { path: last.path.clone(), bytes: bytes.len() as u64 - length, bad })
+            }
+            Some(bad) => return Err(Error::Damaged { path: last.path, bad }),
+        };
+        let (next_seq, prev_crc) = (walk.next_seq(), walk.prev_crc());
+        Ok((Self::new(spec, dir, segments, file, length, next_seq, prev_crc, last_time_us), cut))
+    }
+
+    fn new(
+        spec: Spec,
+        dir: &Path,
+        segments: Vec<Segment>,
+        file: File,
+        length: u64,
+        next_seq: u64,
+        prev_crc: u32,
+        last_time_us: i64,
+    ) -> Self {
+        Self {
+            spec,
+            dir: dir.to_owned(),
+            segments,
+            file,
+            length,
+            buffer: Vec::new(),
+            buffered: 0,
+            next_seq,
+            prev_crc,
+            last_time_us,
+            flushed: (next_seq, prev_crc, last_time_us),
+        }
+    }
+
+    /// Sequence of the next frame.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Time of the last frame of this segment or process; 0 when it has none.
+    pub fn last_time_us(&self) -> i64 {
+        self.last_time_us
+    }
+
+    /// Sequence of the oldest frame that is kept.
+    pub fn first_seq(&self) -> u64 {
+        self.segments.first().map_or(self.next_seq, |s| s.first_seq)
+    }
+
+    /// The segments, oldest first.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Whether the next flush begins a new segment.
+    pub fn will_roll(&self) -> bool {
+        self.length >= self.spec.segment_bytes
+    }
+
+    /// Whether the next frame pushed is the first of its segment.
+    pub fn begins_segment(&self) -> bool {
+        self.buffer.is_empty() && (self.will_roll() || self.length == HEADER_BYTES as u64)
+    }
+
+    /// Puts a frame into the batch and answers its sequence. Nothing is written yet.
+    pub fn push(&mut self, time_us: i64, payload: &[u8]) -> u64 {
+        let seq = self.next_seq;
+        self.prev_crc = frames::push(&mut self.buffer, self.prev_crc, self.buffered, seq, time_us, payload);
+        self.buffered += 1;
+        self.next_seq += 1;
+        self.last_time_us = time_us;
+        seq
+    }
+
+    /// Writes the batch and, with `durable`, makes it durable. When writing fails, nothing of the batch is kept and the
+    /// log can go on; when that cannot be had either, or the sync fails, the answer is [`FlushError::Lost`].
+    pub fn flush(&mut self, durable: bool) -> Result<(), FlushError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        if self.will_roll()
+            && let Err(e) = self.roll()
+        {
+            self.forget();
+            return Err(FlushError::NotWritten(e));
+        }
+        let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
+        if let Err(source) = self.file.write_all(&self.buffer) {
+            self.forget();
+            let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
+            return Err(match undone {
+                Ok(()) => FlushError::NotWritten(Error::Io { path, source }),
+                Err(source) => FlushError::Lost(Error::Io { path, source }),
+            });
+        }
+        if durable {
+            self.sync()?;
+        }
+        self.length += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.buffered = 0;
+        self.flushed = (self.next_seq, self.prev_crc, self.last_time_us);
+        Ok(())
+    }
+
+    /// Makes durable what was written.
+    pub fn sync(&self) -> Result<(), FlushError> {
+        self.file.sync_data().map_err(|source| {
+            let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
+            FlushError::Lost(Error::Io { path, source })
+        })
+    }
+
+    fn forget(&mut self) {
+        (self.next_seq, self.prev_crc, self.last_time_us) = self.flushed;
+        self.buffer.clear();
+        self.buffered = 0;
+    }
+
+    fn roll(&mut self) -> Result<(), Error> {
+        self.file.sync_all().map_err(at(&self.dir))?;
+        let (first_seq, prev_crc, _) = self.flushed;
+        let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc })?;
+        self.segments.push(segment);
+        self.file = file;
+        self.length = HEADER_BYTES as u64;
+        Ok(())
+    }
+
+    /// Removes the segments all of whose frames come before `seq`; never the last one. Answers how many went.
+    pub fn drop_before(&mut self, seq: u64) -> Result<usize, Error> {
+        let mut count = 0;
+        while self.segments.len() > 1 && self.segments[1].first_seq <= seq {
+            let path = &self.segments[0].path;
+            fs::remove_file(path).map_err(at(path))?;
+            self.segments.remove(0);
+            count += 1;
+        }
+        if count > 0 {
+            sync_dir(&self.dir)?;
+        }
+        Ok(count)
+    }
+
+    /// Removes everything; the log begins anew at `first_seq`.
+    pub fn restart(&mut self, first_seq: u64) -> Result<(), Error> {
+        for segment in &self.segments {
+            fs::remove_file(&segment.path).map_err(at(&segment.path))?;
+        }
+        let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc: 0 })?;
+        *self = Self::new(self.spec, &self.dir, vec![segment], file, HEADER_BYTES as u64, first_seq, 0, 0);
+        Ok(())
+    }
+}
+
+/// Why a batch is not in the log.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// Nothing of it is there; the log can go on.
+    #[error(transparent)]
+    NotWritten(Error),
+    /// Nobody knows what is on disk: the process must end and recover.
+    #[error(transparent)]
+    Lost(Error),
+}
+
+fn create(spec: Spec, dir: &Path, header: Header) -> Result<(Segment, File), Error> {
+    let path = dir.join(format!("{}-{:020}.log", spec.name, header.first_seq));
+    let temporary = path.with_extension("tmp");
+    let mut file = File::create(&temporary).map_err(at(&temporary))?;
+    file.write_all(&frames::header(spec.magic, header))
+        .and_then(|()| file.sync_all())
+        .map_err(at(&temporary))?;
+    fs::rename(&temporary, &path).map_err(at(&path))?;
+    sync_dir(dir)?;
+    let file = OpenOptions::new().append(true).open(&path).map_err(at(&path))?;
+    Ok((Segment { first_seq: header.first_seq, path }, file))
+}
+
+/// A segment that a crash left under its temporary name was never part of the log.
+fn remove_leftovers(spec: Spec, dir: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with(spec.name) && path.extension().is_some_and(|e| e == "tmp") {
+            fs::remove_file(&path).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}

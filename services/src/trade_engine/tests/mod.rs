@@ -1,0 +1,7 @@
+//! Tests of the engine across its files: rules, crashes, replay, questions, figures.
+
+mod crash;
+mod figures;
+mod replay;
+mod rules;
+mod support;
