@@ -1,1 +1,109 @@
-//! placeholder
+//! The trading terminal of fafnir: `run` takes the screen, signs in, trades, and gives the screen back.
+//!
+//! `update` and `view` are pure; everything that touches the world is in [`backend`], [`terminal`] and [`app`].
+
+pub mod app;
+pub mod backend;
+pub mod keys;
+pub mod model;
+pub mod msg;
+pub mod screens;
+pub mod terminal;
+pub mod text;
+pub mod theme;
+pub mod update;
+pub mod view;
+
+pub use backend::session::{Session, SessionLock, SessionStore};
+pub use theme::{Depth, Palette, Theme};
+
+use anyhow::Context as _;
+use backend::live::Live;
+use model::{Ids, Model};
+use std::sync::Arc;
+
+/// What `fafnir trade` wants.
+#[derive(Clone)]
+pub struct Options {
+    /// The gateway, e.g. `http://127.0.0.1:8080`.
+    pub url: String,
+    /// A session that is signed in already; none shows the sign-in screen.
+    pub session: Option<Session>,
+    /// Where sessions are kept, so that they survive the terminal.
+    pub store: Option<Arc<dyn SessionStore>>,
+    /// Fills the e-mail of the sign-in screen.
+    pub email: String,
+    /// The first symbol; empty takes the first of the watchlist.
+    pub symbol: String,
+    /// Refuses orders and cancels.
+    pub read_only: bool,
+    pub theme: Theme,
+    /// Clicks and wheel on the ladder. The terminal's own selection of text then needs Shift.
+    pub mouse: bool,
+    /// Largest notional of a one-key order, in micros of the listing's currency.
+    pub armed_notional_micros_max: i64,
+}
+
+impl Options {
+    /// The defaults for a gateway.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            session: None,
+            store: None,
+            email: String::new(),
+            symbol: String::new(),
+            read_only: false,
+            theme: Theme::default(),
+            mouse: true,
+            armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("url", &self.url)
+            .field("read_only", &self.read_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the terminal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The user left.
+    Quit,
+    /// Ctrl-C or a signal.
+    Interrupted,
+}
+
+/// The time in microseconds since 1970 UTC.
+pub(crate) fn now_us() -> i64 {
+    i64::try_from(time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap_or(i64::MAX)
+}
+
+/// Runs the terminal until the user leaves. The screen is restored on every way out, panics included.
+///
+/// # Errors
+/// The address is not a URL, the standard streams are not a terminal, or drawing fails.
+pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let mut live = Live::start(&options.url, options.session.clone(), options.store.clone())
+        .with_context(|| format!("{} is not an address such as http://127.0.0.1:8080", options.url))?;
+    let (mut guard, stop) = terminal::enter(options.mouse)?;
+    let size = guard.size()?;
+    let mut model =
+        Model::new(now_us(), size, options.theme, Ids::new(&uuid::Uuid::new_v4().simple().to_string()));
+    model.read_only = options.read_only;
+    model.armed_notional_micros_max = options.armed_notional_micros_max;
+    model.sign_in.email = text::Input::new(options.email.clone());
+    model.sign_in.on_password = !options.email.is_empty();
+    let symbol = fafnir_proto::symbol::Symbol::parse(&options.symbol);
+    model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();
+    let mut input = crossterm::event::EventStream::new();
+    let result = app::drive(&mut model, &mut live, guard.terminal(), &mut input, &stop, now_us).await;
+    drop(guard);
+    live.shutdown().await;
+    result
+}

@@ -1,0 +1,526 @@
+//! The real backend: the gateway's gRPC `Terminal`, the private stream, and market data from NATS.
+
+use super::{
+    Backend,
+    market::{self, Mailbox, Wanted},
+    rpc::{COMMAND_DEADLINE, Gateway, QUERY_DEADLINE, Renewal, outcome, sentence},
+    session::{Session, SessionStore},
+};
+use crate::{
+    model::{
+        Who,
+        chart::{CANDLES_MAX, INTERVALS},
+        feed::{Link, Wire},
+    },
+    msg::{Cmd, Event, Outcome},
+    now_us,
+};
+use fafnir_proto::v1;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+/// Events that wait for the loop; beyond it the senders wait, nothing is lost.
+const EVENTS_MAX: usize = 2_048;
+/// Calls under way at once.
+const CALLS_MAX: usize = 64;
+/// Orders asked for in one page, and pages asked for.
+const ORDERS_PAGE: u32 = 100;
+const PAGES_MAX: usize = 20;
+const FILLS_ASKED: u32 = 100;
+const TRADES_ASKED: u32 = 200;
+const GAP_ASKED: u32 = 500;
+/// The private stream beats every 5 s; after two missed beats it is dead.
+const HEARTBEAT_MAX: Duration = Duration::from_secs(12);
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long ending may take.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
+
+/// The connection to a running exchange.
+#[derive(Debug)]
+pub struct Live {
+    gateway: Arc<Gateway>,
+    events: mpsc::Receiver<Event>,
+    mailbox: Arc<Mailbox>,
+    wanted: watch::Sender<Wanted>,
+    /// Events made here or taken out of the mailbox.
+    ready: VecDeque<Event>,
+    /// Tasks that live as long as the terminal.
+    tasks: JoinSet<()>,
+    calls: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Live {
+    /// Starts connecting. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The address is not a URL.
+    pub fn start(
+        url: &str,
+        session: Option<Session>,
+        store: Option<Arc<dyn SessionStore>>,
+    ) -> Result<Self, tonic::transport::Error> {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let channel = fafnir_proto::client::channel(url)?;
+        let mut ready = VecDeque::new();
+        if let Some(session) = &session {
+            let who = Who { user_id: session.user_id.clone(), email: session.email.clone() };
+            ready.push_back(Event::SignedIn(who));
+        }
+        let gateway = Arc::new(Gateway::new(channel, session, store, sender));
+        let mailbox = Arc::new(Mailbox::default());
+        let (wanted, wanted_of_market) = watch::channel(Wanted::default());
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(until(stop.clone(), private(Arc::clone(&gateway))));
+        tasks.spawn(until(stop.clone(), renewals(Arc::clone(&gateway))));
+        tasks.spawn(market::run(Arc::clone(&gateway), Arc::clone(&mailbox), wanted_of_market, stop.clone()));
+        Ok(Self { gateway, events, mailbox, wanted, ready, tasks, calls: JoinSet::new(), stop })
+    }
+
+    /// Ends every task and waits for them for a moment.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        self.calls.abort_all();
+        let ended = timeout(SHUTDOWN_MAX, async { while self.tasks.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            self.tasks.abort_all();
+        }
+    }
+
+    /// True when a task panicked: the terminal must not go on with half of its connections.
+    fn has_failed(&mut self) -> bool {
+        let mut failed = false;
+        while let Some(ended) = self.calls.try_join_next() {
+            failed |= ended.is_err_and(|e| e.is_panic());
+        }
+        while let Some(ended) = self.tasks.try_join_next() {
+            failed |= ended.is_err_and(|e| e.is_panic());
+        }
+        failed
+    }
+}
+
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+impl Backend for Live {
+    fn submit(&mut self, cmd: Cmd) {
+        if let Cmd::Follow { symbol, quotes } = &cmd {
+            self.wanted.send_replace(Wanted { symbol: symbol.clone(), quotes: quotes.clone() });
+        }
+        while self.calls.try_join_next().is_some() {}
+        if self.calls.len() >= CALLS_MAX {
+            self.ready.extend(busy(cmd));
+            return;
+        }
+        self.calls.spawn(carry_out(Arc::clone(&self.gateway), cmd));
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if self.has_failed() {
+                return None;
+            }
+            if let Some(event) = self.try_next() {
+                return Some(event);
+            }
+            tokio::select! {
+                event = self.events.recv() => return event,
+                () = self.mailbox.wait() => {}
+            }
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Event> {
+        if self.ready.is_empty() {
+            if let Ok(event) = self.events.try_recv() {
+                return Some(event);
+            }
+            self.ready.extend(self.mailbox.take());
+        }
+        self.ready.pop_front()
+    }
+}
+
+/// What a command that cannot be started is answered with: it was not sent.
+fn busy(cmd: Cmd) -> Option<Event> {
+    let text = format!("{CALLS_MAX} requests are under way already: try again");
+    Some(match cmd {
+        Cmd::Place(request) => Event::Placed {
+            client_order_id: request.client_order_id,
+            outcome: Outcome::Refused(text),
+            elapsed_us: 0,
+        },
+        Cmd::Cancel { order_id } => {
+            Event::Canceled { order_id, outcome: Outcome::Refused(text), elapsed_us: 0 }
+        }
+        Cmd::CancelAll { symbol } => {
+            Event::CanceledAll { symbol, outcome: Outcome::Refused(text), elapsed_us: 0 }
+        }
+        Cmd::SignIn { .. } => Event::SignInRefused(text),
+        _ => Event::Unanswered { question: "request", text },
+    })
+}
+
+fn elapsed_us(since: Instant) -> i64 {
+    i64::try_from(since.elapsed().as_micros()).unwrap_or(i64::MAX)
+}
+
+fn as_outcome<T>(answer: Result<T, Status>) -> Outcome<T> {
+    answer.map_or_else(|status| outcome(&status), Outcome::Done)
+}
+
+async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
+    let started = Instant::now();
+    match cmd {
+        Cmd::SignIn { email, password } => gateway.sign_in(email, password).await,
+        Cmd::Load => load(&gateway).await,
+        Cmd::Follow { quotes, .. } => {
+            let message = v1::QuotesRequest { symbols: quotes };
+            let answer =
+                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.quotes(r).await }).await;
+            tell(&gateway, "quotes", answer, |reply| Event::Quotes(reply.quotes)).await;
+        }
+        Cmd::Book { symbol } => {
+            let message = v1::BookRequest { symbol, depth: 0 };
+            let answer =
+                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.book(r).await }).await;
+            tell(&gateway, "book", answer, |image| Event::Book { image, from_feed: false }).await;
+        }
+        Cmd::Trades { symbol, after } => {
+            let limit = if after == 0 { TRADES_ASKED } else { GAP_ASKED };
+            let message = v1::TradesRequest {
+                symbol: symbol.clone(),
+                after_trade_no: after,
+                limit,
+                latest: after == 0,
+            };
+            let answer =
+                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.trades(r).await }).await;
+            tell(&gateway, "trades", answer, |reply| Event::Trades {
+                symbol,
+                trades: reply.trades,
+                after: Some(after),
+            })
+            .await;
+        }
+        Cmd::Candles { symbol, interval } => {
+            let length = INTERVALS.iter().find(|i| i.0 == interval).map_or(60_000_000, |i| i.1);
+            let now = now_us();
+            let message = v1::CandlesRequest {
+                symbol: symbol.clone(),
+                interval: interval.into(),
+                from_us: now - length * CANDLES_MAX as i64,
+                to_us: now + length,
+                limit: CANDLES_MAX as u32,
+            };
+            let answer =
+                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.candles(r).await }).await;
+            tell(&gateway, "candles", answer, |reply| Event::Candles {
+                symbol,
+                interval,
+                candles: reply.candles,
+            })
+            .await;
+        }
+        Cmd::Order { order_id } => {
+            let message = v1::GetOrderRequest { order_id, ..Default::default() };
+            let answer =
+                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.order(r).await }).await;
+            tell(&gateway, "order", answer, |reply| Event::Orders {
+                orders: reply.order.into_iter().collect(),
+                open_complete: false,
+            })
+            .await;
+        }
+        Cmd::Place(request) => {
+            let client_order_id = request.client_order_id.clone();
+            let answer =
+                gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place(r).await }).await;
+            let outcome = as_outcome(answer.and_then(order_of));
+            gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+        }
+        Cmd::Cancel { order_id } => {
+            let message = v1::CancelOrderRequest { order_id: order_id.clone(), ..Default::default() };
+            let answer =
+                gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel(r).await }).await;
+            let outcome = as_outcome(answer.and_then(order_of));
+            gateway.send(Event::Canceled { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+        }
+        Cmd::CancelAll { symbol } => {
+            let message = v1::CancelAllRequest { symbol: symbol.clone(), ..Default::default() };
+            let answer = gateway
+                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel_all(r).await })
+                .await;
+            let outcome = as_outcome(answer.map(|reply| reply.requested));
+            gateway.send(Event::CanceledAll { symbol, outcome, elapsed_us: elapsed_us(started) }).await;
+        }
+        Cmd::WatchAdd { symbol } => {
+            let message = v1::SymbolRequest { symbol: symbol.clone() };
+            let answer = gateway
+                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.add_to_watchlist(r).await })
+                .await;
+            let outcome = as_outcome(answer.map(|_| ()));
+            gateway.send(Event::WatchChanged { symbol, added: true, outcome }).await;
+        }
+        Cmd::WatchRemove { symbol } => {
+            let message = v1::SymbolRequest { symbol: symbol.clone() };
+            let answer = gateway
+                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.remove_from_watchlist(r).await })
+                .await;
+            let outcome = as_outcome(answer.map(|_| ()));
+            gateway.send(Event::WatchChanged { symbol, added: false, outcome }).await;
+        }
+    }
+}
+
+fn order_of(reply: v1::OrderReply) -> Result<v1::Order, Status> {
+    reply.order.ok_or_else(|| Status::internal("the answer holds no order"))
+}
+
+async fn tell<R>(
+    gateway: &Gateway,
+    question: &'static str,
+    answer: Result<R, Status>,
+    event: impl FnOnce(R) -> Event,
+) {
+    let event = match answer {
+        Ok(reply) => event(reply),
+        Err(status) => Event::Unanswered { question, text: sentence(&status) },
+    };
+    gateway.send(event).await;
+}
+
+/// Everything that a freshly signed-in terminal shows.
+async fn load(gateway: &Gateway) {
+    let empty = v1::Empty {};
+    let instruments =
+        gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.instruments(r).await }).await;
+    tell(gateway, "instruments", instruments, |reply| Event::Instruments(reply.instruments)).await;
+    let watchlist = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.watchlist(r).await }).await;
+    tell(gateway, "watchlist", watchlist, |reply| {
+        Event::Watchlist(reply.items.into_iter().map(|i| i.symbol).collect())
+    })
+    .await;
+    load_private(gateway).await;
+}
+
+/// The user's orders, fills, positions and accounts as they are.
+async fn load_private(gateway: &Gateway) {
+    let empty = v1::Empty {};
+    let accounts = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.accounts(r).await }).await;
+    tell(gateway, "accounts", accounts, |reply| Event::Accounts(reply.accounts)).await;
+    let positions = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.positions(r).await }).await;
+    tell(gateway, "positions", positions, |reply| Event::Positions(reply.holdings)).await;
+    let open = orders(gateway, true).await;
+    tell(gateway, "orders", open, |(orders, open_complete)| Event::Orders { orders, open_complete }).await;
+    let recent = orders(gateway, false).await;
+    tell(gateway, "orders", recent, |(orders, _)| Event::Orders { orders, open_complete: false }).await;
+    let message = v1::ListFillsRequest { limit: FILLS_ASKED, ..Default::default() };
+    let fills = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.fills(r).await }).await;
+    tell(gateway, "fills", fills, |reply| Event::Fills(reply.fills)).await;
+}
+
+/// All open orders page by page, or the newest page of all; and whether the pages came to their end.
+async fn orders(gateway: &Gateway, open_only: bool) -> Result<(Vec<v1::Order>, bool), Status> {
+    let mut orders: Vec<v1::Order> = Vec::new();
+    for _ in 0..PAGES_MAX {
+        let before_id = orders.last().map(|o| o.id.clone()).unwrap_or_default();
+        let message =
+            v1::ListOrdersRequest { open_only, limit: ORDERS_PAGE, before_id, ..Default::default() };
+        let page =
+            gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.orders(r).await }).await?.orders;
+        let is_last = page.len() < ORDERS_PAGE as usize;
+        orders.extend(page);
+        if is_last || !open_only {
+            return Ok((orders, open_only && is_last));
+        }
+    }
+    Ok((orders, false))
+}
+
+/// Renews the session before its token ends.
+async fn renewals(gateway: Arc<Gateway>) {
+    let mut session = gateway.session.subscribe();
+    loop {
+        let (token, renew_us) = {
+            let Ok(current) = session.wait_for(Option::is_some).await else { return };
+            current.as_ref().map(|s| (s.access_token.clone(), s.renew_us())).unwrap_or_default()
+        };
+        let wait = u64::try_from(renew_us.saturating_sub(now_us())).unwrap_or(0);
+        tokio::select! {
+            () = sleep(Duration::from_micros(wait)) => {}
+            changed = session.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        }
+        if gateway.renew(&token).await.is_err() {
+            sleep(RETRY_MAX).await;
+        }
+    }
+}
+
+/// Where the private stream is to go on.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct Position {
+    user_id: String,
+    order_seq: u64,
+    portfolio_seq: u64,
+    /// Both numbers are known.
+    known: bool,
+}
+
+impl Position {
+    /// Takes the numbers of an update; true when one was left out.
+    fn follow(&mut self, update: &v1::PrivateUpdate) -> bool {
+        use v1::private_update::Kind;
+        let mut gap = false;
+        let mut take = |last: &mut u64, seq: u64| {
+            gap |= *last != 0 && seq > *last + 1;
+            *last = (*last).max(seq);
+        };
+        match &update.kind {
+            Some(Kind::Order(update)) => take(&mut self.order_seq, update.user_seq),
+            Some(Kind::Portfolio(update)) => take(&mut self.portfolio_seq, update.user_seq),
+            Some(Kind::Heartbeat(beat)) => {
+                self.known = true;
+                // A beat ahead of what arrived means that something was left out.
+                gap |= self.order_seq != 0 && beat.order_seq > self.order_seq;
+                gap |= self.portfolio_seq != 0 && beat.portfolio_seq > self.portfolio_seq;
+                self.order_seq = self.order_seq.max(beat.order_seq);
+                self.portfolio_seq = self.portfolio_seq.max(beat.portfolio_seq);
+            }
+            None => {}
+        }
+        gap
+    }
+}
+
+/// Follows the private stream for ever: resumes where it was, loads everything again after a gap.
+async fn private(gateway: Arc<Gateway>) {
+    let mut session = gateway.session.subscribe();
+    let mut position = Position::default();
+    let mut retry = RETRY_MIN;
+    loop {
+        let user_id = {
+            let Ok(current) = session.wait_for(Option::is_some).await else { return };
+            current.as_ref().map(|s| s.user_id.clone()).unwrap_or_default()
+        };
+        if position.user_id != user_id {
+            position = Position { user_id, ..Position::default() };
+        }
+        gateway.send(Event::Link(Wire::Grpc, Link::Connecting, String::new())).await;
+        match stream(&gateway, &mut position, &mut retry).await {
+            End::Renew(token) => match gateway.renew(&token).await {
+                Ok(()) => continue,
+                Err(Renewal::Ended) => {
+                    gateway.send(Event::Link(Wire::Grpc, Link::Down, "signed out".into())).await;
+                }
+                Err(Renewal::NoAnswer(why)) => gateway.send(Event::Link(Wire::Grpc, Link::Down, why)).await,
+            },
+            End::Lost(why) => gateway.send(Event::Link(Wire::Grpc, Link::Down, why)).await,
+        }
+        sleep(retry).await;
+        retry = (retry * 2).min(RETRY_MAX);
+    }
+}
+
+enum End {
+    /// The token has ended.
+    Renew(String),
+    Lost(String),
+}
+
+async fn stream(gateway: &Arc<Gateway>, position: &mut Position, retry: &mut Duration) -> End {
+    let message = v1::PrivateRequest {
+        after_order_seq: position.order_seq,
+        after_portfolio_seq: position.portfolio_seq,
+        from_now: !position.known,
+    };
+    let (request, token) = match gateway.request(message) {
+        Ok(request) => request,
+        Err(status) => return End::Lost(sentence(&status)),
+    };
+    let end = |status: Status| {
+        if status.code() == Code::Unauthenticated {
+            End::Renew(token.clone())
+        } else {
+            End::Lost(sentence(&status))
+        }
+    };
+    let mut client = gateway.client();
+    let mut updates = match timeout(QUERY_DEADLINE, client.private(request)).await {
+        Err(_) => return End::Lost("the gateway does not answer".into()),
+        Ok(Err(status)) => return end(status),
+        Ok(Ok(reply)) => reply.into_inner(),
+    };
+    *retry = RETRY_MIN;
+    gateway.send(Event::Link(Wire::Grpc, Link::Up, String::new())).await;
+    // The stream stands, so nothing is missed between this picture and its first update.
+    let mut loading: JoinSet<()> = JoinSet::new();
+    let reload = |loading: &mut JoinSet<()>| {
+        let gateway = Arc::clone(gateway);
+        loading.spawn(async move { load_private(&gateway).await });
+    };
+    reload(&mut loading);
+    loop {
+        match timeout(HEARTBEAT_MAX, updates.message()).await {
+            Err(_) => return End::Lost("no heartbeat".into()),
+            Ok(Err(status)) => return end(status),
+            Ok(Ok(None)) => return End::Lost("the gateway closed the stream".into()),
+            Ok(Ok(Some(update))) => {
+                if position.follow(&update) && loading.is_empty() {
+                    reload(&mut loading);
+                }
+                while loading.try_join_next().is_some() {}
+                if !matches!(update.kind, Some(v1::private_update::Kind::Heartbeat(_)) | None) {
+                    gateway.send(Event::Private(update)).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::private_update::Kind;
+
+    fn order(user_seq: u64) -> v1::PrivateUpdate {
+        v1::PrivateUpdate { kind: Some(Kind::Order(v1::OrderUpdate { user_seq, ..Default::default() })) }
+    }
+
+    fn beat(order_seq: u64, portfolio_seq: u64) -> v1::PrivateUpdate {
+        v1::PrivateUpdate {
+            kind: Some(Kind::Heartbeat(v1::Heartbeat { time_us: 0, order_seq, portfolio_seq })),
+        }
+    }
+
+    #[test]
+    fn a_left_out_private_update_is_noticed() {
+        let mut position = Position::default();
+        assert!(!position.follow(&beat(4, 2)));
+        assert!(!position.follow(&order(5)));
+        assert!(position.follow(&order(7)));
+        assert!(!position.follow(&beat(7, 2)));
+        assert!(position.follow(&beat(8, 2)));
+        assert_eq!((position.order_seq, position.portfolio_seq, position.known), (8, 2, true));
+    }
+}

@@ -1,0 +1,243 @@
+//! Calls to the gateway with the session's token: deadlines, one renewal when the token has ended.
+
+use super::session::{Session, SessionStore};
+use crate::{
+    model::{
+        Who,
+        feed::{Link, Wire},
+    },
+    msg::{Event, Outcome},
+    now_us,
+};
+use fafnir_proto::{
+    client::MESSAGE_BYTES_MAX,
+    v1::{self, terminal_client::TerminalClient},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Mutex, mpsc, watch};
+use tonic::{Code, Request, Status, transport::Channel};
+
+/// Deadline of a question.
+pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline of an order or a cancel.
+pub const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+/// Deadline of signing in: a password hash takes its time.
+pub const SIGN_IN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A client of the gateway.
+pub type Client = TerminalClient<Channel>;
+
+/// What all tasks of the live backend share.
+pub struct Gateway {
+    channel: Channel,
+    pub session: watch::Sender<Option<Session>>,
+    store: Option<Arc<dyn SessionStore>>,
+    renewing: Mutex<()>,
+    pub events: mpsc::Sender<Event>,
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").finish_non_exhaustive()
+    }
+}
+
+/// Why a session could not be renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// The gateway refused the refresh token: only signing in helps.
+    Ended,
+    /// No answer: trying again may help.
+    NoAnswer(String),
+}
+
+/// One sentence about a status; never empty.
+pub fn sentence(status: &Status) -> String {
+    let text = crate::text::clean(status.message());
+    if status.code() == Code::Unavailable {
+        return "the gateway does not answer".into();
+    }
+    if text.is_empty() { status.code().description().to_owned() } else { text.into_owned() }
+}
+
+/// A status as the outcome of a command. Only codes that say that nothing happened are refusals.
+pub fn outcome<T>(status: &Status) -> Outcome<T> {
+    match status.code() {
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unauthenticated
+        | Code::ResourceExhausted
+        | Code::Unimplemented => Outcome::Refused(sentence(status)),
+        _ => Outcome::Unknown(sentence(status)),
+    }
+}
+
+impl Gateway {
+    pub fn new(
+        channel: Channel,
+        session: Option<Session>,
+        store: Option<Arc<dyn SessionStore>>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self { channel, session: watch::Sender::new(session), store, renewing: Mutex::new(()), events }
+    }
+
+    pub fn client(&self) -> Client {
+        TerminalClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub async fn send(&self, event: Event) {
+        // The receiver is gone only when the terminal is ending.
+        let _ = self.events.send(event).await;
+    }
+
+    /// The token of now, if signed in.
+    pub fn token(&self) -> Option<String> {
+        self.session.borrow().as_ref().map(|s| s.access_token.clone())
+    }
+
+    /// A request with the token of now.
+    pub fn request<T>(&self, message: T) -> Result<(Request<T>, String), Status> {
+        let token = self.token().ok_or_else(|| Status::unauthenticated("not signed in"))?;
+        let mut request = Request::new(message);
+        let value = format!("Bearer {token}").parse();
+        let value =
+            value.map_err(|_| Status::unauthenticated("the stored session is damaged: sign in again"))?;
+        request.metadata_mut().insert("authorization", value);
+        Ok((request, token))
+    }
+
+    /// Makes one call; when the token has ended, renews it and makes the call once more.
+    pub async fn call<M, R, F, Fut>(&self, deadline: Duration, message: M, method: F) -> Result<R, Status>
+    where
+        M: Clone,
+        F: Fn(Client, Request<M>) -> Fut,
+        Fut: Future<Output = Result<tonic::Response<R>, Status>>,
+    {
+        let mut renewed = false;
+        loop {
+            let (mut request, token) = self.request(message.clone())?;
+            request.set_timeout(deadline);
+            let answer = tokio::time::timeout(deadline, method(self.client(), request)).await;
+            let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
+            match answer {
+                Err(status) if status.code() == Code::Unauthenticated && !renewed => {
+                    renewed = true;
+                    match self.renew(&token).await {
+                        Ok(()) => {}
+                        Err(Renewal::Ended) => return Err(status),
+                        Err(Renewal::NoAnswer(text)) => return Err(Status::unavailable(text)),
+                    }
+                }
+                other => return other.map(tonic::Response::into_inner),
+            }
+        }
+    }
+
+    /// Renews the session unless somebody did since `seen` was its token. An ended session goes back to sign-in.
+    pub async fn renew(&self, seen: &str) -> Result<(), Renewal> {
+        let _one = self.renewing.lock().await;
+        let Some(current) = self.session.borrow().clone() else { return Err(Renewal::Ended) };
+        if current.access_token != seen {
+            return Ok(());
+        }
+        let mut lock = match self.store.clone() {
+            None => None,
+            Some(store) => tokio::task::spawn_blocking(move || store.lock())
+                .await
+                .map_err(|e| Renewal::NoAnswer(e.to_string()))?
+                .inspect_err(|e| tracing::warn!(error = %e, "the session store cannot be locked"))
+                .ok(),
+        };
+        let stored = lock.as_mut().and_then(|l| l.load().ok().flatten());
+        if let Some(stored) =
+            stored.filter(|s| s.user_id == current.user_id && s.refresh_token != current.refresh_token)
+        {
+            // Another process renewed it meanwhile: its refresh token is the one that still counts.
+            self.session.send_replace(Some(stored));
+            return Ok(());
+        }
+        let message = v1::TerminalRefreshRequest { refresh_token: current.refresh_token.clone() };
+        let mut request = Request::new(message);
+        request.set_timeout(QUERY_DEADLINE);
+        let answer = tokio::time::timeout(QUERY_DEADLINE, self.client().refresh(request)).await;
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(reply) => {
+                let session = Session::new(reply.into_inner(), now_us()).or_else(&current);
+                if let Some(Err(e)) = lock.as_mut().map(|l| l.store(&session)) {
+                    tracing::warn!(error = %e, "the session cannot be stored");
+                }
+                self.session.send_replace(Some(session));
+                Ok(())
+            }
+            Err(status) => match outcome::<()>(&status) {
+                Outcome::Unknown(text) => Err(Renewal::NoAnswer(text)),
+                _ => {
+                    self.session.send_replace(None);
+                    let text = "the session has ended: sign in again".to_owned();
+                    self.send(Event::SignedOut(text)).await;
+                    Err(Renewal::Ended)
+                }
+            },
+        }
+    }
+
+    /// Signs in, stores the session, reports.
+    pub async fn sign_in(&self, email: String, password: String) {
+        let mut request = Request::new(v1::TerminalSignInRequest { email, password });
+        request.set_timeout(SIGN_IN_DEADLINE);
+        let answer = tokio::time::timeout(SIGN_IN_DEADLINE, self.client().sign_in(request)).await;
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(reply) => {
+                let session = Session::new(reply.into_inner(), now_us());
+                let who = Who { user_id: session.user_id.clone(), email: session.email.clone() };
+                self.keep(&session).await;
+                self.send(Event::Link(Wire::Grpc, Link::Up, String::new())).await;
+                self.session.send_replace(Some(session));
+                self.send(Event::SignedIn(who)).await;
+            }
+            Err(status) => self.send(Event::SignInRefused(sentence(&status))).await,
+        }
+    }
+
+    async fn keep(&self, session: &Session) {
+        let Some(store) = self.store.clone() else { return };
+        let session = session.clone();
+        let kept =
+            tokio::task::spawn_blocking(move || store.lock().and_then(|mut lock| lock.store(&session))).await;
+        if let Ok(Err(e)) = kept {
+            tracing::warn!(error = %e, "the session cannot be stored");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_definite_no_is_a_refusal() {
+        assert_eq!(
+            outcome::<()>(&Status::failed_precondition("not enough cash")),
+            Outcome::Refused("not enough cash".into())
+        );
+        for unknown in [
+            Status::deadline_exceeded("late"),
+            Status::internal("x"),
+            Status::unknown("y"),
+            Status::aborted("z"),
+        ] {
+            assert!(matches!(outcome::<()>(&unknown), Outcome::Unknown(_)), "{unknown:?}");
+        }
+        assert_eq!(
+            outcome::<()>(&Status::unavailable("tcp connect error")),
+            Outcome::Unknown("the gateway does not answer".into())
+        );
+    }
+}

@@ -1,0 +1,172 @@
+//! The key table: one row per action; dispatch, help, hints and the command palette all read it.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+/// Everything that a key or the palette can do on the trading screen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    LevelUp,
+    LevelDown,
+    Centre,
+    GroupFiner,
+    GroupCoarser,
+    Size1,
+    Size2,
+    Size3,
+    Size4,
+    Buy,
+    Sell,
+    JoinBid,
+    JoinAsk,
+    CancelAtCursor,
+    CancelSymbol,
+    Flatten,
+    Arm,
+    Search,
+    SymbolNext,
+    SymbolPrevious,
+    WatchToggle,
+    Alert,
+    AlertsClear,
+    TabOrders,
+    TabPositions,
+    TabFills,
+    TabLog,
+    ScrollUp,
+    ScrollDown,
+    TapeFilter,
+    PaneNext,
+    TimeframeShorter,
+    TimeframeLonger,
+    Reload,
+    Palette,
+    Help,
+    Quit,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Binding {
+    pub action: Action,
+    pub keys: &'static [KeyCode],
+    /// The keys as people read them.
+    pub label: &'static str,
+    /// A few words for help and palette.
+    pub about: &'static str,
+    /// One word for the line of hints; empty when it is not shown there.
+    pub hint: &'static str,
+    pub group: &'static str,
+}
+
+const fn row(
+    action: Action,
+    keys: &'static [KeyCode],
+    label: &'static str,
+    about: &'static str,
+    hint: &'static str,
+    group: &'static str,
+) -> Binding {
+    Binding { action, keys, label, about, hint, group }
+}
+
+use KeyCode::{BackTab, Char, Down, F, PageDown, PageUp, Tab, Up};
+
+/// Every action, in the order in which help shows it.
+pub const BINDINGS: &[Binding] = &[
+    row(Action::Buy, &[Char('b')], "b", "buy at the cursor", "buy", "Orders"),
+    row(Action::Sell, &[Char('s')], "s", "sell at the cursor", "sell", "Orders"),
+    row(Action::JoinBid, &[Char('B')], "B", "buy at the best bid", "", "Orders"),
+    row(Action::JoinAsk, &[Char('S')], "S", "sell at the best ask", "", "Orders"),
+    row(Action::CancelAtCursor, &[Char('x')], "x", "cancel own orders at the cursor", "cancel", "Orders"),
+    row(Action::CancelSymbol, &[Char('X')], "X", "cancel all orders in the symbol", "cancel-all", "Orders"),
+    row(Action::Flatten, &[Char('F')], "F", "cancel all and sell the position", "flatten", "Orders"),
+    row(Action::Arm, &[Char('A')], "A", "arm or disarm one-key orders", "", "Orders"),
+    row(Action::Size1, &[Char('1')], "1", "first order size", "", "Orders"),
+    row(Action::Size2, &[Char('2')], "2", "second order size", "", "Orders"),
+    row(Action::Size3, &[Char('3')], "3", "third order size", "", "Orders"),
+    row(Action::Size4, &[Char('4')], "4", "fourth order size", "", "Orders"),
+    row(Action::LevelUp, &[Up, Char('k')], "↑ k", "one level up", "", "Ladder"),
+    row(Action::LevelDown, &[Down, Char('j')], "↓ j", "one level down", "", "Ladder"),
+    row(Action::Centre, &[Char(' ')], "space", "centre and follow the market", "centre", "Ladder"),
+    row(Action::GroupFiner, &[Char('[')], "[", "finer price steps", "", "Ladder"),
+    row(Action::GroupCoarser, &[Char(']')], "]", "coarser price steps", "", "Ladder"),
+    row(Action::Search, &[Char('/')], "/", "find a symbol", "symbol", "Market"),
+    row(Action::SymbolNext, &[Tab], "Tab", "next symbol of the watchlist", "", "Market"),
+    row(Action::SymbolPrevious, &[BackTab], "S-Tab", "previous symbol of the watchlist", "", "Market"),
+    row(Action::WatchToggle, &[Char('w')], "w", "add to or remove from the watchlist", "", "Market"),
+    row(Action::Alert, &[Char('a')], "a", "add an alert", "", "Market"),
+    row(Action::AlertsClear, &[Char('d')], "d", "remove the symbol's alerts", "", "Market"),
+    row(Action::TapeFilter, &[Char('t')], "t", "smallest trade shown", "", "Market"),
+    row(Action::TimeframeShorter, &[Char(',')], ",", "shorter candles", "", "Market"),
+    row(Action::TimeframeLonger, &[Char('.')], ".", "longer candles", "", "Market"),
+    row(Action::PaneNext, &[Char('v')], "v", "next pane in a small window", "", "Market"),
+    row(Action::TabOrders, &[Char('o')], "o", "orders", "", "Lower part"),
+    row(Action::TabPositions, &[Char('p')], "p", "positions", "", "Lower part"),
+    row(Action::TabFills, &[Char('f')], "f", "fills", "", "Lower part"),
+    row(Action::TabLog, &[Char('l')], "l", "log", "", "Lower part"),
+    row(Action::ScrollUp, &[PageUp], "PgUp", "scroll up", "", "Lower part"),
+    row(Action::ScrollDown, &[PageDown], "PgDn", "scroll down", "", "Lower part"),
+    row(Action::Reload, &[Char('R')], "R", "load everything again", "", "General"),
+    row(Action::Palette, &[Char(':')], ":", "command palette", "palette", "General"),
+    row(Action::Help, &[Char('?'), F(1)], "? F1", "help", "help", "General"),
+    row(Action::Quit, &[Char('q')], "q", "quit", "quit", "General"),
+];
+
+/// The action of a key on the trading screen.
+pub fn action(key: &KeyEvent) -> Option<Action> {
+    if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SUPER) {
+        return None;
+    }
+    BINDINGS.iter().find(|row| row.keys.contains(&key.code)).map(|row| row.action)
+}
+
+/// The row of an action.
+pub fn binding(action: Action) -> Option<&'static Binding> {
+    BINDINGS.iter().find(|row| row.action == action)
+}
+
+/// Rows whose words contain every letter of the query in order, best first.
+pub fn search(query: &str) -> Vec<&'static Binding> {
+    let mut found: Vec<(usize, &Binding)> = BINDINGS
+        .iter()
+        .filter(|row| row.action != Action::Palette)
+        .filter_map(|row| fuzzy(query, row.about).map(|score| (score, row)))
+        .collect();
+    found.sort_by_key(|(score, _)| *score);
+    found.into_iter().map(|(_, row)| row).collect()
+}
+
+/// How far a text is from a query (0 is best); none when a letter is missing. A subsequence match: letters next to each
+/// other and early are better.
+pub fn fuzzy(query: &str, text: &str) -> Option<usize> {
+    let mut score = 0;
+    let mut from = 0;
+    let text: Vec<char> = text.chars().flat_map(char::to_lowercase).collect();
+    for c in query.chars().flat_map(char::to_lowercase).filter(|c| !c.is_whitespace()) {
+        let gap = text.get(from..)?.iter().position(|t| *t == c)?;
+        score += gap;
+        from += gap + 1;
+    }
+    Some(score)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_key_means_two_things() {
+        let mut seen: Vec<KeyCode> = Vec::new();
+        for key in BINDINGS.iter().flat_map(|row| row.keys) {
+            assert!(!seen.contains(key), "{key:?} is bound twice");
+            seen.push(*key);
+        }
+    }
+
+    #[test]
+    fn the_palette_finds_an_action_by_some_of_its_letters() {
+        assert_eq!(search("slposit").first().map(|row| row.action), Some(Action::Flatten));
+        assert_eq!(search("cancel all and").first().map(|row| row.action), Some(Action::Flatten));
+        assert_eq!(search("log").first().map(|row| row.action), Some(Action::TabLog));
+    }
+}

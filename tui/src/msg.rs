@@ -1,0 +1,156 @@
+//! The messages: what comes in ([`Msg`], [`Event`]) and what goes out ([`Cmd`]).
+
+use crate::model::{
+    Who,
+    feed::{Link, Wire},
+};
+use fafnir_proto::v1;
+
+/// Everything that changes the model.
+#[expect(clippy::large_enum_variant, reason = "a message lives for one call of update")]
+#[derive(Debug, Clone)]
+pub enum Msg {
+    /// The time, in microseconds since 1970 UTC.
+    Clock(i64),
+    /// A key, the mouse, pasted text, the window.
+    Input(crossterm::event::Event),
+    /// Something from the exchange.
+    Backend(Event),
+}
+
+/// News from the exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    Link(Wire, Link, String),
+    SignedIn(Who),
+    SignInRefused(String),
+    /// The session ended; the sentence says why.
+    SignedOut(String),
+    Instruments(Vec<v1::Instrument>),
+    Watchlist(Vec<String>),
+    /// Orders as they are. `open_complete`: every open order of the user's is among them.
+    Orders {
+        orders: Vec<v1::Order>,
+        open_complete: bool,
+    },
+    Fills(Vec<v1::Fill>),
+    Positions(Vec<v1::Holding>),
+    Accounts(Vec<v1::Account>),
+    Quotes(Vec<v1::Quote>),
+    /// An image of the book; `from_feed` when it came by the market-data feed.
+    Book {
+        image: v1::BookImage,
+        from_feed: bool,
+    },
+    /// Trades in order of their numbers; `after`: the answer to a question for those after this number.
+    Trades {
+        symbol: String,
+        trades: Vec<v1::Trade>,
+        after: Option<u64>,
+    },
+    Candles {
+        symbol: String,
+        interval: &'static str,
+        candles: Vec<v1::Candle>,
+    },
+    Private(v1::PrivateUpdate),
+    Placed {
+        client_order_id: String,
+        outcome: Outcome<v1::Order>,
+        elapsed_us: i64,
+    },
+    Canceled {
+        order_id: String,
+        outcome: Outcome<v1::Order>,
+        elapsed_us: i64,
+    },
+    CanceledAll {
+        symbol: String,
+        outcome: Outcome<u32>,
+        elapsed_us: i64,
+    },
+    WatchChanged {
+        symbol: String,
+        added: bool,
+        outcome: Outcome<()>,
+    },
+    /// A question that changes nothing had no answer.
+    Unanswered {
+        question: &'static str,
+        text: String,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome<T> {
+    Done(T),
+    /// The exchange said no: nothing changed. One sentence.
+    Refused(String),
+    /// No answer: it may or may not have happened. One sentence.
+    Unknown(String),
+}
+
+/// Work for the backend. Answers come as [`Event`]s.
+#[derive(Clone, PartialEq)]
+pub enum Cmd {
+    SignIn {
+        email: String,
+        password: String,
+    },
+    /// Everything of the user's, the instruments, the watchlist.
+    Load,
+    /// What the market-data subscriptions should be.
+    Follow {
+        symbol: String,
+        quotes: Vec<String>,
+    },
+    Book {
+        symbol: String,
+    },
+    /// The trades after a number, or the latest when it is 0.
+    Trades {
+        symbol: String,
+        after: u64,
+    },
+    Candles {
+        symbol: String,
+        interval: &'static str,
+    },
+    /// One order as it is, when a list left it out.
+    Order {
+        order_id: String,
+    },
+    Place(v1::PlaceOrderRequest),
+    Cancel {
+        order_id: String,
+    },
+    CancelAll {
+        symbol: String,
+    },
+    WatchAdd {
+        symbol: String,
+    },
+    WatchRemove {
+        symbol: String,
+    },
+}
+
+impl std::fmt::Debug for Cmd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SignIn { email, .. } => write!(f, "SignIn({email:?}, ****)"),
+            Self::Load => f.write_str("Load"),
+            Self::Follow { symbol, quotes } => write!(f, "Follow({symbol}, {quotes:?})"),
+            Self::Book { symbol } => write!(f, "Book({symbol})"),
+            Self::Trades { symbol, after } => write!(f, "Trades({symbol}, {after})"),
+            Self::Candles { symbol, interval } => write!(f, "Candles({symbol}, {interval})"),
+            Self::Order { order_id } => write!(f, "Order({order_id})"),
+            Self::Place(request) => write!(f, "Place({})", request.client_order_id),
+            Self::Cancel { order_id } => write!(f, "Cancel({order_id})"),
+            Self::CancelAll { symbol } => write!(f, "CancelAll({symbol})"),
+            Self::WatchAdd { symbol } => write!(f, "WatchAdd({symbol})"),
+            Self::WatchRemove { symbol } => write!(f, "WatchRemove({symbol})"),
+        }
+    }
+}

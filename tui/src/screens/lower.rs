@@ -1,0 +1,269 @@
+//! The lower part: orders, positions, fills, log.
+
+use crate::{
+    keys,
+    model::{
+        Model, Tab, Tone,
+        holdings::{self, is_open, is_pending},
+        ticket::{kind_name, side_name, time_name},
+    },
+    text,
+    theme::Role,
+    update::short_id,
+    view::Pen,
+};
+use fafnir_proto::{
+    money,
+    v1::{Order, OrderState, Side},
+};
+use ratatui::layout::Rect;
+
+/// A column: heading, width, whether numbers stand right, and from which width of the window on it shows.
+struct Column(&'static str, u16, bool, u16);
+
+/// The line with the tabs.
+pub fn tabs(model: &Model, pen: &mut Pen, area: Rect) {
+    let orders = model.holdings.orders.values().filter(|o| is_open(o)).count();
+    let positions = model.holdings.positions.values().filter(|h| h.quantity_e4 != 0).count();
+    let mut x = area.x + 2;
+    for (tab, action, name, count) in [
+        (Tab::Orders, keys::Action::TabOrders, "rders", Some(orders)),
+        (Tab::Positions, keys::Action::TabPositions, "ositions", Some(positions)),
+        (Tab::Fills, keys::Action::TabFills, "ills", None),
+        (Tab::Log, keys::Action::TabLog, "og", None),
+    ] {
+        let key = keys::binding(action).map_or("", |row| row.label);
+        let count = count.map_or(String::new(), |c| format!(" {c}"));
+        let role = if model.tab == tab { Role::Title } else { Role::Dim };
+        let mut style = pen.style(role);
+        if model.tab == tab {
+            style = style.patch(pen.style(Role::Field));
+        }
+        let text = format!("[{key}]{name}{count}");
+        if x + text::width(&text) as u16 + 1 < area.right() {
+            pen.text(x, area.y, 1, " ", style);
+            x = pen.text(x + 1, area.y, area.right() - x, &text, style);
+            pen.text(x, area.y, 1, " ", pen.style(Role::Frame));
+            x += 1;
+        }
+    }
+}
+
+pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
+    match model.tab {
+        Tab::Orders => orders(model, pen, area),
+        Tab::Positions => positions(model, pen, area),
+        Tab::Fills => fills(model, pen, area),
+        Tab::Log => log(model, pen, area),
+    }
+}
+
+fn headings(pen: &mut Pen, area: Rect, columns: &[Column]) {
+    let style = pen.style(Role::Dim);
+    let names: Vec<String> = columns.iter().map(|c| c.0.to_owned()).collect();
+    cells(pen, area, columns, &names, &vec![style; columns.len()]);
+}
+
+fn cells(pen: &mut Pen, row: Rect, columns: &[Column], texts: &[String], styles: &[ratatui::style::Style]) {
+    let mut x = row.x + 1;
+    for ((Column(_, width, right, from), text), style) in columns.iter().zip(texts).zip(styles) {
+        if row.width + 2 < *from || x + width > row.right() {
+            continue;
+        }
+        if *right {
+            pen.right(x, row.y, *width, text, *style);
+        } else {
+            pen.words(x, row.y, *width, text, *style);
+        }
+        x += width + 1;
+    }
+}
+
+/// Draws headings and the rows that the scroll position shows; `empty` when there are none.
+fn table<T>(
+    model: &Model,
+    pen: &mut Pen,
+    area: Rect,
+    columns: &[Column],
+    rows: &[T],
+    empty: &str,
+    row: impl Fn(&Pen, &T) -> (Vec<String>, Vec<Role>),
+) {
+    let has_heading = area.height > 2;
+    let mut y = area.y;
+    if has_heading {
+        headings(pen, Rect { height: 1, ..area }, columns);
+        y += 1;
+    }
+    if rows.is_empty() {
+        pen.role(area.x + 1, y, area.width.saturating_sub(1), empty, Role::Dim);
+        return;
+    }
+    let room = usize::from(area.bottom() - y);
+    let skip = model.scroll.min(rows.len().saturating_sub(room));
+    for (line, item) in rows.iter().skip(skip).take(room).enumerate() {
+        let (texts, roles) = row(pen, item);
+        let styles: Vec<_> = roles.iter().map(|r| pen.style(*r)).collect();
+        cells(pen, Rect::new(area.x, y + line as u16, area.width, 1), columns, &texts, &styles);
+    }
+}
+
+fn side_role(side: Side) -> Role {
+    if side == Side::Sell { Role::Ask } else { Role::Bid }
+}
+
+pub(crate) fn state_name(order: &Order) -> &'static str {
+    match order.state() {
+        OrderState::Unspecified => "-",
+        OrderState::PendingNew => "PENDING",
+        OrderState::Held => "HELD",
+        OrderState::New => "NEW",
+        OrderState::PartiallyFilled => "PARTIAL",
+        OrderState::Filled => "FILLED",
+        OrderState::Canceled => "CANCELED",
+        OrderState::Expired => "EXPIRED",
+        OrderState::Rejected => "REJECTED",
+    }
+}
+
+fn orders(model: &Model, pen: &mut Pen, area: Rect) {
+    let columns = [
+        Column("ID", 4, false, 0),
+        Column("SIDE", 4, false, 0),
+        Column("SYMBOL", 8, false, 0),
+        Column("QTY", 8, true, 0),
+        Column("FILLED", 8, true, 0),
+        Column("PRICE", 9, true, 0),
+        Column("TYPE", 7, false, 100),
+        Column("TIF", 4, false, 90),
+        Column("STATE", 9, false, 0),
+        Column("AVG", 9, true, 110),
+        Column("TIME", 8, false, 80),
+        Column("WHY", 24, false, 119),
+    ];
+    table(model, pen, area, &columns, &model.holdings.orders_shown(), "no orders", |pen, order| {
+        let tick = model.tick_e4(&order.symbol);
+        let price = if order.price_e4 > 0 { order.price_e4 } else { order.stop_price_e4 };
+        let price = if price > 0 { text::price(price, tick) } else { kind_name(order.r#type()).to_owned() };
+        let average = match order.filled_e4 {
+            0 => String::new(),
+            filled => {
+                let average = money::average_price_e4(order.filled_notional_micros, filled);
+                money::format_fixed(average, money::E4_DECIMALS, 2)
+            }
+        };
+        let waits = is_open(order) && (is_pending(order) || model.holdings.cancelling.contains(&order.id));
+        let state = format!("{}{}", state_name(order), if waits { pen.theme.glyphs().ellipsis } else { "" });
+        let role = if is_open(order) { Role::Text } else { Role::Dim };
+        let state_role = match order.state() {
+            OrderState::Rejected => Role::Bad,
+            OrderState::Filled => Role::Good,
+            _ => role,
+        };
+        let texts = vec![
+            short_id(&order.id).to_owned(),
+            side_name(order.side()).to_owned(),
+            order.symbol.clone(),
+            text::quantity(order.quantity_e4, 8),
+            text::quantity(order.filled_e4, 8),
+            price,
+            kind_name(order.r#type()).to_owned(),
+            time_name(order.time_in_force()).to_owned(),
+            state,
+            average,
+            text::clock(order.created_us),
+            order.reject_reason.clone(),
+        ];
+        let side = if is_open(order) { side_role(order.side()) } else { Role::Dim };
+        let mut roles = vec![role; texts.len()];
+        roles[1] = side;
+        roles[8] = state_role;
+        (texts, roles)
+    });
+}
+
+fn positions(model: &Model, pen: &mut Pen, area: Rect) {
+    let columns = [
+        Column("SYMBOL", 8, false, 0),
+        Column("QTY", 9, true, 0),
+        Column("HELD", 7, true, 95),
+        Column("AVG COST", 10, true, 0),
+        Column("LAST", 9, true, 90),
+        Column("VALUE", 13, true, 80),
+        Column("UNREALISED", 12, true, 0),
+        Column("REALISED", 12, true, 0),
+        Column("CCY", 3, false, 100),
+    ];
+    table(model, pen, area, &columns, &model.holdings.positions_shown(), "no positions", |_, holding| {
+        let tick = model.tick_e4(&holding.symbol);
+        let unrealised = holdings::unrealised_micros(model, holding);
+        let pnl = |micros: Option<i64>| match micros {
+            Some(value) if value < 0 => Role::Down,
+            Some(value) if value > 0 => Role::Up,
+            _ => Role::Text,
+        };
+        let texts = vec![
+            holding.symbol.clone(),
+            text::quantity(holding.quantity_e4, 9),
+            text::quantity(holding.held_e4, 7),
+            money::format_fixed(holding.avg_cost_micros / 100, money::E4_DECIMALS, 2),
+            model.reference_e4(&holding.symbol).map_or(String::new(), |p| text::price(p, tick)),
+            holdings::market_value_micros(model, holding).map_or(String::new(), text::cents),
+            unrealised.map_or(String::new(), text::signed_cents),
+            text::signed_cents(holding.realized_pnl_micros),
+            holding.currency.clone(),
+        ];
+        let mut roles = vec![Role::Text; texts.len()];
+        roles[6] = pnl(unrealised);
+        roles[7] = pnl(Some(holding.realized_pnl_micros));
+        (texts, roles)
+    });
+}
+
+fn fills(model: &Model, pen: &mut Pen, area: Rect) {
+    let columns = [
+        Column("TIME", 12, false, 0),
+        Column("SIDE", 4, false, 0),
+        Column("SYMBOL", 8, false, 0),
+        Column("QTY", 9, true, 0),
+        Column("PRICE", 10, true, 0),
+        Column("ROLE", 5, false, 75),
+        Column("ORDER", 5, false, 75),
+        Column("EXEC", 24, false, 110),
+    ];
+    let rows: Vec<_> = model.holdings.fills.iter().collect();
+    table(model, pen, area, &columns, &rows, "no fills", |_, fill| {
+        let texts = vec![
+            text::clock_ms(fill.time_us),
+            side_name(fill.side()).to_owned(),
+            fill.symbol.clone(),
+            text::quantity(fill.quantity_e4, 9),
+            text::price(fill.price_e4, model.tick_e4(&fill.symbol)),
+            if fill.maker { "maker" } else { "taker" }.to_owned(),
+            short_id(&fill.order_id).to_owned(),
+            fill.exec_id.clone(),
+        ];
+        let mut roles = vec![Role::Text; texts.len()];
+        roles[1] = side_role(fill.side());
+        (texts, roles)
+    });
+}
+
+fn log(model: &Model, pen: &mut Pen, area: Rect) {
+    if model.log.is_empty() {
+        pen.role(area.x + 1, area.y, area.width, "nothing yet", Role::Dim);
+    }
+    let room = usize::from(area.height);
+    let skip = model.scroll.min(model.log.len().saturating_sub(room));
+    for (line, entry) in model.log.iter().rev().skip(skip).take(room).enumerate() {
+        let y = area.y + line as u16;
+        let role = match entry.tone {
+            Tone::Good => Role::Good,
+            Tone::Bad => Role::Bad,
+            Tone::Note => Role::Text,
+        };
+        let x = pen.role(area.x + 1, y, 8, &text::clock(entry.time_us), Role::Dim) + 1;
+        let style = pen.style(role);
+        pen.words(x, y, area.right().saturating_sub(x), &entry.text, style);
+    }
+}

@@ -1,0 +1,204 @@
+//! What each action of the key table does.
+
+use super::{feed, trade};
+use crate::{
+    Exit,
+    keys::Action,
+    model::{
+        Model, Overlay, Pane, SIZES, Tab, Tone, chart::INTERVALS, holdings, ladder::GROUPS, tape::FILTERS,
+    },
+    msg::Cmd,
+    text::Input,
+    view::layout,
+};
+use fafnir_proto::v1::Side;
+
+pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
+    match action {
+        Action::LevelUp => move_cursor(model, 1),
+        Action::LevelDown => move_cursor(model, -1),
+        Action::Centre => {
+            model.ladder.cursor = None;
+            model.ladder.placed = false;
+            trade::disarm(model, "the ladder follows the market");
+            feed::place_ladder(model);
+        }
+        Action::GroupFiner => regroup(model, model.ladder.group.saturating_sub(1)),
+        Action::GroupCoarser => regroup(model, (model.ladder.group + 1).min(GROUPS.len() - 1)),
+        Action::Size1 => set_size(model, 0),
+        Action::Size2 => set_size(model, 1),
+        Action::Size3 => set_size(model, 2),
+        Action::Size4 => set_size(model, 3),
+        Action::Buy => trade::open_ticket(model, Side::Buy, cursor_price(model), cmds),
+        Action::Sell => trade::open_ticket(model, Side::Sell, cursor_price(model), cmds),
+        Action::JoinBid => join(model, Side::Buy, cmds),
+        Action::JoinAsk => join(model, Side::Sell, cmds),
+        Action::CancelAtCursor => cancel_at_cursor(model, cmds),
+        Action::CancelSymbol => trade::cancel_symbol(model, cmds),
+        Action::Flatten => ask_flatten(model),
+        Action::Arm => trade::arm(model),
+        Action::Search => model.overlay = Some(Overlay::Search { input: Input::default(), selected: 0 }),
+        Action::Palette => model.overlay = Some(Overlay::Palette { input: Input::default(), selected: 0 }),
+        Action::Alert => model.overlay = Some(Overlay::Alert { input: Input::default(), refused: None }),
+        Action::AlertsClear => {
+            let symbol = model.symbol.clone();
+            model.alerts.retain(|a| a.symbol != symbol);
+            model.say(Tone::Note, format!("{symbol}: no alerts"));
+        }
+        Action::Help => model.overlay = Some(Overlay::Help { scroll: 0 }),
+        Action::SymbolNext => neighbour(model, true, cmds),
+        Action::SymbolPrevious => neighbour(model, false, cmds),
+        Action::WatchToggle => watch_toggle(model, cmds),
+        Action::TabOrders => set_tab(model, Tab::Orders),
+        Action::TabPositions => set_tab(model, Tab::Positions),
+        Action::TabFills => set_tab(model, Tab::Fills),
+        Action::TabLog => set_tab(model, Tab::Log),
+        Action::ScrollUp => model.scroll = model.scroll.saturating_sub(lower_rows(model)),
+        Action::ScrollDown => {
+            let last = lower_lines(model).saturating_sub(lower_rows(model));
+            model.scroll = (model.scroll + lower_rows(model)).min(last);
+        }
+        Action::TapeFilter => model.tape.filter = (model.tape.filter + 1) % FILTERS.len(),
+        Action::PaneNext => {
+            model.pane = match model.pane {
+                Pane::Tape => Pane::Chart,
+                Pane::Chart => Pane::Watch,
+                Pane::Watch => Pane::Tape,
+            }
+        }
+        Action::TimeframeShorter => timeframe(model, model.chart.interval.saturating_sub(1), cmds),
+        Action::TimeframeLonger => {
+            timeframe(model, (model.chart.interval + 1).min(INTERVALS.len() - 1), cmds);
+        }
+        Action::Reload => {
+            model.say(Tone::Note, "loading again");
+            cmds.push(Cmd::Load);
+        }
+        Action::Quit => model.exit = Some(Exit::Quit),
+    }
+}
+
+fn move_cursor(model: &mut Model, by: i64) {
+    let rows = layout(model.size, model.pane).ladder_rows();
+    let Some(from) = model.ladder.cursor.or_else(|| feed::market_row(model)) else { return };
+    model.ladder.move_cursor(from, by, rows);
+}
+
+/// The price under the cursor, else of the market, e4.
+fn cursor_price(model: &Model) -> Option<i64> {
+    let row = model.ladder.cursor.or_else(|| feed::market_row(model))?;
+    Some(model.ladder.price_e4(row, model.tick_e4(&model.symbol)))
+}
+
+fn regroup(model: &mut Model, group: usize) {
+    let tick = model.tick_e4(&model.symbol);
+    let pinned = model.ladder.cursor.map(|row| model.ladder.price_e4(row, tick));
+    model.ladder.group = group;
+    model.ladder.placed = false;
+    model.ladder.cursor = pinned.map(|price| model.ladder.row_of(price, Side::Buy, tick).max(1));
+    if let Some(row) = model.ladder.cursor {
+        model.ladder.centre(row, layout(model.size, model.pane).ladder_rows());
+    } else {
+        feed::place_ladder(model);
+    }
+}
+
+fn set_size(model: &mut Model, index: usize) {
+    model.size_index = index.min(SIZES.len() - 1);
+}
+
+fn join(model: &mut Model, side: Side, cmds: &mut Vec<Cmd>) {
+    let (bid, ask) = model.inside();
+    let best = if side == Side::Buy { bid } else { ask };
+    if best.is_none() {
+        let name = if side == Side::Buy { "bid" } else { "ask" };
+        return model.say(Tone::Bad, format!("there is no best {name} to join"));
+    }
+    trade::open_ticket(model, side, best, cmds);
+}
+
+fn cancel_at_cursor(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let tick = model.tick_e4(&model.symbol);
+    let Some(row) = model.ladder.cursor.or_else(|| feed::market_row(model)) else {
+        return model.say(Tone::Note, "no own order there");
+    };
+    let ids = model
+        .holdings
+        .open_in(&model.symbol)
+        .filter(|o| model.ladder.row_of(ladder_price_e4(o), o.side(), tick) == row)
+        .map(|o| o.id.clone())
+        .collect();
+    trade::cancel(model, ids, cmds);
+}
+
+/// Where an order shows on the ladder: at its limit, a stop without one at its stop price, e4.
+pub fn ladder_price_e4(order: &fafnir_proto::v1::Order) -> i64 {
+    if order.price_e4 > 0 { order.price_e4 } else { order.stop_price_e4 }
+}
+
+fn ask_flatten(model: &mut Model) {
+    if let Some(why) = trade::blocked(model) {
+        return model.say(Tone::Bad, why);
+    }
+    let symbol = model.symbol.clone();
+    let has_position = model.holdings.positions.values().any(|h| h.symbol == symbol && h.quantity_e4 > 0);
+    if !has_position && model.holdings.open_in(&symbol).next().is_none() {
+        return model.say(Tone::Note, format!("{symbol} is flat"));
+    }
+    model.overlay = Some(Overlay::ConfirmFlatten { symbol });
+}
+
+fn neighbour(model: &mut Model, forward: bool, cmds: &mut Vec<Cmd>) {
+    if model.watch.is_empty() {
+        return;
+    }
+    let len = model.watch.len();
+    let next = match model.watch.iter().position(|s| *s == model.symbol) {
+        Some(at) if forward => (at + 1) % len,
+        Some(at) => (at + len - 1) % len,
+        None => 0,
+    };
+    let symbol = model.watch[next].clone();
+    feed::select_symbol(model, &symbol, cmds);
+}
+
+fn watch_toggle(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    if model.symbol.is_empty() {
+        return;
+    }
+    let symbol = model.symbol.clone();
+    cmds.push(if model.watch.contains(&symbol) {
+        Cmd::WatchRemove { symbol }
+    } else {
+        Cmd::WatchAdd { symbol }
+    });
+}
+
+fn set_tab(model: &mut Model, tab: Tab) {
+    model.tab = tab;
+    model.scroll = 0;
+}
+
+fn lower_rows(model: &Model) -> usize {
+    usize::from(layout(model.size, model.pane).lower.height).max(1)
+}
+
+fn lower_lines(model: &Model) -> usize {
+    match model.tab {
+        Tab::Orders => model.holdings.orders.len() + 1,
+        Tab::Positions => holdings::Holdings::positions_shown(&model.holdings).len() + 1,
+        Tab::Fills => model.holdings.fills.len() + 1,
+        Tab::Log => model.log.len(),
+    }
+}
+
+fn timeframe(model: &mut Model, interval: usize, cmds: &mut Vec<Cmd>) {
+    if interval == model.chart.interval {
+        return;
+    }
+    model.chart.interval = interval;
+    model.chart.clear();
+    if !model.symbol.is_empty() {
+        cmds.push(Cmd::Candles { symbol: model.symbol.clone(), interval: model.chart.interval_name() });
+    }
+}

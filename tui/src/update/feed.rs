@@ -1,0 +1,351 @@
+//! News from the exchange: market data, private updates, connections, answers.
+
+use super::trade;
+use crate::{
+    model::{
+        Model, Screen, Tone, WATCH_MAX,
+        alert::Facts,
+        feed::{Feed, Link, VERIFY_US, Wire},
+        holdings, intake,
+        tape::{GAP_MAX, Tape},
+    },
+    msg::{Cmd, Event, Outcome},
+    view::layout,
+};
+use fafnir_proto::{
+    symbol::Symbol,
+    v1::{self, Side, private_update},
+};
+
+/// A watchlist that is empty shows this many of the listed symbols.
+const WATCH_DEFAULT: usize = 12;
+
+pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
+    match event {
+        Event::Link(wire, link, why) => connection(model, wire, link, &why, cmds),
+        Event::SignedIn(who) => {
+            model.who = who;
+            model.sign_in = crate::model::SignIn::default();
+            model.screen = Screen::Trading;
+            model.note(Tone::Good, format!("signed in as {}", model.who.email));
+            cmds.push(Cmd::Load);
+            if !model.symbol.is_empty() {
+                ask_symbol(model, cmds);
+            }
+        }
+        Event::SignInRefused(text) => {
+            model.sign_in.busy = false;
+            model.sign_in.password.clear();
+            model.sign_in.refused = Some(crate::text::clean(&text).into_owned());
+        }
+        Event::SignedOut(text) => {
+            model.screen = Screen::SignIn;
+            model.sign_in.busy = false;
+            model.sign_in.refused = Some(crate::text::clean(&text).into_owned());
+            model.armed_until_us = None;
+            model.overlay = None;
+            model.flatten = None;
+        }
+        Event::Instruments(instruments) => {
+            model.instruments = instruments
+                .into_iter()
+                .filter(is_well_formed)
+                .map(|i| (i.symbol.clone(), intake::instrument(i)))
+                .collect();
+            if model.watch.is_empty() {
+                model.watch = model.instruments.keys().take(WATCH_DEFAULT).cloned().collect();
+            }
+            place_ladder(model);
+            first_symbol(model, cmds);
+        }
+        Event::Watchlist(symbols) => {
+            if !symbols.is_empty() {
+                model.watch =
+                    symbols.into_iter().filter(|s| Symbol::parse(s).is_ok()).take(WATCH_MAX).collect();
+            }
+            first_symbol(model, cmds);
+        }
+        Event::Orders { orders, open_complete } => take_orders(model, orders, open_complete, cmds),
+        Event::Fills(fills) => {
+            for fill in fills {
+                model.holdings.take_fill(fill);
+            }
+        }
+        Event::Positions(positions) => positions.into_iter().for_each(|p| model.holdings.take_position(p)),
+        Event::Accounts(accounts) => accounts.into_iter().for_each(|a| model.holdings.take_account(a)),
+        Event::Quotes(quotes) => {
+            quotes.into_iter().filter(|q| Symbol::parse(&q.symbol).is_ok()).for_each(|q| model.take_quote(q));
+        }
+        Event::Book { image, from_feed } => take_book(model, image, from_feed),
+        Event::Trades { symbol, trades, after } if symbol == model.symbol => {
+            take_trades(model, trades, after);
+        }
+        Event::Trades { .. } => return,
+        Event::Candles { symbol, interval, candles } => {
+            if symbol == model.symbol && interval == model.chart.interval_name() {
+                model.chart.load(candles);
+            }
+        }
+        Event::Private(update) => private(model, update),
+        Event::Placed { client_order_id, outcome, elapsed_us } => {
+            trade::placed(model, &client_order_id, outcome, elapsed_us);
+        }
+        Event::Canceled { order_id, outcome, elapsed_us } => {
+            trade::canceled(model, &order_id, outcome, elapsed_us);
+        }
+        Event::CanceledAll { symbol, outcome, elapsed_us } => {
+            trade::canceled_all(model, &symbol, outcome, elapsed_us);
+        }
+        Event::WatchChanged { symbol, added, outcome } => watch_changed(model, &symbol, added, outcome),
+        Event::Unanswered { question, text } => model.note(Tone::Bad, format!("{question}: {text}")),
+    }
+    model.dirty = true;
+}
+
+fn is_well_formed(instrument: &v1::Instrument) -> bool {
+    Symbol::parse(&instrument.symbol).is_ok_and(|s| s.as_str() == instrument.symbol)
+}
+
+fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut Vec<Cmd>) {
+    let old = model.links.get(wire);
+    model.links.set(wire, link);
+    if old == link {
+        return;
+    }
+    match link {
+        Link::Up => {
+            model.note(Tone::Good, format!("{} connected", wire.name()));
+            if model.screen == Screen::Trading && !model.symbol.is_empty() {
+                model.feed.verify_us = Some(model.now_us);
+                cmds.push(Cmd::Book { symbol: model.symbol.clone() });
+                model.tape.asked_us = Some(model.now_us);
+                cmds.push(Cmd::Trades { symbol: model.symbol.clone(), after: model.tape.last_number() });
+            }
+        }
+        Link::Down => model.note(Tone::Bad, format!("{} disconnected: {why}", wire.name())),
+        Link::Connecting => {}
+    }
+}
+
+/// Shows the first symbol of the watchlist when none was chosen, or the chosen one is not listed.
+fn first_symbol(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let listed = model.instruments.is_empty() || model.instruments.contains_key(&model.symbol);
+    if !model.symbol.is_empty() && listed {
+        return;
+    }
+    if !model.symbol.is_empty() {
+        let text = format!("{} is not a listed symbol", model.symbol);
+        model.say(Tone::Bad, text);
+    }
+    let first =
+        model.watch.iter().find(|s| model.instruments.contains_key(*s)).or(model.instruments.keys().next());
+    if let Some(symbol) = first.cloned() {
+        select_symbol(model, &symbol, cmds);
+    }
+}
+
+/// Puts another symbol on the ladder: disarms, closes an unsent ticket, asks for everything that shows.
+pub fn select_symbol(model: &mut Model, symbol: &str, cmds: &mut Vec<Cmd>) {
+    if model.symbol == symbol {
+        return;
+    }
+    trade::disarm(model, "the symbol changed");
+    if model.ticket.as_ref().is_some_and(|t| t.is_editing()) {
+        model.ticket = None;
+    }
+    symbol.clone_into(&mut model.symbol);
+    model.book = None;
+    model.feed = Feed { was_stale: false, ..Feed::default() };
+    model.tape = Tape::new(model.tape.filter);
+    model.chart.clear();
+    model.ladder.cursor = None;
+    model.ladder.placed = false;
+    place_ladder(model);
+    if model.screen == Screen::Trading {
+        ask_symbol(model, cmds);
+    }
+    model.dirty = true;
+}
+
+fn ask_symbol(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let symbol = model.symbol.clone();
+    model.following = model.wanted();
+    cmds.push(Cmd::Follow { symbol: symbol.clone(), quotes: model.following.clone() });
+    model.feed.verify_us = Some(model.now_us);
+    cmds.push(Cmd::Book { symbol: symbol.clone() });
+    model.tape.asked_us = Some(model.now_us);
+    cmds.push(Cmd::Trades { symbol: symbol.clone(), after: 0 });
+    cmds.push(Cmd::Candles { symbol, interval: model.chart.interval_name() });
+}
+
+fn take_book(model: &mut Model, image: v1::BookImage, from_feed: bool) {
+    if image.symbol != model.symbol {
+        return;
+    }
+    let image = intake::book(image);
+    let position = (image.epoch, image.book_seq);
+    let known = model.book.as_ref().map(|b| (b.epoch, b.book_seq));
+    // An engine that starts again takes a new epoch; its images replace the old ones whatever their number.
+    let is_older = known.is_some_and(|(epoch, seq)| image.epoch == epoch && image.book_seq < seq);
+    if from_feed {
+        model.feed.confirmed_us = Some(model.now_us);
+        if !is_older {
+            model.feed.behind_since_us = None;
+            model.feed.delay_us = Some((model.now_us - image.time_us).max(0));
+        }
+    } else {
+        model.feed.verify_us = None;
+        match known {
+            Some(known) if known == position => {
+                if model.feed.behind_since_us.is_none_or(|since| model.now_us - since < VERIFY_US) {
+                    model.feed.confirmed_us = Some(model.now_us);
+                }
+            }
+            Some(_) if !is_older => {
+                model.feed.behind_since_us.get_or_insert(model.now_us);
+            }
+            Some(_) => {}
+            None => model.feed.confirmed_us = Some(model.now_us),
+        }
+    }
+    if is_older {
+        return;
+    }
+    holdings::estimate_queue(&mut model.holdings, &image);
+    model.book = Some(image);
+    place_ladder(model);
+}
+
+/// Lets the ladder follow the market as far as its rule allows.
+pub(super) fn place_ladder(model: &mut Model) {
+    let rows = layout(model.size, model.pane).ladder_rows();
+    if let Some(row) = market_row(model) {
+        model.ladder.follow(row, rows);
+    }
+}
+
+/// The row of the market: the best bid, else the best ask, else the reference.
+pub(super) fn market_row(model: &Model) -> Option<i64> {
+    let tick = model.tick_e4(&model.symbol);
+    let (bid, ask) = model.inside();
+    let of = |price: Option<i64>, side| price.map(|p| model.ladder.row_of(p, side, tick));
+    of(bid, Side::Buy)
+        .or_else(|| of(ask, Side::Sell))
+        .or_else(|| of(model.reference_e4(&model.symbol), Side::Buy))
+}
+
+fn take_trades(model: &mut Model, trades: Vec<v1::Trade>, after: Option<u64>) {
+    let symbol = model.symbol.clone();
+    let fresh = model.tape.take(trades.into_iter().filter(|t| t.symbol == symbol).collect());
+    for trade in &fresh {
+        holdings::trade_in_queue(&mut model.holdings, trade);
+        // History that arrives on request is in the gateway's candles already.
+        if after.is_none() {
+            model.chart.add(trade);
+        }
+    }
+    if after.is_some() && model.tape.has_gap() && fresh.is_empty() {
+        give_up_gap(model);
+    }
+}
+
+fn give_up_gap(model: &mut Model) {
+    if let Some((after, before)) = model.tape.gap() {
+        model
+            .note(Tone::Bad, format!("{}: trades {} to {} are missing", model.symbol, after + 1, before - 1));
+    }
+    model.tape.skip_gap();
+}
+
+fn take_orders(model: &mut Model, orders: Vec<v1::Order>, open_complete: bool, cmds: &mut Vec<Cmd>) {
+    if open_complete {
+        let missing = |o: &&v1::Order| holdings::is_open(o) && !orders.iter().any(|new| new.id == o.id);
+        let ask =
+            model.holdings.orders.values().filter(missing).map(|o| Cmd::Order { order_id: o.id.clone() });
+        cmds.extend(ask);
+    }
+    for order in orders {
+        trade::resolve_ticket(model, &order);
+        model.holdings.take_order(order);
+    }
+}
+
+fn private(model: &mut Model, update: v1::PrivateUpdate) {
+    match update.kind {
+        Some(private_update::Kind::Order(update)) => {
+            if let Some(order) = update.order {
+                trade::resolve_ticket(model, &order);
+                trade::order_news(model, &order);
+                model.holdings.take_order(order);
+            }
+            if let Some(fill) = update.fill {
+                trade::fill_news(model, fill);
+            }
+        }
+        Some(private_update::Kind::Portfolio(update)) => {
+            update.account.into_iter().for_each(|a| model.holdings.take_account(a));
+            update.holding.into_iter().for_each(|h| model.holdings.take_position(h));
+        }
+        Some(private_update::Kind::Heartbeat(_)) | None => {}
+    }
+}
+
+fn watch_changed(model: &mut Model, symbol: &str, added: bool, outcome: Outcome<()>) {
+    match outcome {
+        Outcome::Done(()) => {
+            model.watch.retain(|s| s != symbol);
+            if added {
+                model.watch.insert(0, symbol.to_owned());
+                model.watch.truncate(WATCH_MAX);
+            }
+            let verb = if added { "added to" } else { "removed from" };
+            model.say(Tone::Good, format!("{symbol} {verb} the watchlist"));
+        }
+        Outcome::Refused(text) | Outcome::Unknown(text) => model.say(Tone::Bad, format!("watchlist: {text}")),
+    }
+}
+
+/// Asks the gateway where the feed leaves a doubt: a quiet book, a missing trade.
+pub(super) fn checks(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    if model.symbol.is_empty() || model.links.grpc != Link::Up {
+        return;
+    }
+    if model.feed.wants_check(model.now_us) {
+        model.feed.verify_us = Some(model.now_us);
+        cmds.push(Cmd::Book { symbol: model.symbol.clone() });
+    }
+    if let Some(after) = model.tape.wants(model.now_us) {
+        let wide = model.tape.gap().is_some_and(|(after, before)| before - after > GAP_MAX);
+        if wide {
+            give_up_gap(model);
+        } else {
+            model.tape.asked_us = Some(model.now_us);
+            cmds.push(Cmd::Trades { symbol: model.symbol.clone(), after });
+        }
+    }
+}
+
+/// Fires the alerts whose condition holds.
+pub(super) fn alerts(model: &mut Model) {
+    let mut fired = Vec::new();
+    for (at, alert) in model.alerts.iter().enumerate().filter(|(_, a)| !a.fired) {
+        let spread_e4 = model.quotes.get(&alert.symbol).filter(|q| q.bid_e4 > 0 && q.ask_e4 > 0);
+        let position =
+            model.holdings.positions.values().find(|h| h.symbol == alert.symbol && h.quantity_e4 != 0);
+        let facts = Facts {
+            last_e4: model.reference_e4(&alert.symbol),
+            spread_e4: spread_e4.map(|q| q.ask_e4 - q.bid_e4),
+            pnl_micros: position.and_then(|h| holdings::unrealised_micros(model, h)),
+        };
+        if alert.trigger.holds(&facts) {
+            fired.push(at);
+        }
+    }
+    let glyphs = model.theme.glyphs();
+    for at in fired {
+        let alert = &mut model.alerts[at];
+        alert.fired = true;
+        let text = format!("alert: {} {}", alert.symbol, alert.trigger.text(glyphs.at_least, glyphs.at_most));
+        model.say(Tone::Note, text);
+    }
+}

@@ -1,0 +1,429 @@
+//! Orders: tickets, one-key orders, cancels, flatten, and what the exchange answers.
+//!
+//! One ticket, one order: while a ticket is in flight nothing else is sent, and an unknown outcome can only be asked
+//! for again under the same `client_order_id`. Cancels need neither arming nor live data.
+
+use crate::{
+    model::{
+        ARMED_US, Model, Tone,
+        feed::{Freshness, Link},
+        holdings,
+        ticket::{FLATTEN_US, Field, Flatten, FlattenStep, State, Ticket, kind_name, side_name},
+    },
+    msg::{Cmd, Outcome},
+    text,
+    text::Input,
+};
+use fafnir_proto::{
+    money,
+    v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce},
+};
+use std::collections::BTreeSet;
+
+/// Characters of an id that people see.
+const SHORT_ID: usize = 4;
+
+/// The last characters of an order id: the first ones of a time-ordered UUID are the same for a whole minute.
+pub fn short_id(id: &str) -> &str {
+    let from = id.char_indices().rev().nth(SHORT_ID - 1).map_or(0, |(at, _)| at);
+    &id[from..]
+}
+
+/// One order in words: `BUY 5 AAPL @ 231.07`.
+pub fn describe(model: &Model, order: &v1::Order) -> String {
+    let price = if order.price_e4 > 0 {
+        format!("@ {}", text::price(order.price_e4, model.tick_e4(&order.symbol)))
+    } else {
+        kind_name(order.r#type()).to_owned()
+    };
+    format!("{} {} {} {price}", side_name(order.side()), money::format_e4(order.quantity_e4), order.symbol)
+}
+
+pub(super) fn disarm(model: &mut Model, why: &str) {
+    if model.armed_until_us.take().is_some() {
+        model.say(Tone::Note, format!("disarmed: {why}"));
+    }
+}
+
+/// Why no new order may be sent now, if so.
+pub(super) fn blocked(model: &Model) -> Option<String> {
+    if model.read_only {
+        return Some("read-only: orders are refused".into());
+    }
+    if model.links.grpc == Link::Down {
+        return Some("the gateway is not connected: orders are refused".into());
+    }
+    match model.feed.freshness(model.now_us, model.links.nats) {
+        Freshness::Live => None,
+        Freshness::Waiting => Some("no market data yet: orders are refused".into()),
+        Freshness::Stale(reason) => {
+            Some(format!("stale, {}: orders are refused, cancels work", reason.sentence()))
+        }
+    }
+}
+
+pub(super) fn arm(model: &mut Model) {
+    if model.armed_until_us.is_some() {
+        return disarm(model, "by hand");
+    }
+    if let Some(why) = blocked(model) {
+        return model.say(Tone::Bad, why);
+    }
+    model.armed_until_us = Some(model.now_us.saturating_add(ARMED_US));
+    // The price under one key must not move with the market.
+    if model.ladder.cursor.is_none() {
+        model.ladder.cursor = super::feed::market_row(model);
+    }
+    let most = text::cents(model.armed_notional_micros_max);
+    model.say(Tone::Note, format!("armed for 5 minutes: b and s send at once, up to {most}"));
+}
+
+/// `b`, `s`, `B`, `S`: a prefilled ticket, or at once when armed.
+pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, cmds: &mut Vec<Cmd>) {
+    if model.symbol.is_empty() {
+        return model.say(Tone::Bad, "no symbol is chosen: press /");
+    }
+    if model.read_only {
+        return model.say(Tone::Bad, "read-only: orders are refused");
+    }
+    if let Some(ticket) = model.ticket.as_mut() {
+        if ticket.is_editing() {
+            ticket.quick = false;
+        } else {
+            model.say(Tone::Bad, "an order is on its way: wait for its answer");
+        }
+        return;
+    }
+    let quick = model.is_armed();
+    let price = price_e4.filter(|p| *p > 0).map(money::format_e4).unwrap_or_default();
+    let ticket = Ticket {
+        symbol: model.symbol.clone(),
+        side,
+        kind: OrderType::Limit,
+        time_in_force: TimeInForce::Gtc,
+        post_only: false,
+        quantity: Input::new(money::format_e4(model.size_e4())),
+        price: Input::new(price),
+        stop: Input::default(),
+        field: Field::Quantity,
+        client_order_id: model.ids.take(),
+        state: State::Editing,
+        quick,
+        refused: None,
+    };
+    if !quick {
+        model.ticket = Some(ticket);
+        return;
+    }
+    let too_large = ticket.notional_micros(model).is_none_or(|n| n > model.armed_notional_micros_max);
+    model.ticket = Some(ticket);
+    if too_large {
+        let most = text::cents(model.armed_notional_micros_max);
+        model.ticket = None;
+        return model
+            .say(Tone::Bad, format!("one-key orders go up to {most}: take a smaller size or disarm"));
+    }
+    send_ticket(model, cmds);
+    if model.ticket.as_ref().is_some_and(|t| t.quick && t.is_editing()) {
+        model.ticket = None;
+    }
+}
+
+/// Enter on a ticket: sends it, once.
+pub(super) fn send_ticket(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let Some(ticket) = &model.ticket else { return };
+    if ticket.is_in_flight() {
+        return;
+    }
+    if let Some(why) = blocked(model) {
+        return model.say(Tone::Bad, why);
+    }
+    let request = match &ticket.state {
+        State::Unknown(request) => request.clone(),
+        _ => match ticket.validate(model) {
+            Ok(request) => request,
+            Err(refusal) => {
+                if let (Some(ticket), Some(field)) = (model.ticket.as_mut(), refusal.field) {
+                    ticket.field = field;
+                }
+                return model.say(Tone::Bad, refusal.text);
+            }
+        },
+    };
+    if let Some(ticket) = model.ticket.as_mut() {
+        ticket.state = State::InFlight(request.clone());
+        ticket.refused = None;
+    }
+    cmds.push(Cmd::Place(request));
+}
+
+/// Closes the ticket. An order that is on its way stays the exchange's.
+pub(super) fn close_ticket(model: &mut Model) {
+    match model.ticket.as_ref().map(|t| &t.state) {
+        Some(State::InFlight(_)) => model.say(Tone::Note, "the order is on its way: wait for its answer"),
+        Some(State::Unknown(request)) => {
+            let text = format!(
+                "left without an answer: look for order {} among the orders",
+                request.client_order_id
+            );
+            model.ticket = None;
+            model.say(Tone::Bad, text);
+        }
+        _ => model.ticket = None,
+    }
+}
+
+/// The answer to a placed order.
+pub(super) fn placed(model: &mut Model, client_order_id: &str, outcome: Outcome<v1::Order>, elapsed_us: i64) {
+    model.links.round_trip(elapsed_us);
+    flatten_answer(model, client_order_id);
+    let took = text::duration(elapsed_us);
+    let is_ticket = model.ticket.as_ref().is_some_and(|t| t.client_order_id == client_order_id);
+    match outcome {
+        Outcome::Done(order) => {
+            let text = describe(model, &order);
+            let id = short_id(&order.id).to_owned();
+            let rejected = order.state() == OrderState::Rejected;
+            let reason = order.reject_reason.clone();
+            model.holdings.take_order(order);
+            if rejected {
+                model.say(Tone::Bad, format!("{id} {text} rejected: {reason}"));
+                if is_ticket {
+                    refused_ticket(model, &reason);
+                }
+            } else {
+                model.say(Tone::Good, format!("{id} {text} accepted  {took}"));
+                if is_ticket {
+                    model.ticket = None;
+                }
+            }
+        }
+        Outcome::Refused(text) => {
+            model.say(Tone::Bad, format!("refused: {text}"));
+            if is_ticket {
+                refused_ticket(model, &text);
+            }
+        }
+        Outcome::Unknown(text) => {
+            let next =
+                if is_ticket { "; Enter asks again for the same order" } else { "; look among the orders" };
+            model.say(Tone::Bad, format!("no answer: {text}{next}"));
+            if let Some(ticket) = model.ticket.as_mut().filter(|_| is_ticket) {
+                if let State::InFlight(request) = &ticket.state {
+                    ticket.state = State::Unknown(request.clone());
+                }
+                ticket.quick = false;
+            }
+        }
+    }
+}
+
+/// After a definite no the ticket can be changed: what it sends next is another order.
+fn refused_ticket(model: &mut Model, text: &str) {
+    let id = model.ids.take();
+    let Some(ticket) = model.ticket.as_mut() else { return };
+    if ticket.quick {
+        model.ticket = None;
+        return;
+    }
+    ticket.state = State::Editing;
+    ticket.refused = Some(text::clean(text).into_owned());
+    ticket.client_order_id = id;
+}
+
+/// An order in the private stream answers for a ticket whose own answer is out.
+pub(super) fn resolve_ticket(model: &mut Model, order: &v1::Order) {
+    let is_ours = |t: &Ticket| {
+        !order.client_order_id.is_empty()
+            && t.client_order_id == order.client_order_id
+            && matches!(t.state, State::Unknown(_))
+    };
+    if model.ticket.as_ref().is_some_and(is_ours) {
+        if order.state() == OrderState::Rejected {
+            refused_ticket(model, &order.reject_reason);
+        } else {
+            model.ticket = None;
+        }
+    }
+}
+
+/// Ends and rejections that no command of ours answers are told.
+pub(super) fn order_news(model: &mut Model, order: &v1::Order) {
+    let Some(old) = model.holdings.orders.get(&order.id) else { return };
+    if old.state() == order.state() || !holdings::is_open(old) {
+        return;
+    }
+    let text = format!("{} {}", short_id(&order.id), describe(model, order));
+    match order.state() {
+        OrderState::Rejected => model.say(Tone::Bad, format!("{text} rejected: {}", order.reject_reason)),
+        OrderState::Canceled if !model.holdings.cancelling.contains(&order.id) => {
+            model.say(Tone::Note, format!("{text} canceled {}", order.reject_code));
+        }
+        OrderState::Expired => model.say(Tone::Note, format!("{text} expired")),
+        _ => {}
+    }
+}
+
+pub(super) fn fill_news(model: &mut Model, fill: v1::Fill) {
+    let price = text::price(fill.price_e4, model.tick_e4(&fill.symbol));
+    let quantity = money::format_e4(fill.quantity_e4);
+    let text = format!(
+        "{} filled {} {quantity} {} @ {price}",
+        short_id(&fill.order_id),
+        side_name(fill.side()),
+        fill.symbol
+    );
+    if model.holdings.take_fill(fill) {
+        model.say(Tone::Good, text);
+    }
+}
+
+/// Cancels the given orders; one whose cancel is out already is not asked for twice.
+pub(super) fn cancel(model: &mut Model, ids: Vec<String>, cmds: &mut Vec<Cmd>) {
+    if model.read_only {
+        return model.say(Tone::Bad, "read-only: cancels are refused");
+    }
+    if ids.is_empty() {
+        return model.say(Tone::Note, "no own order there");
+    }
+    let mut sent = 0;
+    for order_id in ids {
+        if model.holdings.cancelling.insert(order_id.clone()) {
+            cmds.push(Cmd::Cancel { order_id });
+            sent += 1;
+        }
+    }
+    let text = if sent == 0 { "the cancel is on its way".to_owned() } else { format!("cancelling {sent}") };
+    model.say(Tone::Note, text);
+}
+
+pub(super) fn cancel_symbol(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    if model.read_only {
+        return model.say(Tone::Bad, "read-only: cancels are refused");
+    }
+    if model.symbol.is_empty() {
+        return model.say(Tone::Note, "no symbol is chosen");
+    }
+    // Sent even when no open order is known here: the exchange knows better.
+    let symbol = model.symbol.clone();
+    model.say(Tone::Note, format!("cancelling all in {symbol}"));
+    cmds.push(Cmd::CancelAll { symbol });
+}
+
+pub(super) fn canceled(model: &mut Model, order_id: &str, outcome: Outcome<v1::Order>, elapsed_us: i64) {
+    model.links.round_trip(elapsed_us);
+    model.holdings.cancelling.remove(order_id);
+    let id = short_id(order_id).to_owned();
+    match outcome {
+        Outcome::Done(order) => {
+            let took = text::duration(elapsed_us);
+            let waits = order.pending() == PendingAction::Cancel && holdings::is_open(&order);
+            let word = if waits { "cancel waits for the exchange" } else { "canceled" };
+            model.holdings.take_order(order);
+            model.say(Tone::Good, format!("{id} {word}  {took}"));
+        }
+        Outcome::Refused(text) => model.say(Tone::Bad, format!("{id} not canceled: {text}")),
+        Outcome::Unknown(text) => {
+            model.say(Tone::Bad, format!("{id}: no answer to the cancel: {text}; x asks again"));
+        }
+    }
+}
+
+pub(super) fn canceled_all(model: &mut Model, symbol: &str, outcome: Outcome<u32>, elapsed_us: i64) {
+    model.links.round_trip(elapsed_us);
+    match outcome {
+        Outcome::Done(count) => {
+            let took = text::duration(elapsed_us);
+            model.say(Tone::Good, format!("{symbol}: {count} to cancel  {took}"));
+            if let Some(flatten) =
+                model.flatten.as_mut().filter(|f| f.symbol == symbol && f.step == FlattenStep::Asked)
+            {
+                flatten.step = FlattenStep::Cancelling;
+            }
+        }
+        Outcome::Refused(text) | Outcome::Unknown(text) => {
+            model.say(Tone::Bad, format!("{symbol} not canceled: {text}"));
+            if model.flatten.as_ref().is_some_and(|f| f.symbol == symbol) {
+                model.flatten = None;
+            }
+        }
+    }
+}
+
+/// After the user confirmed: first every order goes, then the shares.
+pub(super) fn flatten(model: &mut Model, symbol: &str, cmds: &mut Vec<Cmd>) {
+    if let Some(why) = blocked(model) {
+        return model.say(Tone::Bad, why);
+    }
+    if model.flatten.is_some() || model.ticket.as_ref().is_some_and(|t| !t.is_editing()) {
+        return model.say(Tone::Bad, "an order is on its way: wait for its answer");
+    }
+    model.ticket = None;
+    model.flatten = Some(Flatten {
+        symbol: symbol.to_owned(),
+        step: FlattenStep::Asked,
+        deadline_us: model.now_us.saturating_add(FLATTEN_US),
+    });
+    model.say(Tone::Note, format!("flattening {symbol}: cancelling"));
+    cmds.push(Cmd::CancelAll { symbol: symbol.to_owned() });
+}
+
+/// Goes on with a flatten as soon as nothing is open and nothing is held any more.
+pub(super) fn flatten_step(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let Some(flatten) = &model.flatten else { return };
+    let symbol = flatten.symbol.clone();
+    if model.now_us >= flatten.deadline_us {
+        model.flatten = None;
+        return model.say(Tone::Bad, format!("flatten of {symbol} stopped: its orders did not end in time"));
+    }
+    let has_open = model.holdings.open_in(&symbol).next().is_some();
+    let of_symbol = |h: &&v1::Holding| h.symbol == symbol && h.quantity_e4 > 0;
+    let has_held = model.holdings.positions.values().filter(of_symbol).any(|h| h.held_e4 > 0);
+    if flatten.step != FlattenStep::Cancelling || has_open || has_held {
+        return;
+    }
+    let lot = model.lot_e4(&symbol);
+    let sales: Vec<(String, i64)> = model
+        .holdings
+        .positions
+        .values()
+        .filter(of_symbol)
+        .map(|h| (h.account_id.clone(), h.available_e4 / lot * lot))
+        .filter(|(_, quantity)| *quantity > 0)
+        .collect();
+    if sales.is_empty() {
+        model.flatten = None;
+        return model.say(Tone::Good, format!("{symbol} is flat"));
+    }
+    if let Some(why) = blocked(model) {
+        model.flatten = None;
+        return model.say(Tone::Bad, why);
+    }
+    let mut waiting = BTreeSet::new();
+    for (account_id, quantity_e4) in sales {
+        let client_order_id = model.ids.take();
+        waiting.insert(client_order_id.clone());
+        cmds.push(Cmd::Place(PlaceOrderRequest {
+            account_id,
+            symbol: symbol.clone(),
+            side: Side::Sell.into(),
+            r#type: OrderType::Market.into(),
+            time_in_force: TimeInForce::Ioc.into(),
+            quantity_e4,
+            client_order_id,
+            ..Default::default()
+        }));
+    }
+    if let Some(flatten) = model.flatten.as_mut() {
+        flatten.step = FlattenStep::Selling(waiting);
+    }
+}
+
+fn flatten_answer(model: &mut Model, client_order_id: &str) {
+    if let Some(Flatten { step: FlattenStep::Selling(waiting), .. }) = model.flatten.as_mut() {
+        waiting.remove(client_order_id);
+        if waiting.is_empty() {
+            model.flatten = None;
+        }
+    }
+}

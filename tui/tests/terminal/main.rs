@@ -1,0 +1,7 @@
+//! The terminal as its user sees it: screens, rules, the loop, the real terminal.
+
+mod common;
+mod drive;
+mod random;
+mod rules;
+mod screens;

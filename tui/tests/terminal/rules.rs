@@ -1,0 +1,391 @@
+//! The rules: one ticket one order, stale data refuses orders and lets cancels through, arming ends by itself.
+
+use crate::common::*;
+use crossterm::event::{Event as InputEvent, KeyCode};
+use fafnir_proto::v1::{OrderState, Side};
+use fafnir_tui::{
+    Exit, Theme,
+    model::{
+        Model, Overlay, Screen,
+        feed::{Link, Wire},
+        ticket::State,
+    },
+    msg::{Cmd, Event, Msg, Outcome},
+    update::update,
+};
+
+const SIZE: (u16, u16) = (120, 40);
+
+fn market() -> Model {
+    live(SIZE, Theme::default())
+}
+
+fn placed(cmds: &[Cmd]) -> Vec<&fafnir_proto::v1::PlaceOrderRequest> {
+    cmds.iter().filter_map(|c| if let Cmd::Place(request) = c { Some(request) } else { None }).collect()
+}
+
+fn is_cancel(cmd: &Cmd) -> bool {
+    matches!(cmd, Cmd::Cancel { .. } | Cmd::CancelAll { .. })
+}
+
+fn message(model: &Model) -> &str {
+    model.message.as_ref().map_or("", |m| m.text.as_str())
+}
+
+#[test]
+fn a_second_enter_cannot_send_a_second_order() {
+    let mut model = market();
+    keys(&mut model, "b");
+    let first = press(&mut model, KeyCode::Enter);
+    let sent = placed(&first);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].side(), sent[0].price_e4, sent[0].quantity_e4), (Side::Buy, 2_310_700, 50_000));
+    for code in [KeyCode::Enter, KeyCode::Enter, KeyCode::Char('b'), KeyCode::Char('B'), KeyCode::Enter] {
+        assert!(placed(&press(&mut model, code)).is_empty(), "{code:?}");
+    }
+    press(&mut model, KeyCode::Esc);
+    assert!(model.ticket.is_some(), "an order on its way keeps its ticket");
+}
+
+#[test]
+fn an_unknown_outcome_can_only_be_asked_for_again_as_the_same_order() {
+    let mut model = market();
+    keys(&mut model, "b");
+    let first = placed(&press(&mut model, KeyCode::Enter)).into_iter().cloned().next().unwrap();
+    let unknown = Event::Placed {
+        client_order_id: first.client_order_id.clone(),
+        outcome: Outcome::Unknown("no answer in time".into()),
+        elapsed_us: 5_000_000,
+    };
+    apply(&mut model, unknown);
+    keys(&mut model, "99");
+    press(&mut model, KeyCode::Right);
+    let again = press(&mut model, KeyCode::Enter);
+    assert_eq!(placed(&again), [&first]);
+}
+
+#[test]
+fn an_unknown_outcome_is_resolved_by_the_private_stream() {
+    let mut model = market();
+    keys(&mut model, "b");
+    let id = placed(&press(&mut model, KeyCode::Enter))[0].client_order_id.clone();
+    let outcome = Outcome::Unknown("no answer in time".into());
+    apply(&mut model, Event::Placed { client_order_id: id.clone(), outcome, elapsed_us: 1 });
+    let mut arrived = order("abcd", Side::Buy, 5, 2_310_700, OrderState::New);
+    arrived.client_order_id = id;
+    apply(&mut model, Event::Orders { orders: vec![arrived], open_complete: false });
+    assert_eq!(model.ticket, None);
+}
+
+#[test]
+fn a_refused_ticket_stays_open_and_its_next_order_has_another_id() {
+    let mut model = market();
+    keys(&mut model, "b");
+    let first = placed(&press(&mut model, KeyCode::Enter))[0].client_order_id.clone();
+    let outcome = Outcome::Refused("not enough cash".into());
+    apply(&mut model, Event::Placed { client_order_id: first.clone(), outcome, elapsed_us: 1 });
+    assert_eq!(model.ticket.as_ref().map(|t| &t.state), Some(&State::Editing));
+    let second = press(&mut model, KeyCode::Enter);
+    assert_ne!(placed(&second)[0].client_order_id, first);
+}
+
+#[test]
+fn an_accepted_order_shows_and_a_late_answer_does_not_take_its_fill_back() {
+    let mut model = market();
+    keys(&mut model, "B");
+    let id = placed(&press(&mut model, KeyCode::Enter))[0].client_order_id.clone();
+    let filled = order("abcd", Side::Buy, 5, 2_310_700, OrderState::Filled);
+    apply(&mut model, Event::Orders { orders: vec![filled.clone()], open_complete: false });
+    let mut early = order("abcd", Side::Buy, 5, 2_310_700, OrderState::PendingNew);
+    early.updated_us -= 1;
+    apply(
+        &mut model,
+        Event::Placed { client_order_id: id, outcome: Outcome::Done(early), elapsed_us: 8_000 },
+    );
+    assert_eq!(model.ticket, None);
+    assert_eq!(model.holdings.orders[&filled.id].state(), OrderState::Filled);
+    assert!(message(&model).contains("abcd BUY 5 AAPL @ 231.07 accepted"), "{}", message(&model));
+}
+
+#[test]
+fn the_ticket_says_field_and_limit_before_anything_is_sent() {
+    let refused = |price: &str, quantity: &str| {
+        let mut model = market();
+        keys(&mut model, "b");
+        let ticket = model.ticket.as_mut().unwrap();
+        ticket.price = fafnir_tui::text::Input::new(price);
+        ticket.quantity = fafnir_tui::text::Input::new(quantity);
+        assert!(placed(&press(&mut model, KeyCode::Enter)).is_empty(), "{price} {quantity}");
+        message(&model).to_owned()
+    };
+    for (price, quantity, want) in [
+        ("231.07", "", "quantity is missing"),
+        ("231.07", "0", "quantity must be above 0"),
+        ("231.07", "1.5", "quantity must be a multiple of the lot 1"),
+        ("231.07", "10000001", "quantity must be at most 10,000,000"),
+        ("231.07", "1.23456", "quantity has more than 4 decimals"),
+        ("", "5", "price is missing"),
+        ("231.075", "5", "price must be a multiple of the tick 0.01"),
+        ("0", "5", "price must be above 0"),
+        ("99.99", "5", "price must be within 50 % of the reference: 115.53 to 346.57"),
+        ("400", "5", "price must be within 50 % of the reference: 115.53 to 346.57"),
+        ("231.07", "5000", "not enough cash: needs 1,155,350.00, available 88,410.00 USD"),
+    ] {
+        assert_eq!(refused(price, quantity), want);
+    }
+}
+
+#[test]
+fn a_sell_needs_the_shares() {
+    let mut model = market();
+    keys(&mut model, "4s");
+    press(&mut model, KeyCode::Enter);
+    assert_eq!(message(&model), "not enough shares: 42 AAPL available");
+}
+
+#[test]
+fn stale_data_disarms_refuses_orders_and_lets_cancels_through() {
+    let mut model = market();
+    keys(&mut model, "A");
+    assert!(model.is_armed());
+    apply(&mut model, Event::Link(Wire::Nats, Link::Down, "connection lost".into()));
+    assert!(!model.is_armed());
+    keys(&mut model, "b");
+    assert!(placed(&press(&mut model, KeyCode::Enter)).is_empty());
+    assert!(message(&model).contains("cancels work"), "{}", message(&model));
+    press(&mut model, KeyCode::Esc);
+    assert!(keys(&mut model, "X").iter().any(is_cancel));
+    model.ladder.cursor = Some(23105);
+    assert!(keys(&mut model, "x").iter().any(is_cancel));
+}
+
+#[test]
+fn a_quiet_book_is_checked_with_the_gateway_and_stale_only_without_an_answer() {
+    let mut model = market();
+    let is_check = |c: &Cmd| matches!(c, Cmd::Book { .. });
+    assert!(!at(&mut model, 2).iter().any(is_check));
+    assert!(at(&mut model, 3).iter().any(is_check));
+    apply(&mut model, Event::Book { image: book(1, START_US), from_feed: false });
+    at(&mut model, 7);
+    assert!(!model.feed.was_stale);
+    at(&mut model, 9);
+    assert!(model.feed.was_stale, "no answer came");
+    apply(&mut model, Event::Book { image: book(2, START_US), from_feed: true });
+    assert!(!model.feed.was_stale);
+}
+
+#[test]
+fn a_feed_that_lags_behind_the_gateway_is_stale() {
+    let mut model = market();
+    at(&mut model, 3);
+    apply(&mut model, Event::Book { image: book(9, START_US), from_feed: false });
+    at(&mut model, 6);
+    assert!(model.feed.was_stale);
+    apply(&mut model, Event::Book { image: book(9, START_US), from_feed: false });
+    assert!(model.feed.was_stale, "the gateway alone cannot make the feed live");
+    apply(&mut model, Event::Book { image: book(10, START_US), from_feed: true });
+    assert!(!model.feed.was_stale);
+}
+
+#[test]
+fn an_older_image_never_replaces_a_newer_one_and_a_new_epoch_does() {
+    let mut model = market();
+    apply(&mut model, Event::Book { image: book(7, START_US), from_feed: true });
+    apply(&mut model, Event::Book { image: book(5, START_US), from_feed: true });
+    assert_eq!(model.book.as_ref().map(|b| b.book_seq), Some(7));
+    let restarted = fafnir_proto::v1::BookImage { epoch: 2, ..book(1, START_US) };
+    apply(&mut model, Event::Book { image: restarted, from_feed: true });
+    assert_eq!(model.book.as_ref().map(|b| (b.epoch, b.book_seq)), Some((2, 1)));
+}
+
+#[test]
+fn a_gap_in_the_trades_is_asked_for_and_filled() {
+    let mut model = market();
+    let late = Event::Trades {
+        symbol: "AAPL".into(),
+        trades: vec![trade(44, 2_310_700, 1, Side::Buy)],
+        after: None,
+    };
+    let cmds = apply(&mut model, late);
+    assert!(cmds.contains(&Cmd::Trades { symbol: "AAPL".into(), after: 40 }), "{cmds:?}");
+    let missing = (41..=44).map(|n| trade(n, 2_310_700, 1, Side::Buy)).collect();
+    apply(&mut model, Event::Trades { symbol: "AAPL".into(), trades: missing, after: Some(40) });
+    assert!(!model.tape.has_gap());
+}
+
+#[test]
+fn arming_ends_after_five_minutes_on_focus_loss_and_on_another_symbol() {
+    let mut model = market();
+    keys(&mut model, "A");
+    assert!(model.is_armed() && model.ladder.cursor.is_some(), "the price under one key stands still");
+    for second in 1..=310 {
+        apply(&mut model, Event::Book { image: book(1 + second, START_US), from_feed: true });
+        at(&mut model, second as i64);
+    }
+    assert!(model.armed_until_us.is_none());
+    keys(&mut model, "A");
+    update(&mut model, Msg::Input(InputEvent::FocusLost));
+    assert!(!model.is_armed());
+    keys(&mut model, "A");
+    press(&mut model, KeyCode::Tab);
+    assert!(!model.is_armed());
+    assert_eq!(model.symbol, "MSFT");
+}
+
+#[test]
+fn armed_one_key_sends_one_order_up_to_the_limit() {
+    let mut model = market();
+    assert!(placed(&keys(&mut model, "b")).is_empty(), "disarmed opens a ticket");
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "A");
+    let sent = keys(&mut model, "b");
+    assert_eq!(placed(&sent).len(), 1);
+    assert!(placed(&keys(&mut model, "b")).is_empty(), "one at a time");
+    let id = placed(&sent)[0].client_order_id.clone();
+    let done = Outcome::Done(order("abcd", Side::Buy, 5, 2_310_700, OrderState::New));
+    apply(&mut model, Event::Placed { client_order_id: id, outcome: done, elapsed_us: 1 });
+    keys(&mut model, "4");
+    assert!(placed(&keys(&mut model, "b")).is_empty());
+    assert!(message(&model).contains("10,000.00"), "{}", message(&model));
+    assert_eq!(model.ticket, None);
+}
+
+#[test]
+fn a_cancel_is_sent_once_and_again_after_no_answer() {
+    let mut model = market();
+    model.ladder.cursor = Some(23105);
+    assert_eq!(keys(&mut model, "x").iter().filter(|c| is_cancel(c)).count(), 1);
+    assert!(!keys(&mut model, "x").iter().any(is_cancel));
+    let order_id = "0197a8b0-0000-7000-8000-000000008f3a".to_owned();
+    apply(&mut model, Event::Canceled { order_id, outcome: Outcome::Unknown("late".into()), elapsed_us: 1 });
+    assert!(keys(&mut model, "x").iter().any(is_cancel));
+}
+
+#[test]
+fn flatten_asks_first_cancels_then_sells_what_is_free() {
+    let mut model = market();
+    assert!(keys(&mut model, "F").is_empty());
+    assert_eq!(model.overlay, Some(Overlay::ConfirmFlatten { symbol: "AAPL".into() }));
+    let cmds = keys(&mut model, "y");
+    assert_eq!(cmds, [Cmd::CancelAll { symbol: "AAPL".into() }]);
+    let cmds = apply(
+        &mut model,
+        Event::CanceledAll { symbol: "AAPL".into(), outcome: Outcome::Done(2), elapsed_us: 1 },
+    );
+    assert!(placed(&cmds).is_empty(), "orders are still open");
+    let ended = ["8f3a", "11c2"].map(|id| order(id, Side::Buy, 5, 1, OrderState::Canceled)).to_vec();
+    let cmds = apply(&mut model, Event::Orders { orders: ended, open_complete: false });
+    let sales = placed(&cmds);
+    assert_eq!(sales.len(), 1);
+    assert_eq!((sales[0].side(), sales[0].quantity_e4), (Side::Sell, 420_000));
+    let id = sales[0].client_order_id.clone();
+    let sold = order("ffff", Side::Sell, 42, 0, OrderState::Filled);
+    apply(&mut model, Event::Placed { client_order_id: id, outcome: Outcome::Done(sold), elapsed_us: 1 });
+    assert_eq!(model.flatten, None);
+}
+
+#[test]
+fn a_flatten_that_does_not_come_to_its_end_gives_up() {
+    let mut model = market();
+    keys(&mut model, "Fy");
+    at(&mut model, 7);
+    assert_eq!(model.flatten, None);
+    assert!(message(&model).contains("stopped"), "{}", message(&model));
+}
+
+#[test]
+fn read_only_sends_nothing() {
+    let mut model = market();
+    model.read_only = true;
+    model.ladder.cursor = Some(23105);
+    for key in "bsBSxXFA".chars() {
+        let mut model = model.clone();
+        let mut cmds = keys(&mut model, &key.to_string());
+        cmds.extend(press(&mut model, KeyCode::Enter));
+        assert!(cmds.is_empty(), "{key}: {cmds:?}");
+    }
+}
+
+#[test]
+fn a_window_that_is_too_small_takes_cancels_only() {
+    let mut model = live((40, 12), Theme::default());
+    let cmds = keys(&mut model, "bA");
+    assert!(cmds.is_empty() && model.ticket.is_none() && !model.is_armed());
+    assert!(keys(&mut model, "X").iter().any(is_cancel));
+    keys(&mut model, "q");
+    assert_eq!(model.exit, Some(Exit::Quit));
+}
+
+#[test]
+fn sign_in_sends_once_and_shows_a_refusal() {
+    let mut model = fresh(SIZE, Theme::default());
+    keys(&mut model, "user@test.com");
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    keys(&mut model, "Password123");
+    let cmds = press(&mut model, KeyCode::Enter);
+    assert_eq!(cmds, [Cmd::SignIn { email: "user@test.com".into(), password: "Password123".into() }]);
+    assert!(!format!("{cmds:?}{model:?}").contains("Password123"));
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    apply(&mut model, Event::SignInRefused("wrong e-mail or password".into()));
+    assert_eq!(model.sign_in.refused.as_deref(), Some("wrong e-mail or password"));
+    assert_eq!(model.screen, Screen::SignIn);
+}
+
+#[test]
+fn the_palette_runs_what_the_key_runs() {
+    let mut model = market();
+    keys(&mut model, ":positions");
+    press(&mut model, KeyCode::Enter);
+    assert_eq!(model.tab, fafnir_tui::model::Tab::Positions);
+    assert_eq!(model.overlay, None);
+}
+
+#[test]
+fn a_symbol_is_found_by_its_name_and_everything_is_asked_for() {
+    let mut model = market();
+    keys(&mut model, "/micro");
+    let cmds = press(&mut model, KeyCode::Enter);
+    assert_eq!(model.symbol, "MSFT");
+    assert!(cmds.iter().any(|c| matches!(c, Cmd::Follow { symbol, .. } if symbol == "MSFT")));
+    assert!(cmds.contains(&Cmd::Book { symbol: "MSFT".into() }));
+    assert!(model.book.is_none() && model.tape.is_empty());
+    apply(&mut model, Event::Book { image: book(50, START_US), from_feed: true });
+    assert!(model.book.is_none(), "the book of another symbol is not shown");
+}
+
+#[test]
+fn a_click_on_the_bid_column_opens_a_ticket_at_that_price() {
+    let mut model = market();
+    let layout = fafnir_tui::view::layout(model.size, model.pane);
+    let column = fafnir_tui::screens::ladder::Columns::new(layout.ladder).bid.0;
+    let body = layout.ladder_body();
+    let row = model.ladder.row_at(15);
+    let click = crossterm::event::MouseEvent {
+        kind: crossterm::event::MouseEventKind::Down(crossterm::event::MouseButton::Left),
+        column,
+        row: body.y + 15,
+        modifiers: crossterm::event::KeyModifiers::NONE,
+    };
+    update(&mut model, Msg::Input(InputEvent::Mouse(click)));
+    let ticket = model.ticket.as_ref().unwrap();
+    assert_eq!(ticket.price.text(), fafnir_proto::money::format_e4(row * 100));
+    assert_eq!(ticket.side, Side::Buy);
+}
+
+#[test]
+fn an_alert_fires_once() {
+    let mut model = market();
+    keys(&mut model, "a>= 232");
+    press(&mut model, KeyCode::Enter);
+    assert_eq!(model.alerts.len(), 1);
+    let up = Event::Trades {
+        symbol: "AAPL".into(),
+        trades: vec![trade(41, 2_320_000, 1, Side::Buy)],
+        after: None,
+    };
+    apply(&mut model, up);
+    assert!(message(&model).starts_with("alert: AAPL"), "{}", message(&model));
+    model.message = None;
+    at(&mut model, 1);
+    assert!(model.message.is_none());
+}

@@ -1,0 +1,179 @@
+//! What the screens look like: text and styles at three sizes, in three themes, in four states.
+
+use crate::common::*;
+use crossterm::event::KeyCode;
+use fafnir_tui::{
+    Theme,
+    model::{
+        Model, Tab,
+        feed::{Link, Wire},
+    },
+    msg::{Event, Outcome},
+    theme::Depth,
+    view::view,
+};
+use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Modifier};
+use std::fmt::Write as _;
+
+const SIZES: [(u16, u16); 3] = [(120, 40), (80, 24), (40, 12)];
+
+fn themes() -> [(&'static str, Theme); 3] {
+    [
+        ("default", Theme::default()),
+        ("mono", Theme { depth: Depth::Mono, ..Theme::default() }),
+        ("ascii", Theme { depth: Depth::Ansi16, ascii: true, ..Theme::default() }),
+    ]
+}
+
+fn draw(model: &Model) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).unwrap();
+    terminal.draw(|frame| view(model, frame)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+/// The text, then a block of runs: `row: style×columns …`, because the test backend prints no colour.
+fn render(buffer: &Buffer) -> String {
+    let mut text = String::new();
+    let mut styles = String::from("\n");
+    for y in 0..buffer.area.height {
+        let mut runs: Vec<(String, u16)> = Vec::new();
+        let mut line = String::new();
+        for x in 0..buffer.area.width {
+            let cell = &buffer[(x, y)];
+            line.push_str(cell.symbol());
+            let mut style = match cell.fg {
+                ratatui::style::Color::Reset => String::new(),
+                color => format!("{color}").to_lowercase(),
+            };
+            for (modifier, mark) in
+                [(Modifier::BOLD, "+b"), (Modifier::REVERSED, "+r"), (Modifier::UNDERLINED, "+u")]
+            {
+                if cell.modifier.contains(modifier) {
+                    style.push_str(mark);
+                }
+            }
+            let style = if style.is_empty() { ".".to_owned() } else { style };
+            match runs.last_mut() {
+                Some((last, count)) if *last == style => *count += 1,
+                _ => runs.push((style, 1)),
+            }
+        }
+        writeln!(text, "{}", line.trim_end()).unwrap();
+        if runs.len() > 1 || runs[0].0 != "." {
+            let runs: Vec<String> = runs.iter().map(|(style, count)| format!("{style}×{count}")).collect();
+            writeln!(styles, "{y}: {}", runs.join(" ")).unwrap();
+        }
+    }
+    text + &styles
+}
+
+fn stale(size: (u16, u16), theme: Theme) -> Model {
+    let mut model = live(size, theme);
+    apply(&mut model, Event::Link(Wire::Nats, Link::Down, "connection lost".into()));
+    at(&mut model, 7);
+    model
+}
+
+fn rejected(size: (u16, u16), theme: Theme) -> Model {
+    let mut model = live(size, theme);
+    keys(&mut model, "b");
+    press(&mut model, KeyCode::Enter);
+    let client_order_id = model.ticket.as_ref().map(|t| t.client_order_id.clone()).unwrap_or_default();
+    let outcome = Outcome::Refused("insufficient cash: needed 1,155.35, available 88.10".into());
+    apply(&mut model, Event::Placed { client_order_id, outcome, elapsed_us: 9_000 });
+    model
+}
+
+fn snapshots(state: &str, make: fn((u16, u16), Theme) -> Model) {
+    for size in SIZES {
+        for (name, theme) in themes() {
+            let snapshot = format!("{state}_{}x{}_{name}", size.0, size.1);
+            insta::assert_snapshot!(snapshot, render(&draw(&make(size, theme))));
+        }
+    }
+}
+
+#[test]
+fn a_live_market_at_every_size_in_every_theme() {
+    snapshots("live", live);
+}
+
+#[test]
+fn a_stale_market_says_so_at_every_size_in_every_theme() {
+    snapshots("stale", stale);
+}
+
+#[test]
+fn a_rejected_order_says_why_at_every_size_in_every_theme() {
+    snapshots("rejected", rejected);
+}
+
+#[test]
+fn an_empty_terminal_at_every_size_in_every_theme() {
+    snapshots("empty", signed_in);
+}
+
+#[test]
+fn the_other_screens() {
+    let size = SIZES[0];
+    let theme = Theme::default();
+    let mut model = fresh(size, theme);
+    keys(&mut model, "user@test.com\t");
+    press(&mut model, KeyCode::Tab);
+    keys(&mut model, "secret");
+    let shown = render(&draw(&model));
+    assert!(!shown.contains("secret"));
+    insta::assert_snapshot!("sign_in", shown);
+
+    let mut model = live(size, theme);
+    keys(&mut model, "?");
+    insta::assert_snapshot!("help", render(&draw(&model)));
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "/mic");
+    insta::assert_snapshot!("search", render(&draw(&model)));
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, ":canc");
+    insta::assert_snapshot!("palette", render(&draw(&model)));
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "F");
+    insta::assert_snapshot!("confirm_flatten", render(&draw(&model)));
+    press(&mut model, KeyCode::Esc);
+    for (name, tab) in [("positions", Tab::Positions), ("fills", Tab::Fills), ("log", Tab::Log)] {
+        model.tab = tab;
+        insta::assert_snapshot!(format!("tab_{name}"), render(&draw(&model)));
+    }
+}
+
+#[test]
+fn an_escape_sequence_in_a_name_is_drawn_as_text() {
+    let mut model = live(SIZES[0], Theme::default());
+    apply(&mut model, Event::Instruments(vec![instrument("AAPL", "Ap\x1b[2Jple\u{202e}\u{7}", 2_298_300)]));
+    model.who.email = "evil\x1b]0;title\x07@test.com".into();
+    let buffer = draw(&model);
+    for cell in buffer.content() {
+        assert!(!cell.symbol().chars().any(|c| c.is_control() || c == '\u{202e}'), "{:?}", cell.symbol());
+    }
+    assert!(render(&buffer).contains("Ap?[2Jple??"));
+}
+
+#[test]
+fn every_size_can_be_drawn() {
+    let full = live((120, 40), Theme::default());
+    let mut with_ticket = full.clone();
+    keys(&mut with_ticket, "b");
+    let mut with_help = full.clone();
+    keys(&mut with_help, "?");
+    let sign_in = fresh((1, 1), Theme::default());
+    for base in [full, with_ticket, with_help, sign_in] {
+        for width in (0..=200).step_by(23).chain([59, 60, 61, 79, 80, 109, 110, 139, 140]) {
+            for height in (0..=70).step_by(13).chain([15, 16, 17, 29, 30, 31]) {
+                let mut model = base.clone();
+                fafnir_tui::update::update(
+                    &mut model,
+                    fafnir_tui::msg::Msg::Input(crossterm::event::Event::Resize(width, height)),
+                );
+                draw(&model);
+            }
+        }
+    }
+}
