@@ -358,11 +358,17 @@ async fn orders(gateway: &Gateway, open_only: bool) -> Result<(Vec<v1::Order>, b
 /// Renews the session before its token ends.
 async fn renewals(gateway: Arc<Gateway>) {
     let mut session = gateway.session.subscribe();
+    let mut asked_for_address = false;
     loop {
-        let (token, renew_us) = {
+        let (token, mut renew_us, has_address) = {
             let Ok(current) = session.wait_for(Option::is_some).await else { return };
-            current.as_ref().map(|s| (s.access_token.clone(), s.renew_us())).unwrap_or_default()
+            let of = |s: &Session| (s.access_token.clone(), s.renew_us(), !s.market_data_url.is_empty());
+            current.as_ref().map(of).unwrap_or_default()
         };
+        // A kept session may come without the address of the market data: a renewal brings it.
+        if !has_address && !std::mem::replace(&mut asked_for_address, true) {
+            renew_us = 0;
+        }
         let wait = u64::try_from(renew_us.saturating_sub(now_us())).unwrap_or(0);
         tokio::select! {
             () = sleep(Duration::from_micros(wait)) => {}

@@ -111,7 +111,7 @@ async fn nothing_is_drawn_at_idle() {
         .await
     };
     let (exit, ()) = tokio::join!(run, async {
-        tokio::time::sleep(Duration::from_secs(3_600)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
         ends.cancel();
     });
     assert_eq!(exit.unwrap(), Exit::Interrupted);

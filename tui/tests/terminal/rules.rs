@@ -51,7 +51,7 @@ fn a_second_enter_cannot_send_a_second_order() {
 fn an_unknown_outcome_can_only_be_asked_for_again_as_the_same_order() {
     let mut model = market();
     keys(&mut model, "b");
-    let first = placed(&press(&mut model, KeyCode::Enter)).into_iter().cloned().next().unwrap();
+    let first = placed(&press(&mut model, KeyCode::Enter))[0].clone();
     let unknown = Event::Placed {
         client_order_id: first.client_order_id.clone(),
         outcome: Outcome::Unknown("no answer in time".into()),

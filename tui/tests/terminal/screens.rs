@@ -13,7 +13,6 @@ use fafnir_tui::{
     view::view,
 };
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Modifier};
-use std::fmt::Write as _;
 
 const SIZES: [(u16, u16); 3] = [(120, 40), (80, 24), (40, 12)];
 
@@ -58,10 +57,10 @@ fn render(buffer: &Buffer) -> String {
                 _ => runs.push((style, 1)),
             }
         }
-        writeln!(text, "{}", line.trim_end()).unwrap();
+        text.push_str(&format!("{}\n", line.trim_end()));
         if runs.len() > 1 || runs[0].0 != "." {
             let runs: Vec<String> = runs.iter().map(|(style, count)| format!("{style}×{count}")).collect();
-            writeln!(styles, "{y}: {}", runs.join(" ")).unwrap();
+            styles.push_str(&format!("{y}: {}\n", runs.join(" ")));
         }
     }
     text + &styles
