@@ -1,0 +1,183 @@
+//! A ledger on a file of its own, for tests: operations and facts in transactions, without a bus.
+
+use super::{
+    domain::{Account, Balance, Currency, Kind, hold::Side},
+    operations::{self, Ask, Change, Gift, Rules},
+    settlement::{self, Report},
+    store::{self, MIGRATIONS, NewAccount, Session},
+};
+use crate::platform::{
+    Clock,
+    db::{Db, Tx},
+    error::Result,
+    tasks::Tasks,
+};
+use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub const NOW_US: i64 = 1_800_000_000_000_000;
+pub const SYMBOL: &str = "AAPL";
+/// One dollar, one share at e4, one dollar at e4.
+pub const USD: i64 = 1_000_000;
+pub const SHARE: i64 = 10_000;
+pub const DOLLAR: i64 = 10_000;
+
+pub struct Ledger {
+    pub db: Db,
+    pub rules: Rules,
+    _dir: tempfile::TempDir,
+}
+
+impl Ledger {
+    pub async fn new(maker_bp: u32, taker_bp: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tasks = Tasks::new(CancellationToken::new());
+        let clock = Clock::from_fn(|| NOW_US);
+        let path = dir.path().join("portfolio.sqlite");
+        let db = Db::open_sqlite(path, "portfolio-service", MIGRATIONS, &tasks, &clock).await.unwrap();
+        let usd_cad = 1_370_001;
+        let rate = db.write(move |tx| Ok(store::rate_ensure(tx, usd_cad, NOW_US)?)).await.unwrap();
+        let rules = Rules { opening_micros: 0, maker_bp, taker_bp, usd_cad, rate };
+        Self { db, rules, _dir: dir }
+    }
+
+    pub async fn change<T, F>(&self, mut work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Session<'_>) -> Result<T> + Send + 'static,
+    {
+        self.db
+            .write(move |tx| {
+                let mut s = Session::new(tx, NOW_US);
+                let answer = work(&mut s)?;
+                s.finish()?;
+                Ok(answer)
+            })
+            .await
+    }
+
+    pub async fn read<T, F>(&self, work: F) -> T
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
+    {
+        self.db.read(work).await.unwrap()
+    }
+
+    /// An INVESTMENT account of a new user with cash (micros) and shares (e4) of [`SYMBOL`] at $10.
+    pub async fn account(&self, currency: Currency, cash: i64, shares: i64) -> Account {
+        let new = NewAccount { id: Uuid::new_v4(), user: Uuid::new_v4(), kind: Kind::Investment, currency };
+        let rules = self.rules;
+        self.change(move |s| {
+            let account = operations::account_create(s, new, 0)?;
+            let gift = Gift {
+                account: account.id,
+                symbol: SYMBOL.into(),
+                quantity_e4: shares,
+                cost_price_e4: 10 * DOLLAR,
+                currency: String::new(),
+                amount_micros: cash,
+            };
+            operations::endow(s, &rules, &gift)?;
+            Ok(account)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Places the hold of a new order in USD; answers its id.
+    pub async fn hold(&self, of: &Account, side: Side, quantity_e4: i64, price_e4: i64) -> Result<Uuid> {
+        let order = Uuid::new_v4();
+        self.hold_as(order, of, side, quantity_e4, price_e4).await.map(|_| order)
+    }
+
+    pub async fn hold_as(
+        &self,
+        order: Uuid,
+        of: &Account,
+        side: Side,
+        quantity_e4: i64,
+        price_e4: i64,
+    ) -> Result<i64> {
+        let ask = Ask {
+            order,
+            user: of.user,
+            account: Some(of.id),
+            symbol: SYMBOL.into(),
+            side,
+            quantity_e4,
+            price_e4,
+            listing: Currency::Usd,
+        };
+        let rules = self.rules;
+        self.change(move |s| Ok(operations::hold_place(s, &rules, &ask)?.0.held)).await
+    }
+
+    pub async fn adjust(&self, change: Change) -> Result<i64> {
+        self.change(move |s| Ok(operations::hold_adjust(s, change)?.0.held)).await
+    }
+
+    /// Applies executions of [`SYMBOL`] as one batch each.
+    pub async fn facts(&self, executions: &[Execution]) -> Report {
+        let batches = executions
+            .iter()
+            .map(|e| ExecutionBatch { symbol: SYMBOL.into(), executions: vec![e.clone()] })
+            .collect();
+        self.batches(batches).await
+    }
+
+    pub async fn batches(&self, batches: Vec<ExecutionBatch>) -> Report {
+        let batches = Arc::new(batches);
+        self.db.write(move |tx| settlement::apply(tx, &batches, NOW_US)).await.unwrap()
+    }
+
+    pub async fn cash(&self, account: &Account) -> Balance {
+        let account = account.clone();
+        self.read(move |tx| Ok(store::cash(tx, &account)?)).await
+    }
+
+    pub async fn shares(&self, account: &Account) -> Balance {
+        let account = account.clone();
+        self.read(move |tx| {
+            let mut found = store::holdings(tx, &account, Some(SYMBOL))?;
+            Ok(found.pop().map(|(_, _, b)| b).unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Asserts exchange-rules §6 on the whole ledger.
+    pub async fn check(&self, context: &str) -> store::Audit {
+        let audit = self.read(|tx| Ok(store::audit(tx, u32::MAX)?)).await;
+        assert!(audit.sums.iter().all(|(_, sum)| *sum == 0), "{context}: {:?}", audit.sums);
+        let wrong =
+            (audit.unbalanced, audit.negative_available, audit.hold_mismatches, audit.balance_mismatches);
+        assert_eq!(wrong, (0, 0, 0, 0), "{context}");
+        audit
+    }
+}
+
+pub fn fact(seq: u64, kind: ExecKind, order: Uuid) -> Execution {
+    Execution { seq, kind: kind.into(), order_id: order.to_string(), ..Execution::default() }
+}
+
+/// A trade between a taker and a maker with what is open of both afterwards.
+pub fn trade(
+    seq: u64,
+    side: Side,
+    (taker, taker_open): (Uuid, i64),
+    (maker, maker_open): (Uuid, i64),
+    quantity_e4: i64,
+    price_e4: i64,
+) -> Execution {
+    Execution {
+        side: side.number(),
+        quantity_e4,
+        price_e4,
+        open_e4: taker_open,
+        maker_order_id: maker.to_string(),
+        maker_open_e4: maker_open,
+        ..fact(seq, ExecKind::Trade, taker)
+    }
+}

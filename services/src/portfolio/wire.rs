@@ -1,0 +1,136 @@
+//! The domain as messages of the contract, and the ids that are derived from ledger keys.
+
+use super::{
+    domain::{Account, AccountKey, AssetKey, Balance, ledger::Cause},
+    store::Line,
+};
+use fafnir_proto::{
+    money::{format_e4, format_fixed},
+    v1,
+};
+use uuid::Uuid;
+
+/// First bytes of ids that are made from ledger keys.
+const TRANSACTION_TAG: [u8; 4] = *b"ledg";
+const HOLDING_TAG: [u8; 4] = *b"hldg";
+/// Bytes of an id that carry the key: 48 bits.
+const KEY_BYTES: std::ops::Range<usize> = 10..16;
+
+fn derived(tag: [u8; 4], middle: u32, key: i64) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&tag);
+    // Bytes 6 and 8 carry version and variant.
+    let middle = middle.to_be_bytes();
+    bytes[4] = middle[0];
+    bytes[5] = middle[1];
+    bytes[7] = middle[2];
+    bytes[9] = middle[3];
+    bytes[KEY_BYTES].copy_from_slice(&key.to_be_bytes()[2..]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// The public id of a posting.
+pub fn transaction_id(posting: i64) -> Uuid {
+    derived(TRANSACTION_TAG, 0, posting)
+}
+
+/// The posting that a public id names.
+pub fn posting_of(id: &Uuid) -> Option<i64> {
+    let bytes = id.as_bytes();
+    let mut key = [0; 8];
+    key[2..].copy_from_slice(&bytes[KEY_BYTES]);
+    let posting = i64::from_be_bytes(key);
+    (transaction_id(posting) == *id).then_some(posting)
+}
+
+/// The public id of an account's holding of a symbol.
+pub fn holding_id(account: AccountKey, asset: AssetKey) -> Uuid {
+    derived(HOLDING_TAG, u32::try_from(asset).unwrap_or(u32::MAX), account)
+}
+
+/// An account with its cash.
+pub fn account(account: &Account, cash: &Balance) -> v1::Account {
+    v1::Account {
+        id: account.id.to_string(),
+        user_id: account.user.to_string(),
+        account_number: account.number.clone(),
+        r#type: account.kind.number(),
+        currency: account.currency.code().to_owned(),
+        balance_micros: cash.posted,
+        held_micros: cash.held,
+        available_micros: cash.available(),
+        created_us: account.created_us,
+        updated_us: account.updated_us.max(cash.updated_us),
+        closed: account.state == super::domain::State::Closed,
+    }
+}
+
+/// Shares of an account.
+pub fn holding(account: &Account, asset: AssetKey, symbol: &str, shares: &Balance) -> v1::Holding {
+    v1::Holding {
+        id: holding_id(account.key, asset).to_string(),
+        account_id: account.id.to_string(),
+        symbol: symbol.to_owned(),
+        quantity_e4: shares.posted,
+        held_e4: shares.held,
+        available_e4: shares.available(),
+        cost_micros: shares.cost,
+        avg_cost_micros: shares.average_cost(),
+        realized_pnl_micros: shares.realized,
+        created_us: shares.created_us,
+        updated_us: shares.updated_us,
+        currency: account.currency.code().to_owned(),
+    }
+}
+
+/// A line of an account's statement.
+pub fn transaction(account: &Account, line: &Line) -> v1::Transaction {
+    use v1::TransactionType as Type;
+    let shares = format_e4(line.shares.saturating_abs());
+    let price = format_fixed(line.price_e4, 4, 2);
+    let is_cash = line.asset == account.currency.asset();
+    let (kind, description) = match line.cause {
+        Cause::Trade if line.fee => (Type::Fee, format!("Fee for {shares} {} at {price}", line.symbol)),
+        Cause::Trade if line.amount < 0 => (Type::Buy, format!("Bought {shares} {} at {price}", line.symbol)),
+        Cause::Trade => (Type::Sell, format!("Sold {shares} {} at {price}", line.symbol)),
+        Cause::Opening => (Type::Deposit, "Opening deposit".to_owned()),
+        Cause::Deposit => (Type::Deposit, "Deposit".to_owned()),
+        Cause::Endowment if is_cash => (Type::Deposit, "Endowment".to_owned()),
+        Cause::Endowment => (Type::TransferIn, format!("Received {shares} {}", line.symbol)),
+        Cause::Transfer if line.amount < 0 => (Type::TransferOut, "Transfer out".to_owned()),
+        Cause::Transfer => (Type::TransferIn, "Transfer in".to_owned()),
+        Cause::Closing if is_cash => (Type::TransferOut, "Account closed".to_owned()),
+        Cause::Closing => (Type::TransferOut, format!("Account closed: {shares} {}", line.symbol)),
+    };
+    v1::Transaction {
+        id: transaction_id(line.id).to_string(),
+        account_id: account.id.to_string(),
+        r#type: kind.into(),
+        // Shares that moved without a trade move no money.
+        amount_micros: if is_cash { line.amount.saturating_abs() } else { 0 },
+        description,
+        reference_id: line.reference.map(|id| id.to_string()).unwrap_or_default(),
+        created_us: line.time_us,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_transaction_names_its_posting() {
+        for posting in [0, 1, 16, 4_711, (1 << 48) - 1] {
+            assert_eq!(posting_of(&transaction_id(posting)), Some(posting));
+        }
+        assert_eq!(posting_of(&Uuid::nil()), None);
+        assert_eq!(posting_of(&holding_id(16, 3)), None);
+    }
+
+    #[test]
+    fn holdings_of_different_accounts_and_symbols_have_different_ids() {
+        let ids = [(1, 2), (2, 1), (1, 3), (70_000, 300), (300, 70_000)].map(|(a, b)| holding_id(a, b));
+        let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+    }
+}
