@@ -69,9 +69,9 @@ impl Core {
                 Some(("DELETE", stream)) => ("stream_msg_delete", self.message_delete(stream, body)),
                 _ => return,
             },
-            ("CONSUMER", "CREATE") => ("consumer_create", self.consumer_create(rest, body)),
+            ("CONSUMER", "CREATE") => ("consumer_create", self.consumer_create(rest, body, true)),
             ("CONSUMER", "DURABLE") => match rest.strip_prefix("CREATE.") {
-                Some(rest) => ("consumer_create", self.consumer_create(rest, body)),
+                Some(rest) => ("consumer_create", self.consumer_create(rest, body, false)),
                 None => return,
             },
             ("CONSUMER", "INFO") => ("consumer_info", self.consumer_info_request(rest)),

@@ -30,7 +30,8 @@ struct CreateRequest {
 }
 
 impl Core {
-    pub(super) fn consumer_create(&mut self, rest: &str, body: &Bytes) -> Answer {
+    /// Creates or updates; `by_name` when the subject is that of 2.9, which makes the name part of the configuration.
+    pub(super) fn consumer_create(&mut self, rest: &str, body: &Bytes, by_name: bool) -> Answer {
         let mut tokens = rest.splitn(3, '.');
         let stream_name = tokens.next().unwrap_or("");
         let subject_name = tokens.next();
@@ -74,9 +75,7 @@ impl Core {
         let mut config = request.config.normalized(&stream.log.config)?;
         let existing = named.as_ref().and_then(|name| stream.names.get(name)).copied();
         if let Some(existing) = existing {
-            if let Some(name) = &named {
-                config.name = stream.consumers[&existing].config().name.clone().or(Some(name.clone()));
-            }
+            config.name.clone_from(&stream.consumers[&existing].config().name);
             return self.consumer_update(id, existing, config, &request.action);
         }
         if request.action == "update" {
@@ -93,7 +92,9 @@ impl Core {
             Some(name) => name,
             None => self.ephemeral_name(),
         };
-        config.name = Some(name.clone());
+        if config.durable_name.is_none() || by_name {
+            config.name = Some(name.clone());
+        }
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         self.consumer_last += 1;
         let record = ConsumerRecord {
@@ -236,6 +237,9 @@ fn check_work_queue(
     if !is_work_queue(stream) {
         return Ok(());
     }
+    if config.ack_policy == AckPolicy::None && config.deliver_subject.is_none() {
+        return Err(Fault::new(400, 10084, "consumer in pull mode requires ack policy"));
+    }
     if config.ack_policy != AckPolicy::Explicit {
         return Err(Fault::new(400, 10098, "workqueue stream requires explicit ack"));
     }
@@ -281,12 +285,8 @@ pub fn consumer_info(stream: &mut Stream, id: ConsumerId, env: &mut super::env::
         "num_waiting": consumer.waiting.len(),
         "num_pending": consumer.num_pending,
     });
-    if consumer.config().deliver_subject.is_some() {
-        info["push_bound"] = env
-            .net
-            .index
-            .has_interest(consumer.config().deliver_subject.as_deref().unwrap_or_default())
-            .into();
+    if consumer.config().deliver_subject.as_deref().is_some_and(|to| env.net.index.has_interest(to)) {
+        info["push_bound"] = true.into();
     }
     Ok(info)
 }

@@ -83,10 +83,15 @@ impl Core {
             return Err(Fault::stream_mismatch());
         }
         let config = config.normalized()?;
+        if config.sealed {
+            return Err(Fault::stream_config("stream configuration for create can not be sealed"));
+        }
         if let Some(id) = self.by_name.get(name) {
             let stream = &self.streams[id];
             if stream.log.config == config {
-                return Ok(stream_info(stream));
+                let mut info = stream_info(stream);
+                info["did_create"] = Value::Bool(true);
+                return Ok(info);
             }
             return Err(Fault::stream_name_in_use());
         }
@@ -130,7 +135,10 @@ impl Core {
             return Err(Fault::stream_mismatch());
         }
         let id = self.stream_id(name)?;
-        let config = config.normalized()?;
+        let mut config = config.normalized()?;
+        if config.sealed {
+            config.seal();
+        }
         let old = &self.streams[&id].log.config;
         let refusal = if old.storage != config.storage {
             Some("stream configuration update can not change storage type")
@@ -148,7 +156,7 @@ impl Core {
             None
         };
         if let Some(reason) = refusal {
-            return Err(Fault::stream_update(reason));
+            return Err(Fault::stream_config(reason));
         }
         self.no_overlap(&config)?;
         let mut stream = self.streams.remove(&id).expect("invariant: found above");
@@ -178,8 +186,10 @@ impl Core {
                     subjects.insert(slot.name.to_string(), slot.seqs.len().into());
                 }
             }
-            limit = SUBJECTS_PAGE;
-            info["state"]["subjects"] = Value::Object(subjects);
+            if total > 0 {
+                limit = SUBJECTS_PAGE;
+                info["state"]["subjects"] = Value::Object(subjects);
+            }
         }
         if request.deleted_details {
             let log = &stream.log;
@@ -438,7 +448,7 @@ pub fn stream_info(stream: &Stream) -> Value {
         state["num_subjects"] = log.subjects.len().into();
     }
     let span = (log.last_seq + 1).saturating_sub(log.first_seq().max(1));
-    if !log.index.is_empty() && span > log.index.len() {
+    if span > log.index.len() {
         state["num_deleted"] = (span - log.index.len()).into();
     }
     json!({"config": log.config, "created": clock::text(log.created), "state": state})

@@ -1,7 +1,7 @@
 //! What clients ask for: sign-in, subscriptions, publishing, keepalive.
 
 use super::net::{ConnId, Outgoing, Rights};
-use super::subject::Text;
+use super::subject::{Text, is_literal};
 use super::timers::TimerKey;
 use super::wire::Op;
 use super::{Core, publish};
@@ -130,6 +130,7 @@ impl Core {
         conn.rights = rights;
         conn.user = user;
         conn.verbose = flag("verbose", false);
+        conn.pedantic = flag("pedantic", false);
         conn.echo = flag("echo", true);
         conn.headers = flag("headers", false);
         conn.no_responders = flag("no_responders", false) && conn.headers;
@@ -171,6 +172,10 @@ impl Core {
             return;
         }
         let wants_503 = conn.no_responders;
+        if conn.pedantic && !(is_literal(subject) && reply.is_none_or(|reply| is_literal(reply))) {
+            net.error(id, "Invalid Publish Subject", false);
+            return;
+        }
         if conn.verbose {
             net.write(id, b"+OK\r\n");
         }
@@ -179,7 +184,9 @@ impl Core {
         if let Some(rest) = subject.strip_prefix("$JS.") {
             reached |= self.jetstream(rest, subject, reply, payload);
         }
-        if let Some(stream_id) = self.capturing(subject)
+        // Clients put filters with wildcards into API subjects; nothing of that kind is stored.
+        if is_literal(subject)
+            && let Some(stream_id) = self.capturing(subject)
             && let Some(stream) = self.streams.get_mut(&stream_id)
         {
             reached = true;

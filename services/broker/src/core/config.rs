@@ -84,6 +84,9 @@ pub struct StreamConfig {
     pub duplicate_window: i64,
     pub allow_rollup_hdrs: bool,
     pub allow_direct: bool,
+    /// Always false: there are no mirrors.
+    #[serde(skip_deserializing)]
+    pub mirror_direct: bool,
     pub deny_delete: bool,
     pub deny_purge: bool,
     pub sealed: bool,
@@ -292,6 +295,15 @@ impl StreamConfig {
         Ok(self)
     }
 
+    /// What sealing entails: nothing comes, nothing goes.
+    pub fn seal(&mut self) {
+        self.max_age = 0;
+        self.discard = Discard::New;
+        self.deny_delete = true;
+        self.deny_purge = true;
+        self.allow_rollup_hdrs = false;
+    }
+
     /// Whether a message to this subject belongs to the stream.
     pub fn captures(&self, subject: &str) -> bool {
         self.subjects.iter().any(|pattern| super::subject::matches(pattern, subject))
@@ -370,28 +382,29 @@ impl ConsumerConfig {
                 self.max_waiting = MAX_WAITING;
             }
         }
+        let policy = |reason: &str| Err(Fault::new(400, 10094, reason));
         match self.deliver_policy {
             DeliverPolicy::ByStartSequence if self.opt_start_seq == 0 => {
-                return fault(
+                return policy(
                     "consumer delivery policy is deliver by start sequence, but optional start sequence is not set",
                 );
             }
             DeliverPolicy::ByStartTime if self.opt_start_time.is_none() => {
-                return fault(
+                return policy(
                     "consumer delivery policy is deliver by start time, but optional start time is not set",
                 );
             }
             DeliverPolicy::LastPerSubject if self.filters().next().is_none() => {
-                return fault(
+                return policy(
                     "consumer delivery policy is deliver last per subject, but optional filter subject is not set",
                 );
             }
             DeliverPolicy::ByStartSequence | DeliverPolicy::ByStartTime => {}
             _ if self.opt_start_seq != 0 => {
-                return fault("consumer delivery policy does not take a start sequence");
+                return policy("consumer delivery policy does not take a start sequence");
             }
             _ if self.opt_start_time.is_some() => {
-                return fault("consumer delivery policy does not take a start time");
+                return policy("consumer delivery policy does not take a start time");
             }
             _ => {}
         }

@@ -109,7 +109,6 @@ impl Consumer {
             matched: Vec::new(),
         };
         consumer.delivered.stream = consumer.record.start.saturating_sub(1);
-        consumer.floor.stream = consumer.delivered.stream;
         consumer.look_back(log);
         consumer.num_pending = consumer.count_pending(log);
         consumer
@@ -173,6 +172,9 @@ impl Consumer {
                     initial.insert(slot.seqs[older - 1]);
                 }
             }
+        }
+        if let Some(first) = initial.first() {
+            self.delivered.stream = first - 1;
         }
         self.initial = initial;
         self.cursor = resume + 1;

@@ -84,11 +84,6 @@ impl Fault {
         Self::new(500, 10052, reason)
     }
 
-    /// 10069.
-    pub fn stream_update(reason: impl Into<String>) -> Self {
-        Self::new(500, 10069, reason)
-    }
-
     /// 10043.
     pub fn sequence_not_found(seq: u64) -> Self {
         Self::new(400, 10043, format!("sequence {seq} not found"))

@@ -59,6 +59,8 @@ pub struct Conn {
     pub version: String,
     /// Whether each operation is answered by `+OK`.
     pub verbose: bool,
+    /// Whether a subject to publish to is checked for wildcards.
+    pub pedantic: bool,
     /// Whether it gets what it publishes itself.
     pub echo: bool,
     /// Whether a request without responders is answered by 503.
@@ -168,6 +170,7 @@ impl Net {
                 lang: String::new(),
                 version: String::new(),
                 verbose: false,
+                pedantic: false,
                 echo: true,
                 no_responders: false,
                 headers: false,

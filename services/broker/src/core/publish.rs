@@ -31,8 +31,10 @@ pub fn publish(
     let Some(reply) = reply.filter(|_| !stream.log.config.no_ack) else { return };
     let name = &stream.log.config.name;
     let body = match outcome {
-        Ok(Outcome::Stored(seq)) => format!("{{\"stream\":\"{name}\",\"seq\":{seq}}}"),
-        Ok(Outcome::Duplicate(seq)) => format!("{{\"stream\":\"{name}\",\"seq\":{seq},\"duplicate\":true}}"),
+        Ok(Outcome::Stored(seq)) => format!("{{\"stream\":\"{name}\", \"seq\":{seq}}}"),
+        Ok(Outcome::Duplicate(seq)) => {
+            format!("{{\"stream\":\"{name}\", \"seq\":{seq},\"duplicate\": true}}")
+        }
         Err(fault) => json!({"error": fault.json(), "stream": name, "seq": 0}).to_string(),
     };
     env.reply(reply, body.into());

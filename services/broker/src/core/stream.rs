@@ -112,6 +112,10 @@ impl Stream {
         if self.log.config.discard == Discard::New {
             return;
         }
+        self.make_room(messages, bytes, env);
+    }
+
+    fn make_room(&mut self, messages: i64, bytes: i64, env: &mut Env) {
         while (messages > 0 && self.log.index.len() as i64 > messages)
             || (bytes > 0 && self.log.bytes as i64 > bytes)
         {
@@ -135,7 +139,7 @@ impl Stream {
                 self.enforce(&subject, env);
             }
         }
-        self.enforce("", env);
+        self.make_room(self.log.config.max_msgs, self.log.config.max_bytes, env);
         self.expire(env);
     }
 

@@ -1,6 +1,6 @@
 //! The NATS client protocol: bytes to operations, messages to bytes. Neither reads a socket.
 
-use super::subject::{Text, is_literal, is_pattern};
+use super::subject::{Text, is_pattern};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Longest line without payload that a client may send, in bytes (the original's default).
@@ -38,8 +38,6 @@ pub enum WireError {
     BadArguments,
     /// A subject with blanks, empty tokens or a misplaced wildcard; the operation is dropped.
     InvalidSubject,
-    /// A subject to publish to that has a wildcard; the operation is dropped.
-    InvalidPublishSubject,
 }
 
 impl WireError {
@@ -51,13 +49,12 @@ impl WireError {
             Self::ControlLineTooLong => "Maximum Control Line Exceeded",
             Self::BadArguments => "Parser Error",
             Self::InvalidSubject => "Invalid Subject",
-            Self::InvalidPublishSubject => "Invalid Publish Subject",
         }
     }
 
     /// Whether the connection cannot go on.
     pub fn is_fatal(self) -> bool {
-        !matches!(self, Self::InvalidSubject | Self::InvalidPublishSubject)
+        !matches!(self, Self::InvalidSubject)
     }
 }
 
@@ -174,8 +171,6 @@ impl Parser {
         let reply = (count == numbers + 2).then(|| Text::parse(args[1].clone()).filter(|s| is_pattern(s)));
         let refused = match (&subject, &reply) {
             (None, _) | (_, Some(None)) => Some(WireError::InvalidSubject),
-            (Some(subject), _) if !is_literal(subject) => Some(WireError::InvalidPublishSubject),
-            (_, Some(Some(reply))) if !is_literal(reply) => Some(WireError::InvalidPublishSubject),
             _ => None,
         };
         self.head = Some(PubHead { subject, reply: reply.flatten(), header_len, total_len, refused });

@@ -1,6 +1,4 @@
 //! An embedded broker for tests: own directory, own port, stopped and restarted at will.
-#![allow(dead_code, reason = "each test binary uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use fafnir_broker::{Config, Error, User, serve};
 use std::future::Future;

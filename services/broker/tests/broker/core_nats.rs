@@ -1,12 +1,10 @@
 //! Core NATS through async-nats: subjects, queues, requests, users.
 
-mod support;
-
+use crate::support::{TestBroker, soon};
 use async_nats::{HeaderMap, RequestErrorKind};
 use bytes::Bytes;
 use fafnir_broker::User;
 use futures::StreamExt;
-use support::{TestBroker, soon};
 
 #[tokio::test]
 async fn a_message_reaches_every_matching_subscription_in_order() {

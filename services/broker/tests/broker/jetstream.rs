@@ -1,15 +1,12 @@
 //! JetStream through async-nats: streams, durable pull consumers, acks, restarts.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
-
+use crate::support::{TestBroker, soon};
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::stream::{Config as StreamConfig, StorageType, Stream};
 use async_nats::jetstream::{self, AckKind, Context};
 use futures::StreamExt;
 use std::time::Duration;
-use support::{TestBroker, soon};
 
 async fn context(broker: &TestBroker) -> Context {
     jetstream::new(broker.connect().await)
