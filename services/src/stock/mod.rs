@@ -28,7 +28,7 @@ pub const SERVICE: Service = Service {
     port: |s| s.ports.stock,
     address: |s| &s.addresses.stock,
     about: "Instruments, quotes, candles, history and search",
-    migrations: &[],
+    migrations: MIGRATIONS,
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 
