@@ -275,6 +275,7 @@ impl Core {
             open_quantity_e4: wish.quantity_e4.saturating_sub(order.filled_e4),
             price_e4: if order.side() == Side::Buy { wish.cap_price_e4 } else { 0 },
             only_increase: true,
+            quantity_e4: wish.quantity_e4,
         };
         let (id, version) = (wish.order_id.clone(), wish.version);
         match self.ctx.clients.portfolio(&self.ctx.system()).adjust_hold(request).await {
