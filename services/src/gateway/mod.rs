@@ -1,6 +1,22 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
-use crate::{Service, platform::Context};
+mod body;
+mod envelope;
+mod graphql;
+mod http;
+mod market;
+mod private;
+mod proxy;
+mod rate;
+mod session;
+mod terminal;
+mod ws;
+
+use crate::{
+    Service,
+    platform::{Context, bus::Bus, http::serve_http},
+};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
 /// Its row in the table of services.
@@ -13,7 +29,34 @@ pub const SERVICE: Service = Service {
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 
+/// Deadline of calls that hash a password, which may wait in a queue.
+const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What every door of the gateway shares. It stores nothing.
+struct Gateway {
+    ctx: Context,
+    bus: Bus,
+    sessions: session::Sessions,
+    orders: rate::Limiter,
+    http: proxy::HttpClient,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
 async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
-    drop(listener);
-    anyhow::bail!("{} is not part of this build", ctx.service)
+    let bus = ctx.bus().await?;
+    let limits = &ctx.settings.gateway;
+    let gateway = Arc::new(Gateway {
+        sessions: session::Sessions::new(ctx.clone()),
+        orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
+        http: proxy::client(),
+        bus,
+        ctx: ctx.clone(),
+    });
+    serve_http(&ctx, SERVICE.name, listener, http::router(&gateway).await?);
+    Ok(())
 }

@@ -1,0 +1,102 @@
+//! How many orders a user may send: a token bucket per user.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+/// Users whose bucket is kept; full buckets go first.
+const BUCKETS_MAX: usize = 10_000;
+/// One order in a bucket.
+const ORDER: u64 = 1_000_000;
+
+/// Buckets that hold `burst` orders and refill by `per_second`.
+#[derive(Debug)]
+pub struct Limiter {
+    per_second: u64,
+    capacity: u64,
+    buckets: Mutex<HashMap<Uuid, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    level: u64,
+    at: Instant,
+}
+
+/// More orders than allowed: how long until they would pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    pub retry_after: Duration,
+}
+
+impl Exceeded {
+    /// Whole seconds, at least 1, as `Retry-After` has them.
+    pub fn retry_after_s(self) -> u64 {
+        self.retry_after.as_secs() + 1
+    }
+}
+
+impl Limiter {
+    pub fn new(per_second: u32, burst: u32) -> Self {
+        Self {
+            per_second: u64::from(per_second.max(1)),
+            capacity: u64::from(burst.max(1)) * ORDER,
+            buckets: Mutex::default(),
+        }
+    }
+
+    /// Takes `orders` from a user's bucket, all or none.
+    pub fn take(&self, user: Uuid, orders: u32, now: Instant) -> Result<(), Exceeded> {
+        let wanted = u64::from(orders) * ORDER;
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&user) {
+            buckets.retain(|_, b| self.level(*b, now) < self.capacity);
+        }
+        let bucket = buckets.entry(user).or_insert(Bucket { level: self.capacity, at: now });
+        *bucket = Bucket { level: self.level(*bucket, now), at: now };
+        match bucket.level.checked_sub(wanted) {
+            Some(rest) => {
+                bucket.level = rest;
+                Ok(())
+            }
+            None => {
+                let missing = wanted - bucket.level;
+                Err(Exceeded { retry_after: Duration::from_micros(missing / self.per_second) })
+            }
+        }
+    }
+
+    fn level(&self, bucket: Bucket, now: Instant) -> u64 {
+        let elapsed_us =
+            u64::try_from(now.saturating_duration_since(bucket.at).as_micros()).unwrap_or(u64::MAX);
+        // One order is a million units and a second a million microseconds, so units per microsecond = orders a second.
+        let refill = elapsed_us.saturating_mul(self.per_second);
+        bucket.level.saturating_add(refill).min(self.capacity)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let limiter = Limiter::new(20, 40);
+        let (user, other, start) = (Uuid::new_v4(), Uuid::new_v4(), Instant::now());
+        for _ in 0..40 {
+            assert_eq!(limiter.take(user, 1, start), Ok(()));
+        }
+        let exceeded = limiter.take(user, 1, start).unwrap_err();
+        assert_eq!(exceeded.retry_after, Duration::from_millis(50));
+        assert_eq!(exceeded.retry_after_s(), 1);
+        assert_eq!(limiter.take(other, 40, start), Ok(()), "another user has a bucket of its own");
+        let later = start + Duration::from_secs(1);
+        assert!(limiter.take(user, 21, later).is_err(), "all or none");
+        assert_eq!(limiter.take(user, 20, later), Ok(()));
+        assert!(limiter.take(user, 1, later).is_err());
+    }
+}
