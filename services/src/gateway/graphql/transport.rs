@@ -196,13 +196,7 @@ async fn posted(
     if first == Some(&b'[') {
         return Err(Failure::bad_request("batches of queries are not accepted"));
     }
-    let sent: Sent = serde_json::from_slice(&content).map_err(|e| {
-        Failure::bad_request(format!(
-            "the body is not a GraphQL request (line {}, column {})",
-            e.line(),
-            e.column()
-        ))
-    })?;
+    let sent = Sent::from_json(&content)?;
     answer(endpoint, session, &parts.headers, sent, media_type, false).await
 }
 
