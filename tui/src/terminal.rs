@@ -8,7 +8,9 @@ use crossterm::{
         EnableFocusChange, EnableMouseCapture,
     },
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{
+        Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    },
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
 use std::{
@@ -84,9 +86,9 @@ fn take(mouse: bool) -> anyhow::Result<Screen> {
     if mouse {
         execute!(out, EnableMouseCapture)?;
     }
-    let mut screen = Terminal::new(CrosstermBackend::new(BufWriter::new(out)))?;
-    screen.clear()?;
-    Ok(screen)
+    // Not `Terminal::clear`: it asks the terminal where its cursor is, and some never answer.
+    execute!(out, Clear(ClearType::All))?;
+    Ok(Terminal::new(CrosstermBackend::new(BufWriter::new(out)))?)
 }
 
 /// Gives the screen back, once. Errors have nowhere to go: the terminal is gone then.

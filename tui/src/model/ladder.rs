@@ -1,6 +1,7 @@
 //! The price ladder: a static axis of price steps, a cursor on it, and the rule when it may move.
 //!
-//! The axis never moves while the cursor is on it; only the user's keys do that. Without a cursor it follows the market.
+//! The axis never moves while the cursor or the mouse pointer is on it; only the user moves it then. Else it follows the
+//! market.
 
 use fafnir_proto::v1;
 

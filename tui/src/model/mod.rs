@@ -26,6 +26,8 @@ pub const LOG_LINES_MAX: usize = 500;
 pub const MESSAGE_US: i64 = 10_000_000;
 /// How long one-key orders stay armed, in microseconds.
 pub const ARMED_US: i64 = 300_000_000;
+/// A pointer that rests on the ladder holds it still for this long after its last motion, in microseconds.
+pub const POINTER_US: i64 = 30_000_000;
 /// Order sizes of the keys 1 to 4, in shares.
 pub const SIZES: [i64; 4] = [1, 5, 10, 50];
 /// Symbols in the watchlist at most.
@@ -163,6 +165,8 @@ pub struct Model {
     pub book: Option<v1::BookImage>,
     pub feed: Feed,
     pub ladder: Ladder,
+    /// Where the mouse pointer was last seen, and when.
+    pub pointer: Option<((u16, u16), i64)>,
     pub tape: Tape,
     pub chart: Chart,
     pub holdings: Holdings,
@@ -207,6 +211,7 @@ impl Model {
             book: None,
             feed: Feed::default(),
             ladder: Ladder::default(),
+            pointer: None,
             tape: Tape::default(),
             chart: Chart::default(),
             holdings: Holdings::default(),

@@ -3,7 +3,7 @@
 use super::trade;
 use crate::{
     model::{
-        Model, Screen, Tone, WATCH_MAX,
+        Model, POINTER_US, Screen, Tone, WATCH_MAX,
         alert::Facts,
         feed::{Feed, Link, VERIFY_US, Wire},
         holdings, intake,
@@ -218,7 +218,14 @@ fn take_book(model: &mut Model, image: v1::BookImage, from_feed: bool) {
 
 /// Lets the ladder follow the market as far as its rule allows.
 pub(super) fn place_ladder(model: &mut Model) {
-    let rows = layout(model.size, model.pane).ladder_rows();
+    let layout = layout(model.size, model.pane);
+    let rows = layout.ladder_rows();
+    let is_recent = |seen: i64| model.now_us - seen < POINTER_US;
+    let held =
+        model.pointer.is_some_and(|((x, y), seen)| layout.ladder_line(x, y).is_some() && is_recent(seen));
+    if held && model.ladder.placed {
+        return;
+    }
     if let Some(row) = market_row(model) {
         model.ladder.follow(row, rows);
     }

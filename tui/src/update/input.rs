@@ -26,7 +26,10 @@ pub(super) fn input(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
             model.size = (columns, rows);
             super::feed::place_ladder(model);
         }
-        Event::FocusLost => trade::disarm(model, "the window lost the focus"),
+        Event::FocusLost => {
+            model.pointer = None;
+            trade::disarm(model, "the window lost the focus");
+        }
         Event::FocusGained => {}
     }
     model.dirty = true;
@@ -72,6 +75,7 @@ fn mouse(model: &mut Model, event: MouseEvent, cmds: &mut Vec<Cmd>) -> bool {
         return false;
     }
     let (x, y) = (event.column, event.row);
+    model.pointer = Some(((x, y), model.now_us));
     if let Some(line) = layout.ladder_line(x, y) {
         let rows = layout.ladder_rows();
         match event.kind {

@@ -2,6 +2,8 @@
 
 mod common;
 mod drive;
+#[cfg(unix)]
+mod pty;
 mod random;
 mod rules;
 mod screens;

@@ -373,6 +373,31 @@ fn a_click_on_the_bid_column_opens_a_ticket_at_that_price() {
 }
 
 #[test]
+fn the_ladder_stands_still_under_the_mouse_pointer() {
+    let far = |seq| {
+        let mut image = book(seq, START_US);
+        for level in image.bids.iter_mut().chain(&mut image.asks) {
+            level.price_e4 += 5_000 * i64::try_from(seq).unwrap();
+        }
+        Event::Book { image, from_feed: true }
+    };
+    let mut model = market();
+    let body = fafnir_tui::view::layout(model.size, model.pane).ladder_body();
+    let moved = |column, row| {
+        let kind = crossterm::event::MouseEventKind::Moved;
+        let modifiers = crossterm::event::KeyModifiers::NONE;
+        Msg::Input(InputEvent::Mouse(crossterm::event::MouseEvent { kind, column, row, modifiers }))
+    };
+    update(&mut model, moved(body.x + 3, body.y + 3));
+    let top = model.ladder.top;
+    apply(&mut model, far(2));
+    assert_eq!(model.ladder.top, top);
+    update(&mut model, moved(0, 0));
+    apply(&mut model, far(3));
+    assert_ne!(model.ladder.top, top);
+}
+
+#[test]
 fn an_alert_fires_once() {
     let mut model = market();
     keys(&mut model, "a>= 232");
