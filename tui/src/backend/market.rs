@@ -170,7 +170,14 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
     };
     gateway.send(Event::Link(Wire::Nats, Link::Connecting, String::new())).await;
     let (report, events) = mpsc::channel(CONNECTION_EVENTS_MAX);
-    let options = async_nats::ConnectOptions::new()
+    let address: async_nats::ServerAddr =
+        url.parse().map_err(|_| "the address of the market data is not a URL")?;
+    let mut options = async_nats::ConnectOptions::new();
+    // The client does not take user and password out of the address by itself.
+    if let (Some(user), Some(password)) = (address.username(), address.password()) {
+        options = options.user_and_password(unescape(user), unescape(password));
+    }
+    let options = options
         .name("fafnir-trade")
         .connection_timeout(CONNECT_TIMEOUT)
         .ping_interval(PING_INTERVAL)
@@ -183,8 +190,29 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
             }
         });
     // The error of the client names neither user nor password.
-    let client = options.connect(&url).await.map_err(|e| e.to_string())?;
+    let client = options.connect(address).await.map_err(|e| e.to_string())?;
     Ok(Connection { client, events, url })
+}
+
+/// Resolves `%41` in a part of an address.
+fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        let escaped = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
+        match escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(value) => {
+                plain.push(value);
+                at += 3;
+            }
+            None => {
+                plain.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// Serves one connection until it is given up; the answer says why.
@@ -290,6 +318,13 @@ mod tests {
         assert!(matches!(&events[1], Event::Book { image, from_feed: true } if image.book_seq == 3));
         assert_eq!(events.len(), 2);
         assert!(mailbox.take().is_empty());
+    }
+
+    #[test]
+    fn an_escaped_password_is_what_it_stands_for() {
+        assert_eq!(unescape("a%40b%3A%25"), "a@b:%");
+        assert_eq!(unescape("100%"), "100%");
+        assert_eq!(unescape("%é1"), "%é1");
     }
 
     #[test]

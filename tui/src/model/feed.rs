@@ -43,6 +43,8 @@ pub enum Link {
 pub struct Links {
     pub grpc: Link,
     pub nats: Link,
+    /// Why each was down last, to tell a reason once and not at every attempt.
+    told: [String; 2],
     round_trips_us: VecDeque<i64>,
 }
 
@@ -59,6 +61,19 @@ impl Links {
             Wire::Grpc => self.grpc = link,
             Wire::Nats => self.nats = link,
         }
+    }
+
+    /// Keeps the reason why a connection is down; true when it is news.
+    pub fn tell_down(&mut self, wire: Wire, why: &str) -> bool {
+        let told = &mut self.told[wire as usize];
+        let is_news = told != why || why.is_empty();
+        why.clone_into(told);
+        is_news
+    }
+
+    /// The connection stands: the next loss is news whatever its reason.
+    pub fn forget_down(&mut self, wire: Wire) {
+        self.told[wire as usize].clear();
     }
 
     pub fn round_trip(&mut self, elapsed_us: i64) {

@@ -114,6 +114,7 @@ fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut V
     }
     match link {
         Link::Up => {
+            model.links.forget_down(wire);
             model.note(Tone::Good, format!("{} connected", wire.name()));
             if model.screen == Screen::Trading && !model.symbol.is_empty() {
                 model.feed.verify_us = Some(model.now_us);
@@ -122,7 +123,11 @@ fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut V
                 cmds.push(Cmd::Trades { symbol: model.symbol.clone(), after: model.tape.last_number() });
             }
         }
-        Link::Down => model.note(Tone::Bad, format!("{} disconnected: {why}", wire.name())),
+        Link::Down => {
+            if model.links.tell_down(wire, why) {
+                model.note(Tone::Bad, format!("{} disconnected: {why}", wire.name()));
+            }
+        }
         Link::Connecting => {}
     }
 }

@@ -1,7 +1,10 @@
 //! The terminal as its user sees it: screens, rules, the loop, the real terminal.
+#![expect(clippy::unwrap_used, reason = "the helpers of the tests")]
 
 mod common;
 mod drive;
+mod exchange;
+mod live;
 #[cfg(unix)]
 mod pty;
 mod random;

@@ -1,0 +1,390 @@
+//! A small exchange for the live backend: the gateway's gRPC door and a NATS server that speaks what a reader needs.
+
+use fafnir_proto::v1::{
+    self,
+    private_update::Kind,
+    terminal_server::{Terminal, TerminalServer},
+};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Request, Response, Status};
+
+pub const PASSWORD: &str = "Password123";
+
+/// What the gateway knows and what it was asked.
+#[derive(Default)]
+pub struct Books {
+    pub access: String,
+    pub refresh: String,
+    pub refreshes: usize,
+    pub market_url: String,
+    pub orders: Vec<v1::Order>,
+    pub placed: Vec<v1::PlaceOrderRequest>,
+    /// The next order is stored but its answer is this status.
+    pub fail_place: Option<Code>,
+    pub private_requests: Vec<v1::PrivateRequest>,
+    pub book_seq: u64,
+}
+
+pub struct Gateway {
+    pub books: Arc<Mutex<Books>>,
+    pub updates: broadcast::Sender<v1::PrivateUpdate>,
+    pub address: SocketAddr,
+    serving: Option<DropGuard>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Door {
+    books: Arc<Mutex<Books>>,
+    updates: broadcast::Sender<v1::PrivateUpdate>,
+    stop: CancellationToken,
+}
+
+impl Gateway {
+    pub async fn start(market_url: String) -> Self {
+        let books = Books {
+            access: "access-1".into(),
+            refresh: "refresh-1".into(),
+            market_url,
+            book_seq: 1,
+            ..Books::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(listener, Arc::new(Mutex::new(books)), broadcast::channel(64).0)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        books: Arc<Mutex<Books>>,
+        updates: broadcast::Sender<v1::PrivateUpdate>,
+    ) -> Self {
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let door = Door { books: Arc::clone(&books), updates: updates.clone(), stop: stop.clone() };
+        let ended = stop.clone();
+        let task = tokio::spawn(async move {
+            tonic::transport::Server::builder()
+                .add_service(TerminalServer::new(door))
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended.cancelled_owned())
+                .await
+                .unwrap();
+        });
+        Self { books, updates, address, serving: Some(stop.drop_guard()), task }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Ends every connection and starts again on the same port.
+    pub async fn restart(mut self) -> Self {
+        drop(self.serving.take());
+        self.task.await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.address).unwrap();
+        Self::serve(socket.listen(16).unwrap(), self.books, self.updates)
+    }
+
+    /// Tells the private stream about an order.
+    pub fn tell(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
+        let update = v1::OrderUpdate { user_id: "u".into(), user_seq, order: Some(order), fill };
+        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)) });
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl Door {
+    fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let books = self.books.lock().unwrap();
+        let token = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        if token == format!("Bearer {}", books.access) {
+            Ok(())
+        } else {
+            Err(Status::unauthenticated("the token has ended"))
+        }
+    }
+
+    fn session(&self) -> v1::TerminalSession {
+        let books = self.books.lock().unwrap();
+        v1::TerminalSession {
+            access_token: books.access.clone(),
+            refresh_token: books.refresh.clone(),
+            expires_in_s: 600,
+            user_id: "u".into(),
+            email: "user@test.com".into(),
+            market_data_url: books.market_url.clone(),
+            ..Default::default()
+        }
+    }
+}
+
+macro_rules! not_here {
+    ($($name:ident($request:ty) -> $reply:ty;)*) => {
+        $(fn $name<'life0, 'async_trait>(
+            &'life0 self,
+            _: Request<$request>,
+        ) -> Pin<Box<dyn Future<Output = Answer<$reply>> + Send + 'async_trait>>
+        where
+            'life0: 'async_trait,
+            Self: 'async_trait,
+        {
+            Box::pin(async { Err(Status::unimplemented("not part of this test")) })
+        })*
+    };
+}
+
+#[tonic::async_trait]
+impl Terminal for Door {
+    type PrivateStream = ReceiverStream<Result<v1::PrivateUpdate, Status>>;
+
+    async fn info(&self, _: Request<v1::Empty>) -> Answer<v1::InfoReply> {
+        Ok(Response::new(v1::InfoReply::default()))
+    }
+
+    async fn sign_in(&self, request: Request<v1::TerminalSignInRequest>) -> Answer<v1::TerminalSession> {
+        if request.into_inner().password != PASSWORD {
+            return Err(Status::unauthenticated("wrong e-mail or password"));
+        }
+        Ok(Response::new(self.session()))
+    }
+
+    async fn refresh(&self, request: Request<v1::TerminalRefreshRequest>) -> Answer<v1::TerminalSession> {
+        {
+            let mut books = self.books.lock().unwrap();
+            if request.into_inner().refresh_token != books.refresh {
+                return Err(Status::unauthenticated("the session has ended"));
+            }
+            books.refreshes += 1;
+            books.access = format!("access-after-{}", books.refreshes);
+            books.refresh = format!("refresh-after-{}", books.refreshes);
+        }
+        Ok(Response::new(self.session()))
+    }
+
+    async fn place(&self, request: Request<v1::PlaceOrderRequest>) -> Answer<v1::OrderReply> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        let mut books = self.books.lock().unwrap();
+        books.placed.push(request.clone());
+        let known = books.orders.iter().find(|o| o.client_order_id == request.client_order_id).cloned();
+        let order = known.unwrap_or_else(|| {
+            let order = v1::Order {
+                client_order_id: request.client_order_id.clone(),
+                id: format!("0197a8b0-0000-7000-8000-{:012}", books.orders.len()),
+                ..crate::common::order("", request.side(), 1, request.price_e4, v1::OrderState::New)
+            };
+            books.orders.push(order.clone());
+            order
+        });
+        match books.fail_place.take() {
+            Some(code) => Err(Status::new(code, "no answer in time")),
+            None => Ok(Response::new(v1::OrderReply { order: Some(order) })),
+        }
+    }
+
+    async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Answer<v1::ListOrdersReply> {
+        self.check(&request)?;
+        let orders = self.books.lock().unwrap().orders.clone();
+        Ok(Response::new(v1::ListOrdersReply { orders, user_seq: 0 }))
+    }
+
+    async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Answer<v1::ListFillsReply> {
+        self.check(&request)?;
+        Ok(Response::new(v1::ListFillsReply::default()))
+    }
+
+    async fn accounts(&self, request: Request<v1::Empty>) -> Answer<v1::ListAccountsReply> {
+        self.check(&request)?;
+        let accounts = vec![crate::common::account(88_410_000_000)];
+        Ok(Response::new(v1::ListAccountsReply { accounts }))
+    }
+
+    async fn positions(&self, request: Request<v1::Empty>) -> Answer<v1::HoldingsReply> {
+        self.check(&request)?;
+        Ok(Response::new(v1::HoldingsReply::default()))
+    }
+
+    async fn watchlist(&self, request: Request<v1::Empty>) -> Answer<v1::WatchlistReply> {
+        self.check(&request)?;
+        let items = vec![v1::WatchlistItem { symbol: "AAPL".into(), added_us: 1 }];
+        Ok(Response::new(v1::WatchlistReply { items }))
+    }
+
+    async fn instruments(&self, request: Request<v1::Empty>) -> Answer<v1::ListInstrumentsReply> {
+        self.check(&request)?;
+        let instruments = vec![crate::common::instrument("AAPL", "Apple Inc.", 2_298_300)];
+        Ok(Response::new(v1::ListInstrumentsReply { instruments }))
+    }
+
+    async fn quotes(&self, request: Request<v1::QuotesRequest>) -> Answer<v1::QuotesReply> {
+        self.check(&request)?;
+        Ok(Response::new(v1::QuotesReply::default()))
+    }
+
+    async fn book(&self, request: Request<v1::BookRequest>) -> Answer<v1::BookImage> {
+        self.check(&request)?;
+        let seq = self.books.lock().unwrap().book_seq;
+        Ok(Response::new(crate::common::book(seq, 0)))
+    }
+
+    async fn trades(&self, request: Request<v1::TradesRequest>) -> Answer<v1::TradesReply> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        let numbers = if request.latest { 1..=3 } else { request.after_trade_no + 1..=10 };
+        let trades = numbers.map(|n| crate::common::trade(n, 2_310_700, 1, v1::Side::Buy)).collect();
+        Ok(Response::new(v1::TradesReply { trades }))
+    }
+
+    async fn candles(&self, request: Request<v1::CandlesRequest>) -> Answer<v1::CandlesReply> {
+        self.check(&request)?;
+        Ok(Response::new(v1::CandlesReply::default()))
+    }
+
+    async fn private(&self, request: Request<v1::PrivateRequest>) -> Answer<Self::PrivateStream> {
+        self.check(&request)?;
+        let mut updates = self.updates.subscribe();
+        self.books.lock().unwrap().private_requests.push(request.into_inner());
+        let (sender, receiver) = mpsc::channel(16);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3 };
+            let _ = sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)) })).await;
+            loop {
+                let update = tokio::select! {
+                    update = updates.recv() => update,
+                    () = stop.cancelled() => return,
+                    () = sender.closed() => return,
+                };
+                let Ok(update) = update else { return };
+                if sender.send(Ok(update)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    not_here! {
+        sign_out(v1::Empty) -> v1::Empty;
+        cancel(v1::CancelOrderRequest) -> v1::OrderReply;
+        cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
+        replace(v1::ReplaceOrderRequest) -> v1::OrderReply;
+        order(v1::GetOrderRequest) -> v1::OrderReply;
+        create_account(v1::CreateAccountRequest) -> v1::Account;
+        deposit(v1::DepositRequest) -> v1::DepositReply;
+        transfer(v1::TransferRequest) -> v1::Empty;
+        transactions(v1::TransactionsRequest) -> v1::TransactionsReply;
+        add_to_watchlist(v1::SymbolRequest) -> v1::Empty;
+        remove_from_watchlist(v1::SymbolRequest) -> v1::Empty;
+        search(v1::SearchRequest) -> v1::ListInstrumentsReply;
+        history(v1::HistoryRequest) -> v1::CandlesReply;
+    }
+}
+
+/// A NATS server with one user, `market` / `secret`, that may only subscribe.
+pub struct Nats {
+    pub address: SocketAddr,
+    published: broadcast::Sender<(String, Vec<u8>)>,
+    cut: broadcast::Sender<()>,
+    /// Subjects as they are subscribed.
+    pub subscribed: mpsc::UnboundedReceiver<String>,
+    _stop: DropGuard,
+}
+
+impl Nats {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (published, cut) = (broadcast::channel(256).0, broadcast::channel(4).0);
+        let (report, subscribed) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let (to_publish, to_cut, stopped) = (published.clone(), cut.clone(), stop.clone());
+        tokio::spawn(async move {
+            loop {
+                let socket = tokio::select! {
+                    () = stopped.cancelled() => return,
+                    accepted = listener.accept() => accepted.unwrap().0,
+                };
+                tokio::spawn(connection(socket, to_publish.subscribe(), to_cut.subscribe(), report.clone()));
+            }
+        });
+        Self { address, published, cut, subscribed, _stop: stop.drop_guard() }
+    }
+
+    pub fn url(&self, password: &str) -> String {
+        format!("nats://market:{password}@{}", self.address)
+    }
+
+    pub fn publish(&self, subject: &str, message: &impl prost::Message) {
+        let _ = self.published.send((subject.to_owned(), message.encode_to_vec()));
+    }
+
+    /// Breaks every connection.
+    pub fn cut(&self) {
+        let _ = self.cut.send(());
+    }
+}
+
+async fn connection(
+    socket: TcpStream,
+    mut published: broadcast::Receiver<(String, Vec<u8>)>,
+    mut cut: broadcast::Receiver<()>,
+    report: mpsc::UnboundedSender<String>,
+) {
+    let (reader, mut writer) = socket.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    let info = r#"INFO {"server_id":"T","server_name":"t","version":"2.10.0","go":"","host":"127.0.0.1","port":1,"headers":true,"max_payload":1048576,"proto":1,"client_id":1,"auth_required":true}"#;
+    writer.write_all(format!("{info}\r\n").as_bytes()).await.unwrap();
+    let mut subscriptions: Vec<(String, String)> = Vec::new();
+    loop {
+        tokio::select! {
+            _ = cut.recv() => return,
+            line = lines.next_line() => {
+                let Ok(Some(line)) = line else { return };
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let answer = match words.as_slice() {
+                    ["CONNECT", ..] if line.contains(r#""user":"market""#) && line.contains(r#""pass":"secret""#) => "",
+                    ["CONNECT", ..] => "-ERR 'Authorization Violation'\r\n",
+                    ["PING"] => "PONG\r\n",
+                    ["SUB", subject, id] => {
+                        subscriptions.push(((*subject).to_owned(), (*id).to_owned()));
+                        let _ = report.send((*subject).to_owned());
+                        ""
+                    }
+                    ["UNSUB", id, ..] => {
+                        subscriptions.retain(|s| s.1 != *id);
+                        ""
+                    }
+                    _ => "",
+                };
+                if writer.write_all(answer.as_bytes()).await.is_err() || answer.starts_with("-ERR") {
+                    return;
+                }
+            }
+            message = published.recv() => {
+                let Ok((subject, payload)) = message else { return };
+                for (_, id) in subscriptions.iter().filter(|s| s.0 == subject) {
+                    let head = format!("MSG {subject} {id} {}\r\n", payload.len());
+                    let whole = [head.as_bytes(), &payload, b"\r\n"].concat();
+                    if writer.write_all(&whole).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The live backend against a small exchange: sign-in, orders, private updates, market data, what breaks and comes back.
+
+use crate::{
+    common::*,
+    exchange::{Gateway, Nats, PASSWORD},
+};
+use crossterm::event::{Event as InputEvent, KeyCode, KeyEvent, KeyModifiers};
+use fafnir_proto::v1::{self, OrderState, Side};
+use fafnir_tui::{
+    Session, SessionLock, SessionStore, Theme,
+    backend::{Backend, live::Live},
+    model::{
+        Ids, Model, Screen,
+        feed::{Freshness, Link},
+        ticket::State,
+    },
+    msg::{Cmd, Msg},
+    update::update,
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::time::{Instant, timeout_at};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A terminal without a screen.
+struct Desk {
+    model: Model,
+    live: Live,
+    started: std::time::Instant,
+}
+
+impl Desk {
+    fn open(url: &str, session: Option<Session>, store: Option<Arc<dyn SessionStore>>) -> Self {
+        let live = Live::start(url, session, store).unwrap();
+        let model = Model::new(START_US, (120, 40), Theme::default(), Ids::new("desk"));
+        Self { model, live, started: std::time::Instant::now() }
+    }
+
+    fn apply(&mut self, msg: Msg) {
+        let now = START_US + i64::try_from(self.started.elapsed().as_micros()).unwrap();
+        for msg in [Msg::Clock(now), msg] {
+            for cmd in update(&mut self.model, msg) {
+                self.live.submit(cmd);
+            }
+        }
+    }
+
+    fn press(&mut self, code: KeyCode) {
+        self.apply(Msg::Input(InputEvent::Key(KeyEvent::new(code, KeyModifiers::NONE))));
+    }
+
+    fn keys(&mut self, text: &str) {
+        text.chars().for_each(|c| self.press(KeyCode::Char(c)));
+    }
+
+    /// Applies events until the model is as wanted.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Model) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !wanted(&self.model) {
+            // The clock goes on without events too, for what is stale after a while.
+            let turn = deadline.min(Instant::now() + Duration::from_millis(200));
+            match timeout_at(turn, self.live.next()).await {
+                Ok(event) => self.apply(Msg::Backend(event.expect("the backend lives"))),
+                Err(_) if Instant::now() < deadline => {
+                    let now = START_US + i64::try_from(self.started.elapsed().as_micros()).unwrap();
+                    self.apply(Msg::Clock(now));
+                }
+                Err(_) => panic!("{what} did not happen; log: {:#?}", self.model.log),
+            }
+        }
+    }
+
+    async fn is_ready(&mut self, nats: &mut Nats) {
+        self.until("market data and accounts", |m| {
+            m.links.nats == Link::Up
+                && m.links.grpc == Link::Up
+                && m.book.is_some()
+                && !m.holdings.accounts.is_empty()
+        })
+        .await;
+        while nats.subscribed.recv().await.expect("the server lives") != "market.trades.AAPL" {}
+    }
+}
+
+async fn exchange() -> (Gateway, Nats) {
+    let nats = Nats::start().await;
+    let gateway = Gateway::start(nats.url("secret")).await;
+    (gateway, nats)
+}
+
+/// What the gateway would have handed out, with a token of choice.
+fn session(gateway: &Gateway, access: &str) -> Session {
+    let url = gateway.books.lock().unwrap().market_url.clone();
+    let reply = v1::TerminalSession {
+        access_token: access.into(),
+        refresh_token: "refresh-1".into(),
+        expires_in_s: 600,
+        user_id: "u".into(),
+        email: "user@test.com".into(),
+        market_data_url: url,
+        ..Default::default()
+    };
+    // A time far ahead: the tests that are about renewal do it by a refused token.
+    Session::new(reply, i64::MAX / 4)
+}
+
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Option<Session>>>);
+
+impl SessionStore for Kept {
+    fn lock(&self) -> anyhow::Result<Box<dyn SessionLock>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl SessionLock for Kept {
+    fn load(&mut self) -> anyhow::Result<Option<Session>> {
+        Ok(self.0.lock().unwrap().clone())
+    }
+
+    fn store(&mut self, session: &Session) -> anyhow::Result<()> {
+        *self.0.lock().unwrap() = Some(session.clone());
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_the_sign_in_screen_to_a_fill() {
+    let (gateway, mut nats) = exchange().await;
+    let kept = Kept::default();
+    let mut desk = Desk::open(&gateway.url(), None, Some(Arc::new(kept.clone())));
+    desk.keys("user@test.com");
+    desk.press(KeyCode::Tab);
+    desk.keys("wrong");
+    desk.press(KeyCode::Enter);
+    desk.until("a refusal", |m| m.sign_in.refused.is_some()).await;
+    assert_eq!(desk.model.sign_in.refused.as_deref(), Some("wrong e-mail or password"));
+    desk.keys(PASSWORD);
+    desk.press(KeyCode::Enter);
+    desk.until("the trading screen", |m| m.screen == Screen::Trading).await;
+    assert_eq!(kept.0.lock().unwrap().as_ref().map(|s| s.access_token.as_str()), Some("access-1"));
+    desk.is_ready(&mut nats).await;
+
+    nats.publish("market.book.AAPL", &book(5, START_US));
+    desk.until("the book of the feed", |m| m.book.as_ref().is_some_and(|b| b.book_seq == 5)).await;
+    let late =
+        v1::TradePrint { symbol: "AAPL".into(), epoch: 1, trades: vec![trade(10, 2_310_700, 4, Side::Buy)] };
+    nats.publish("market.trades.AAPL", &late);
+    desk.until("the gap filled by the gateway", |m| m.tape.last_number() == 10 && !m.tape.has_gap()).await;
+
+    desk.keys("B");
+    desk.press(KeyCode::Enter);
+    desk.press(KeyCode::Enter);
+    desk.until("the order", |m| m.ticket.is_none() && m.holdings.orders.len() == 1).await;
+    assert_eq!(gateway.books.lock().unwrap().placed.len(), 1);
+    assert!(desk.model.links.percentiles().is_some());
+
+    let mut filled = desk.model.holdings.orders.values().next().cloned().unwrap();
+    filled.state = OrderState::Filled.into();
+    filled.filled_e4 = filled.quantity_e4;
+    let fill = v1::Fill {
+        exec_id: "AAPL:30".into(),
+        order_id: filled.id.clone(),
+        symbol: "AAPL".into(),
+        ..Default::default()
+    };
+    gateway.tell(8, filled, Some(fill));
+    desk.until("the fill", |m| m.holdings.fills.len() == 1).await;
+    assert_eq!(desk.model.holdings.orders.values().next().map(|o| o.state()), Some(OrderState::Filled));
+    desk.live.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_whose_answer_was_lost_is_asked_for_again_and_exists_once() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    gateway.books.lock().unwrap().fail_place = Some(tonic::Code::DeadlineExceeded);
+    desk.keys("B");
+    desk.press(KeyCode::Enter);
+    desk.until("an unknown outcome", |m| {
+        m.ticket.as_ref().is_some_and(|t| matches!(t.state, State::Unknown(_)))
+    })
+    .await;
+    desk.press(KeyCode::Enter);
+    desk.until("the order", |m| m.ticket.is_none()).await;
+    let books = gateway.books.lock().unwrap();
+    assert_eq!((books.placed.len(), books.orders.len()), (2, 1));
+    assert_eq!(books.placed[0], books.placed[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_token_is_renewed_once_for_all_calls_and_kept() {
+    let (gateway, mut nats) = exchange().await;
+    let kept = Kept::default();
+    let old = session(&gateway, "access-0");
+    let mut desk = Desk::open(&gateway.url(), Some(old), Some(Arc::new(kept.clone())));
+    desk.is_ready(&mut nats).await;
+    assert_eq!(gateway.books.lock().unwrap().refreshes, 1);
+    assert_eq!(kept.0.lock().unwrap().as_ref().map(|s| s.refresh_token.as_str()), Some("refresh-after-1"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_process_renewed_is_taken_over_instead_of_renewing_twice() {
+    let (gateway, mut nats) = exchange().await;
+    let newer = Session { refresh_token: "refresh-of-another".into(), ..session(&gateway, "access-1") };
+    let kept = Kept(Arc::new(Mutex::new(Some(newer))));
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-0")), Some(Arc::new(kept)));
+    desk.is_ready(&mut nats).await;
+    assert_eq!(gateway.books.lock().unwrap().refreshes, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_session_goes_back_to_sign_in() {
+    let (gateway, _nats) = exchange().await;
+    let ended = Session { refresh_token: "used".into(), ..session(&gateway, "access-0") };
+    let mut desk = Desk::open(&gateway.url(), Some(ended), None);
+    desk.until("the sign-in screen", |m| m.screen == Screen::SignIn && m.sign_in.refused.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_market_data_connection_shows_and_comes_back() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    nats.publish("market.book.AAPL", &book(5, START_US));
+    desk.until("live", |m| m.feed.freshness(m.now_us, m.links.nats) == Freshness::Live).await;
+    nats.cut();
+    desk.until("stale", |m| m.links.nats != Link::Up && m.feed.was_stale).await;
+    desk.until("connected again", |m| m.links.nats == Link::Up).await;
+    while nats.subscribed.recv().await.expect("the server lives") != "market.book.AAPL" {}
+    nats.publish("market.book.AAPL", &book(6, START_US));
+    desk.until("live again", |m| m.book.as_ref().is_some_and(|b| b.book_seq == 6) && !m.feed.was_stale).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_market_data_password_is_said_and_the_rest_works() {
+    let nats = Nats::start().await;
+    let gateway = Gateway::start(nats.url("old")).await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.until("the refusal", |m| m.links.nats == Link::Down && m.links.grpc == Link::Up).await;
+    desk.until("the book of the gateway", |m| m.book.is_some()).await;
+    let told: Vec<_> = desk.model.log.iter().filter(|l| l.text.starts_with("NATS disconnected")).collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(!told[0].text.contains("old"), "no password in the log");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_the_gateway_the_private_stream_goes_on_where_it_was() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    gateway.tell(8, order("aaaa", Side::Buy, 5, 2_310_000, OrderState::New), None);
+    desk.until("an order", |m| m.holdings.orders.len() == 1).await;
+    let gateway = gateway.restart().await;
+    desk.until("the loss", |m| m.links.grpc != Link::Up).await;
+    desk.until("the connection", |m| m.links.grpc == Link::Up).await;
+    let requests = gateway.books.lock().unwrap().private_requests.clone();
+    let (first, last) = (requests.first().unwrap(), requests.last().unwrap());
+    assert!(first.from_now);
+    assert_eq!((last.from_now, last.after_order_seq, last.after_portfolio_seq), (false, 8, 3));
+    assert!(matches!(
+        desk.model.feed.freshness(desk.model.now_us, desk.model.links.nats),
+        Freshness::Live | Freshness::Stale(_)
+    ));
+    desk.live.submit(Cmd::Load);
+}
