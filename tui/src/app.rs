@@ -8,6 +8,7 @@ use crate::{
     backend::Backend,
     model::Model,
     msg::Msg,
+    record::Recorder,
     update::{update, wake_us},
     view::view,
 };
@@ -44,6 +45,7 @@ pub async fn drive<B, T, I>(
     input: &mut I,
     stop: &CancellationToken,
     clock: impl Fn() -> i64,
+    mut recorder: Option<&mut Recorder>,
 ) -> anyhow::Result<Exit>
 where
     B: Backend,
@@ -73,23 +75,23 @@ where
             () = sleep_until(next.unwrap_or(now)), if next.is_some() => Wake::Timer,
         };
         let mut is_input = matches!(woken, Wake::Input(_));
-        step(model, backend, Msg::Clock(clock()));
+        step(model, backend, &mut recorder, Msg::Clock(clock()))?;
         match woken {
             Wake::Stop => return Ok(Exit::Interrupted),
             Wake::Input(None) => return Ok(Exit::Quit),
             Wake::Input(Some(event)) => {
-                step(model, backend, Msg::Input(event.context("reading keys failed")?));
+                step(model, backend, &mut recorder, Msg::Input(event.context("reading keys failed")?))?;
             }
             Wake::Backend(None) => anyhow::bail!("the connection's task ended"),
-            Wake::Backend(Some(event)) => step(model, backend, Msg::Backend(*event)),
+            Wake::Backend(Some(event)) => step(model, backend, &mut recorder, Msg::Backend(*event))?,
             Wake::Timer => {}
         }
         for _ in 0..BATCH_MAX {
             if let Some(Some(event)) = input.next().now_or_never() {
                 is_input = true;
-                step(model, backend, Msg::Input(event.context("reading keys failed")?));
+                step(model, backend, &mut recorder, Msg::Input(event.context("reading keys failed")?))?;
             } else if let Some(event) = backend.try_next() {
-                step(model, backend, Msg::Backend(event));
+                step(model, backend, &mut recorder, Msg::Backend(event))?;
             } else {
                 break;
             }
@@ -105,8 +107,17 @@ where
     }
 }
 
-fn step(model: &mut Model, backend: &mut impl Backend, msg: Msg) {
+fn step(
+    model: &mut Model,
+    backend: &mut impl Backend,
+    recorder: &mut Option<&mut Recorder>,
+    msg: Msg,
+) -> anyhow::Result<()> {
+    if let Some(recorder) = recorder {
+        recorder.add(model, &msg).context("the recording cannot be written")?;
+    }
     for cmd in update(model, msg) {
         backend.submit(cmd);
     }
+    Ok(())
 }

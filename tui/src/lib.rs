@@ -7,6 +7,8 @@ pub mod backend;
 pub mod keys;
 pub mod model;
 pub mod msg;
+pub mod record;
+pub mod replay;
 pub mod screens;
 pub mod terminal;
 pub mod text;
@@ -15,12 +17,14 @@ pub mod update;
 pub mod view;
 
 pub use backend::session::{Session, SessionLock, SessionStore};
+pub use replay::replay;
 pub use theme::{Depth, Palette, Theme};
 
 use anyhow::Context as _;
 use backend::live::Live;
 use model::{Ids, Model};
-use std::sync::Arc;
+use record::Recorder;
+use std::{fs::OpenOptions, io::BufWriter, path::PathBuf, sync::Arc};
 
 /// What `fafnir trade` wants.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ pub struct Options {
     pub mouse: bool,
     /// Largest notional of a one-key order, in micros of the listing's currency.
     pub armed_notional_micros_max: i64,
+    /// A new file that the session is recorded into.
+    pub record: Option<PathBuf>,
 }
 
 impl Options {
@@ -57,6 +63,7 @@ impl Options {
             theme: Theme::default(),
             mouse: true,
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
+            record: None,
         }
     }
 }
@@ -89,6 +96,13 @@ pub(crate) fn now_us() -> i64 {
 /// # Errors
 /// The address is not a URL, the standard streams are not a terminal, or drawing fails.
 pub async fn run(options: Options) -> anyhow::Result<Exit> {
+    let file = match &options.record {
+        None => None,
+        Some(path) => {
+            let file = OpenOptions::new().write(true).create_new(true).open(path);
+            Some(file.with_context(|| format!("the recording {} cannot be made", path.display()))?)
+        }
+    };
     let mut live = Live::start(&options.url, options.session.clone(), options.store.clone())
         .with_context(|| format!("{} is not an address such as http://127.0.0.1:8080", options.url))?;
     let (mut guard, stop) = terminal::enter(options.mouse)?;
@@ -101,9 +115,18 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.sign_in.on_password = !options.email.is_empty();
     let symbol = fafnir_proto::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();
+    let mut recorder = match file {
+        None => None,
+        Some(file) => Some(Recorder::start(BufWriter::new(file), &model)?),
+    };
     let mut input = crossterm::event::EventStream::new();
-    let result = app::drive(&mut model, &mut live, guard.terminal(), &mut input, &stop, now_us).await;
+    let result =
+        app::drive(&mut model, &mut live, guard.terminal(), &mut input, &stop, now_us, recorder.as_mut())
+            .await;
     drop(guard);
+    if let Some(mut recorder) = recorder {
+        recorder.flush().context("the recording could not be finished")?;
+    }
     live.shutdown().await;
     result
 }

@@ -134,6 +134,10 @@ impl Ids {
         Self { prefix: prefix.chars().take(40).collect(), counter: 0 }
     }
 
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub fn take(&mut self) -> String {
         self.counter += 1;
         format!("{}-{}", self.prefix, self.counter)

@@ -110,14 +110,6 @@ impl Tape {
     pub fn filter_e4(&self) -> i64 {
         FILTERS.get(self.filter).copied().unwrap_or(0) * 10_000
     }
-
-    /// Shares traded at a price in the trades kept, e4.
-    pub fn volume_at_e4(&self, price_e4: i64) -> i64 {
-        self.trades
-            .values()
-            .filter(|t| t.price_e4 == price_e4)
-            .fold(0, |sum: i64, t| sum.saturating_add(t.quantity_e4))
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,10 @@ use fafnir_proto::{
 use ratatui::layout::Rect;
 use std::collections::BTreeMap;
 
+/// Columns of the volume at a price, and what the bars need beside it.
+const VOLUME: u16 = 6;
+const BAR_MIN: u16 = 9;
+
 /// Columns of the ladder as (x, width).
 #[derive(Debug, Clone, Copy)]
 pub struct Columns {
@@ -31,6 +35,8 @@ pub struct Columns {
     pub ask: (u16, u16),
     pub my_ask: (u16, u16),
     pub bar: (u16, u16),
+    /// Shares traded at the price; no columns where there is no room.
+    pub volume: (u16, u16),
 }
 
 impl Columns {
@@ -43,8 +49,11 @@ impl Columns {
             column
         };
         let [mark, my_bid, bid, price, ask, my_ask] = widths.map(&mut next);
-        let bar = (x, area.right().saturating_sub(x));
-        Self { mark, my_bid, bid, price, ask, my_ask, bar }
+        let rest = area.right().saturating_sub(x);
+        let volume = if rest >= BAR_MIN + VOLUME { VOLUME } else { 0 };
+        let bar = (x, rest - volume);
+        let volume = (x + bar.1, volume);
+        Self { mark, my_bid, bid, price, ask, my_ask, bar, volume }
     }
 }
 
@@ -59,6 +68,7 @@ struct Row {
     pending_bid: bool,
     pending_ask: bool,
     queue_e4: Option<i64>,
+    volume_e4: i64,
 }
 
 pub fn draw(model: &Model, pen: &mut Pen, layout: &Layout) {
@@ -103,6 +113,7 @@ fn headings(pen: &mut Pen, y: u16, columns: &Columns) {
         (columns.price, "PRICE"),
         (columns.ask, "ASK"),
         (columns.my_ask, "MY"),
+        (columns.volume, "VOL"),
     ] {
         pen.right(x, y, width, name, style);
     }
@@ -149,6 +160,10 @@ fn rows(model: &Model) -> BTreeMap<i64, Row> {
             row.ask_e4 = quantity;
             row.cumulative_e4 = row.cumulative_e4.max(sum);
         }
+    }
+    for trade in model.tape.all() {
+        let row = rows.entry(model.ladder.row_of(trade.price_e4, Side::Buy, tick)).or_default();
+        row.volume_e4 = row.volume_e4.saturating_add(trade.quantity_e4);
     }
     for order in model.holdings.open_in(&model.symbol) {
         let row = rows.entry(model.ladder.row_of(ladder_price_e4(order), order.side(), tick)).or_default();
@@ -226,6 +241,11 @@ fn draw_row(model: &Model, pen: &mut Pen, columns: &Columns, y: u16, number: i64
     let padded = format!("{text:>width$}", width = usize::from(width));
     pen.text(columns.price.0 + 2, y, width, &padded, style);
     bar(pen, columns, y, row, scale);
+    if row.volume_e4 > 0 && columns.volume.1 > 0 {
+        let dim = pen.style(Role::Dim);
+        let text = text::quantity(row.volume_e4, usize::from(columns.volume.1) - 1);
+        pen.right(columns.volume.0, y, columns.volume.1, &text, dim);
+    }
     if is_last {
         note(
             pen,

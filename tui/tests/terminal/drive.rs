@@ -53,7 +53,8 @@ async fn keys_reach_the_exchange_and_q_ends() {
     let typed = [key(KeyCode::Char('b')), key(KeyCode::Enter), key(KeyCode::Enter), key(KeyCode::Char('q'))];
     let mut input = futures::stream::iter(typed).chain(futures::stream::pending());
     let stop = CancellationToken::new();
-    let exit = drive(&mut model, &mut backend, &mut screen(), &mut input, &stop, || START_US).await.unwrap();
+    let exit =
+        drive(&mut model, &mut backend, &mut screen(), &mut input, &stop, || START_US, None).await.unwrap();
     assert_eq!(exit, Exit::Quit);
     let orders = backend.commands.iter().filter(|c| matches!(c, Cmd::Place(_))).count();
     assert_eq!(orders, 1);
@@ -65,7 +66,8 @@ async fn a_signal_ends_the_loop() {
     let stop = CancellationToken::new();
     stop.cancel();
     let mut input = futures::stream::pending();
-    let exit = drive(&mut model, &mut Scripted::new([]), &mut screen(), &mut input, &stop, || START_US).await;
+    let exit =
+        drive(&mut model, &mut Scripted::new([]), &mut screen(), &mut input, &stop, || START_US, None).await;
     assert_eq!(exit.unwrap(), Exit::Interrupted);
 }
 
@@ -83,6 +85,7 @@ async fn the_market_draws_at_most_thirty_frames_a_second() {
         &mut futures::stream::pending(),
         &stop,
         clock,
+        None,
     )
     .await;
     assert!(result.is_err(), "the backend ended");
@@ -107,6 +110,7 @@ async fn nothing_is_drawn_at_idle() {
             &mut futures::stream::pending(),
             &stop,
             || START_US,
+            None,
         )
         .await
     };

@@ -68,7 +68,7 @@ impl Desk {
                     let now = START_US + i64::try_from(self.started.elapsed().as_micros()).unwrap();
                     self.apply(Msg::Clock(now));
                 }
-                Err(_) => panic!("{what} did not happen; log: {:#?}", self.model.log),
+                Err(late) => panic!("{what} did not happen, {late}; log: {:#?}", self.model.log),
             }
         }
     }

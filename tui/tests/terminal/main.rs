@@ -8,5 +8,6 @@ mod live;
 #[cfg(unix)]
 mod pty;
 mod random;
+mod recording;
 mod rules;
 mod screens;
