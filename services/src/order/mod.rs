@@ -15,6 +15,9 @@ mod relay;
 mod store;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     Service, migration,
     platform::{Context, db::Migration, executions, server},
