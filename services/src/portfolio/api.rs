@@ -232,12 +232,14 @@ impl Api {
             open_e4: r.open_quantity_e4,
             price_e4: r.price_e4,
             only_increase: r.only_increase,
+            caught_up: false,
         };
         let adjusted = self.change(move |s| operations::hold_adjust(s, change)).await;
         match adjusted {
             // The caller may have seen an outcome that is not applied here yet.
             Err(Error::Refused(r)) if r.reason == "REPLACE_PENDING" => {
                 self.settler.catch_up().await?;
+                let change = Change { caught_up: true, ..change };
                 self.change(move |s| operations::hold_adjust(s, change)).await.map(held)
             }
             adjusted => adjusted.map(held),

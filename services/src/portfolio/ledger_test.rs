@@ -150,11 +150,12 @@ async fn a_replace_holds_more_at_once_and_less_after_the_engines_word() {
         open_e4: 0,
         price_e4: price,
         only_increase: true,
+        caught_up: false,
     };
     let more = wish(2, 8 * SHARE, 10 * DOLLAR);
-    for _ in 0..2 {
-        assert_eq!(l.adjust(more).await.unwrap(), 80 * USD);
-    }
+    assert_eq!(l.adjust(more).await.unwrap(), 80 * USD);
+    assert_eq!(refusal(l.adjust(more).await).reason, "REPLACE_PENDING");
+    assert_eq!(l.adjust(Change { caught_up: true, ..more }).await.unwrap(), 80 * USD, "a repetition");
     assert_eq!(refusal(l.adjust(wish(3, 4 * SHARE, 10 * DOLLAR)).await).reason, "REPLACE_PENDING");
     l.facts(&[fact(1, ExecKind::ReplaceRejected, order)]).await;
     assert_eq!(l.cash(&a).await.held, 50 * USD);

@@ -15,6 +15,10 @@ mod wire;
 #[cfg(test)]
 mod ledger_test;
 #[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod story_test;
+#[cfg(test)]
 mod testing;
 
 use crate::{

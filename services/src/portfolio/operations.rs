@@ -311,9 +311,12 @@ pub struct Change {
     pub open_e4: i64,
     pub price_e4: i64,
     pub only_increase: bool,
+    /// Everything that the engine has journaled before this request is applied here.
+    pub caught_up: bool,
 }
 
-/// Sets what a replace needs.
+/// Sets what a replace needs. An earlier replace that has no outcome here is refused with REPLACE_PENDING: a refused
+/// replace gives its version back, so that only the engine's word tells a repetition from another replace.
 pub fn hold_adjust(s: &mut Session<'_>, change: Change) -> Result<(HoldRow, Account)> {
     let missing = || Refusal::not_found("HOLD_NOT_FOUND", format!("order_id {} has no hold", change.order));
     let mut row = s.hold(change.order)?.ok_or_else(missing)?;
@@ -339,24 +342,19 @@ pub fn hold_adjust(s: &mut Session<'_>, change: Change) -> Result<(HoldRow, Acco
     }
     let price_e4 = if row.hold.side == Side::Buy { change.price_e4 } else { 0 };
     let wanted = Pending { version: change.version, total_e4, price_e4 };
-    match row.hold.pending {
-        Some(pending) if pending.version == change.version && change.only_increase => {
-            // A repetition may have counted other fills where it does not name the total.
-            if pending.price_e4 == price_e4 && (change.total_e4 == 0 || pending.total_e4 == total_e4) {
-                return Ok((row, account));
-            }
-            let sentence =
-                format!("version {} of order {} already holds otherwise", change.version, change.order);
-            return Err(Refusal::exists("HOLD_EXISTS", sentence).into());
+    if let Some(pending) = row.hold.pending.filter(|_| change.only_increase) {
+        // A repetition may have counted other fills where it does not name the total.
+        let same = pending.version == change.version
+            && pending.price_e4 == price_e4
+            && (change.total_e4 == 0 || pending.total_e4 == total_e4);
+        if same && change.caught_up {
+            return Ok((row, account));
         }
-        Some(pending) if pending.version < change.version => {
-            let sentence = format!(
-                "version {} of order {} has no outcome yet; try again after it",
-                pending.version, change.order
-            );
-            return Err(Refusal::precondition("REPLACE_PENDING", sentence).into());
-        }
-        _ => {}
+        let sentence = format!(
+            "version {} of order {} has no outcome yet; try again after it",
+            pending.version, change.order
+        );
+        return Err(Refusal::precondition("REPLACE_PENDING", sentence).into());
     }
     row.hold.replace_pending(wanted);
     if !change.only_increase {
