@@ -43,6 +43,53 @@ pub struct Book {
     /// Numbers the stops in the order in which they came.
     pub(crate) stops_entered: u64,
     pub(crate) halted: bool,
+    pub(crate) phase: Phase,
+    /// Continuous and not halted: what the frequent path asks.
+    pub(crate) trades_now: bool,
+    pub(crate) band: Band,
+}
+
+/// The volatility band: trades outside pause the symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Band {
+    /// 0 = no band.
+    pub reference: Ticks,
+    pub bps: u32,
+    pub low: Ticks,
+    pub high: Ticks,
+}
+
+impl Band {
+    pub fn new(reference: Ticks, bps: u32) -> Band {
+        if reference == 0 {
+            return Band { reference: 0, bps: 0, low: 1, high: MAX_PRICE };
+        }
+        let width = (u64::from(reference) * u64::from(bps) / 10_000) as u32;
+        Band {
+            reference,
+            bps,
+            low: reference.saturating_sub(width).max(1),
+            high: reference.saturating_add(width).min(MAX_PRICE),
+        }
+    }
+
+    /// The end of the band that an order of this side meets last if prices get better for it.
+    #[inline(always)]
+    pub fn far_end(&self, side: Side) -> Ticks {
+        match side {
+            Side::Buy => self.low,
+            Side::Sell => self.high,
+        }
+    }
+
+    /// The limit of an order of this side, tightened to the band.
+    #[inline(always)]
+    pub fn tighten(&self, side: Side, limit: Ticks) -> Ticks {
+        match side {
+            Side::Buy => limit.min(self.high),
+            Side::Sell => limit.max(self.low),
+        }
+    }
 }
 
 /// An order on its way through the other side.
@@ -62,6 +109,8 @@ pub(crate) enum Ended {
     Normally,
     /// Self-trade prevention takes the rest.
     SelfTrade,
+    /// The next trade lies outside the volatility band: the symbol is paused.
+    Paused,
 }
 
 impl Default for Book {
@@ -88,6 +137,9 @@ impl Book {
             now: 0,
             stops_entered: 0,
             halted: false,
+            phase: Phase::Continuous,
+            trades_now: true,
+            band: Band::new(0, 0),
         }
     }
 
@@ -104,13 +156,18 @@ impl Book {
             Command::Halt if self.halted => self.emit(out, What::Refused { reason: Reason::Halted }),
             Command::Halt => {
                 self.halted = true;
+                self.trades_now = false;
                 self.emit(out, What::Halted);
             }
             Command::Resume if !self.halted => self.emit(out, What::Refused { reason: Reason::NotHalted }),
             Command::Resume => {
                 self.halted = false;
+                self.trades_now = self.phase == Phase::Continuous;
                 self.emit(out, What::Resumed);
+                self.after_trades(out);
             }
+            Command::SetPhase { phase } => self.set_phase(*phase, out),
+            Command::SetBand { reference, bps } => self.set_band(*reference, *bps, out),
         }
     }
 
@@ -141,7 +198,7 @@ impl Book {
             && new.qty.wrapping_sub(1) < MAX_QTY
             && new.price.wrapping_sub(1) < MAX_PRICE
             && self.ladders[other as usize].best() < new.price ^ mask(other)
-            && !self.halted
+            && self.trades_now
             && !self.slab.full()
     }
 
@@ -192,6 +249,9 @@ impl Book {
         if rests && needs_cold(new) {
             self.write_cold(slot, new);
         }
+        if !self.trades_now {
+            return self.place(slot, new.qty);
+        }
         let mut incoming = Incoming {
             id: new.id,
             owner: new.owner,
@@ -225,6 +285,10 @@ impl Book {
         if self.halted {
             return Err(Reason::Halted);
         }
+        let immediate = new.kind == Kind::Market || matches!(new.tif, Tif::Ioc | Tif::Fok);
+        if self.phase == Phase::Closed || (self.phase.is_call() && immediate) {
+            return Err(Reason::WrongPhase);
+        }
         if new.tif == Tif::Gtd && new.expire <= self.now {
             return Err(Reason::BadExpireTime);
         }
@@ -248,6 +312,8 @@ impl Book {
     fn remainder_reason(&self, incoming: &Incoming, ended: Ended, market: bool) -> Reason {
         if ended == Ended::SelfTrade {
             Reason::SelfTrade
+        } else if ended == Ended::Paused {
+            Reason::VolatilityPause
         } else if !market {
             Reason::ImmediateRemainder
         } else if self.ladders[incoming.side.opposite() as usize].best() == 0 {
@@ -285,16 +351,21 @@ impl Book {
         } else if incoming.open == 0 {
             self.release(slot);
         } else {
-            let order = &mut self.slab.hot[slot as usize];
-            if order.has(ICEBERG) {
-                order.set_shown(0);
-                self.slab.cold_mut(slot).hidden = incoming.open;
-                self.show_next(slot);
-            } else {
-                order.set_shown(incoming.open);
-            }
-            self.link(slot);
+            self.place(slot, incoming.open);
         }
+    }
+
+    /// Puts an order that is in no level at the back of its own, with this much open.
+    pub(crate) fn place(&mut self, slot: u32, open: Lots) {
+        let order = &mut self.slab.hot[slot as usize];
+        if order.has(ICEBERG) {
+            order.set_shown(0);
+            self.slab.cold_mut(slot).hidden = open;
+            self.show_next(slot);
+        } else {
+            order.set_shown(open);
+        }
+        self.link(slot);
     }
 
     /// Moves an iceberg's next part from hidden to shown.
@@ -515,12 +586,27 @@ impl Book {
         self.collect_reached();
         while let Some(slot) = self.reached.pop_front() {
             self.enter_stop(slot, out);
+            if !self.trades_now {
+                return self.hold_reached();
+            }
             self.collect_reached();
         }
     }
 
+    /// A volatility pause came between: reached stops that did not enter yet wait again, in their old places.
+    fn hold_reached(&mut self) {
+        while let Some(slot) = self.reached.pop_front() {
+            self.queue_stop(slot);
+            if matches!(self.slab.cold(slot).stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent)
+            {
+                let side = self.slab.hot[slot as usize].side();
+                self.trailing[side as usize].push(slot);
+            }
+        }
+    }
+
     fn collect_reached(&mut self) {
-        if self.last == 0 {
+        if self.last == 0 || !self.trades_now {
             return;
         }
         for side in [Side::Buy, Side::Sell] {

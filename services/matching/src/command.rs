@@ -19,6 +19,8 @@ pub const MAX_PRICE: Ticks = u32::MAX - 1;
 pub const MAX_QTY: Lots = (1 << 55) - 1;
 /// Greatest number of open orders in one book, held stops included.
 pub const MAX_ORDERS: u32 = 1 << 22;
+/// Greatest number of parts that an iceberg may show: one command's work stays bounded.
+pub const MAX_PARTS: Lots = 1_000;
 /// Greatest trail of a trailing stop in basis points (below 100 %).
 pub const MAX_TRAIL_BPS: u32 = 9_999;
 
@@ -177,7 +179,7 @@ pub struct NewOrder {
     pub qty: Lots,
     /// Limit, cap, or distance from stop to cap: see [`Kind`].
     pub price: Ticks,
-    /// Iceberg: the quantity that shows at a time; 0 shows all.
+    /// Iceberg: the quantity that shows at a time, at least one [`MAX_PARTS`]th of `qty`; 0 shows all.
     pub display: Lots,
     /// Stop price of STOP and STOP_LIMIT. For trailing kinds the initial stop, or 0 to start from the last trade.
     pub stop: Ticks,
@@ -274,7 +276,7 @@ impl NewOrder {
             return Err(Reason::BadCombination);
         }
         if self.display != 0 {
-            if self.display > self.qty {
+            if self.display > self.qty || self.qty.div_ceil(self.display) > MAX_PARTS {
                 return Err(Reason::BadDisplay);
             }
             if immediate || !matches!(self.kind, Kind::Limit | Kind::StopLimit) {
@@ -329,6 +331,42 @@ impl Replace {
     }
 }
 
+/// What a symbol does at a time. Beside it a book can be halted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u8)]
+pub enum Phase {
+    /// Orders trade as they come.
+    #[default]
+    Continuous = 0,
+    /// Limit orders and stops are taken, nothing trades; leaving for continuous trading or the close runs an auction.
+    PreOpen = 1,
+    /// Like pre-open: the call before the auction (opening, closing, or after a volatility pause).
+    Auction = 2,
+    /// Orders may only go.
+    Closed = 3,
+}
+
+impl Phase {
+    /// The phase with this code.
+    pub fn from_code(code: u8) -> Option<Phase> {
+        Some(match code {
+            0 => Phase::Continuous,
+            1 => Phase::PreOpen,
+            2 => Phase::Auction,
+            3 => Phase::Closed,
+            _ => return None,
+        })
+    }
+
+    /// Orders are taken and nothing trades.
+    pub fn is_call(self) -> bool {
+        matches!(self, Phase::PreOpen | Phase::Auction)
+    }
+}
+
+/// Greatest width of a volatility band in basis points of its reference.
+pub const MAX_BAND_BPS: u32 = 9_999;
+
 /// One input of a book. Each yields at least one [`Event`](crate::Event).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Command {
@@ -348,4 +386,11 @@ pub enum Command {
     Halt,
     /// Trades again. → `Resumed` or `Refused`.
     Resume,
+    /// Goes to a phase. From a call to continuous trading or the close the auction runs first. → its `Trade`s and
+    /// `Uncrossed`, then `PhaseChanged`, then stops; or `Refused`.
+    SetPhase { phase: Phase },
+    /// Sets the volatility band: `reference` ± `bps` basis points; both 0 take it away. In continuous trading an order
+    /// that would trade outside pauses the symbol instead: it goes to the auction phase. The price of an auction
+    /// becomes the band's new reference. → `BandSet` or `Refused`.
+    SetBand { reference: Ticks, bps: u32 },
 }

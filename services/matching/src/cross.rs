@@ -1,7 +1,7 @@
 //! Matching: an incoming order's way through the other side, price first, then time.
 
 use crate::book::{Book, Ended, Incoming, mask};
-use crate::command::{Lots, SelfTrade, Slot, Ticks};
+use crate::command::{Lots, SelfTrade, Side, Slot, Ticks};
 use crate::event::{Event, Events, Reason, What};
 use crate::order::{COLD, GTD, ICEBERG};
 
@@ -10,11 +10,13 @@ impl Book {
     #[inline(always)]
     pub(crate) fn cross(&mut self, incoming: &mut Incoming, limit: Ticks, out: &mut Events) -> Ended {
         let other = incoming.side.opposite();
-        let limit_key = limit ^ mask(other);
+        // Keys grow towards the better price: the incoming order takes keys from its limit on, within the band.
+        let limit_key = self.band.tighten(incoming.side, limit) ^ mask(other);
+        let band_key = self.band.far_end(incoming.side) ^ mask(other);
         while incoming.open > 0 {
             let best = self.ladders[other as usize].best();
-            if best < limit_key {
-                return Ended::Normally;
+            if best < limit_key || best > band_key {
+                return self.beyond_limit(incoming.side, limit, out);
             }
             let node = self.ladders[other as usize].best_node();
             let slot = self.slab.hot[node as usize].next;
@@ -76,10 +78,20 @@ impl Book {
         Ended::Normally
     }
 
+    /// Nothing more within limit and band. Where it was the band that ended it, the symbol pauses.
+    #[inline(always)]
+    fn beyond_limit(&mut self, side: Side, limit: Ticks, out: &mut Events) -> Ended {
+        if self.band.reference == 0 || !self.would_trade(side, limit) {
+            return Ended::Normally;
+        }
+        self.pause(side, out);
+        Ended::Paused
+    }
+
     /// The shown part of an iceberg is gone: the next part goes to the back of the level.
     #[cold]
     #[inline(never)]
-    fn refill(&mut self, slot: u32, traded: Lots, out: &mut Events) {
+    pub(crate) fn refill(&mut self, slot: u32, traded: Lots, out: &mut Events) {
         self.slab.hot[slot as usize].set_shown(0);
         self.unlink(slot);
         self.slab.cold_mut(slot).filled += traded;
@@ -111,7 +123,7 @@ impl Book {
         }
     }
 
-    fn cancel_own(&mut self, slot: u32, out: &mut Events) {
+    pub(crate) fn cancel_own(&mut self, slot: u32, out: &mut Events) {
         let id = self.slab.hot[slot as usize].id;
         let open = self.slab.open(slot);
         self.take_out(slot);
@@ -174,9 +186,12 @@ impl Book {
     pub(crate) fn can_fill_whole(&self, incoming: &Incoming, limit: Ticks) -> bool {
         let other = incoming.side.opposite();
         let ladder = &self.ladders[other as usize];
-        let limit_key = limit ^ mask(other);
+        let limit_key = self.band.tighten(incoming.side, limit) ^ mask(other);
         let mut missing = incoming.open;
         let mut key = ladder.best();
+        if key > self.band.far_end(incoming.side) ^ mask(other) {
+            return false;
+        }
         while key != 0 && key >= limit_key {
             let node = ladder.node_of(key);
             let mut slot = self.slab.hot[node as usize].next;

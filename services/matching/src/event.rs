@@ -1,6 +1,6 @@
 //! What a book answers: events as fixed records of at most 64 bytes.
 
-use crate::command::{Lots, OrderId, Side, Slot, Ticks, Time};
+use crate::command::{Lots, OrderId, Phase, Side, Slot, Ticks, Time};
 
 /// Why something was refused, canceled or expired. The codes are stable: journals and clients may keep them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +25,8 @@ pub enum Reason {
     DayEnd = 8,
     /// The order's GTD time came.
     ExpireTime = 9,
+    /// The symbol paused before a trade outside its volatility band.
+    VolatilityPause = 10,
     /// The symbol is halted.
     Halted = 20,
     /// Resume of a symbol that is not halted.
@@ -39,7 +41,7 @@ pub enum Reason {
     BadStopPrice = 25,
     /// Trail 0 or above its maximum.
     BadTrail = 26,
-    /// Display quantity above the quantity.
+    /// Display quantity above the quantity, or below one [`MAX_PARTS`](crate::MAX_PARTS)th of it.
     BadDisplay = 27,
     /// A stop with IOC or FOK.
     BadTimeInForce = 28,
@@ -59,6 +61,12 @@ pub enum Reason {
     BelowFilled = 35,
     /// This field of this order cannot be replaced.
     NotReplaceable = 36,
+    /// The symbol's phase takes no such order or change.
+    WrongPhase = 37,
+    /// The symbol is in this phase already.
+    SamePhase = 38,
+    /// Reference and width of a band belong together: both within their range, or both 0.
+    BadBand = 39,
 }
 
 impl Reason {
@@ -79,6 +87,7 @@ impl Reason {
             Reason::NoLiquidity => "NO_LIQUIDITY",
             Reason::DayEnd => "DAY_END",
             Reason::ExpireTime => "EXPIRE_TIME",
+            Reason::VolatilityPause => "VOLATILITY_PAUSE",
             Reason::Halted => "HALTED",
             Reason::NotHalted => "NOT_HALTED",
             Reason::BadOrderId => "BAD_ORDER_ID",
@@ -96,6 +105,9 @@ impl Reason {
             Reason::UnknownOrder => "UNKNOWN_ORDER",
             Reason::BelowFilled => "BELOW_FILLED",
             Reason::NotReplaceable => "NOT_REPLACEABLE",
+            Reason::WrongPhase => "WRONG_PHASE",
+            Reason::SamePhase => "SAME_PHASE",
+            Reason::BadBand => "BAD_BAND",
         }
     }
 }
@@ -170,6 +182,14 @@ pub enum What {
     Halted,
     /// Trading goes on.
     Resumed,
+    /// An auction traded `qty` in all at `price`. In its trades the buyer is called taker, though nobody was first.
+    Uncrossed { price: Ticks, qty: Lots },
+    /// The symbol is in another phase.
+    PhaseChanged { phase: Phase },
+    /// The next trade would have been at `price`, outside the band `low..=high`: the symbol is in the auction phase now.
+    Paused { price: Ticks, low: Ticks, high: Ticks },
+    /// The volatility band is this now; 0 and [`MAX_PRICE`](crate::MAX_PRICE) stand for none.
+    BandSet { low: Ticks, high: Ticks },
     /// A command about the book itself was refused, nothing changed.
     Refused { reason: Reason },
 }

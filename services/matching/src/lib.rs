@@ -76,6 +76,7 @@
 //! assert!(matches!(done[0].what, What::CancelRejected { reason: Reason::UnknownOrder, .. }));
 //! ```
 
+mod auction;
 mod book;
 mod command;
 mod cross;
@@ -88,10 +89,11 @@ mod query;
 mod replace;
 mod snapshot;
 
+pub use auction::Indicative;
 pub use book::Book;
 pub use command::{
-    Command, Kind, Lots, MAX_ORDERS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, NewOrder, OrderId, Owner, Replace,
-    SelfTrade, Side, Slot, Ticks, Tif, Time,
+    Command, Kind, Lots, MAX_BAND_BPS, MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, NewOrder,
+    OrderId, Owner, Phase, Replace, SelfTrade, Side, Slot, Ticks, Tif, Time,
 };
 pub use event::{Event, Events, Reason, What};
 pub use query::{OpenOrder, PriceLevel, QueuePosition};

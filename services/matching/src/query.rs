@@ -1,7 +1,7 @@
 //! What can be asked of a book without changing it.
 
 use crate::book::{Book, mask};
-use crate::command::{Kind, Lots, OrderId, Owner, Side, Slot, Ticks, Tif, Time};
+use crate::command::{Kind, Lots, OrderId, Owner, Phase, Side, Slot, Ticks, Tif, Time};
 use crate::order::{COLD, HELD, ICEBERG, NIL, POST_ONLY, StopKind};
 use crate::prefetch::prefetch;
 
@@ -104,6 +104,16 @@ impl Book {
     /// Only cancels, expiry and resume go through.
     pub fn is_halted(&self) -> bool {
         self.halted
+    }
+
+    /// What the symbol does now, beside being halted or not.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The volatility band: lowest and highest price of a trade, if there is one.
+    pub fn band(&self) -> Option<(Ticks, Ticks)> {
+        (self.band.reference != 0).then_some((self.band.low, self.band.high))
     }
 
     /// Open orders, held stops included.

@@ -1,7 +1,7 @@
 //! Replace: an open order changes price, quantity, stop or display, and keeps its place where the rules let it.
 
 use crate::book::{Book, Incoming};
-use crate::command::{Lots, MAX_PRICE, MAX_QTY, Replace, Slot, Ticks};
+use crate::command::{Lots, MAX_PARTS, MAX_PRICE, MAX_QTY, Phase, Replace, Slot, Ticks};
 use crate::event::{Events, Reason, What};
 use crate::order::{COLD, GTD, HELD, ICEBERG, LEVEL, POST_ONLY, StopKind};
 
@@ -58,6 +58,9 @@ impl Book {
             self.slab.cold_mut(slot).display = change.display;
         }
         self.emit(out, replaced);
+        if !self.trades_now {
+            return self.place(slot, change.open);
+        }
         let order = self.slab.hot[slot as usize];
         let self_trade = self.slab.cold(slot).self_trade;
         let mut incoming =
@@ -97,6 +100,9 @@ impl Book {
         if self.halted {
             return Err(Reason::Halted);
         }
+        if self.phase == Phase::Closed {
+            return Err(Reason::WrongPhase);
+        }
         if replace.new_id != 0 && (replace.new_id <= self.last_id || replace.new_id == LEVEL) {
             return Err(Reason::BadOrderId);
         }
@@ -128,6 +134,9 @@ impl Book {
         let or = |new: u32, old: u32| if new == 0 { old } else { new };
         let display = if replace.display == 0 { cold.display } else { replace.display };
         if replace.display > if replace.qty == 0 { was_open + filled } else { replace.qty } {
+            return Err(Reason::BadDisplay);
+        }
+        if display != 0 && open.div_ceil(display) > MAX_PARTS {
             return Err(Reason::BadDisplay);
         }
         let (price, stop) = (or(replace.price, order.price), or(replace.stop, cold.stop.price));

@@ -2,8 +2,8 @@
 //!
 //! Two books that were fed the same commands have the same bytes, whether or not one of them was restored in between.
 
-use crate::book::{Book, mask};
-use crate::command::{MAX_ORDERS, MAX_PRICE, MAX_QTY, SelfTrade, Side};
+use crate::book::{Band, Book, mask};
+use crate::command::{MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, Phase, SelfTrade, Side};
 use crate::order::*;
 
 const MAGIC: u64 = 0x3130_4b4f_4f42_4146; // "FABOOK01"
@@ -44,6 +44,9 @@ impl Book {
         }
         put32(out, self.last);
         out.push(u8::from(self.halted));
+        out.push(self.phase as u8);
+        put32(out, self.band.reference);
+        put32(out, self.band.bps);
         for side in [Side::Buy, Side::Sell] {
             let count_at = out.len();
             put32(out, 0);
@@ -118,6 +121,15 @@ impl Book {
             1 => true,
             _ => return Err(Error::Invalid("halted is 0 or 1")),
         };
+        book.phase = Phase::from_code(reader.u8()?).ok_or(Error::Invalid("phase is 0 to 3"))?;
+        book.trades_now = book.phase == Phase::Continuous && !book.halted;
+        let (reference, bps) = (reader.u32()?, reader.u32()?);
+        if !Book::is_band(reference, bps) {
+            return Err(Error::Invalid(
+                "reference and width of a band are both within their range or both 0",
+            ));
+        }
+        book.band = Band::new(reference, bps);
         if book.last > MAX_PRICE {
             return Err(Error::Invalid("last price within its range"));
         }
@@ -136,6 +148,7 @@ impl Book {
         }
         if let (Some(bid), Some(ask)) = (book.best_bid(), book.best_ask())
             && bid >= ask
+            && !book.phase.is_call()
         {
             return Err(Error::Invalid("bids lie below asks"));
         }
@@ -212,7 +225,11 @@ impl Book {
         rule(flags & 128 == 0, "known flags")?;
         rule((flags & GTD != 0) == (cold.expire != 0), "GTD orders have a time")?;
         rule(cold.hidden == 0 || flags & ICEBERG != 0, "only icebergs hide")?;
-        rule(flags & ICEBERG == 0 || cold.display != 0, "icebergs have a display quantity")?;
+        let parts = |open: u64| open.div_ceil(cold.display.max(1));
+        rule(
+            flags & ICEBERG == 0 || (cold.display != 0 && parts(shown + cold.hidden) <= MAX_PARTS),
+            "icebergs have a display quantity",
+        )?;
         rule(self.slab.live < MAX_ORDERS, "not more orders than fit")?;
         let slot = self.slab.insert(Order::new(id, owner, price, shown, flags & !COLD));
         if flags & COLD != 0 {

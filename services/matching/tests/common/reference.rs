@@ -1,0 +1,683 @@
+//! The rules once more, as plainly as they can be said: sorted maps, vectors, no care for speed. Written from the
+//! rules, not from the book. Events carry slot 0.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use fafnir_matching::*;
+
+#[derive(Clone, Debug)]
+struct Order {
+    id: OrderId,
+    owner: Owner,
+    side: Side,
+    tif: Tif,
+    self_trade: SelfTrade,
+    post_only: bool,
+    price: Ticks,
+    shown: Lots,
+    hidden: Lots,
+    display: Lots,
+    filled: Lots,
+    version: u32,
+    expire: Time,
+    stop: Option<Stop>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    kind: Kind,
+    price: Ticks,
+    trail: u32,
+    entered: u64,
+}
+
+impl Order {
+    fn open(&self) -> Lots {
+        self.shown + self.hidden
+    }
+
+    fn show(&mut self) {
+        let open = self.open();
+        self.shown = if self.display == 0 { open } else { open.min(self.display) };
+        self.hidden = open - self.shown;
+    }
+
+    fn reduce(&mut self, qty: Lots) {
+        let hidden = self.hidden.min(qty);
+        self.hidden -= hidden;
+        self.shown -= qty - hidden;
+    }
+}
+
+#[derive(PartialEq, Clone, Copy)]
+enum End {
+    Limit,
+    SelfTrade,
+    Paused,
+}
+
+#[derive(Default)]
+pub struct Reference {
+    sides: [BTreeMap<Ticks, VecDeque<Order>>; 2],
+    held: Vec<Order>,
+    last_id: OrderId,
+    last: Ticks,
+    now: Time,
+    entered: u64,
+    halted: bool,
+    phase: Phase,
+    band: Option<(Ticks, u32)>,
+    out: Vec<What>,
+}
+
+/// Number, side, price, lots shown, open and filled, version, and what it waits for.
+pub type Seen = (OrderId, Side, Ticks, [Lots; 3], u32, Option<(Kind, Ticks)>);
+
+/// The book's order as the reference tells its own.
+pub fn seen(o: &OpenOrder) -> Seen {
+    (o.id, o.side, o.price, [o.shown, o.open, o.filled], o.version, o.held.then_some((o.kind, o.stop)))
+}
+
+const SLOT: Slot = Slot(0);
+
+fn canceled(id: OrderId, open: Lots, reason: Reason) -> What {
+    What::Canceled { id, slot: SLOT, open, reason }
+}
+
+impl Reference {
+    pub fn apply(&mut self, command: &Command) -> Vec<What> {
+        match *command {
+            Command::New(new) => self.enter(&new),
+            Command::Cancel { id, .. } => match self.remove(id) {
+                Some(order) => self.out.push(canceled(id, order.open(), Reason::Requested)),
+                None => self.out.push(What::CancelRejected { id, reason: Reason::UnknownOrder }),
+            },
+            Command::Replace(replace) => self.replace(&replace),
+            Command::CancelAll { owner } => {
+                let gone: Vec<_> =
+                    self.all().into_iter().filter(|o| owner == 0 || o.owner == owner).collect();
+                for order in &gone {
+                    self.remove(order.id);
+                    self.out.push(canceled(order.id, order.open(), Reason::MassCancel));
+                }
+                self.out.push(What::AllCanceled { count: gone.len() as u32 });
+            }
+            Command::Expire { now } => self.expire(now, false),
+            Command::DayEnd { now } => self.expire(now, true),
+            Command::Halt | Command::Resume => {
+                let (halt, resume) = (*command == Command::Halt, *command == Command::Resume);
+                self.out.push(match self.halted {
+                    true if halt => What::Refused { reason: Reason::Halted },
+                    false if resume => What::Refused { reason: Reason::NotHalted },
+                    _ if halt => What::Halted,
+                    _ => What::Resumed,
+                });
+                self.halted = halt;
+                self.run_stops();
+            }
+            Command::SetPhase { phase } => self.set_phase(phase),
+            Command::SetBand { reference, bps } => {
+                let good = (reference == 0 && bps == 0)
+                    || ((1..=MAX_PRICE).contains(&reference) && (1..=MAX_BAND_BPS).contains(&bps));
+                if good {
+                    self.band = (reference != 0).then_some((reference, bps));
+                    let (low, high) = self.band_ends();
+                    self.out.push(What::BandSet { low, high });
+                } else {
+                    self.out.push(What::Refused { reason: Reason::BadBand });
+                }
+            }
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Every open order as [`seen`] tells of the book's, for a comparison of whole books.
+    pub fn orders(&self) -> Vec<Seen> {
+        let stop = |o: &Order| o.stop.map(|stop| (stop.kind, stop.price));
+        self.all()
+            .iter()
+            .map(|o| (o.id, o.side, o.price, [o.shown, o.open(), o.filled], o.version, stop(o)))
+            .collect()
+    }
+
+    fn band_ends(&self) -> (Ticks, Ticks) {
+        self.band.map_or((1, MAX_PRICE), |(reference, bps)| {
+            let width = u64::from(reference) * u64::from(bps) / 10_000;
+            let low = u64::from(reference).saturating_sub(width).max(1);
+            (low as u32, (u64::from(reference) + width).min(u64::from(MAX_PRICE)) as u32)
+        })
+    }
+
+    fn best(&self, side: Side) -> Option<Ticks> {
+        match side {
+            Side::Buy => self.sides[0].keys().next_back().copied(),
+            Side::Sell => self.sides[1].keys().next().copied(),
+        }
+    }
+
+    /// Would an order of this side at this price meet the other side?
+    fn meets(&self, side: Side, price: Ticks) -> bool {
+        match side {
+            Side::Buy => self.best(Side::Sell).is_some_and(|ask| ask <= price),
+            Side::Sell => self.best(Side::Buy).is_some_and(|bid| bid >= price),
+        }
+    }
+
+    /// Open orders in canonical order.
+    fn all(&self) -> Vec<Order> {
+        let mut all: Vec<Order> = self.sides[0].values().rev().flatten().cloned().collect();
+        all.extend(self.sides[1].values().flatten().cloned());
+        let mut held = self.held.clone();
+        held.sort_by_key(trigger_rank);
+        all.extend(held);
+        all
+    }
+
+    fn find(&self, id: OrderId) -> Option<Order> {
+        self.all().into_iter().find(|order| order.id == id)
+    }
+
+    fn remove(&mut self, id: OrderId) -> Option<Order> {
+        if let Some(at) = self.held.iter().position(|order| order.id == id) {
+            return Some(self.held.remove(at));
+        }
+        for side in &mut self.sides {
+            let mut found = None;
+            for (&price, level) in side.iter_mut() {
+                if let Some(at) = level.iter().position(|order| order.id == id) {
+                    found = level.remove(at).map(|order| (price, order, level.is_empty()));
+                    break;
+                }
+            }
+            if let Some((price, order, empty)) = found {
+                if empty {
+                    side.remove(&price);
+                }
+                return Some(order);
+            }
+        }
+        None
+    }
+
+    fn rest(&mut self, mut order: Order) {
+        order.show();
+        self.sides[order.side as usize].entry(order.price).or_default().push_back(order);
+    }
+
+    fn first(&mut self, side: Side) -> Option<&mut Order> {
+        let price = self.best(side)?;
+        self.sides[side as usize].get_mut(&price)?.front_mut()
+    }
+
+    fn trading(&self) -> bool {
+        self.phase == Phase::Continuous && !self.halted
+    }
+
+    fn refusal(&self, new: &NewOrder) -> Option<Reason> {
+        let stop = new.kind.is_stop();
+        let trailing = new.kind.is_trailing();
+        let immediate = new.kind == Kind::Market || new.tif == Tif::Ioc || new.tif == Tif::Fok;
+        let unpriced = new.price == 0 || new.price > MAX_PRICE;
+        let trail_max = if new.kind == Kind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
+        first_broken([
+            (new.id <= self.last_id || new.id == u64::MAX, Reason::BadOrderId),
+            (new.qty == 0 || new.qty > MAX_QTY, Reason::BadQuantity),
+            (stop && immediate, Reason::BadTimeInForce),
+            (new.post_only && (immediate || stop), Reason::BadCombination),
+            (bad_display(new.display, new.qty, new.qty), Reason::BadDisplay),
+            (new.display > 0 && (immediate || (stop && new.kind != Kind::StopLimit)), Reason::BadCombination),
+            (new.kind == Kind::Market && unpriced, Reason::NoReferencePrice),
+            (unpriced && !(trailing && new.price == 0), Reason::BadPrice),
+            (stop && (new.stop > MAX_PRICE || (new.stop == 0 && !trailing)), Reason::BadStopPrice),
+            (trailing && !(1..=trail_max).contains(&new.trail), Reason::BadTrail),
+            (self.halted, Reason::Halted),
+            (self.phase == Phase::Closed, Reason::WrongPhase),
+            (self.phase != Phase::Continuous && immediate, Reason::WrongPhase),
+            (new.tif == Tif::Gtd && new.expire <= self.now, Reason::BadExpireTime),
+            (new.post_only && self.meets(new.side, new.price), Reason::WouldTrade),
+            (trailing && new.stop == 0 && self.last == 0, Reason::NoReferencePrice),
+        ])
+    }
+
+    fn enter(&mut self, new: &NewOrder) {
+        let id = new.id;
+        if let Some(reason) = self.refusal(new) {
+            return self.out.push(What::Rejected { id, reason });
+        }
+        self.last_id = id;
+        let mut order = Order {
+            id,
+            owner: new.owner,
+            side: new.side,
+            tif: new.tif,
+            self_trade: new.self_trade,
+            post_only: new.post_only,
+            price: new.price,
+            shown: new.qty,
+            hidden: 0,
+            display: new.display,
+            filled: 0,
+            version: 0,
+            expire: if new.tif == Tif::Gtd { new.expire } else { 0 },
+            stop: None,
+        };
+        let held = new.kind.is_stop();
+        let accepted =
+            What::Accepted { id, slot: SLOT, open: new.qty, price: new.price, side: new.side, held };
+        self.out.push(accepted);
+        if held {
+            let price = if new.stop > 0 { new.stop } else { trail(new.kind, new.side, new.trail, self.last) };
+            self.entered += 1;
+            order.stop = Some(Stop { kind: new.kind, price, trail: new.trail, entered: self.entered });
+            self.held.push(order);
+            return self.run_stops();
+        }
+        let rests = new.kind == Kind::Limit && new.tif != Tif::Ioc && new.tif != Tif::Fok;
+        if !self.trading() {
+            return self.rest(order);
+        }
+        if new.tif == Tif::Fok && !self.fills_whole(&order) {
+            return self.out.push(canceled(id, order.open(), Reason::CannotFillWhole));
+        }
+        self.aggress(order, rests, new.kind == Kind::Market);
+        self.run_stops();
+    }
+
+    fn fills_whole(&self, order: &Order) -> bool {
+        let (low, high) = self.band_ends();
+        let levels: Vec<_> = match order.side {
+            Side::Buy => self.sides[1].range(..=order.price).collect(),
+            Side::Sell => self.sides[0].range(order.price..).rev().collect(),
+        };
+        let mut there = 0;
+        for (price, level) in levels {
+            if !(low..=high).contains(price) {
+                return false;
+            }
+            for resting in level {
+                if resting.owner == order.owner && order.owner != 0 {
+                    if order.self_trade != SelfTrade::CancelOldest {
+                        return false;
+                    }
+                } else {
+                    there += resting.open();
+                    if there >= order.open() {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// An order trades, then rests or is canceled.
+    fn aggress(&mut self, mut order: Order, rests: bool, market: bool) {
+        let end = self.trade(&mut order);
+        let open = order.open();
+        let reason = match end {
+            End::SelfTrade => Reason::SelfTrade,
+            _ if open == 0 => return,
+            _ if rests => return self.rest(order),
+            End::Paused => Reason::VolatilityPause,
+            End::Limit if !market => Reason::ImmediateRemainder,
+            End::Limit if self.best(order.side.opposite()).is_none() => Reason::NoLiquidity,
+            End::Limit => Reason::Collar,
+        };
+        self.out.push(canceled(order.id, open, reason));
+    }
+
+    fn trade(&mut self, order: &mut Order) -> End {
+        order.shown = order.open();
+        order.hidden = 0;
+        let other = order.side.opposite();
+        let (low, high) = self.band_ends();
+        while order.shown > 0 && self.meets(order.side, order.price) {
+            let price = self.best(other).unwrap();
+            if !(low..=high).contains(&price) {
+                self.phase = Phase::Auction;
+                self.out.push(What::Paused { price, low, high });
+                return End::Paused;
+            }
+            let maker = self.first(other).unwrap();
+            if maker.owner == order.owner && order.owner != 0 {
+                let (id, open) = (maker.id, maker.open());
+                match order.self_trade {
+                    SelfTrade::CancelNewest => return End::SelfTrade,
+                    SelfTrade::CancelOldest | SelfTrade::CancelBoth => {
+                        self.remove(id);
+                        self.out.push(canceled(id, open, Reason::SelfTrade));
+                        if order.self_trade == SelfTrade::CancelBoth {
+                            return End::SelfTrade;
+                        }
+                    }
+                    SelfTrade::Decrement => {
+                        let qty = open.min(order.shown);
+                        order.shown -= qty;
+                        self.decremented(id, order.id, qty, open - qty, order.shown);
+                        self.take_decrement(id, qty);
+                        if order.shown == 0 {
+                            return End::SelfTrade;
+                        }
+                    }
+                }
+                continue;
+            }
+            let qty = order.shown.min(maker.shown);
+            order.shown -= qty;
+            order.filled += qty;
+            let (maker, maker_open) = (maker.id, maker.open() - qty);
+            self.print(maker, order.id, qty, maker_open, order.shown, price, order.side);
+            self.fill_first(other, qty);
+        }
+        End::Limit
+    }
+
+    fn decremented(&mut self, maker: OrderId, taker: OrderId, qty: Lots, maker_open: Lots, taker_open: Lots) {
+        self.out.push(What::Decremented { maker, taker, qty, maker_open, taker_open, maker_slot: SLOT });
+    }
+
+    /// A resting order loses lots to self-trade prevention, and is canceled with the last of them.
+    fn take_decrement(&mut self, id: OrderId, qty: Lots) {
+        let open = self.find(id).unwrap().open();
+        if open == qty {
+            self.remove(id);
+            self.out.push(canceled(id, 0, Reason::SelfTrade));
+        } else {
+            let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
+            resting.filter(|order| order.id == id).for_each(|order| order.reduce(qty));
+        }
+    }
+
+    fn print(
+        &mut self,
+        maker: u64,
+        taker: u64,
+        qty: Lots,
+        maker_open: Lots,
+        taker_open: Lots,
+        price: u32,
+        aggressor: Side,
+    ) {
+        self.last = price;
+        self.out.push(What::Trade {
+            maker,
+            taker,
+            qty,
+            maker_open,
+            taker_open,
+            price,
+            maker_slot: SLOT,
+            aggressor,
+        });
+    }
+
+    /// The first order of a side is filled by this much of what it shows.
+    fn fill_first(&mut self, side: Side, qty: Lots) {
+        let order = self.first(side).unwrap();
+        order.shown -= qty;
+        order.filled += qty;
+        if order.shown == 0 {
+            let id = order.id;
+            let mut order = self.remove(id).unwrap();
+            if order.hidden > 0 {
+                order.show();
+                self.out.push(What::Refilled { id, slot: SLOT, shown: order.shown, price: order.price });
+                self.rest(order);
+            }
+        }
+    }
+
+    fn run_stops(&mut self) {
+        let mut reached: VecDeque<Order> = VecDeque::new();
+        loop {
+            if self.trading() && self.last != 0 {
+                for order in &mut self.held {
+                    let stop = order.stop.as_mut().unwrap();
+                    if stop.kind.is_trailing() {
+                        let price = trail(stop.kind, order.side, stop.trail, self.last);
+                        stop.price = match order.side {
+                            Side::Buy => stop.price.min(price),
+                            Side::Sell => stop.price.max(price),
+                        };
+                    }
+                }
+                let last = self.last;
+                let (mut now, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|order| {
+                    let stop = order.stop.unwrap().price;
+                    if order.side == Side::Buy { last >= stop } else { last <= stop }
+                });
+                self.held = rest;
+                now.sort_by_key(trigger_rank);
+                reached.extend(now);
+            } else {
+                self.held.extend(reached.drain(..));
+            }
+            let Some(mut order) = reached.pop_front() else { return };
+            let stop = order.stop.take().unwrap();
+            if stop.kind.is_trailing() {
+                order.price = match order.side {
+                    Side::Buy => stop.price.saturating_add(order.price).min(MAX_PRICE),
+                    Side::Sell => stop.price.saturating_sub(order.price).max(1),
+                };
+            }
+            let (id, open) = (order.id, order.open());
+            self.out.push(What::Triggered { id, slot: SLOT, open, stop: stop.price, last: self.last });
+            let limit = stop.kind == Kind::StopLimit;
+            self.aggress(order, limit, !limit);
+        }
+    }
+
+    fn replace(&mut self, replace: &Replace) {
+        let id = replace.id;
+        let (order, open, keeps) = match self.replaced(replace) {
+            Ok(found) => found,
+            Err(reason) => return self.out.push(What::ReplaceRejected { id, reason }),
+        };
+        let mut order = order;
+        if replace.new_id != 0 {
+            self.last_id = replace.new_id;
+            order.id = replace.new_id;
+            order.filled = 0;
+            order.version = 0;
+        } else {
+            order.version += 1;
+        }
+        self.out.push(What::Replaced {
+            old: id,
+            id: order.id,
+            open,
+            slot: SLOT,
+            price: order.price,
+            stop: order.stop.map_or(0, |stop| stop.price),
+            version: order.version,
+            kept_place: keeps,
+        });
+        if keeps {
+            order.reduce(order.open() - open);
+            let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
+            *resting.chain(&mut self.held).find(|order| order.id == id).unwrap() = order;
+            return;
+        }
+        self.remove(id);
+        order.shown = open;
+        order.hidden = 0;
+        if let Some(stop) = &mut order.stop {
+            self.entered += 1;
+            stop.entered = self.entered;
+            self.held.push(order);
+        } else if self.trading() {
+            self.aggress(order, true, false);
+        } else {
+            self.rest(order);
+        }
+        self.run_stops();
+    }
+
+    /// The order as it would be, its open quantity, and whether it keeps its place.
+    fn replaced(&self, replace: &Replace) -> Result<(Order, Lots, bool), Reason> {
+        let old = self.find(replace.id).ok_or(Reason::UnknownOrder)?;
+        let renamed = replace.new_id != 0;
+        let trailing = old.stop.is_some_and(|stop| stop.kind.is_trailing());
+        let filled = if renamed { 0 } else { old.filled };
+        let total = if replace.qty == 0 { old.open() + filled } else { replace.qty };
+        let open = total.saturating_sub(filled);
+        let mut new = old.clone();
+        let set = |field: &mut u32, to: u32| *field = if to == 0 { *field } else { to };
+        set(&mut new.price, replace.price);
+        if let Some(stop) = &mut new.stop {
+            set(&mut stop.price, replace.stop);
+        }
+        new.display = if replace.display == 0 { old.display } else { replace.display };
+        let same = new.price == old.price
+            && new.stop.map(|stop| stop.price) == old.stop.map(|stop| stop.price)
+            && new.display == old.display;
+        let keeps = same && open <= old.open() && !renamed;
+        let broken = first_broken([
+            (self.halted, Reason::Halted),
+            (self.phase == Phase::Closed, Reason::WrongPhase),
+            (renamed && (replace.new_id <= self.last_id || replace.new_id == u64::MAX), Reason::BadOrderId),
+            (replace.qty > MAX_QTY, Reason::BadQuantity),
+            (replace.price > MAX_PRICE, Reason::BadPrice),
+            (replace.stop > MAX_PRICE, Reason::BadStopPrice),
+            (replace.stop != 0 && old.stop.is_none(), Reason::NotReplaceable),
+            (trailing && (replace.stop != 0 || replace.price != 0), Reason::NotReplaceable),
+            (replace.display != 0 && old.display == 0, Reason::NotReplaceable),
+            (open == 0, Reason::BelowFilled),
+            (replace.display > total || bad_display(new.display, open, u64::MAX), Reason::BadDisplay),
+            (!keeps && old.post_only && self.meets(old.side, new.price), Reason::WouldTrade),
+        ]);
+        if let Some(reason) = broken {
+            return Err(reason);
+        }
+        Ok((new, open, keeps))
+    }
+
+    fn expire(&mut self, now: Time, day_end: bool) {
+        self.now = self.now.max(now);
+        let mut gone: Vec<_> =
+            self.all().into_iter().filter(|o| o.tif == Tif::Gtd && o.expire <= now).collect();
+        gone.sort_by_key(|order| (order.expire, order.id));
+        let timed = gone.len();
+        if day_end {
+            gone.extend(self.all().into_iter().filter(|order| order.tif == Tif::Day));
+        }
+        for (at, order) in gone.iter().enumerate() {
+            self.remove(order.id);
+            let reason = if at < timed { Reason::ExpireTime } else { Reason::DayEnd };
+            self.out.push(What::Expired { id: order.id, slot: SLOT, open: order.open(), reason });
+        }
+        self.out.push(What::Expiry { now, count: gone.len() as u32, day_end });
+    }
+
+    fn set_phase(&mut self, phase: Phase) {
+        let call = |phase: Phase| phase == Phase::PreOpen || phase == Phase::Auction;
+        if phase == self.phase {
+            return self.out.push(What::Refused { reason: Reason::SamePhase });
+        }
+        if call(self.phase) && !call(phase) {
+            if self.halted {
+                return self.out.push(What::Refused { reason: Reason::Halted });
+            }
+            while let Some((price, _, _)) = self.auction_price() {
+                self.auction(price);
+            }
+        }
+        self.phase = phase;
+        self.out.push(What::PhaseChanged { phase });
+        self.run_stops();
+    }
+
+    /// Price, volume and surplus (buyers' positive) by trying every price where bids and asks meet; where these are
+    /// many, every price next to an order's and the reference.
+    pub fn auction_price(&self) -> Option<(Ticks, Lots, i128)> {
+        let (high, low) = (self.best(Side::Buy)?, self.best(Side::Sell)?);
+        let open = |level: &VecDeque<Order>| level.iter().map(|order| i128::from(order.open())).sum::<i128>();
+        let reference =
+            if self.last != 0 { self.last } else { self.band.map_or(0, |(reference, _)| reference) };
+        if high < low {
+            return None;
+        }
+        let few = high - low < 500;
+        let orders = self.sides.iter().flat_map(|side| side.keys());
+        let near = orders.flat_map(|&price| [price - 1, price, price.saturating_add(1)]).chain([reference]);
+        let tried: Vec<Ticks> = if few { (low..=high).collect() } else { near.collect() };
+        (tried.into_iter().filter(|price| (low..=high).contains(price)))
+            .map(|price| {
+                let demand: i128 = self.sides[0].range(price..).map(|(_, level)| open(level)).sum();
+                let supply: i128 = self.sides[1].range(..=price).map(|(_, level)| open(level)).sum();
+                (price, demand.min(supply), demand - supply)
+            })
+            .min_by_key(|&(price, volume, surplus)| {
+                (-volume, surplus.abs(), price.abs_diff(reference), price)
+            })
+            .map(|(price, volume, surplus)| (price, volume as Lots, surplus))
+    }
+
+    fn auction(&mut self, price: Ticks) {
+        let mut traded = 0;
+        while self.best(Side::Buy).is_some_and(|bid| bid >= price)
+            && self.best(Side::Sell).is_some_and(|ask| ask <= price)
+        {
+            let bid = self.first(Side::Buy).unwrap().clone();
+            let ask = self.first(Side::Sell).unwrap().clone();
+            if bid.owner == ask.owner && bid.owner != 0 {
+                let (older, newer) = if bid.id < ask.id { (&bid, &ask) } else { (&ask, &bid) };
+                let gone = match newer.self_trade {
+                    SelfTrade::CancelNewest => vec![newer],
+                    SelfTrade::CancelOldest => vec![older],
+                    SelfTrade::CancelBoth => vec![older, newer],
+                    SelfTrade::Decrement => {
+                        let qty = older.open().min(newer.open());
+                        self.decremented(older.id, newer.id, qty, older.open() - qty, newer.open() - qty);
+                        self.take_decrement(older.id, qty);
+                        self.take_decrement(newer.id, qty);
+                        continue;
+                    }
+                };
+                for order in gone {
+                    self.remove(order.id);
+                    self.out.push(canceled(order.id, order.open(), Reason::SelfTrade));
+                }
+                continue;
+            }
+            let qty = bid.shown.min(ask.shown);
+            traded += qty;
+            self.print(ask.id, bid.id, qty, ask.open() - qty, bid.open() - qty, price, Side::Buy);
+            self.fill_first(Side::Buy, qty);
+            self.fill_first(Side::Sell, qty);
+        }
+        if let Some((reference, _)) = &mut self.band
+            && traded > 0
+        {
+            *reference = price;
+        }
+        self.out.push(What::Uncrossed { price, qty: traded });
+    }
+}
+
+/// The trailing stop price behind a last price.
+fn trail(kind: Kind, side: Side, trail: u32, last: Ticks) -> Ticks {
+    let distance = match kind {
+        Kind::TrailingPercent => (u64::from(last) * u64::from(trail) / 10_000).max(1),
+        _ => u64::from(trail),
+    };
+    match side {
+        Side::Buy => (u64::from(last) + distance).min(u64::from(MAX_PRICE)) as u32,
+        Side::Sell => u64::from(last).saturating_sub(distance).max(1) as u32,
+    }
+}
+
+fn first_broken<const N: usize>(rules: [(bool, Reason); N]) -> Option<Reason> {
+    rules.into_iter().find(|&(broken, _)| broken).map(|(_, reason)| reason)
+}
+
+fn bad_display(display: Lots, open: Lots, most: Lots) -> bool {
+    display > most || (display > 0 && open.div_ceil(display) > MAX_PARTS)
+}
+
+/// Trigger order: buys from the lowest stop on, then sells from the highest on, the older first.
+fn trigger_rank(order: &Order) -> (Side, i64, u64) {
+    let stop = order.stop.expect("held");
+    let price = i64::from(stop.price);
+    (order.side, if order.side == Side::Buy { price } else { -price }, stop.entered)
+}
