@@ -214,6 +214,20 @@ pub struct Trade {
     /// Only ASCII characters
     #[arg(long)]
     pub ascii: bool,
+    /// Colours of the two sides
+    #[arg(long, value_name = "NAME", default_value = "blue-orange")]
+    pub theme: ThemeName,
+    /// Leave the mouse to the terminal emulator
+    #[arg(long)]
+    pub no_mouse: bool,
+}
+
+/// Which colour is which side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ThemeName {
+    BlueOrange,
+    GreenRed,
+    RedUp,
 }
 
 #[derive(Debug, Args)]
@@ -450,9 +464,6 @@ pub struct Bench {
     /// A flow file; may be given several times [default: A1k, A10k, A100k and B100, generated]
     #[arg(long, value_name = "FILE")]
     pub flow: Vec<PathBuf>,
-    /// Runs of each flow; the median counts
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
-    pub runs: u32,
 }
 
 #[derive(Debug, Args)]

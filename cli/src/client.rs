@@ -9,6 +9,8 @@ use fafnir_proto::{
     client::channel,
     v1::{TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
 };
+use fafnir_services::platform::{Clock, clock::SECOND_US};
+use fafnir_tui::{Session, SessionLock, SessionStore};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,7 +19,7 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 use tonic::{Request, transport::Channel};
 
@@ -37,6 +39,12 @@ pub struct Kept {
     pub refresh_token: String,
     /// Seconds since 1970 at which the access token ends.
     pub expires_s: u64,
+    /// How long an access token lives.
+    lifetime_s: u32,
+    name: [String; 2],
+    permissions: Vec<String>,
+    /// With the password of the market-data user.
+    market_data_url: String,
 }
 
 /// A gateway and, once signed in, a token.
@@ -97,7 +105,7 @@ impl Client {
         let request = timed(TerminalRefreshRequest { refresh_token: kept.refresh_token.clone() });
         match self.terminal.refresh(request).await {
             Ok(session) => {
-                let kept = Kept::from(session.into_inner());
+                let kept = Kept::of(&Session::new(session.into_inner(), now_us()));
                 sessions.insert(self.url.clone(), kept.clone());
                 write_sessions(&sessions)?;
                 Ok(kept)
@@ -122,7 +130,7 @@ impl Client {
         self.token.clone_from(&session.access_token);
         let _lock = lock_sessions()?;
         let mut sessions = read_sessions();
-        sessions.insert(self.url.clone(), Kept::from(session.clone()));
+        sessions.insert(self.url.clone(), Kept::of(&Session::new(session.clone(), now_us())));
         write_sessions(&sessions)?;
         Ok(session)
     }
@@ -150,12 +158,34 @@ impl Client {
     }
 }
 
-/// Keeps a renewed session of the terminal.
-pub fn keep(url: &str, session: TerminalSession) -> Result {
-    let _lock = lock_sessions()?;
-    let mut sessions = read_sessions();
-    sessions.insert(url.to_owned(), Kept::from(session));
-    write_sessions(&sessions)
+/// The kept sessions as the terminal sees them: one gateway's, under the same lock as the commands.
+#[derive(Debug)]
+pub struct Store {
+    pub url: String,
+}
+
+struct Locked {
+    url: String,
+    _lock: File,
+}
+
+impl SessionStore for Store {
+    fn lock(&self) -> anyhow::Result<Box<dyn SessionLock>> {
+        let lock = lock_sessions().map_err(|e| anyhow::anyhow!(e.message))?;
+        Ok(Box::new(Locked { url: self.url.clone(), _lock: lock }))
+    }
+}
+
+impl SessionLock for Locked {
+    fn load(&mut self) -> anyhow::Result<Option<Session>> {
+        Ok(read_sessions().get(&self.url).map(Kept::session))
+    }
+
+    fn store(&mut self, session: &Session) -> anyhow::Result<()> {
+        let mut sessions = read_sessions();
+        sessions.insert(self.url.clone(), Kept::of(session));
+        write_sessions(&sessions).map_err(|e| anyhow::anyhow!(e.message))
+    }
 }
 
 fn timed<T>(message: T) -> Request<T> {
@@ -164,21 +194,45 @@ fn timed<T>(message: T) -> Request<T> {
     request
 }
 
-impl From<TerminalSession> for Kept {
-    fn from(s: TerminalSession) -> Self {
+impl Kept {
+    fn of(s: &Session) -> Self {
         Self {
-            email: s.email,
-            user_id: s.user_id,
-            access_token: s.access_token,
-            refresh_token: s.refresh_token,
-            expires_s: now_s() + u64::from(s.expires_in_s),
+            email: s.email.clone(),
+            user_id: s.user_id.clone(),
+            access_token: s.access_token.clone(),
+            refresh_token: s.refresh_token.clone(),
+            expires_s: u64::try_from(s.expires_us / SECOND_US).unwrap_or(0),
+            lifetime_s: s.lifetime_s,
+            name: [s.first_name.clone(), s.last_name.clone()],
+            permissions: s.permissions.clone(),
+            market_data_url: s.market_data_url.clone(),
+        }
+    }
+
+    /// As the terminal takes it.
+    pub fn session(&self) -> Session {
+        let [first_name, last_name] = self.name.clone();
+        Session {
+            access_token: self.access_token.clone(),
+            refresh_token: self.refresh_token.clone(),
+            expires_us: i64::try_from(self.expires_s).unwrap_or(0).saturating_mul(SECOND_US),
+            lifetime_s: self.lifetime_s,
+            user_id: self.user_id.clone(),
+            email: self.email.clone(),
+            first_name,
+            last_name,
+            permissions: self.permissions.clone(),
+            market_data_url: self.market_data_url.clone(),
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "when a token ends is a matter of the wall clock")]
+fn now_us() -> i64 {
+    Clock::wall().now_us()
+}
+
 fn now_s() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    u64::try_from(now_us() / SECOND_US).unwrap_or(0)
 }
 
 fn sessions_file() -> PathBuf {

@@ -1,7 +1,7 @@
-//! `fafnir book`, `quote`, `history` and `bench`.
+//! `fafnir book`, `quote` and `history`.
 
 use crate::{
-    args::{Bench, Book, Global, History, Quote},
+    args::{Book, Global, History, Quote},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
@@ -132,7 +132,3 @@ pub async fn history(global: &Global, args: &History, out: Out) -> Result {
     Ok(())
 }
 
-pub async fn bench(args: &Bench, out: Out) -> Result {
-    let _ = (args, out);
-    Err(Error::new(Exit::Failure, "no benchmark in this build"))
-}

@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod bench;
 mod config;
 mod market;
 mod order;
@@ -49,7 +50,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Account(args) => account::account(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
         Command::Audit => audit::audit(global, out).await,
-        Command::Bench(args) => market::bench(args, out).await,
+        Command::Bench(args) => bench::bench(args, out),
         Command::Config(args) => config::config(global, args, out),
         Command::Completions(args) => {
             let mut script = Vec::new();
