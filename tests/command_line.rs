@@ -136,7 +136,7 @@ fn a_running_stack_is_found_used_and_stopped() {
     snapshot("seed_again_changes_nothing", d, &shell.run(&["seed"]));
     let status = shell.json(&["status"]);
     assert_eq!(status["ready"], true, "{status}");
-    assert_eq!(status["services"].as_object().unwrap().len(), 9, "{status}");
+    assert_eq!(status["services"].as_object().unwrap().len(), 8, "{status}");
     assert_eq!(shell.run(&["down"]).code, 0);
     assert_eq!(shell.run(&["status"]).code, 3);
 }

@@ -124,6 +124,11 @@ impl Out {
 
     /// Data: one JSON document on a line with `--json`, else the text.
     pub fn data(self, json: &Value, text: impl FnOnce() -> String) {
+        self.line(&json.to_string(), text);
+    }
+
+    /// As [`Self::data`], with a document that is a text already.
+    pub fn line(self, json: &str, text: impl FnOnce() -> String) {
         let text = if self.json { format!("{json}\n") } else { text() };
         print_all(&text);
     }

@@ -25,6 +25,16 @@ pub struct Beside {
     pub announce: bool,
 }
 
+/// What scripts read: one line, in this order.
+#[derive(serde::Serialize)]
+struct Ready<'a> {
+    ready: bool,
+    pid: u32,
+    data_dir: &'a std::path::Path,
+    nats: &'a str,
+    services: &'a BTreeMap<String, String>,
+}
+
 /// The services of `up`: with a broker elsewhere, all but the embedded one.
 pub fn all_services(settings: &Settings) -> Vec<Service> {
     ALL.iter().copied().filter(|s| s.name != "broker" || settings.nats.url.is_empty()).collect()
@@ -67,10 +77,9 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
         };
         stack::write_run_file(&dir, &run)?;
     }
-    let ready = serde_json::json!({
-        "ready": true, "pid": std::process::id(), "data_dir": dir, "nats": nats, "services": addresses,
-    });
-    out.data(&ready, || {
+    let ready = Ready { ready: true, pid: std::process::id(), data_dir: &dir, nats: &nats, services: &addresses };
+    let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
+    out.line(&ready, || {
         let mut rows: Vec<Vec<String>> = addresses.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
         rows.push(vec!["nats".into(), nats.clone()]);
         rows.push(vec!["data".into(), dir.display().to_string()]);
