@@ -77,7 +77,8 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
         };
         stack::write_run_file(&dir, &run)?;
     }
-    let ready = Ready { ready: true, pid: std::process::id(), data_dir: &dir, nats: &nats, services: &addresses };
+    let ready =
+        Ready { ready: true, pid: std::process::id(), data_dir: &dir, nats: &nats, services: &addresses };
     let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     out.line(&ready, || {
         let mut rows: Vec<Vec<String>> = addresses.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();

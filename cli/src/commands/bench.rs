@@ -33,14 +33,16 @@ pub fn bench(args: &Bench, out: Out) -> Result {
     };
     if args.flow.is_empty() {
         for shape in &SHAPES {
-            let progress = bar(&format!("generating {}", shape.name), fafnir_matching::flow::Shape::OPS as u64);
+            let progress =
+                bar(&format!("generating {}", shape.name), fafnir_matching::flow::Shape::OPS as u64);
             let flow = shape.generate(&mut |done| progress.set_position(done));
             progress.finish_and_clear();
             one(shape.name, &flow)?;
         }
     }
     for path in &args.flow {
-        let name = path.file_stem().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
+        let name =
+            path.file_stem().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
         one(&name, &read(path)?)?;
     }
     print(&all, out);
@@ -48,7 +50,8 @@ pub fn bench(args: &Bench, out: Out) -> Result {
 }
 
 fn read(path: &Path) -> Result<Workload> {
-    let fail = |e: std::io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE");
+    let fail =
+        |e: std::io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE");
     let file = File::open(path).map_err(fail)?;
     Workload::read(&mut BufReader::new(file)).map_err(fail)
 }
@@ -82,7 +85,18 @@ fn print(all: &[Figures], out: Out) {
                 ]
             })
             .collect();
-        let header = ["FLOW", ">MOPS/CPU-S", ">NAIVE", ">RATIO", ">P50 NS", ">P99 NS", ">P99.9 NS", ">TRADES", ">VOLUME", "CHECKSUM"];
+        let header = [
+            "FLOW",
+            ">MOPS/CPU-S",
+            ">NAIVE",
+            ">RATIO",
+            ">P50 NS",
+            ">P99 NS",
+            ">P99.9 NS",
+            ">TRADES",
+            ">VOLUME",
+            "CHECKSUM",
+        ];
         table(&header, &rows)
     });
 }

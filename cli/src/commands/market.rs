@@ -131,4 +131,3 @@ pub async fn history(global: &Global, args: &History, out: Out) -> Result {
     });
     Ok(())
 }
-

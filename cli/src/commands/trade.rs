@@ -20,7 +20,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Error::usage("fafnir trade needs a terminal").hint("for scripts there are `fafnir order`, `book` and `portfolio`"));
+        return Err(Error::usage("fafnir trade needs a terminal")
+            .hint("for scripts there are `fafnir order`, `book` and `portfolio`"));
     }
     if args.up {
         start_platform(global, out).await?;
@@ -56,7 +57,8 @@ fn theme(global: &Global, args: &Trade) -> Theme {
     let set = |name: &str| std::env::var(name).unwrap_or_default();
     let plain = global.color == Color::Never || (global.color == Color::Auto && !set("NO_COLOR").is_empty());
     let many = set("TERM").contains("256color") || !set("COLORTERM").is_empty();
-    let locale = [set("LC_ALL"), set("LC_CTYPE"), set("LANG")].into_iter().find(|l| !l.is_empty()).unwrap_or_default();
+    let locale =
+        [set("LC_ALL"), set("LC_CTYPE"), set("LANG")].into_iter().find(|l| !l.is_empty()).unwrap_or_default();
     let utf8 = locale.to_lowercase().replace('-', "").contains("utf8");
     Theme {
         palette: match args.theme {
@@ -99,7 +101,8 @@ async fn start_platform(global: &Global, out: Out) -> Result {
         let ended = child.try_wait()?.is_some();
         if ended || Instant::now() > until {
             let why = if ended { "did not start" } else { "was not ready in time" };
-            return Err(Error::new(Exit::Failure, format!("the platform {why}")).hint(format!("{} has the cause", logs.join("up.log").display())));
+            return Err(Error::new(Exit::Failure, format!("the platform {why}"))
+                .hint(format!("{} has the cause", logs.join("up.log").display())));
         }
         tokio::time::sleep(POLL).await;
     }

@@ -94,7 +94,7 @@ pub struct Market {
     pub(super) orders: HashMap<u64, Open>,
 }
 
-/// The whole engine.
+/// The whole engine. Its hash maps are for look-ups and never iterated, save where the result is sorted at once.
 #[derive(Debug, Default)]
 pub struct Engine {
     /// Sequence of the last record.

@@ -8,7 +8,8 @@ use futures::{StreamExt, TryStreamExt};
 async fn a_bucket_keeps_history_watches_and_refuses_stale_updates() {
     let broker = TestBroker::start().await;
     let js = jetstream::new(broker.connect().await);
-    let bucket = soon(js.create_key_value(kv::Config { bucket: "B".into(), history: 3, ..Default::default() })).await;
+    let bucket =
+        soon(js.create_key_value(kv::Config { bucket: "B".into(), history: 3, ..Default::default() })).await;
     let bucket = bucket.unwrap();
     let mut watch = soon(bucket.watch_all()).await.unwrap();
     for value in ["1", "2", "3", "4"] {
@@ -45,7 +46,9 @@ async fn a_bucket_keeps_history_watches_and_refuses_stale_updates() {
 async fn account_information_counts_streams_consumers_and_bytes() {
     let broker = TestBroker::start().await;
     let js = jetstream::new(broker.connect().await);
-    soon(js.create_stream(jetstream::stream::Config { name: "S".into(), ..Default::default() })).await.unwrap();
+    soon(js.create_stream(jetstream::stream::Config { name: "S".into(), ..Default::default() }))
+        .await
+        .unwrap();
     soon(soon(js.publish("S", "x".into())).await.unwrap().into_future()).await.unwrap();
     let account = soon(js.query_account()).await.unwrap();
     assert_eq!((account.streams, account.consumers), (1, 0));
