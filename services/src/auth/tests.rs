@@ -437,7 +437,8 @@ async fn a_deleted_user_leaves_no_open_account_and_frees_the_address() {
     let id = auth.register(EMAIL).await.json()["userId"].as_str().unwrap().to_owned();
     let bus = auth.stack.running.context.bus().await.unwrap();
     let mut deleted = bus.subscribe("users.deleted".into()).await.unwrap();
-    bus.client().flush().await.unwrap();
+    // An answered request: the broker knows of the subscription.
+    async_nats::jetstream::new(bus.client().clone()).get_stream("users").await.unwrap();
 
     let browser = auth.browser(EMAIL).await;
     let (access, refresh) = auth.tokens(EMAIL).await;

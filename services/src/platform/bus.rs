@@ -336,3 +336,7 @@ where
     }
     Err(Error::unavailable("the subscription ended"))
 }
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

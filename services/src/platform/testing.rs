@@ -100,6 +100,18 @@ impl Stack {
     }
 }
 
+/// The address of a server that a story also runs on. Without it the test is skipped, or fails where
+/// `FAFNIR_TEST_REQUIRE_EXTERNAL` is 1.
+pub fn external(variable: &str) -> Option<String> {
+    let url = std::env::var(variable).ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        let required = std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_ok_and(|v| v == "1");
+        assert!(!required, "{variable} must name a server");
+        eprintln!("skipped: {variable} names no server");
+    }
+    url
+}
+
 /// The caller that tests are.
 pub fn system() -> Caller {
     Caller::system("test")

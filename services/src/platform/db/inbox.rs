@@ -30,8 +30,7 @@ pub fn advance(tx: &mut dyn Tx, source: &str, seq: u64) -> Result<(), Error> {
 /// Keeps a message that can never be applied, for a person to look at.
 pub fn bury(tx: &mut dyn Tx, subject: &str, payload: &[u8], error: &str, now_us: i64) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO dead_letter (id, subject, payload, error, created_us) \
-         VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM dead_letter), ?1, ?2, ?3, ?4)",
+        "INSERT INTO dead_letter (subject, payload, error, created_us) VALUES (?1, ?2, ?3, ?4)",
         params![subject, payload, error, now_us],
     )?;
     Ok(())

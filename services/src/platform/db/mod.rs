@@ -2,11 +2,16 @@
 //!
 //! Statements use `?1 … ?N`, `ON CONFLICT` and `RETURNING`; sums are cast (`CAST(SUM(x) AS BIGINT)`). Closures given to
 //! [`Db::write`] may run again after a serialization failure: they have no side effects. What a closure wrote is on disk
-//! when `write` returns `Ok`; when it returns `Err` nothing of it is.
+//! when `write` returns `Ok`; when it returns `Err` nothing of it is. A statement that fails dooms its transaction: the
+//! closure returns the error, and a closure that swallows it does not commit.
 
+mod dialect;
 pub mod inbox;
 pub mod outbox;
+mod postgres;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use super::{clock::Clock, config::Settings, error, tasks::Tasks};
 use std::sync::Arc;
@@ -27,7 +32,8 @@ pub struct Row(pub Vec<Value>);
 /// Why a statement failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A constraint refused the row; the name is the constraint's, or `table.column` for a unique key.
+    /// A constraint refused the row: `table.column, table.column` of a unique or primary key in the order of its
+    /// definition, `table.column` of a NOT NULL, the name of a CHECK, the same on every back end.
     #[error("constraint {0}")]
     Constraint(String),
     /// Two transactions met; the platform has already tried again.
@@ -57,6 +63,11 @@ pub trait Tx {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error>;
     /// Runs a query (or a statement with `RETURNING`), answers every row.
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error>;
+
+    /// Keeps other processes from migrating at the same time, until the end of the transaction. SQLite has one writer.
+    fn lock_schema(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// The first row, if any.
     fn query_opt(&mut self, sql: &str, params: &[Value]) -> Result<Option<Row>, Error> {
@@ -219,6 +230,7 @@ pub struct Db(Arc<Backend>);
 #[derive(Debug)]
 enum Backend {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 impl Db {
@@ -230,6 +242,10 @@ impl Db {
         tasks: &Tasks,
         clock: &Clock,
     ) -> Result<Self, Error> {
+        if !settings.database.url.is_empty() {
+            let name = postgres_name(&settings.database.prefix, service);
+            return Self::open_postgres(&settings.database.url, &name, migrations, clock).await;
+        }
         let path = settings.data_dir().join("db").join(format!("{service}.sqlite"));
         Self::open_sqlite(path, service, migrations, tasks, clock).await
     }
@@ -248,6 +264,21 @@ impl Db {
         Ok(db)
     }
 
+    /// Opens a database of a Postgres server, creating it when it is missing.
+    pub async fn open_postgres(
+        url: &str,
+        name: &str,
+        migrations: &'static [Migration],
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let db = Self(Arc::new(Backend::Postgres(postgres::Postgres::open(url, name).await?)));
+        db.migrate(migrations, clock.now_us()).await?;
+        if let Backend::Postgres(postgres) = &*db.0 {
+            postgres.learn_constraints().await?;
+        }
+        Ok(db)
+    }
+
     /// Runs `work` in a transaction and commits it. Many callers share one commit.
     pub async fn write<T, F>(&self, work: F) -> error::Result<T>
     where
@@ -256,6 +287,7 @@ impl Db {
     {
         match &*self.0 {
             Backend::Sqlite(sqlite) => sqlite.write(work).await,
+            Backend::Postgres(postgres) => postgres.write(work).await,
         }
     }
 
@@ -267,12 +299,14 @@ impl Db {
     {
         match &*self.0 {
             Backend::Sqlite(sqlite) => sqlite.read(work).await,
+            Backend::Postgres(postgres) => postgres.read(work).await,
         }
     }
 
     async fn migrate(&self, migrations: &'static [Migration], now_us: i64) -> Result<(), Error> {
         let result = self
             .write(move |tx| {
+                tx.lock_schema()?;
                 tx.execute(
                     "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_us BIGINT NOT NULL)",
                     &[],
@@ -304,6 +338,12 @@ impl Db {
             other => Error::Unusable(other.to_string()),
         })
     }
+}
+
+/// The database of a service on a Postgres server: `auth-service` → `<prefix>auth_db` (public-api §1).
+fn postgres_name(prefix: &str, service: &str) -> String {
+    let name = service.strip_suffix("-service").unwrap_or(service).replace('-', "_");
+    format!("{prefix}{name}_db")
 }
 
 /// The statements of a migration: separated by `;` at a line's end, comments left out.

@@ -38,8 +38,7 @@ pub fn put(
     now_us: i64,
 ) -> Result<(), Error> {
     tx.execute(
-        "INSERT INTO outbox (id, stream, subject, msg_id, payload, created_us) \
-         VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM outbox), ?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO outbox (stream, subject, msg_id, payload, created_us) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![stream, subject, msg_id, payload, now_us],
     )?;
     Ok(())

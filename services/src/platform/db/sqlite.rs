@@ -34,7 +34,24 @@ pub(super) struct Sqlite {
     reading: Arc<Semaphore>,
 }
 
-struct SqliteTx<'a>(&'a Connection);
+struct SqliteTx<'a> {
+    connection: &'a Connection,
+    /// The first error: as on Postgres, nothing more is possible in this transaction.
+    failed: Option<Error>,
+}
+
+impl<'a> SqliteTx<'a> {
+    fn new(connection: &'a Connection) -> Self {
+        Self { connection, failed: None }
+    }
+
+    fn run<T>(&mut self, statement: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        if let Some(e) = &self.failed {
+            return Err(Error::Statement(format!("the transaction has failed before: {e}")));
+        }
+        statement(self.connection).inspect_err(|e| self.failed = Some(e.clone()))
+    }
+}
 
 impl ToSql for Value {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
@@ -49,29 +66,35 @@ impl ToSql for Value {
 
 impl Tx for SqliteTx<'_> {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
-        let mut statement = self.0.prepare_cached(sql)?;
-        Ok(statement.execute(rusqlite::params_from_iter(params))? as u64)
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            Ok(statement.execute(rusqlite::params_from_iter(params))? as u64)
+        })
     }
 
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
-        let mut statement = self.0.prepare_cached(sql)?;
-        let columns = statement.column_count();
-        let mut rows = statement.query(rusqlite::params_from_iter(params))?;
-        let mut answer = Vec::new();
-        while let Some(row) = rows.next()? {
-            let mut values = Vec::with_capacity(columns);
-            for i in 0..columns {
-                values.push(match row.get_ref(i)? {
-                    ValueRef::Null => Value::Null,
-                    ValueRef::Integer(i) => Value::Int(i),
-                    ValueRef::Text(t) => Value::Text(String::from_utf8_lossy(t).into_owned()),
-                    ValueRef::Blob(b) => Value::Blob(b.to_vec()),
-                    ValueRef::Real(_) => return Err(Error::Statement(format!("a float came from: {sql}"))),
-                });
+        self.run(|connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let columns = statement.column_count();
+            let mut rows = statement.query(rusqlite::params_from_iter(params))?;
+            let mut answer = Vec::new();
+            while let Some(row) = rows.next()? {
+                let mut values = Vec::with_capacity(columns);
+                for i in 0..columns {
+                    values.push(match row.get_ref(i)? {
+                        ValueRef::Null => Value::Null,
+                        ValueRef::Integer(i) => Value::Int(i),
+                        ValueRef::Text(t) => Value::Text(String::from_utf8_lossy(t).into_owned()),
+                        ValueRef::Blob(b) => Value::Blob(b.to_vec()),
+                        ValueRef::Real(_) => {
+                            return Err(Error::Statement(format!("a float came from: {sql}")));
+                        }
+                    });
+                }
+                answer.push(Row(values));
             }
-            answer.push(Row(values));
-        }
-        Ok(answer)
+            Ok(answer)
+        })
     }
 }
 
@@ -196,7 +219,7 @@ impl Sqlite {
                 None => connect(&path, false)?,
             };
             connection.execute_batch("BEGIN").map_err(Error::from)?;
-            let result = work(&mut SqliteTx(&connection));
+            let result = in_reader(&connection, &mut work);
             connection.execute_batch("ROLLBACK").map_err(Error::from)?;
             readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             drop(permit);
@@ -212,7 +235,7 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) -> Result<
         let mut finishes = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
-            finishes.push(job(&mut SqliteTx(connection)));
+            finishes.push(job(&mut SqliteTx::new(connection)));
             next = if finishes.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
         }
         let committed = connection.execute_batch("COMMIT").map_err(Error::from);
@@ -234,13 +257,33 @@ fn in_savepoint<T>(
     tx: &mut SqliteTx<'_>,
     work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
 ) -> error::Result<T> {
-    let run = |sql: &str| tx.0.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Error::from);
+    let connection = tx.connection;
+    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(Error::from);
     run("SAVEPOINT job")?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut SqliteTx(tx.0))))
-        .unwrap_or_else(|_| Err(error::Error::internal("the work on the database panicked")));
+    let outcome = settle(&mut SqliteTx::new(connection), work);
     if outcome.is_err() {
         run("ROLLBACK TO job")?;
     }
     run("RELEASE job")?;
     outcome
+}
+
+fn in_reader<T>(
+    connection: &Connection,
+    work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
+) -> error::Result<T> {
+    settle(&mut SqliteTx::new(connection), work)
+}
+
+/// Runs the work; a statement that failed decides, whatever the closure made of it.
+fn settle<T>(
+    tx: &mut SqliteTx<'_>,
+    work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
+) -> error::Result<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(tx)))
+        .unwrap_or_else(|_| Err(error::Error::internal("the work on the database panicked")));
+    match (outcome, tx.failed.take()) {
+        (Ok(_), Some(e)) => Err(e.into()),
+        (outcome, _) => outcome,
+    }
 }
