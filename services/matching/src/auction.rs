@@ -148,7 +148,7 @@ impl Book {
             {
                 self.trade_firsts(price, out);
             }
-            let qty = self.volume - before;
+            let qty = self.volume.wrapping_sub(before);
             if self.band.reference != 0 && qty > 0 {
                 self.band = Band::new(price, self.band.bps);
             }
@@ -170,7 +170,7 @@ impl Book {
         let qty = bid.shown().min(ask.shown());
         self.last = price;
         self.trades += 1;
-        self.volume += qty;
+        self.volume = self.volume.wrapping_add(qty);
         let trade = What::Trade {
             maker: ask.id,
             taker: bid.id,

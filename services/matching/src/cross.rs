@@ -34,7 +34,7 @@ impl Book {
             let price = best ^ mask(other);
             self.last = price;
             self.trades += 1;
-            self.volume += qty;
+            self.volume = self.volume.wrapping_add(qty);
             let maker_open = if maker.has(ICEBERG) { self.slab.open(slot) - qty } else { shown };
             self.seq += 1;
             out.push(Event {

@@ -82,6 +82,7 @@ mod command;
 mod cross;
 mod event;
 pub mod flow;
+pub mod fuzz;
 mod ladder;
 mod order;
 mod prefetch;

@@ -86,7 +86,7 @@ impl Book {
         self.trades
     }
 
-    /// Lots traded since the book began.
+    /// Lots traded since the book began, modulo 2^64.
     pub fn volume(&self) -> u64 {
         self.volume
     }
@@ -175,13 +175,14 @@ impl Book {
         let mut position = QueuePosition { orders_ahead: 0, qty_ahead: 0, qty_better: 0 };
         let mut key = ladder.best();
         while key > own {
-            position.qty_better += self.slab.hot[ladder.node_of(key) as usize].level_shown();
+            position.qty_better =
+                position.qty_better.saturating_add(self.slab.hot[ladder.node_of(key) as usize].level_shown());
             key = ladder.below(key);
         }
         let mut at = self.slab.hot[ladder.node_of(own) as usize].next;
         while at != slot.0 {
             position.orders_ahead += 1;
-            position.qty_ahead += self.slab.hot[at as usize].shown();
+            position.qty_ahead = position.qty_ahead.saturating_add(self.slab.hot[at as usize].shown());
             at = self.slab.hot[at as usize].next;
         }
         Some(position)

@@ -8,6 +8,9 @@ use crate::order::*;
 
 const MAGIC: u64 = 0x3130_4b4f_4f42_4146; // "FABOOK01"
 
+/// Counters of events, trades and stops stay below this for some thousand years.
+const COUNT_MAX: u64 = 1 << 62;
+
 /// Why bytes are not a book.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
@@ -130,6 +133,9 @@ impl Book {
             ));
         }
         book.band = Band::new(reference, bps);
+        if book.seq.max(book.trades).max(book.stops_entered) > COUNT_MAX {
+            return Err(Error::Invalid("counters within their range"));
+        }
         if book.last > MAX_PRICE {
             return Err(Error::Invalid("last price within its range"));
         }

@@ -7,7 +7,9 @@ mod measure;
 #[rustfmt::skip]
 #[expect(clippy::pedantic, clippy::unwrap_used, reason = "the flow's own reference, taken as it is but for its path")]
 pub mod naive;
+mod recorded;
 pub mod wl;
 
 pub use generate::generate;
 pub use measure::{FafnirEngine, Figures, Progress, SHAPES, Shape, measure, replay};
+pub use recorded::{Recorded, replay_recorded};
