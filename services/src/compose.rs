@@ -21,6 +21,8 @@ pub struct Running {
     /// Service name → address of its operations door.
     pub operations: BTreeMap<String, String>,
     pub tasks: Tasks,
+    /// What the others need until they have ended: the embedded broker.
+    base: Tasks,
     /// For more parts that run in the same process (seeding, the simulator).
     pub context: Context,
 }
@@ -28,8 +30,14 @@ pub struct Running {
 impl Running {
     /// Waits until the process is asked to stop, or a part fails; then ends every part. `false` when one failed.
     pub async fn wait(&self) -> bool {
-        self.tasks.shutdown().cancelled().await;
-        self.tasks.drain().await
+        tokio::select! {
+            () = self.tasks.shutdown().cancelled() => {}
+            // The broker failed: nothing works without it.
+            () = self.base.shutdown().cancelled() => self.tasks.shutdown().cancel(),
+        }
+        let in_order = self.tasks.drain().await;
+        self.base.shutdown().cancel();
+        self.base.drain().await && in_order
     }
 }
 
@@ -96,6 +104,7 @@ pub async fn start(
     addresses.insert("nats".to_owned(), nats);
 
     let tasks = Tasks::new(shutdown);
+    let base = Tasks::new(CancellationToken::new());
     let http_addresses: BTreeMap<_, _> = addresses
         .iter()
         .filter(|(_, url)| url.starts_with("http"))
@@ -112,7 +121,8 @@ pub async fn start(
         addresses: Arc::new(addresses.clone()),
     };
     let starting = bound.into_iter().map(|(service, listener, door)| {
-        let ctx = Context { service: service.name, ..context.clone() };
+        let tasks = if service.name == "broker" { base.clone() } else { tasks.clone() };
+        let ctx = Context { service: service.name, tasks, ..context.clone() };
         async move {
             let (ready, is_ready) = watch::channel(false);
             server::serve_operations(&ctx, door, is_ready);
@@ -133,9 +143,11 @@ pub async fn start(
     if let Err(e) = outcome {
         tasks.shutdown().cancel();
         tasks.drain().await;
+        base.shutdown().cancel();
+        base.drain().await;
         return Err(e);
     }
-    Ok(Running { addresses, operations, tasks, context })
+    Ok(Running { addresses, operations, tasks, base, context })
 }
 
 /// Brings the database of every service to its newest schema. Answers how many migrations each has.
