@@ -23,7 +23,7 @@ use fafnir_proto::{
     },
 };
 use prost::Message as _;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
@@ -31,8 +31,8 @@ use uuid::Uuid;
 const UPDATES_WAITING_MAX: usize = 4_096;
 /// Users whose last published sequence is remembered.
 const USERS_REMEMBERED_MAX: usize = 10_000;
-/// How long stock-service may take to answer at start.
-const LISTINGS_DEADLINE: Duration = Duration::from_secs(30);
+/// How often somebody is told what a start waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
 /// A closed hold is kept this long for late repetitions.
 const HOLD_KEPT_US: i64 = 3_600 * SECOND_US;
@@ -155,8 +155,8 @@ pub async fn follow_listings(ctx: &Context, db: &Db, bus: &Bus) -> Result<()> {
         let (db, clock) = (to.clone(), clock.clone());
         async move { listings_apply(&db, &clock, facts).await }
     };
-    bus.follow(ctx, bus::INSTRUMENTS, handle).await?;
-    let listed = retry(LISTINGS_DEADLINE, || async {
+    follow(ctx, bus, bus::INSTRUMENTS, handle).await?;
+    let listed = patiently("the listings", || async {
         Ok(ctx.clients.stock(&ctx.system()).list_instruments(Empty {}).await?.into_inner())
     })
     .await?;
@@ -219,7 +219,29 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
             Ok(())
         }
     };
-    bus.follow(ctx, bus::USERS, handle).await
+    follow(ctx, bus, bus::USERS, handle).await
+}
+
+/// Follows a stream, however long its owner takes to create it.
+async fn follow<H, F>(ctx: &Context, bus: &Bus, stream: bus::StreamSpec, handle: H) -> Result<()>
+where
+    H: Fn(Vec<(String, Bytes)>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    patiently(stream.name, || bus.follow(ctx, stream, handle.clone())).await
+}
+
+/// Repeats what needs another service until that is there; shutdown drops it.
+async fn patiently<T, F>(what: &str, mut operation: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    loop {
+        match retry(PATIENCE, &mut operation).await {
+            Err(e) if e.is_transient() => tracing::warn!(what, error = %e, "waiting"),
+            done => return done,
+        }
+    }
 }
 
 /// Every ten seconds: closes accounts whose last order has ended, forgets holds that ended long ago.

@@ -9,10 +9,11 @@ use fafnir_proto::{
     client::{Authorised, Caller},
     v1::{
         self, AccountRequest, AccountType, AdjustHoldRequest, CreateAccountRequest, DepositRequest, Empty,
-        EndowRequest, EngineCommand, HoldRequest, HoldingRequest, Instrument, InstrumentType, NewOrder,
-        OrderType, PortfolioStatusReply, PortfolioUpdate, ReplaceOrder, SeedAccountRequest, Side,
-        SubmitRequest, TimeInForce, TradingState, TransactionsRequest, TransferRequest, UpdatesSinceRequest,
-        UserRequest, WatchlistRequest, engine_command::Kind, portfolio_client::PortfolioClient,
+        EndowRequest, EngineCommand, ExecutionsRequest, HoldRequest, HoldingRequest, Instrument,
+        InstrumentType, NewOrder, OrderType, PortfolioStatusReply, PortfolioUpdate, ReplaceOrder,
+        SeedAccountRequest, Side, SubmitRequest, TimeInForce, TradingState, TransactionsRequest,
+        TransferRequest, UpdatesSinceRequest, UserRequest, WatchlistRequest, engine_command::Kind,
+        portfolio_client::PortfolioClient,
     },
 };
 use futures::StreamExt as _;
@@ -207,6 +208,16 @@ async fn two_users_trade_through_the_engine_and_everything_survives_a_restart() 
     let since = UpdatesSinceRequest { after_seq: last - 1, ..UpdatesSinceRequest::default() };
     let since = mine.updates_since(since).await.unwrap().into_inner();
     assert_eq!((since.updates[0].user_seq, since.more, since.reset), (last, false, false));
+
+    // Every message three times more: what follows it in the stream is settled, it is not settled again.
+    let request = ExecutionsRequest { positions: Vec::new(), limit: 100 };
+    let mut engine = story.stack.running.context.clients.engine(&system());
+    let batches = engine.executions(request).await.unwrap().into_inner().batches;
+    assert!(batches.len() >= 2, "{batches:?}");
+    for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
+        let payload = batch.encode_to_vec().into();
+        nats.publish_fact("orders", "orders.exec.AAPL", &format!("again-{again}"), payload).await.unwrap();
+    }
 
     // A replace that needs more holds it first; the engine's word makes it so.
     let second = story.order(buyer, &buys_from, Side::Buy, 2 * SHARE, 9 * DOLLAR).await.unwrap();

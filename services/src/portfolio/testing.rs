@@ -32,6 +32,11 @@ pub struct Ledger {
 
 impl Ledger {
     pub async fn new(maker_bp: u32, taker_bp: u32) -> Self {
+        Self::on_file(maker_bp, taker_bp).await
+    }
+
+    /// On SQLite, wherever the other tests run.
+    pub async fn on_file(maker_bp: u32, taker_bp: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tasks = Tasks::new(CancellationToken::new());
         let clock = Clock::from_fn(|| NOW_US);
@@ -68,7 +73,11 @@ impl Ledger {
 
     /// An INVESTMENT account of a new user with cash (micros) and shares (e4) of [`SYMBOL`] at $10.
     pub async fn account(&self, currency: Currency, cash: i64, shares: i64) -> Account {
-        let new = NewAccount { id: Uuid::new_v4(), user: Uuid::new_v4(), kind: Kind::Investment, currency };
+        self.account_of(Uuid::new_v4(), currency, cash, shares).await
+    }
+
+    pub async fn account_of(&self, user: Uuid, currency: Currency, cash: i64, shares: i64) -> Account {
+        let new = NewAccount { id: Uuid::new_v4(), user, kind: Kind::Investment, currency };
         let rules = self.rules;
         self.change(move |s| {
             let account = operations::account_create(s, new, 0)?;

@@ -56,3 +56,79 @@ fn insert_many(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        platform::agents::agent_id,
+        portfolio::{
+            domain::{Currency, hold::Side},
+            testing::{DOLLAR, Ledger, SHARE, SYMBOL, USD, trade},
+        },
+    };
+    use fafnir_proto::v1::ExecutionBatch;
+    use futures::future::try_join_all;
+    use std::time::Instant;
+
+    const TRADES: usize = 2_000;
+    const PER_TRANSACTION: usize = 128;
+    /// 3 trades a second for a day within 200 MB are 771 bytes; half of it leaves room for busier days.
+    const BYTES_PER_TRADE_MAX: i64 = 385;
+
+    async fn bytes(ledger: &Ledger) -> i64 {
+        ledger
+            .read(|tx| {
+                let sql = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+                Ok(tx.query_one(sql, &[])?.get(0)?)
+            })
+            .await
+    }
+
+    /// Prints what a trade costs; only its bytes are asserted, times are for people.
+    #[tokio::test]
+    async fn a_day_of_the_default_market_fits_into_the_ledgers_budget() {
+        let ledger = Ledger::on_file(0, 0).await;
+        let mut accounts = Vec::new();
+        for agent in 0..20 {
+            accounts.push(
+                ledger.account_of(agent_id(agent), Currency::Usd, 1_000_000 * USD, 10_000 * SHARE).await,
+            );
+        }
+        let mut first = Vec::new();
+        for _ in 0..200 {
+            let started = Instant::now();
+            ledger.hold(&accounts[0], Side::Buy, SHARE, DOLLAR).await.unwrap();
+            first.push(started.elapsed());
+        }
+        first.sort();
+        let buys = (0..TRADES).map(|i| ledger.hold(&accounts[i % 20], Side::Buy, SHARE, 10 * DOLLAR));
+        let buys = try_join_all(buys).await.unwrap();
+        let sells = (0..TRADES).map(|i| ledger.hold(&accounts[(i + 7) % 20], Side::Sell, SHARE, 0));
+        let sells = try_join_all(sells).await.unwrap();
+        let facts: Vec<_> = buys
+            .iter()
+            .zip(&sells)
+            .enumerate()
+            .map(|(i, (buy, sell))| {
+                let seq = i as u64 + 1;
+                let execution = trade(seq, Side::Buy, (*buy, 0), (*sell, 0), SHARE, 10 * DOLLAR);
+                ExecutionBatch { symbol: SYMBOL.into(), executions: vec![execution] }
+            })
+            .collect();
+        let before = bytes(&ledger).await;
+        let started = Instant::now();
+        for batches in facts.chunks(PER_TRANSACTION) {
+            let report = ledger.batches(batches.to_vec()).await;
+            assert_eq!(report.alarms, []);
+        }
+        let took = started.elapsed();
+        let per_trade = (bytes(&ledger).await - before) / TRADES as i64;
+        eprintln!(
+            "{per_trade} bytes of ledger per trade; {:.0} trades/s settled; a hold alone {:?} (median)",
+            TRADES as f64 / took.as_secs_f64(),
+            first[first.len() / 2],
+        );
+        assert!(per_trade <= BYTES_PER_TRADE_MAX, "{per_trade} bytes");
+        ledger.check("after").await;
+    }
+}
