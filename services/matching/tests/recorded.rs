@@ -1,5 +1,4 @@
 //! Five hours of a real order flow: the book prints what the exchange printed.
-#![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 use fafnir_matching::flow::replay_recorded;
 

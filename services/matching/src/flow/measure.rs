@@ -83,25 +83,21 @@ impl FafnirEngine {
         &self.books
     }
 
+    /// One command, its events counted. Called with each kind of command apart, so that the record's operation is
+    /// looked at once, not again as a command.
     #[inline(always)]
-    fn command(&self, m: &Msg) -> Command {
-        let side = if m.side == 0 { Side::Buy } else { Side::Sell };
-        let owner = u32::from(m.owner) + 1;
-        let qty = u64::from(m.qty);
-        match m.op {
-            CANCEL => Command::Cancel { id: m.old_id, slot: self.slots[m.old_id as usize] },
-            REPLACE => Command::Replace(Replace {
-                new_id: m.id,
-                ..Replace::new(m.old_id, self.slots[m.old_id as usize], qty, m.price)
-            }),
-            MARKET => {
-                let cap = if m.side == 0 { MAX_PRICE } else { 1 };
-                Command::New(NewOrder::market(m.id, owner, side, qty, cap))
-            }
-            IOC => Command::New(NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc)),
-            _ => {
-                debug_assert_eq!(m.op, ADD);
-                Command::New(NewOrder::limit(m.id, owner, side, qty, m.price))
+    fn apply(&mut self, symbol: u16, command: &Command) {
+        self.events.clear();
+        self.books[symbol as usize].apply(command, &mut self.events);
+        for event in &self.events {
+            match event.what {
+                What::Trade { maker, taker, qty, price, .. } => {
+                    self.stats.trade(maker, taker, price, qty as u32);
+                }
+                What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
+                    self.slots[id as usize] = slot;
+                }
+                _ => {}
             }
         }
     }
@@ -121,18 +117,30 @@ impl Engine for FafnirEngine {
 
     #[inline(always)]
     fn op(&mut self, m: &Msg) {
-        let command = self.command(m);
-        self.events.clear();
-        self.books[m.sym as usize].apply(&command, &mut self.events);
-        for event in &self.events {
-            match event.what {
-                What::Trade { maker, taker, qty, price, .. } => {
-                    self.stats.trade(maker, taker, price, qty as u32);
-                }
-                What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
-                    self.slots[id as usize] = slot;
-                }
-                _ => {}
+        let side = if m.side == 0 { Side::Buy } else { Side::Sell };
+        let owner = u32::from(m.owner) + 1;
+        let qty = u64::from(m.qty);
+        match m.op {
+            CANCEL => {
+                let slot = self.slots[m.old_id as usize];
+                self.apply(m.sym, &Command::Cancel { id: m.old_id, slot });
+            }
+            REPLACE => {
+                let slot = self.slots[m.old_id as usize];
+                let replace = Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) };
+                self.apply(m.sym, &Command::Replace(replace));
+            }
+            MARKET => {
+                let cap = if m.side == 0 { MAX_PRICE } else { 1 };
+                self.apply(m.sym, &Command::New(NewOrder::market(m.id, owner, side, qty, cap)));
+            }
+            IOC => {
+                let order = NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc);
+                self.apply(m.sym, &Command::New(order));
+            }
+            _ => {
+                debug_assert_eq!(m.op, ADD);
+                self.apply(m.sym, &Command::New(NewOrder::limit(m.id, owner, side, qty, m.price)));
             }
         }
     }
