@@ -4,4 +4,5 @@ mod crash;
 mod figures;
 mod replay;
 mod rules;
+mod story;
 mod support;
