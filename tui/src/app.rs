@@ -14,9 +14,9 @@ use crate::{
 };
 use anyhow::Context as _;
 use crossterm::event::Event as InputEvent;
-use futures::{FutureExt as _, Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, poll};
 use ratatui::Terminal;
-use std::{io, time::Duration};
+use std::{io, task::Poll, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -87,7 +87,8 @@ where
             Wake::Timer => {}
         }
         for _ in 0..BATCH_MAX {
-            if let Some(Some(event)) = input.next().now_or_never() {
+            // With this task's own waker: an input stream may keep the first one that it is given.
+            if let Poll::Ready(Some(event)) = poll!(input.next()) {
                 is_input = true;
                 step(model, backend, &mut recorder, Msg::Input(event.context("reading keys failed")?))?;
             } else if let Some(event) = backend.try_next() {

@@ -11,7 +11,14 @@ use fafnir_tui::{
 };
 use futures::StreamExt as _;
 use ratatui::{Terminal, backend::TestBackend};
-use std::{io, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -120,4 +127,57 @@ async fn nothing_is_drawn_at_idle() {
     });
     assert_eq!(exit.unwrap(), Exit::Interrupted);
     assert_eq!(terminal.get_frame().count(), 1);
+}
+
+/// Keys as crossterm's stream gives them: it keeps the first waker until that one was woken.
+#[derive(Clone, Default)]
+struct Keyboard(Arc<Mutex<(VecDeque<InputEvent>, Option<Waker>)>>);
+
+impl Keyboard {
+    fn press(&self, code: KeyCode) {
+        let mut inner = self.0.lock().unwrap();
+        inner.0.extend(key(code));
+        if let Some(waker) = inner.1.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl futures::Stream for Keyboard {
+    type Item = io::Result<InputEvent>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut inner = self.0.lock().unwrap();
+        match inner.0.pop_front() {
+            Some(event) => Poll::Ready(Some(Ok(event))),
+            None => {
+                inner.1.get_or_insert_with(|| cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_never_left_lying_after_a_batch_of_events() {
+    let mut model = live((120, 40), Theme::default());
+    let mut backend = Scripted::new([Event::Unanswered { question: "book", text: "no answer".into() }]);
+    let mut keyboard = Keyboard::default();
+    let hands = keyboard.clone();
+    let stop = CancellationToken::new();
+    let mut terminal = screen();
+    // A task of its own: its wake-ups must not poll the loop by accident.
+    let typing = tokio::spawn(async move {
+        for code in [KeyCode::Up, KeyCode::Char('q')] {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            hands.press(code);
+        }
+    });
+    let run = drive(&mut model, &mut backend, &mut terminal, &mut keyboard, &stop, || START_US, None);
+    let started = Instant::now();
+    let exit = tokio::time::timeout(Duration::from_secs(5), run).await;
+    assert_eq!(exit.expect("the loop ends").unwrap(), Exit::Quit);
+    // The deadline polls the loop a last time: only the time tells whether the key itself woke it.
+    assert!(started.elapsed() < Duration::from_millis(300), "{:?}", started.elapsed());
+    typing.await.unwrap();
 }
