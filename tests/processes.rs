@@ -37,6 +37,7 @@ const SERVICES: [(&str, &str, &str); 8] = [
 fn nine_processes_on_postgres_redis_and_nats_tell_the_same_story() {
     let Some((postgres, nats, redis)) = external() else { return };
     let dir = tempfile::tempdir().unwrap();
+    delete_streams(&nats);
     // Each address must be known before its process starts: reserve the ports, then let go of them.
     let reserved: Vec<_> = (0..16).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let port = |i: usize| reserved[i].local_addr().unwrap().port();
@@ -47,7 +48,7 @@ fn nine_processes_on_postgres_redis_and_nats_tell_the_same_story() {
     let prefix = format!("t{}_", std::process::id());
     environment.insert("FAFNIR_DATABASE_URL".into(), postgres.clone());
     environment.insert("FAFNIR_DATABASE_PREFIX".into(), prefix.clone());
-    environment.insert("FAFNIR_NATS_URL".into(), nats);
+    environment.insert("FAFNIR_NATS_URL".into(), nats.clone());
     environment.insert("FAFNIR_REDIS_URL".into(), redis);
     environment.insert("FAFNIR_SIM_SYMBOLS".into(), "AAPL,F".into());
     environment.insert("FAFNIR_DATA_DIR".into(), dir.path().join("data").to_string_lossy().into_owned());
@@ -105,7 +106,20 @@ fn nine_processes_on_postgres_redis_and_nats_tell_the_same_story() {
         assert!(std::time::Instant::now() < until, "{audit:?}");
     }
     drop(services);
+    delete_streams(&nats);
     drop_databases(&postgres, &prefix);
+}
+
+/// The streams of an earlier stack on the same server are not this one's.
+fn delete_streams(url: &str) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
+        for name in ["users", "orders", "instruments"] {
+            // One that is not there is as good as deleted.
+            drop(jetstream.delete_stream(name).await);
+        }
+    });
 }
 
 /// Leaves the server as it was found; without psql the databases stay for the server's own end.

@@ -124,15 +124,25 @@ impl Bus {
             (nats.user.clone(), text.trim().to_owned())
         };
         let name = ctx.service;
+        let stopping = ctx.tasks.shutdown().clone();
         let client = retry(CONNECT_DEADLINE, || {
             let mut options = async_nats::ConnectOptions::new()
                 .name(name)
                 .request_timeout(Some(REQUEST_TIMEOUT))
                 .connection_timeout(REQUEST_TIMEOUT)
-                .event_callback(move |event| async move {
-                    match event {
-                        async_nats::Event::Connected => tracing::debug!(service = name, "bus connected"),
-                        event => tracing::warn!(service = name, %event, "bus"),
+                .event_callback({
+                    let stopping = stopping.clone();
+                    move |event| {
+                        let stopping = stopping.is_cancelled();
+                        async move {
+                            match event {
+                                async_nats::Event::Connected => {
+                                    tracing::debug!(service = name, "bus connected")
+                                }
+                                event if stopping => tracing::debug!(service = name, %event, "bus"),
+                                event => tracing::warn!(service = name, %event, "bus"),
+                            }
+                        }
                     }
                 });
             if !user.is_empty() {
