@@ -8,7 +8,7 @@ use super::{
         self, Replace,
         commands::{self, Done, Op},
     },
-    watch::News,
+    watch::{EngineRefusal, News},
 };
 use crate::platform::error::{Error, Result};
 use fafnir_proto::v1::{Instrument, Order, OrderState, OrderType, PendingAction, ReplaceOrderRequest};
@@ -34,16 +34,19 @@ impl Core {
         let Done::Order(requested) = done else {
             return Err(Error::internal("the gate answered another question"));
         };
-        let settled = |news: &News| news.order.pending() != PendingAction::Cancel;
-        let Some(news) = watcher.wait(WORD_WAIT, settled).await else { return Ok(requested) };
-        match news.order.state() {
-            OrderState::Filled => Err(commands::ended(&news.order, "canceled").into()),
-            state if is_terminal(state) => Ok(news.order),
-            _ => Err(Refused::precondition(
-                "CANCEL_REJECTED",
-                format!("the engine refused to cancel order {id}: {}", news.refused.unwrap_or_default()),
-            )
-            .into()),
+        let settled = |news: &News| {
+            is_terminal(news.order.state()) || matches!(news.refused, Some(EngineRefusal::Cancel(_)))
+        };
+        let Some(News { order, refused }) = watcher.wait(WORD_WAIT, settled).await else {
+            return Ok(requested);
+        };
+        match (order.state(), refused) {
+            (OrderState::Filled, _) => Err(commands::ended(&order, "canceled").into()),
+            (state, Some(EngineRefusal::Cancel(code))) if !is_terminal(state) => {
+                let text = format!("the engine refused to cancel order {id}: {code}");
+                Err(Refused::precondition("CANCEL_REJECTED", text).into())
+            }
+            _ => Ok(order),
         }
     }
 
@@ -83,6 +86,10 @@ impl Core {
             self.db.write(move |tx| Ok(commands::replace_begin(tx, &user, &stored, now_us)?)).await??;
         gate::mark(&self.updates, &begun);
         match self.finish_replace(&entry, &wish).await {
+            Ok(order) if order.pending() == PendingAction::Cancel => {
+                let text = format!("order {id} stands as it was: a cancel came first");
+                return Err(Refused::precondition("REPLACE_REJECTED", text).into());
+            }
             Ok(_) => {}
             // It is on disk and goes on by itself.
             Err(e) if e.is_transient() => {
@@ -91,8 +98,11 @@ impl Core {
             }
             Err(e) => return Err(e),
         }
-        let settled =
-            |news: &News| is_terminal(news.order.state()) || news.order.pending() != PendingAction::Replace;
+        let settled = |news: &News| {
+            is_terminal(news.order.state())
+                || news.order.version >= wish.version
+                || matches!(news.refused, Some(EngineRefusal::Replace(_)))
+        };
         let Some(news) = watcher.wait(WORD_WAIT, settled).await else { return Ok(begun) };
         if news.order.version >= wish.version {
             return Ok(news.order);
@@ -100,15 +110,16 @@ impl Core {
         if is_terminal(news.order.state()) {
             return Err(commands::ended(&news.order, "replaced").into());
         }
-        let why = match news.refused.as_deref() {
-            Some("BELOW_FILLED") => "the quantity is not above what is already filled".to_owned(),
-            Some("POST_ONLY_WOULD_CROSS") => {
-                "it is post-only, and the new price would trade at once".to_owned()
-            }
-            Some("NOT_REPLACEABLE") => "this field of this order cannot be changed".to_owned(),
-            Some("SYMBOL_HALTED") => "trading in the symbol is halted".to_owned(),
-            Some(code) => code.to_owned(),
-            None => "a cancel came first".to_owned(),
+        let code = match news.refused {
+            Some(EngineRefusal::Replace(code)) => code,
+            _ => String::new(),
+        };
+        let why = match code.as_str() {
+            "BELOW_FILLED" => "the quantity is not above what is already filled",
+            "POST_ONLY_WOULD_CROSS" => "it is post-only, and the new price would trade at once",
+            "NOT_REPLACEABLE" => "this field of this order cannot be changed",
+            "SYMBOL_HALTED" => "trading in the symbol is halted",
+            code => code,
         };
         Err(Refused::precondition("REPLACE_REJECTED", format!("order {id} stands as it was: {why}")).into())
     }

@@ -124,14 +124,20 @@ async fn recover(core: &Core, age_us: i64) -> Result<()> {
         })
         .await?;
     for entry in orders {
-        let order = core.finish(&entry).await?;
-        tracing::info!(order = order.id, state = order.state, "a pending order went on");
+        let id = &entry.order.id;
+        match core.finish(&entry).await {
+            Ok(order) => tracing::info!(order = id, state = order.state, "a pending order went on"),
+            // The next one would wait as long.
+            Err(e) if e.is_transient() => return Err(e),
+            Err(e) => tracing::error!(order = id, error = %e, "a pending order cannot go on"),
+        }
     }
     for (entry, replace) in replaces {
-        if let Err(e) = core.finish_replace(&entry, &replace).await
-            && e.is_transient()
-        {
-            return Err(e);
+        let id = &replace.order_id;
+        match core.finish_replace(&entry, &replace).await {
+            Ok(_) => tracing::info!(order = id, "a pending replace went on"),
+            Err(e) if e.is_transient() => return Err(e),
+            Err(e) => tracing::info!(order = id, error = %e, "a pending replace was taken back"),
         }
     }
     Ok(())

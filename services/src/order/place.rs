@@ -29,8 +29,8 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::Semaphore;
-use tonic::Code;
+use tokio::{sync::Semaphore, time::Instant};
+use tonic::{Code, Status};
 use uuid::{ContextV7, Timestamp, Uuid};
 
 /// Orders being placed at once; one more is refused, cancels are not counted.
@@ -39,6 +39,8 @@ pub const PLACES_MAX: usize = 512;
 const BACKLOG_MAX: u64 = 8_192;
 /// How long a repeated request waits for the first one's word.
 const REPEAT_WAIT: Duration = Duration::from_secs(1);
+/// Pause between two questions for an extra hold.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The gate for orders. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -278,7 +280,7 @@ impl Core {
             quantity_e4: wish.quantity_e4,
         };
         let (id, version) = (wish.order_id.clone(), wish.version);
-        match self.ctx.clients.portfolio(&self.ctx.system()).adjust_hold(request).await {
+        match self.adjust_hold(request).await {
             Ok(_) => one(self.gate.run(Op::SendReplace { id, version }).await??),
             Err(status) => match refusal_of(&status) {
                 Some(r) if is_about_the_order(r.code) => {
@@ -291,6 +293,25 @@ impl Core {
                 }
                 _ => Err(status.into()),
             },
+        }
+    }
+
+    /// Asks for the extra hold. While portfolio-service has not heard the engine's word on the replace before this one,
+    /// which we have, it is asked again.
+    async fn adjust_hold(&self, request: AdjustHoldRequest) -> Result<(), Status> {
+        let end = Instant::now() + REPEAT_WAIT;
+        loop {
+            let answer = self.ctx.clients.portfolio(&self.ctx.system()).adjust_hold(request.clone()).await;
+            match answer {
+                Ok(_) => return Ok(()),
+                Err(status) if refusal_of(&status).is_none_or(|r| r.reason != "REPLACE_PENDING") => {
+                    return Err(status);
+                }
+                Err(_) if Instant::now() >= end => {
+                    return Err(Status::unavailable("portfolio-service is behind the engine"));
+                }
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
         }
     }
 }

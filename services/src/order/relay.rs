@@ -183,6 +183,7 @@ impl Relay {
         if !self.lease(false).await? {
             return Ok(false);
         }
+        metrics::gauge!("fafnir_command_backlog").set(self.state.backlog() as f64);
         let sent = self.state.sent();
         let mut batch = self.state.take(sent + 1);
         let mut since_us = self.clock.now_us();

@@ -23,8 +23,14 @@ const UPDATES_BATCH: u32 = 256;
 #[derive(Debug, Clone)]
 pub struct News {
     pub order: Order,
-    /// Machine code with which the engine refused a cancel or replace.
-    pub refused: Option<String>,
+    pub refused: Option<EngineRefusal>,
+}
+
+/// The engine refused to change the order; with its machine code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineRefusal {
+    Cancel(String),
+    Replace(String),
 }
 
 type Waiting = Arc<Mutex<HashMap<String, (usize, watch::Sender<Option<News>>)>>>;
@@ -51,7 +57,7 @@ impl Watchers {
     }
 
     /// Tells whoever waits for this order.
-    pub fn tell(&self, order: &Order, refused: Option<String>) {
+    pub fn tell(&self, order: &Order, refused: Option<EngineRefusal>) {
         let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, sender)) = waiting.get(&order.id) {
             sender.send_replace(Some(News { order: order.clone(), refused }));
@@ -60,13 +66,18 @@ impl Watchers {
 }
 
 impl Watcher {
-    /// Waits for news that `enough` is content with; `None` after the time.
+    /// Waits for news, later than the watch began, that `enough` is content with; `None` after the time.
     pub async fn wait(&mut self, time: Duration, enough: impl Fn(&News) -> bool) -> Option<News> {
-        let found = self.news.wait_for(|news| news.as_ref().is_some_and(&enough));
-        match tokio::time::timeout(time, found).await {
-            Ok(Ok(news)) => news.clone(),
-            _ => None,
-        }
+        let found = async {
+            while self.news.changed().await.is_ok() {
+                let news = self.news.borrow_and_update().clone();
+                if news.as_ref().is_some_and(&enough) {
+                    return news;
+                }
+            }
+            None
+        };
+        tokio::time::timeout(time, found).await.ok().flatten()
     }
 }
 
@@ -136,5 +147,24 @@ async fn publish(db: &Db, bus: &Bus, user: &str, last: &mut u64) -> Result<()> {
         if !full {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watcher_hears_only_what_comes_after_it_began() {
+        let (watchers, order) = (Watchers::default(), Order { id: "1".into(), ..Order::default() });
+        let _other = watchers.watch("1");
+        watchers.tell(&order, None);
+        let mut late = watchers.watch("1");
+        assert!(late.wait(Duration::from_millis(1), |_| true).await.is_none());
+        watchers.tell(&Order { version: 2, ..order.clone() }, None);
+        let news = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
+        assert!(news.is_some());
+        drop((late, _other));
+        assert!(watchers.0.lock().unwrap().is_empty());
     }
 }

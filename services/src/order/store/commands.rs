@@ -78,10 +78,14 @@ pub fn lease_take(
     until_us: i64,
     force: bool,
 ) -> Result<bool, Error> {
-    let taken = tx.execute(
-        "UPDATE relay SET holder = ?1, until_us = ?3 WHERE id = 1 AND (holder = ?1 OR until_us < ?2 OR ?4 = 1)",
-        params![holder, now_us, until_us, force],
-    )?;
+    let taken = if force {
+        tx.execute("UPDATE relay SET holder = ?1, until_us = ?2 WHERE id = 1", params![holder, until_us])?
+    } else {
+        tx.execute(
+            "UPDATE relay SET holder = ?1, until_us = ?3 WHERE id = 1 AND (holder = ?1 OR until_us < ?2)",
+            params![holder, now_us, until_us],
+        )?
+    };
     Ok(taken == 1)
 }
 

@@ -1,9 +1,12 @@
 //! The projection of executions into orders and fills: effect, position and private updates in one transaction.
 
 use super::{
-    super::domain::{
-        Entry, is_terminal,
-        lifecycle::{self, Event},
+    super::{
+        domain::{
+            Entry, is_terminal,
+            lifecycle::{self, Event},
+        },
+        watch::EngineRefusal,
     },
     commands, fill_put, open_orders_add, opposite, order_get, order_update, replace_delete, replace_get,
     update_put,
@@ -23,8 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Default)]
 pub struct Learned {
     pub applied: Applied,
-    /// Orders as they now are, with the code of a refused cancel or replace.
-    pub orders: Vec<(Order, Option<String>)>,
+    /// Orders as they now are, with the refusal of a cancel or replace.
+    pub orders: Vec<(Order, Option<EngineRefusal>)>,
     /// Last traded prices.
     pub last_trades: Vec<(String, i64)>,
     /// Facts that contradict what is known, put away for a person.
@@ -42,7 +45,7 @@ struct Projector<'a> {
     tx: &'a mut dyn Tx,
     now_us: i64,
     entries: BTreeMap<String, Entry>,
-    dirty: BTreeMap<String, Option<String>>,
+    dirty: BTreeMap<String, Option<EngineRefusal>>,
     learned: Learned,
 }
 
@@ -203,8 +206,12 @@ impl Projector<'_> {
             replace_delete(self.tx, id)?;
         }
         update_put(self.tx, entry, part.fill)?;
-        let refused = matches!(part.event, Event::CancelRejected | Event::ReplaceRejected);
-        self.dirty.insert(id.to_owned(), refused.then(|| e.reason.clone()));
+        let news = self.dirty.entry(id.to_owned()).or_default();
+        match part.event {
+            Event::CancelRejected => *news = Some(EngineRefusal::Cancel(e.reason.clone())),
+            Event::ReplaceRejected => *news = Some(EngineRefusal::Replace(e.reason.clone())),
+            _ => {}
+        }
         Ok(())
     }
 
