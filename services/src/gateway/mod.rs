@@ -10,6 +10,8 @@ mod proxy;
 mod rate;
 mod session;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod ws;
 
 use crate::{

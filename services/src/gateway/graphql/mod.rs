@@ -8,6 +8,7 @@ pub mod lexical;
 mod mutation;
 mod query;
 mod scalars;
+mod statement;
 mod subscription;
 pub mod transport;
 mod types;
@@ -22,7 +23,14 @@ use std::sync::Arc;
 pub use json::response as write_response;
 
 #[derive(MergedObject, Default)]
-pub struct Query(query::Stocks, query::Portfolio, query::Orders, query::People, admin::AdminQuery);
+pub struct Query(
+    query::Stocks,
+    query::Portfolio,
+    query::Orders,
+    query::People,
+    statement::Statements,
+    admin::AdminQuery,
+);
 
 #[derive(MergedObject, Default)]
 pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation);
@@ -34,6 +42,14 @@ pub fn schema(gateway: &Arc<Gateway>) -> Api {
     Schema::build(Query::default(), Mutation::default(), subscription::Subscription)
         .data(gateway.clone())
         .finish()
+}
+
+/// The schema in GraphQL's own language.
+#[cfg(test)]
+pub fn sdl() -> String {
+    let options =
+        async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
+    Schema::new(Query::default(), Mutation::default(), subscription::Subscription).sdl_with_options(options)
 }
 
 /// The permission that a field needs.

@@ -1,0 +1,220 @@
+//! The operations of public-api.md §6: names, codes, exact numbers.
+
+use super::*;
+
+#[tokio::test]
+async fn the_queries_answer_in_the_shapes_that_clients_rely_on() {
+    let door = Door::open().await;
+    let data = door.ask("{ health }").await;
+    assert_eq!(data["health"], "OK");
+    let data = door
+        .ask(
+            "{ a: checkPermission(request: {permission: \"view_stocks\"}) { code data { hasPermission } } \
+               b: checkPermission(request: {permission: \"manage_roles\"}) { code data { hasPermission } } \
+               c: checkPermission(request: {permission: \"fly\"}) { code data { hasPermission } } }",
+        )
+        .await;
+    assert_eq!(data["a"], json!({"code": "OK", "data": {"hasPermission": true}}));
+    assert_eq!(data["b"], json!({"code": "PERMISSION_DENIED", "data": {"hasPermission": false}}));
+    assert_eq!(data["c"], json!({"code": "INVALID_ARGUMENT", "data": {"hasPermission": false}}));
+    let data = door.ask("{ getProfileData { code data { userId firstName lastName } } }").await;
+    assert_eq!(
+        data["getProfileData"],
+        json!({"code": "OK", "data": {"userId": MEMBER, "firstName": "Ada", "lastName": "Byron"}})
+    );
+    let data = door
+        .ask(
+            "{ a: getStockMetadata(symbol: \" aapl \") { code data { symbol currency instrumentType } } \
+               b: getStockMetadata(symbol: \"NOPE\") { code data { symbol } } \
+               c: getStockMetadata(symbol: \"A*\") { code data { symbol } } }",
+        )
+        .await;
+    assert_eq!(
+        data["a"],
+        json!({"code": "OK", "data": {"symbol": "AAPL", "currency": "USD", "instrumentType": "EQUITY"}})
+    );
+    assert_eq!(data["b"], json!({"code": "NOT_FOUND", "data": null}));
+    assert_eq!(data["c"], json!({"code": "INVALID_ARGUMENT", "data": null}));
+    let data = door
+        .ask(
+            "{ getStockQuote(symbol: \"AAPL\") { code data { price priceChange priceChangePercent marketCap volume } } \
+               no: getStockQuote(symbol: \"NOPE\") { code data { price } } \
+               getStockQuoteBatch(symbols: [\"NOPE\", \"aapl\", \"*\"]) { code data { symbol } } \
+               searchStocks(query: \"app\") { symbol exchangeFullName } \
+               getStockHistoricalData(symbol: \"AAPL\") { code data { date close priceChange priceChangePercent } } }",
+        )
+        .await;
+    let quote = &data["getStockQuote"]["data"];
+    assert_eq!(quote["price"], json!(231.07));
+    assert_eq!(quote["priceChange"], json!(1.07));
+    assert_eq!(quote["priceChangePercent"], json!(0.4652));
+    assert_eq!(quote["marketCap"], json!(3_400_000_000_000_u64));
+    assert_eq!(quote["volume"], json!(1_234_567));
+    assert_eq!(data["no"], json!({"code": "NOT_FOUND", "data": null}));
+    assert_eq!(data["getStockQuoteBatch"], json!({"code": "OK", "data": [{"symbol": "AAPL"}]}));
+    assert_eq!(data["searchStocks"][0]["exchangeFullName"], "NASDAQ Global Select");
+    assert_eq!(data["getStockHistoricalData"]["data"][0]["date"], "1970-01-01");
+    let (code, _, _) = door.error_of("{ searchStocks(query: \"  \") { symbol } }").await;
+    assert_eq!(code, "INVALID_ARGUMENT");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn amounts_are_printed_exactly_whatever_their_size() {
+    let door = Door::open().await;
+    let query = "{ getPortfolioSummary { code totalBalance accounts { balance accountNumber } } }";
+    let answer = door.ask_as(&door.member, query, json!({})).await;
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    // 2^53 + 1 micros: no double has it.
+    assert!(text.contains("\"totalBalance\":9007199254.740993,"), "{text}");
+    assert!(text.contains("\"balance\":9007199254.740993,"), "{text}");
+    let data = door
+        .ask(&format!(
+            "{{ getHoldings(request: {{accountId: \"{ACCOUNT}\"}}) \
+             {{ code data {{ symbol quantity avgCost marketValue unrealizedPnl }} }} }}"
+        ))
+        .await;
+    assert_eq!(
+        data["getHoldings"]["data"][0],
+        json!({"symbol": "AAPL", "quantity": 10, "avgCost": 200, "marketValue": 2310.7, "unrealizedPnl": 310.7})
+    );
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_is_placed_exactly_as_it_was_written() {
+    let door = Door::open().await;
+    let data = door
+        .ask(
+            "mutation { createOrder(request: {symbol: \" aapl\", side: \"buy\", type: \"limit\", quantity: 3, \
+             price: 231.07, timeInForce: \"day\", clientOrderId: \"c-1\"}) { code data { id status state side type \
+             quantity price userId avgFillPrice } } }",
+        )
+        .await;
+    let reply = &data["createOrder"];
+    assert_eq!(reply["code"], "OK");
+    assert_eq!(reply["data"]["status"], "PENDING");
+    assert_eq!(reply["data"]["state"], "PENDING_NEW");
+    assert_eq!(reply["data"]["price"], json!(231.07));
+    assert_eq!(reply["data"]["userId"], MEMBER);
+    {
+        let world = door.world.lock().unwrap();
+        let placed = &world.placed[0];
+        assert_eq!((placed.quantity_e4, placed.price_e4), (30_000, 2_310_700));
+        assert_eq!(placed.side(), v1::Side::Buy);
+        assert_eq!(placed.time_in_force(), v1::TimeInForce::Day);
+        assert_eq!(placed.client_order_id, "c-1");
+        assert_eq!(placed.user_id, MEMBER);
+    }
+    let id = reply["data"]["id"].as_str().unwrap();
+    let data = door
+        .ask(&format!("{{ getOrderByOrderID(request: {{orderId: \"{id}\"}}) {{ code data {{ id }} }} }}"))
+        .await;
+    assert_eq!(data["getOrderByOrderID"]["data"]["id"], *id);
+    let data = door
+        .ask(&format!("mutation {{ cancelOrder(orderId: \"{id}\") {{ code data {{ status }} }} }}"))
+        .await;
+    assert_eq!(data["cancelOrder"], json!({"code": "OK", "data": {"status": "CANCELED"}}));
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_an_order_is_an_error_with_a_code() {
+    let door = Door::open().await;
+    let order = |quantity: &str, rest: &str| {
+        format!(
+            "mutation {{ createOrder(request: {{symbol: \"AAPL\", side: \"BUY\", type: \"LIMIT\", \
+             quantity: {quantity}{rest}}}) {{ code }} }}"
+        )
+    };
+    for (quantity, rest, reason) in [
+        ("1", ", price: 1.00001", "TOO_MANY_DECIMALS"),
+        ("1e15", ", price: 1", "NUMBER_TOO_LARGE"),
+        ("1", ", price: 1, accountId: \"x\"", "ID_MALFORMED"),
+        ("1", ", price: 1, timeInForce: \"FOREVER\"", "TIME_IN_FORCE_UNKNOWN"),
+        ("1", ", price: 1, expiresAt: \"soon\"", "TIME_MALFORMED"),
+    ] {
+        let (code, got, message) = door.error_of(&order(quantity, rest)).await;
+        assert_eq!((code.as_str(), got.as_str()), ("INVALID_ARGUMENT", reason), "{message}");
+    }
+    assert!(door.world.lock().unwrap().placed.is_empty());
+    door.world.lock().unwrap().refuse_orders =
+        Some(refusal(Code::InvalidArgument, "PRICE_OFF_TICK", "price must be a multiple of 0.01"));
+    let got = door.error_of(&order("1", ", price: 1")).await;
+    assert_eq!(
+        got,
+        ("INVALID_ARGUMENT".into(), "PRICE_OFF_TICK".into(), "price must be a multiple of 0.01".into())
+    );
+    door.world.lock().unwrap().refuse_orders = Some(Status::internal("SELECT secret FROM table"));
+    let (code, _, message) = door.error_of(&order("1", ", price: 1")).await;
+    assert_eq!((code.as_str(), message.as_str()), ("INTERNAL", "the service failed; the log has the cause"));
+    door.world.lock().unwrap().refuse_orders = None;
+    door.world.lock().unwrap().reject_orders = true;
+    let data = door
+        .ask(
+            "mutation { createOrder(request: {symbol: \"AAPL\", side: \"BUY\", type: \"LIMIT\", quantity: 1, \
+             price: 1}) { code data { status } } }",
+        )
+        .await;
+    assert_eq!(data["createOrder"], json!({"code": "FAILED_PRECONDITION", "data": {"status": "REJECTED"}}));
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn lists_are_paged_by_cursor() {
+    let door = Door::open().await;
+    {
+        let mut world = door.world.lock().unwrap();
+        for i in 0..250_u128 {
+            let id = Uuid::from_u128(i).to_string();
+            world.orders.push(v1::Order { id, user_id: MEMBER.to_owned(), ..Default::default() });
+        }
+    }
+    let data = door.ask("{ getOrders { count hasMore data { id } } }").await;
+    assert_eq!((&data["getOrders"]["count"], &data["getOrders"]["hasMore"]), (&json!(250), &json!(false)));
+    let (mut seen, mut after) = (0, String::new());
+    loop {
+        let query = format!("{{ getOrders(first: 120{after}) {{ count hasMore endCursor }} }}");
+        let page = door.ask(&query).await["getOrders"].clone();
+        seen += page["count"].as_i64().unwrap();
+        if page["hasMore"] == json!(false) {
+            break;
+        }
+        after = format!(", after: {}", page["endCursor"]);
+    }
+    assert_eq!(seen, 250);
+    let (code, _, _) = door.error_of("{ getOrders(first: 0) { count } }").await;
+    assert_eq!(code, "INVALID_ARGUMENT");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn business_outcomes_travel_in_the_code() {
+    let door = Door::open().await;
+    let other = Uuid::new_v4();
+    let data = door
+        .ask(&format!(
+            "mutation {{ \
+             a: deposit(request: {{accountId: \"{ACCOUNT}\", amount: 500.25, currency: \"usd\"}}) {{ code newBalance }} \
+             b: deposit(request: {{accountId: \"{ACCOUNT}\", amount: -1, currency: \"USD\"}}) {{ code newBalance }} \
+             c: deposit(request: {{accountId: \"{other}\", amount: 1, currency: \"USD\"}}) {{ code }} \
+             d: deposit(request: {{accountId: \"{ACCOUNT}\", amount: 0.0000001, currency: \"USD\"}}) {{ code }} \
+             e: createAccount(request: {{type: \"investment\", currency: \"usd\"}}) {{ code data {{ type }} }} \
+             f: createAccount(request: {{type: \"HOUSE\", currency: \"USD\"}}) {{ code data {{ id }} }} \
+             g: addToWatchlist(request: {{symbol: \"aapl\"}}) {{ code }} \
+             h: removeFromWatchlist(request: {{symbol: \"a b\"}}) {{ code }} \
+             i: deleteAccount(accountId: \"{ACCOUNT}\") \
+             j: cancelAllOrders {{ code requested }} }}"
+        ))
+        .await;
+    assert_eq!(data["a"], json!({"code": "OK", "newBalance": 500.25}));
+    assert_eq!(data["b"], json!({"code": "INVALID_ARGUMENT", "newBalance": 0}));
+    assert_eq!(data["c"]["code"], "NOT_FOUND");
+    assert_eq!(data["d"]["code"], "INVALID_ARGUMENT");
+    assert_eq!(data["e"], json!({"code": "OK", "data": {"type": "INVESTMENT"}}));
+    assert_eq!(data["f"], json!({"code": "INVALID_ARGUMENT", "data": null}));
+    assert_eq!((&data["g"]["code"], &data["h"]["code"]), (&json!("OK"), &json!("INVALID_ARGUMENT")));
+    assert_eq!(data["i"], json!(true));
+    assert_eq!(data["j"], json!({"code": "OK", "requested": 2}));
+    door.stack.stop().await;
+}
