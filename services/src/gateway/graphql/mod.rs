@@ -6,6 +6,7 @@ pub mod error;
 mod json;
 pub mod lexical;
 mod mutation;
+mod performance;
 mod query;
 mod scalars;
 mod statement;
@@ -29,6 +30,7 @@ pub struct Query(
     query::Orders,
     query::People,
     statement::Statements,
+    performance::Performances,
     admin::AdminQuery,
 );
 

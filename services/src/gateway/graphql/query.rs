@@ -22,7 +22,7 @@ const BATCH_MAX: usize = 100;
 const FIRST_DEFAULT: i32 = 500;
 const FIRST_MAX: i32 = 1000;
 /// Rows asked of a service at a time.
-pub const PAGE: u32 = 100;
+pub const PAGE: u32 = 500;
 const DEPTH_DEFAULT: i32 = 10;
 const DEPTH_MAX: i32 = 50;
 /// Fills that are looked up for a list of orders.
@@ -456,7 +456,7 @@ fn too_large() -> async_graphql::Error {
 
 impl Gateway {
     /// Quotes in the order of the symbols; unknown ones are left out.
-    async fn quotes(
+    pub async fn quotes(
         &self,
         session: &Session,
         symbols: &[Symbol],
@@ -531,7 +531,6 @@ impl Gateway {
                 }
             }
         }
-        let usd_cad = fafnir_proto::money::parse_micros(&self.ctx.settings.portfolio.usd_cad).unwrap_or(0);
         Ok(holdings
             .into_iter()
             .map(|holding| {
@@ -540,11 +539,7 @@ impl Gateway {
                 let listing = quote.map_or("", |q| q.currency.as_str());
                 let account =
                     currencies.get(holding.account_id.as_str()).copied().unwrap_or(&holding.currency);
-                let fx = match (listing, account) {
-                    ("USD", "CAD") => Some(usd_cad),
-                    ("CAD", "USD") if usd_cad > 0 => Some(1_000_000_000_000 / usd_cad),
-                    _ => None,
-                };
+                let fx = self.fx(listing, account);
                 Holding::valued(holding, price, fx)
             })
             .collect())

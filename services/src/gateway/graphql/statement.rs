@@ -52,7 +52,7 @@ pub struct StatementResponse {
 }
 
 /// What a transaction did to the cash of its account.
-fn signed(t: &v1::Transaction) -> i64 {
+pub fn signed(t: &v1::Transaction) -> i64 {
     use v1::TransactionType::*;
     match t.r#type() {
         Deposit | Sell | TransferIn => t.amount_micros,
@@ -135,7 +135,7 @@ impl Statements {
 }
 
 impl Gateway {
-    async fn account(&self, session: &Session, id: &str) -> std::result::Result<v1::Account, Status> {
+    pub async fn account(&self, session: &Session, id: &str) -> std::result::Result<v1::Account, Status> {
         let found = self.accounts(session).await?.into_iter().find(|a| a.id == id);
         found.ok_or_else(|| Refusal::not_found("ACCOUNT_NOT_FOUND", "no such account").into())
     }
@@ -161,7 +161,7 @@ impl Gateway {
         Err(Status::unavailable("the account moves too fast"))
     }
 
-    async fn transactions_since(
+    pub async fn transactions_since(
         &self,
         session: &Session,
         id: &str,

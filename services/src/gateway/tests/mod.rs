@@ -5,6 +5,7 @@ mod attacks;
 mod permissions;
 mod subscriptions;
 mod terminal;
+mod whole;
 
 use crate::{
     auth, broker, gateway,

@@ -30,6 +30,7 @@ fn operations() -> Vec<(&'static str, String)> {
         query("getWatchlist", " { code }"),
         query("getTransactions", &format!(r#"(request: {{accountId: "{id}"}}) {{ code }}"#)),
         query("statement", &format!(r#"(accountId: "{id}") {{ code }}"#)),
+        query("portfolioPerformance", &format!(r#"(accountId: "{id}") {{ code }}"#)),
         query("users", " { code }"),
         query("roles", " { code }"),
         query("userPermissions", &format!(r#"(userId: "{user}") {{ code }}"#)),

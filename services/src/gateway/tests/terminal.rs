@@ -39,7 +39,11 @@ async fn a_terminal_signs_in_and_is_told_where_the_market_is() {
     assert_eq!((session.user_id.as_str(), session.first_name.as_str()), (MEMBER, "Ada"));
     assert!(session.permissions.contains(&"order_stocks".to_owned()));
     // The address works, and only for the market.
-    let market = async_nats::connect(&session.market_data_url).await.unwrap();
+    let (login, address) = session.market_data_url.strip_prefix("nats://").unwrap().split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    assert_eq!(user, "market");
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
+    let market = options.connect(address).await.unwrap();
     let mut feed = market.subscribe("market.book.AAPL").await.unwrap();
     market.flush().await.unwrap();
     let bus = door.stack.running.context.bus().await.unwrap();
