@@ -123,18 +123,20 @@ async fn method_not_allowed() -> Response {
 /// Around every request: what a browser must not do with an answer, and how long it took.
 async fn around(request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let path = match request.uri().path() {
-        path @ ("/graphql" | "/graphql/ws" | "/healthz") => path.to_owned(),
-        path if path.starts_with("/auth/") => "/auth".to_owned(),
-        path if path.starts_with("/fafnir.v1.Terminal/") => path.to_owned(),
-        _ => "other".to_owned(),
-    };
-    // Names of methods that do not exist stay out of the metrics.
+    let path = request.uri().path().to_owned();
     let grpc = is_grpc(&request);
     let mut response = next.run(request).await;
-    let label =
-        if grpc && response.headers().contains_key("grpc-status") { "grpc refused".to_owned() } else { path };
-    metrics::histogram!("fafnir_request_seconds", "service" => "api-gateway", "method" => label)
+    // Only paths that exist become labels: what clients make up stays out of the metrics.
+    let label = match path.as_str() {
+        "/graphql" | "/graphql/ws" | "/healthz" | "/" => path.as_str(),
+        path if path.starts_with("/auth/") => "/auth",
+        path if path.starts_with("/fafnir.v1.Terminal/") => {
+            let answered = grpc && !response.headers().contains_key("grpc-status");
+            if answered { path } else { "/fafnir.v1.Terminal refused" }
+        }
+        _ => "other",
+    };
+    metrics::histogram!("fafnir_request_seconds", "service" => "api-gateway", "method" => label.to_owned())
         .record(started.elapsed().as_secs_f64());
     if !grpc {
         let headers = response.headers_mut();
