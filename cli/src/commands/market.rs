@@ -34,12 +34,10 @@ pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
                 vec![bid_qty, bid, ask, ask_qty]
             })
             .collect();
-        format!(
-            "{} last {}\n{}",
-            book.symbol,
-            format_fixed(book.last_price_e4, 4, 2),
-            table(&[">QUANTITY", ">BID", ">ASK", ">QUANTITY"], &rows)
-        )
+        let last =
+            if book.last_price_e4 == 0 { "-".to_owned() } else { format_fixed(book.last_price_e4, 4, 2) };
+        let levels = table(&[">QUANTITY", ">BID", ">ASK", ">QUANTITY"], &rows);
+        format!("{} last {last}\n{levels}", book.symbol)
     });
     Ok(())
 }
