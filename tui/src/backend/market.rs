@@ -266,6 +266,8 @@ async fn follow(
                     gateway.send(Event::Link(Wire::Nats, Link::Down, "connection lost".into())).await;
                 }
                 Some(async_nats::Event::Closed) | None => return "connection closed".into(),
+                // Each attempt to connect again reports itself; that the connection is down is told already.
+                Some(async_nats::Event::ClientError(_)) if down_since.is_some() => {}
                 Some(other) => {
                     let text = other.to_string();
                     gateway.send(Event::Unanswered { question: "market data", text }).await;
