@@ -5,30 +5,23 @@ use std::collections::{BTreeMap, VecDeque};
 
 use fafnir_matching::*;
 
+/// An open order: as it came, but for what a replace or its trail changed, and what became of it.
 #[derive(Clone, Debug)]
 struct Order {
-    id: OrderId,
-    owner: Owner,
-    side: Side,
-    tif: Tif,
-    self_trade: SelfTrade,
-    post_only: bool,
-    price: Ticks,
+    new: NewOrder,
     shown: Lots,
     hidden: Lots,
-    display: Lots,
     filled: Lots,
     version: u32,
-    expire: Time,
-    stop: Option<Stop>,
+    /// Place of a held stop among stops of its price, else 0.
+    entered: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Stop {
-    kind: Kind,
-    price: Ticks,
-    trail: u32,
-    entered: u64,
+impl std::ops::Deref for Order {
+    type Target = NewOrder;
+    fn deref(&self) -> &NewOrder {
+        &self.new
+    }
 }
 
 impl Order {
@@ -133,7 +126,7 @@ impl Reference {
 
     /// Every open order as [`seen`] tells of the book's, for a comparison of whole books.
     pub fn orders(&self) -> Vec<Seen> {
-        let stop = |o: &Order| o.stop.map(|stop| (stop.kind, stop.price));
+        let stop = |o: &Order| (o.entered > 0).then_some((o.kind, o.stop));
         self.all()
             .iter()
             .map(|o| (o.id, o.side, o.price, [o.shown, o.open(), o.filled], o.version, stop(o)))
@@ -245,33 +238,21 @@ impl Reference {
             return self.out.push(What::Rejected { id, reason });
         }
         self.last_id = id;
-        let mut order = Order {
-            id,
-            owner: new.owner,
-            side: new.side,
-            tif: new.tif,
-            self_trade: new.self_trade,
-            post_only: new.post_only,
-            price: new.price,
-            shown: new.qty,
-            hidden: 0,
-            display: new.display,
-            filled: 0,
-            version: 0,
-            expire: if new.tif == Tif::Gtd { new.expire } else { 0 },
-            stop: None,
-        };
+        let mut order = Order { new: *new, shown: new.qty, hidden: 0, filled: 0, version: 0, entered: 0 };
         let held = new.kind.is_stop();
         let accepted =
             What::Accepted { id, slot: SLOT, open: new.qty, price: new.price, side: new.side, held };
         self.out.push(accepted);
         if held {
-            let price = if new.stop > 0 { new.stop } else { trail(new.kind, new.side, new.trail, self.last) };
             self.entered += 1;
-            order.stop = Some(Stop { kind: new.kind, price, trail: new.trail, entered: self.entered });
+            order.entered = self.entered;
+            if new.stop == 0 {
+                order.new.stop = trail(new, self.last);
+            }
             self.held.push(order);
             return self.run_stops();
         }
+        order.new.stop = 0;
         let rests = new.kind == Kind::Limit && new.tif != Tif::Ioc && new.tif != Tif::Fok;
         if !self.trading() {
             return self.rest(order);
@@ -431,20 +412,14 @@ impl Reference {
         let mut reached: VecDeque<Order> = VecDeque::new();
         loop {
             if self.trading() && self.last != 0 {
-                for order in &mut self.held {
-                    let stop = order.stop.as_mut().unwrap();
-                    if stop.kind.is_trailing() {
-                        let price = trail(stop.kind, order.side, stop.trail, self.last);
-                        stop.price = match order.side {
-                            Side::Buy => stop.price.min(price),
-                            Side::Sell => stop.price.max(price),
-                        };
-                    }
+                for order in self.held.iter_mut().filter(|order| order.kind.is_trailing()) {
+                    let stop = trail(&order.new, self.last);
+                    let buy = order.side == Side::Buy;
+                    order.new.stop = if buy { order.stop.min(stop) } else { order.stop.max(stop) };
                 }
                 let last = self.last;
                 let (mut now, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|order| {
-                    let stop = order.stop.unwrap().price;
-                    if order.side == Side::Buy { last >= stop } else { last <= stop }
+                    if order.side == Side::Buy { last >= order.stop } else { last <= order.stop }
                 });
                 self.held = rest;
                 now.sort_by_key(trigger_rank);
@@ -453,34 +428,31 @@ impl Reference {
                 self.held.extend(reached.drain(..));
             }
             let Some(mut order) = reached.pop_front() else { return };
-            let stop = order.stop.take().unwrap();
-            if stop.kind.is_trailing() {
-                order.price = match order.side {
-                    Side::Buy => stop.price.saturating_add(order.price).min(MAX_PRICE),
-                    Side::Sell => stop.price.saturating_sub(order.price).max(1),
+            let (id, open, stop) = (order.id, order.open(), order.stop);
+            if order.kind.is_trailing() {
+                order.new.price = match order.side {
+                    Side::Buy => stop.saturating_add(order.price).min(MAX_PRICE),
+                    Side::Sell => stop.saturating_sub(order.price).max(1),
                 };
             }
-            let (id, open) = (order.id, order.open());
-            self.out.push(What::Triggered { id, slot: SLOT, open, stop: stop.price, last: self.last });
-            let limit = stop.kind == Kind::StopLimit;
+            self.out.push(What::Triggered { id, slot: SLOT, open, stop, last: self.last });
+            let limit = order.kind == Kind::StopLimit;
+            (order.new.stop, order.entered) = (0, 0);
             self.aggress(order, limit, !limit);
         }
     }
 
     fn replace(&mut self, replace: &Replace) {
         let id = replace.id;
-        let (order, open, keeps) = match self.replaced(replace) {
+        let (mut order, open, keeps) = match self.replaced(replace) {
             Ok(found) => found,
             Err(reason) => return self.out.push(What::ReplaceRejected { id, reason }),
         };
-        let mut order = order;
+        order.version += 1;
         if replace.new_id != 0 {
             self.last_id = replace.new_id;
-            order.id = replace.new_id;
-            order.filled = 0;
-            order.version = 0;
-        } else {
-            order.version += 1;
+            order.new.id = replace.new_id;
+            (order.filled, order.version) = (0, 0);
         }
         self.out.push(What::Replaced {
             old: id,
@@ -488,7 +460,7 @@ impl Reference {
             open,
             slot: SLOT,
             price: order.price,
-            stop: order.stop.map_or(0, |stop| stop.price),
+            stop: order.stop,
             version: order.version,
             kept_place: keeps,
         });
@@ -499,11 +471,10 @@ impl Reference {
             return;
         }
         self.remove(id);
-        order.shown = open;
-        order.hidden = 0;
-        if let Some(stop) = &mut order.stop {
+        (order.shown, order.hidden) = (open, 0);
+        if order.entered > 0 {
             self.entered += 1;
-            stop.entered = self.entered;
+            order.entered = self.entered;
             self.held.push(order);
         } else if self.trading() {
             self.aggress(order, true, false);
@@ -517,20 +488,16 @@ impl Reference {
     fn replaced(&self, replace: &Replace) -> Result<(Order, Lots, bool), Reason> {
         let old = self.find(replace.id).ok_or(Reason::UnknownOrder)?;
         let renamed = replace.new_id != 0;
-        let trailing = old.stop.is_some_and(|stop| stop.kind.is_trailing());
+        let trailing = old.entered > 0 && old.kind.is_trailing();
         let filled = if renamed { 0 } else { old.filled };
         let total = if replace.qty == 0 { old.open() + filled } else { replace.qty };
         let open = total.saturating_sub(filled);
         let mut new = old.clone();
-        let set = |field: &mut u32, to: u32| *field = if to == 0 { *field } else { to };
-        set(&mut new.price, replace.price);
-        if let Some(stop) = &mut new.stop {
-            set(&mut stop.price, replace.stop);
-        }
-        new.display = if replace.display == 0 { old.display } else { replace.display };
-        let same = new.price == old.price
-            && new.stop.map(|stop| stop.price) == old.stop.map(|stop| stop.price)
-            && new.display == old.display;
+        let or = |new: u64, old: u64| if new == 0 { old } else { new };
+        new.new.price = or(replace.price.into(), old.price.into()) as Ticks;
+        new.new.stop = or(replace.stop.into(), old.stop.into()) as Ticks;
+        new.new.display = or(replace.display, old.display);
+        let same = (new.price, new.stop, new.display) == (old.price, old.stop, old.display);
         let keeps = same && open <= old.open() && !renamed;
         let broken = first_broken([
             (self.halted, Reason::Halted),
@@ -539,7 +506,7 @@ impl Reference {
             (replace.qty > MAX_QTY, Reason::BadQuantity),
             (replace.price > MAX_PRICE, Reason::BadPrice),
             (replace.stop > MAX_PRICE, Reason::BadStopPrice),
-            (replace.stop != 0 && old.stop.is_none(), Reason::NotReplaceable),
+            (replace.stop != 0 && old.entered == 0, Reason::NotReplaceable),
             (trailing && (replace.stop != 0 || replace.price != 0), Reason::NotReplaceable),
             (replace.display != 0 && old.display == 0, Reason::NotReplaceable),
             (open == 0, Reason::BelowFilled),
@@ -656,12 +623,12 @@ impl Reference {
 }
 
 /// The trailing stop price behind a last price.
-fn trail(kind: Kind, side: Side, trail: u32, last: Ticks) -> Ticks {
-    let distance = match kind {
-        Kind::TrailingPercent => (u64::from(last) * u64::from(trail) / 10_000).max(1),
-        _ => u64::from(trail),
+fn trail(order: &NewOrder, last: Ticks) -> Ticks {
+    let distance = match order.kind {
+        Kind::TrailingPercent => (u64::from(last) * u64::from(order.trail) / 10_000).max(1),
+        _ => u64::from(order.trail),
     };
-    match side {
+    match order.side {
         Side::Buy => (u64::from(last) + distance).min(u64::from(MAX_PRICE)) as u32,
         Side::Sell => u64::from(last).saturating_sub(distance).max(1) as u32,
     }
@@ -677,7 +644,6 @@ fn bad_display(display: Lots, open: Lots, most: Lots) -> bool {
 
 /// Trigger order: buys from the lowest stop on, then sells from the highest on, the older first.
 fn trigger_rank(order: &Order) -> (Side, i64, u64) {
-    let stop = order.stop.expect("held");
-    let price = i64::from(stop.price);
-    (order.side, if order.side == Side::Buy { price } else { -price }, stop.entered)
+    let price = i64::from(order.stop);
+    (order.side, if order.side == Side::Buy { price } else { -price }, order.entered)
 }
