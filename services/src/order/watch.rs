@@ -157,14 +157,14 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_hears_only_what_comes_after_it_began() {
         let (watchers, order) = (Watchers::default(), Order { id: "1".into(), ..Order::default() });
-        let _other = watchers.watch("1");
+        let other = watchers.watch("1");
         watchers.tell(&order, None);
         let mut late = watchers.watch("1");
         assert!(late.wait(Duration::from_millis(1), |_| true).await.is_none());
         watchers.tell(&Order { version: 2, ..order.clone() }, None);
         let news = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
         assert!(news.is_some());
-        drop((late, _other));
+        drop((late, other));
         assert!(watchers.0.lock().unwrap().is_empty());
     }
 }
