@@ -53,15 +53,22 @@ impl Engine for Matchcore {
     const NAME: &'static str = "matchcore";
 
     fn new(symbols: usize, max_id: usize) -> Self {
-        let book =
-            |at| MatchcoreBook { book: matchcore::OrderBook::new(format!("S{at}")), sequence: 0, ids: Vec::new() };
-        Matchcore { books: (0..symbols).map(book).collect(), own: vec![0; max_id + 1], stats: Stats::default() }
+        let book = |at| MatchcoreBook {
+            book: matchcore::OrderBook::new(&format!("S{at}")),
+            sequence: 0,
+            ids: Vec::new(),
+        };
+        Matchcore {
+            books: (0..symbols).map(book).collect(),
+            own: vec![0; max_id + 1],
+            stats: Stats::default(),
+        }
     }
 
     fn op(&mut self, m: &Msg) {
         use matchcore::{
-            CancelCmd, CommandKind, LimitOrder, MarketOrder, NewOrder, OrderFlags, OrderId, OrderKind, Price, Quantity,
-            QuantityPolicy, Side, SubmitCmd, TimeInForce,
+            CancelCmd, CommandKind, LimitOrder, MarketOrder, NewOrder, OrderFlags, OrderId, OrderKind, Price,
+            Quantity, QuantityPolicy, Side, SubmitCmd, TimeInForce,
         };
         if m.op == CANCEL || m.op == REPLACE {
             let order_id = OrderId(self.own[m.old_id as usize]);
@@ -137,8 +144,14 @@ impl Engine for OrderbookRs {
                 }
             }
             _ => {
-                let added =
-                    book.add_limit_order_with_result(id, u128::from(m.price), qty, side, TimeInForce::Gtc, None);
+                let added = book.add_limit_order_with_result(
+                    id,
+                    u128::from(m.price),
+                    qty,
+                    side,
+                    TimeInForce::Gtc,
+                    None,
+                );
                 if let Ok((_, Some(result))) = added {
                     Self::count(&mut self.stats, m.id, &result.match_result);
                 }
@@ -207,7 +220,8 @@ impl Engine for Lobster {
 /// Million operations per CPU-second, and whether the replay gave what the flow says.
 fn once<E: Engine>(flow: &Workload) -> (f64, bool) {
     let (mut engine, seconds) = replay::<E>(flow);
-    let same = *engine.stats() == Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
+    let same =
+        *engine.stats() == Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
     (flow.h.n_ops as f64 / seconds / 1e6, same)
 }
 
