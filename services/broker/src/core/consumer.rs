@@ -136,6 +136,10 @@ impl Consumer {
                 Pending { consumer_seq: record.consumer_seq, count: record.count, due: Some(due) },
             );
         }
+        if consumer.delivered.consumer > 0 {
+            // What left the stream meanwhile holds the floor back no longer.
+            consumer.settle_floor(0);
+        }
         consumer.num_pending = consumer.count_pending(log);
         consumer
     }
