@@ -26,9 +26,10 @@
 //! `core` is a state machine without I/O or clock; `server` is the tokio adapter and the SQLite store around it.
 
 pub mod core;
+pub mod fuzz;
 mod server;
 
-pub use server::serve;
+pub use server::{ConsumerSummary, StreamSummary, serve, store_list};
 
 use std::fmt;
 use std::net::SocketAddr;

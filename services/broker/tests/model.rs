@@ -327,7 +327,9 @@ impl World {
         let mut upto = None;
         for _ in 0..batches {
             let Some((ops, last, stood)) = self.flight.pop_front() else { break };
-            ops.iter().for_each(|op| self.disk.apply(op));
+            for op in &ops {
+                self.disk.apply(op);
+            }
             self.base = stood;
             upto = Some(last);
         }
@@ -348,7 +350,9 @@ impl World {
         self.crashes += 1;
         for _ in 0..random.below(self.flight.len() as u64 + 1) {
             let Some((ops, _, stood)) = self.flight.pop_front() else { break };
-            ops.iter().for_each(|op| self.disk.apply(op));
+            for op in &ops {
+                self.disk.apply(op);
+            }
             self.base = stood;
         }
         self.flight.clear();
@@ -362,7 +366,9 @@ impl World {
         let due = self.now + ACK_WAIT;
         let Model { pending, messages, .. } = &mut self.model;
         pending.retain(|seq, out| messages.contains_key(seq) && !out.over);
-        pending.values_mut().for_each(|out| out.due = due);
+        for out in pending.values_mut() {
+            out.due = due;
+        }
         self.core = Core::new(settings(self.seed), self.disk.recover(self.now), self.now);
         self.connect();
     }

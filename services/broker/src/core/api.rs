@@ -120,7 +120,7 @@ impl Core {
         }
     }
 
-    fn account_info(&self) -> Value {
+    pub(super) fn account_info(&self) -> Value {
         let sum = |on_disk: bool| {
             self.streams.values().filter(|s| s.log.on_disk() == on_disk).map(|s| s.log.bytes).sum::<u64>()
         };

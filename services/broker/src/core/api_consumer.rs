@@ -140,11 +140,11 @@ impl Core {
         let stream = self.streams.get_mut(&stream_id).ok_or_else(Fault::stream_not_found)?;
         let old = stream.consumers.get(&id).ok_or_else(Fault::consumer_not_found)?;
         if *old.config() != config {
-            if action == "create" {
-                return Err(Fault::new(400, 10148, "consumer already exists"));
-            }
             if let Some(reason) = old.config().update_refusal(&config) {
                 return Err(Fault::consumer_create(reason));
+            }
+            if action == "create" {
+                return Err(Fault::new(400, 10148, "consumer already exists"));
             }
             check_work_queue(stream, &config, Some(id))?;
             let consumer = stream.consumers.get_mut(&id).ok_or_else(Fault::consumer_not_found)?;

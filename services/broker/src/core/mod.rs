@@ -17,6 +17,7 @@ pub mod env;
 pub mod fault;
 pub mod index;
 pub mod log;
+pub mod monitor;
 pub mod net;
 mod publish;
 mod pull;
@@ -101,6 +102,8 @@ pub enum Input {
     Loaded { stream: StreamId, getter: Option<u64>, messages: Vec<Message> },
     /// Only time has passed.
     Tick,
+    /// The broker is about to end: whoever waits for messages is told.
+    Shutdown,
 }
 
 /// The broker's state.
@@ -118,6 +121,7 @@ pub struct Core {
     api_errors: u64,
     slow_consumers: u64,
     connections_total: u64,
+    started: Nanos,
 }
 
 /// What was found in the store.
@@ -154,6 +158,7 @@ impl Core {
             api_errors: 0,
             slow_consumers: 0,
             connections_total: 0,
+            started: now,
         };
         for (log, stored) in recovered.streams {
             core.recover(log, stored, now);
@@ -215,6 +220,7 @@ impl Core {
                 }
             }
             Input::Tick => {}
+            Input::Shutdown => self.farewell(),
         }
         self.deadlines();
         if std::mem::take(&mut self.env.net.new_interest) {
@@ -290,6 +296,16 @@ impl Core {
         stream.settled(&woken.settled, &mut self.env);
         if woken.inactive {
             self.remove_consumer(stream_id, id);
+        }
+    }
+
+    fn farewell(&mut self) {
+        for stream in self.streams.values_mut() {
+            for consumer in stream.consumers.values_mut() {
+                for request in std::mem::take(&mut consumer.waiting) {
+                    deliver::end_request(&mut self.env, &request, "409 Server Shutdown");
+                }
+            }
         }
     }
 

@@ -1,6 +1,8 @@
 //! The tokio adapter: one task owns the core, one thread owns the store, each connection has a reader and a writer.
 
 mod connection;
+mod metric;
+mod monitor;
 mod store;
 
 use crate::core::effects::{Load, StoreOp, StreamId};
@@ -11,6 +13,8 @@ use crate::core::wire::{Op, WireError};
 use crate::core::{Account, Core, Input, Settings};
 use crate::{Config, Error};
 use connection::Outbox;
+use metric::Metrics;
+use monitor::Question;
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::sync::mpsc as blocking;
@@ -40,6 +44,7 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 enum Event {
     Ops { conn: ConnId, batch: Vec<Result<Op, WireError>> },
     Closed { conn: ConnId },
+    Question { question: Question, reply: oneshot::Sender<serde_json::Value> },
 }
 
 /// What the store's threads report.
@@ -104,8 +109,15 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         let stored = stored_sender.clone();
         move || write_loop(store, &batch_receiver, &stored)
     })?;
+    let check_sender = stored_sender.clone();
     let reader_done =
         spawn_thread("broker-reads", move || read_loop(&reader, &load_receiver, &stored_sender))?;
+
+    let checking = spawn_thread("broker-check", {
+        let dir = config.store_dir.clone();
+        let stored = check_sender;
+        move || check(&dir, &stored)
+    })?;
 
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let mut broker = Broker {
@@ -119,8 +131,12 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         batches,
         loads,
         tasks: JoinSet::new(),
+        metrics: Metrics::new(),
         shutdown: shutdown.clone(),
     };
+    if let Some(monitor) = broker.config.monitor.take() {
+        broker.tasks.spawn(monitor::serve(monitor, broker.events_sender.clone(), shutdown.clone()));
+    }
     let outcome = broker.run(events, stored).await;
     let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;
     drop((batches, loads, outboxes));
@@ -130,6 +146,8 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         let _ = writer_done.await;
         let _ = reader_done.await;
     });
+    // The check only reads; it may outlive the broker.
+    drop(checking);
     if ended.await.is_err() {
         tracing::warn!("the broker's tasks did not end in time");
     }
@@ -197,6 +215,7 @@ struct Broker {
     batches: blocking::Sender<Batch>,
     loads: blocking::Sender<Load>,
     tasks: JoinSet<()>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 }
 
@@ -218,7 +237,11 @@ impl Broker {
             let accepts_ops = self.core.behind() < BEHIND_MAX;
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return Ok(()),
+                () = self.shutdown.cancelled() => {
+                    self.step(Input::Shutdown);
+                    self.flush();
+                    return Ok(());
+                }
                 Some(report) = stored.recv() => {
                     self.take(report)?;
                     while let Ok(report) = stored.try_recv() {
@@ -248,6 +271,7 @@ impl Broker {
                 }
             }
             self.flush();
+            self.metrics.set(&self.core.totals());
         }
     }
 
@@ -279,6 +303,15 @@ impl Broker {
             Event::Closed { conn } => {
                 self.outboxes.remove(&conn);
                 self.step(Input::Closed { conn });
+            }
+            Event::Question { question, reply } => {
+                self.step(Input::Tick);
+                // Whoever asked may be gone.
+                let _ = reply.send(match question {
+                    Question::Varz => self.core.varz(),
+                    Question::Connz { offset } => self.core.connz(offset),
+                    Question::Jsz { details } => self.core.jsz(details),
+                });
             }
         }
     }
@@ -382,4 +415,79 @@ fn read_loop(store: &Store, loads: &blocking::Receiver<Load>, stored: &mpsc::Unb
             return;
         }
     }
+}
+
+/// Looks for damage of the store while it is in use.
+fn check(dir: &std::path::Path, stored: &mpsc::UnboundedSender<Stored>) {
+    if let Err(reason) = Store::open_reader(dir).and_then(|store| store.check()) {
+        tracing::error!(reason, "the broker's store is damaged");
+        let _ = stored.send(Stored::Failed(reason));
+    }
+}
+
+/// What a store holds, read beside a broker that may be running on it.
+///
+/// # Errors
+/// When there is no store or it cannot be read.
+pub fn store_list(dir: &std::path::Path) -> Result<Vec<StreamSummary>, Error> {
+    let failed = |reason: String| Error::Store { path: dir.to_owned(), reason };
+    let recovered =
+        Store::open_reader(dir).and_then(|mut store| store.recover(Clock::start().now())).map_err(failed)?;
+    Ok(recovered
+        .streams
+        .into_iter()
+        .map(|(log, stored)| StreamSummary {
+            name: log.config.name.clone(),
+            subjects: log.config.subjects.clone(),
+            messages: log.index.len(),
+            bytes: log.bytes,
+            first_seq: log.first_seq(),
+            last_seq: stored.last_seq,
+            consumers: stored
+                .consumers
+                .iter()
+                .map(|consumer| ConsumerSummary {
+                    name: consumer.record.name.clone(),
+                    filters: consumer.record.config.filters().map(str::to_owned).collect(),
+                    delivered: consumer.delivered.stream,
+                    ack_floor: consumer.floor.stream,
+                    ack_pending: consumer.pending.len(),
+                })
+                .collect(),
+        })
+        .collect())
+}
+
+/// A stream as found in a store.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct StreamSummary {
+    /// Its name.
+    pub name: String,
+    /// Patterns of its subjects.
+    pub subjects: Vec<String>,
+    /// Messages in it.
+    pub messages: u64,
+    /// Bytes that they count for.
+    pub bytes: u64,
+    /// First sequence, or the one after the last if it is empty.
+    pub first_seq: u64,
+    /// Last sequence ever used.
+    pub last_seq: u64,
+    /// Its consumers.
+    pub consumers: Vec<ConsumerSummary>,
+}
+
+/// A consumer as found in a store.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ConsumerSummary {
+    /// Its name.
+    pub name: String,
+    /// Subjects it wants; none means all.
+    pub filters: Vec<String>,
+    /// Last stream sequence delivered.
+    pub delivered: u64,
+    /// Stream sequence up to which everything is settled.
+    pub ack_floor: u64,
+    /// Deliveries that await an ack.
+    pub ack_pending: usize,
 }

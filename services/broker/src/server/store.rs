@@ -298,7 +298,8 @@ impl Store {
         self.put_meta("stream_last", stream)?;
         self.connection.execute_batch(&format!(
             "CREATE TABLE IF NOT EXISTS index_{stream} (
-                 seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, size INTEGER NOT NULL, subject TEXT NOT NULL) STRICT;
+                 seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, size INTEGER NOT NULL, subject TEXT NOT NULL,
+                 crc INTEGER NOT NULL) STRICT;
              CREATE TABLE IF NOT EXISTS body_{stream} (seq INTEGER PRIMARY KEY, header BLOB, payload BLOB) STRICT;
              CREATE TABLE IF NOT EXISTS dedupe_{stream} (
                  seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, id TEXT NOT NULL) STRICT;"
@@ -323,8 +324,8 @@ impl Store {
     ) -> rusqlite::Result<()> {
         let seq = message.seq as i64;
         self.run(
-            &format!("INSERT INTO index_{stream} (seq, ts, size, subject) VALUES (?1, ?2, ?3, ?4)"),
-            params![seq, message.ts as i64, size, &*message.subject],
+            &format!("INSERT INTO index_{stream} (seq, ts, size, subject, crc) VALUES (?1, ?2, ?3, ?4, ?5)"),
+            params![seq, message.ts as i64, size, &*message.subject, crc(message)],
         )?;
         let header = (!message.header.is_empty()).then_some(&message.header[..]);
         let payload = (!message.payload.is_empty()).then_some(&message.payload[..]);
@@ -376,6 +377,15 @@ impl Store {
         Ok(())
     }
 
+    /// Looks at every page; the first fault found is the error.
+    pub fn check(&self) -> Result<(), String> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| error.to_string())?;
+        if found == "ok" { Ok(()) } else { Err(format!("damaged: {found}")) }
+    }
+
     /// Reads stored messages.
     pub fn load(&self, load: &Load) -> Result<Vec<Message>, String> {
         self.read(load).or_else(|error| match &error {
@@ -390,7 +400,7 @@ impl Store {
     fn read(&self, load: &Load) -> rusqlite::Result<Vec<Message>> {
         let stream = load.stream;
         let mut statement = self.connection.prepare_cached(&format!(
-            "SELECT i.seq, i.ts, i.subject, b.header, b.payload FROM index_{stream} i JOIN body_{stream} b USING (seq)
+            "SELECT i.seq, i.ts, i.subject, b.header, b.payload, i.crc FROM index_{stream} i JOIN body_{stream} b USING (seq)
              WHERE i.seq >= ?1 ORDER BY i.seq LIMIT ?2"
         ))?;
         let mut rows = statement.query(params![load.from as i64, load.count_max as i64])?;
@@ -407,6 +417,10 @@ impl Store {
                 header: blob(3)?,
                 payload: blob(4)?,
             };
+            if crc(&message) != row.get::<_, u32>(5)? {
+                let reason = format!("message {} of stream {stream} is damaged", message.seq);
+                return Err(rusqlite::Error::ToSqlConversionFailure(reason.into()));
+            }
             bytes += message.header.len() + message.payload.len();
             messages.push(message);
             if bytes >= load.bytes_max {
@@ -415,6 +429,16 @@ impl Store {
         }
         Ok(messages)
     }
+}
+
+/// Checksum over everything that is stored of a message.
+fn crc(message: &Message) -> u32 {
+    let sum = crc32c::crc32c(&message.seq.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &message.ts.to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, message.subject.as_bytes());
+    let sum = crc32c::crc32c_append(sum, &(message.header.len() as u64).to_le_bytes());
+    let sum = crc32c::crc32c_append(sum, &message.header);
+    crc32c::crc32c_append(sum, &message.payload)
 }
 
 fn decode<T: serde::de::DeserializeOwned>(json: &str) -> rusqlite::Result<T> {

@@ -3,8 +3,12 @@
 
 mod support;
 
+mod clients;
 mod core_nats;
+mod crash;
+mod hostile;
 mod jetstream;
 mod kv;
+mod operations;
 mod scenarios;
 mod transcript;

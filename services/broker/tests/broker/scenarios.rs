@@ -1,7 +1,7 @@
 //! The scenario suite of async-nats: the same steps on the embedded broker and, where there is one, on a real
 //! nats-server; the transcripts are compared line by line.
 
-use crate::support::{TestBroker, soon};
+use crate::support::{PATIENCE, TestBroker, soon};
 use crate::transcript::{Transcript, canonical};
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull, push};
 use async_nats::jetstream::{self, Message};
@@ -267,7 +267,7 @@ async fn delivering(client: &Client, t: &mut Transcript) {
         .create_consumer(pull::Config {
             durable_name: Some("pull".into()),
             ack_policy: AckPolicy::Explicit,
-            ack_wait: Duration::from_millis(700),
+            ack_wait: Duration::from_secs(3),
             max_deliver: 3,
             ..Default::default()
         })
@@ -472,6 +472,11 @@ async fn direct(client: &Client, t: &mut Transcript) {
     js.delete_stream("T_D").await.unwrap();
 }
 
+/// A whole scenario, with its own waits in it.
+async fn patiently(scenario: impl Future<Output = ()>) {
+    tokio::time::timeout(4 * PATIENCE, scenario).await.expect("the scenario ends within the deadline");
+}
+
 /// Every scenario in turn.
 async fn suite(client: &Client) -> String {
     let mut t = Transcript::default();
@@ -480,17 +485,17 @@ async fn suite(client: &Client) -> String {
         let _ = soon(jetstream::new(client.clone()).delete_stream(stream)).await;
     }
     t.say("# streams");
-    soon(streams(client, &mut t)).await;
+    patiently(streams(client, &mut t)).await;
     t.say("# consumers");
-    soon(consumers(client, &mut t)).await;
+    patiently(consumers(client, &mut t)).await;
     t.say("# publishing");
-    soon(publishing(client, &mut t)).await;
+    patiently(publishing(client, &mut t)).await;
     t.say("# delivering");
-    soon(delivering(client, &mut t)).await;
+    patiently(delivering(client, &mut t)).await;
     t.say("# retention");
-    soon(retention(client, &mut t)).await;
+    patiently(retention(client, &mut t)).await;
     t.say("# direct");
-    soon(direct(client, &mut t)).await;
+    patiently(direct(client, &mut t)).await;
     t.lines.join("\n")
 }
 

@@ -1,0 +1,91 @@
+//! Monitoring over HTTP: `/varz`, `/connz`, `/jsz`, `/healthz`, asked of the core's task.
+
+use super::Event;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for the core's answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub enum Question {
+    Varz,
+    Connz { offset: usize },
+    Jsz { details: bool },
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Options {
+    offset: usize,
+    streams: String,
+    consumers: String,
+}
+
+/// Answers until shutdown.
+pub async fn serve(listener: TcpListener, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
+    let ask = |question: fn(Options) -> Question| {
+        get(move |State(events): State<mpsc::Sender<Event>>, Query(options): Query<Options>| {
+            answer(events, question(options))
+        })
+    };
+    let router = Router::new()
+        .route("/varz", ask(|_| Question::Varz))
+        .route("/connz", ask(|options| Question::Connz { offset: options.offset }))
+        .route(
+            "/jsz",
+            ask(|options| Question::Jsz {
+                details: [&options.streams, &options.consumers]
+                    .iter()
+                    .any(|text| matches!(text.as_str(), "1" | "true")),
+            }),
+        )
+        .route("/healthz", get(healthz))
+        .with_state(events);
+    let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    tokio::select! {
+        outcome = served.into_future() => {
+            if let Err(error) = outcome {
+                tracing::error!(%error, "monitoring ended");
+            }
+        }
+        () = async { shutdown.cancelled().await; tokio::time::sleep(PATIENCE).await } => {}
+    }
+}
+
+async fn question(events: &mpsc::Sender<Event>, question: Question) -> Option<Value> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        events.send(Event::Question { question, reply }).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(PATIENCE, asked).await.ok()?
+}
+
+async fn answer(events: mpsc::Sender<Event>, asked: Question) -> Response {
+    match question(&events, asked).await {
+        Some(value) => Json(value).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "unavailable"}))).into_response(),
+    }
+}
+
+async fn healthz(State(events): State<mpsc::Sender<Event>>) -> Response {
+    match question(&events, Question::Varz).await {
+        Some(_) => Json(json!({"status": "ok"})).into_response(),
+        None => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({"status": "unavailable", "error": "the broker's core does not answer"})),
+        )
+            .into_response(),
+    }
+}

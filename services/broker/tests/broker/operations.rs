@@ -1,0 +1,94 @@
+//! What an operator sees: monitoring over HTTP, the list of a store, a damaged store.
+
+use crate::support::{PATIENCE, TestBroker, soon};
+use async_nats::jetstream::{self, consumer::pull, stream};
+use fafnir_broker::{Config, Error, User, serve, store_list};
+use serde_json::Value;
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+async fn get(address: SocketAddr, path: &str) -> Value {
+    let mut socket = soon(tokio::net::TcpStream::connect(address)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(socket.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn monitoring_tells_about_connections_messages_streams_and_consumers() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let monitor = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, monitored) = (listener.local_addr().unwrap(), monitor.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    let config =
+        Config { users: vec![User::all("a", "secret")], monitor: Some(monitor), ..Config::new(dir.path()) };
+    let broker = tokio::spawn(serve(listener, config, shutdown.clone()));
+    let options =
+        async_nats::ConnectOptions::with_user_and_password("a".into(), "secret".into()).name("observer");
+    let client = soon(options.connect(format!("nats://{address}"))).await.unwrap();
+    let js = jetstream::new(client.clone());
+    let stream =
+        soon(js.create_stream(stream::Config { name: "S".into(), ..Default::default() })).await.unwrap();
+    let config = pull::Config { durable_name: Some("c".into()), ..Default::default() };
+    soon(stream.create_consumer(config)).await.unwrap();
+    soon(soon(js.publish("S", "hello".into())).await.unwrap().into_future()).await.unwrap();
+
+    let varz = get(monitored, "/varz").await;
+    assert_eq!((varz["connections"].as_u64(), varz["total_connections"].as_u64()), (Some(1), Some(1)));
+    assert!(varz["in_msgs"].as_u64() >= Some(3) && varz["jetstream"]["stats"]["streams"] == 1, "{varz}");
+    let connz = get(monitored, "/connz").await;
+    assert_eq!(connz["connections"][0]["name"], "observer");
+    assert_eq!(connz["connections"][0]["authorized_user"], "a");
+    assert!(!connz.to_string().contains("secret"));
+    let jsz = get(monitored, "/jsz?streams=true&consumers=true").await;
+    assert_eq!((jsz["messages"].as_u64(), jsz["consumers"].as_u64()), (Some(1), Some(1)));
+    let detail = &jsz["account_details"][0]["stream_detail"][0];
+    assert_eq!((&detail["name"], &detail["consumer_detail"][0]["name"]), (&"S".into(), &"c".into()));
+    assert_eq!(get(monitored, "/healthz").await["status"], "ok");
+    shutdown.cancel();
+    soon(broker).await.unwrap().unwrap();
+
+    let list = store_list(dir.path()).unwrap();
+    assert_eq!((list[0].name.as_str(), list[0].messages, list[0].consumers[0].name.as_str()), ("S", 1, "c"));
+}
+
+#[tokio::test]
+async fn a_store_that_is_damaged_in_the_middle_is_refused_or_noticed() {
+    let mut broker = TestBroker::start().await;
+    let js = jetstream::new(broker.connect().await);
+    soon(js.create_stream(stream::Config { name: "S".into(), ..Default::default() })).await.unwrap();
+    for number in 0..500 {
+        let payload = format!("{number:0>200}");
+        soon(soon(js.publish("S", payload.into())).await.unwrap().into_future()).await.unwrap();
+    }
+    broker.stop().await;
+    let path = broker.dir.path().join("broker.sqlite3");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = bytes.windows(203).position(|w| w.ends_with(b"0000250")).unwrap() + 100;
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let broker = tokio::spawn(serve(listener, Config::new(broker.dir.path()), CancellationToken::new()));
+    let reading = tokio::spawn(async move {
+        let js = jetstream::new(async_nats::connect(url).await.unwrap());
+        let stream = js.get_stream_no_info("S").await.unwrap();
+        for seq in 1..=500 {
+            // The damaged one is never answered: the broker ends instead.
+            if stream.get_raw_message(seq).await.is_err() {
+                return;
+            }
+        }
+        panic!("the damage was not noticed");
+    });
+    let ended = tokio::time::timeout(PATIENCE, broker).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(Error::Store { .. })), "{ended:?}");
+    reading.abort();
+}
