@@ -217,12 +217,10 @@ impl Engine for Lobster {
     }
 }
 
-/// Million operations per CPU-second, and whether the replay gave what the flow says.
-fn once<E: Engine>(flow: &Workload) -> (f64, bool) {
+/// Million operations per CPU-second, and what the replay gave.
+fn once<E: Engine>(flow: &Workload) -> (f64, Stats) {
     let (mut engine, seconds) = replay::<E>(flow);
-    let same =
-        *engine.stats() == Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
-    (flow.h.n_ops as f64 / seconds / 1e6, same)
+    (flow.h.n_ops as f64 / seconds / 1e6, *engine.stats())
 }
 
 fn main() {
@@ -239,10 +237,10 @@ fn main() {
     if wanted.is_empty() {
         wanted = ["A1k", "A100k", "B100"].map(str::to_owned).to_vec();
     }
-    println!("{:<7}{:<22}{:>9}{:>16}  trades", "flow", "engine", "Mop/s", "fafnir is faster");
+    println!("{:<7}{:<22}{:>9}{:>18}  trades", "flow", "engine", "Mop/s", "fafnir is faster");
     for shape in SHAPES.iter().filter(|shape| wanted.iter().any(|name| name == shape.name)) {
         let flow = generate(Shape::SEED, shape.symbols, shape.live_per_symbol, ops, &mut |_| {});
-        type Run = fn(&Workload) -> (f64, bool);
+        type Run = fn(&Workload) -> (f64, Stats);
         let engines: [(&str, Run); 5] = [
             (FafnirEngine::NAME, once::<FafnirEngine>),
             (Naive::NAME, once::<Naive>),
@@ -251,12 +249,13 @@ fn main() {
             (Lobster::NAME, once::<Lobster>),
         ];
         let mut figures = vec![Vec::new(); engines.len()];
-        let mut same = vec![true; engines.len()];
+        let expected = Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
+        let mut gave = vec![expected; engines.len()];
         for _ in 0..ROUNDS {
             for (at, (_, run)) in engines.iter().enumerate() {
-                let (mops, equal) = run(&flow);
+                let (mops, stats) = run(&flow);
                 figures[at].push(mops);
-                same[at] &= equal;
+                gave[at] = stats;
             }
         }
         let median: Vec<f64> = figures
@@ -267,9 +266,16 @@ fn main() {
             })
             .collect();
         for (at, (name, _)) in engines.iter().enumerate() {
-            let verdict = if same[at] { "as the flow says" } else { "NOT as the flow says" };
+            let verdict = if gave[at] == expected {
+                "as the flow says".to_owned()
+            } else {
+                format!(
+                    "NOT as the flow says: {} of {}, lots {} of {}",
+                    gave[at].trades, expected.trades, gave[at].volume, expected.volume
+                )
+            };
             println!(
-                "{:<7}{name:<22}{:>9.2}{:>15.1}x  {verdict}",
+                "{:<7}{name:<22}{:>9.2}{:>17.1}x  {verdict}",
                 shape.name,
                 median[at],
                 median[0] / median[at]
