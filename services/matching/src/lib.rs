@@ -45,24 +45,29 @@
 //!
 //! # What was tried, and what it gave
 //! `cargo bench -p fafnir-matching` replays the common flow (module [`flow`]) with every feature on and an event per
-//! outcome, interleaved with the flow's naive book. On two shared cores of an EPYC, other work on them, million
-//! operations per CPU-second; single runs vary by a fifth, ratios to the naive book by less:
+//! outcome, interleaved with the flow's naive book. Two cores of an EPYC, shared with compilers the whole time: million
+//! operations per CPU-second, in brackets the ratio to the naive book of the same run where it ran along. Absolute
+//! figures of different rows do not compare, the machine's load changed between them.
 //!
 //! | Step | A1k | A10k | A100k | B100 |
 //! |---|---|---|---|---|
-//! | slab, window, bitmap; a list with head and tail per level | 31 | 24 | 6 | 6.5 |
-//! | levels as nodes of the slab, orders in rings | 32 | 24 | 12 | 6 |
-//! | a path of its own for the plain passive order | 41 | 26 | 12 | 8 |
-//! | reading ahead with ordinary loads, 8 to 64 operations (dropped) | – | 19 | 10 | 9 |
-//! | prefetch, 8 / 16 / 24 operations ahead, from 16,384 open orders on | 38 | 26 | 15 | 13 |
-//! | … for every operation alike, instead of a branch on its kind | 38 | 26 | 19 | 15 |
-//! | a new order written field by field (a record through the stack stalls the load after it) | 38 | 31 | 19 | 15 |
-//! | phases, auctions, volatility band: one compare more per match | 34 | 27 | 18 | 15 |
-//! | the driver looks at the kind of an operation once, not again as a command | 38 | 29 | 19 | 15 |
+//! | slab, window, bitmap; a list with head and tail per level | 31 | 24 | 6.0 | 6.5 |
+//! | levels as nodes of the slab, orders in rings | 32 | 24 | 12 | 5.9 |
+//! | a path of its own for the plain passive order | 41 | 26 | – | – |
+//! | reading ahead with ordinary loads, 8 to 64 operations (dropped) | – | 18–21 | 8–12 | 9–11 |
+//! | without prefetch | 28 (2.6) | 25 (4.3) | 5.8 (4.4) | 8.1 (1.9) |
+//! | prefetch 8, 16, 24 operations ahead (A10k too: dropped there) | 35 (3.3) | 22 (3.8) | 13 (11) | 13 (3.2) |
+//! | a new order written field by field: a record through the stack stalls the load after it | 35 (3.4) | 31 (4.1) | 19 (12) | 15 (2.8) |
+//! | the level's bit cleared without a branch | 37 (3.2) | 30 (4.3) | – | – |
+//! | prefetch for every operation alike instead of a branch on its kind | 37 (3.0) | 26 (4.1) | 18 (14) | 16 (3.6) |
+//! | phases, auctions, volatility band | 34 (2.9) | 24 (4.3) | – | – |
+//! | the driver looks at the kind of an operation once, not again as a command | 33–37 (3.2–3.4) | 24 (4.7–5.0) | – | – |
+//! | the whole, at a load of 20 to 28 | 33 (3.0) | 24 (4.2) | 14 (13.8) | – |
 //!
-//! Prefetch is the one `unsafe` line of the crate (prefetch.rs): without it A100k falls from 19 to 6 and B100 from 15
-//! to 8. With 10,000 open orders and fewer it costs as much as it saves. One codegen unit for this crate gives another
-//! 5 to 8 % (the workspace's release profile has it).
+//! So A100k and B100 stand well above the bars (6 and 2.5), A1k and A10k at or below them (3.3 and 5) depending on what
+//! else runs. Prefetch is the one `unsafe` line of the crate (prefetch.rs): it doubles A100k and nearly doubles B100.
+//! With 10,000 open orders and fewer it costs as much as it saves, hence from 16,384 on. One codegen unit for this
+//! crate gives 3 to 8 % (the workspace's release profile has it).
 //!
 //! # Example
 //! ```
