@@ -36,6 +36,8 @@ pub struct Stack {
     pub running: Running,
     pub time: Time,
     dir: TempDir,
+    /// Databases on a Postgres server in place of files: its URL, and what their names begin with.
+    databases: Option<(String, String)>,
 }
 
 /// The wall clock, moved by the test.
@@ -61,11 +63,18 @@ impl Stack {
     /// The same with other settings.
     pub async fn start_with(services: &[Service], change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::start_in(dir, services, Time::default(), change).await
+        // Every story also runs on Postgres: FAFNIR_TEST_STACKS=postgres.
+        let on_postgres = std::env::var("FAFNIR_TEST_STACKS").is_ok_and(|v| v == "postgres");
+        let databases = on_postgres.then(|| external("FAFNIR_TEST_POSTGRES_URL")).flatten().map(|url| {
+            let prefix = format!("stack_{}_", uuid::Uuid::new_v4().simple());
+            (url, prefix)
+        });
+        Self::start_in(dir, databases, services, Time::default(), change).await
     }
 
     async fn start_in(
         dir: TempDir,
+        databases: Option<(String, String)>,
         services: &[Service],
         time: Time,
         change: impl FnOnce(&mut Settings),
@@ -73,19 +82,22 @@ impl Stack {
         let data_dir = dir.path().to_string_lossy().into_owned();
         let mut settings = Settings { data_dir, ..Settings::default() };
         settings.bind.auto = true;
+        if let Some((url, prefix)) = &databases {
+            (settings.database.url, settings.database.prefix) = (url.clone(), prefix.clone());
+        }
         change(&mut settings);
         let starting = compose::start(services, settings, time.clock(), CancellationToken::new());
         let running = tokio::time::timeout(DEADLINE, starting).await.expect("ready in time").expect("starts");
-        Self { running, time, dir }
+        Self { running, time, dir, databases }
     }
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self, services: &[Service], change: impl FnOnce(&mut Settings)) -> Self {
-        let Self { running, time, dir } = self;
+        let Self { running, time, dir, databases } = self;
         running.tasks.shutdown().cancel();
         assert!(running.tasks.drain().await, "a task failed or hung");
         drop(running);
-        Self::start_in(dir, services, time, change).await
+        Self::start_in(dir, databases, services, time, change).await
     }
 
     /// `http://host:port` of a service.
@@ -97,7 +109,28 @@ impl Stack {
     pub async fn stop(self) {
         self.running.tasks.shutdown().cancel();
         assert!(self.running.tasks.drain().await, "a task failed or hung");
+        drop(self.running);
+        if let Some((url, prefix)) = self.databases {
+            drop_databases(&url, &prefix).await;
+        }
     }
+}
+
+/// Drops every database of a server whose name begins with `prefix`.
+pub async fn drop_databases(url: &str, prefix: &str) {
+    let config: tokio_postgres::Config =
+        format!("{}/postgres", url.trim_end_matches('/')).parse().expect("a URL without a database");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let rows = client
+        .query("SELECT datname::text FROM pg_database WHERE starts_with(datname::text, $1)", &[&prefix])
+        .await
+        .unwrap();
+    for row in rows {
+        let name: String = row.get(0);
+        client.batch_execute(&format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await.unwrap();
+    }
+    connection.abort();
 }
 
 /// The address of a server that a story also runs on. Without it the test is skipped, or fails where

@@ -39,6 +39,8 @@ const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 const LOCK_TIMEOUT_MS: u32 = 5_000;
 /// … and we give up on a server that does not answer a little later.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
+/// Prepared statements that a connection keeps: inserts of many rows have a text for every number of rows.
+const STATEMENTS_MAX: usize = 256;
 /// Tries after the first one (reliability.md).
 const RETRIES_MAX: u32 = 5;
 /// The attempt, from 0, from which a transaction runs alone.
@@ -80,7 +82,7 @@ impl Postgres {
             .options(format!(
                 "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
                  -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} \
-                 -c default_transaction_isolation=serializable -c lc_messages=C"
+                 -c default_transaction_isolation=serializable"
             ));
         let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
         loop {
@@ -315,7 +317,7 @@ fn explain(e: &tokio_postgres::Error, uniques: Option<&BTreeMap<String, String>>
         &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE | &SqlState::TOO_MANY_CONNECTIONS => {
             Error::Busy(text)
         }
-        code if ["08", "53", "57", "58", "XX", "28", "3D"].contains(&&code.code()[..2]) => {
+        code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
             broken = true;
             Error::Unusable(text)
         }
@@ -412,6 +414,8 @@ impl PostgresTx<'_> {
         if broken {
             // Closed instead of returned to the pool.
             drop(Object::take(client));
+        } else if client.statement_cache.size() > STATEMENTS_MAX {
+            client.statement_cache.clear();
         }
         if met && outcome.is_err() {
             Outcome::Met(failed.map_or_else(String::new, |e| e.to_string()))

@@ -50,15 +50,7 @@ impl Place {
     /// Drops a database on the server; a directory goes by itself.
     async fn remove(self) {
         if let Self::Postgres { url, name } = self {
-            let (client, connection) = format!("{}/postgres", url.trim_end_matches('/'))
-                .parse::<tokio_postgres::Config>()
-                .unwrap()
-                .connect(tokio_postgres::NoTls)
-                .await
-                .unwrap();
-            let connection = tokio::spawn(connection);
-            client.batch_execute(&format!("DROP DATABASE \"{name}\" WITH (FORCE)")).await.unwrap();
-            connection.abort();
+            testing::drop_databases(&url, &name).await;
         }
     }
 }
