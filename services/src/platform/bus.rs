@@ -137,7 +137,7 @@ impl Bus {
                         async move {
                             match event {
                                 async_nats::Event::Connected => {
-                                    tracing::debug!(service = name, "bus connected")
+                                    tracing::debug!(service = name, "bus connected");
                                 }
                                 event if stopping => tracing::debug!(service = name, %event, "bus"),
                                 event => tracing::warn!(service = name, %event, "bus"),

@@ -95,7 +95,7 @@ impl Stack {
     pub async fn restart(self, services: &[Service], change: impl FnOnce(&mut Settings)) -> Self {
         let Self { running, time, dir, databases } = self;
         running.tasks.shutdown().cancel();
-        assert!(running.tasks.drain().await, "a task failed or hung");
+        assert!(running.wait().await, "a task failed or hung");
         drop(running);
         Self::start_in(dir, databases, services, time, change).await
     }
@@ -108,7 +108,7 @@ impl Stack {
     /// Stops everything; fails the test when a task failed.
     pub async fn stop(self) {
         self.running.tasks.shutdown().cancel();
-        assert!(self.running.tasks.drain().await, "a task failed or hung");
+        assert!(self.running.wait().await, "a task failed or hung");
         drop(self.running);
         if let Some((url, prefix)) = self.databases {
             drop_databases(&url, &prefix).await;
