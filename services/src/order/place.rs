@@ -281,7 +281,7 @@ impl Core {
         };
         let (id, version) = (wish.order_id.clone(), wish.version);
         match self.adjust_hold(request).await {
-            Ok(_) => one(self.gate.run(Op::SendReplace { id, version }).await??),
+            Ok(()) => one(self.gate.run(Op::SendReplace { id, version }).await??),
             Err(status) => match refusal_of(&status) {
                 Some(r) if is_about_the_order(r.code) => {
                     let now_us = self.now_us();
