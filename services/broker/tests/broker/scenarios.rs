@@ -267,7 +267,7 @@ async fn delivering(client: &Client, t: &mut Transcript) {
         .create_consumer(pull::Config {
             durable_name: Some("pull".into()),
             ack_policy: AckPolicy::Explicit,
-            ack_wait: Duration::from_secs(3),
+            ack_wait: Duration::from_secs(2),
             max_deliver: 3,
             ..Default::default()
         })
@@ -281,9 +281,10 @@ async fn delivering(client: &Client, t: &mut Transcript) {
         got.push(message);
     }
     got[0].double_ack().await.unwrap();
-    got[1].ack_with(jetstream::AckKind::Nak(None)).await.unwrap();
-    got[2].ack_with(jetstream::AckKind::Term).await.unwrap();
-    client.flush().await.unwrap();
+    for (message, word) in [(&got[1], "-NAK"), (&got[2], "+TERM")] {
+        // With an answer, so that the next pull cannot overtake it.
+        client.request(message.reply.clone().unwrap(), word.into()).await.unwrap();
+    }
     let mut batch = pull.batch().max_messages(2).expires(Duration::from_secs(2)).messages().await.unwrap();
     while let Some(message) = batch.next().await {
         let message = message.unwrap();
@@ -295,21 +296,14 @@ async fn delivering(client: &Client, t: &mut Transcript) {
         t.say(shown(&message.unwrap()));
     }
     let mut messages = pull.messages().await.unwrap();
-    for _ in 0..2 {
-        let message = messages.next().await.unwrap().unwrap();
-        t.say(shown(&message));
-    }
+    let message = messages.next().await.unwrap().unwrap();
+    t.say(shown(&message));
     drop(messages);
+    // Not compared: the floor, which 2.9.10 leaves behind after a redelivery until nothing is unacked.
     let info = pull.info().await.unwrap();
     t.say(format!(
-        "delivered {}/{} floor {}/{} unacked {} redelivered {} pending {}",
-        info.delivered.consumer_sequence,
-        info.delivered.stream_sequence,
-        info.ack_floor.consumer_sequence,
-        info.ack_floor.stream_sequence,
-        info.num_ack_pending,
-        info.num_redelivered,
-        info.num_pending
+        "delivered {}/{} pending {}",
+        info.delivered.consumer_sequence, info.delivered.stream_sequence, info.num_pending
     ));
 
     let all = stream
