@@ -220,6 +220,12 @@ pub struct Trade {
     /// Leave the mouse to the terminal emulator
     #[arg(long)]
     pub no_mouse: bool,
+    /// Record the session into a new file; passwords are never in it
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Play a recorded session; nothing is sent anywhere
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "up", "demo"])]
+    pub replay: Option<PathBuf>,
 }
 
 /// Which colour is which side.

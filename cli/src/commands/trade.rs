@@ -16,12 +16,17 @@ use std::{
 
 /// A platform in the background gets this long to be ready, its first seeding included.
 const UP_WAIT_MAX: Duration = Duration::from_secs(60);
+/// A recording plays as fast as it was.
+const REPLAY_PERCENT: u32 = 100;
 const POLL: Duration = Duration::from_millis(50);
 
 pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(Error::usage("fafnir trade needs a terminal")
             .hint("for scripts there are `fafnir order`, `book` and `portfolio`"));
+    }
+    if let Some(file) = &args.replay {
+        return ended(fafnir_tui::replay(file, theme(global, args), REPLAY_PERCENT).await?);
     }
     if args.up {
         start_platform(global, out).await?;
@@ -46,7 +51,12 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     options.read_only = args.read_only;
     options.mouse = !args.no_mouse;
     options.theme = theme(global, args);
-    match fafnir_tui::run(options).await? {
+    options.record.clone_from(&args.record);
+    ended(fafnir_tui::run(options).await?)
+}
+
+fn ended(exit: fafnir_tui::Exit) -> Result {
+    match exit {
         fafnir_tui::Exit::Quit => Ok(()),
         fafnir_tui::Exit::Interrupted => Err(Error::new(Exit::Interrupted, "interrupted")),
     }
