@@ -117,7 +117,11 @@ impl Bus {
         let (user, password) = if nats.url.is_empty() {
             ("services".to_owned(), ctx.secrets.nats_services.expose().to_owned())
         } else if nats.password_file.is_empty() {
-            (String::new(), String::new())
+            // The client library does not read them off the URL by itself.
+            let address: async_nats::ServerAddr =
+                url.parse().map_err(|e| Error::unavailable(format!("nats.url is not an address: {e}")))?;
+            let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+            (text(address.username()), text(address.password()))
         } else {
             let text = std::fs::read_to_string(&nats.password_file)
                 .map_err(|e| Error::unavailable(format!("{}: {e}", nats.password_file)))?;
