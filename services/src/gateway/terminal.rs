@@ -352,7 +352,7 @@ mod tests {
 
     #[test]
     fn faults_leave_without_internals() {
-        let status = outward(Status::internal("SELECT failed at /var/lib"));
+        let status = outward(Status::internal("select failed at /var/lib"));
         assert_eq!(status.message(), "the service failed; the log has the cause");
         let status = outward(Status::unknown("boom"));
         assert_eq!(status.code(), Code::Internal);

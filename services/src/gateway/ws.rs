@@ -36,7 +36,7 @@ const ID_LEN_MAX: usize = 128;
 const BUFFER: usize = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A client that has not said anything for this long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// Longest that one message may take to be written.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 

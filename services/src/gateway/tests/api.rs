@@ -145,7 +145,7 @@ async fn what_cannot_be_an_order_is_an_error_with_a_code() {
         got,
         ("INVALID_ARGUMENT".into(), "PRICE_OFF_TICK".into(), "price must be a multiple of 0.01".into())
     );
-    door.world.lock().unwrap().refuse_orders = Some(Status::internal("SELECT secret FROM table"));
+    door.world.lock().unwrap().refuse_orders = Some(Status::internal("select secret FROM table"));
     let (code, _, message) = door.error_of(&order("1", ", price: 1")).await;
     assert_eq!((code.as_str(), message.as_str()), ("INTERNAL", "the service failed; the log has the cause"));
     door.world.lock().unwrap().refuse_orders = None;

@@ -111,7 +111,7 @@ async fn documents_that_would_cost_too_much_are_refused_before_they_do() {
         let next = if i == 9 { "code".to_owned() } else { format!("...f{0} ...f{0} ...f{0}", i + 1) };
         bomb.push_str(&format!(" fragment f{i} on OrdersResponse {{ {next} }}"));
     }
-    let many = |n: usize, field: &str| (0..n).map(|i| format!("a{i}: {field} ")).collect::<String>();
+    let many = |n: usize, field: &str| (0..n).map(|i| format!("a{i}: {field}")).collect::<Vec<_>>().join(" ");
     let aliases = format!("{{ {} }}", many(4_000, "health"));
     let mutations = format!("mutation {{ {} }}", many(16, "cancelAllOrders { code }"));
     let deep = format!("{}{}", "{ a ".repeat(10_000), "}".repeat(10_000));
@@ -292,7 +292,7 @@ async fn more_orders_than_the_rate_allows_are_refused_whole() {
     assert!(door.world.lock().unwrap().placed.is_empty());
     door.ask(&format!("mutation {{ {order} }}")).await;
     // Among other fields it is an error of the field.
-    let many: String = (0..9).map(|i| format!("a{i}: {order} ")).collect();
+    let many = (0..9).map(|i| format!("a{i}: {order}")).collect::<Vec<_>>().join(" ");
     let mixed = format!("mutation {{ cancelAllOrders {{ code }} {many} }}");
     let answer = door.ask_as(&door.member, &mixed, json!({})).await;
     assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "RESOURCE_EXHAUSTED");

@@ -233,7 +233,7 @@ fn quote() -> v1::Quote {
         currency: "USD".to_owned(),
         price_e4: 2_310_700,
         previous_close_e4: 2_300_000,
-        volume_e4: 1_234_567_0000,
+        volume_e4: 12_345_670_000,
         market_cap_units: 3_400_000_000_000,
         state: v1::TradingState::Open.into(),
         ..Default::default()

@@ -91,7 +91,7 @@ async fn refusals_carry_their_machine_code_and_nobody_acts_for_another() {
         (Code::InvalidArgument, "price must be a multiple of 0.01")
     );
     assert_eq!(status.metadata().get("x-fafnir-reason").unwrap(), "PRICE_OFF_TICK");
-    door.world.lock().unwrap().refuse_orders = Some(Status::internal("SELECT secret"));
+    door.world.lock().unwrap().refuse_orders = Some(Status::internal("select secret"));
     let status = terminal.place(with_token(place(), &door.member)).await.unwrap_err();
     assert_eq!(status.message(), "the service failed; the log has the cause");
 
