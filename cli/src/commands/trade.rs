@@ -15,7 +15,7 @@ use std::{
 };
 
 /// A platform in the background gets this long to be ready, its first seeding included.
-const UP_WAIT_MAX: Duration = Duration::from_secs(60);
+const UP_WAIT_MAX: Duration = Duration::from_mins(1);
 /// A recording plays as fast as it was.
 const REPLAY_PERCENT: u32 = 100;
 const POLL: Duration = Duration::from_millis(50);
