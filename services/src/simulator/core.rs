@@ -4,7 +4,8 @@
 //! A step is a quarter of a second of market time; `sim.rate` makes steps come faster.
 
 use super::{
-    maker::{Ladder, Need, Quote, Stage},
+    maker::{Need, Quote, Stage},
+    market::Market,
     rng::Rng,
 };
 use fafnir_proto::{
@@ -29,26 +30,12 @@ const MAKER_BUDGET_MILLI: i64 = 2_400;
 const MAKER_BUDGET_MAX_MILLI: i64 = 12_000;
 /// Requests of one maker in one step.
 const MAKER_REQUESTS_MAX: usize = 3;
-/// Worth of a quote in units of its currency, and its bounds in lots.
-const QUOTE_WORTH: i64 = 20_000;
-const QUOTE_LOTS_MIN: i64 = 10;
-const QUOTE_LOTS_MAX: i64 = 2_000;
 /// What an agent starts with, in quotes: shares of each symbol.
 pub const MAKER_QUOTES: i64 = 200;
 pub const TRADER_QUOTES: i64 = 60;
 /// Cash that an agent starts with in each of its currencies, micros.
 pub const MAKER_CASH_MICROS: i64 = 10_000_000 * 1_000_000;
 pub const TRADER_CASH_MICROS: i64 = 50_000_000 * 1_000_000;
-/// A maker with less than this part of what it started with is refilled.
-const REFILL_BELOW_PART: i64 = 4;
-/// Steps between two refills of one maker.
-const REFILL_STEPS: u64 = 240;
-/// Volatility: standard deviation of the fair price over a day, in parts of 10,000, and its bound in thousandths of a
-/// tick a step (a bound on how often the quotes move).
-const DAY_DEVIATION_BP: i64 = 60;
-const STEP_DEVIATION_MAX_MILLI: i64 = 230;
-/// The square root of the steps of a day.
-const DAY_STEPS_ROOT: i64 = 588;
 /// The fair price comes back to its anchor: this part of the distance every so many steps.
 const REVERT_STEPS: u64 = 1_024;
 const REVERT_PART: i64 = 200;
@@ -56,10 +43,6 @@ const REVERT_PART: i64 = 200;
 const IMPACT_MILLI: i64 = 120;
 /// A trade moves the fair price by at most so many quotes' impact.
 const IMPACT_QUOTES_MAX: i64 = 5;
-/// A maker's quotes lean against its inventory: at most this far, thousandths of a tick.
-const SKEW_MAX_MILLI: i64 = 3_000;
-/// Inventory (in quotes) beside the target at which they lean by one tick.
-const SKEW_QUOTES: i64 = 25;
 /// After a refusal about the symbol nobody trades in it for so many steps.
 const PAUSE_STEPS: u64 = 20;
 /// Facts about orders whose answer is not here yet are kept for so many.
@@ -149,6 +132,12 @@ pub enum Answer {
         agent: Agent,
         market: usize,
     },
+    /// Nobody knows whether the order was placed.
+    PlaceLost {
+        ticket: u64,
+        agent: Agent,
+        market: usize,
+    },
     Replaced {
         market: usize,
         order: Uuid,
@@ -167,33 +156,6 @@ pub enum Answer {
     LookUpFailed {
         market: usize,
     },
-}
-
-#[derive(Debug)]
-struct Market {
-    listing: Listing,
-    ladder: Ladder,
-    /// Fair price in thousandths of a tick.
-    fair_milli: i64,
-    anchor_milli: i64,
-    deviation_milli: i64,
-    /// A usual quote.
-    quote_e4: i64,
-    last_milli: i64,
-    /// Slow average of the last prices, for momentum.
-    average_milli: i64,
-    /// Last sequence of the facts.
-    seq: u64,
-    is_open: bool,
-    paused_until: u64,
-    looking_up: bool,
-    /// The quotes may not be what they seem.
-    is_doubtful: bool,
-    maker_shares_e4: i64,
-    maker_cash_micros: i64,
-    trader_shares_e4: [i64; TRADERS],
-    refill_after: u64,
-    weight: u64,
 }
 
 #[derive(Debug)]
@@ -228,23 +190,6 @@ struct Early {
 
 /// Quotes per side of an opening book.
 const LEVELS_STANDING: usize = 10;
-
-/// Symbols that trade more than others; of what remains each weighs 1.
-fn weight(symbol: &str) -> u64 {
-    match symbol {
-        "AAPL" | "MSFT" | "NVDA" | "TSLA" => 16,
-        "AMZN" | "GOOGL" | "META" | "SPY" | "QQQ" => 4,
-        _ => 1,
-    }
-}
-
-/// The quantity of a usual quote.
-pub fn quote_e4(listing: &Listing) -> i64 {
-    let price = listing.last_e4.max(1);
-    let shares_e4 = (QUOTE_WORTH * 10_000).saturating_mul(10_000) / price;
-    let lots = (shares_e4 / listing.lot_e4).clamp(QUOTE_LOTS_MIN, QUOTE_LOTS_MAX);
-    lots * listing.lot_e4
-}
 
 impl Core {
     /// `agents` maps user ids to agents.
@@ -578,6 +523,12 @@ impl Core {
                     m.ladder.quotes.retain(|q| q.stage != Stage::Placing { ticket });
                 }
             }
+            Answer::PlaceLost { ticket, agent: Agent::Maker(_), market } => {
+                let m = &mut self.markets[market];
+                m.ladder.quotes.retain(|q| q.stage != Stage::Placing { ticket });
+                m.is_doubtful = true;
+            }
+            Answer::PlaceLost { .. } => {}
             Answer::Replaced { market, order } => {
                 if let Some(quote) = self.markets[market].ladder.find(order) {
                     quote.stage = Stage::Live;
@@ -704,79 +655,8 @@ impl Core {
     }
 
     #[cfg(test)]
-    pub(super) fn view(&self, market: usize) -> (&Ladder, i64, i64) {
+    pub(super) fn view(&self, market: usize) -> (&super::maker::Ladder, i64, i64) {
         let m = &self.markets[market];
         (&m.ladder, m.maker_shares_e4 / m.quote_e4, m.fair_milli)
-    }
-}
-
-impl Market {
-    fn new(listing: Listing) -> Self {
-        let milli = |price_e4: i64| price_e4.saturating_mul(1_000) / listing.tick_e4;
-        let (last, anchor) = (milli(listing.last_e4), milli(listing.anchor_e4));
-        let deviation = anchor.saturating_mul(DAY_DEVIATION_BP) / 10_000 / DAY_STEPS_ROOT;
-        let mut ladder = Ladder::default();
-        ladder.aim(last);
-        Self {
-            ladder,
-            fair_milli: last,
-            anchor_milli: anchor,
-            deviation_milli: deviation.clamp(1, STEP_DEVIATION_MAX_MILLI),
-            quote_e4: quote_e4(&listing),
-            last_milli: last,
-            average_milli: last,
-            seq: 0,
-            is_open: listing.is_open,
-            paused_until: 0,
-            looking_up: false,
-            is_doubtful: false,
-            maker_shares_e4: 0,
-            maker_cash_micros: 0,
-            trader_shares_e4: [0; TRADERS],
-            refill_after: 0,
-            weight: weight(&listing.symbol),
-            listing,
-        }
-    }
-
-    fn adopt(&mut self, standing: Vec<Standing>, step: u64) {
-        self.ladder.quotes = standing
-            .into_iter()
-            .map(|s| Quote {
-                order: s.order,
-                side: s.side,
-                price: s.price_e4 / self.listing.tick_e4,
-                total_e4: s.total_e4,
-                filled_e4: s.filled_e4,
-                stage: Stage::Live,
-                since: step,
-            })
-            .collect();
-    }
-
-    /// A maker that is long quotes lower, one that is short higher.
-    fn skew_milli(&self) -> i64 {
-        let over = self.maker_shares_e4 - self.quote_e4 * MAKER_QUOTES;
-        let skew = -over.saturating_mul(1_000) / (self.quote_e4 * SKEW_QUOTES).max(1);
-        skew.clamp(-SKEW_MAX_MILLI, SKEW_MAX_MILLI)
-    }
-
-    fn refill(&mut self, market: usize, step: u64) -> Option<Request> {
-        if step < self.refill_after {
-            return None;
-        }
-        let target = self.quote_e4 * MAKER_QUOTES;
-        let short_of_shares = self.maker_shares_e4 < target / REFILL_BELOW_PART;
-        let short_of_cash = self.maker_cash_micros < MAKER_CASH_MICROS / REFILL_BELOW_PART;
-        if !short_of_shares && !short_of_cash {
-            return None;
-        }
-        self.refill_after = step + REFILL_STEPS;
-        let quantity_e4 = if short_of_shares { target - self.maker_shares_e4 } else { 0 };
-        let amount_micros = if short_of_cash { MAKER_CASH_MICROS - self.maker_cash_micros } else { 0 };
-        self.maker_shares_e4 += quantity_e4;
-        self.maker_cash_micros += amount_micros;
-        let price_e4 = self.listing.anchor_e4;
-        Some(Request::Refill { agent: Agent::Maker(market), market, quantity_e4, price_e4, amount_micros })
     }
 }

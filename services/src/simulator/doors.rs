@@ -1,7 +1,10 @@
 //! What the agents ask of the platform: the same doors as everybody's, and the system's door for endowments.
 
-use super::core::{self, Agent, Answer, Listing, Request, Standing};
-use crate::platform::{Context, Error, Result, agents::agent_id, context::retry};
+use super::{
+    core::{self, Agent, Answer, Listing, Request, Standing},
+    market::quote_e4,
+};
+use crate::platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
 use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, Side, TimeInForce};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
@@ -15,6 +18,8 @@ use uuid::Uuid;
 const SETUP_CALLS_MAX: usize = 32;
 /// How long a service may take to be there at the start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an agent waits for the answer to an order.
+const ORDER_DEADLINE: Duration = Duration::from_secs(8);
 /// Open orders read of one agent.
 const ORDERS_MAX: u32 = 1_000;
 /// Agent numbers: the role in the high byte, so that a maker's number depends on its symbol alone.
@@ -182,7 +187,7 @@ impl Doors {
                     ready.shares.push((market, holding.quantity_e4));
                     continue;
                 }
-                let quantity_e4 = core::quote_e4(listing) * quotes;
+                let quantity_e4 = quote_e4(listing) * quotes;
                 let request = v1::EndowRequest {
                     key: format!("sim:{number}:{}", listing.symbol),
                     account_id: account.clone(),
@@ -257,7 +262,7 @@ impl Doors {
                     price_e4,
                     ..Default::default()
                 };
-                Some(match self.orders().replace(request).await {
+                Some(match self.orders().replace(patient(request)).await {
                     Ok(_) => Answer::Replaced { market, order },
                     Err(status) => {
                         tracing::debug!(%order, status = %status.message(), "a replace was refused");
@@ -268,7 +273,7 @@ impl Doors {
             Request::Cancel { agent, market, order } => {
                 let user_id = self.user(agent).to_string();
                 let request = v1::CancelOrderRequest { user_id, order_id: order.to_string() };
-                match self.orders().cancel(request).await {
+                match self.orders().cancel(patient(request)).await {
                     Ok(_) => None,
                     Err(_) => Some(Answer::ChangeRefused { agent, market, order }),
                 }
@@ -315,7 +320,7 @@ impl Doors {
             price_e4,
             ..Default::default()
         };
-        match self.orders().place(request).await.map(|r| r.into_inner().order.unwrap_or_default()) {
+        match self.orders().place(patient(request)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
             Ok(order) if order.state() != OrderState::Rejected => {
                 let open = stands && !is_over(order.state());
                 let order = Uuid::parse_str(&order.id).unwrap_or_default();
@@ -329,11 +334,15 @@ impl Doors {
                 );
                 Answer::PlaceRefused { ticket, agent, market }
             }
-            Err(status) => {
-                if !matches!(status.code(), Code::FailedPrecondition | Code::Unavailable) {
+            Err(status) if refusal_of(&status).is_some() => {
+                if status.code() != Code::FailedPrecondition {
                     tracing::warn!(?agent, status = %status.message(), "an agent's order was refused");
                 }
                 Answer::PlaceRefused { ticket, agent, market }
+            }
+            Err(status) => {
+                tracing::debug!(?agent, status = %status.message(), "an agent's order has no answer");
+                Answer::PlaceLost { ticket, agent, market }
             }
         }
     }
@@ -364,6 +373,13 @@ impl Doors {
             tracing::warn!(symbol = listing.symbol, error = %e, "a maker could not be refilled");
         }
     }
+}
+
+/// An agent waits longer than a person would: an order without an answer has to be looked up.
+fn patient<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(ORDER_DEADLINE);
+    request
 }
 
 fn is_over(state: OrderState) -> bool {

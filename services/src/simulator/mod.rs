@@ -6,6 +6,7 @@
 mod core;
 mod doors;
 mod maker;
+mod market;
 mod rng;
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn core(seed: u64) -> Core {
     let agents = (0..SYMBOLS.len()).map(Agent::Maker).chain((0..4).map(Agent::Trader));
     let mut core = Core::new(seed, listings(), agents.map(|a| (name(a), a)).collect());
     for (market, listing) in listings().iter().enumerate() {
-        let quote = super::core::quote_e4(listing);
+        let quote = super::market::quote_e4(listing);
         core.own(
             Agent::Maker(market),
             market,
@@ -73,6 +73,8 @@ struct Exchange {
     next: u64,
     trades: BTreeMap<usize, u64>,
     requests: BTreeMap<&'static str, u64>,
+    /// The next answer to a maker of market 0 is lost.
+    loses_answer: bool,
 }
 
 impl Exchange {
@@ -85,6 +87,7 @@ impl Exchange {
             next: 0,
             trades: BTreeMap::new(),
             requests: BTreeMap::new(),
+            loses_answer: false,
         }
     }
 
@@ -159,6 +162,10 @@ impl Exchange {
                 let new = NewOrder::limit(id, owner, book_side, (quantity_e4 / 10_000) as u64, price);
                 let new = if stands { new } else { new.with_tif(Tif::Ioc) };
                 self.apply(core, market, &Command::New(new));
+                if self.loses_answer && agent == Agent::Maker(0) {
+                    self.loses_answer = false;
+                    return core.answer(Answer::PlaceLost { ticket, agent, market });
+                }
                 core.answer(Answer::Placed { ticket, agent, market, order, open: stands });
             }
             Request::Replace { agent, market, order, quantity_e4, price_e4 } => {
@@ -313,7 +320,9 @@ fn a_missed_fact_and_a_lost_answer_are_looked_up_and_mended() {
     exchange.books[0].apply(&Command::Cancel { id: known.id, slot: known.slot }, &mut events);
     exchange.seqs[0] += 1;
     exchange.orders.remove(&standing[0].order);
+    exchange.loses_answer = true;
     run(&mut core, &mut exchange, 400);
+    assert!(!exchange.loses_answer);
     assert!(exchange.requests["look up"] >= 1);
     let own: Vec<Uuid> = core.view(0).0.quotes.iter().map(|q| q.order).collect();
     for standing in exchange.standing(0) {

@@ -3,10 +3,12 @@
 //!
 //! Prices and quantities at scale 10⁻⁴ outside, ticks and lots of the listing inside the book.
 
-use super::record::{Instruction, Listing, NewOrder, Record, Replace};
+use super::{
+    market::{Market, Open},
+    record::{Instruction, Listing, NewOrder, Record, Replace},
+};
 use fafnir_matching::{
-    Book, Command, Event, Events, Kind, Lots, MAX_PRICE, Reason, Replace as BookReplace, Side, Slot, Ticks,
-    Tif, What,
+    Command, Event, Events, Kind, Lots, Reason, Replace as BookReplace, Side, Slot, Tif, What,
 };
 use fafnir_proto::{
     symbol::Symbol,
@@ -14,12 +16,6 @@ use fafnir_proto::{
 };
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
-
-/// Distance of a trailing stop's cap from its stop where the command names none: the larger of these (exchange-rules §3).
-const COLLAR_TICKS_MIN: u32 = 10;
-const COLLAR_PER_MILLE: u64 = 25;
-/// `trail_percent_e4` per basis point.
-const TRAIL_E4_PER_BP: i64 = 100;
 
 /// One outcome of a record, numbered per symbol without a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,35 +61,6 @@ pub struct Fact {
     pub outcomes: Vec<Outcome>,
 }
 
-/// An order that is open, as the engine knows it beside its book.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Open {
-    pub order: Uuid,
-    pub owner: u32,
-    pub slot: Slot,
-    pub side: Side,
-    pub kind: Kind,
-    pub tif: Tif,
-    pub filled: Lots,
-    pub version: u32,
-    pub expires_us: i64,
-}
-
-/// The market of one symbol.
-#[derive(Debug)]
-pub struct Market {
-    pub symbol: Symbol,
-    /// 0 before the symbol is listed.
-    pub(super) tick_e4: i64,
-    pub(super) lot_e4: i64,
-    pub(super) state: TradingState,
-    pub(super) exec_seq: u64,
-    pub(super) trade_no: u64,
-    pub(super) last_quantity_e4: i64,
-    pub(super) book: Book,
-    pub(super) orders: HashMap<u64, Open>,
-}
-
 /// The whole engine. Its hash maps are for look-ups and never iterated, save where the result is sorted at once.
 #[derive(Debug, Default)]
 pub struct Engine {
@@ -115,144 +82,6 @@ pub struct Engine {
     /// Open GTD orders by time.
     pub(super) gtd: BTreeSet<(i64, u64)>,
     events: Events,
-}
-
-/// One price of a published book.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level {
-    pub price_e4: i64,
-    pub quantity_e4: i64,
-    pub orders: u32,
-}
-
-impl Market {
-    fn new(symbol: Symbol) -> Self {
-        Self {
-            symbol,
-            tick_e4: 0,
-            lot_e4: 0,
-            state: TradingState::Open,
-            exec_seq: 0,
-            trade_no: 0,
-            last_quantity_e4: 0,
-            book: Book::new(),
-            orders: HashMap::new(),
-        }
-    }
-
-    /// Sequence of the last outcome.
-    pub fn exec_seq(&self) -> u64 {
-        self.exec_seq
-    }
-
-    /// Number of the last trade.
-    pub fn trade_no(&self) -> u64 {
-        self.trade_no
-    }
-
-    pub fn state(&self) -> TradingState {
-        self.state
-    }
-
-    /// Price and quantity of the last trade; 0 before the first.
-    pub fn last(&self) -> (i64, i64) {
-        (self.book.last_price().map_or(0, |t| self.price_e4(t)), self.last_quantity_e4)
-    }
-
-    /// The best levels of a side.
-    pub fn depth(&self, side: Side, levels: usize) -> Vec<Level> {
-        let level = |l: fafnir_matching::PriceLevel| Level {
-            price_e4: self.price_e4(l.price),
-            quantity_e4: self.quantity_e4(l.qty),
-            orders: l.orders,
-        };
-        self.book.depth(side).take(levels).map(level).collect()
-    }
-
-    fn price_e4(&self, ticks: Ticks) -> i64 {
-        i64::from(ticks).saturating_mul(self.tick_e4)
-    }
-
-    fn quantity_e4(&self, lots: Lots) -> i64 {
-        i64::try_from(lots).unwrap_or(i64::MAX).saturating_mul(self.lot_e4)
-    }
-
-    fn ticks(&self, price_e4: i64) -> Result<Ticks, &'static str> {
-        if price_e4 < 0 || price_e4 % self.tick_e4 != 0 {
-            return Err("PRICE_OFF_TICK");
-        }
-        in_range(price_e4 / self.tick_e4)
-    }
-
-    /// A cap in ticks, towards the better price where it is between two.
-    fn cap(&self, side: Side, cap_e4: i64) -> Result<Ticks, &'static str> {
-        if cap_e4 < 0 {
-            return Err("PRICE_OUT_OF_RANGE");
-        }
-        let down = cap_e4 / self.tick_e4;
-        let off = cap_e4 % self.tick_e4 != 0;
-        in_range(if off && side == Side::Sell { down + 1 } else { down })
-    }
-
-    fn lots(&self, quantity_e4: i64) -> Result<Lots, &'static str> {
-        if quantity_e4 < 0 || quantity_e4 % self.lot_e4 != 0 {
-            return Err("QUANTITY_OFF_LOT");
-        }
-        u64::try_from(quantity_e4 / self.lot_e4).map_err(|_| "QUANTITY_OFF_LOT")
-    }
-
-    /// The order in the terms of the book.
-    fn book_order(
-        &self,
-        new: &NewOrder,
-        id: u64,
-        owner: u32,
-    ) -> Result<fafnir_matching::NewOrder, &'static str> {
-        if self.tick_e4 <= 0 || self.lot_e4 <= 0 {
-            return Err("UNKNOWN_SYMBOL");
-        }
-        let stop = self.ticks(new.stop_e4)?;
-        let price = match new.kind {
-            Kind::Limit | Kind::StopLimit => self.ticks(new.price_e4)?,
-            Kind::Market | Kind::Stop => self.cap(new.side, new.cap_e4)?,
-            Kind::TrailingAmount | Kind::TrailingPercent => self.cap_distance(new, stop)?,
-        };
-        let trail = match new.kind {
-            Kind::TrailingAmount => self.ticks(new.trail_e4)?,
-            Kind::TrailingPercent => {
-                in_range(new.trail_e4 / TRAIL_E4_PER_BP).map_err(|_| "TRAIL_OUT_OF_RANGE")?
-            }
-            _ => 0,
-        };
-        Ok(fafnir_matching::NewOrder {
-            id,
-            owner,
-            side: new.side,
-            kind: new.kind,
-            tif: new.tif,
-            self_trade: new.self_trade,
-            post_only: new.post_only,
-            qty: self.lots(new.quantity_e4)?,
-            price,
-            display: self.lots(new.display_e4)?,
-            stop,
-            trail,
-            expire: u64::try_from(new.expires_us).unwrap_or(0),
-        })
-    }
-
-    fn cap_distance(&self, new: &NewOrder, stop: Ticks) -> Result<Ticks, &'static str> {
-        if new.cap_e4 != 0 && stop != 0 {
-            return Ok(self.cap(new.side, new.cap_e4)?.abs_diff(stop));
-        }
-        let reference = if stop == 0 { self.book.last_price().unwrap_or(0) } else { stop };
-        let share = u64::from(reference) * COLLAR_PER_MILLE / 1000;
-        Ok(u32::try_from(share).unwrap_or(MAX_PRICE).max(COLLAR_TICKS_MIN))
-    }
-}
-
-fn in_range(ticks: i64) -> Result<Ticks, &'static str> {
-    u32::try_from(ticks).ok().filter(|t| *t <= MAX_PRICE).ok_or("PRICE_OUT_OF_RANGE")
 }
 
 /// The machine code of a reason on the wire.

@@ -7,6 +7,7 @@ pub mod api;
 pub mod domain;
 pub mod events;
 pub mod frames;
+pub mod market;
 pub mod published;
 pub mod record;
 pub mod recovery;
@@ -108,7 +109,13 @@ async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     .context("stock-service does not answer")?;
     let listings = listed.instruments.iter().filter_map(wire::listing).collect();
     engine.list(listings).await.map_err(|e| anyhow::anyhow!(e.message))?;
-    events::follow_listings(&ctx, &bus, engine).await?;
+    // stock-service makes the stream; it may still be starting.
+    while let Err(e) = events::follow_listings(&ctx, &bus, engine.clone()).await {
+        if !e.is_transient() {
+            return Err(e.into());
+        }
+        tracing::warn!(error = %e, "waiting for the stream of listings");
+    }
     Ok(())
 }
 

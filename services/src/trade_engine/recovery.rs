@@ -202,7 +202,7 @@ impl OutcomeLog {
 }
 
 fn positions_of(engine: &Engine) -> BTreeMap<String, Position> {
-    let position = |m: &super::domain::Market| {
+    let position = |m: &super::market::Market| {
         (m.symbol.to_string(), Position { exec_seq: m.exec_seq(), trade_no: m.trade_no() })
     };
     engine.markets().iter().filter(|m| m.exec_seq() > 0).map(position).collect()

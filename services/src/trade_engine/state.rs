@@ -3,7 +3,8 @@
 //! Two engines that were fed the same records have the same bytes, whether or not one was restored in between.
 
 use super::{
-    domain::{Engine, Market, Open},
+    domain::Engine,
+    market::{Market, Open},
     record::{Malformed, Reader, put_bytes, put_i64, put_text, put_u64, put_uuid, state_code, state_of},
 };
 use fafnir_matching::{Book, Tif};

@@ -1,7 +1,8 @@
 //! Between the contract's messages and the engine's own types.
 
 use super::{
-    domain::{Fact, Market, Outcome},
+    domain::{Fact, Outcome},
+    market::{self, Market},
     record::{Instruction, Listing, NewOrder, Record, Replace},
 };
 use crate::platform::Refusal;
@@ -176,7 +177,7 @@ pub fn trades(batch: &v1::ExecutionBatch) -> impl Iterator<Item = v1::Trade> + '
 /// The image of a market's book.
 pub fn image(market: &Market, epoch: u64, book_seq: u64, time_us: i64) -> v1::BookImage {
     let side = |side| {
-        let level = |l: super::domain::Level| v1::Level {
+        let level = |l: market::Level| v1::Level {
             price_e4: l.price_e4,
             quantity_e4: l.quantity_e4,
             orders: l.orders,
