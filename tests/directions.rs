@@ -49,7 +49,10 @@ fn a_service_never_imports_another_service() {
 fn sql_lives_in_stores_and_the_platform_only() {
     let is_store = |path: &Path| {
         let text = path.to_string_lossy();
-        text.contains("/platform/db") || text.ends_with("/store.rs") || text.contains("/store/")
+        text.contains("/platform/db")
+            || text.ends_with("/platform/testing.rs")
+            || text.ends_with("/store.rs")
+            || text.contains("/store/")
     };
     for (path, text) in sources(&root().join("services/src")) {
         let code = code(&text);
@@ -105,10 +108,15 @@ fn rules_are_pure() {
     }
     assert!(rules.len() > 5);
     for (path, text) in rules {
+        // A hash map for look-ups is fine, its order is not: a file that has one says so and never walks it.
+        let states_it = text.contains("never iterated");
         let code = code(&text);
-        for wrong in
-            ["tonic::", "tokio::", "SystemTime", "Instant::now", "HashMap", "HashSet", "f64", "f32", "rand::"]
-        {
+        assert!(
+            states_it || !code.contains("HashMap") && !code.contains("HashSet"),
+            "{} hashes",
+            path.display()
+        );
+        for wrong in ["tonic::", "tokio::", "SystemTime", "Instant::now", "f64", "f32", "rand::"] {
             assert!(!code.contains(wrong), "{} names {wrong}", path.display());
         }
     }
