@@ -358,11 +358,13 @@ async fn what_is_refused_changes_nothing_and_says_why() {
     let clients = &story.stack.running.context.clients;
     clients.stock(&testing::system()).set_trading_state(halt).await.unwrap();
     until("the halt is known", async || {
-        story.place(ALICE, sell(1, 2_310_000)).await.is_err_and(|e| reason(&e) == "SYMBOL_HALTED")
+        // Away from the bid: until the halt is known it rests.
+        story.place(ALICE, sell(1, 2_400_000)).await.is_err_and(|e| reason(&e) == "SYMBOL_HALTED")
     })
     .await;
     // Canceling goes on.
     let all = CancelAllRequest::default();
+    story.orders(ALICE).cancel_all(all.clone()).await.unwrap();
     assert_eq!(story.orders(BOB).cancel_all(all).await.unwrap().into_inner().requested, 2);
     until("nothing is open", async || story.status().await.open_orders == 0).await;
     story.stack.stop().await;

@@ -63,7 +63,9 @@ fn axis(model: &Model, pen: &mut Pen, area: Rect, scale: &Scale) {
     if last >= scale.low_e4 && last <= scale.high_e4 {
         let y = area.bottom() - 1 - (scale.half(last) / 2) as u16;
         let style = pen.style(Role::Last);
-        pen.right(area.x, y, AXIS - 1, &text::price(last, tick), style);
+        // Over whatever label is on this row, all of it.
+        let label = format!("{:>width$}", text::price(last, tick), width = usize::from(AXIS - 1));
+        pen.right(area.x, y, AXIS - 1, &label, style);
     }
 }
 
