@@ -357,6 +357,8 @@ impl Door {
             roles: roles.iter().map(|r| (*r).to_owned()).collect(),
         };
         let clients = &self.stack.running.context.clients;
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(testing::DEADLINE);
         clients.auth(&Caller::system("test")).seed(request).await.unwrap();
     }
 

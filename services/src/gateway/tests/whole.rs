@@ -61,9 +61,11 @@ async fn whole() -> (Door, String) {
 
 /// Places a limit order; the listing may still be on its way to order-service.
 async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str) -> Value {
+    // Tried again it is the same order.
+    let key = Uuid::new_v4();
     let query = format!(
         "mutation {{ createOrder(request: {{symbol: \"AAPL\", side: \"{side}\", type: \"LIMIT\", \
-         quantity: {quantity}, price: {price}}}) {{ code data {{ id status rejectReason }} }} }}"
+         quantity: {quantity}, price: {price}, clientOrderId: \"{key}\"}}) {{ code data {{ id status rejectReason }} }} }}"
     );
     let until = Instant::now() + testing::DEADLINE;
     loop {
