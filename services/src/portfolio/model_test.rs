@@ -9,11 +9,13 @@ use super::{
     store::NewAccount,
     testing::{DOLLAR, Ledger, SHARE, SYMBOL, USD, fact, trade},
 };
+use crate::platform::testing::external;
 use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch};
 use uuid::Uuid;
 
 const SEEDS: u64 = 4;
 const STEPS: usize = 250;
+const STEPS_ON_SERVER: usize = 120;
 const USERS: usize = 4;
 const LOT: i64 = SHARE / 10;
 
@@ -88,10 +90,14 @@ impl Seen {
 }
 
 impl Model {
-    async fn new(seed: u64) -> Self {
+    /// On SQLite, or on a server.
+    async fn new(seed: u64, url: Option<&str>) -> Self {
         let mut random = Random(seed);
         let bp = [(0, 0), (0, 10), (3, 7), (25, 1)][random.below(4)];
-        let ledger = Ledger::new(bp.0, bp.1).await;
+        let ledger = match url {
+            None => Ledger::new(bp.0, bp.1).await,
+            Some(url) => Ledger::on_server(url, bp.0, bp.1).await,
+        };
         let mut model = Self {
             random,
             usd_cad: i128::from(ledger.rules.usd_cad),
@@ -514,9 +520,10 @@ impl Model {
     }
 }
 
-async fn run(seed: u64) {
-    let mut model = Model::new(seed).await;
-    for step in 0..STEPS {
+async fn run(seed: u64, steps: usize, url: Option<&str>) {
+    eprintln!("seed {seed}");
+    let mut model = Model::new(seed, url).await;
+    for step in 0..steps {
         let what = model.step().await;
         model.check(&format!("seed {seed}, step {step}, {what}")).await;
     }
@@ -535,7 +542,9 @@ async fn run(seed: u64) {
         })
         .await;
     assert_eq!((settled, holds), (trades, 0), "seed {seed}");
-    eprintln!("seed {seed}: {} facts, {trades} trades, {} refusals", model.log.len(), model.refused);
+    let refused = model.refused;
+    eprintln!("seed {seed}: {} facts, {trades} trades, {refused} refusals", model.log.len());
+    model.ledger.remove().await;
 }
 
 #[tokio::test]
@@ -546,7 +555,13 @@ async fn random_work_leaves_the_ledger_as_the_naive_model_says() {
         None => (1..=set("FAFNIR_TEST_SEEDS").unwrap_or(SEEDS)).collect(),
     };
     for seed in seeds {
-        eprintln!("seed {seed}");
-        run(seed).await;
+        run(seed, STEPS, None).await;
+    }
+}
+
+#[tokio::test]
+async fn random_work_on_postgres_leaves_the_same() {
+    if let Some(url) = external("FAFNIR_TEST_POSTGRES_URL") {
+        run(1, STEPS_ON_SERVER, Some(&url)).await;
     }
 }

@@ -239,7 +239,7 @@ pub fn hold_place(s: &mut Session<'_>, rules: &Rules, ask: &Ask) -> Result<(Hold
     let account = open(account)?;
     if account.kind != Kind::Investment {
         let sentence = format!("account {} must be an INVESTMENT account to trade", account.number);
-        return Err(Refusal::precondition("NOT_AN_INVESTMENT_ACCOUNT", sentence).into());
+        return Err(Refusal::precondition("ACCOUNT_NOT_INVESTMENT", sentence).into());
     }
     s.know(account.clone(), false);
     let (fx, rate) = rules.fx(ask.listing, account.currency);

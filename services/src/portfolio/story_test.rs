@@ -1,9 +1,15 @@
 //! The service as it runs: over gRPC, with the broker, the listings and the engine beside it.
 
-use super::{SERVICE, store, testing::DOLLAR, testing::SHARE, testing::USD};
+use super::{
+    SERVICE,
+    testing::{DOLLAR, SHARE, USD, database_prefix, databases_drop},
+};
 use crate::{
     Service, by_name,
-    platform::testing::{DEADLINE, Stack, system},
+    platform::{
+        Settings,
+        testing::{DEADLINE, Stack, external, system},
+    },
 };
 use fafnir_proto::{
     client::{Authorised, Caller},
@@ -33,14 +39,40 @@ fn reason(status: &Status) -> &str {
     status.metadata().get("x-fafnir-reason").map_or("", |v| v.to_str().unwrap())
 }
 
+/// Where the databases are.
+enum Place {
+    Files,
+    Server { url: String, prefix: String },
+}
+
+impl Place {
+    fn server() -> Option<Self> {
+        let url = external("FAFNIR_TEST_POSTGRES_URL")?;
+        Some(Self::Server { url, prefix: database_prefix() })
+    }
+
+    fn configure(&self, settings: &mut Settings) {
+        if let Self::Server { url, prefix } = self {
+            (settings.database.url, settings.database.prefix) = (url.clone(), prefix.clone());
+        }
+    }
+
+    async fn remove(self) {
+        if let Self::Server { url, prefix } = self {
+            databases_drop(&url, &prefix).await;
+        }
+    }
+}
+
 struct Story {
     stack: Stack,
     cmd_seq: u64,
 }
 
 impl Story {
-    async fn start() -> Self {
-        let stack = Stack::start(&services()).await;
+    /// On the embedded databases, or on a Postgres server with this prefix.
+    async fn start(place: &Place) -> Self {
+        let stack = Stack::start_with(&services(), |s| place.configure(s)).await;
         let story = Self { stack, cmd_seq: 0 };
         let mut stock = story.stack.running.context.clients.stock(&system());
         for (symbol, currency) in [("AAPL", "USD"), ("SHOP.TO", "CAD")] {
@@ -172,7 +204,30 @@ impl Story {
 
 #[tokio::test]
 async fn two_users_trade_through_the_engine_and_everything_survives_a_restart() {
-    let mut story = Story::start().await;
+    trading(Place::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_trade_on_postgres() {
+    if let Some(place) = Place::server() {
+        trading(place).await;
+    }
+}
+
+#[tokio::test]
+async fn users_open_accounts_deposit_transfer_watch_and_close() {
+    banking(Place::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_bank_on_postgres() {
+    if let Some(place) = Place::server() {
+        banking(place).await;
+    }
+}
+
+async fn trading(place: Place) {
+    let mut story = Story::start(&place).await;
     let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
     let (buyer, buys_from) = story.seeded("USD", 1_000 * USD, 0).await;
     let nats = story.stack.running.context.bus().await.unwrap();
@@ -250,16 +305,16 @@ async fn two_users_trade_through_the_engine_and_everything_survives_a_restart() 
     let before = story.status().await;
     assert_eq!((before.settled, before.dead_letters), (1, 0));
 
-    let stack = story.stack.restart(&services(), |_| {}).await;
+    let stack = story.stack.restart(&services(), |s| place.configure(s)).await;
     let story = Story { stack, cmd_seq: 0 };
     assert_eq!(story.status().await, before);
     assert_eq!(story.audit().await, audit);
     story.stack.stop().await;
+    place.remove().await;
 }
 
-#[tokio::test]
-async fn users_open_accounts_deposit_transfer_watch_and_close() {
-    let story = Story::start().await;
+async fn banking(place: Place) {
+    let story = Story::start(&place).await;
     let user = Uuid::new_v4();
     let mut mine = story.portfolio(&Caller::User(user));
     let create = |kind: AccountType, currency: &str, key: &str| CreateAccountRequest {
@@ -344,5 +399,5 @@ async fn users_open_accounts_deposit_transfer_watch_and_close() {
     assert_eq!(mine.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts.len(), 1);
     story.audit().await;
     story.stack.stop().await;
-    assert_eq!(store::MIGRATIONS.len(), 1);
+    place.remove().await;
 }

@@ -27,25 +27,64 @@ pub const DOLLAR: i64 = 10_000;
 pub struct Ledger {
     pub db: Db,
     pub rules: Rules,
-    _dir: tempfile::TempDir,
+    place: Place,
+}
+
+enum Place {
+    File(#[expect(dead_code, reason = "kept as long as the file is used")] tempfile::TempDir),
+    Server { url: String, prefix: String },
+}
+
+/// Databases of the services that a story runs.
+const DATABASES: [&str; 5] = ["auth_db", "security_db", "user_db", "stock_db", "portfolio_db"];
+
+/// A prefix for databases that no other test has.
+pub fn database_prefix() -> String {
+    format!("test_{}_", Uuid::new_v4().simple())
+}
+
+/// Drops what a test had on a Postgres server.
+pub async fn databases_drop(url: &str, prefix: &str) {
+    let config: tokio_postgres::Config = format!("{}/postgres", url.trim_end_matches('/')).parse().unwrap();
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for name in DATABASES {
+        let drop = format!("DROP DATABASE IF EXISTS \"{prefix}{name}\" WITH (FORCE)");
+        client.batch_execute(&drop).await.unwrap();
+    }
+    connection.abort();
 }
 
 impl Ledger {
+    /// On SQLite, in a directory of its own.
     pub async fn new(maker_bp: u32, taker_bp: u32) -> Self {
-        Self::on_file(maker_bp, taker_bp).await
-    }
-
-    /// On SQLite, wherever the other tests run.
-    pub async fn on_file(maker_bp: u32, taker_bp: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tasks = Tasks::new(CancellationToken::new());
-        let clock = Clock::from_fn(|| NOW_US);
         let path = dir.path().join("portfolio.sqlite");
-        let db = Db::open_sqlite(path, "portfolio-service", MIGRATIONS, &tasks, &clock).await.unwrap();
+        let db = Db::open_sqlite(path, "portfolio-service", MIGRATIONS, &tasks, &clock()).await.unwrap();
+        Self::over(db, Place::File(dir), maker_bp, taker_bp).await
+    }
+
+    /// On a Postgres server, in a database of its own; [`Self::remove`] drops it.
+    pub async fn on_server(url: &str, maker_bp: u32, taker_bp: u32) -> Self {
+        let (url, prefix) = (url.to_owned(), database_prefix());
+        let name = format!("{prefix}portfolio_db");
+        let db = Db::open_postgres(&url, &name, MIGRATIONS, &clock()).await.unwrap();
+        Self::over(db, Place::Server { url, prefix }, maker_bp, taker_bp).await
+    }
+
+    async fn over(db: Db, place: Place, maker_bp: u32, taker_bp: u32) -> Self {
         let usd_cad = 1_370_001;
         let rate = db.write(move |tx| Ok(store::rate_ensure(tx, usd_cad, NOW_US)?)).await.unwrap();
         let rules = Rules { opening_micros: 0, maker_bp, taker_bp, usd_cad, rate };
-        Self { db, rules, _dir: dir }
+        Self { db, rules, place }
+    }
+
+    /// Drops a database on a server; a directory goes by itself.
+    pub async fn remove(self) {
+        if let Place::Server { url, prefix } = self.place {
+            databases_drop(&url, &prefix).await;
+        }
     }
 
     pub async fn change<T, F>(&self, mut work: F) -> Result<T>
@@ -165,6 +204,10 @@ impl Ledger {
         assert_eq!(wrong, (0, 0, 0, 0), "{context}");
         audit
     }
+}
+
+fn clock() -> Clock {
+    Clock::from_fn(|| NOW_US)
 }
 
 pub fn fact(seq: u64, kind: ExecKind, order: Uuid) -> Execution {
