@@ -10,6 +10,8 @@ mod market;
 mod rng;
 
 #[cfg(test)]
+mod story_test;
+#[cfg(test)]
 mod tests;
 
 use self::{
