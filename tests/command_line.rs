@@ -34,6 +34,8 @@ fn help_of_every_command() {
         "gateway",
         "order-service",
         "broker",
+        "broker streams",
+        "broker consumers",
         "sim",
         "migrate",
         "seed",

@@ -7,6 +7,7 @@
     reason = "a test target"
 )]
 
+mod broker;
 mod command_line;
 mod directions;
 mod harness;

@@ -67,7 +67,7 @@ pub enum Command {
     PortfolioService(One),
     /// The books: journal, matching, market data
     TradeEngine(One),
-    /// The embedded NATS and JetStream server
+    /// The embedded NATS and JetStream server alone, or a look inside one
     Broker(Broker),
     /// The simulated market alone, against services that run elsewhere
     Sim(Sim),
@@ -144,12 +144,42 @@ pub struct One {
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Broker {
-    /// Port to listen on; 0 picks a free one
+    #[command(subcommand)]
+    pub look: Option<BrokerLook>,
+    /// Port to listen on; 0 picks a free one [default: 4222]
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,
-    /// Where the streams are stored [default: <data-dir>/broker]
+    /// Port of the monitoring over HTTP; 0 picks a free one [default: 8222, or a free one with --port 0]
+    #[arg(long, value_name = "PORT")]
+    pub monitor_port: Option<u16>,
+    /// Where streams and password are kept, apart from any platform [default: <data-dir>/broker]
     #[arg(long, value_name = "DIR")]
     pub store_dir: Option<PathBuf>,
+}
+
+/// What of a running broker is shown.
+#[derive(Debug, Subcommand)]
+pub enum BrokerLook {
+    /// List the streams of a running broker
+    Streams(BrokerStreams),
+    /// List the consumers of a running broker
+    Consumers(BrokerConsumers),
+}
+
+#[derive(Debug, Args)]
+pub struct BrokerStreams {
+    /// nats://user:password@host:port of the broker [default: the running stack's]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct BrokerConsumers {
+    /// nats://user:password@host:port of the broker [default: the running stack's]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Only the consumers of this stream
+    pub stream: Option<String>,
 }
 
 #[derive(Debug, Args)]

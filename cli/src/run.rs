@@ -142,7 +142,7 @@ fn port_taken(e: &PortError) -> Error {
 }
 
 /// First Ctrl-C or SIGTERM drains, the second ends at once.
-fn watch_signals(shutdown: CancellationToken) -> Result<tokio::task::JoinHandle<()>> {
+pub fn watch_signals(shutdown: CancellationToken) -> Result<tokio::task::JoinHandle<()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(tokio::spawn(async move {

@@ -3,6 +3,7 @@
 mod account;
 mod audit;
 mod bench;
+mod broker;
 mod config;
 mod market;
 mod order;
@@ -35,7 +36,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             platform::one(global, "portfolio-service", "ports.portfolio", args, out).await
         }
         Command::TradeEngine(args) => platform::one(global, "trade-engine", "ports.engine", args, out).await,
-        Command::Broker(args) => platform::broker(global, args, out).await,
+        Command::Broker(args) => broker::broker(global, args, out).await,
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,
         Command::Seed(args) => platform::seed(global, args, out).await,

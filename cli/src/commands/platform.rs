@@ -1,7 +1,7 @@
 //! Commands that run services, or look at those that run.
 
 use crate::{
-    args::{Broker, Global, One, Seed, Sim, Up},
+    args::{Global, One, Seed, Sim, Up},
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
     seed::{self, Seeds},
@@ -50,13 +50,6 @@ pub async fn one(global: &Global, name: &str, port_key: &str, args: &One, out: O
     let service = by_name(name)
         .ok_or_else(|| Error::new(Exit::Failure, format!("{name} is not in the table of services")))?;
     run::run(vec![service], Beside::default(), settings, out).await
-}
-
-pub async fn broker(global: &Global, args: &Broker, out: Out) -> Result {
-    if let Some(dir) = &args.store_dir {
-        return Err(Error::usage(format!("--store-dir {} needs the stand-alone broker", dir.display())));
-    }
-    one(global, "broker", "ports.broker", &One { port: args.port }, out).await
 }
 
 pub async fn sim(global: &Global, args: &Sim, out: Out) -> Result {

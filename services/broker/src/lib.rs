@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 /// Why the broker ended.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum Error {
     /// The store cannot be read or written; nothing unwritten was acknowledged.
     #[error("broker store {path}: {reason}")]
     Store { path: PathBuf, reason: String },
+    /// Another broker has this store open.
+    #[error("broker store {path} is in use by process {pid}")]
+    InUse { path: PathBuf, pid: String },
     /// The listener failed.
     #[error("broker listener: {0}")]
     Listen(#[from] std::io::Error),
@@ -117,6 +121,10 @@ pub struct Config {
     pub ping_interval: Duration,
     /// Where `/varz`, `/connz`, `/jsz` and `/healthz` are served.
     pub monitor: Option<TcpListener>,
+    /// What the monitor serves at `/metrics`: the process' metrics in Prometheus' text format.
+    pub metrics: Option<fn() -> String>,
+    /// Told once, when the store is open and clients are answered.
+    pub ready: Option<oneshot::Sender<()>>,
 }
 
 impl Config {
@@ -135,6 +143,8 @@ impl Config {
             auth_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_mins(2),
             monitor: None,
+            metrics: None,
+            ready: None,
         }
     }
 }

@@ -63,6 +63,12 @@ impl Secrets {
     }
 }
 
+/// The secret of this name alone; creates it when it is missing.
+pub fn secret(dir: &Path, name: &str) -> io::Result<Secret> {
+    create_private_dir(dir)?;
+    text(dir, name)
+}
+
 /// Fresh randomness as URL-safe text of `bytes` bytes of entropy.
 pub fn random_text(bytes: usize) -> io::Result<String> {
     let mut buffer = vec![0; bytes];

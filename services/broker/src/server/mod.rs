@@ -90,10 +90,13 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let address = listener.local_addr()?;
     let settings = settings(&config, address)?;
     let clock = Clock::start();
-    let failed = |reason: String| Error::Store { path: config.store_dir.clone(), reason };
+    let failed = |reason: store::OpenError| match reason {
+        store::OpenError::InUse(pid) => Error::InUse { path: config.store_dir.clone(), pid },
+        store::OpenError::Failed(reason) => Error::Store { path: config.store_dir.clone(), reason },
+    };
     let dir = config.store_dir.clone();
     let opened_at = clock.now();
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, String> {
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, store::OpenError> {
         let mut store = Store::open(&dir)?;
         let recovered = store.recover(opened_at)?;
         Ok((store, Store::open_reader(&dir)?, recovered))
@@ -135,7 +138,12 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         shutdown: shutdown.clone(),
     };
     if let Some(monitor) = broker.config.monitor.take() {
-        broker.tasks.spawn(monitor::serve(monitor, broker.events_sender.clone(), shutdown.clone()));
+        let metrics = broker.config.metrics;
+        broker.tasks.spawn(monitor::serve(monitor, broker.events_sender.clone(), metrics, shutdown.clone()));
+    }
+    if let Some(ready) = broker.config.ready.take() {
+        // Whoever wanted to know may be gone.
+        let _ = ready.send(());
     }
     let outcome = broker.run(events, stored).await;
     let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;

@@ -1,4 +1,4 @@
-//! Monitoring over HTTP: `/varz`, `/connz`, `/jsz`, `/healthz`, asked of the core's task.
+//! Monitoring over HTTP: `/varz`, `/connz`, `/jsz`, `/healthz`, asked of the core's task, and `/metrics`.
 
 use super::Event;
 use axum::extract::{Query, State};
@@ -33,7 +33,12 @@ struct Options {
 }
 
 /// Answers until shutdown.
-pub async fn serve(listener: TcpListener, events: mpsc::Sender<Event>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    events: mpsc::Sender<Event>,
+    metrics: Option<fn() -> String>,
+    shutdown: CancellationToken,
+) {
     let ask = |question: fn(Options) -> Question| {
         get(move |State(events): State<mpsc::Sender<Event>>, Query(options): Query<Options>| {
             answer(events, question(options))
@@ -51,7 +56,12 @@ pub async fn serve(listener: TcpListener, events: mpsc::Sender<Event>, shutdown:
             }),
         )
         .route("/healthz", get(healthz))
+        .route("/readyz", get(healthz))
         .with_state(events);
+    let router = match metrics {
+        Some(render) => router.route("/metrics", get(move || async move { render() })),
+        None => router,
+    };
     let served = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
     tokio::select! {
         outcome = served.into_future() => {

@@ -8,6 +8,8 @@ use crate::core::records::{StoredConsumer, StoredStream};
 use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 /// SQLite versions below can lose commits when two connections checkpoint.
@@ -32,10 +34,45 @@ CREATE TABLE IF NOT EXISTS pending (
     PRIMARY KEY (consumer, sequence)) STRICT, WITHOUT ROWID;
 ";
 
+/// Why a store cannot be opened.
+pub enum OpenError {
+    /// The process of this id has it.
+    InUse(String),
+    /// What the system or SQLite says.
+    Failed(String),
+}
+
+impl From<String> for OpenError {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
 /// A connection to the store.
 pub struct Store {
     connection: Connection,
     last_seqs: HashMap<StreamId, u64>,
+    /// Held by the writer; the system lets go of it when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+/// One broker at a time: takes the directory for this process.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Failed(error.to_string());
+    let path = dir.join("lock");
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(OpenError::InUse(pid.trim().to_owned()));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
 }
 
 /// What changed of a consumer within one commit.
@@ -49,11 +86,12 @@ struct Dirty {
 
 impl Store {
     /// Opens the store for writing, making it if needed.
-    pub fn open(dir: &Path) -> Result<Self, String> {
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
         if rusqlite::version_number() < SQLITE_MIN {
-            return Err(format!("SQLite {} is too old, 3.51.3 is needed", rusqlite::version()));
+            return Err(format!("SQLite {} is too old, 3.51.3 is needed", rusqlite::version()).into());
         }
         std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+        let lock = lock(dir)?;
         let path = dir.join("broker.sqlite3");
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(&path)?;
@@ -77,9 +115,10 @@ impl Store {
             .query_row("PRAGMA user_version", [], |row| row.get(0))
             .map_err(|error| error.to_string())?;
         if schema != SCHEMA {
-            return Err(format!("written by another version (schema {schema}, this one reads {SCHEMA})"));
+            let reason = format!("written by another version (schema {schema}, this one reads {SCHEMA})");
+            return Err(reason.into());
         }
-        Ok(Self { connection, last_seqs: HashMap::new() })
+        Ok(Self { connection, last_seqs: HashMap::new(), _lock: Some(lock) })
     }
 
     /// Opens the store for reading beside the writer.
@@ -93,7 +132,8 @@ impl Store {
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
             Ok(connection)
         };
-        Ok(Self { connection: open().map_err(|error| error.to_string())?, last_seqs: HashMap::new() })
+        let connection = open().map_err(|error| error.to_string())?;
+        Ok(Self { connection, last_seqs: HashMap::new(), _lock: None })
     }
 
     /// Everything but payloads.

@@ -1,8 +1,17 @@
 //! The embedded NATS and JetStream server as a service of the platform.
 
-use crate::{Service, compose::PortError, platform::Context};
+pub mod alone;
+pub mod inspect;
+
+use crate::{
+    Service,
+    compose::PortError,
+    platform::{Context, secrets::Secrets, telemetry},
+};
 use fafnir_broker::{Config, User};
 use tokio::net::TcpListener;
+
+pub use fafnir_broker::Error;
 
 /// Its row in the table of services.
 pub const SERVICE: Service = Service {
@@ -21,25 +30,37 @@ pub const MARKET_USER: &str = "market";
 /// What [`MARKET_USER`] may subscribe.
 const MARKET_SUBJECTS: [&str; 2] = ["market.>", "_INBOX.>"];
 
+/// What [`PortError`] calls the monitoring door.
+pub const MONITOR: &str = "the broker's monitor";
+
+async fn bind(service: &'static str, host: &str, port: u16) -> Result<TcpListener, PortError> {
+    TcpListener::bind((host, port)).await.map_err(|source| PortError {
+        service,
+        host: host.to_owned(),
+        port,
+        source,
+    })
+}
+
+/// Who may sign in to the platform's broker.
+fn users(secrets: &Secrets) -> Vec<User> {
+    vec![
+        User::all(SERVICES_USER, secrets.nats_services.expose()),
+        User {
+            subscribe: MARKET_SUBJECTS.map(str::to_owned).to_vec(),
+            ..User::new(MARKET_USER, secrets.nats_market.expose())
+        },
+    ]
+}
+
 async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
-    let host = settings.bind.host.clone();
-    let monitor = TcpListener::bind((host.as_str(), port)).await.map_err(|source| PortError {
-        service: "the broker's monitor",
-        host,
-        port,
-        source,
-    })?;
+    let monitor = bind(MONITOR, &settings.bind.host, port).await?;
     let config = Config {
-        users: vec![
-            User::all(SERVICES_USER, ctx.secrets.nats_services.expose()),
-            User {
-                subscribe: MARKET_SUBJECTS.map(str::to_owned).to_vec(),
-                ..User::new(MARKET_USER, ctx.secrets.nats_market.expose())
-            },
-        ],
+        users: users(&ctx.secrets),
         monitor: Some(monitor),
+        metrics: Some(telemetry::render_metrics),
         ..Config::new(settings.data_dir().join("broker"))
     };
     // Clients that connect while the store opens are answered afterwards: nobody waits for it here.

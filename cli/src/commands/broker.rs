@@ -1,0 +1,249 @@
+//! `fafnir broker`: the embedded broker alone, and a look inside a running one.
+
+use crate::{
+    args::{Broker, BrokerConsumers, BrokerLook, BrokerStreams, Global},
+    output::{Error, Exit, Out, Result, table},
+    run, settings, stack,
+};
+use fafnir_services::{
+    broker::{
+        MONITOR, SERVICES_USER,
+        alone::{self, Alone, Store},
+        inspect,
+    },
+    compose::PortError,
+    platform::{Settings, tasks::Tasks, telemetry},
+};
+use serde_json::json;
+use std::path::Path;
+use tokio_util::sync::CancellationToken;
+
+/// What scripts read: one line, in this order.
+#[derive(serde::Serialize)]
+struct Ready<'a> {
+    nats: &'a str,
+    monitor: &'a str,
+}
+
+pub async fn broker(global: &Global, args: &Broker, out: Out) -> Result {
+    match &args.look {
+        None => serve(global, args, out).await,
+        Some(BrokerLook::Streams(args)) => streams(global, args, out).await,
+        Some(BrokerLook::Consumers(args)) => consumers(global, args, out).await,
+    }
+}
+
+async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
+    let settings = settings::settings(global, &[("ports.broker", args.port.map(|p| p.to_string()))])?;
+    telemetry::init(settings.log.format, &settings.log.filter, out.colour);
+    let any_port = settings.bind.auto || args.port == Some(0);
+    let (store, lock) = match &args.store_dir {
+        Some(dir) => (Store::Own(dir.clone()), None),
+        None => (Store::Platform(settings.data_dir()), Some(stack::lock(&settings.data_dir(), &["broker"])?)),
+    };
+    let alone = Alone {
+        host: settings.bind.host.clone(),
+        port: if any_port { 0 } else { settings.ports.broker },
+        monitor_port: args.monitor_port.unwrap_or(if any_port { 0 } else { settings.ports.broker_monitor }),
+        store,
+    };
+    let tasks = Tasks::new(CancellationToken::new());
+    let signals = run::watch_signals(tasks.shutdown().clone())?;
+    let answers = alone::start(alone, &tasks).await.map_err(|e| match e.downcast::<PortError>() {
+        Ok(port) => port_taken(&port),
+        Err(e) => store_refused(e),
+    })?;
+    let ready = Ready { nats: &answers.nats, monitor: &answers.monitor };
+    let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
+    out.line(&ready, || {
+        let rows = [("nats", &answers.nats), ("monitor", &answers.monitor)]
+            .map(|(name, address)| vec![name.to_owned(), address.clone()]);
+        format!("{}\nready; Ctrl-C stops\n", table(&["DOOR", "ADDRESS"], &rows))
+    });
+    tasks.shutdown().cancelled().await;
+    let in_order = tasks.drain().await;
+    signals.abort();
+    drop(lock);
+    if in_order {
+        Ok(())
+    } else {
+        Err(Error::new(Exit::Failure, "the broker failed; the log above has the cause"))
+    }
+}
+
+fn port_taken(e: &PortError) -> Error {
+    let flag = if e.service == MONITOR { "--monitor-port" } else { "--port" };
+    let message = format!("{} cannot listen on {}:{}: {}", e.service, e.host, e.port, e.source);
+    Error::new(Exit::Failure, message)
+        .code("PORT_TAKEN")
+        .hint(format!("choose another with {flag}, or let the system choose with `{flag} 0`"))
+}
+
+fn store_refused(e: anyhow::Error) -> Error {
+    match e.downcast_ref::<fafnir_services::broker::Error>() {
+        Some(fafnir_services::broker::Error::InUse { .. }) => Error::from(e)
+            .code("STORE_IN_USE")
+            .hint("stop that one, or name another directory with --store-dir"),
+        Some(fafnir_services::broker::Error::Store { .. }) => Error::from(e).code("STORE"),
+        _ => Error::from(e),
+    }
+}
+
+/// Where to look, and as whom: the URL that was given, the configured one, the running stack's, the default port.
+async fn connect(global: &Global, url: Option<&String>) -> Result<inspect::Broker> {
+    let settings = settings::settings(global, &[])?;
+    let configured = Some(settings.nats.url.clone()).filter(|url| !url.is_empty());
+    let running = || stack::running(&settings.data_dir()).map(|run| run.nats);
+    let own = || Some(format!("nats://{}:{}", settings.bind.host, settings.ports.broker));
+    let explicit = url.cloned().or(configured);
+    // The generated password goes only to the broker that it was generated for.
+    let user =
+        if explicit.is_some() { configured_user(&settings)? } else { generated_user(&settings.data_dir()) };
+    let url = explicit.or_else(running).or_else(own).unwrap_or_default();
+    Ok(inspect::Broker::connect(&url, user).await?)
+}
+
+fn configured_user(settings: &Settings) -> Result<Option<inspect::User>> {
+    let nats = &settings.nats;
+    if nats.password_file.is_empty() {
+        return Ok(None);
+    }
+    let password = std::fs::read_to_string(&nats.password_file)
+        .map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", nats.password_file)))?;
+    Ok(Some((nats.user.clone(), password.trim().to_owned())))
+}
+
+fn generated_user(data_dir: &Path) -> Option<inspect::User> {
+    let password = std::env::var("FAFNIR_SECRET_NATS_SERVICES")
+        .ok()
+        .or_else(|| std::fs::read_to_string(data_dir.join("secrets").join("nats_services")).ok())?;
+    Some((SERVICES_USER.to_owned(), password.trim().to_owned()))
+}
+
+impl From<inspect::Error> for Error {
+    fn from(e: inspect::Error) -> Self {
+        let message = e.to_string();
+        match e {
+            inspect::Error::Absent { .. } => Self::new(Exit::NotRunning, message)
+                .code("NOT_RUNNING")
+                .hint("start one with `fafnir up` or `fafnir broker`, or name another with --url"),
+            inspect::Error::Refused { .. } => Self::new(Exit::SignIn, message)
+                .code("UNAUTHENTICATED")
+                .hint("name both with --url nats://user:password@host:port"),
+            inspect::Error::Address { .. } => Self::usage(message),
+            inspect::Error::Api(_) => Self::new(Exit::Precondition, message).code("BROKER"),
+        }
+    }
+}
+
+async fn streams(global: &Global, args: &BrokerStreams, out: Out) -> Result {
+    let all = connect(global, args.url.as_ref()).await?.streams().await?;
+    let document: Vec<_> = all
+        .iter()
+        .map(|s| {
+            json!({
+                "name": s.config.name, "subjects": s.config.subjects, "storage": s.config.storage,
+                "retention": s.config.retention, "messages": s.state.messages, "bytes": s.state.bytes,
+                "first_seq": s.state.first_seq, "last_seq": s.state.last_seq, "consumers": s.state.consumer_count,
+            })
+        })
+        .collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = all
+            .iter()
+            .map(|s| {
+                vec![
+                    s.config.name.clone(),
+                    s.config.subjects.join(" "),
+                    s.config.storage.clone(),
+                    s.config.retention.clone(),
+                    s.state.messages.to_string(),
+                    s.state.bytes.to_string(),
+                    s.state.first_seq.to_string(),
+                    s.state.last_seq.to_string(),
+                    s.state.consumer_count.to_string(),
+                ]
+            })
+            .collect();
+        let header = [
+            "STREAM",
+            "SUBJECTS",
+            "STORAGE",
+            "RETENTION",
+            ">MESSAGES",
+            ">BYTES",
+            ">FIRST",
+            ">LAST",
+            ">CONSUMERS",
+        ];
+        table(&header, &rows)
+    });
+    Ok(())
+}
+
+async fn consumers(global: &Global, args: &BrokerConsumers, out: Out) -> Result {
+    let broker = connect(global, args.url.as_ref()).await?;
+    let names = match &args.stream {
+        Some(stream) => vec![stream.clone()],
+        None => broker.streams().await?.into_iter().map(|s| s.config.name).collect(),
+    };
+    let mut all = Vec::new();
+    for name in &names {
+        all.append(&mut broker.consumers(name).await?);
+    }
+    let filters = |c: &inspect::Consumer| -> Vec<String> {
+        let one = Some(c.config.filter_subject.clone()).filter(|f| !f.is_empty());
+        one.into_iter().chain(c.config.filter_subjects.iter().cloned()).collect()
+    };
+    let kind = |c: &inspect::Consumer| if c.config.deliver_subject.is_some() { "push" } else { "pull" };
+    let document: Vec<_> = all
+        .iter()
+        .map(|c| {
+            json!({
+                "stream": c.stream_name, "name": c.name, "kind": kind(c), "ack_policy": c.config.ack_policy,
+                "filters": filters(c), "delivered": c.delivered.stream_seq, "ack_floor": c.ack_floor.stream_seq,
+                "ack_pending": c.num_ack_pending, "redelivered": c.num_redelivered, "pending": c.num_pending,
+                "waiting": c.num_waiting,
+            })
+        })
+        .collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = all
+            .iter()
+            .map(|c| {
+                let mut cells = vec![
+                    c.stream_name.clone(),
+                    c.name.clone(),
+                    kind(c).to_owned(),
+                    c.config.ack_policy.clone(),
+                ];
+                cells.push(filters(c).join(" "));
+                let numbers = [
+                    c.delivered.stream_seq,
+                    c.ack_floor.stream_seq,
+                    c.num_ack_pending,
+                    c.num_redelivered,
+                    c.num_pending,
+                    c.num_waiting,
+                ];
+                cells.extend(numbers.map(|n| n.to_string()));
+                cells
+            })
+            .collect();
+        let header = [
+            "STREAM",
+            "CONSUMER",
+            "KIND",
+            "ACKS",
+            "FILTERS",
+            ">DELIVERED",
+            ">ACK FLOOR",
+            ">UNACKED",
+            ">REDELIVERED",
+            ">PENDING",
+            ">WAITING",
+        ];
+        table(&header, &rows)
+    });
+    Ok(())
+}

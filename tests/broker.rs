@@ -1,0 +1,152 @@
+//! `fafnir broker` alone: what scripts read, what survives, what is refused, and the look inside.
+
+use crate::harness::{Answer, Process, WITHIN, binary};
+use async_nats::jetstream::{self, consumer::pull, stream};
+use std::{
+    future::Future,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = binary();
+    command.arg("broker").args(args).current_dir(dir).env("HOME", dir).stdin(Stdio::null());
+    command
+}
+
+fn serve(dir: &Path) -> Process {
+    let command = command(dir, &["--port", "0", "--store-dir", "store", "--json"]);
+    Process::start(command, dir.join("broker.log"))
+}
+
+fn run(dir: &Path, args: &[&str]) -> Answer {
+    Answer::of(command(dir, args).output().unwrap())
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WITHIN, what).await.expect("it happens within the deadline")
+}
+
+/// As any client connects: with nothing but the URL of the ready line.
+async fn connect(broker: &Process) -> jetstream::Context {
+    let url: async_nats::ServerAddr = broker.ready["nats"].as_str().unwrap().parse().unwrap();
+    let (user, password) = (url.username().unwrap().to_owned(), url.password().unwrap().to_owned());
+    let options = async_nats::ConnectOptions::with_user_and_password(user, password);
+    jetstream::new(soon(options.connect(url)).await.unwrap())
+}
+
+#[tokio::test]
+async fn the_broker_alone_keeps_what_it_acknowledged_through_kill_minus_nine() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = serve(dir.path());
+    let keys: Vec<_> = broker.ready.as_object().unwrap().keys().cloned().collect();
+    assert_eq!(keys, ["monitor", "nats"], "nothing else is in the line");
+    let js = connect(&broker).await;
+    let config = stream::Config { name: "S".into(), subjects: vec!["s.>".into()], ..Default::default() };
+    let created = soon(js.create_stream(config)).await.unwrap();
+    for number in 1..=3_u64 {
+        let ack = soon(js.publish("s.x", number.to_string().into())).await.unwrap();
+        assert_eq!(soon(ack.into_future()).await.unwrap().sequence, number);
+    }
+    let durable = pull::Config { durable_name: Some("c".into()), ..Default::default() };
+    soon(created.create_consumer(durable)).await.unwrap();
+    broker.kill();
+
+    let broker = serve(dir.path());
+    let js = connect(&broker).await;
+    let mut found = soon(js.get_stream("S")).await.unwrap();
+    assert_eq!(soon(found.info()).await.unwrap().state.messages, 3);
+    assert_eq!(soon(found.get_raw_message(3)).await.unwrap().payload, "3");
+
+    let url = broker.ready["nats"].as_str().unwrap();
+    let streams = run(dir.path(), &["streams", "--url", url, "--json"]).json();
+    assert_eq!((&streams[0]["name"], &streams[0]["last_seq"]), (&"S".into(), &3.into()), "{streams}");
+    let table = run(dir.path(), &["streams", "--url", url]);
+    assert!(table.stdout.starts_with("STREAM") && table.stdout.lines().count() == 2, "{table:?}");
+    let consumers = run(dir.path(), &["consumers", "S", "--url", url, "--json"]).json();
+    assert_eq!((&consumers[0]["name"], &consumers[0]["pending"]), (&"c".into(), &3.into()), "{consumers}");
+    let unknown = run(dir.path(), &["consumers", "NOPE", "--url", url]);
+    assert_eq!((unknown.code, unknown.stderr.contains("stream not found")), (5, true), "{unknown:?}");
+
+    let password = dir.path().join("store/nats_services");
+    assert_eq!(std::fs::metadata(password).unwrap().permissions().mode() & 0o777, 0o600);
+    let elsewhere = url.replacen("services:", "nobody:", 1);
+    let refused = run(dir.path(), &["streams", "--url", &elsewhere]);
+    assert_eq!(refused.code, 4, "{refused:?}");
+    let secret = url.split([':', '@']).nth(2).unwrap();
+    assert!(!refused.stderr.contains(secret), "a password is never shown: {refused:?}");
+}
+
+#[tokio::test]
+async fn metrics_and_health_are_on_the_monitoring_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker = serve(dir.path());
+    let js = connect(&broker).await;
+    soon(js.client().flush()).await.unwrap();
+    let monitor = broker.ready["monitor"].as_str().unwrap().to_owned();
+    let get = |path: &'static str| {
+        let host = monitor.trim_start_matches("http://").to_owned();
+        async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let mut socket = tokio::net::TcpStream::connect(&host).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.unwrap();
+            answer
+        }
+    };
+    let metrics = soon(get("/metrics")).await;
+    assert!(metrics.contains("fafnir_broker_connections 1"), "{metrics}");
+    for path in ["/healthz", "/readyz", "/varz", "/jsz"] {
+        let answer = soon(get(path)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn a_store_has_one_broker_and_a_port_one_listener() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = serve(dir.path());
+    let second = run(dir.path(), &["--port", "0", "--store-dir", "store"]);
+    assert_eq!(second.code, 1, "{second:?}");
+    assert!(second.stderr.contains("STORE_IN_USE") && second.stderr.contains("--store-dir"), "{second:?}");
+
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let answer = run(dir.path(), &["--port", &port, "--monitor-port", "0", "--store-dir", "other"]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stderr.contains(&port) && answer.stderr.contains("--port"), "{answer:?}");
+    let answer = run(dir.path(), &["--port", "0", "--monitor-port", &port, "--store-dir", "other"]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stderr.contains(&port) && answer.stderr.contains("--monitor-port"), "{answer:?}");
+    assert_eq!(first.interrupt(), Some(0));
+}
+
+#[test]
+fn a_look_inside_says_when_nobody_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    for look in ["streams", "consumers"] {
+        let answer = run(dir.path(), &[look, "--url", "nats://127.0.0.1:1"]);
+        assert_eq!(answer.code, 3, "{answer:?}");
+        assert!(answer.stderr.contains("NOT_RUNNING") && answer.stderr.contains("--url"), "{answer:?}");
+    }
+    assert_eq!(run(dir.path(), &["streams", "--url", "::"]).code, 2);
+}
+
+#[test]
+fn without_a_store_directory_the_broker_is_the_platforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(
+        command(dir.path(), &["--port", "0", "--json", "--data-dir", "data"]),
+        dir.path().join("log"),
+    );
+    assert!(dir.path().join("data/broker/broker.sqlite3").exists());
+    let password = std::fs::read_to_string(dir.path().join("data/secrets/nats_services")).unwrap();
+    let nats = process.ready["nats"].as_str().unwrap();
+    assert!(nats.contains(&format!("services:{}@", password.trim())), "the services' own user");
+    let second = run(dir.path(), &["--port", "0", "--data-dir", "data"]);
+    assert!(second.code == 1 && second.stderr.contains("DATA_DIR_IN_USE"), "{second:?}");
+}
