@@ -115,6 +115,8 @@ pub struct Config {
     pub max_streams: usize,
     /// Most consumers in all streams together.
     pub max_consumers: usize,
+    /// Free bytes on the disk of the store below which new messages are refused, so that acks and deletions still fit.
+    pub min_free: u64,
     /// Time to sign in.
     pub auth_timeout: Duration,
     /// Time between keepalive pings.
@@ -140,6 +142,7 @@ impl Config {
             max_pending: 64 << 20,
             max_streams: 1024,
             max_consumers: 16_384,
+            min_free: 64 << 20,
             auth_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_mins(2),
             monitor: None,

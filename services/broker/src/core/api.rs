@@ -19,9 +19,13 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     serde_json::from_value(without_nulls(value)).map_err(|_| Fault::invalid_json())
 }
 
-/// Reads a request whose body may be absent or of no interest.
-pub fn parse_lenient<T: DeserializeOwned + Default>(body: &[u8]) -> T {
-    parse(body).unwrap_or_default()
+/// Reads a request whose body may be absent; clients write `null` for that too.
+pub fn parse_optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
+    if body.trim_ascii().is_empty() {
+        Ok(T::default())
+    } else {
+        Ok(parse::<Option<T>>(body)?.unwrap_or_default())
+    }
 }
 
 /// Reads the body of a pull request: nothing, a number, or JSON.
@@ -85,15 +89,16 @@ impl Core {
 
     /// Sends an answer once what it confirms is on disk.
     pub(super) fn answer(&mut self, kind: &str, answer: Answer, reply: Option<&Text>) {
-        let body = match answer {
-            Ok(value) => wrap(kind, value),
+        if answer.is_err() {
+            self.api_errors += 1;
+        }
+        let Some(reply) = reply else { return };
+        match answer {
+            Ok(value) => self.env.reply(reply, wrap(kind, value).to_string().into()),
             Err(fault) => {
-                self.api_errors += 1;
-                wrap(kind, json!({"error": fault.json()}))
+                let body = wrap(kind, json!({"error": fault.json()}));
+                self.env.refuse(reply, body.to_string().into());
             }
-        };
-        if let Some(reply) = reply {
-            self.env.reply(reply, body.to_string().into());
         }
     }
 

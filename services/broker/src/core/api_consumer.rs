@@ -1,7 +1,7 @@
 //! API requests about consumers.
 
 use super::Core;
-use super::api::{Answer, parse, parse_lenient};
+use super::api::{Answer, parse, parse_optional};
 use super::api_stream::{Paging, is_work_queue};
 use super::clock;
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
@@ -59,7 +59,16 @@ impl Core {
         if let (Some(name), Some(durable)) = (&config.name, &config.durable_name)
             && name != durable
         {
-            return Err(Fault::durable_mismatch());
+            let reason = "Consumer Durable and Name have to be equal if both are provided";
+            return Err(Fault::new(400, 10132, reason));
+        }
+        if subject_name.is_none() && config.durable_name.is_some() {
+            let reason = "consumer expected to be ephemeral but a durable name was set in request";
+            return Err(Fault::new(400, 10020, reason));
+        }
+        if !by_name && config.durable_name.is_none() {
+            let reason = "consumer expected to be durable but a durable name was not set";
+            return Err(Fault::new(400, 10018, reason));
         }
         if let Some(filter) = subject_filter
             && filter != config.filter_subject
@@ -88,6 +97,9 @@ impl Core {
             return Err(Fault::new(400, 10026, "maximum consumers limit reached"));
         }
         check_work_queue(stream, &config, None)?;
+        if stream.log.on_disk() && !config.mem_storage && !self.env.room {
+            return Err(Fault::no_room());
+        }
         let name = match named {
             Some(name) => name,
             None => self.ephemeral_name(),
@@ -140,6 +152,9 @@ impl Core {
         let stream = self.streams.get_mut(&stream_id).ok_or_else(Fault::stream_not_found)?;
         let old = stream.consumers.get(&id).ok_or_else(Fault::consumer_not_found)?;
         if *old.config() != config {
+            if old.attached && old.config().deliver_subject != config.deliver_subject {
+                return Err(Fault::consumer_name_in_use());
+            }
             if let Some(reason) = old.config().update_refusal(&config) {
                 return Err(Fault::consumer_create(reason));
             }
@@ -210,7 +225,7 @@ impl Core {
 
     pub(super) fn consumer_names(&mut self, stream: &str, body: &Bytes) -> Answer {
         let id = self.by_name.get(stream).copied().ok_or_else(Fault::stream_not_found)?;
-        let paging: Paging = parse_lenient(body);
+        let paging: Paging = parse_optional(body)?;
         let names = &self.streams[&id].names;
         let page: Vec<&String> = names.keys().skip(paging.offset).take(NAMES_PAGE).collect();
         Ok(json!({"total": names.len(), "offset": paging.offset, "limit": NAMES_PAGE, "consumers": page}))
@@ -218,7 +233,7 @@ impl Core {
 
     pub(super) fn consumer_list(&mut self, stream: &str, body: &Bytes) -> Answer {
         let id = self.by_name.get(stream).copied().ok_or_else(Fault::stream_not_found)?;
-        let paging: Paging = parse_lenient(body);
+        let paging: Paging = parse_optional(body)?;
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         let ids: Vec<ConsumerId> = stream.names.values().copied().collect();
         let mut page = Vec::new();

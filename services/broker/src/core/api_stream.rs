@@ -1,9 +1,9 @@
 //! API requests about streams and their messages.
 
 use super::Core;
-use super::api::{Answer, parse, parse_lenient};
+use super::api::{Answer, parse, parse_optional};
 use super::clock;
-use super::config::{Retention, StreamConfig};
+use super::config::{Retention, Storage, StreamConfig};
 use super::deliver::status;
 use super::effects::{Load, StoreOp, StreamId};
 use super::fault::Fault;
@@ -95,6 +95,9 @@ impl Core {
             }
             return Err(Fault::stream_name_in_use());
         }
+        if config.storage == Storage::File && !self.env.room {
+            return Err(Fault::no_room());
+        }
         if self.streams.len() >= self.settings.streams_max {
             return Err(Fault::new(400, 10027, "maximum number of streams reached"));
         }
@@ -171,7 +174,7 @@ impl Core {
 
     pub(super) fn stream_info_request(&mut self, name: &str, body: &Bytes) -> Answer {
         let id = self.stream_id(name)?;
-        let request: InfoRequest = parse_lenient(body);
+        let request: InfoRequest = parse_optional(body)?;
         let stream = &self.streams[&id];
         let mut info = stream_info(stream);
         let (mut total, mut limit) = (0, 0);
@@ -226,8 +229,7 @@ impl Core {
 
     pub(super) fn stream_purge(&mut self, name: &str, body: &Bytes) -> Answer {
         let id = self.stream_id(name)?;
-        let request: PurgeRequest =
-            if body.trim_ascii().is_empty() { PurgeRequest::default() } else { parse(body)? };
+        let request: PurgeRequest = parse_optional(body)?;
         if request.seq > 0 && request.keep > 0 {
             return Err(Fault::bad_request());
         }
@@ -263,7 +265,7 @@ impl Core {
     }
 
     pub(super) fn stream_names(&mut self, body: &Bytes) -> Answer {
-        let paging: Paging = parse_lenient(body);
+        let paging: Paging = parse_optional(body)?;
         let all = self.listed(&paging.subject);
         let page: Vec<Value> = all
             .iter()
@@ -275,7 +277,7 @@ impl Core {
     }
 
     pub(super) fn stream_list(&mut self, body: &Bytes) -> Answer {
-        let paging: Paging = parse_lenient(body);
+        let paging: Paging = parse_optional(body)?;
         let all = self.listed(&paging.subject);
         let page: Vec<Value> =
             all.iter().skip(paging.offset).take(LIST_PAGE).map(|id| stream_info(&self.streams[id])).collect();
@@ -295,7 +297,7 @@ impl Core {
 
     pub(super) fn message_delete(&mut self, name: &str, body: &Bytes) -> Answer {
         let id = self.stream_id(name)?;
-        let request: DeleteRequest = parse(body)?;
+        let request: DeleteRequest = parse_optional(body)?;
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         if stream.log.config.sealed {
             return Err(Fault::sealed());
@@ -313,7 +315,7 @@ impl Core {
     pub(super) fn message_get(&mut self, name: &str, reply: Option<&Text>, body: &Bytes) {
         let Some(reply) = reply else { return };
         let found = self.stream_id(name).and_then(|id| {
-            let request: GetRequest = parse(body)?;
+            let request: GetRequest = parse_optional(body)?;
             Ok((id, find(&self.streams[&id].log, &request)?))
         });
         match found {
@@ -333,7 +335,7 @@ impl Core {
         };
         let request = match subject {
             Some(subject) => Ok(GetRequest { last_by_subj: subject.to_owned(), ..GetRequest::default() }),
-            None => parse(body),
+            None => parse_optional(body),
         };
         let Ok(request) = request else {
             status(&mut self.env, reply, "408 Bad Request", &[]);

@@ -90,6 +90,13 @@ pub struct StreamConfig {
     pub deny_delete: bool,
     pub deny_purge: bool,
     pub sealed: bool,
+    /// What this server has not: refused when set, so that nobody relies on it.
+    #[serde(skip_serializing)]
+    pub mirror: Option<Value>,
+    #[serde(skip_serializing)]
+    pub sources: Vec<Value>,
+    #[serde(skip_serializing)]
+    pub republish: Option<Value>,
 }
 
 /// Where a consumer starts.
@@ -229,6 +236,9 @@ impl StreamConfig {
             return Err(Fault::stream_config(
                 "stream name is required and can not contain '.', '*', '>', blanks",
             ));
+        }
+        if self.mirror.is_some() || !self.sources.is_empty() || self.republish.is_some() {
+            return Err(Fault::stream_config("mirror, sources and republish are not supported"));
         }
         if self.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_MAX) {
             return Err(Fault::stream_config(format!(
@@ -417,7 +427,7 @@ impl ConsumerConfig {
             self.ack_wait = *first;
             if self.max_deliver > 0 && self.backoff.len() as i64 > self.max_deliver {
                 return Err(Fault::new(
-                    500,
+                    400,
                     10116,
                     "max deliver is required to be > length of backoff values",
                 ));
@@ -468,10 +478,10 @@ impl ConsumerConfig {
             Some("flow control can not be updated")
         } else if self.idle_heartbeat != new.idle_heartbeat {
             Some("heart beats can not be updated")
-        } else if self.deliver_subject.is_some() != new.deliver_subject.is_some() {
-            Some("can not update pull consumer to push based, nor the reverse")
         } else if self.max_waiting != new.max_waiting {
             Some("max waiting can not be updated")
+        } else if self.deliver_subject.is_some() != new.deliver_subject.is_some() {
+            Some("can not update pull consumer to push based, nor the reverse")
         } else {
             None
         }

@@ -19,6 +19,8 @@ pub struct Env {
     pub gate: Gate,
     /// Reads from the store.
     pub loads: Vec<Load>,
+    /// Whether the store has room for new messages.
+    pub room: bool,
 }
 
 impl Env {
@@ -33,6 +35,15 @@ impl Env {
             self.send(to, &[], &payload);
         } else {
             self.gate.hold(Held::Reply { to: to.clone(), header: Bytes::new(), payload });
+        }
+    }
+
+    /// Answers with a refusal: at once while the store has no room, since nothing may get through to it then.
+    pub fn refuse(&mut self, to: &Text, payload: Bytes) {
+        if self.room {
+            self.reply(to, payload);
+        } else {
+            self.send(to, &[], &payload);
         }
     }
 
@@ -69,6 +80,15 @@ pub struct Gate {
 impl Gate {
     /// A change that nobody waits for.
     pub fn op(&mut self, op: StoreOp) {
+        if let StoreOp::MessagesRemove { stream, first, last, last_seq } = &op
+            && let Some(StoreOp::MessagesRemove { stream: s, last: l, last_seq: known, .. }) =
+                self.ops.last_mut()
+            && s == stream
+            && *l + 1 == *first
+        {
+            (*l, *known) = (*last, *last_seq);
+            return;
+        }
         self.last += 1;
         self.ops.push(op);
     }

@@ -34,6 +34,11 @@ impl Fault {
         Self::new(404, 10014, "consumer not found")
     }
 
+    /// 10023: the disk is full.
+    pub fn no_room() -> Self {
+        Self::new(503, 10023, "insufficient resources")
+    }
+
     /// 10037.
     pub fn no_message_found() -> Self {
         Self::new(404, 10037, "no message found")

@@ -100,6 +100,8 @@ pub enum Input {
     Durable { upto: u64 },
     /// Messages that were read from the store, for `Load`.
     Loaded { stream: StreamId, getter: Option<u64>, messages: Vec<Message> },
+    /// Whether the store has room for new messages.
+    Room(bool),
     /// Only time has passed.
     Tick,
     /// The broker is about to end: whoever waits for messages is told.
@@ -145,6 +147,7 @@ impl Core {
                 timers: Timers::default(),
                 gate: Gate::default(),
                 loads: Vec::new(),
+                room: true,
             },
             settings,
             streams: BTreeMap::new(),
@@ -219,6 +222,7 @@ impl Core {
                     stream.pump(&mut self.env);
                 }
             }
+            Input::Room(room) => self.env.room = room,
             Input::Tick => {}
             Input::Shutdown => self.farewell(),
         }
@@ -245,6 +249,11 @@ impl Core {
     /// Number of store changes that are not known to be on disk.
     pub fn behind(&self) -> u64 {
         self.env.gate.behind()
+    }
+
+    /// Number of single messages that are on their way from the store.
+    pub fn reads(&self) -> usize {
+        self.getters.len()
     }
 
     fn durable(&mut self, upto: u64) {

@@ -35,7 +35,10 @@ pub fn publish(
         Ok(Outcome::Duplicate(seq)) => {
             format!("{{\"stream\":\"{name}\", \"seq\":{seq},\"duplicate\": true}}")
         }
-        Err(fault) => json!({"error": fault.json(), "stream": name, "seq": 0}).to_string(),
+        Err(fault) => {
+            let body = json!({"error": fault.json(), "stream": name, "seq": 0}).to_string();
+            return env.refuse(reply, body.into());
+        }
     };
     env.reply(reply, body.into());
 }
@@ -107,6 +110,9 @@ fn store(
                 _ => return Err(Fault::new(500, 10111, format!("rollup value invalid: {kind:?}"))),
             };
         }
+    }
+    if stream.log.on_disk() && !env.room {
+        return Err(Fault::no_room());
     }
     let size = check_limits(stream, subject, header, payload)?;
     let log = &mut stream.log;

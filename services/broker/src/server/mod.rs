@@ -19,7 +19,7 @@ use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
-use store::Store;
+use store::{CommitError, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -37,6 +37,14 @@ const COMMIT_MAX: usize = 20_000;
 const LAZY: Duration = Duration::from_millis(20);
 /// Largest `max_payload`.
 const PAYLOAD_LIMIT: usize = 64 << 20;
+/// Messages on their way from the store for single readers above which no more operations are taken.
+const READS_MAX: usize = 10_000;
+/// Time until a client is accepted again after the system could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two looks at the free space.
+const ROOM_LOOK: Duration = Duration::from_millis(250);
+/// Time between two tries to write what found no room.
+const FULL_RETRY: Duration = Duration::from_millis(200);
 /// Time for everything to end at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -50,7 +58,12 @@ enum Event {
 /// What the store's threads report.
 enum Stored {
     Durable(u64),
-    Loaded { load: Load, messages: Vec<Message> },
+    Loaded {
+        load: Load,
+        messages: Vec<Message>,
+    },
+    /// Whether there is room for new messages.
+    Room(bool),
     Failed(String),
 }
 
@@ -110,7 +123,8 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let (loads, load_receiver) = blocking::channel();
     let writer_done = spawn_thread("broker-store", {
         let stored = stored_sender.clone();
-        move || write_loop(store, &batch_receiver, &stored)
+        let min_free = config.min_free;
+        move || Writer { store, stored, min_free, room: true, looked: None }.run(&batch_receiver)
     })?;
     let check_sender = stored_sender.clone();
     let reader_done =
@@ -234,6 +248,7 @@ impl Broker {
         mut stored: mpsc::UnboundedReceiver<Stored>,
     ) -> Result<(), String> {
         let mut turn = Vec::new();
+        let mut accepts_from = Instant::now();
         loop {
             let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
             let timer = async {
@@ -242,7 +257,11 @@ impl Broker {
                     None => std::future::pending().await,
                 }
             };
-            let accepts_ops = self.core.behind() < BEHIND_MAX;
+            let accepts_ops = self.core.behind() < BEHIND_MAX && self.core.reads() < READS_MAX;
+            let accepted = async {
+                tokio::time::sleep_until(accepts_from.into()).await;
+                self.listener.accept().await
+            };
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => {
@@ -265,11 +284,11 @@ impl Broker {
                         self.event(event);
                     }
                 }
-                accepted = self.listener.accept() => match accepted {
+                accepted = accepted => match accepted {
                     Ok((socket, peer)) => self.accept(socket, peer),
                     Err(error) => {
                         tracing::warn!(%error, "a client could not be accepted");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        accepts_from = Instant::now() + ACCEPT_PAUSE;
                     }
                 },
                 Some(ended) = self.tasks.join_next() => {
@@ -293,6 +312,7 @@ impl Broker {
             Stored::Loaded { load, messages } => {
                 self.step(Input::Loaded { stream: load.stream as StreamId, getter: load.getter, messages });
             }
+            Stored::Room(room) => self.step(Input::Room(room)),
             Stored::Failed(reason) => return Err(reason),
         }
         Ok(())
@@ -375,42 +395,115 @@ impl Broker {
     }
 }
 
-/// Gathers changes and commits them together: at once when somebody waits, else within [`LAZY`].
-fn write_loop(mut store: Store, batches: &blocking::Receiver<Batch>, stored: &mpsc::UnboundedSender<Stored>) {
-    let mut open = true;
-    while open {
-        let Ok(first) = batches.recv() else { return };
-        let mut group = first;
-        let until = Instant::now() + LAZY;
-        while group.ops.len() < COMMIT_MAX {
-            let next = if group.urgent {
-                batches.try_recv().map_err(|error| error == blocking::TryRecvError::Disconnected)
+/// Writes changes to the store on a thread of its own.
+struct Writer {
+    store: Store,
+    stored: mpsc::UnboundedSender<Stored>,
+    /// Free bytes below which there is no room for new messages.
+    min_free: u64,
+    room: bool,
+    looked: Option<Instant>,
+}
+
+impl Writer {
+    /// Gathers changes and commits them together: at once when somebody waits, else within [`LAZY`].
+    fn run(mut self, batches: &blocking::Receiver<Batch>) {
+        let mut open = true;
+        while open {
+            self.look();
+            let first = if self.room {
+                batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected)
             } else {
-                batches
-                    .recv_timeout(until.saturating_duration_since(Instant::now()))
-                    .map_err(|error| error == blocking::RecvTimeoutError::Disconnected)
+                batches.recv_timeout(ROOM_LOOK)
             };
-            match next {
-                Ok(batch) => {
-                    group.ops.extend(batch.ops);
-                    group.upto = batch.upto;
-                    group.urgent |= batch.urgent;
-                }
-                Err(disconnected) => {
-                    open = !disconnected;
-                    break;
+            let mut group = match first {
+                Ok(first) => first,
+                Err(blocking::RecvTimeoutError::Timeout) => continue,
+                Err(blocking::RecvTimeoutError::Disconnected) => return,
+            };
+            open = gather(&mut group, batches);
+            let report = match self.write(&mut group, batches) {
+                Ok(()) => Stored::Durable(group.upto),
+                Err(reason) => Stored::Failed(reason),
+            };
+            let failed = matches!(report, Stored::Failed(_));
+            if self.stored.send(report).is_err() && !open || failed {
+                return;
+            }
+        }
+    }
+
+    /// Commits; what finds no room is tried again until there is some or the broker ends: nothing is dropped.
+    fn write(&mut self, group: &mut Batch, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
+        loop {
+            match self.store.commit(&group.ops) {
+                Ok(()) => return Ok(()),
+                Err(CommitError::Failed(reason)) => return Err(reason),
+                Err(CommitError::Full) => {}
+            }
+            self.set_room(false);
+            match batches.recv_timeout(FULL_RETRY) {
+                Ok(more) => group.take(more),
+                Err(blocking::RecvTimeoutError::Timeout) => {}
+                Err(blocking::RecvTimeoutError::Disconnected) => {
+                    return Err("the disk is full; what was not acknowledged is lost".into());
                 }
             }
         }
-        let report = match store.commit(&group.ops) {
-            Ok(()) => Stored::Durable(group.upto),
-            Err(reason) => Stored::Failed(reason),
-        };
-        let failed = matches!(report, Stored::Failed(_));
-        if stored.send(report).is_err() && !open || failed {
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|at| now < at + ROOM_LOOK) {
             return;
         }
+        self.looked = Some(now);
+        match self.store.free_bytes() {
+            Ok(free) => self.set_room(free >= self.min_free),
+            Err(reason) => tracing::warn!(reason, "the free space of the broker's store is unknown"),
+        }
     }
+
+    fn set_room(&mut self, room: bool) {
+        if room == self.room {
+            return;
+        }
+        self.room = room;
+        if room {
+            tracing::info!("there is room for new messages again");
+        } else {
+            tracing::error!("the disk of the broker's store is full: new messages are refused");
+        }
+        // The broker may have ended.
+        let _ = self.stored.send(Stored::Room(room));
+    }
+}
+
+impl Batch {
+    fn take(&mut self, more: Batch) {
+        self.ops.extend(more.ops);
+        self.upto = more.upto;
+        self.urgent |= more.urgent;
+    }
+}
+
+/// Adds to a group what is there already; false when nothing will come any more.
+fn gather(group: &mut Batch, batches: &blocking::Receiver<Batch>) -> bool {
+    let until = Instant::now() + LAZY;
+    while group.ops.len() < COMMIT_MAX {
+        let next = if group.urgent {
+            batches.try_recv().map_err(|error| error == blocking::TryRecvError::Disconnected)
+        } else {
+            batches
+                .recv_timeout(until.saturating_duration_since(Instant::now()))
+                .map_err(|error| error == blocking::RecvTimeoutError::Disconnected)
+        };
+        match next {
+            Ok(batch) => group.take(batch),
+            Err(disconnected) => return !disconnected,
+        }
+    }
+    true
 }
 
 fn read_loop(store: &Store, loads: &blocking::Receiver<Load>, stored: &mpsc::UnboundedSender<Stored>) {

@@ -62,10 +62,16 @@ impl Drop for Victim {
 struct Known {
     /// Number published → sequence that was acknowledged.
     acked: BTreeMap<u64, u64>,
+    /// Sequence → number published, for everything that was ever delivered.
+    seen: BTreeMap<u64, u64>,
     /// Sequences whose ack was sent, confirmed or not.
     settled: BTreeSet<u64>,
     /// Sequences whose ack was confirmed.
     confirmed: BTreeSet<u64>,
+}
+
+fn number_of(payload: &[u8]) -> u64 {
+    std::str::from_utf8(payload).unwrap().parse().unwrap()
 }
 
 async fn load(url: &str, known: &Arc<Mutex<Known>>, next: &mut u64, until: usize) {
@@ -89,6 +95,9 @@ async fn load(url: &str, known: &Arc<Mutex<Known>>, next: &mut u64, until: usize
                 let seq = message.info().unwrap().stream_sequence;
                 {
                     let mut known = known.lock().unwrap();
+                    let number = number_of(&message.payload);
+                    let before = known.seen.insert(seq, number);
+                    assert!(before.is_none_or(|before| before == number), "sequence {seq} was used twice");
                     assert!(!known.confirmed.contains(&seq), "{seq} was settled for sure and came again");
                     known.settled.insert(seq);
                 }
@@ -133,13 +142,16 @@ async fn check(url: &str, known: &Known) {
     let mut last = None;
     for _ in 0..state.messages {
         let message = soon(messages.next()).await.unwrap().unwrap();
-        let number: u64 = std::str::from_utf8(&message.payload).unwrap().parse().unwrap();
+        let number = number_of(&message.payload);
         assert!(last < Some(number), "{number} is stored twice or out of order");
         last = Some(number);
         stored.insert(number, message.info().unwrap().stream_sequence);
     }
     for (number, seq) in &known.acked {
         assert_eq!(stored.get(number), Some(seq), "publish {number} was acknowledged");
+    }
+    for (seq, number) in &known.seen {
+        assert_eq!(stored.get(number), Some(seq), "what was delivered is on disk, under its own sequence");
     }
     let info = soon(stream.consumer_info("c")).await.unwrap();
     let floor = info.ack_floor.stream_sequence;

@@ -90,3 +90,25 @@ async fn who_does_not_sign_in_or_does_not_read_is_ended() {
     shutdown.cancel();
     soon(broker).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn who_does_not_answer_pings_is_ended_and_who_does_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let config = Config { ping_interval: Duration::from_millis(100), ..Config::new(dir.path()) };
+    let broker = tokio::spawn(serve(listener, config, shutdown.clone()));
+    let client = soon(async_nats::connect(format!("nats://{address}"))).await.unwrap();
+    let mut mute = soon(TcpStream::connect(address)).await.unwrap();
+    mute.write_all(b"CONNECT {}\r\n").await.unwrap();
+    let mut heard = String::new();
+    soon(mute.read_to_string(&mut heard)).await.unwrap();
+    let tail: Vec<&str> = heard.lines().skip(1).collect();
+    assert_eq!(tail, ["PING", "PING", "-ERR 'Stale Connection'"]);
+    // It has answered as many pings meanwhile.
+    soon(client.flush()).await.unwrap();
+    assert_eq!(client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed), 1);
+    shutdown.cancel();
+    soon(broker).await.unwrap().unwrap();
+}

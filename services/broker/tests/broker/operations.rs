@@ -92,3 +92,78 @@ async fn a_store_that_is_damaged_in_the_middle_is_refused_or_noticed() {
     assert!(matches!(ended, Err(Error::Store { .. })), "{ended:?}");
     reading.abort();
 }
+
+/// A broker in this process that is stopped without a word to its store: its log stays as a crash leaves it.
+async fn crashed_store() -> tempfile::TempDir {
+    let broker = TestBroker::start().await;
+    let js = jetstream::new(broker.connect().await);
+    soon(js.create_stream(stream::Config { name: "S".into(), ..Default::default() })).await.unwrap();
+    for number in 1..=20 {
+        let payload = format!("{number:0>500}");
+        soon(soon(js.publish("S", payload.into())).await.unwrap().into_future()).await.unwrap();
+    }
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(broker.dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        // Without the index of the log, which SQLite makes anew, and without the lock.
+        if ["broker.sqlite3", "broker.sqlite3-wal"].iter().any(|name| entry.file_name() == *name) {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+async fn outcome(dir: &std::path::Path) -> Result<u64, Error> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let stop = CancellationToken::new();
+    let config = Config { ready: Some(ready), ..Config::new(dir) };
+    let broker = tokio::spawn(serve(listener, config, stop.clone()));
+    if soon(is_ready).await.is_err() {
+        return Err(soon(broker).await.unwrap().unwrap_err());
+    }
+    let js = jetstream::new(soon(async_nats::connect(url)).await.unwrap());
+    let last = soon(js.get_stream("S")).await.unwrap().cached_info().state.last_sequence;
+    stop.cancel();
+    soon(broker).await.unwrap().unwrap();
+    Ok(last)
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
+    let store = crashed_store().await;
+    let wal = store.path().join("broker.sqlite3-wal");
+    let whole = std::fs::read(&wal).unwrap();
+    let with = |bytes: &[u8]| std::fs::write(&wal, bytes).unwrap();
+    let rest = std::fs::read(store.path().join("broker.sqlite3")).unwrap();
+    let again = || std::fs::write(store.path().join("broker.sqlite3"), &rest).unwrap();
+
+    // Half a frame behind the last commit, as a crash leaves it.
+    let mut torn = whole.clone();
+    torn.extend_from_slice(&whole[32..3000]);
+    with(&torn);
+    assert_eq!(outcome(store.path()).await.unwrap(), 20);
+
+    again();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    with(&damaged);
+    let refused = outcome(store.path()).await.unwrap_err();
+    assert!(refused.to_string().contains("write-ahead log is damaged"), "{refused}");
+    assert_eq!(std::fs::read(&wal).unwrap(), damaged, "it is left as it was, for whoever mends it");
+
+    again();
+    with(&whole);
+    assert_eq!(outcome(store.path()).await.unwrap(), 20);
+}
+
+#[tokio::test]
+async fn a_store_is_opened_by_one_broker_at_a_time() {
+    let broker = TestBroker::start().await;
+    soon(broker.connect().await.flush()).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let second = serve(listener, Config::new(broker.dir.path()), CancellationToken::new());
+    assert!(matches!(soon(second).await, Err(Error::InUse { .. })));
+    soon(broker.connect().await.flush()).await.unwrap();
+}

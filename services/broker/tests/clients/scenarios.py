@@ -77,9 +77,9 @@ async def consumers(js, nc):
     for message in messages:
         say("pull", shown(message))
     await messages[0].ack_sync(timeout=5)
-    await messages[1].nak()
-    await messages[2].term()
-    await nc.flush()
+    # With an answer, so that the next pull cannot overtake it.
+    await nc.request(messages[1].reply, b"-NAK", timeout=5)
+    await nc.request(messages[2].reply, b"+TERM", timeout=5)
     again = await pull.fetch(1, timeout=5)
     say("again", shown(again[0]))
     await again[0].in_progress()

@@ -1,0 +1,395 @@
+//! The store: SQLite with group commit on a thread of its own, and a second connection for reads.
+//!
+//! Every row carries a checksum, so that a damaged one is refused instead of believed; the write-ahead log is looked
+//! through before it is opened, because SQLite takes its first damaged frame for its end.
+
+mod read;
+mod sum;
+mod wal;
+
+use crate::core::effects::{ConsumerId, Pair, PendingRecord, StoreOp, StreamId};
+use crate::core::log::Message;
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// SQLite versions below can lose commits when two connections checkpoint.
+const SQLITE_MIN: i32 = 3_051_003;
+/// Pages in the write-ahead log that start a checkpoint.
+const CHECKPOINT_PAGES: u32 = 4000;
+/// Prepared statements that are kept: a dozen for each stream in use.
+const STATEMENTS_MAX: usize = 256;
+/// Version of the tables.
+const SCHEMA: i64 = 2;
+
+const TABLES: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE streams (id INTEGER PRIMARY KEY, record TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE last (stream INTEGER PRIMARY KEY, seq INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE consumers (
+    id INTEGER PRIMARY KEY, stream INTEGER NOT NULL, record TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE positions (
+    consumer INTEGER PRIMARY KEY, delivered_consumer INTEGER NOT NULL, delivered_stream INTEGER NOT NULL,
+    floor_consumer INTEGER NOT NULL, floor_stream INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+CREATE TABLE pending (
+    consumer INTEGER NOT NULL, sequence INTEGER NOT NULL, consumer_seq INTEGER NOT NULL, count INTEGER NOT NULL,
+    crc INTEGER NOT NULL, PRIMARY KEY (consumer, sequence)) STRICT, WITHOUT ROWID;
+";
+
+/// Why a store cannot be opened.
+pub enum OpenError {
+    /// The process of this id has it.
+    InUse(String),
+    /// What the system or SQLite says.
+    Failed(String),
+}
+
+/// Why a group of changes is not on disk; none of them is.
+#[derive(Debug)]
+pub enum CommitError {
+    /// No room; it may be tried again.
+    Full,
+    /// What SQLite says; the store is not to be used any more.
+    Failed(String),
+}
+
+impl From<String> for OpenError {
+    fn from(reason: String) -> Self {
+        Self::Failed(reason)
+    }
+}
+
+/// A connection to the store.
+pub struct Store {
+    connection: Connection,
+    dir: PathBuf,
+    /// What the writer last wrote of each consumer: last delivery and floor.
+    positions: HashMap<ConsumerId, (Pair, Pair)>,
+    /// Held by the writer; the system lets go of it when the process ends, however it ends.
+    _lock: Option<File>,
+}
+
+/// One broker at a time: takes the directory for this process.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Failed(error.to_string());
+    let path = dir.join("lock");
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            return Err(OpenError::InUse(pid.trim().to_owned()));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
+    Ok(file)
+}
+
+/// What changed of a consumer within one commit.
+#[derive(Default)]
+struct Dirty {
+    delivered: Option<Pair>,
+    floor: Option<Pair>,
+    through: Option<u64>,
+    pending: BTreeMap<u64, Option<PendingRecord>>,
+}
+
+impl Store {
+    /// Opens the store for writing, making it if needed.
+    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        if rusqlite::version_number() < SQLITE_MIN {
+            return Err(format!("SQLite {} is too old, 3.51.3 is needed", rusqlite::version()).into());
+        }
+        std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
+        let lock = lock(dir)?;
+        let path = dir.join("broker.sqlite3");
+        wal::check(&dir.join("broker.sqlite3-wal"))?;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open(&path)?;
+            connection.pragma_update(None, "page_size", 8192)?;
+            connection.pragma_update_and_check(None, "locking_mode", "normal", |_| Ok(()))?;
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "cache_size", -16_000)?;
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+            let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if schema == 0 {
+                connection.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT;"))?;
+            }
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| error.to_string())?;
+        let schema: i64 = connection
+            .query_row("PRAGMA user_version", [], |row| row.get(0))
+            .map_err(|error| error.to_string())?;
+        if schema != SCHEMA {
+            let reason = format!("written by another version (schema {schema}, this one reads {SCHEMA})");
+            return Err(reason.into());
+        }
+        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: Some(lock) })
+    }
+
+    /// Bytes that are free where the store is.
+    pub fn free_bytes(&self) -> Result<u64, String> {
+        let found = rustix::fs::statvfs(&self.dir).map_err(|error| error.to_string())?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Opens the store for reading beside the writer.
+    pub fn open_reader(dir: &Path) -> Result<Self, String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let open = || -> rusqlite::Result<Connection> {
+            let connection = Connection::open_with_flags(dir.join("broker.sqlite3"), flags)?;
+            connection.pragma_update(None, "query_only", true)?;
+            connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
+            connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+            Ok(connection)
+        };
+        let connection = open().map_err(|error| error.to_string())?;
+        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: None })
+    }
+
+    /// Writes a group of changes and returns when they are on disk.
+    pub fn commit(&mut self, ops: &[StoreOp]) -> Result<(), CommitError> {
+        match self.apply(ops) {
+            Ok(moved) => {
+                self.positions.extend(moved);
+                Ok(())
+            }
+            Err(error) => {
+                // Some failures have rolled back already.
+                let _ = self.connection.execute_batch("ROLLBACK");
+                Err(match error.sqlite_error_code() {
+                    Some(ErrorCode::DiskFull) => CommitError::Full,
+                    _ => CommitError::Failed(error.to_string()),
+                })
+            }
+        }
+    }
+
+    fn apply(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<(ConsumerId, (Pair, Pair))>> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let mut dirty: BTreeMap<ConsumerId, Dirty> = BTreeMap::new();
+        let mut removals: BTreeMap<StreamId, (Vec<(u64, u64)>, u64)> = BTreeMap::new();
+        for op in ops {
+            match op {
+                StoreOp::StreamPut { stream, json } => self.put_stream(*stream, json)?,
+                StoreOp::StreamDrop { stream } => {
+                    removals.remove(stream);
+                    self.drop_stream(*stream)?;
+                }
+                StoreOp::MessagePut { stream, message, size, dedupe } => {
+                    self.put_message(*stream, message, *size, dedupe.as_deref())?;
+                }
+                StoreOp::MessagesRemove { stream, first, last, last_seq } => {
+                    let (ranges, known) = removals.entry(*stream).or_default();
+                    *known = (*known).max(*last_seq);
+                    match ranges.last_mut() {
+                        Some(range) if range.1 + 1 == *first => range.1 = *last,
+                        _ => ranges.push((*first, *last)),
+                    }
+                }
+                StoreOp::DedupeTrim { stream, below } => {
+                    self.run(&format!("DELETE FROM dedupe_{stream} WHERE seq < ?1"), params![*below as i64])?;
+                }
+                StoreOp::ConsumerPut { stream, consumer, json } => {
+                    self.run(
+                        "INSERT OR REPLACE INTO consumers (id, stream, record, crc) VALUES (?1, ?2, ?3, ?4)",
+                        params![consumer, stream, json, sum::consumer(*consumer, *stream, json)],
+                    )?;
+                    self.put_meta("consumer_last", *consumer)?;
+                }
+                StoreOp::ConsumerDrop { consumer } => {
+                    dirty.remove(consumer);
+                    self.run("DELETE FROM pending WHERE consumer = ?1", params![consumer])?;
+                    self.run("DELETE FROM positions WHERE consumer = ?1", params![consumer])?;
+                    self.run("DELETE FROM consumers WHERE id = ?1", params![consumer])?;
+                }
+                StoreOp::Delivered { consumer, delivered, pending, floor } => {
+                    let dirty = dirty.entry(*consumer).or_default();
+                    dirty.delivered = Some(*delivered);
+                    dirty.floor = Some(*floor);
+                    if let Some(pending) = pending {
+                        dirty.pending.insert(pending.sequence, Some(*pending));
+                    }
+                }
+                StoreOp::Settled { consumer, sequence, through, floor } => {
+                    let dirty = dirty.entry(*consumer).or_default();
+                    dirty.floor = Some(*floor);
+                    if *through {
+                        dirty.through = dirty.through.max(Some(*sequence));
+                        dirty.pending.retain(|other, _| other > sequence);
+                    } else if matches!(dirty.pending.get(sequence), Some(Some(fresh)) if fresh.count == 1) {
+                        dirty.pending.remove(sequence);
+                    } else {
+                        dirty.pending.insert(*sequence, None);
+                    }
+                }
+            }
+        }
+        for (stream, (ranges, last_seq)) in removals {
+            for (first, last) in ranges {
+                for table in ["index", "body"] {
+                    self.run(
+                        &format!("DELETE FROM {table}_{stream} WHERE seq BETWEEN ?1 AND ?2"),
+                        params![first as i64, last as i64],
+                    )?;
+                }
+            }
+            self.run(
+                "INSERT INTO last (stream, seq, crc) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > seq",
+                params![stream, last_seq as i64, sum::numbers(&[u64::from(stream), last_seq])],
+            )?;
+        }
+        let mut moved = Vec::new();
+        for (consumer, dirty) in dirty {
+            let (delivered, floor) = self.positions.get(&consumer).copied().unwrap_or_default();
+            let position = (dirty.delivered.unwrap_or(delivered), dirty.floor.unwrap_or(floor));
+            self.put_position(consumer, position)?;
+            self.put_pending(consumer, &dirty)?;
+            moved.push((consumer, position));
+        }
+        self.connection.execute_batch("COMMIT")?;
+        Ok(moved)
+    }
+
+    fn run(&self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+
+    fn put_meta(&self, key: &str, value: u32) -> rusqlite::Result<()> {
+        self.run(
+            "INSERT INTO meta (key, value, crc) VALUES (?1, ?2, ?3) ON CONFLICT (key) DO UPDATE
+             SET value = excluded.value, crc = excluded.crc WHERE excluded.value > value",
+            params![key, value, sum::keyed(key, u64::from(value))],
+        )?;
+        Ok(())
+    }
+
+    fn put_stream(&self, stream: StreamId, json: &str) -> rusqlite::Result<()> {
+        self.run(
+            "INSERT OR REPLACE INTO streams (id, record, crc) VALUES (?1, ?2, ?3)",
+            params![stream, json, sum::keyed(json, u64::from(stream))],
+        )?;
+        self.put_meta("stream_last", stream)?;
+        self.connection.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS index_{stream} (
+                 seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, size INTEGER NOT NULL, subject TEXT NOT NULL,
+                 body INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
+             CREATE TABLE IF NOT EXISTS body_{stream} (seq INTEGER PRIMARY KEY, header BLOB, payload BLOB) STRICT;
+             CREATE TABLE IF NOT EXISTS dedupe_{stream} (
+                 seq INTEGER PRIMARY KEY, ts INTEGER NOT NULL, id TEXT NOT NULL, crc INTEGER NOT NULL) STRICT;"
+        ))
+    }
+
+    fn drop_stream(&mut self, stream: StreamId) -> rusqlite::Result<()> {
+        self.connection.flush_prepared_statement_cache();
+        self.run("DELETE FROM streams WHERE id = ?1", params![stream])?;
+        self.run("DELETE FROM last WHERE stream = ?1", params![stream])?;
+        for table in ["index", "body", "dedupe"] {
+            self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}_{stream}"))?;
+        }
+        Ok(())
+    }
+
+    fn put_message(
+        &self,
+        stream: StreamId,
+        message: &Message,
+        size: u32,
+        dedupe: Option<&str>,
+    ) -> rusqlite::Result<()> {
+        let seq = message.seq as i64;
+        let body = sum::body(&message.header, &message.payload);
+        let crc = sum::index(message.seq, message.ts, size, &message.subject, body);
+        self.run(
+            &format!(
+                "INSERT INTO index_{stream} (seq, ts, size, subject, body, crc) VALUES (?1, ?2, ?3, ?4, ?5, ?6)"
+            ),
+            params![seq, message.ts as i64, size, &*message.subject, body, crc],
+        )?;
+        let header = (!message.header.is_empty()).then_some(&message.header[..]);
+        let payload = (!message.payload.is_empty()).then_some(&message.payload[..]);
+        self.run(
+            &format!("INSERT INTO body_{stream} (seq, header, payload) VALUES (?1, ?2, ?3)"),
+            params![seq, header, payload],
+        )?;
+        if let Some(id) = dedupe {
+            self.run(
+                &format!("INSERT INTO dedupe_{stream} (seq, ts, id, crc) VALUES (?1, ?2, ?3, ?4)"),
+                params![seq, message.ts as i64, id, sum::dedupe(message.seq, message.ts, id)],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn put_position(
+        &self,
+        consumer: ConsumerId,
+        (delivered, floor): (Pair, Pair),
+    ) -> rusqlite::Result<usize> {
+        self.run(
+            "INSERT OR REPLACE INTO positions
+             (consumer, delivered_consumer, delivered_stream, floor_consumer, floor_stream, crc)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                consumer,
+                delivered.consumer as i64,
+                delivered.stream as i64,
+                floor.consumer as i64,
+                floor.stream as i64,
+                sum::position(consumer, delivered, floor)
+            ],
+        )
+    }
+
+    fn put_pending(&self, consumer: ConsumerId, dirty: &Dirty) -> rusqlite::Result<()> {
+        if let Some(through) = dirty.through {
+            self.run(
+                "DELETE FROM pending WHERE consumer = ?1 AND sequence <= ?2",
+                params![consumer, through as i64],
+            )?;
+        }
+        for (sequence, pending) in &dirty.pending {
+            match pending {
+                Some(pending) => self.run(
+                    "INSERT OR REPLACE INTO pending (consumer, sequence, consumer_seq, count, crc)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        consumer,
+                        *sequence as i64,
+                        pending.consumer_seq as i64,
+                        pending.count as i64,
+                        sum::pending(consumer, pending)
+                    ],
+                )?,
+                None => self.run(
+                    "DELETE FROM pending WHERE consumer = ?1 AND sequence = ?2",
+                    params![consumer, *sequence as i64],
+                )?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Looks at every page; the first fault found is the error.
+    pub fn check(&self) -> Result<(), String> {
+        let found: String = self
+            .connection
+            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            .map_err(|error| error.to_string())?;
+        if found == "ok" { Ok(()) } else { Err(format!("damaged: {found}")) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
