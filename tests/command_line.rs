@@ -59,7 +59,13 @@ fn help_of_every_command() {
         "account transactions",
         "watchlist",
         "audit",
+        "market",
+        "market state",
+        "market cancel",
+        "market show",
+        "market queue",
         "bench",
+        "replay",
         "config",
         "completions",
     ] {
@@ -102,6 +108,10 @@ fn wrong_input_answers_one_clear_line_and_the_right_exit_code() {
     assert!(d.join("mine/thesis.txt").exists());
     snapshot("seed_plan", d, &run(d, &["seed", "--dry-run"]));
     snapshot("seed_from_nowhere", d, &run(d, &["seed", "--file", "nowhere"]));
+    snapshot("replay_of_nothing", d, &run(d, &["replay", "nowhere"]));
+    snapshot("replay_without_a_journal", d, &run(d, &["replay", "mine"]));
+    snapshot("replay_at_no_time", d, &run(d, &["replay", "mine", "--at", "noon"]));
+    snapshot("replay_of_no_flow", d, &run(d, &["replay", "--flow", "mine/thesis.txt"]));
 }
 
 #[test]

@@ -99,8 +99,13 @@ pub enum Command {
     Watchlist(Watchlist),
     /// Check the invariants of a running stack
     Audit,
+    /// Halt, resume and inspect a market: for operators, on the data directory of a running stack
+    #[command(subcommand)]
+    Market(Market),
     /// Measure the matching core on the common order flow
     Bench(Bench),
+    /// Replay a journal, or an order flow, and show what it comes to
+    Replay(Replay),
     /// Show the configuration in force
     Config(Config),
     /// Print a completion script
@@ -495,11 +500,87 @@ pub struct Watchlist {
     pub remove: Vec<String>,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Market {
+    /// Change what a symbol does
+    State {
+        /// The symbol, in any case
+        #[arg(value_name = "SYMBOL")]
+        symbol: String,
+        /// What it does from now on
+        #[arg(value_name = "STATE")]
+        state: MarketState,
+    },
+    /// Cancel every open order of everybody in a symbol
+    Cancel {
+        /// The symbol, in any case
+        #[arg(value_name = "SYMBOL")]
+        symbol: String,
+    },
+    /// Show levels, orders in their queues and, in a call, what the auction would give
+    Show {
+        /// The symbol, in any case
+        #[arg(value_name = "SYMBOL")]
+        symbol: String,
+        /// Levels per side (at most 1000)
+        #[arg(long, value_name = "LEVELS", default_value_t = 10)]
+        levels: u32,
+        /// Orders per side (at most 1000)
+        #[arg(long, value_name = "ORDERS", default_value_t = 10)]
+        orders: u32,
+    },
+    /// Show where an order stands in its queue
+    Queue {
+        /// Id of the order
+        #[arg(value_name = "ORDER")]
+        order: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MarketState {
+    /// Continuous trading; from a call the auction runs first
+    Open,
+    /// Orders may only be canceled
+    Halted,
+    /// Orders may only be canceled; from a call the closing auction runs first
+    Closed,
+    /// A call: orders gather, nothing trades
+    PreOpen,
+    /// The call before an auction
+    Auction,
+}
+
 #[derive(Debug, Args)]
 pub struct Bench {
     /// A flow file; may be given several times [default: A1k, A10k, A100k and B100, generated]
     #[arg(long, value_name = "FILE")]
     pub flow: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// A data directory, its engine directory or a segment of the journal [default: the data directory]
+    #[arg(value_name = "JOURNAL")]
+    pub journal: Option<PathBuf>,
+    /// Stop behind this record
+    #[arg(long, value_name = "SEQUENCE")]
+    pub to: Option<u64>,
+    /// Stop behind the last record up to this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Show the book of this symbol too
+    #[arg(long, value_name = "SYMBOL")]
+    pub symbol: Option<String>,
+    /// Levels of the book per side
+    #[arg(long, value_name = "LEVELS", default_value_t = 10, requires = "symbol")]
+    pub depth: usize,
+    /// Replay another journal beside it and show where the two part
+    #[arg(long, value_name = "JOURNAL", conflicts_with = "symbol")]
+    pub against: Option<PathBuf>,
+    /// Replay an order flow straight into the book: the binary form, or a recorded CSV (also gzipped)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["journal", "to", "at", "symbol", "against"])]
+    pub flow: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

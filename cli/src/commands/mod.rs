@@ -6,9 +6,11 @@ mod bench;
 mod broker;
 mod config;
 mod market;
+mod operate;
 mod order;
 mod platform;
 mod portfolio;
+mod replay;
 mod session;
 mod trade;
 
@@ -51,7 +53,9 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Account(args) => account::account(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
         Command::Audit => audit::audit(global, out).await,
+        Command::Market(args) => operate::market(global, args, out).await,
         Command::Bench(args) => bench::bench(args, out),
+        Command::Replay(args) => replay::replay(global, args, out),
         Command::Config(args) => config::config(global, args, out),
         Command::Completions(args) => {
             let mut script = Vec::new();

@@ -7,8 +7,8 @@ use fafnir_proto::{
     v1::{
         CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, GetOrderRequest, ListFillsReply,
         ListFillsRequest, ListOrdersReply, ListOrdersRequest, OrderReply, OrderStatusReply,
-        PlaceOrderRequest, ReplaceOrderRequest, SymbolPosition, UpdatesSinceReply, UpdatesSinceRequest,
-        order_service_server::OrderService,
+        PlaceOrderRequest, ReplaceOrderRequest, SymbolOrdersRequest, SymbolPosition, UpdatesSinceReply,
+        UpdatesSinceRequest, order_service_server::OrderService,
     },
 };
 use tonic::{Request, Response, Status};
@@ -56,6 +56,19 @@ impl OrderService for Api {
     ) -> Result<Response<CancelAllReply>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
         let requested = self.0.cancel_all(user, symbol(&request.get_ref().symbol)?).await?;
+        Ok(Response::new(CancelAllReply { requested }))
+    }
+
+    async fn cancel_symbol(
+        &self,
+        request: Request<SymbolOrdersRequest>,
+    ) -> Result<Response<CancelAllReply>, Status> {
+        caller::system(&request)?;
+        let symbol = symbol(&request.get_ref().symbol)?;
+        if symbol.is_empty() {
+            return Err(Error::from(Refused::invalid("SYMBOL_MISSING", "symbol must be given")).into());
+        }
+        let requested = self.0.cancel_symbol(symbol).await?;
         Ok(Response::new(CancelAllReply { requested }))
     }
 

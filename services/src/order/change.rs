@@ -63,6 +63,17 @@ impl Core {
         }
     }
 
+    /// Asks for every open order in a symbol to end, whoever's; answers how many there are.
+    pub async fn cancel_symbol(&self, symbol: String) -> Result<u32> {
+        let of = symbol.clone();
+        let users = self.db.read(move |tx| Ok(store::users_with_open_orders(tx, &of)?)).await?;
+        let mut requested = 0u32;
+        for user in users {
+            requested = requested.saturating_add(self.cancel_all(user, symbol.clone()).await?);
+        }
+        Ok(requested)
+    }
+
     /// Changes an open order: the extra hold first, then the engine.
     pub async fn replace(&self, user: Uuid, request: &ReplaceOrderRequest) -> Result<Order> {
         self.admit()?;
@@ -173,9 +184,10 @@ fn wish(
             format!("stop_price cannot be changed: the stop of order {} was triggered", o.id),
         ));
     }
-    pricing::tradable(instrument)?;
+    pricing::open(instrument)?;
     let quantity_e4 = if r.quantity_e4 == 0 { o.quantity_e4 } else { new_order::quantity(r.quantity_e4)? };
     pricing::lots("quantity", quantity_e4, instrument)?;
+    new_order::parts(quantity_e4 - o.filled_e4, o.display_quantity_e4)?;
     if quantity_e4 <= o.filled_e4 {
         return Err(Refused::precondition(
             "QUANTITY_BELOW_FILLED",

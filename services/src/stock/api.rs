@@ -101,7 +101,11 @@ impl Api {
     async fn state_set(&self, text: &str, state: TradingState) -> Result<Instrument, Error> {
         let symbol = self.listed(text)?.symbol;
         if state == TradingState::Unspecified {
-            return Err(Refusal::invalid("STATE_UNKNOWN", "state must be OPEN, HALTED or CLOSED").into());
+            return Err(Refusal::invalid(
+                "STATE_UNKNOWN",
+                "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION",
+            )
+            .into());
         }
         let now_us = self.clock.now_us();
         let (instrument, changed) = self

@@ -14,6 +14,7 @@ use fafnir_proto::{
 use prost::Message as _;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tonic::{Code, Request, Response, Status};
+use uuid::Uuid;
 
 /// Facts in one answer of `Executions`, and their bytes.
 const EXECUTIONS_MAX: usize = 1_000;
@@ -21,6 +22,8 @@ const EXECUTIONS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Trades in one answer of `Trades`.
 const TRADES_MAX: usize = 1_000;
 const TRADES_DEFAULT: usize = 100;
+/// Levels and orders per side in one answer of `Depth`.
+const DEPTH_MAX: usize = 1_000;
 /// How long a command for a symbol that the engine does not know waits for stock-service.
 const LISTING_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -138,6 +141,45 @@ impl TradeEngine for Api {
             Refusal::not_found("SYMBOL_UNKNOWN", format!("symbol {:?} is not listed", request.symbol))
         })?;
         Ok(Response::new(image))
+    }
+
+    async fn depth(&self, request: Request<v1::DepthRequest>) -> Result<Response<v1::DepthReply>, Status> {
+        caller::system(&request)?;
+        let request = request.into_inner();
+        if request.levels.max(request.orders) as usize > DEPTH_MAX {
+            let message = format!("levels and orders must be at most {DEPTH_MAX}");
+            return Err(Refusal::invalid("DEPTH_TOO_LARGE", message).into());
+        }
+        let unknown =
+            || Refusal::not_found("SYMBOL_UNKNOWN", format!("symbol {:?} is not listed", request.symbol));
+        let symbol = Symbol::parse(&request.symbol).map_err(|_| unknown())?;
+        let found = self.engine.ask(move |engine| {
+            let market = engine.market_of(&symbol)?;
+            Some(wire::depth(market, engine.users(), request.levels as usize, request.orders as usize))
+        });
+        Ok(Response::new(found.await?.ok_or_else(unknown)?))
+    }
+
+    async fn queue_position(
+        &self,
+        request: Request<v1::QueuePositionRequest>,
+    ) -> Result<Response<v1::QueuePositionReply>, Status> {
+        caller::system(&request)?;
+        let order = Uuid::parse_str(&request.get_ref().order_id)
+            .map_err(|_| Refusal::invalid("ORDER_ID_MALFORMED", "order_id must be a UUID"))?;
+        let found = self.engine.ask(move |engine| {
+            let (market, at) = engine.queue_position(order)?;
+            Some(v1::QueuePositionReply {
+                symbol: market.symbol.to_string(),
+                orders_ahead: at.orders_ahead,
+                quantity_ahead_e4: market.quantity_e4(at.qty_ahead),
+                quantity_better_e4: market.quantity_e4(at.qty_better),
+            })
+        });
+        let found = found.await?.ok_or_else(|| {
+            Refusal::not_found("ORDER_NOT_RESTING", format!("order {order} does not rest in a book"))
+        })?;
+        Ok(Response::new(found))
     }
 
     async fn status(&self, _request: Request<v1::Empty>) -> Result<Response<v1::EngineStatusReply>, Status> {

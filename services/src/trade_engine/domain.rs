@@ -8,7 +8,8 @@ use super::{
     record::{Instruction, Listing, NewOrder, Record, Replace},
 };
 use fafnir_matching::{
-    Command, Event, Events, Kind, Lots, Reason, Replace as BookReplace, Side, Slot, Tif, What,
+    Command, Event, Events, Kind, Lots, Phase, QueuePosition, Reason, Replace as BookReplace, Side, Slot,
+    Tif, What,
 };
 use fafnir_proto::{
     symbol::Symbol,
@@ -39,6 +40,8 @@ pub struct Outcome {
     /// Number of a trade, else 0.
     pub trade_no: u64,
     pub state: Option<TradingState>,
+    /// A trade of an auction: nobody was the aggressor.
+    pub auction: bool,
 }
 
 /// The resting side of a trade.
@@ -137,6 +140,7 @@ fn bare(kind: ExecKind, order: Uuid, user: Uuid) -> Outcome {
         maker: None,
         trade_no: 0,
         state: None,
+        auction: false,
     }
 }
 
@@ -177,6 +181,23 @@ impl Engine {
 
     pub fn markets(&self) -> &[Market] {
         &self.markets
+    }
+
+    /// The market of a symbol, if any record named it.
+    pub fn market_of(&self, symbol: &Symbol) -> Option<&Market> {
+        self.market_numbers.get(symbol).map(|number| &self.markets[*number])
+    }
+
+    /// Where an open order stands in the queue of its price; `None` where it does not rest.
+    pub fn queue_position(&self, order: Uuid) -> Option<(&Market, QueuePosition)> {
+        let (number, id) = *self.open.get(&order)?;
+        let market = &self.markets[number];
+        Some((market, market.book.queue_position(id, market.orders.get(&id)?.slot)?))
+    }
+
+    /// The users that orders name by number.
+    pub fn users(&self) -> &[Uuid] {
+        &self.users
     }
 
     /// What the engine knows of a listing: `None` before it is listed.
@@ -355,10 +376,22 @@ impl Engine {
             return;
         }
         m.state = state;
-        let command = if state == TradingState::Open { Command::Resume } else { Command::Halt };
-        if m.book.is_halted() != (state != TradingState::Open) {
-            self.events.clear();
-            m.book.apply(&command, &mut self.events);
+        let (is_halted, phase) = (m.book.is_halted(), m.book.phase());
+        let target = match state {
+            TradingState::Halted => phase,
+            TradingState::Open | TradingState::Unspecified => Phase::Continuous,
+            TradingState::Closed => Phase::Closed,
+            TradingState::PreOpen => Phase::PreOpen,
+            TradingState::Auction => Phase::Auction,
+        };
+        let set_phase = (target != phase).then_some(Command::SetPhase { phase: target });
+        let resume = (is_halted && state != TradingState::Halted).then_some(Command::Resume);
+        let halt = (!is_halted && state == TradingState::Halted).then_some(Command::Halt);
+        // A call begins before the halt ends, so that nothing trades in between; any other phase after it, because an
+        // auction needs a book that trades.
+        let steps = if target.is_call() { [set_phase, resume, halt] } else { [resume, set_phase, halt] };
+        for command in steps.into_iter().flatten() {
+            self.run(market, cmd_seq, &command, facts);
         }
         let outcome =
             Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) };
@@ -413,8 +446,11 @@ impl Engine {
         m.book.apply(command, &mut self.events);
         let mut outcomes =
             Outcomes { list: Vec::with_capacity(self.events.as_slice().len()), users: &self.users };
+        // Leaving a call: what trades before the phase changes is the auction.
+        let mut auction = matches!(command, Command::SetPhase { .. });
         for event in &self.events {
-            translate(m, &mut outcomes, &mut self.open, &mut self.gtd, event);
+            auction &= !matches!(event.what, What::PhaseChanged { .. });
+            translate(m, &mut outcomes, &mut self.open, &mut self.gtd, event, auction);
         }
         let outcomes = outcomes.list;
         self.fact(market, cmd_seq, outcomes, facts);
@@ -442,6 +478,7 @@ fn translate(
     open_orders: &mut HashMap<Uuid, (usize, u64)>,
     gtd: &mut BTreeSet<(i64, u64)>,
     event: &Event,
+    auction: bool,
 ) {
     match event.what {
         What::Accepted { id, slot, open, price, held, .. } => {
@@ -490,6 +527,7 @@ fn translate(
                     open_e4: m.quantity_e4(maker_open),
                 }),
                 trade_no: m.trade_no,
+                auction,
                 ..out.about(ExecKind::Trade, &taker)
             };
             out.push(m, outcome);

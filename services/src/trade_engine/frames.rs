@@ -141,41 +141,43 @@ pub fn frame_at(bytes: &[u8], offset: usize) -> Result<Frame<'_>, &'static str> 
     })
 }
 
+/// Where a walk over a segment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub offset: usize,
+    pub next_seq: u64,
+    pub prev_crc: u32,
+}
+
+impl Place {
+    /// Behind the header.
+    pub fn first(header: Header) -> Self {
+        Self { offset: HEADER_BYTES, next_seq: header.first_seq, prev_crc: header.prev_crc }
+    }
+}
+
 /// Walks the frames of a segment and checks sequence and chain. After an error it ends.
 #[derive(Debug, Clone)]
 pub struct Frames<'a> {
     bytes: &'a [u8],
-    offset: usize,
-    next_seq: u64,
-    prev_crc: u32,
+    place: Place,
     ended: bool,
 }
 
 impl<'a> Frames<'a> {
     /// The frames behind the header.
     pub fn new(bytes: &'a [u8], header: Header) -> Self {
-        Self {
-            bytes,
-            offset: HEADER_BYTES,
-            next_seq: header.first_seq,
-            prev_crc: header.prev_crc,
-            ended: false,
-        }
+        Self::from_place(bytes, Place::first(header))
+    }
+
+    /// The frames from a place on.
+    pub fn from_place(bytes: &'a [u8], place: Place) -> Self {
+        Self { bytes, place, ended: false }
     }
 
     /// Where the walk stands: behind the last good frame.
-    pub fn offset(&self) -> usize {
-        self.offset
-    }
-
-    /// Crc of the last good frame.
-    pub fn prev_crc(&self) -> u32 {
-        self.prev_crc
-    }
-
-    /// Sequence that comes next.
-    pub fn next_seq(&self) -> u64 {
-        self.next_seq
+    pub fn place(&self) -> Place {
+        self.place
     }
 }
 
@@ -183,22 +185,21 @@ impl<'a> Iterator for Frames<'a> {
     type Item = Result<Frame<'a>, Bad>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.offset >= self.bytes.len() {
+        let at = self.place;
+        if self.ended || at.offset >= self.bytes.len() {
             return None;
         }
-        let what = match frame_at(self.bytes, self.offset) {
-            Ok(frame) if frame.seq != self.next_seq => "the sequence is not the next one",
-            Ok(frame) if frame.prev_crc != self.prev_crc => "the chain to the frame before is broken",
+        let what = match frame_at(self.bytes, at.offset) {
+            Ok(frame) if frame.seq != at.next_seq => "the sequence is not the next one",
+            Ok(frame) if frame.prev_crc != at.prev_crc => "the chain to the frame before is broken",
             Ok(frame) => {
-                self.offset = frame.end();
-                self.prev_crc = frame.crc;
-                self.next_seq += 1;
+                self.place = Place { offset: frame.end(), next_seq: at.next_seq + 1, prev_crc: frame.crc };
                 return Some(Ok(frame));
             }
             Err(what) => what,
         };
         self.ended = true;
-        Some(Err(Bad { offset: self.offset, seq: self.next_seq, what }))
+        Some(Err(Bad { offset: at.offset, seq: at.next_seq, what }))
     }
 }
 

@@ -49,6 +49,21 @@ pub struct Level {
     pub orders: u32,
 }
 
+/// An order in its queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    pub order: Uuid,
+    /// Nil where nobody is known.
+    pub user: Uuid,
+    pub price_e4: i64,
+    /// What of it shows.
+    pub shown_e4: i64,
+    /// What of it can trade, hidden included.
+    pub open_e4: i64,
+    pub filled_e4: i64,
+    pub version: u32,
+}
+
 impl Market {
     pub(super) fn new(symbol: Symbol) -> Self {
         Self {
@@ -91,6 +106,40 @@ impl Market {
             orders: l.orders,
         };
         self.book.depth(side).take(levels).map(level).collect()
+    }
+
+    /// In a call, where bids and asks meet: price, quantity and surplus (positive of buyers) that an auction would give.
+    pub fn indicative(&self) -> Option<(i64, i64, i64)> {
+        let found = self.book.phase().is_call().then(|| self.book.indicative())??;
+        let surplus = self.quantity_e4(found.surplus);
+        let surplus = if found.surplus_side == Side::Buy { surplus } else { -surplus };
+        Some((self.price_e4(found.price), self.quantity_e4(found.qty), surplus))
+    }
+
+    /// Open orders, held stops included.
+    pub fn open_orders(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// The first resting orders of a side in the order in which they trade; `users` are those of the engine.
+    pub fn queue(&self, side: Side, users: &[Uuid], orders_max: usize) -> Vec<Queued> {
+        let queued = |o: fafnir_matching::OpenOrder| {
+            let open = self.orders.get(&o.id)?;
+            Some(Queued {
+                order: open.order,
+                user: (open.owner as usize)
+                    .checked_sub(1)
+                    .and_then(|i| users.get(i))
+                    .copied()
+                    .unwrap_or_default(),
+                price_e4: self.price_e4(o.price),
+                shown_e4: self.quantity_e4(o.shown),
+                open_e4: self.quantity_e4(o.open),
+                filled_e4: self.quantity_e4(o.filled),
+                version: open.version,
+            })
+        };
+        self.book.resting(side).filter_map(queued).take(orders_max).collect()
     }
 
     pub(super) fn price_e4(&self, ticks: Ticks) -> i64 {

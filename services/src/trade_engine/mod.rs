@@ -11,6 +11,7 @@ pub mod market;
 pub mod published;
 pub mod record;
 pub mod recovery;
+pub mod replay;
 pub mod seglog;
 pub mod sequencer;
 pub mod snapshot;
@@ -19,6 +20,13 @@ pub mod wire;
 
 #[cfg(test)]
 mod tests;
+
+/// A place at which the crash tests kill the process.
+#[cfg(test)]
+use tests::kill::crash_point;
+#[cfg(not(test))]
+#[inline]
+fn crash_point(_log: &str, _place: &str) {}
 
 use crate::{
     Service,

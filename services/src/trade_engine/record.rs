@@ -213,6 +213,8 @@ pub fn state_code(state: TradingState) -> u8 {
         TradingState::Unspecified | TradingState::Open => 1,
         TradingState::Halted => 2,
         TradingState::Closed => 3,
+        TradingState::PreOpen => 4,
+        TradingState::Auction => 5,
     }
 }
 
@@ -222,6 +224,8 @@ pub fn state_of(code: u8) -> Result<TradingState, Malformed> {
         1 => Ok(TradingState::Open),
         2 => Ok(TradingState::Halted),
         3 => Ok(TradingState::Closed),
+        4 => Ok(TradingState::PreOpen),
+        5 => Ok(TradingState::Auction),
         _ => Err(Malformed("unknown trading state")),
     }
 }

@@ -1,8 +1,8 @@
 //! From what is on disk to the engine as it was: the newest usable snapshot, then the journal's tail.
 
 use super::{
+    crash_point,
     domain::{Engine, Fact},
-    frames::Bad,
     published::{self, Begin, OUTCOMES, Position, Published, Stored},
     record::{Malformed, Record},
     seglog::{self, Cut, FlushError, SegLog, Spec},
@@ -13,7 +13,9 @@ use prost::Message as _;
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 /// The journal: every record, numbered. What is not in it did not happen.
-pub const JOURNAL: Spec = Spec { name: "journal", magic: *b"FAFJRNL1", segment_bytes: 16 * 1024 * 1024 };
+pub const JOURNAL: Spec = Spec { name: "journal", magic: *b"FAFJRNL1", segment_bytes: SEGMENT_BYTES };
+/// Tests see a journal roll within a few thousand commands.
+const SEGMENT_BYTES: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
 /// Facts written to the outcome log at a time while replaying.
 const REPLAY_FACTS: usize = 4_096;
 
@@ -123,6 +125,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, Error> {
     fs::create_dir_all(dir).map_err(io_at(dir))?;
     let (journal, cut) = SegLog::open(JOURNAL, dir, 1)?;
     let last = journal.next_seq() - 1;
+    snapshot::sweep(dir).map_err(io_at(dir))?;
     let snapshots = snapshot::list(dir).map_err(io_at(dir))?;
     if let Some(newest) = snapshots.first()
         && newest.seq > last
@@ -147,6 +150,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, Error> {
     let logged = log.next_seq() - 1;
     let journal_seq = facts.last().map_or(snapshot_seq, |f| f.journal_seq);
     let mut outcomes = OutcomeLog { log, positions: positions_of(&engine), journal_seq };
+    crash_point("recovery", "the base stands");
     let mut replay = Replay { fresh: Vec::new(), begins, stored: facts };
     let mut new_facts = Vec::new();
     let mut replayed = 0;
@@ -155,6 +159,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, Error> {
             Record::decode(frame.payload).map_err(|e| Error::Record { seq: frame.seq, what: e.0 })?;
         engine.apply(frame.seq, frame.time_us, &record, &mut new_facts);
         replayed += 1;
+        crash_point("recovery", "a record replayed");
         for fact in new_facts.drain(..) {
             if fact.fact_no <= logged {
                 outcomes.pass(&engine, &fact);
@@ -165,6 +170,7 @@ pub fn recover(dir: &Path) -> Result<Recovered, Error> {
         if replay.fresh.len() >= REPLAY_FACTS { replay.flush(&engine, &mut outcomes) } else { Ok(()) }
     })?;
     replay.flush(&engine, &mut outcomes)?;
+    crash_point("recovery", "everything replayed");
     let published = Arc::new(Published::new(dir.to_owned()));
     published.restore(positions_of(&engine), replay.begins, replay.stored, engine.fact_no())?;
     Ok(Recovered { engine, journal, outcomes, published, snapshot_seq, replayed, cut })
@@ -263,25 +269,4 @@ fn choose_base(
         Some(engine) => Ok(engine),
         None => Err(Error::NoBase(journal_first)),
     }
-}
-
-/// Replays a journal from the beginning or a snapshot's end up to a record, for tools: checks every frame.
-pub fn replay(dir: &Path, mut engine: Engine, until: u64) -> Result<Engine, Error> {
-    let mut facts = Vec::new();
-    seglog::read_from::<Error>(JOURNAL, dir, engine.seq() + 1, |frame| {
-        if frame.seq > until {
-            return Ok(());
-        }
-        if frame.seq != engine.seq() + 1 {
-            let what = "it does not follow the last record applied";
-            let bad = Bad { offset: frame.offset, seq: engine.seq() + 1, what };
-            return Err(seglog::Error::Damaged { path: dir.to_owned(), bad }.into());
-        }
-        let record =
-            Record::decode(frame.payload).map_err(|e| Error::Record { seq: frame.seq, what: e.0 })?;
-        facts.clear();
-        engine.apply(frame.seq, frame.time_us, &record, &mut facts);
-        Ok(())
-    })?;
-    Ok(engine)
 }

@@ -3,7 +3,10 @@
 //! Single writer. A new segment is written under a temporary name, synced and renamed, and its directory synced, so a
 //! segment that has its name has its header.
 
-use super::frames::{self, Bad, Frames, HEADER_BYTES, Header};
+use super::{
+    crash_point,
+    frames::{self, Bad, Frames, HEADER_BYTES, Header, Place},
+};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
@@ -102,22 +105,89 @@ pub fn read_from<E: From<Error>>(
     from: u64,
     mut each: impl FnMut(frames::Frame<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let all = segments(spec, dir)?;
-    let skip = all.partition_point(|s| s.first_seq <= from).saturating_sub(1);
-    let mut end: Option<(u64, u32)> = None;
-    for segment in &all[skip..] {
-        let (bytes, header) = read_segment(spec, segment)?;
-        check_joint(segment, header, end)?;
-        let mut walk = Frames::new(&bytes, header);
-        for frame in &mut walk {
-            let frame = frame.map_err(|bad| Error::Damaged { path: segment.path.clone(), bad })?;
-            if frame.seq >= from {
-                each(frame)?;
+    let mut walk = Walk::open(spec, dir, from)?;
+    while let Some(frame) = walk.next_frame()? {
+        each(frame)?;
+    }
+    match walk.torn {
+        Some(cut) => Err(Error::Damaged { path: cut.path, bad: cut.bad }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Reads a log frame by frame from a sequence on, whole segments checked. It writes nothing.
+#[derive(Debug)]
+pub struct Walk {
+    spec: Spec,
+    rest: std::vec::IntoIter<Segment>,
+    segment: Segment,
+    bytes: Vec<u8>,
+    place: Option<Place>,
+    from: u64,
+    read_bytes: u64,
+    /// What stands behind the last whole frame, where it can be a write that is or was cut short.
+    pub torn: Option<Cut>,
+}
+
+impl Walk {
+    /// Begins at the segment that holds sequence `from`.
+    pub fn open(spec: Spec, dir: &Path, from: u64) -> Result<Self, Error> {
+        let mut all = segments(spec, dir)?;
+        let skip = all.partition_point(|s| s.first_seq <= from).saturating_sub(1);
+        let rest = all.split_off(skip.min(all.len())).into_iter();
+        let segment = Segment { first_seq: 0, path: dir.to_owned() };
+        Ok(Self { spec, rest, segment, bytes: Vec::new(), place: None, from, read_bytes: 0, torn: None })
+    }
+
+    /// The file that the walk is in.
+    pub fn path(&self) -> &Path {
+        &self.segment.path
+    }
+
+    /// Bytes of the segments behind the walk.
+    pub fn bytes_done(&self) -> u64 {
+        self.read_bytes + self.place.map_or(0, |p| p.offset as u64)
+    }
+
+    /// The next frame; `None` at the end, which may be a torn tail.
+    pub fn next_frame(&mut self) -> Result<Option<frames::Frame<'_>>, Error> {
+        loop {
+            let at_end = self.place.is_none_or(|p| p.offset >= self.bytes.len());
+            if at_end && !self.open_next()? {
+                return Ok(None);
+            }
+            let Some(place) = self.place else { return Ok(None) };
+            let mut walk = Frames::from_place(&self.bytes, place);
+            match walk.next() {
+                None => {}
+                Some(Ok(frame)) => {
+                    let is_wanted = frame.seq >= self.from;
+                    self.place = Some(walk.place());
+                    if is_wanted {
+                        return Ok(frames::frame_at(&self.bytes, place.offset).ok());
+                    }
+                }
+                Some(Err(bad)) => {
+                    let path = self.segment.path.clone();
+                    if self.rest.len() > 0 || !frames::is_torn_tail(&self.bytes, &bad) {
+                        return Err(Error::Damaged { path, bad });
+                    }
+                    self.torn = Some(Cut { path, bytes: (self.bytes.len() - place.offset) as u64, bad });
+                    self.bytes.truncate(place.offset);
+                    return Ok(None);
+                }
             }
         }
-        end = Some((walk.next_seq(), walk.prev_crc()));
     }
-    Ok(())
+
+    fn open_next(&mut self) -> Result<bool, Error> {
+        let Some(segment) = self.rest.next() else { return Ok(false) };
+        let (bytes, header) = read_segment(self.spec, &segment)?;
+        check_joint(&segment, header, self.place.map(|p| (p.next_seq, p.prev_crc)))?;
+        self.read_bytes += self.bytes.len() as u64;
+        (self.segment, self.bytes, self.place) = (segment, bytes, Some(Place::first(header)));
+        Ok(true)
+    }
 }
 
 /// A segment continues the one before it.
@@ -174,17 +244,18 @@ impl SegLog {
                 Err(b) => bad = Some(b),
             }
         }
-        let length = walk.offset() as u64;
+        let length = walk.place().offset as u64;
         let file = OpenOptions::new().append(true).open(&last.path).map_err(at(&last.path))?;
         let cut = match bad {
             None => None,
             Some(bad) if frames::is_torn_tail(&bytes, &bad) => {
                 file.set_len(length).and_then(|()| file.sync_all()).map_err(at(&last.path))?;
+                crash_point(spec.name, "torn tail cut");
                 Some(Cut { path: last.path.clone(), bytes: bytes.len() as u64 - length, bad })
             }
             Some(bad) => return Err(Error::Damaged { path: last.path, bad }),
         };
-        let (next_seq, prev_crc) = (walk.next_seq(), walk.prev_crc());
+        let Place { next_seq, prev_crc, .. } = walk.place();
         Ok((Self::new(spec, dir, segments, file, length, next_seq, prev_crc, last_time_us), cut))
     }
 
@@ -266,6 +337,7 @@ impl SegLog {
             return Err(FlushError::NotWritten(e));
         }
         let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
+        crash_point(self.spec.name, "before the write");
         if let Err(source) = self.file.write_all(&self.buffer) {
             self.forget();
             let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
@@ -274,8 +346,10 @@ impl SegLog {
                 Err(source) => FlushError::Lost(Error::Io { path, source }),
             });
         }
+        crash_point(self.spec.name, "written");
         if durable {
             self.sync()?;
+            crash_point(self.spec.name, "synced");
         }
         self.length += self.buffer.len() as u64;
         self.buffer.clear();
@@ -300,6 +374,7 @@ impl SegLog {
 
     fn roll(&mut self) -> Result<(), Error> {
         self.file.sync_all().map_err(at(&self.dir))?;
+        crash_point(self.spec.name, "roll begins");
         let (first_seq, prev_crc, _) = self.flushed;
         let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc })?;
         self.segments.push(segment);
@@ -314,6 +389,7 @@ impl SegLog {
         while self.segments.len() > 1 && self.segments[1].first_seq <= seq {
             let path = &self.segments[0].path;
             fs::remove_file(path).map_err(at(path))?;
+            crash_point(self.spec.name, "segment dropped");
             self.segments.remove(0);
             count += 1;
         }
@@ -327,6 +403,7 @@ impl SegLog {
     pub fn restart(&mut self, first_seq: u64) -> Result<(), Error> {
         for segment in &self.segments {
             fs::remove_file(&segment.path).map_err(at(&segment.path))?;
+            crash_point(self.spec.name, "segment removed");
         }
         let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc: 0 })?;
         *self = Self::new(self.spec, &self.dir, vec![segment], file, HEADER_BYTES as u64, first_seq, 0, 0);
@@ -352,7 +429,9 @@ fn create(spec: Spec, dir: &Path, header: Header) -> Result<(Segment, File), Err
     file.write_all(&frames::header(spec.magic, header))
         .and_then(|()| file.sync_all())
         .map_err(at(&temporary))?;
+    crash_point(spec.name, "segment under its temporary name");
     fs::rename(&temporary, &path).map_err(at(&path))?;
+    crash_point(spec.name, "segment renamed");
     sync_dir(dir)?;
     let file = OpenOptions::new().append(true).open(&path).map_err(at(&path))?;
     Ok((Segment { first_seq: header.first_seq, path }, file))

@@ -60,6 +60,8 @@ pub enum Input {
     Status {
         reply: oneshot::Sender<v1::EngineStatusReply>,
     },
+    /// A question to the books; its work is bounded by what it asks for.
+    Question(Question),
     /// A snapshot is on disk; the oldest one kept stands at this record.
     SnapshotDone {
         oldest: Option<u64>,
@@ -73,6 +75,15 @@ pub enum Input {
 pub enum Market {
     Print { subject: String, payload: Bytes },
     Image { symbol: String, subject: String, payload: Bytes },
+}
+
+/// Reads the engine and answers by itself.
+pub struct Question(Box<dyn FnOnce(&Engine) + Send>);
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
 }
 
 /// How the thread works.
@@ -123,6 +134,20 @@ impl Handle {
     pub async fn status(&self) -> Result<v1::EngineStatusReply, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.send(Input::Status { reply })?;
+        answer.await.map_err(|_| stopped())
+    }
+
+    /// Lets the thread read the engine between two batches.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Engine) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let question = move |engine: &Engine| {
+            // The asker may have given up.
+            let _gone = reply.send(question(engine));
+        };
+        self.send(Input::Question(Question(Box::new(question))))?;
         answer.await.map_err(|_| stopped())
     }
 
@@ -220,6 +245,7 @@ impl Sequencer {
             let mut batch = Batch { cmd_seq: self.engine.cmd_seq(), ..Batch::default() };
             let mut stop = false;
             let mut statuses = Vec::new();
+            let mut questions = Vec::new();
             self.take_timers(&mut batch);
             let mut next = match first {
                 Ok(input) => Some(input),
@@ -231,6 +257,7 @@ impl Sequencer {
                     Input::Submit { commands, reply } => self.take_commands(&mut batch, commands, reply),
                     Input::Listings { listings, reply } => self.take_listings(&mut batch, listings, reply),
                     Input::Status { reply } => statuses.push(reply),
+                    Input::Question(question) => questions.push(question),
                     Input::SnapshotDone { oldest } => self.retire(oldest),
                     Input::Stop => stop = true,
                 }
@@ -242,6 +269,9 @@ impl Sequencer {
             for reply in statuses {
                 // The asker may have given up.
                 let _gone = reply.send(self.status());
+            }
+            for Question(question) in questions {
+                question(&self.engine);
             }
             let now = self.clock.now_us();
             self.publish_images(now);

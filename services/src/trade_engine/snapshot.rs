@@ -1,6 +1,7 @@
 //! Snapshot files: the canonical state at a journal sequence, with its hash; written whole or not at all.
 
 use super::{
+    crash_point,
     domain::Engine,
     seglog::{self, sync_dir},
     state::{StateHash, sha256},
@@ -67,6 +68,18 @@ pub fn decode(bytes: &[u8]) -> Result<(Engine, StateHash), Damaged> {
     Ok((engine, hash))
 }
 
+/// Removes what a crash left under its temporary name: it was never a snapshot.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with("snapshot-") && path.extension().is_some_and(|e| e == "tmp") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The snapshots in a directory, newest first.
 pub fn list(dir: &Path) -> io::Result<Vec<Named>> {
     let mut found = Vec::new();
@@ -75,9 +88,6 @@ pub fn list(dir: &Path) -> io::Result<Vec<Named>> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if let Some(seq) = name.strip_prefix("snapshot-").and_then(|n| n.strip_suffix(".bin")?.parse().ok()) {
             found.push(Named { seq, path });
-        } else if name.starts_with("snapshot-") {
-            // A crash left it under its temporary name: it was never a snapshot.
-            fs::remove_file(&path)?;
         }
     }
     found.sort_by_key(|s| std::cmp::Reverse(s.seq));
@@ -90,13 +100,18 @@ pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<u64> {
     let temporary = path.with_extension("tmp");
     let bytes = encode(seq, state);
     let mut file = File::create(&temporary)?;
-    file.write_all(&bytes)?;
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    crash_point("snapshot", "half written");
+    file.write_all(rest)?;
     file.sync_all()?;
     if fs::read(&temporary)? != bytes {
         fs::remove_file(&temporary)?;
         return Err(io::Error::other("the snapshot does not read back as it was written"));
     }
+    crash_point("snapshot", "under its temporary name");
     fs::rename(&temporary, &path)?;
+    crash_point("snapshot", "renamed");
     let sync = |dir: &Path| {
         sync_dir(dir).map_err(|e| match e {
             seglog::Error::Io { source, .. } => source,
@@ -107,6 +122,7 @@ pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<u64> {
     let all = list(dir)?;
     for old in all.iter().skip(KEPT) {
         fs::remove_file(&old.path)?;
+        crash_point("snapshot", "an old one removed");
     }
     sync(dir)?;
     Ok(all.iter().take(KEPT).map(|s| s.seq).min().unwrap_or(seq))

@@ -150,6 +150,7 @@ fn execution(fact: &Fact, outcome: &Outcome) -> v1::Execution {
         trade_no: outcome.trade_no,
         stop_price_e4: outcome.stop_e4,
         state: outcome.state.unwrap_or(v1::TradingState::Unspecified).into(),
+        auction: outcome.auction,
     }
 }
 
@@ -169,32 +170,61 @@ pub fn trades(batch: &v1::ExecutionBatch) -> impl Iterator<Item = v1::Trade> + '
         exec_id: format!("{}:{}", batch.symbol, e.seq),
         price_e4: e.price_e4,
         quantity_e4: e.quantity_e4,
-        aggressor: e.side,
+        aggressor: if e.auction { v1::Side::Unspecified.into() } else { e.side },
         time_us: e.time_us,
     })
 }
 
 /// The image of a market's book.
 pub fn image(market: &Market, epoch: u64, book_seq: u64, time_us: i64) -> v1::BookImage {
-    let side = |side| {
-        let level = |l: market::Level| v1::Level {
-            price_e4: l.price_e4,
-            quantity_e4: l.quantity_e4,
-            orders: l.orders,
-        };
-        market.depth(side, IMAGE_LEVELS).into_iter().map(level).collect()
-    };
+    let (indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4) =
+        market.indicative().unwrap_or_default();
     let (last_price_e4, last_quantity_e4) = market.last();
     v1::BookImage {
         symbol: market.symbol.to_string(),
         epoch,
         book_seq,
-        bids: side(Side::Buy),
-        asks: side(Side::Sell),
+        bids: levels(market, Side::Buy, IMAGE_LEVELS),
+        asks: levels(market, Side::Sell, IMAGE_LEVELS),
         last_price_e4,
         last_quantity_e4,
         last_trade_no: market.trade_no(),
         time_us,
         state: market.state().into(),
+        indicative_price_e4,
+        indicative_quantity_e4,
+        indicative_surplus_e4,
+    }
+}
+
+fn levels(market: &Market, side: Side, levels_max: usize) -> Vec<v1::Level> {
+    let level =
+        |l: market::Level| v1::Level { price_e4: l.price_e4, quantity_e4: l.quantity_e4, orders: l.orders };
+    market.depth(side, levels_max).into_iter().map(level).collect()
+}
+
+/// Levels and orders of a market as operators see them.
+pub fn depth(market: &Market, users: &[Uuid], levels_max: usize, orders_max: usize) -> v1::DepthReply {
+    let order = |q: market::Queued| v1::QueuedOrder {
+        order_id: id_text(q.order),
+        user_id: id_text(q.user),
+        price_e4: q.price_e4,
+        shown_e4: q.shown_e4,
+        open_e4: q.open_e4,
+        filled_e4: q.filled_e4,
+        version: q.version,
+    };
+    let orders = |side| market.queue(side, users, orders_max).into_iter().map(order).collect();
+    let (indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4) =
+        market.indicative().unwrap_or_default();
+    v1::DepthReply {
+        bids: levels(market, Side::Buy, levels_max),
+        asks: levels(market, Side::Sell, levels_max),
+        bid_orders: orders(Side::Buy),
+        ask_orders: orders(Side::Sell),
+        state: market.state().into(),
+        indicative_price_e4,
+        indicative_quantity_e4,
+        indicative_surplus_e4,
     }
 }

@@ -79,6 +79,7 @@ pub fn book(book_seq: u64, time_us: i64) -> v1::BookImage {
         last_trade_no: 40,
         time_us,
         state: v1::TradingState::Open.into(),
+        ..Default::default()
     }
 }
 

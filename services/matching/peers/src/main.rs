@@ -49,6 +49,33 @@ impl Matchcore {
     }
 }
 
+/// Quantity that stands against an order within its limit, counted until there is enough. matchcore 0.4.0 matches a
+/// limit order that crosses as if it had no limit (`submit_crossable_order` hands `None` to `match_order`), so one that
+/// is larger than what stands within its limit would trade beyond it: such an order is given in two parts.
+fn within_limit(book: &matchcore::OrderBook, side: matchcore::Side, price: u64, wanted: u64) -> u64 {
+    let mut found = 0;
+    let levels = book.limit().levels();
+    match side {
+        matchcore::Side::Buy => {
+            for (_, &id) in book.limit().asks().iter().take_while(|(at, _)| at.0 <= price) {
+                found += levels[id].total_quantity().0;
+                if found >= wanted {
+                    break;
+                }
+            }
+        }
+        matchcore::Side::Sell => {
+            for (_, &id) in book.limit().bids().iter().rev().take_while(|(at, _)| at.0 >= price) {
+                found += levels[id].total_quantity().0;
+                if found >= wanted {
+                    break;
+                }
+            }
+        }
+    }
+    found
+}
+
 impl Engine for Matchcore {
     const NAME: &'static str = "matchcore";
 
@@ -78,18 +105,28 @@ impl Engine for Matchcore {
             return;
         }
         let side = if m.side == 0 { Side::Buy } else { Side::Sell };
-        let quantity = Quantity(u64::from(m.qty));
-        let order = if m.op == MARKET {
-            NewOrder::Market(MarketOrder::new(quantity, side, false))
-        } else {
-            let time = if m.op == IOC { TimeInForce::Ioc } else { TimeInForce::Gtc };
-            NewOrder::Limit(LimitOrder::new(
+        if m.op == MARKET {
+            let order = NewOrder::Market(MarketOrder::new(Quantity(u64::from(m.qty)), side, false));
+            return self.execute(m, CommandKind::Submit(SubmitCmd { order }));
+        }
+        let time = if m.op == IOC { TimeInForce::Ioc } else { TimeInForce::Gtc };
+        let limit = |quantity: u64| {
+            let order = NewOrder::Limit(LimitOrder::new(
                 Price(u64::from(m.price)),
-                QuantityPolicy::Standard { quantity },
+                QuantityPolicy::Standard { quantity: Quantity(quantity) },
                 OrderFlags::new(side, false, time),
-            ))
+            ));
+            CommandKind::Submit(SubmitCmd { order })
         };
-        self.execute(m, CommandKind::Submit(SubmitCmd { order }));
+        let wanted = u64::from(m.qty);
+        match within_limit(&self.books[m.sym as usize].book, side, u64::from(m.price), wanted) {
+            0 => self.execute(m, limit(wanted)),
+            there if there >= wanted => self.execute(m, limit(wanted)),
+            there => {
+                self.execute(m, limit(there));
+                self.execute(m, limit(wanted - there));
+            }
+        }
     }
 
     fn stats(&mut self) -> &mut Stats {

@@ -52,6 +52,9 @@ pub struct CreateOrderRequest {
     pub account_id: Option<String>,
     pub post_only: Option<bool>,
     pub display_quantity: Option<Number>,
+    /// What happens to orders of the caller that would meet: CANCEL_NEWEST (default), CANCEL_OLDEST, CANCEL_BOTH,
+    /// DECREMENT in any case.
+    pub self_trade_prevention: Option<String>,
     /// RFC 3339; with GTD.
     pub expires_at: Option<String>,
     pub trail_amount: Option<Number>,
@@ -135,6 +138,17 @@ fn time_in_force_of(text: Option<&str>) -> Result<v1::TimeInForce> {
     match v1::TimeInForce::from_str_name(&constant("TIME_IN_FORCE_", text)) {
         Some(tif) if tif != v1::TimeInForce::Unspecified => Ok(tif),
         _ => Err(error::invalid("TIME_IN_FORCE_UNKNOWN", "timeInForce must be DAY, GTC, IOC, FOK or GTD")),
+    }
+}
+
+fn stp_of(text: Option<&str>) -> Result<v1::StpMode> {
+    let Some(text) = text else { return Ok(v1::StpMode::Unspecified) };
+    match v1::StpMode::from_str_name(&constant("STP_MODE_", text)) {
+        Some(mode) if mode != v1::StpMode::Unspecified => Ok(mode),
+        _ => Err(error::invalid(
+            "SELF_TRADE_PREVENTION_UNKNOWN",
+            "selfTradePrevention must be CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH or DECREMENT",
+        )),
     }
 }
 
@@ -239,7 +253,7 @@ impl Trading {
             trail_percent_e4: e4("trailPercent", request.trail_percent.as_ref())?,
             display_quantity_e4: e4("displayQuantity", request.display_quantity.as_ref())?,
             post_only: request.post_only.unwrap_or(false),
-            stp: v1::StpMode::Unspecified.into(),
+            stp: stp_of(request.self_trade_prevention.as_deref())?.into(),
             client_order_id: request.client_order_id.unwrap_or_default(),
             expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
         };
@@ -480,11 +494,13 @@ mod tests {
         assert_eq!(side_of(" buy ").unwrap(), v1::Side::Buy);
         assert_eq!(type_of("Stop_Limit").unwrap(), v1::OrderType::StopLimit);
         assert_eq!(time_in_force_of(Some("gtc")).unwrap(), v1::TimeInForce::Gtc);
+        assert_eq!(stp_of(Some("cancel_both")).unwrap(), v1::StpMode::CancelBoth);
         assert_eq!(time_in_force_of(None).unwrap(), v1::TimeInForce::Unspecified);
         for bad in ["", "unspecified", "UNSPECIFIED", "HOLD", "SIDE_BUY"] {
             assert!(side_of(bad).is_err(), "{bad}");
             assert!(type_of(bad).is_err(), "{bad}");
             assert!(time_in_force_of(Some(bad)).is_err(), "{bad}");
+            assert!(stp_of(Some(bad)).is_err(), "{bad}");
             assert!(account_type_of(bad).is_err(), "{bad}");
         }
         assert!(account_type_of("HOUSE").is_err());

@@ -19,6 +19,9 @@ pub const TRAIL_PERCENT_E4_MAX: i64 = 50 * 10_000;
 /// A trail is a whole number of basis points.
 const TRAIL_PERCENT_E4_STEP: i64 = 100;
 
+/// Parts that an iceberg may show: what the book allows.
+pub const PARTS_MAX: i64 = fafnir_matching::MAX_PARTS as i64;
+
 /// How a trailing stop follows the market.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trail {
@@ -157,6 +160,7 @@ impl NewOrder {
                 ),
             );
         }
+        parts(quantity_e4, r.display_quantity_e4)?;
         client_order_id(&r.client_order_id)?;
         Ok(Self {
             account,
@@ -175,6 +179,22 @@ impl NewOrder {
             expires_us,
         })
     }
+}
+
+/// Checks that an iceberg does not show too many parts; a display quantity of 0 hides nothing.
+pub fn parts(quantity_e4: i64, display_e4: i64) -> Result<(), Error> {
+    if display_e4 == 0 || quantity_e4 <= display_e4.saturating_mul(PARTS_MAX) {
+        return Ok(());
+    }
+    invalid(
+        "DISPLAY_QUANTITY_TOO_SMALL",
+        format!(
+            "display_quantity {} must be at least a {PARTS_MAX}th of the quantity {}: an iceberg shows at most \
+             {PARTS_MAX} parts",
+            format_e4(display_e4),
+            format_e4(quantity_e4)
+        ),
+    )
 }
 
 fn client_order_id(text: &str) -> Result<(), Error> {

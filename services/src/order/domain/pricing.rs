@@ -6,7 +6,7 @@ use super::{
 };
 use fafnir_proto::{
     money::{format_e4, notional_micros},
-    v1::{Instrument, Side, TradingState},
+    v1::{Instrument, Side, TimeInForce, TradingState},
 };
 
 /// A collar is at least this many ticks wide.
@@ -28,7 +28,8 @@ pub struct Priced {
 /// Checks an order against its instrument, then against the band around the reference price (last trade, else previous
 /// close; `None` when there is neither).
 pub fn price(order: &NewOrder, instrument: &Instrument, reference: Option<i64>) -> Result<Priced, Error> {
-    tradable(instrument)?;
+    open(instrument)?;
+    gathers(order, instrument)?;
     lots("quantity", order.quantity_e4, instrument)?;
     if order.display_e4 != 0 {
         lots("display_quantity", order.display_e4, instrument)?;
@@ -45,10 +46,10 @@ pub fn price(order: &NewOrder, instrument: &Instrument, reference: Option<i64>) 
 }
 
 /// Whether orders for the instrument are taken.
-pub fn tradable(instrument: &Instrument) -> Result<(), Error> {
+pub fn open(instrument: &Instrument) -> Result<(), Error> {
     let symbol = &instrument.symbol;
     match instrument.state() {
-        TradingState::Open => Ok(()),
+        TradingState::Open | TradingState::PreOpen | TradingState::Auction => Ok(()),
         TradingState::Halted => {
             Err(Error::precondition("SYMBOL_HALTED", format!("trading in symbol {symbol} is halted")))
         }
@@ -56,6 +57,23 @@ pub fn tradable(instrument: &Instrument) -> Result<(), Error> {
             Err(Error::precondition("SYMBOL_CLOSED", format!("symbol {symbol} is closed for trading")))
         }
     }
+}
+
+/// In a call only what can wait for the auction is taken.
+fn gathers(order: &NewOrder, instrument: &Instrument) -> Result<(), Error> {
+    let in_call = matches!(instrument.state(), TradingState::PreOpen | TradingState::Auction);
+    let waits =
+        order.terms != Terms::Market && !matches!(order.time_in_force, TimeInForce::Ioc | TimeInForce::Fok);
+    if in_call && !waits {
+        return Err(Error::precondition(
+            "SYMBOL_IN_AUCTION",
+            format!(
+                "symbol {} gathers orders for an auction: MARKET orders and time in force IOC or FOK are not taken",
+                instrument.symbol
+            ),
+        ));
+    }
+    Ok(())
 }
 
 /// Checks that a quantity is a whole number of lots.

@@ -147,6 +147,20 @@ pub fn order_of(tx: &mut dyn Tx, user: &Uuid, id: &str) -> Result<Option<Entry>,
     tx.query_opt(&sql, params![id, user])?.as_ref().map(entry).transpose()
 }
 
+/// Users who have open orders in a symbol.
+pub fn users_with_open_orders(tx: &mut dyn Tx, symbol: &str) -> Result<Vec<Uuid>, Error> {
+    tx.query(
+        "SELECT DISTINCT user_id FROM orders WHERE symbol = ?1 AND state <= 4 ORDER BY user_id",
+        params![symbol],
+    )?
+    .iter()
+    .map(|r| {
+        let user: String = r.get(0)?;
+        Uuid::parse_str(&user).map_err(|e| Error::Statement(format!("a stored user id: {e}")))
+    })
+    .collect()
+}
+
 /// Orders of a user, newest first.
 pub fn order_list(
     tx: &mut dyn Tx,

@@ -201,7 +201,7 @@ async fn a_crash_at_any_moment_loses_nothing_that_was_answered() {
         copy_while_written(dir.path(), crash.path());
         let recovered = recovery::recover(crash.path()).unwrap();
         assert_eq!(recovered.engine.cmd_seq(), answered, "crash {n}");
-        let genesis = recovery::replay(crash.path(), Engine::new(), u64::MAX).unwrap();
+        let genesis = replayed(crash.path());
         assert_eq!(genesis.hash(), recovered.engine.hash());
     }
     running.stop().await;

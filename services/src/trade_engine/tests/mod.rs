@@ -2,6 +2,8 @@
 
 mod crash;
 mod figures;
+pub mod kill;
+mod million;
 mod replay;
 mod rules;
 mod story;

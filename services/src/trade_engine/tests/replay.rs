@@ -5,7 +5,7 @@ use crate::trade_engine::{
     domain::Engine,
     published::Stored,
     record::{Instruction, Record},
-    recovery, snapshot, state,
+    recovery,
 };
 use fafnir_matching::{Side, Tif};
 use fafnir_proto::v1;
@@ -33,29 +33,6 @@ fn all_executions(running: &Running, after: &[v1::SymbolPosition], limit: usize)
             return found;
         }
     }
-}
-
-#[tokio::test]
-async fn genesis_and_snapshot_with_tail_and_live_are_the_same_by_hash() {
-    let dir = tempfile::tempdir().unwrap();
-    let running = run_with(sequencer_config(dir.path(), 700));
-    running.list().await;
-    feed(&running, random_commands(1, 4_000)).await;
-    let live = running.hash().await;
-    running.stop().await;
-    assert!(!snapshot::list(dir.path()).unwrap().is_empty());
-
-    let genesis = recovery::replay(dir.path(), Engine::new(), u64::MAX).unwrap();
-    assert_eq!(state::hex(&genesis.hash()), live);
-    for named in snapshot::list(dir.path()).unwrap() {
-        let (base, _) = snapshot::decode(&fs::read(&named.path).unwrap()).unwrap();
-        let replayed = recovery::replay(dir.path(), base, u64::MAX).unwrap();
-        assert_eq!(state::hex(&replayed.hash()), live);
-    }
-    let again = run(dir.path());
-    assert!(again.snapshot_seq > 0);
-    assert_eq!(again.hash().await, live);
-    again.stop().await;
 }
 
 fn sequencer_config(dir: &Path, snapshot_every_commands: u64) -> crate::trade_engine::sequencer::Config {

@@ -6,6 +6,7 @@ use crate::{
         domain::Engine,
         record::{Instruction, Listing, NewOrder, Record, Replace},
         recovery::{self, Recovered},
+        replay::{Run, Until},
         sequencer::{self, Config, Handle, Market},
     },
 };
@@ -199,4 +200,18 @@ pub fn in_memory(records: &[(u64, Record)]) -> Engine {
         engine.apply(n as u64 + 1, START_US + n as i64, record, &mut facts);
     }
     engine
+}
+
+/// The engine that the journal in a directory gives from genesis; what it passes must agree.
+pub fn replayed(dir: &Path) -> Engine {
+    replayed_from(dir, Engine::new())
+}
+
+/// The engine that the journal in a directory makes of one that has its first records.
+pub fn replayed_from(dir: &Path, base: Engine) -> Engine {
+    let mut run = Run::from_base(dir, base).unwrap();
+    run.run(Until::END, &mut |_, _| {}).unwrap();
+    assert!(run.checked.iter().all(|c| c.verdict == crate::trade_engine::replay::Verdict::Agrees));
+    assert_eq!((run.fact_differs, run.outcomes_damaged.as_deref()), (None, None));
+    run.engine
 }

@@ -1,0 +1,138 @@
+//! `fafnir market`: what operators do with a market, through the services' own doors.
+
+use super::platform::adopted;
+use crate::{
+    args::{Global, Market, MarketState},
+    output::{Out, Result, table},
+};
+use fafnir_proto::{
+    money::format_e4,
+    v1::{
+        DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
+        SymbolOrdersRequest, TradingState,
+    },
+};
+use fafnir_services::platform::Caller;
+use serde_json::{Value, json};
+
+pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
+    let running = adopted(global).await?;
+    let clients = &running.context.clients;
+    let caller = Caller::system("operator");
+    match args {
+        Market::State { symbol, state } => {
+            let request =
+                SetTradingStateRequest { symbol: symbol.to_uppercase(), state: state_of(*state).into() };
+            let changed = clients.stock(&caller).set_trading_state(request).await?.into_inner();
+            let document = json!({"symbol": changed.symbol, "state": name(changed.state())});
+            out.data(&document, || format!("{} is {}\n", changed.symbol, name(changed.state())));
+        }
+        Market::Cancel { symbol } => {
+            let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
+            let requested = clients.order(&caller).cancel_symbol(request).await?.into_inner().requested;
+            out.data(&json!({"requested": requested}), || format!("{requested} cancels requested\n"));
+        }
+        Market::Show { symbol, levels, orders } => {
+            let symbol = symbol.to_uppercase();
+            let request = DepthRequest { symbol: symbol.clone(), levels: *levels, orders: *orders };
+            let depth = clients.engine(&caller).depth(request).await?.into_inner();
+            out.data(&document(&symbol, &depth), || text(&symbol, &depth));
+        }
+        Market::Queue { order } => {
+            let request = QueuePositionRequest { order_id: order.clone() };
+            let at = clients.engine(&caller).queue_position(request).await?.into_inner();
+            let document = json!({
+                "symbol": at.symbol, "ordersAhead": at.orders_ahead,
+                "quantityAhead": format_e4(at.quantity_ahead_e4), "quantityBetter": format_e4(at.quantity_better_e4),
+            });
+            out.data(&document, || {
+                format!(
+                    "{}: {} orders of {} before it at its price, {} at better prices\n",
+                    at.symbol,
+                    at.orders_ahead,
+                    format_e4(at.quantity_ahead_e4),
+                    format_e4(at.quantity_better_e4)
+                )
+            });
+        }
+    }
+    Ok(())
+}
+
+fn state_of(state: MarketState) -> TradingState {
+    match state {
+        MarketState::Open => TradingState::Open,
+        MarketState::Halted => TradingState::Halted,
+        MarketState::Closed => TradingState::Closed,
+        MarketState::PreOpen => TradingState::PreOpen,
+        MarketState::Auction => TradingState::Auction,
+    }
+}
+
+fn name(state: TradingState) -> &'static str {
+    match state {
+        TradingState::Unspecified => "OPEN",
+        known => known.as_str_name().trim_start_matches("TRADING_STATE_"),
+    }
+}
+
+fn document(symbol: &str, depth: &DepthReply) -> Value {
+    let levels = |side: &[Level]| {
+        let level = |l: &Level| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders});
+        side.iter().map(level).collect::<Vec<_>>()
+    };
+    let orders = |side: &[QueuedOrder]| {
+        let order = |o: &QueuedOrder| {
+            json!({
+                "orderId": o.order_id, "userId": o.user_id, "price": format_e4(o.price_e4),
+                "shown": format_e4(o.shown_e4), "open": format_e4(o.open_e4), "filled": format_e4(o.filled_e4),
+                "version": o.version,
+            })
+        };
+        side.iter().map(order).collect::<Vec<_>>()
+    };
+    let indicative = (depth.indicative_quantity_e4 != 0).then(|| {
+        json!({
+            "price": format_e4(depth.indicative_price_e4), "quantity": format_e4(depth.indicative_quantity_e4),
+            "surplus": format_e4(depth.indicative_surplus_e4),
+        })
+    });
+    json!({
+        "symbol": symbol, "state": name(depth.state()), "indicative": indicative,
+        "bids": levels(&depth.bids), "asks": levels(&depth.asks),
+        "bidOrders": orders(&depth.bid_orders), "askOrders": orders(&depth.ask_orders),
+    })
+}
+
+fn text(symbol: &str, depth: &DepthReply) -> String {
+    let mut text = format!("{symbol} {}\n", name(depth.state()));
+    if depth.indicative_quantity_e4 != 0 {
+        text.push_str(&format!(
+            "the auction would trade {} at {}, surplus {}\n",
+            format_e4(depth.indicative_quantity_e4),
+            format_e4(depth.indicative_price_e4),
+            format_e4(depth.indicative_surplus_e4)
+        ));
+    }
+    for (side, levels, orders) in
+        [("BID", &depth.bids, &depth.bid_orders), ("ASK", &depth.asks, &depth.ask_orders)]
+    {
+        let rows: Vec<_> = levels
+            .iter()
+            .map(|l| vec![format_e4(l.price_e4), format_e4(l.quantity_e4), l.orders.to_string()])
+            .collect();
+        let title = format!(">{side}");
+        text.push_str(&format!("\n{}", table(&[&title, ">QUANTITY", ">ORDERS"], &rows)));
+        let rows: Vec<_> = orders
+            .iter()
+            .map(|o| {
+                let mut row = vec![o.order_id.clone(), o.user_id.clone()];
+                row.extend([o.price_e4, o.shown_e4, o.open_e4, o.filled_e4].map(format_e4));
+                row
+            })
+            .collect();
+        let header = [&format!("{side} ORDER"), "USER", ">PRICE", ">SHOWN", ">OPEN", ">FILLED"];
+        text.push_str(&table(&header, &rows));
+    }
+    text
+}

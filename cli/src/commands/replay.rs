@@ -1,0 +1,441 @@
+//! `fafnir replay`: what a journal or an order flow comes to.
+
+use crate::{
+    args::{Global, Replay},
+    output::{Error, Exit, Out, Result, table},
+    settings::settings,
+};
+use fafnir_matching::{
+    Side,
+    flow::{FafnirEngine, replay as replay_flow, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
+};
+use fafnir_proto::{money::format_e4, symbol::Symbol, v1::TradingState};
+use fafnir_services::{
+    platform::clock::rfc3339,
+    trade_engine::{
+        domain::Engine,
+        market::Market,
+        recovery,
+        replay::{self, Compared, Parting, Run, Until, Verdict},
+        state,
+    },
+};
+use flate2::read::GzDecoder;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::{self, BufReader, IsTerminal as _, Read as _},
+    path::Path,
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// First bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// A recorded flow is read whole.
+const RECORDED_BYTES_MAX: u64 = 1 << 30;
+/// How a recorded flow begins.
+const RECORDED_HEADER: &str = "time_ms,event,order_id,side,price_ticks,quantity_lots";
+
+impl From<recovery::Error> for Error {
+    fn from(e: recovery::Error) -> Self {
+        let error = Self::new(Exit::Failure, e.to_string());
+        match e {
+            recovery::Error::Io { .. } => error.code("JOURNAL_FILE"),
+            recovery::Error::NoBase(_) => error.code("JOURNAL_INCOMPLETE"),
+            _ => error.code("JOURNAL_DAMAGED"),
+        }
+    }
+}
+
+pub fn replay(global: &Global, args: &Replay, out: Out) -> Result {
+    if let Some(path) = &args.flow {
+        return flow(path, out);
+    }
+    let journal = match &args.journal {
+        Some(path) => path.clone(),
+        None => settings(global, &[])?.data_dir(),
+    };
+    let symbol = match &args.symbol {
+        Some(text) => Some(Symbol::parse(text).map_err(|e| Error::usage(e.to_string()))?),
+        None => None,
+    };
+    let until = until(args)?;
+    let directory = replay::directory(&journal)?;
+    match &args.against {
+        Some(other) => against(&directory, &replay::directory(other)?, until, out),
+        None => state_at(&directory, until, symbol.as_ref(), args.depth, out),
+    }
+}
+
+fn until(args: &Replay) -> Result<Until> {
+    let mut until = Until::END;
+    if let Some(seq) = args.to {
+        until.seq = seq;
+    }
+    if let Some(text) = &args.at {
+        let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| {
+            Error::usage(format!("--at {text:?} is not an RFC 3339 time"))
+                .hint("write it like 2026-11-22T15:04:05Z")
+        })?;
+        until.time_us = i64::try_from(time.unix_timestamp_nanos() / 1_000)
+            .map_err(|_| Error::usage(format!("--at {text:?} is out of range")))?;
+    }
+    Ok(until)
+}
+
+fn bar(out: Out, what: &str, length: u64) -> ProgressBar {
+    let hidden = out.json || !io::stderr().is_terminal();
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(length), target);
+    if let Ok(style) = ProgressStyle::with_template("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
+
+fn state_at(dir: &Path, until: Until, symbol: Option<&Symbol>, depth: usize, out: Out) -> Result {
+    let mut run = Run::open(dir)?;
+    let progress = bar(out, "replaying", run.bytes().1);
+    run.run(until, &mut |done, _| progress.set_position(done))?;
+    progress.finish_and_clear();
+    let engine = &run.engine;
+    if until.seq != u64::MAX && engine.seq() < until.seq {
+        let text = format!("--to {} is beyond the journal's last record {}", until.seq, engine.seq());
+        return Err(Error::new(Exit::Precondition, text).code("BEYOND_THE_JOURNAL"));
+    }
+    if engine.seq() > until.seq || (run.base_seq > 0 && engine.time_us() > until.time_us) {
+        let text = format!("the journal's oldest state is that of record {}", engine.seq());
+        return Err(Error::new(Exit::Precondition, text).code("BEFORE_THE_JOURNAL"));
+    }
+    let market = match symbol {
+        None => None,
+        Some(symbol) => Some(engine.market_of(symbol).ok_or_else(|| {
+            Error::new(Exit::Precondition, format!("symbol {symbol} is in no record")).code("SYMBOL_UNKNOWN")
+        })?),
+    };
+    let mut document = json!({
+        "journal": dir, "baseSequence": run.base_seq, "records": run.records,
+        "state": summary(engine), "snapshots": snapshots(&run), "facts": facts(&run),
+        "tornBytes": run.torn().map(|cut| cut.bytes),
+    });
+    if let Some(market) = market {
+        document["book"] = book(market, engine, depth);
+    }
+    out.data(&document, || {
+        let mut text = header(dir, &run);
+        text.push_str(&markets(engine));
+        if let Some(market) = market {
+            text.push('\n');
+            text.push_str(&levels(market, depth));
+        }
+        text
+    });
+    verified(&run)
+}
+
+/// What does not fit is the exit code.
+fn verified(run: &Run) -> Result {
+    for checked in &run.checked {
+        let file = checked.path.display();
+        let text = match &checked.verdict {
+            Verdict::Agrees => continue,
+            Verdict::Differs(hash) => {
+                format!("{file}: its state {} is not the replay's", state::hex(hash))
+            }
+            Verdict::Damaged(why) => format!("{file}: {why}"),
+        };
+        return Err(Error::new(Exit::Failure, text).code("SNAPSHOT_DIFFERS"));
+    }
+    if let Some(fact) = run.fact_differs {
+        let text = format!("fact {fact} of the outcome log is not the replay's");
+        return Err(Error::new(Exit::Failure, text).code("FACT_DIFFERS"));
+    }
+    match &run.outcomes_damaged {
+        Some(why) => Err(Error::new(Exit::Failure, why.clone())
+            .code("OUTCOMES_DAMAGED")
+            .hint("the journal is whole: the engine makes the outcome log again when it starts")),
+        None => Ok(()),
+    }
+}
+
+fn summary(engine: &Engine) -> Value {
+    let markets: Vec<_> = sorted(engine)
+        .iter()
+        .map(|m| {
+            let (last, _) = m.last();
+            json!({
+                "symbol": m.symbol.as_str(), "state": state_name(m), "openOrders": m.open_orders(),
+                "bid": best(m, Side::Buy), "ask": best(m, Side::Sell),
+                "last": (last != 0).then(|| format_e4(last)), "trades": m.trade_no(), "sequence": m.exec_seq(),
+            })
+        })
+        .collect();
+    json!({
+        "sequence": engine.seq(), "time": rfc3339(engine.time_us()), "hash": state::hex(&engine.hash()),
+        "commandSequence": engine.cmd_seq(), "openOrders": engine.open_orders(), "markets": markets,
+    })
+}
+
+fn snapshots(run: &Run) -> Vec<Value> {
+    run.checked.iter().map(|c| json!({"sequence": c.seq, "agrees": c.verdict == Verdict::Agrees})).collect()
+}
+
+fn facts(run: &Run) -> Value {
+    json!({"agreed": run.facts_agreed, "firstThatDiffers": run.fact_differs})
+}
+
+fn header(dir: &Path, run: &Run) -> String {
+    let engine = &run.engine;
+    let base = match run.base_seq {
+        0 => "genesis".to_owned(),
+        seq => format!("snapshot {seq}"),
+    };
+    let mut text = format!(
+        "{}: {} records from {base}\nat record {}, {}: {} open orders\nstate {}\n",
+        dir.display(),
+        run.records,
+        engine.seq(),
+        rfc3339(engine.time_us()),
+        engine.open_orders(),
+        state::hex(&engine.hash()),
+    );
+    for checked in &run.checked {
+        let verdict = if checked.verdict == Verdict::Agrees { "agrees" } else { "DIFFERS" };
+        text.push_str(&format!("snapshot {} {verdict}\n", checked.seq));
+    }
+    let differs = if run.fact_differs.is_some() { ", one DIFFERS" } else { "" };
+    text.push_str(&format!("{} logged facts agree{differs}\n", run.facts_agreed));
+    if let Some(cut) = run.torn() {
+        text.push_str(&format!("{} bytes behind the last record are torn\n", cut.bytes));
+    }
+    text.push('\n');
+    text
+}
+
+fn sorted(engine: &Engine) -> Vec<&Market> {
+    let mut all: Vec<_> = engine.markets().iter().collect();
+    all.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+    all
+}
+
+fn state_name(market: &Market) -> &'static str {
+    match market.state() {
+        TradingState::Unspecified => "OPEN",
+        known => known.as_str_name().trim_start_matches("TRADING_STATE_"),
+    }
+}
+
+fn best(market: &Market, side: Side) -> Option<String> {
+    market.depth(side, 1).first().map(|l| format_e4(l.price_e4))
+}
+
+fn markets(engine: &Engine) -> String {
+    let or_dash = |price: Option<String>| price.unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<_> = sorted(engine)
+        .iter()
+        .map(|m| {
+            let (last, _) = m.last();
+            vec![
+                m.symbol.to_string(),
+                state_name(m).to_owned(),
+                m.open_orders().to_string(),
+                or_dash(best(m, Side::Buy)),
+                or_dash(best(m, Side::Sell)),
+                or_dash((last != 0).then(|| format_e4(last))),
+                m.trade_no().to_string(),
+                m.exec_seq().to_string(),
+            ]
+        })
+        .collect();
+    table(&["SYMBOL", "STATE", ">ORDERS", ">BID", ">ASK", ">LAST", ">TRADES", ">SEQUENCE"], &rows)
+}
+
+fn book(market: &Market, engine: &Engine, depth: usize) -> Value {
+    let side = |side| {
+        let level = |l: &fafnir_services::trade_engine::market::Level| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders});
+        market.depth(side, depth).iter().map(level).collect::<Vec<_>>()
+    };
+    let orders = |side| {
+        let order = |q: &fafnir_services::trade_engine::market::Queued| {
+            json!({
+                "orderId": q.order.to_string(), "userId": q.user.to_string(), "price": format_e4(q.price_e4),
+                "shown": format_e4(q.shown_e4), "open": format_e4(q.open_e4), "filled": format_e4(q.filled_e4),
+                "version": q.version,
+            })
+        };
+        market.queue(side, engine.users(), depth).iter().map(order).collect::<Vec<_>>()
+    };
+    json!({
+        "symbol": market.symbol.as_str(), "bids": side(Side::Buy), "asks": side(Side::Sell),
+        "bidOrders": orders(Side::Buy), "askOrders": orders(Side::Sell),
+    })
+}
+
+fn levels(market: &Market, depth: usize) -> String {
+    let (bids, asks) = (market.depth(Side::Buy, depth), market.depth(Side::Sell, depth));
+    let cells = |level: Option<&fafnir_services::trade_engine::market::Level>| match level {
+        Some(l) => [l.orders.to_string(), format_e4(l.quantity_e4), format_e4(l.price_e4)],
+        None => Default::default(),
+    };
+    let rows: Vec<_> = (0..bids.len().max(asks.len()))
+        .map(|i| {
+            let ([orders, quantity, bid], [ask_orders, ask_quantity, ask]) =
+                (cells(bids.get(i)), cells(asks.get(i)));
+            vec![orders, quantity, bid, ask, ask_quantity, ask_orders]
+        })
+        .collect();
+    let header = [">ORDERS", ">QUANTITY", ">BID", ">ASK", ">QUANTITY", ">ORDERS"];
+    format!("{}\n{}", market.symbol, table(&header, &rows))
+}
+
+fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
+    let progress = bar(out, "comparing", 0);
+    let found = replay::compare(left, right, until, &mut |done, all| {
+        progress.set_length(all);
+        progress.set_position(done);
+    })?;
+    progress.finish_and_clear();
+    let Compared { same_records, other_times, parting, left: l, right: r } = &found;
+    let longer = r.engine.seq().abs_diff(l.engine.seq());
+    let differs = parting.as_ref().map(|parting| match parting {
+        Parting::Records { seq, left, right } => (*seq, "record", left.clone(), right.clone()),
+        Parting::Outcomes { seq, left, right } => (*seq, "outcomes", left.clone(), right.clone()),
+        Parting::Begins { left, right } => {
+            ((*left).min(*right) + 1, "beginning", format!("snapshot {left}"), format!("snapshot {right}"))
+        }
+    });
+    let document = json!({
+        "left": {"journal": left, "state": summary(&l.engine)},
+        "right": {"journal": right, "state": summary(&r.engine)},
+        "sameRecords": same_records, "otherTimes": other_times,
+        "difference": differs.as_ref().map(|(seq, what, left, right)| {
+            json!({"sequence": seq, "in": what, "left": left, "right": right})
+        }),
+    });
+    out.data(&document, || {
+        let mut text = format!("{same_records} records are the same, {other_times} of them at other times\n");
+        for (path, run) in [(left, l), (right, r)] {
+            let hash = state::hex(&run.engine.hash());
+            text.push_str(&format!("{}: record {}, state {hash}\n", path.display(), run.engine.seq()));
+        }
+        if let Some((seq, what, left, right)) = &differs {
+            text.push_str(&format!("record {seq}: the {what} differ\n< {left}\n> {right}\n"));
+        } else if longer > 0 {
+            text.push_str(&format!("one has {longer} records more\n"));
+        }
+        text
+    });
+    match differs {
+        Some((seq, what, ..)) => {
+            let text = format!("the two runs part at record {seq}: the {what} differ");
+            Err(Error::new(Exit::Failure, text).code("RUNS_DIFFER"))
+        }
+        None if longer > 0 => {
+            let text = format!("one run has {longer} records more than the other");
+            Err(Error::new(Exit::Failure, text).code("RUNS_DIFFER"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn flow(path: &Path, out: Out) -> Result {
+    let fail = |e: io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE");
+    let file = File::open(path).map_err(fail)?;
+    let progress = bar(out, "reading", file.metadata().map_err(fail)?.len());
+    let mut input = BufReader::new(progress.wrap_read(file));
+    let mut first = [0; 8];
+    let read = read_up_to(&mut input, &mut first).map_err(fail)?;
+    let whole = first[..read].chain(input);
+    if first == MAGIC.to_le_bytes() {
+        let flow = Workload::read(&mut BufReader::new(whole)).map_err(fail)?;
+        progress.finish_and_clear();
+        return binary(path, &flow, out);
+    }
+    let mut csv = String::new();
+    let read = if first[..2] == GZIP {
+        GzDecoder::new(whole).take(RECORDED_BYTES_MAX).read_to_string(&mut csv)
+    } else {
+        whole.take(RECORDED_BYTES_MAX).read_to_string(&mut csv)
+    };
+    let is_flow = read.is_ok() && csv.starts_with(RECORDED_HEADER);
+    progress.finish_and_clear();
+    if !is_flow {
+        let why = read.err().filter(|e| e.kind() != io::ErrorKind::InvalidData).map_or_else(
+            || format!("no order flow: neither the binary form nor a CSV that begins with {RECORDED_HEADER}"),
+            |e| e.to_string(),
+        );
+        return Err(Error::new(Exit::Failure, format!("{}: {why}", path.display())).code("FLOW_FILE"));
+    }
+    recorded(path, &csv, out)
+}
+
+fn read_up_to(input: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = 0;
+    while read < buffer.len() {
+        match input.read(&mut buffer[read..])? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    Ok(read)
+}
+
+fn binary(path: &Path, flow: &Workload, out: Out) -> Result {
+    let (mut engine, seconds) = replay_flow::<FafnirEngine>(flow);
+    let (stats, live) = (*engine.stats(), engine.live().unwrap_or(0));
+    let h = &flow.h;
+    let fits =
+        (stats.trades, stats.volume, stats.checksum, live) == (h.trades, h.volume, h.checksum, h.final_live);
+    let mops = h.n_ops as f64 / seconds.max(1e-9) / 1e6;
+    let document = json!({
+        "flow": path, "form": "binary", "symbols": h.n_symbols, "preload": h.n_preload, "ops": h.n_ops,
+        "trades": stats.trades, "volume": stats.volume, "checksum": stats.checksum, "openOrders": live,
+        "mops_cpu": mops, "reproduced": fits,
+    });
+    out.data(&document, || {
+        format!(
+            "{}: {} operations after {}, {} symbols\n{} trades, volume {}, checksum {:016x}, {live} open orders\n\
+             {mops:.1} million operations per CPU-second\n",
+            path.display(),
+            h.n_ops,
+            h.n_preload,
+            h.n_symbols,
+            stats.trades,
+            stats.volume,
+            stats.checksum,
+        )
+    });
+    if fits {
+        return Ok(());
+    }
+    let text = format!(
+        "the flow's header says {} trades, volume {}, checksum {:016x}, {} open orders",
+        h.trades, h.volume, h.checksum, h.final_live
+    );
+    Err(Error::new(Exit::Failure, text).code("FLOW_MISMATCH"))
+}
+
+fn recorded(path: &Path, csv: &str, out: Out) -> Result {
+    let found = replay_recorded(csv)
+        .map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE"))?;
+    let document = json!({
+        "flow": path, "form": "recorded", "lines": found.lines, "commands": found.commands,
+        "trades": found.trades, "recordedTrades": found.recorded, "equalTrades": found.equal,
+        "stateHash": format!("{:016x}", found.state_hash),
+    });
+    out.data(&document, || {
+        format!(
+            "{}: {} lines, {} commands\n{} trades, {} of the {} recorded ones by price and size\nstate {:016x}\n",
+            path.display(),
+            found.lines,
+            found.commands,
+            found.trades,
+            found.equal,
+            found.recorded,
+            found.state_hash
+        )
+    });
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! What operators do with a market: halt, resume, auctions, mass cancels, the view of every order.
+
+use crate::harness::Stack;
+
+#[test]
+fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() {
+    let stack = Stack::up(&["--no-sim"]);
+    let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
+    let state = |state: &str| seller.json(&["market", "state", "nvda", state])["state"].clone();
+    let in_engine = |wanted: &str| {
+        seller.until(&["market", "show", "NVDA"], "the engine's state", |m| m["state"] == wanted);
+    };
+    let refused = |args: &[&str], code: &str| {
+        let answer = buyer.run(args);
+        assert!(answer.code == 5 && answer.stderr.contains(code), "{answer:?}");
+    };
+    let buy = |quantity: &str, price: &str| {
+        buyer.json(&["order", "place", "buy", "NVDA", quantity, "--price", price])
+    };
+
+    assert_eq!(state("halted"), "HALTED");
+    in_engine("HALTED");
+    refused(&["order", "place", "buy", "NVDA", "1", "--price", "148.00"], "SYMBOL_HALTED");
+
+    assert_eq!(state("auction"), "AUCTION");
+    in_engine("AUCTION");
+    refused(&["order", "place", "buy", "NVDA", "1"], "SYMBOL_IN_AUCTION");
+    let first = buy("10", "149.00");
+    buy("5", "148.00");
+    seller.json(&["order", "place", "sell", "NVDA", "12", "--price", "147.00"]);
+    let gathered = seller.until(&["market", "show", "NVDA"], "what the auction would give", |m| {
+        m["indicative"]["quantity"] == "12"
+    });
+    assert_eq!(gathered["indicative"]["price"], "147", "{gathered}");
+    assert_eq!(gathered["indicative"]["surplus"], "3");
+    assert_eq!(gathered["bidOrders"][0]["orderId"], first["id"]);
+    let queue = seller.json(&["market", "queue", gathered["bidOrders"][1]["orderId"].as_str().unwrap()]);
+    assert_eq!((&queue["ordersAhead"], &queue["quantityBetter"]), (&0.into(), &"10".into()));
+
+    assert_eq!(state("open"), "OPEN");
+    in_engine("OPEN");
+    let filled = buyer.until(&["order", "show", first["id"].as_str().unwrap()], "the auction's trade", |o| {
+        o["state"] == "FILLED"
+    });
+    assert_eq!(filled["averagePrice"], "147", "{filled}");
+    buyer.until(&["order", "list", "--open"], "what is left", |l| l[0]["filled"] == "2");
+
+    // Everybody's orders in one symbol, and no other.
+    let other = buyer.json(&["order", "place", "buy", "KO", "1", "--price", "60.00"]);
+    assert_eq!(seller.json(&["market", "cancel", "NVDA"])["requested"], 1);
+    buyer.until(&["order", "list", "--open"], "only the other symbol's order", |l| {
+        l.as_array().unwrap().len() == 1 && l[0]["id"] == other["id"]
+    });
+    let audit = buyer.audit();
+    assert_eq!((&audit["trades"], &audit["openOrders"]), (&2.into(), &1.into()));
+}
+
+#[test]
+fn an_iceberg_with_too_many_parts_is_refused_by_field_and_limit() {
+    let stack = Stack::up(&["--no-sim"]);
+    let buyer = stack.signed_in("user@test.com");
+    let place = |quantity: &str| {
+        buyer.run(&["order", "place", "buy", "KO", quantity, "--price", "60.00", "--display", "1"])
+    };
+    let refused = place("1001");
+    assert!(refused.code == 5 && refused.stderr.contains("DISPLAY_QUANTITY_TOO_SMALL"), "{refused:?}");
+    assert!(refused.stderr.contains("display_quantity 1 must be at least a 1000th of the quantity 1001"));
+    let taken = place("5");
+    assert_eq!(taken.code, 0, "{taken:?}");
+}
