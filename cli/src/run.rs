@@ -45,6 +45,7 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
     telemetry::init(settings.log.format, &settings.log.filter, out.colour);
     let started = std::time::Instant::now();
     let dir = settings.data_dir();
+    let dir = std::path::absolute(&dir).unwrap_or(dir);
     let mut names: Vec<&str> = services.iter().map(|s| s.name).collect();
     if names.is_empty() {
         names.push("sim");

@@ -59,6 +59,13 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
             })
         })
         .collect();
+    let missing: Vec<_> =
+        symbols.iter().filter(|s| !quotes.iter().any(|q| q.symbol == **s)).cloned().collect();
+    let unlisted = Error::new(Exit::Precondition, format!("symbol {} is not listed", missing.join(", ")))
+        .code("SYMBOL_UNKNOWN");
+    if quotes.is_empty() && !missing.is_empty() {
+        return Err(unlisted);
+    }
     out.data(&json!(document), || {
         let price = |p: i64| if p == 0 { "-".to_owned() } else { format_fixed(p, 4, 2) };
         let rows: Vec<_> = quotes
@@ -79,14 +86,7 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
             .collect();
         table(&["SYMBOL", ">LAST", ">CHANGE", ">BID", ">ASK", ">VOLUME", "CURRENCY", ""], &rows)
     });
-    let missing: Vec<_> =
-        symbols.iter().filter(|s| !quotes.iter().any(|q| q.symbol == **s)).cloned().collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::new(Exit::Precondition, format!("symbol {} is not listed", missing.join(", ")))
-            .code("SYMBOL_UNKNOWN"))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(unlisted) }
 }
 
 /// Change to the previous close in percent with two decimals, `+1.24%`.
