@@ -182,7 +182,9 @@ impl Book {
         if self.is_plain_and_passive(new) {
             return self.rest_plain(new, out);
         }
-        self.new_order_any(new, out);
+        // A copy: the order itself then never leaves the registers on the frequent path.
+        let rare = *new;
+        self.new_order_any(&rare, out);
     }
 
     /// The most frequent order by far: a good limit order without extras that trades with nobody.
@@ -211,13 +213,14 @@ impl Book {
             | if new.post_only { POST_ONLY } else { 0 };
         let slot = self.slab.take();
         let node = self.ladders[side as usize].node_for_insert(new.price ^ mask(side), &mut self.slab);
-        let level = &mut self.slab.hot[node as usize];
+        let hot = self.slab.hot.as_mut_slice();
+        let level = &mut hot[node as usize];
         let tail = level.prev;
         level.prev = slot;
         level.owner += 1;
         level.level_add(new.qty);
-        self.slab.hot[tail as usize].next = slot;
-        let order = &mut self.slab.hot[slot as usize];
+        hot[tail as usize].next = slot;
+        let order = &mut hot[slot as usize];
         order.write(new.id, new.owner, new.price, new.qty, flags);
         order.prev = tail;
         order.next = node;
@@ -398,12 +401,19 @@ impl Book {
     #[inline(always)]
     pub(crate) fn unlink(&mut self, slot: u32) {
         let order = self.slab.hot[slot as usize];
+        self.unlink_as(&order);
+    }
+
+    /// Takes an order that is as given out of its level.
+    #[inline(always)]
+    fn unlink_as(&mut self, order: &Order) {
+        let hot = self.slab.hot.as_mut_slice();
         let side = order.side();
         let key = order.price ^ mask(side);
-        self.slab.hot[order.prev as usize].next = order.next;
-        self.slab.hot[order.next as usize].prev = order.prev;
+        hot[order.prev as usize].next = order.next;
+        hot[order.next as usize].prev = order.prev;
         let node = self.ladders[side as usize].node_of(key);
-        let level = &mut self.slab.hot[node as usize];
+        let level = &mut hot[node as usize];
         level.level_sub(order.shown());
         level.owner -= 1;
         let empty = level.owner == 0;
@@ -433,14 +443,16 @@ impl Book {
 
     #[inline(always)]
     fn cancel(&mut self, id: OrderId, slot: Slot, out: &mut Events) {
-        if !self.slab.holds(slot.0, id) {
+        let found = self.slab.hot.get(slot.0 as usize).filter(|order| order.id == id);
+        let Some(&order) = found.filter(|_| id.wrapping_sub(1) < LEVEL - 1) else {
             return self.emit(out, What::CancelRejected { id, reason: Reason::UnknownOrder });
-        }
-        let open = self.slab.open(slot.0);
-        if self.slab.hot[slot.0 as usize].flags() & (HELD | GTD) == 0 {
-            self.unlink(slot.0);
+        };
+        let mut open = order.shown();
+        if order.flags() & (HELD | GTD | ICEBERG) == 0 {
+            self.unlink_as(&order);
             self.slab.remove(slot.0);
         } else {
+            open = self.slab.open(slot.0);
             self.take_out(slot.0);
         }
         self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });

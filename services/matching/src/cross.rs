@@ -21,6 +21,7 @@ impl Book {
             let node = self.ladders[other as usize].best_node();
             let slot = self.slab.hot[node as usize].next;
             let maker = self.slab.hot[slot as usize];
+            self.fetch_node(maker.next);
             if maker.owner == incoming.owner && maker.owner != 0 {
                 if self.prevent_self_trade(incoming, slot, out) {
                     return Ended::SelfTrade;

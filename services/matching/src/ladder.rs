@@ -13,7 +13,10 @@ const WORDS: usize = (WINDOW / 64) as usize;
 /// How far above the best key the window reaches after it moved: room for a better price without moving again.
 const HEADROOM: u32 = WINDOW / 4;
 
+/// 256 bytes: the way to a side is a shift, not a multiplication. Not aligned to 256, or the books of many symbols would
+/// meet in few sets of the cache.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Ladder {
     /// Best key, 0 = side empty.
     best: u32,

@@ -225,8 +225,9 @@ impl Book {
         }
     }
 
+    /// Starts fetching a node of the slab.
     #[inline(always)]
-    fn fetch_node(&self, node: u32) {
+    pub(crate) fn fetch_node(&self, node: u32) {
         if let Some(last) = self.slab.hot.len().checked_sub(1) {
             prefetch(&self.slab.hot[(node as usize).min(last)]);
         }

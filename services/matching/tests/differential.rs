@@ -67,8 +67,131 @@ impl Checker {
     }
 }
 
+/// What a run came across, by name: that the agreement is about something.
+type Coverage = BTreeMap<String, u64>;
+
+fn cover(coverage: &mut Coverage, command: &Command, events: &[Event]) {
+    let mut count = |name: &str| match coverage.get_mut(name) {
+        Some(times) => *times += 1,
+        None => drop(coverage.insert(name.to_owned(), 1)),
+    };
+    if let Command::New(new) = command
+        && matches!(events[0].what, What::Accepted { .. })
+    {
+        count(kind_name(new.kind));
+        count(tif_name(new.tif));
+        if new.post_only {
+            count("post-only");
+        }
+    }
+    let own = events.iter().any(|e| {
+        matches!(e.what, What::Canceled { reason: Reason::SelfTrade, .. } | What::Decremented { .. })
+    });
+    if let Command::New(new) = command
+        && own
+    {
+        count(["cancel newest", "cancel oldest", "cancel both", "decrement"][new.self_trade as usize]);
+    }
+    for event in events {
+        match event.what {
+            What::Trade { .. } => count("trade"),
+            What::Replaced { kept_place: true, .. } => count("replace in place"),
+            What::Replaced { .. } => count("replace"),
+            What::Triggered { .. } => count("triggered"),
+            What::Refilled { .. } => count("refilled"),
+            What::Decremented { .. } => count("decremented"),
+            What::Uncrossed { qty: 1.., .. } => count("auction with trades"),
+            What::Paused { .. } => count("volatility pause"),
+            What::Halted => count("halt"),
+            What::Resumed => count("resume"),
+            What::PhaseChanged { phase } => {
+                count(["continuous", "pre-open", "auction", "closed"][phase as usize]);
+            }
+            What::Rejected { reason, .. }
+            | What::Canceled { reason, .. }
+            | What::CancelRejected { reason, .. }
+            | What::Expired { reason, .. }
+            | What::ReplaceRejected { reason, .. }
+            | What::Refused { reason } => count(reason.as_str()),
+            _ => {}
+        }
+    }
+}
+
+fn kind_name(kind: Kind) -> &'static str {
+    ["limit", "market", "stop", "stop-limit", "trailing amount", "trailing percent"][kind as usize]
+}
+
+fn tif_name(tif: Tif) -> &'static str {
+    ["day", "gtc", "ioc", "fok", "gtd"][tif as usize]
+}
+
+/// Everything that a run of a million commands must come across, often.
+const COVERED: [&str; 59] = [
+    "limit",
+    "market",
+    "stop",
+    "stop-limit",
+    "trailing amount",
+    "trailing percent",
+    "day",
+    "gtc",
+    "ioc",
+    "fok",
+    "gtd",
+    "post-only",
+    "cancel newest",
+    "cancel oldest",
+    "cancel both",
+    "decrement",
+    "trade",
+    "replace in place",
+    "replace",
+    "triggered",
+    "refilled",
+    "decremented",
+    "auction with trades",
+    "volatility pause",
+    "halt",
+    "resume",
+    "continuous",
+    "pre-open",
+    "auction",
+    "closed",
+    "REQUESTED",
+    "MASS_CANCEL",
+    "SELF_TRADE",
+    "IMMEDIATE_REMAINDER",
+    "CANNOT_FILL_WHOLE",
+    "COLLAR",
+    "NO_LIQUIDITY",
+    "DAY_END",
+    "EXPIRE_TIME",
+    "VOLATILITY_PAUSE",
+    "HALTED",
+    "NOT_HALTED",
+    "BAD_ORDER_ID",
+    "BAD_QUANTITY",
+    "BAD_PRICE",
+    "BAD_STOP_PRICE",
+    "BAD_TRAIL",
+    "BAD_DISPLAY",
+    "BAD_TIME_IN_FORCE",
+    "BAD_COMBINATION",
+    "BAD_EXPIRE_TIME",
+    "NO_REFERENCE_PRICE",
+    "WOULD_TRADE",
+    "UNKNOWN_ORDER",
+    "BELOW_FILLED",
+    "NOT_REPLACEABLE",
+    "WRONG_PHASE",
+    "SAME_PHASE",
+    "BAD_BAND",
+];
+const COVERED_TIMES_MIN: u64 = 100;
+
 /// Runs a seed; the message of a panic names it.
-fn run(seed: u64, commands: u32, whole_book_every: u32) {
+fn run(seed: u64, commands: u32, whole_book_every: u32, coverage: &mut Coverage) {
     let mut caller = Caller::new(seed);
     let (mut book, mut reference) = (Book::new(), Reference::default());
     let mut events = Events::new();
@@ -83,6 +206,7 @@ fn run(seed: u64, commands: u32, whole_book_every: u32) {
         let expected = reference.apply(&command);
         assert_eq!(got, expected, "{}", at());
         checker.check(&book, &command, events.as_slice());
+        cover(coverage, &command, events.as_slice());
         caller.hear(events.as_slice());
         assert_eq!(book.open_orders() as usize, caller.slots.len(), "{}", at());
         if step % whole_book_every == 0 {
@@ -138,23 +262,39 @@ fn restored(book: &Book, caller: &mut Caller) -> Book {
     copy
 }
 
-#[test]
-fn the_book_agrees_with_the_reference_event_by_event() {
+/// Runs seeds on two threads and tells what they came across together.
+fn run_all(seeds: std::ops::Range<u64>, commands: u32, whole_book_every: u32) -> Coverage {
     std::thread::scope(|scope| {
-        for part in 0..2 {
+        let part = |part: u64| {
+            let seeds = seeds.clone();
             scope.spawn(move || {
-                for seed in (part..SEEDS).step_by(2) {
-                    run(seed, COMMANDS, 25);
+                let mut coverage = Coverage::new();
+                for seed in (seeds.start + part..seeds.end).step_by(2) {
+                    run(seed, commands, whole_book_every, &mut coverage);
                 }
-            });
+                coverage
+            })
+        };
+        let parts = [part(0), part(1)];
+        let mut all = Coverage::new();
+        for (name, times) in parts.into_iter().flat_map(|part| part.join().expect("agreement")) {
+            *all.entry(name).or_default() += times;
         }
-    });
+        all
+    })
 }
 
 #[test]
-#[ignore = "takes minutes: run it by name"]
-fn the_book_agrees_with_the_reference_over_a_million_commands() {
-    for seed in 10_000..10_200 {
-        run(seed, 5_000, 500);
+fn the_book_agrees_with_the_reference_event_by_event() {
+    run_all(0..SEEDS, COMMANDS, 25);
+}
+
+#[test]
+fn the_book_agrees_with_the_reference_over_a_million_commands_that_leave_nothing_out() {
+    let coverage = run_all(10_000..10_200, 5_000, 500);
+    for name in COVERED {
+        let times = coverage.get(name).copied().unwrap_or(0);
+        assert!(times >= COVERED_TIMES_MIN, "{name} came {times} times: {coverage:?}");
     }
+    eprintln!("{coverage:?}");
 }

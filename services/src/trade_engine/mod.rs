@@ -7,6 +7,7 @@ pub mod api;
 pub mod domain;
 pub mod events;
 pub mod frames;
+pub mod fuzz;
 pub mod market;
 pub mod published;
 pub mod record;

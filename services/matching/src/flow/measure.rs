@@ -9,7 +9,9 @@ use crate::{Book, Command, Events, MAX_PRICE, NewOrder, Replace, Side, Slot, Tif
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 5;
-/// Open orders from which the input is read ahead, and by how many operations.
+/// Open orders from which the order that an operation names is fetched early: they no longer fit the nearest cache.
+const FETCH_FROM: u64 = 4_096;
+/// Open orders from which the input is read ahead further, and by how many operations.
 const READ_AHEAD_FROM: u64 = 16_384;
 const READ_AHEAD: usize = 8;
 /// Nanoseconds of the latency histogram; the last bucket holds everything longer.
@@ -149,9 +151,13 @@ impl Engine for FafnirEngine {
         let live = self.live().unwrap_or(0);
         let ahead = ops.len().saturating_sub(3 * READ_AHEAD);
         let (most, rest) = ops.split_at(ahead);
-        if live < READ_AHEAD_FROM {
+        if live < FETCH_FROM {
+            for m in most {
+                self.op(m);
+            }
+        } else if live < READ_AHEAD_FROM {
             for (m, next) in most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]) {
-                prefetch(&self.slots[next.old_id as usize]);
+                self.books[next.sym as usize].fetch_order(self.slots[next.old_id as usize]);
                 self.op(m);
             }
         } else {

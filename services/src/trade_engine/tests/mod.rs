@@ -2,6 +2,7 @@
 
 mod crash;
 mod figures;
+mod fuzz;
 pub mod kill;
 mod million;
 mod replay;
