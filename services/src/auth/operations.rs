@@ -116,7 +116,7 @@ impl Operations {
             db,
             wake: Wake::default(),
             signing: Arc::new(signing),
-            pool: Pool::default(),
+            pool: Pool::start()?,
             throttle: Arc::default(),
         })
     }

@@ -1,4 +1,5 @@
-//! Hashing of passwords (argon2id) on a bounded pool of blocking threads: 20 ms of a core and 19 MiB each.
+//! Hashing of passwords (argon2id) on threads of its own: 20 ms of a core and 19 MiB each. They are few and stay, so that
+//! the allocator keeps 19 MiB for each of them and not for every thread that once hashed.
 
 use super::domain::Password;
 use crate::platform::{Refusal, Result, error::Error};
@@ -6,22 +7,26 @@ use argon2::{
     Argon2, Params,
     password_hash::{PasswordHasher as _, PasswordVerifier as _, phc::PasswordHash},
 };
-use std::{sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+use tokio::{sync::oneshot, time::timeout};
 
 /// Hashes that wait for a thread; one more is refused.
 const QUEUE_MAX: usize = 64;
-/// Longest that one waits.
+/// Longest that a caller waits.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Verified in place of an unknown user's hash, so that both cost the same. Nobody's password.
 const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$ZmFmbmlyLWR1bW15LXNhbHQ$\
                           AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-/// Threads that hash. Cheap to clone.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that hash: one less than the cores, at least one. Cheap to clone; they end with the last clone.
 #[derive(Debug, Clone)]
 pub struct Pool {
-    threads: Arc<Semaphore>,
-    room: Arc<Semaphore>,
+    jobs: mpsc::SyncSender<Job>,
 }
 
 /// The answer of [`Pool::verify`].
@@ -32,18 +37,25 @@ pub struct Verdict {
     pub outdated: bool,
 }
 
-impl Default for Pool {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = cores.saturating_sub(1).max(1);
-        Self {
-            threads: Arc::new(Semaphore::new(threads)),
-            room: Arc::new(Semaphore::new(threads + QUEUE_MAX)),
-        }
-    }
-}
-
 impl Pool {
+    /// Starts the threads. Fails where the system refuses one.
+    pub fn start() -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_MAX);
+        let queue = Arc::new(Mutex::new(queue));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..cores.saturating_sub(1).max(1) {
+            let queue = Arc::clone(&queue);
+            std::thread::Builder::new().name("argon2".to_owned()).spawn(move || {
+                loop {
+                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { break };
+                    job();
+                }
+            })?;
+        }
+        Ok(Self { jobs })
+    }
+
     /// Hashes a new password into a PHC string.
     pub async fn hash(&self, password: Password) -> Result<String> {
         self.run(move || hash(&password)).await?
@@ -57,18 +69,16 @@ impl Pool {
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let busy =
             || Refusal::exhausted("SIGN_IN_BUSY", "too many sign-ins at a time; try again in a second");
-        let _room = self.room.try_acquire().map_err(|_| busy())?;
-        let thread = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.threads).acquire_owned())
-            .await
-            .map_err(|_| busy())?
-            .map_err(|e| Error::internal(e.to_string()))?;
-        tokio::task::spawn_blocking(move || {
-            let result = work();
-            drop(thread);
-            result
-        })
-        .await
-        .map_err(|e| Error::internal(format!("hashing a password failed: {e}")))
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            // Whoever waited too long has been answered.
+            if !reply.is_closed() {
+                let _gone = reply.send(work());
+            }
+        });
+        self.jobs.try_send(job).map_err(|_| busy())?;
+        let done = timeout(WAIT_MAX, answer).await.map_err(|_| busy())?;
+        done.map_err(|_| Error::internal("a thread that hashes passwords has ended"))
     }
 }
 

@@ -241,7 +241,7 @@ impl Core {
         let mut requests = Vec::new();
         for market in 0..self.markets.len() {
             while self.markets[market].is_open
-                && let Some(need @ Need::Place { .. }) = self.markets[market].ladder.need()
+                && let Some(need) = self.markets[market].ladder.need()
             {
                 requests.push(self.quote(market, need));
             }

@@ -94,7 +94,7 @@ async fn the_opening_book_stands_trades_flow_and_a_restart_replaces_nothing() {
     assert_eq!((audit.unbalanced_transactions, audit.negative_available), (0, 0));
 
     // Slow, so that what stands after the restart is what stood before it.
-    let stack = stack.restart(&services, |s| s.sim.rate = "0.01".into()).await;
+    let stack = stack.restart(&services, |s| s.sim.rate = "0.05".into()).await;
     let ctx = simulator(&stack);
     let before = open_orders(&ctx).await;
     assert!(before.len() >= 60, "{}", before.len());
