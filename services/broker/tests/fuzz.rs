@@ -1,4 +1,4 @@
-//! The fuzz entry points on mutated samples: a fixed number of rounds, more by `FAFNIR_TEST_FUZZ_ROUNDS`.
+//! The fuzz entry points on mutated samples: a fixed number of rounds, more by `FAFNIR_TEST_BROKER_FUZZ_ROUNDS`.
 
 use fafnir_broker::fuzz::{jetstream, protocol};
 
@@ -48,7 +48,7 @@ fn mutated(sample: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 fn rounds() -> usize {
-    std::env::var("FAFNIR_TEST_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000)
+    std::env::var("FAFNIR_TEST_BROKER_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_000)
 }
 
 #[test]

@@ -14,6 +14,8 @@ use fafnir_broker::core::wire::Parser;
 use fafnir_broker::core::{Core, Input, Recovered, Settings};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const OPERATIONS: usize = 10_000;
 const MS: Nanos = 1_000_000;
@@ -128,10 +130,10 @@ struct Outstanding {
 /// The naive model.
 #[derive(Clone, Default)]
 struct Model {
-    messages: BTreeMap<u64, (String, String)>,
+    messages: BTreeMap<u64, Rc<(String, String)>>,
     last_seq: u64,
     visible: u64,
-    ids: BTreeMap<String, (u64, Nanos)>,
+    ids: BTreeMap<Rc<str>, (u64, Nanos)>,
     delivered: u64,
     consumer_seq: u64,
     pending: BTreeMap<u64, Outstanding>,
@@ -165,7 +167,7 @@ impl Model {
             return format!("{{\"stream\":\"S\", \"seq\":{seq},\"duplicate\": true}}");
         }
         self.last_seq += 1;
-        self.messages.insert(self.last_seq, (subject.into(), payload.into()));
+        self.messages.insert(self.last_seq, Rc::new((subject.into(), payload.into())));
         if let Some(id) = id {
             self.ids.insert(id.into(), (self.last_seq, now));
         }
@@ -426,7 +428,7 @@ impl World {
         if seq > self.disk.last_seq {
             self.fail(&format!("{seq} was delivered before it was on disk"));
         }
-        if self.model.messages.get(&seq).is_none_or(|(s, p)| s != subject || p != payload) {
+        if self.model.messages.get(&seq).is_none_or(|known| known.0 != subject || known.1 != payload) {
             self.fail(&format!("{seq} is not {subject} {payload}"));
         }
         self.deliveries += 1;
@@ -621,15 +623,32 @@ fn run(seed: u64) -> (u64, u64, u64, u64) {
 
 #[test]
 fn the_core_agrees_with_a_naive_model_through_random_operations_and_crashes() {
-    let seeds = std::env::var("FAFNIR_TEST_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
-    let first = std::env::var("FAFNIR_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let mut totals = [0; 4];
-    for seed in first..first + seeds {
-        let (published, deliveries, redeliveries, crashes) = run(seed);
-        for (total, more) in totals.iter_mut().zip([published, deliveries, redeliveries, crashes]) {
-            *total += more;
+    let seeds = std::env::var("FAFNIR_TEST_BROKER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let first = std::env::var("FAFNIR_TEST_BROKER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let next = AtomicU64::new(first);
+    // A seed is its own world: they share nothing but the count.
+    let work = || {
+        let mut totals = [0; 4];
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                return totals;
+            }
+            let (published, deliveries, redeliveries, crashes) = run(seed);
+            for (total, more) in totals.iter_mut().zip([published, deliveries, redeliveries, crashes]) {
+                *total += more;
+            }
         }
-    }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let totals = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        running.into_iter().map(|worker| worker.join()).fold([0_u64; 4], |sum, part| {
+            // The panic of a worker is the test's: it names the seed.
+            let part = part.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            std::array::from_fn(|at| sum[at] + part[at])
+        })
+    });
     let [published, deliveries, redeliveries, crashes] = totals;
     println!(
         "{seeds} seeds: {published} publishes, {deliveries} deliveries, {redeliveries} again, {crashes} crashes"
