@@ -98,9 +98,9 @@ async fn metrics_and_health_are_on_the_monitoring_port() {
             answer
         }
     };
-    let metrics = soon(get("/metrics")).await;
-    assert!(metrics.contains("fafnir_broker_connections 1"), "{metrics}");
-    for path in ["/healthz", "/readyz", "/varz", "/jsz"] {
+    // They tell what happened a moment later.
+    soon(async { while !get("/metrics").await.contains("fafnir_broker_connections 1") {} }).await;
+    for path in ["/healthz", "/readyz", "/varz", "/connz", "/subsz", "/jsz"] {
         let answer = soon(get(path)).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
     }

@@ -19,6 +19,7 @@ fn core() -> Core {
         payload_max: PAYLOAD_MAX,
         connections_max: 4,
         subscriptions_max: 64,
+        pending_max: 1 << 20,
         streams_max: 8,
         consumers_max: 8,
         auth_timeout: 1_000_000_000,

@@ -219,6 +219,7 @@ fn settings(seed: u64) -> Settings {
         payload_max: 1 << 20,
         connections_max: 10,
         subscriptions_max: 100,
+        pending_max: 1 << 20,
         streams_max: 10,
         consumers_max: 10,
         auth_timeout: 2000 * MS,
@@ -623,7 +624,8 @@ fn run(seed: u64) -> (u64, u64, u64, u64) {
 
 #[test]
 fn the_core_agrees_with_a_naive_model_through_random_operations_and_crashes() {
-    let seeds = std::env::var("FAFNIR_TEST_BROKER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let seeds =
+        std::env::var("FAFNIR_TEST_BROKER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let first = std::env::var("FAFNIR_TEST_BROKER_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let next = AtomicU64::new(first);
     // A seed is its own world: they share nothing but the count.

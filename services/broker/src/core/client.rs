@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// Version of the original whose features are served; it gates what clients try.
 pub const VERSION: &str = "2.9.25";
 /// Unanswered pings after which a connection is ended.
-const PINGS_OUT_MAX: u32 = 2;
+pub const PINGS_OUT_MAX: u32 = 2;
 
 impl Core {
     pub(super) fn open(&mut self, conn: ConnId, peer: String) {

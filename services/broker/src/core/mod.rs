@@ -71,6 +71,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Most subscriptions of one connection.
     pub subscriptions_max: usize,
+    /// Bytes that may wait for one client; the adapter ends who has more.
+    pub pending_max: usize,
     /// Most streams.
     pub streams_max: usize,
     /// Most consumers in all.

@@ -268,6 +268,12 @@ impl Net {
         self.conns.get(&id).map_or(0, |conn| conn.sids.len())
     }
 
+    /// Patterns that a connection is subscribed to, at most so many.
+    pub fn patterns(&self, id: ConnId, max: usize) -> Vec<String> {
+        let ids = self.conns.get(&id).into_iter().flat_map(|conn| conn.sids.values());
+        ids.take(max).filter_map(|id| self.subs.get(id)).map(|sub| sub.pattern.to_string()).collect()
+    }
+
     /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
     pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
         let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));

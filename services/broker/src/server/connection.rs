@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 const READ_BYTES: usize = 64 << 10;
 /// Operations handed to the core at once.
 const BATCH_MAX: usize = 512;
+/// Time within which a client must take at least some of what waits for it (the original's default).
+pub const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Time for the last bytes to reach a client that is being ended.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -32,6 +34,11 @@ impl Outbox {
         let waiting = self.pending.fetch_add(bytes.len(), Ordering::AcqRel) + bytes.len();
         let _ = self.bytes.send(bytes);
         waiting
+    }
+
+    /// Bytes that wait.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
     }
 
     /// Stops reading at once; drop the outbox to end writing after what is queued.
@@ -124,11 +131,17 @@ async fn writer(
     stop: CancellationToken,
 ) {
     let work = async {
-        while let Some(bytes) = receiver.recv().await {
-            if socket.write_all(&bytes).await.is_err() {
-                break;
+        'open: while let Some(mut bytes) = receiver.recv().await {
+            while !bytes.is_empty() {
+                match tokio::time::timeout(WRITE_DEADLINE, socket.write_buf(&mut bytes)).await {
+                    Ok(Ok(count)) if count > 0 => pending.fetch_sub(count, Ordering::AcqRel),
+                    Ok(_) => break 'open,
+                    Err(_) => {
+                        tracing::warn!("a client that takes nothing is ended");
+                        break 'open;
+                    }
+                };
             }
-            pending.fetch_sub(bytes.len(), Ordering::AcqRel);
         }
         let _ = socket.shutdown().await;
     };

@@ -1,4 +1,4 @@
-//! Metrics: handles taken once, set after each turn of the core.
+//! Metrics: handles taken once, set soon after something happened.
 
 use crate::core::monitor::Totals;
 use metrics::{Counter, Gauge, counter, gauge};
@@ -13,6 +13,13 @@ pub struct Metrics {
     connections: Gauge,
     subscriptions: Gauge,
     behind: Gauge,
+    streams: Gauge,
+    consumers: Gauge,
+    messages: Gauge,
+    bytes: Gauge,
+    api: Counter,
+    api_errors: Counter,
+    room: Gauge,
 }
 
 impl Metrics {
@@ -27,6 +34,13 @@ impl Metrics {
             connections: gauge!("fafnir_broker_connections"),
             subscriptions: gauge!("fafnir_broker_subscriptions"),
             behind: gauge!("fafnir_broker_store_changes_unsynced"),
+            streams: gauge!("fafnir_broker_streams"),
+            consumers: gauge!("fafnir_broker_consumers"),
+            messages: gauge!("fafnir_broker_stored_messages"),
+            bytes: gauge!("fafnir_broker_stored_bytes"),
+            api: counter!("fafnir_broker_api_requests_total"),
+            api_errors: counter!("fafnir_broker_api_errors_total"),
+            room: gauge!("fafnir_broker_store_has_room"),
         }
     }
 
@@ -40,5 +54,12 @@ impl Metrics {
         self.connections.set(totals.connections as f64);
         self.subscriptions.set(totals.subscriptions as f64);
         self.behind.set(totals.behind as f64);
+        self.streams.set(totals.streams as f64);
+        self.consumers.set(totals.consumers as f64);
+        self.messages.set(totals.messages as f64);
+        self.bytes.set(totals.bytes as f64);
+        self.api.absolute(totals.api_total);
+        self.api_errors.absolute(totals.api_errors);
+        self.room.set(f64::from(u8::from(totals.room)));
     }
 }

@@ -41,6 +41,8 @@ const PAYLOAD_LIMIT: usize = 64 << 20;
 const READS_MAX: usize = 10_000;
 /// Time until a client is accepted again after the system could not.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time after which metrics tell what happened.
+const METRICS_LAG: Duration = Duration::from_millis(100);
 /// Time between two looks at the free space.
 const ROOM_LOOK: Duration = Duration::from_millis(250);
 /// Time between two tries to write what found no room.
@@ -124,7 +126,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let writer_done = spawn_thread("broker-store", {
         let stored = stored_sender.clone();
         let min_free = config.min_free;
-        move || Writer { store, stored, min_free, room: true, looked: None }.run(&batch_receiver)
+        let commit_seconds = metrics::histogram!("fafnir_broker_commit_seconds");
+        let writer = Writer { store, stored, min_free, room: true, looked: None, commit_seconds };
+        move || writer.run(&batch_receiver)
     })?;
     let check_sender = stored_sender.clone();
     let reader_done =
@@ -218,6 +222,7 @@ fn settings(config: &Config, address: std::net::SocketAddr) -> Result<Settings, 
         payload_max: config.max_payload,
         connections_max: config.max_connections,
         subscriptions_max: config.max_subscriptions,
+        pending_max: config.max_pending,
         streams_max: config.max_streams,
         consumers_max: config.max_consumers,
         auth_timeout: config.auth_timeout.as_nanos() as u64,
@@ -249,8 +254,11 @@ impl Broker {
     ) -> Result<(), String> {
         let mut turn = Vec::new();
         let mut accepts_from = Instant::now();
+        // Something happened that the metrics do not tell yet: they will at this time.
+        let mut metrics_at: Option<Instant> = None;
         loop {
             let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
+            let deadline = deadline.into_iter().chain(metrics_at).min();
             let timer = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -298,7 +306,15 @@ impl Broker {
                 }
             }
             self.flush();
-            self.metrics.set(&self.core.totals());
+            let now = Instant::now();
+            match metrics_at {
+                None => metrics_at = Some(now + METRICS_LAG),
+                Some(at) if at <= now => {
+                    metrics_at = None;
+                    self.metrics.set(&self.core.totals());
+                }
+                Some(_) => {}
+            }
         }
     }
 
@@ -337,7 +353,11 @@ impl Broker {
                 // Whoever asked may be gone.
                 let _ = reply.send(match question {
                     Question::Varz => self.core.varz(),
-                    Question::Connz { offset } => self.core.connz(offset),
+                    Question::Subsz => self.core.subsz(),
+                    Question::Connz { offset, subscriptions } => {
+                        let pending = |id| self.outboxes.get(&id).map_or(0, Outbox::pending);
+                        self.core.connz(offset, subscriptions, pending)
+                    }
                     Question::Jsz { details } => self.core.jsz(details),
                 });
             }
@@ -403,6 +423,7 @@ struct Writer {
     min_free: u64,
     room: bool,
     looked: Option<Instant>,
+    commit_seconds: metrics::Histogram,
 }
 
 impl Writer {
@@ -436,7 +457,10 @@ impl Writer {
     /// Commits; what finds no room is tried again until there is some or the broker ends: nothing is dropped.
     fn write(&mut self, group: &mut Batch, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
         loop {
-            match self.store.commit(&group.ops) {
+            let started = Instant::now();
+            let outcome = self.store.commit(&group.ops);
+            self.commit_seconds.record(started.elapsed());
+            match outcome {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Failed(reason)) => return Err(reason),
                 Err(CommitError::Full) => {}

@@ -20,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy)]
 pub enum Question {
     Varz,
-    Connz { offset: usize },
+    Connz { offset: usize, subscriptions: bool },
+    Subsz,
     Jsz { details: bool },
 }
 
@@ -28,6 +29,7 @@ pub enum Question {
 #[serde(default)]
 struct Options {
     offset: usize,
+    subs: String,
     streams: String,
     consumers: String,
 }
@@ -45,15 +47,15 @@ pub async fn serve(
         })
     };
     let router = Router::new()
-        .route("/varz", ask(|_| Question::Varz))
-        .route("/connz", ask(|options| Question::Connz { offset: options.offset }))
+        .route("/varz", get(varz))
+        .route("/subsz", ask(|_| Question::Subsz))
+        .route(
+            "/connz",
+            ask(|options| Question::Connz { offset: options.offset, subscriptions: is_set(&options.subs) }),
+        )
         .route(
             "/jsz",
-            ask(|options| Question::Jsz {
-                details: [&options.streams, &options.consumers]
-                    .iter()
-                    .any(|text| matches!(text.as_str(), "1" | "true")),
-            }),
+            ask(|options| Question::Jsz { details: is_set(&options.streams) || is_set(&options.consumers) }),
         )
         .route("/healthz", get(healthz))
         .route("/readyz", get(healthz))
@@ -85,17 +87,41 @@ async fn question(events: &mpsc::Sender<Event>, question: Question) -> Option<Va
 async fn answer(events: mpsc::Sender<Event>, asked: Question) -> Response {
     match question(&events, asked).await {
         Some(value) => Json(value).into_response(),
-        None => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"status": "unavailable"}))).into_response(),
+        None => unavailable(),
     }
+}
+
+fn is_set(option: &str) -> bool {
+    matches!(option, "1" | "true" | "detail")
+}
+
+/// What the core tells, and what only the system knows: memory of the process in bytes, processors.
+async fn varz(State(events): State<mpsc::Sender<Event>>) -> Response {
+    match question(&events, Question::Varz).await {
+        Some(mut value) => {
+            value["mem"] = resident_bytes().into();
+            value["cores"] = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).into();
+            Json(value).into_response()
+        }
+        None => unavailable(),
+    }
+}
+
+/// Resident memory as Linux tells it; 0 elsewhere.
+fn resident_bytes() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+fn unavailable() -> Response {
+    let body = json!({"status": "unavailable", "error": "the broker's core does not answer"});
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
 }
 
 async fn healthz(State(events): State<mpsc::Sender<Event>>) -> Response {
     match question(&events, Question::Varz).await {
         Some(_) => Json(json!({"status": "ok"})).into_response(),
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({"status": "unavailable", "error": "the broker's core does not answer"})),
-        )
-            .into_response(),
+        None => unavailable(),
     }
 }

@@ -169,7 +169,8 @@ async fn check(url: &str, known: &Known, from: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_kill_minus_nine() {
-    let kills = std::env::var("FAFNIR_TEST_BROKER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills =
+        std::env::var("FAFNIR_TEST_BROKER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
     let dir = tempfile::tempdir().unwrap();
     let known = Arc::new(Mutex::new(Known::default()));
     let mut next = 1;

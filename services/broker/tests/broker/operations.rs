@@ -46,6 +46,8 @@ async fn monitoring_tells_about_connections_messages_streams_and_consumers() {
     assert_eq!(connz["connections"][0]["name"], "observer");
     assert_eq!(connz["connections"][0]["authorized_user"], "a");
     assert!(!connz.to_string().contains("secret"));
+    assert!(get(monitored, "/connz?subs=1").await["connections"][0]["subscriptions_list"].is_array());
+    assert!(get(monitored, "/subsz").await["num_subscriptions"].as_u64() >= Some(1));
     let jsz = get(monitored, "/jsz?streams=true&consumers=true").await;
     assert_eq!((jsz["messages"].as_u64(), jsz["consumers"].as_u64()), (Some(1), Some(1)));
     let detail = &jsz["account_details"][0]["stream_detail"][0];
