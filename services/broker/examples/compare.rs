@@ -170,7 +170,8 @@ async fn external(path: &str, dir: &Path, sync_always: bool) -> External {
     command.args(["-a", "127.0.0.1", "-p", &port]).stdout(Stdio::null()).stderr(Stdio::null());
     if sync_always {
         let file = dir.with_extension("conf");
-        let text = format!("jetstream {{ store_dir: {:?}, sync_interval: always }}\n", dir.display().to_string());
+        let text =
+            format!("jetstream {{ store_dir: {:?}, sync_interval: always }}\n", dir.display().to_string());
         std::fs::write(&file, text).unwrap();
         command.arg("-c").arg(file);
     } else {
@@ -211,11 +212,20 @@ async fn at_rest(dir: &Path) {
     let ours = Ours::start(dir).await;
     println!("{STORED} stored messages open in {:.2} s", ours.opened.as_secs_f64());
     let js = jetstream::new(async_nats::connect(&ours.url).await.unwrap());
-    let consumer = pull::Config { durable_name: Some("idle".into()), filter_subject: "none".into(), ..Default::default() };
-    let stream = js.create_stream(stream::Config { name: "IDLE".into(), subjects: vec!["none".into()], ..Default::default() });
-    let mut messages = stream.await.unwrap().create_consumer(consumer).await.unwrap().messages().await.unwrap();
+    let consumer = pull::Config {
+        durable_name: Some("idle".into()),
+        filter_subject: "none".into(),
+        ..Default::default()
+    };
+    let stream = js.create_stream(stream::Config {
+        name: "IDLE".into(),
+        subjects: vec!["none".into()],
+        ..Default::default()
+    });
+    let mut messages =
+        stream.await.unwrap().create_consumer(consumer).await.unwrap().messages().await.unwrap();
     // The background check of the whole store is over when the processor is at rest.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     loop {
         let before = ticks();
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -258,8 +268,8 @@ async fn main() {
     }
     println!("payload {PAYLOAD} B, file storage, {WINDOW} publishes under way when pipelined");
     let row = |name: &str, cells: Vec<&str>| {
-        let cells: String = cells.iter().map(|cell| format!(" {cell:>28}")).collect();
-        println!("{name:34}{cells}");
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>28}")).collect();
+        println!("{name:34} {}", cells.join(" "));
     };
     row("", columns.iter().map(|(name, _)| name.as_str()).collect());
     for at in 0..columns[0].1.lines.len() {

@@ -42,16 +42,16 @@ pub fn parse_pull(body: &[u8]) -> Result<Pull, Fault> {
 }
 
 impl Core {
-    /// Takes a request to `$JS.API.<operation>`.
-    pub(super) fn api(&mut self, operation: &str, reply: Option<&Text>, body: &Bytes) {
+    /// Takes a request to `$JS.API.<operation>`; false if there is no such operation.
+    pub(super) fn api(&mut self, operation: &str, reply: Option<&Text>, body: &Bytes) -> bool {
         if let Some(rest) = operation.strip_prefix("CONSUMER.MSG.NEXT.") {
             self.next_message(rest, reply, body);
-            return;
+            return true;
         }
         self.api_total += 1;
         if let Some(rest) = operation.strip_prefix("DIRECT.GET.") {
             self.direct_get(rest, reply, body);
-            return;
+            return true;
         }
         let mut tokens = operation.splitn(3, '.');
         let verb = (tokens.next().unwrap_or(""), tokens.next().unwrap_or(""));
@@ -68,23 +68,24 @@ impl Core {
             ("STREAM", "MSG") => match rest.split_once('.') {
                 Some(("GET", stream)) => {
                     self.message_get(stream, reply, body);
-                    return;
+                    return true;
                 }
                 Some(("DELETE", stream)) => ("stream_msg_delete", self.message_delete(stream, body)),
-                _ => return,
+                _ => return false,
             },
             ("CONSUMER", "CREATE") => ("consumer_create", self.consumer_create(rest, body, true)),
             ("CONSUMER", "DURABLE") => match rest.strip_prefix("CREATE.") {
                 Some(rest) => ("consumer_create", self.consumer_create(rest, body, false)),
-                None => return,
+                None => return false,
             },
             ("CONSUMER", "INFO") => ("consumer_info", self.consumer_info_request(rest)),
             ("CONSUMER", "DELETE") => ("consumer_delete", self.consumer_delete(rest)),
             ("CONSUMER", "NAMES") => ("consumer_names", self.consumer_names(rest, body)),
             ("CONSUMER", "LIST") => ("consumer_list", self.consumer_list(rest, body)),
-            _ => return,
+            _ => return false,
         };
         self.answer(kind, answer, reply);
+        true
     }
 
     /// Sends an answer once what it confirms is on disk.

@@ -205,8 +205,7 @@ impl Core {
             self.ack(subject, reply, payload);
             true
         } else if let Some(operation) = rest.strip_prefix("API.") {
-            self.api(operation, reply, payload);
-            true
+            self.api(operation, reply, payload)
         } else {
             rest.starts_with("FC.")
         }

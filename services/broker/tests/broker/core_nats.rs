@@ -46,6 +46,9 @@ async fn a_request_is_answered_with_headers_or_finds_no_responders() {
     let client = broker.connect().await;
     let error = soon(client.request("nobody", "x".into())).await.unwrap_err();
     assert_eq!(error.kind(), RequestErrorKind::NoResponders);
+    // What the API does not have fails at once too.
+    let error = soon(client.request("$JS.API.STREAM.SNAPSHOT.S", "".into())).await.unwrap_err();
+    assert_eq!(error.kind(), RequestErrorKind::NoResponders);
 
     let mut requests = client.subscribe("echo").await.unwrap();
     let server = client.clone();

@@ -162,6 +162,11 @@ impl Store {
         match self.apply(ops) {
             Ok(moved) => {
                 self.positions.extend(moved);
+                for op in ops {
+                    if let StoreOp::ConsumerDrop { consumer } = op {
+                        self.positions.remove(consumer);
+                    }
+                }
                 Ok(())
             }
             Err(error) => {
@@ -176,7 +181,7 @@ impl Store {
     }
 
     fn apply(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<(ConsumerId, (Pair, Pair))>> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.run("BEGIN IMMEDIATE", [])?;
         let mut dirty: BTreeMap<ConsumerId, Dirty> = BTreeMap::new();
         let mut removals: BTreeMap<StreamId, (Vec<(u64, u64)>, u64)> = BTreeMap::new();
         for op in ops {
@@ -258,7 +263,7 @@ impl Store {
             self.put_pending(consumer, &dirty)?;
             moved.push((consumer, position));
         }
-        self.connection.execute_batch("COMMIT")?;
+        self.run("COMMIT", [])?;
         Ok(moved)
     }
 
