@@ -114,9 +114,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let opened = tokio::task::spawn_blocking(move || -> Result<_, store::OpenError> {
         let mut store = Store::open(&dir)?;
         let recovered = store.recover(opened_at)?;
-        Ok((store, Store::open_reader(&dir)?, recovered))
+        Ok((store, Store::open_reader(&dir)?, Store::open_reader(&dir)?, recovered))
     });
-    let (store, reader, recovered) =
+    let (store, reader, checker, recovered) =
         opened.await.map_err(|error| Error::Task(error.to_string()))?.map_err(failed)?;
     let core = Core::new(settings, recovered, clock.now());
 
@@ -134,11 +134,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let reader_done =
         spawn_thread("broker-reads", move || read_loop(&reader, &load_receiver, &stored_sender))?;
 
-    let checking = spawn_thread("broker-check", {
-        let dir = config.store_dir.clone();
-        let stored = check_sender;
-        move || check(&dir, &stored)
-    })?;
+    let check_interrupt = checker.interrupt_handle();
+    let check_stop = shutdown.clone();
+    let check_done = spawn_thread("broker-check", move || check(checker, &check_sender, &check_stop))?;
 
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let mut broker = Broker {
@@ -167,13 +165,13 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;
     drop((batches, loads, outboxes));
     shutdown.cancel();
+    check_interrupt.interrupt();
     let ended = tokio::time::timeout(SHUTDOWN, async {
         while tasks.join_next().await.is_some() {}
         let _ = writer_done.await;
         let _ = reader_done.await;
+        let _ = check_done.await;
     });
-    // The check only reads; it may outlive the broker.
-    drop(checking);
     if ended.await.is_err() {
         tracing::warn!("the broker's tasks did not end in time");
     }
@@ -543,9 +541,13 @@ fn read_loop(store: &Store, loads: &blocking::Receiver<Load>, stored: &mpsc::Unb
 }
 
 /// Looks for damage of the store while it is in use.
-fn check(dir: &std::path::Path, stored: &mpsc::UnboundedSender<Stored>) {
-    if let Err(reason) = Store::open_reader(dir).and_then(|store| store.check()) {
+fn check(store: Store, stored: &mpsc::UnboundedSender<Stored>, stop: &CancellationToken) {
+    if !stop.is_cancelled()
+        && let Err(reason) = store.check()
+        && !stop.is_cancelled()
+    {
         tracing::error!(reason, "the broker's store is damaged");
+        // The broker may have ended.
         let _ = stored.send(Stored::Failed(reason));
     }
 }

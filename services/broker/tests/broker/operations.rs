@@ -142,14 +142,17 @@ async fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
     let again = || std::fs::write(store.path().join("broker.sqlite3"), &rest).unwrap();
 
     // Half a frame behind the last commit, as a crash leaves it.
+    const FRAME: usize = 24 + 4096;
+    let written = whole.iter().rposition(|byte| *byte != 0).unwrap();
+    let end = 32 + (written - 32).div_ceil(FRAME) * FRAME;
     let mut torn = whole.clone();
-    torn.extend_from_slice(&whole[32..3000]);
+    torn[end..end + 3000].copy_from_slice(&whole[32..3032]);
     with(&torn);
     assert_eq!(outcome(store.path()).await.unwrap(), 20);
 
     again();
     let mut damaged = whole.clone();
-    damaged[whole.len() / 2] ^= 1;
+    damaged[32 + (end - 32) / 2] ^= 1;
     with(&damaged);
     let refused = outcome(store.path()).await.unwrap_err();
     assert!(refused.to_string().contains("write-ahead log is damaged"), "{refused}");

@@ -17,8 +17,12 @@ use std::path::{Path, PathBuf};
 
 /// SQLite versions below can lose commits when two connections checkpoint.
 const SQLITE_MIN: i32 = 3_051_003;
+/// Bytes of a page.
+const PAGE: u32 = 4096;
 /// Pages in the write-ahead log that start a checkpoint.
-const CHECKPOINT_PAGES: u32 = 4000;
+const CHECKPOINT_PAGES: u32 = 2000;
+/// Length of the write-ahead log from the start: it is seldom longer.
+const LOG_BYTES: u64 = 10 << 20;
 /// Prepared statements that are kept: a dozen for each stream in use.
 const STATEMENTS_MAX: usize = 256;
 /// Version of the tables.
@@ -108,10 +112,11 @@ impl Store {
         std::fs::create_dir_all(dir).map_err(|error| error.to_string())?;
         let lock = lock(dir)?;
         let path = dir.join("broker.sqlite3");
-        wal::check(&dir.join("broker.sqlite3-wal"))?;
+        let log = dir.join("broker.sqlite3-wal");
+        wal::check(&log)?;
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(&path)?;
-            connection.pragma_update(None, "page_size", 8192)?;
+            connection.pragma_update(None, "page_size", PAGE)?;
             connection.pragma_update_and_check(None, "locking_mode", "normal", |_| Ok(()))?;
             connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "full")?;
@@ -133,6 +138,8 @@ impl Store {
             let reason = format!("written by another version (schema {schema}, this one reads {SCHEMA})");
             return Err(reason.into());
         }
+        // SQLite keeps its locks on other files, and finds the log's end by its frames.
+        wal::lengthen(&log, LOG_BYTES).map_err(|error| error.to_string())?;
         Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: Some(lock) })
     }
 
@@ -384,6 +391,11 @@ impl Store {
             };
         }
         Ok(())
+    }
+
+    /// Ends [`Store::check`] from elsewhere.
+    pub fn interrupt_handle(&self) -> rusqlite::InterruptHandle {
+        self.connection.get_interrupt_handle()
     }
 
     /// Looks at every page; the first fault found is the error.
