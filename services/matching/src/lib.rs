@@ -65,14 +65,15 @@
 //! | the whole, at a load of 20 to 28 | 33 (3.0) | 24 (4.2) | 14 (13.8) | – |
 //! | the rare path gets a copy of the order, so that the frequent one keeps it in registers; a cancel looks at its order once; from 4,096 open orders on the order itself is fetched 8 operations ahead, below that nothing | 42.5 (3.3) | 37.9 (4.7) | 23.5 (12.7) | 17.9 (2.8) |
 //! | sides 256 bytes apart, the next maker fetched while one trades; against the row before in one run | +0 to 4 % | +3 to 5 % | – | +0 to 5 % |
+//! | the whole, quiet | 41 (3.2) | 36 (4.3) | 24 (12.2) | 18 (3.4) |
 //!
 //! Tried in the same way and dropped: both neighbours fetched too at 10,000 orders (−5 to −10 %), the order fetched at
 //! 1,000 (−3 to −6 %), 5 operations ahead instead of 8 (−4 %), sides aligned to 256 bytes (B100 loses up to a quarter:
 //! the books of many symbols meet in few sets of the cache), one comparison for "empty and best" (−2 to −5 %), the new
 //! best's first order fetched when a level is used up (nothing).
 //!
-//! So A100k and B100 stand well above the bars (6 and 2.5), A1k at its bar (3.3) on a quiet machine and below it on a
-//! busy one, A10k below its bar (5) by 6 to 20 %. Prefetch is the one `unsafe` line of the crate (prefetch.rs): it
+//! So A100k and B100 stand well above the bars (6 and 2.5), A1k about its bar (3.2 to 3.7 on a quiet machine, bar 3.3),
+//! A10k below its bar (5) by 6 to 20 %. Prefetch is the one `unsafe` line of the crate (prefetch.rs): it
 //! doubles A100k and nearly doubles B100. One codegen unit for this crate gives 3 to 8 % (the workspace's release
 //! profile has it).
 //!
