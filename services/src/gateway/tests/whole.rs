@@ -121,6 +121,14 @@ async fn two_users_trade_and_see_it_everywhere() {
             "openQuantity": 0, "fills": [{"price": 231.05, "quantity": 3}],
         }]})
     );
+    // The trade reaches stock-service by a follower of its own.
+    let until = Instant::now() + testing::DEADLINE;
+    while door.ask("{ getStockQuote(symbol: \"AAPL\") { data { price } } }").await["getStockQuote"]["data"]["price"]
+        != json!(231.05)
+    {
+        assert!(Instant::now() < until, "the quote shows the trade in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     let data = door
         .ask(&format!(
             "{{ getHolding(request: {{accountId: \"{ACCOUNT}\", symbol: \"aapl\"}}) {{ code data {{ quantity avgCost }} }} \
