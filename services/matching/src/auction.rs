@@ -18,7 +18,7 @@ pub struct Indicative {
 
 impl Book {
     /// The auction's price and volume as the book stands: of all prices the one of most volume, of those the one of
-    /// least imbalance, of those the nearest to the last trade (without one to the band's reference, without both to
+    /// least imbalance, of those the nearest to the last trade (without one to the reference that was set, without both to
     /// 0), of two that are as near the lower. Nothing where bids and asks do not meet. Walks the levels that meet.
     pub fn indicative(&self) -> Option<Indicative> {
         let (high, low) = (self.best_bid()?, self.best_ask()?);
@@ -113,7 +113,7 @@ impl Book {
     }
 
     pub(crate) fn is_band(reference: Ticks, bps: u32) -> bool {
-        if reference == 0 { bps == 0 } else { reference <= MAX_PRICE && (1..=MAX_BAND_BPS).contains(&bps) }
+        reference <= MAX_PRICE && bps <= MAX_BAND_BPS && (reference != 0 || bps == 0)
     }
 
     #[cold]

@@ -52,8 +52,9 @@ pub struct Book {
 /// The volatility band: trades outside pause the symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Band {
-    /// 0 = no band.
+    /// 0 = none.
     pub reference: Ticks,
+    /// 0 = every price lies within.
     pub bps: u32,
     pub low: Ticks,
     pub high: Ticks,
@@ -61,8 +62,8 @@ pub(crate) struct Band {
 
 impl Band {
     pub fn new(reference: Ticks, bps: u32) -> Band {
-        if reference == 0 {
-            return Band { reference: 0, bps: 0, low: 1, high: MAX_PRICE };
+        if reference == 0 || bps == 0 {
+            return Band { reference, bps: 0, low: 1, high: MAX_PRICE };
         }
         let width = (u64::from(reference) * u64::from(bps) / 10_000) as u32;
         Band {

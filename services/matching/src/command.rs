@@ -389,8 +389,9 @@ pub enum Command {
     /// Goes to a phase. From a call to continuous trading or the close the auction runs first. → its `Trade`s and
     /// `Uncrossed`, then `PhaseChanged`, then stops; or `Refused`.
     SetPhase { phase: Phase },
-    /// Sets the volatility band: `reference` ± `bps` basis points; both 0 take it away. In continuous trading an order
+    /// Sets the volatility band: `reference` ± `bps` basis points; width 0 takes it away. In continuous trading an order
     /// that would trade outside pauses the symbol instead: it goes to the auction phase. The price of an auction
-    /// becomes the band's new reference. → `BandSet` or `Refused`.
+    /// becomes the band's new reference. With or without a width, `reference` (0 = none) is what an auction before the
+    /// first trade is nearest to. → `BandSet` or `Refused`.
     SetBand { reference: Ticks, bps: u32 },
 }

@@ -65,7 +65,7 @@ pub enum Reason {
     WrongPhase = 37,
     /// The symbol is in this phase already.
     SamePhase = 38,
-    /// Reference and width of a band belong together: both within their range, or both 0.
+    /// Reference or width of a band beyond its range, or a width without a reference.
     BadBand = 39,
 }
 

@@ -113,7 +113,7 @@ impl Book {
 
     /// The volatility band: lowest and highest price of a trade, if there is one.
     pub fn band(&self) -> Option<(Ticks, Ticks)> {
-        (self.band.reference != 0).then_some((self.band.low, self.band.high))
+        (self.band.bps != 0).then_some((self.band.low, self.band.high))
     }
 
     /// Open orders, held stops included.

@@ -129,7 +129,7 @@ impl Book {
         let (reference, bps) = (reader.u32()?, reader.u32()?);
         if !Book::is_band(reference, bps) {
             return Err(Error::Invalid(
-                "reference and width of a band are both within their range or both 0",
+                "reference and width of a band are within their range, and a width has a reference",
             ));
         }
         book.band = Band::new(reference, bps);

@@ -158,7 +158,10 @@ impl Caller {
             192..194 => Command::SetPhase { phase: Phase::from_code(self.rng.below(4) as u8).unwrap() },
             194..198 => Command::SetPhase { phase: Phase::Continuous },
             _ => match self.rng.below(3) {
-                0 => Command::SetBand { reference: 0, bps: self.rng.below(2) as u32 },
+                0 => {
+                    let reference = if self.rng.one_in(2) { 0 } else { self.price() };
+                    Command::SetBand { reference, bps: self.rng.below(2) as u32 }
+                }
                 1 => Command::SetBand { reference: self.price(), bps: self.rng.below(11_000) as u32 },
                 _ => {
                     // A few ticks wide.

@@ -110,8 +110,7 @@ impl Reference {
             }
             Command::SetPhase { phase } => self.set_phase(phase),
             Command::SetBand { reference, bps } => {
-                let good = (reference == 0 && bps == 0)
-                    || ((1..=MAX_PRICE).contains(&reference) && (1..=MAX_BAND_BPS).contains(&bps));
+                let good = reference <= MAX_PRICE && bps <= MAX_BAND_BPS && (reference != 0 || bps == 0);
                 if good {
                     self.band = (reference != 0).then_some((reference, bps));
                     let (low, high) = self.band_ends();
@@ -134,7 +133,7 @@ impl Reference {
     }
 
     fn band_ends(&self) -> (Ticks, Ticks) {
-        self.band.map_or((1, MAX_PRICE), |(reference, bps)| {
+        self.band.filter(|(_, bps)| *bps != 0).map_or((1, MAX_PRICE), |(reference, bps)| {
             let width = u64::from(reference) * u64::from(bps) / 10_000;
             let low = u64::from(reference).saturating_sub(width).max(1);
             (low as u32, (u64::from(reference) + width).min(u64::from(MAX_PRICE)) as u32)
