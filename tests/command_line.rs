@@ -61,6 +61,7 @@ fn help_of_every_command() {
         "audit",
         "market",
         "market state",
+        "market volatility",
         "market cancel",
         "market show",
         "market queue",

@@ -117,6 +117,18 @@ impl Stack {
         Self { dir, process }
     }
 
+    /// With a configuration file, which [`Self::configure`] can replace before a restart.
+    pub fn configured(config: &str, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("fafnir.toml"), config).unwrap();
+        let process = Self::start(dir.path(), flags);
+        Self { dir, process }
+    }
+
+    pub fn configure(&self, config: &str) {
+        fs::write(self.dir.path().join("fafnir.toml"), config).unwrap();
+    }
+
     fn start(dir: &Path, flags: &[&str]) -> Process {
         let mut command = binary();
         command.args(["up", "--json", "--ports", "auto", "--data-dir"]).arg(dir.join("data")).args(flags);

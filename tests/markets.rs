@@ -1,6 +1,7 @@
 //! What operators do with a market: halt, resume, auctions, mass cancels, the view of every order.
 
-use crate::harness::Stack;
+use crate::harness::{Shell, Stack, WITHIN};
+use std::time::Instant;
 
 #[test]
 fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() {
@@ -31,7 +32,8 @@ fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() 
     let gathered = seller.until(&["market", "show", "NVDA"], "what the auction would give", |m| {
         m["indicative"]["quantity"] == "12"
     });
-    assert_eq!(gathered["indicative"]["price"], "147", "{gathered}");
+    // From 147 to 148 as much would trade; 148 is the nearest to the previous close.
+    assert_eq!(gathered["indicative"]["price"], "148", "{gathered}");
     assert_eq!(gathered["indicative"]["surplus"], "3");
     assert_eq!(gathered["bidOrders"][0]["orderId"], first["id"]);
     let queue = seller.json(&["market", "queue", gathered["bidOrders"][1]["orderId"].as_str().unwrap()]);
@@ -42,7 +44,7 @@ fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() 
     let filled = buyer.until(&["order", "show", first["id"].as_str().unwrap()], "the auction's trade", |o| {
         o["state"] == "FILLED"
     });
-    assert_eq!(filled["averagePrice"], "147", "{filled}");
+    assert_eq!(filled["averagePrice"], "148", "{filled}");
     buyer.until(&["order", "list", "--open"], "what is left", |l| l[0]["filled"] == "2");
 
     // Everybody's orders in one symbol, and no other.
@@ -53,6 +55,57 @@ fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() 
     });
     let audit = buyer.audit();
     assert_eq!((&audit["trades"], &audit["openOrders"]), (&2.into(), &1.into()));
+}
+
+#[test]
+fn a_trade_outside_the_volatility_band_pauses_the_symbol_and_an_auction_reopens_it_after_kill_9() {
+    let mut stack = Stack::configured("[engine]\nvolatility_pause_s = 3600\n", &["--no-sim"]);
+    let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
+    let show = ["market", "show", "NVDA"];
+    let seeded = seller.until(&show, "the seeded band", |m| !m["volatilityBand"].is_null());
+    assert_eq!(seeded["volatilityBand"], serde_json::json!({"low": "118.65", "high": "177.97"}));
+    let set = seller.json(&["market", "volatility", "nvda", "--bps", "500"]);
+    assert_eq!(set, serde_json::json!({"symbol": "NVDA", "volatilityBandBps": 500}));
+    seller.until(&show, "the narrower band", |m| m["volatilityBand"]["high"] == "155.72");
+
+    seller.json(&["order", "place", "sell", "NVDA", "10", "--price", "160.00"]);
+    let buy = buyer.json(&["order", "place", "buy", "NVDA", "10", "--price", "160.00"]);
+    let paused = seller.until(&show, "the pause", |m| !m["pausedSince"].is_null());
+    assert_eq!((&paused["state"], &paused["indicative"]["price"]), (&"AUCTION".into(), &"160".into()));
+    let market_state = |shell: &Shell, state: &str| {
+        shell.until(&["quote", "NVDA"], "the quote's state", |q| q[0]["marketState"] == state);
+    };
+    market_state(&buyer, "AUCTION");
+    let until = Instant::now() + WITHIN;
+    loop {
+        let refused = buyer.run(&["order", "place", "buy", "NVDA", "1"]);
+        if refused.code == 5 && refused.stderr.contains("SYMBOL_IN_AUCTION") {
+            break;
+        }
+        assert!(Instant::now() < until, "order-service does not know of the pause: {refused:?}");
+    }
+    let open = buyer.json(&["order", "show", buy["id"].as_str().unwrap()]);
+    assert_eq!((&open["state"], &open["filled"]), (&"NEW".into(), &"0".into()));
+
+    stack.process.kill();
+    stack.configure("[engine]\nvolatility_pause_s = 1\n");
+    stack.restart(&["--no-sim"]);
+    let buyer = stack.signed_in("user@test.com");
+    let filled = buyer.until(&["order", "show", buy["id"].as_str().unwrap()], "the auction's trade", |o| {
+        o["state"] == "FILLED"
+    });
+    assert_eq!(filled["averagePrice"], "160", "{filled}");
+    let reopened = buyer.until(&show, "the reopening", |m| m["state"] == "OPEN");
+    assert_eq!(reopened["volatilityBand"], serde_json::json!({"low": "152", "high": "168"}));
+    assert!(reopened["pausedSince"].is_null());
+    market_state(&buyer, "OPEN");
+
+    let refused = buyer.run(&["market", "volatility", "NVDA", "--bps", "10000"]);
+    assert!(refused.code == 5 && refused.stderr.contains("volatility_band_bps 10000 must be"), "{refused:?}");
+    let off = buyer.run(&["market", "volatility", "NVDA", "--off"]);
+    assert_eq!((off.code, off.stdout.as_str()), (0, "NVDA has no volatility band\n"), "{off:?}");
+    buyer.until(&show, "no band", |m| m["volatilityBand"].is_null());
+    buyer.audit();
 }
 
 #[test]

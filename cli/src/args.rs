@@ -511,6 +511,19 @@ pub enum Market {
         #[arg(value_name = "STATE")]
         state: MarketState,
     },
+    /// Set the band around the reference price; a trade outside pauses the symbol until an auction reopens it
+    #[command(group = clap::ArgGroup::new("width").required(true))]
+    Volatility {
+        /// The symbol, in any case
+        #[arg(value_name = "SYMBOL")]
+        symbol: String,
+        /// Width to either side in basis points of the reference (1 to 9999)
+        #[arg(long, value_name = "BPS", group = "width", value_parser = clap::value_parser!(u32).range(1..))]
+        bps: Option<u32>,
+        /// No band
+        #[arg(long, group = "width")]
+        off: bool,
+    },
     /// Cancel every open order of everybody in a symbol
     Cancel {
         /// The symbol, in any case

@@ -8,6 +8,7 @@ pub mod v1 {
     tonic::include_proto!("fafnir.v1");
 }
 pub mod client;
+pub mod listing;
 pub mod money;
 pub mod symbol;
 

@@ -71,7 +71,10 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
         let rows: Vec<_> = quotes
             .iter()
             .map(|q| {
-                let state = if q.state() == TradingState::Open { "" } else { "halted" };
+                let state = match q.state() {
+                    TradingState::Open | TradingState::Unspecified => "",
+                    state => state.as_str_name().trim_start_matches("TRADING_STATE_"),
+                };
                 vec![
                     q.symbol.clone(),
                     price(q.price_e4),
@@ -80,7 +83,7 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
                     price(q.ask_e4),
                     format_e4(q.volume_e4),
                     q.currency.clone(),
-                    state.to_owned(),
+                    state.to_lowercase(),
                 ]
             })
             .collect();

@@ -9,10 +9,10 @@ use fafnir_proto::{
     money::format_e4,
     v1::{
         DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
-        SymbolOrdersRequest, TradingState,
+        SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
     },
 };
-use fafnir_services::platform::Caller;
+use fafnir_services::platform::{Caller, clock::rfc3339};
 use serde_json::{Value, json};
 
 pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
@@ -26,6 +26,18 @@ pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
             let changed = clients.stock(&caller).set_trading_state(request).await?.into_inner();
             let document = json!({"symbol": changed.symbol, "state": name(changed.state())});
             out.data(&document, || format!("{} is {}\n", changed.symbol, name(changed.state())));
+        }
+        Market::Volatility { symbol, bps, off: _ } => {
+            let request = SetVolatilityBandRequest {
+                symbol: symbol.to_uppercase(),
+                volatility_band_bps: bps.unwrap_or(0),
+            };
+            let changed = clients.stock(&caller).set_volatility_band(request).await?.into_inner();
+            let bps = changed.volatility_band_bps;
+            out.data(&json!({"symbol": changed.symbol, "volatilityBandBps": bps}), || match bps {
+                0 => format!("{} has no volatility band\n", changed.symbol),
+                _ => format!("{} pauses before a trade beyond {bps} bp of its reference\n", changed.symbol),
+            });
         }
         Market::Cancel { symbol } => {
             let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
@@ -97,8 +109,12 @@ fn document(symbol: &str, depth: &DepthReply) -> Value {
             "surplus": format_e4(depth.indicative_surplus_e4),
         })
     });
+    let band = (depth.band_high_e4 != 0)
+        .then(|| json!({"low": format_e4(depth.band_low_e4), "high": format_e4(depth.band_high_e4)}));
+    let paused = (depth.paused_us != 0).then(|| rfc3339(depth.paused_us));
     json!({
-        "symbol": symbol, "state": name(depth.state()), "indicative": indicative,
+        "symbol": symbol, "state": name(depth.state()), "volatilityBand": band, "pausedSince": paused,
+        "indicative": indicative,
         "bids": levels(&depth.bids), "asks": levels(&depth.asks),
         "bidOrders": orders(&depth.bid_orders), "askOrders": orders(&depth.ask_orders),
     })
@@ -106,6 +122,13 @@ fn document(symbol: &str, depth: &DepthReply) -> Value {
 
 fn text(symbol: &str, depth: &DepthReply) -> String {
     let mut text = format!("{symbol} {}\n", name(depth.state()));
+    if depth.paused_us != 0 {
+        text.push_str(&format!("in a volatility pause since {}\n", rfc3339(depth.paused_us)));
+    }
+    if depth.band_high_e4 != 0 {
+        let (low, high) = (format_e4(depth.band_low_e4), format_e4(depth.band_high_e4));
+        text.push_str(&format!("trades outside {low} to {high} pause it\n"));
+    }
     if depth.indicative_quantity_e4 != 0 {
         text.push_str(&format!(
             "the auction would trade {} at {}, surplus {}\n",

@@ -109,6 +109,9 @@ struct Listing {
     website: String,
     /// Daily volatility in basis points, for the generated history.
     volatility_bp: u32,
+    /// Width of the volatility band in basis points; 0 = no band.
+    #[serde(default)]
+    volatility_band_bps: u32,
     /// Shares traded on a typical day.
     daily_volume: u64,
     description: String,
@@ -239,6 +242,8 @@ impl Listing {
             country: self.country.clone(),
             website: self.website.clone(),
             version: 0,
+            volatility_band_bps: self.volatility_band_bps,
+            volatility_pause: false,
         })
     }
 }

@@ -166,6 +166,8 @@ pub struct Engine {
     pub journal_keep: String,
     pub snapshot_every_commands: u64,
     pub snapshot_every_s: u64,
+    /// Seconds from a volatility pause to the auction that ends it.
+    pub volatility_pause_s: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -250,7 +252,12 @@ impl Default for Portfolio {
 }
 impl Default for Engine {
     fn default() -> Self {
-        Self { journal_keep: "covered".into(), snapshot_every_commands: 100_000, snapshot_every_s: 60 }
+        Self {
+            journal_keep: "covered".into(),
+            snapshot_every_commands: 100_000,
+            snapshot_every_s: 60,
+            volatility_pause_s: 120,
+        }
     }
 }
 impl Default for Sim {

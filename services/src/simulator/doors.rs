@@ -84,7 +84,7 @@ pub async fn listings(ctx: &Context) -> Result<Vec<Listing>> {
     let listing = |i: v1::Instrument| Listing {
         last_e4: price_of(quotes.get(&i.symbol), i.previous_close_e4),
         anchor_e4: i.previous_close_e4,
-        is_open: matches!(i.state(), v1::TradingState::Open | v1::TradingState::Unspecified),
+        is_open: matches!(i.trading_state(), v1::TradingState::Open | v1::TradingState::Unspecified),
         symbol: i.symbol,
         currency: i.currency,
         tick_e4: i.tick_e4,

@@ -11,7 +11,7 @@ use crate::platform::{
 use fafnir_proto::v1::{
     CandlesReply, CandlesRequest, Empty, HistoryRequest, Instrument, ListInstrumentsReply, LoadHistoryReply,
     LoadHistoryRequest, Quote, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
-    SymbolRequest, TradingState, UpsertReply, stock_server::Stock,
+    SetVolatilityBandRequest, SymbolRequest, TradingState, UpsertReply, stock_server::Stock,
 };
 use prost::Message as _;
 use std::sync::Arc;
@@ -107,16 +107,31 @@ impl Api {
             )
             .into());
         }
+        self.change(symbol, move |i| i.set_state(state)).await
+    }
+
+    async fn band_set(&self, text: &str, bps: u32) -> Result<Instrument, Error> {
+        let symbol = self.listed(text)?.symbol;
+        domain::volatility_band(bps)?;
+        self.change(symbol, move |i| i.volatility_band_bps = bps).await
+    }
+
+    /// Changes a listing; what changes nothing is no fact.
+    async fn change(
+        &self,
+        symbol: String,
+        change: impl Fn(&mut Instrument) + Send + 'static,
+    ) -> Result<Instrument, Error> {
         let now_us = self.clock.now_us();
         let (instrument, changed) = self
             .db
             .write(move |tx| {
                 let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
-                let mut new = stored.instrument;
-                if new.state() == state {
+                let mut new = stored.instrument.clone();
+                change(&mut new);
+                if new == stored.instrument {
                     return Ok((new, false));
                 }
-                new.set_state(state);
                 new.version += 1;
                 store::instrument_put(tx, &new, now_us)?;
                 events::instrument_changed(tx, &new, now_us)?;
@@ -236,6 +251,15 @@ impl Stock for Api {
         Ok(Response::new(self.state_set(&request.symbol, request.state()).await?))
     }
 
+    async fn set_volatility_band(
+        &self,
+        request: Request<SetVolatilityBandRequest>,
+    ) -> Result<Response<Instrument>, Status> {
+        caller::system(&request)?;
+        let request = request.into_inner();
+        Ok(Response::new(self.band_set(&request.symbol, request.volatility_band_bps).await?))
+    }
+
     async fn search(
         &self,
         request: Request<SearchRequest>,
@@ -283,7 +307,6 @@ impl Stock for Api {
 mod tests {
     use super::*;
     use crate::{
-        migration,
         platform::{Caller, Settings, db::inbox, executions::Projection as _, tasks::Tasks},
         stock::events::Bars,
     };
@@ -305,7 +328,7 @@ mod tests {
         let db = Db::open_sqlite(
             dir.path().join("stock.sqlite"),
             "stock-service",
-            &[migration!("stock", "0001_init")],
+            super::super::MIGRATIONS,
             &tasks,
             &clock,
         )
@@ -313,7 +336,7 @@ mod tests {
         .unwrap();
         let desk = Arc::new(Desk::load(&db, &clock).await.unwrap());
         let cache = Cache::connect(&Settings::default(), 0).await.unwrap();
-        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk) };
+        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), wake: Wake::default() };
         Bench { api: Api { db, desk, cache, clock, wake: Wake::default() }, bars, _dir: dir }
     }
 
@@ -378,6 +401,63 @@ mod tests {
         as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
         let refused = b.api.upsert_instrument(as_user).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_volatility_band_is_set_by_operators_alone_and_within_its_limit() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let band = |bps| SetVolatilityBandRequest { symbol: "aapl".into(), volatility_band_bps: bps };
+        let set = b.api.set_volatility_band(system(band(500))).await.unwrap().into_inner();
+        assert_eq!((set.volatility_band_bps, set.version), (500, 2));
+        assert_eq!(b.api.set_volatility_band(system(band(500))).await.unwrap().into_inner().version, 2);
+        let refused = b.api.set_volatility_band(system(band(10_000))).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        let words = "volatility_band_bps 10000 must be from 1 to 9999 basis points, or 0 for no band";
+        assert!(refused.message().contains(words), "{refused}");
+        let mut as_user = Request::new(band(100));
+        as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
+        let refused = b.api.set_volatility_band(as_user).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        // Loading the listing again changes nothing of it.
+        let again = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
+        assert!(!again.changed);
+        let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
+        assert_eq!(reloaded.instrument("AAPL").unwrap().volatility_band_bps, 500);
+        assert_eq!(
+            b.api.set_volatility_band(system(band(0))).await.unwrap().into_inner().volatility_band_bps,
+            0
+        );
+    }
+
+    #[tokio::test]
+    async fn a_pause_of_the_engine_shows_as_auction_until_the_next_state() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let state = |seq, state: TradingState, reason: &str| {
+            let kind = ExecKind::StateChanged.into();
+            Execution { seq, kind, state: state.into(), reason: reason.into(), ..Execution::default() }
+        };
+        let pause = state(1, TradingState::Auction, "VOLATILITY_PAUSE");
+        for _ in 0..2 {
+            b.bars.apply(vec![batch(vec![pause.clone()])]).await.unwrap();
+        }
+        let paused = b.api.desk.instrument("AAPL").unwrap();
+        assert_eq!((paused.state(), paused.trading_state()), (TradingState::Open, TradingState::Auction));
+        assert_eq!(paused.version, 2);
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Auction);
+        let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
+        assert!(reloaded.instrument("AAPL").unwrap().volatility_pause);
+        b.bars.apply(vec![batch(vec![state(2, TradingState::Open, "")])]).await.unwrap();
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Open);
+
+        // An operator's halt during a pause is what shows.
+        b.bars.apply(vec![batch(vec![state(3, TradingState::Auction, "VOLATILITY_PAUSE")])]).await.unwrap();
+        let halt = SetTradingStateRequest { symbol: "AAPL".into(), state: TradingState::Halted.into() };
+        b.api.set_trading_state(system(halt)).await.unwrap();
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Halted);
+        b.bars.apply(vec![batch(vec![state(4, TradingState::Halted, "")])]).await.unwrap();
+        assert!(!b.api.desk.instrument("AAPL").unwrap().volatility_pause);
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ const PRICE_E4_MAX: i64 = 1_000_000 * 10_000;
 /// Longest texts of a listing in bytes.
 const NAME_LEN_MAX: usize = 200;
 const TEXT_LEN_MAX: usize = 4_000;
+/// Widest volatility band in basis points of its reference: below 100 %.
+const BAND_BPS_MAX: u32 = 9_999;
 /// Shares of one listing.
 const SHARES_MAX: i64 = 1_000_000_000_000;
 /// Bars in one load.
@@ -206,7 +208,7 @@ impl Listing {
             market_cap_micros,
             market_cap_units,
             as_of_us: self.last.map_or(self.updated_us, |l| l.time_us),
-            state: i.state,
+            state: i.trading_state().into(),
             version: self.version,
         }
     }
@@ -231,6 +233,17 @@ pub fn symbol(text: &str) -> Result<Symbol, Error> {
 
 fn truncated(text: &str) -> String {
     text.chars().take(20).collect()
+}
+
+/// Checks the width of a volatility band; 0 is none.
+pub fn volatility_band(bps: u32) -> Result<(), Error> {
+    if bps > BAND_BPS_MAX {
+        let message = format!(
+            "volatility_band_bps {bps} must be from 1 to {BAND_BPS_MAX} basis points, or 0 for no band"
+        );
+        return invalid("VOLATILITY_BAND_OUT_OF_RANGE", message);
+    }
+    Ok(())
 }
 
 /// Checks a listing and brings it into its stored form: a new one, or a change of `current`. `None` when nothing changes.
@@ -281,7 +294,9 @@ pub fn list(wish: Instrument, current: Option<&Instrument>) -> Result<Option<Ins
     if !(0..=SHARES_MAX).contains(&new.shares_outstanding) {
         return invalid("SHARES_OUT_OF_RANGE", format!("shares_outstanding must be from 0 to {SHARES_MAX}"));
     }
+    volatility_band(new.volatility_band_bps)?;
     let Some(current) = current else {
+        new.volatility_pause = false;
         if new.state() == TradingState::Unspecified {
             new.set_state(TradingState::Open);
         }
@@ -302,8 +317,10 @@ pub fn list(wish: Instrument, current: Option<&Instrument>) -> Result<Option<Ins
             message: format!("the currency of {} was fixed at listing", new.symbol),
         });
     }
-    // Halting and resuming has its own operation: a listing that is loaded again does not resume trading.
+    // State and volatility band have operations of their own: a listing that is loaded again does not resume trading.
     new.state = current.state;
+    new.volatility_band_bps = current.volatility_band_bps;
+    new.volatility_pause = current.volatility_pause;
     new.version = current.version;
     if new == *current {
         return Ok(None);

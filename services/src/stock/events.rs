@@ -9,7 +9,7 @@ use crate::platform::{
     cache::Cache,
     clock::{Clock, DAY_US},
     context::Context,
-    db::{Db, inbox, outbox},
+    db::{Db, Tx, inbox, outbox},
     error::{Error, Result},
     executions::{Applied, Projection},
 };
@@ -88,6 +88,10 @@ impl Desk {
         listing.version = version;
         if let Some(now) = listings.get(&symbol) {
             listing.top = now.top;
+            // As may a change of the listing.
+            if now.instrument.version > listing.instrument.version {
+                (listing.instrument, listing.updated_us) = (now.instrument.clone(), now.updated_us);
+            }
             // A trade may have arrived after the past was read.
             if now.last.map_or(0, |l| l.trade_no) > listing.last.map_or(0, |l| l.trade_no) {
                 listing.newest = now.newest;
@@ -100,11 +104,12 @@ impl Desk {
         self.mark(&symbol);
     }
 
-    /// Takes a changed listing; trades and bars stay.
+    /// Takes a changed listing unless a newer one is known; trades and bars stay.
     pub fn relist(&self, instrument: Instrument, updated_us: i64) {
         let symbol = instrument.symbol.clone();
         let mut listings = self.listings.write().unwrap_or_else(PoisonError::into_inner);
         match listings.get_mut(&symbol) {
+            Some(listing) if listing.instrument.version > instrument.version => {}
             Some(listing) => {
                 listing.instrument = instrument;
                 listing.updated_us = updated_us;
@@ -176,11 +181,7 @@ pub fn quote_key(symbol: &str) -> String {
 }
 
 /// Stores the fact that a listing is as it now is.
-pub fn instrument_changed(
-    tx: &mut dyn crate::platform::db::Tx,
-    instrument: &Instrument,
-    now_us: i64,
-) -> Result<()> {
+pub fn instrument_changed(tx: &mut dyn Tx, instrument: &Instrument, now_us: i64) -> Result<()> {
     let subject = format!("instruments.{}", symbol::token(&instrument.symbol));
     let msg_id = format!("instrument:{}:{}", instrument.symbol, instrument.version);
     let fact = InstrumentChanged { instrument: Some(instrument.clone()) };
@@ -188,11 +189,25 @@ pub fn instrument_changed(
     Ok(())
 }
 
-/// The projection of executions into bars and last trades.
+/// The projection of executions into bars, last trades and volatility pauses.
 #[derive(Debug)]
 pub struct Bars {
     pub db: Db,
     pub desk: Arc<Desk>,
+    pub wake: outbox::Wake,
+}
+
+/// Takes the engine's word about a pause into the listing; answers the listing where that is news.
+fn pause(tx: &mut dyn Tx, symbol: &str, paused: bool, now_us: i64) -> Result<Option<Instrument>> {
+    let Some(Stored { mut instrument, .. }) = store::instrument_get(tx, symbol)? else { return Ok(None) };
+    if instrument.volatility_pause == paused {
+        return Ok(None);
+    }
+    instrument.volatility_pause = paused;
+    instrument.version += 1;
+    store::instrument_put(tx, &instrument, now_us)?;
+    instrument_changed(tx, &instrument, now_us)?;
+    Ok(Some(instrument))
 }
 
 impl Projection for Bars {
@@ -204,9 +219,26 @@ impl Projection for Bars {
         if batches.is_empty() {
             return Ok(Applied::default());
         }
-        let (applied, traded) = self.db.write(move |tx| Ok(store::executions_apply(tx, &batches)?)).await?;
-        self.desk.traded(traded);
-        Ok(applied)
+        let now_us = self.desk.clock.now_us();
+        let (news, relisted) = self
+            .db
+            .write(move |tx| {
+                let news = store::executions_apply(tx, &batches)?;
+                let mut relisted = Vec::new();
+                for (symbol, paused) in &news.paused {
+                    relisted.extend(pause(tx, symbol, *paused, now_us)?);
+                }
+                Ok((news, relisted))
+            })
+            .await?;
+        self.desk.traded(news.traded);
+        if !relisted.is_empty() {
+            self.wake.notify();
+        }
+        for instrument in relisted {
+            self.desk.relist(instrument, now_us);
+        }
+        Ok(news.applied)
     }
 }
 

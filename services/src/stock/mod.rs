@@ -32,7 +32,8 @@ pub const SERVICE: Service = Service {
     start: |ctx, listener| Box::pin(start(ctx, listener)),
 };
 
-const MIGRATIONS: &[Migration] = &[migration!("stock", "0001_init")];
+const MIGRATIONS: &[Migration] =
+    &[migration!("stock", "0001_init"), migration!("stock", "0002_volatility_band")];
 /// Redis database of the quotes.
 const CACHE_DATABASE: u8 = 0;
 
@@ -56,11 +57,11 @@ async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
 
     let bus = ctx.bus().await?;
     bus.ensure_stream(bus::INSTRUMENTS).await?;
-    outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake);
+    outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake.clone());
     events::publish_quotes(&ctx, db.clone(), bus.clone(), cache, Arc::clone(&desk));
     events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;
     events::prune_minutes(&ctx, db.clone());
-    let bars = Arc::new(events::Bars { db: db.clone(), desk });
+    let bars = Arc::new(events::Bars { db: db.clone(), desk, wake });
     executions::follow(&ctx, &db, &bus, bars).await?;
     Ok(())
 }

@@ -11,11 +11,14 @@ use crate::{
 use fafnir_proto::v1::{ExecKind, ExecutionBatch, Instrument};
 use std::collections::BTreeMap;
 
+/// Reason of a STATE_CHANGED with which the engine begins a volatility pause.
+const VOLATILITY_PAUSE: &str = "VOLATILITY_PAUSE";
 /// Rows per multi-row insert.
 const INSERT_ROWS: usize = 100;
 
 const INSTRUMENT_COLUMNS: &str = "symbol, name, exchange, exchange_full_name, type, currency, tick_e4, lot_e4, state, \
-     previous_close_e4, shares_outstanding, sector, industry, description, country, website, version, updated_us";
+     previous_close_e4, shares_outstanding, sector, industry, description, country, website, version, updated_us, volatility_band_bps, \
+     volatility_pause";
 
 /// A stored listing and when it last changed.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ fn instrument(row: &Row) -> Result<Stored, Error> {
             country: row.get(14)?,
             website: row.get(15)?,
             version: row.get(16)?,
+            volatility_band_bps: row.get(18)?,
+            volatility_pause: row.get(19)?,
         },
         updated_us: row.get(17)?,
     })
@@ -63,13 +68,14 @@ pub fn instrument_get(tx: &mut dyn Tx, symbol: &str) -> Result<Option<Stored>, E
 pub fn instrument_put(tx: &mut dyn Tx, i: &Instrument, now_us: i64) -> Result<(), Error> {
     let sql = format!(
         "INSERT INTO instruments ({INSTRUMENT_COLUMNS}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
          ON CONFLICT (symbol) DO UPDATE SET name = excluded.name, exchange = excluded.exchange, \
          exchange_full_name = excluded.exchange_full_name, type = excluded.type, state = excluded.state, \
          previous_close_e4 = excluded.previous_close_e4, shares_outstanding = excluded.shares_outstanding, \
          sector = excluded.sector, industry = excluded.industry, description = excluded.description, \
          country = excluded.country, website = excluded.website, version = excluded.version, \
-         updated_us = excluded.updated_us"
+         updated_us = excluded.updated_us, volatility_band_bps = excluded.volatility_band_bps, \
+         volatility_pause = excluded.volatility_pause"
     );
     tx.execute(
         &sql,
@@ -91,7 +97,9 @@ pub fn instrument_put(tx: &mut dyn Tx, i: &Instrument, now_us: i64) -> Result<()
             &i.country,
             &i.website,
             i.version,
-            now_us
+            now_us,
+            i.volatility_band_bps,
+            i64::from(i.volatility_pause)
         ],
     )?;
     Ok(())
@@ -231,12 +239,19 @@ pub struct Traded {
     pub last: LastTrade,
 }
 
+/// What was new in executions.
+#[derive(Debug, Default)]
+pub struct News {
+    pub applied: Applied,
+    pub traded: Vec<Traded>,
+    /// The symbols whose state changed, and whether they are in a volatility pause now.
+    pub paused: BTreeMap<String, bool>,
+}
+
 /// Stores the trades of the batches that follow our positions, and the positions. Answers what was new, in order.
-pub fn executions_apply(
-    tx: &mut dyn Tx,
-    batches: &[ExecutionBatch],
-) -> Result<(Applied, Vec<Traded>), Error> {
+pub fn executions_apply(tx: &mut dyn Tx, batches: &[ExecutionBatch]) -> Result<News, Error> {
     let mut applied = Applied::default();
+    let mut paused = BTreeMap::new();
     let mut positions: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     let mut days: BTreeMap<(&str, i64), (Bar, LastTrade)> = BTreeMap::new();
     let mut minutes: BTreeMap<(&str, i64), Bar> = BTreeMap::new();
@@ -258,6 +273,9 @@ pub fn executions_apply(
         for e in new {
             *last_seq = e.seq;
             applied.executions += 1;
+            if e.kind() == ExecKind::StateChanged {
+                paused.insert(symbol.to_owned(), e.reason == VOLATILITY_PAUSE);
+            }
             if e.kind() != ExecKind::Trade {
                 continue;
             }
@@ -299,7 +317,7 @@ pub fn executions_apply(
             inbox::advance(tx, symbol, after)?;
         }
     }
-    Ok((applied, traded))
+    Ok(News { applied, traded, paused })
 }
 
 /// Adds a later bar to the stored one of the same span.

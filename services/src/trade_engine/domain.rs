@@ -8,8 +8,7 @@ use super::{
     record::{Instruction, Listing, NewOrder, Record, Replace},
 };
 use fafnir_matching::{
-    Command, Event, Events, Kind, Lots, Phase, QueuePosition, Reason, Replace as BookReplace, Side, Slot,
-    Tif, What,
+    Command, Event, Events, Kind, Lots, QueuePosition, Reason, Replace as BookReplace, Side, Slot, Tif, What,
 };
 use fafnir_proto::{
     symbol::Symbol,
@@ -208,6 +207,8 @@ impl Engine {
             tick_e4: market.tick_e4,
             lot_e4: market.lot_e4,
             state: market.state,
+            previous_close_e4: market.previous_close_e4,
+            band_bps: market.band_bps,
         })
     }
 
@@ -242,6 +243,7 @@ impl Engine {
                     m.tick_e4 = listing.tick_e4;
                     m.lot_e4 = listing.lot_e4;
                 }
+                self.set_band(market, listing, facts);
                 self.set_state(market, 0, listing.state, facts);
             }
             Record::DayEnd => {
@@ -249,12 +251,18 @@ impl Engine {
                 let now = u64::try_from(time_us).unwrap_or(0);
                 for market in 0..self.markets.len() {
                     self.run(market, 0, &Command::DayEnd { now }, facts);
+                    self.roll_band(market, facts);
                 }
             }
             Record::Expire => {
                 let now = u64::try_from(time_us).unwrap_or(0);
                 for market in 0..self.markets.len() {
                     self.run(market, 0, &Command::Expire { now }, facts);
+                }
+            }
+            Record::Reopen { symbol } => {
+                if let Some(market) = self.market_numbers.get(symbol).copied() {
+                    self.reopen(market, facts);
                 }
             }
         }
@@ -370,34 +378,6 @@ impl Engine {
         }
     }
 
-    fn set_state(&mut self, market: usize, cmd_seq: u64, state: TradingState, facts: &mut Vec<Fact>) {
-        let m = &mut self.markets[market];
-        if m.state == state {
-            return;
-        }
-        m.state = state;
-        let (is_halted, phase) = (m.book.is_halted(), m.book.phase());
-        let target = match state {
-            TradingState::Halted => phase,
-            TradingState::Open | TradingState::Unspecified => Phase::Continuous,
-            TradingState::Closed => Phase::Closed,
-            TradingState::PreOpen => Phase::PreOpen,
-            TradingState::Auction => Phase::Auction,
-        };
-        let set_phase = (target != phase).then_some(Command::SetPhase { phase: target });
-        let resume = (is_halted && state != TradingState::Halted).then_some(Command::Resume);
-        let halt = (!is_halted && state == TradingState::Halted).then_some(Command::Halt);
-        // A call begins before the halt ends, so that nothing trades in between; any other phase after it, because an
-        // auction needs a book that trades.
-        let steps = if target.is_call() { [set_phase, resume, halt] } else { [resume, set_phase, halt] };
-        for command in steps.into_iter().flatten() {
-            self.run(market, cmd_seq, &command, facts);
-        }
-        let outcome =
-            Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) };
-        self.emit(market, cmd_seq, outcome, facts);
-    }
-
     /// The market of a symbol; it begins unlisted where there is none.
     fn market(&mut self, symbol: &Symbol) -> usize {
         if let Some(number) = self.market_numbers.get(symbol) {
@@ -424,7 +404,7 @@ impl Engine {
         (found == market).then(|| (id, self.markets[market].orders[&id].slot))
     }
 
-    fn emit(&mut self, market: usize, cmd_seq: u64, outcome: Outcome, facts: &mut Vec<Fact>) {
+    pub(super) fn emit(&mut self, market: usize, cmd_seq: u64, outcome: Outcome, facts: &mut Vec<Fact>) {
         let mut outcomes = Outcomes { list: Vec::with_capacity(1), users: &self.users };
         outcomes.push(&mut self.markets[market], outcome);
         let outcomes = outcomes.list;
@@ -440,7 +420,19 @@ impl Engine {
     }
 
     /// Lets the book apply a command and turns its events into outcomes.
-    fn run(&mut self, market: usize, cmd_seq: u64, command: &Command, facts: &mut Vec<Fact>) {
+    pub(super) fn run(&mut self, market: usize, cmd_seq: u64, command: &Command, facts: &mut Vec<Fact>) {
+        self.run_before(market, cmd_seq, command, &mut None, facts);
+    }
+
+    /// The same within a change to another state, which is told before a volatility pause that follows it.
+    pub(super) fn run_before(
+        &mut self,
+        market: usize,
+        cmd_seq: u64,
+        command: &Command,
+        untold: &mut Option<TradingState>,
+        facts: &mut Vec<Fact>,
+    ) {
         self.events.clear();
         let m = &mut self.markets[market];
         m.book.apply(command, &mut self.events);
@@ -450,11 +442,29 @@ impl Engine {
         let mut auction = matches!(command, Command::SetPhase { .. });
         for event in &self.events {
             auction &= !matches!(event.what, What::PhaseChanged { .. });
-            translate(m, &mut outcomes, &mut self.open, &mut self.gtd, event, auction);
+            if let What::Paused { price, .. } = event.what {
+                m.paused_us = self.time_us;
+                if let Some(state) = untold.take() {
+                    outcomes.push(m, state_changed(state));
+                }
+                let price_e4 = m.price_e4(price);
+                outcomes
+                    .push(m, Outcome { price_e4, reason: PAUSED, ..state_changed(TradingState::Auction) });
+            } else {
+                translate(m, &mut outcomes, &mut self.open, &mut self.gtd, event, auction);
+            }
         }
         let outcomes = outcomes.list;
         self.fact(market, cmd_seq, outcomes, facts);
+        self.band_by_first_trade(market, facts);
     }
+}
+
+/// Why a symbol changed its state by itself: its volatility pause has begun.
+pub const PAUSED: &str = "VOLATILITY_PAUSE";
+
+pub(super) fn state_changed(state: TradingState) -> Outcome {
+    Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) }
 }
 
 /// Takes an order out that has ended.

@@ -22,7 +22,14 @@ pub fn records(data: &[u8]) {
     let mut facts: Vec<Fact> = Vec::new();
     for text in ["AAPL", "MSFT"] {
         let Ok(symbol) = Symbol::parse(text) else { continue };
-        let listing = Listing { symbol, tick_e4: 100, lot_e4: 10_000, state: TradingState::Open };
+        let listing = Listing {
+            symbol,
+            tick_e4: 100,
+            lot_e4: 10_000,
+            state: TradingState::Open,
+            previous_close_e4: 1_000_000,
+            band_bps: 500,
+        };
         engine.apply(engine.seq() + 1, 1, &Record::Listing(listing), &mut facts);
     }
     let mut last: HashMap<usize, u64> = HashMap::new();

@@ -33,7 +33,13 @@ pub struct Market {
     /// 0 before the symbol is listed.
     pub(super) tick_e4: i64,
     pub(super) lot_e4: i64,
+    /// The listing's state; a volatility pause goes beside it.
     pub(super) state: TradingState,
+    pub(super) previous_close_e4: i64,
+    /// 0 = no volatility band.
+    pub(super) band_bps: u32,
+    /// When the volatility pause began; 0 = none.
+    pub(super) paused_us: i64,
     pub(super) exec_seq: u64,
     pub(super) trade_no: u64,
     pub(super) last_quantity_e4: i64,
@@ -71,6 +77,9 @@ impl Market {
             tick_e4: 0,
             lot_e4: 0,
             state: TradingState::Open,
+            previous_close_e4: 0,
+            band_bps: 0,
+            paused_us: 0,
             exec_seq: 0,
             trade_no: 0,
             last_quantity_e4: 0,
@@ -89,8 +98,25 @@ impl Market {
         self.trade_no
     }
 
+    /// What the symbol does: AUCTION in a volatility pause, else what the listing says.
     pub fn state(&self) -> TradingState {
-        self.state
+        if self.paused_us == 0 { self.state } else { TradingState::Auction }
+    }
+
+    /// When the present volatility pause began.
+    pub fn paused_us(&self) -> Option<i64> {
+        (self.paused_us != 0).then_some(self.paused_us)
+    }
+
+    /// The volatility band: lowest and highest price of a trade that does not pause the symbol.
+    pub fn band(&self) -> Option<(i64, i64)> {
+        self.book.band().map(|(low, high)| (self.price_e4(low), self.price_e4(high)))
+    }
+
+    /// The reference price: the last trade, before the first the previous close, rounded down to a tick.
+    pub(super) fn reference(&self) -> Option<Ticks> {
+        let close = || in_range(self.previous_close_e4.checked_div(self.tick_e4)?).ok();
+        self.book.last_price().or_else(close).filter(|ticks| *ticks > 0)
     }
 
     /// Price and quantity of the last trade; 0 before the first.

@@ -9,6 +9,7 @@ pub mod events;
 pub mod frames;
 pub mod fuzz;
 pub mod market;
+pub mod phase;
 pub mod published;
 pub mod record;
 pub mod recovery;
@@ -94,6 +95,7 @@ async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
             .unwrap_or(i64::MAX)
             .saturating_mul(SECOND_US),
         keep_all: settings.journal_keep == "all",
+        volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
     };
     let (market, market_messages) = mpsc::channel(sequencer::MARKET_QUEUE_MAX);
     let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;

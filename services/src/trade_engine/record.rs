@@ -1,6 +1,6 @@
 //! What the journal holds: one record per input of the engine, in a compact encoding of its own.
 
-use fafnir_matching::{Kind, SelfTrade, Side, Tif};
+use fafnir_matching::{Kind, MAX_BAND_BPS, SelfTrade, Side, Tif};
 use fafnir_proto::{symbol::Symbol, v1::TradingState};
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ pub enum Record {
     DayEnd,
     /// GTD times up to the record's time have come.
     Expire,
+    /// The volatility pause of a symbol has lasted long enough: its auction runs.
+    Reopen { symbol: Symbol },
 }
 
 /// A listing. Tick and lot are fixed by the first record of a symbol.
@@ -24,6 +26,10 @@ pub struct Listing {
     pub tick_e4: i64,
     pub lot_e4: i64,
     pub state: TradingState,
+    /// Reference price before the first trade; 0 = none.
+    pub previous_close_e4: i64,
+    /// Width of the volatility band, `1..=MAX_BAND_BPS`; 0 = no band.
+    pub band_bps: u32,
 }
 
 /// What a command asks for.
@@ -86,9 +92,12 @@ const CANCEL: u8 = 2;
 const REPLACE: u8 = 3;
 const CANCEL_ALL: u8 = 4;
 const SET_STATE: u8 = 5;
-const LISTING: u8 = 6;
+/// A listing without previous close and band; only read.
+const PLAIN_LISTING: u8 = 6;
 const DAY_END: u8 = 7;
 const EXPIRE: u8 = 8;
+const LISTING: u8 = 9;
+const REOPEN: u8 = 10;
 
 impl Record {
     /// Appends the encoding.
@@ -112,9 +121,15 @@ impl Record {
                 put_i64(out, listing.tick_e4);
                 put_i64(out, listing.lot_e4);
                 out.push(state_code(listing.state));
+                put_i64(out, listing.previous_close_e4);
+                put_u64(out, u64::from(listing.band_bps));
             }
             Self::DayEnd => out.push(DAY_END),
             Self::Expire => out.push(EXPIRE),
+            Self::Reopen { symbol } => {
+                out.push(REOPEN);
+                put_text(out, symbol.as_str());
+            }
         }
     }
 
@@ -131,14 +146,16 @@ impl Record {
                 };
                 Self::Command { cmd_seq, symbol, instruction: decode_instruction(&mut r, tag)? }
             }
-            LISTING => Self::Listing(Listing {
-                symbol: symbol_of(r.text()?)?,
-                tick_e4: r.i64()?,
-                lot_e4: r.i64()?,
-                state: state_of(r.u8()?)?,
-            }),
+            PLAIN_LISTING | LISTING => {
+                let (symbol, tick_e4, lot_e4) = (symbol_of(r.text()?)?, r.i64()?, r.i64()?);
+                let state = state_of(r.u8()?)?;
+                let (previous_close_e4, band_bps) =
+                    if tag == LISTING { (r.i64()?, band_of(r.u64()?)?) } else { (0, 0) };
+                Self::Listing(Listing { symbol, tick_e4, lot_e4, state, previous_close_e4, band_bps })
+            }
             DAY_END => Self::DayEnd,
             EXPIRE => Self::Expire,
+            REOPEN => Self::Reopen { symbol: symbol_of(r.text()?)? },
             _ => return Err(Malformed("unknown kind of record")),
         };
         r.finish()?;
@@ -205,6 +222,14 @@ fn decode_instruction(r: &mut Reader<'_>, tag: u8) -> Result<Instruction, Malfor
 
 fn symbol_of(text: &str) -> Result<Symbol, Malformed> {
     Symbol::parse(text).ok().filter(|s| s.as_str() == text).ok_or(Malformed("not a symbol"))
+}
+
+/// The width of a volatility band.
+pub fn band_of(bps: u64) -> Result<u32, Malformed> {
+    u32::try_from(bps)
+        .ok()
+        .filter(|bps| *bps <= MAX_BAND_BPS)
+        .ok_or(Malformed("the width of a band is out of range"))
 }
 
 /// The stable number of a trading state.

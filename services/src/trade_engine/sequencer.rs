@@ -94,6 +94,8 @@ pub struct Config {
     pub snapshot_every_us: i64,
     /// Keep the journal from genesis.
     pub keep_all: bool,
+    /// How long a volatility pause lasts.
+    pub volatility_pause_us: i64,
 }
 
 /// The door to the thread. Cheap to clone.
@@ -289,7 +291,12 @@ impl Sequencer {
         let image = self.images.iter().filter(|i| i.dirty).map(|i| i.at_us + IMAGE_INTERVAL_US).min();
         let behind = self.engine.seq() > self.snapshot_seq && !self.snapshot_under_way;
         let snapshot = behind.then(|| self.snapshot_us.saturating_add(self.config.snapshot_every_us));
-        [day_end, image, snapshot, self.engine.next_expiry_us()].into_iter().flatten().min()
+        let reopening = self.engine.paused().map(|(_, since)| self.reopening_us(since)).min();
+        [day_end, image, snapshot, self.engine.next_expiry_us(), reopening].into_iter().flatten().min()
+    }
+
+    fn reopening_us(&self, paused_us: i64) -> i64 {
+        paused_us.saturating_add(self.config.volatility_pause_us)
     }
 
     fn push(&mut self, batch: &mut Batch, record: Record) {
@@ -308,6 +315,12 @@ impl Sequencer {
         }
         if self.engine.next_expiry_us().is_some_and(|due| now >= due) {
             self.push(batch, Record::Expire);
+        }
+        let is_due = |since: i64| now >= self.reopening_us(since);
+        let due: Vec<_> =
+            self.engine.paused().filter(|(_, since)| is_due(*since)).map(|(s, _)| s.clone()).collect();
+        for symbol in due {
+            self.push(batch, Record::Reopen { symbol });
         }
     }
 
@@ -347,8 +360,9 @@ impl Sequencer {
                 .get(listing.symbol.as_str())
                 .cloned()
                 .or_else(|| self.engine.listing(&listing.symbol));
-            // Tick and lot never change: only a new symbol or a new state is news.
-            if known.is_some_and(|k| k.state == listing.state) {
+            // Tick and lot never change.
+            let words = |l: &Listing| (l.state, l.previous_close_e4, l.band_bps);
+            if known.is_some_and(|k| words(&k) == words(&listing)) {
                 continue;
             }
             batch.listed.insert(listing.symbol.to_string(), listing.clone());

@@ -5,10 +5,12 @@
 use super::{
     domain::Engine,
     market::{Market, Open},
-    record::{Malformed, Reader, put_bytes, put_i64, put_text, put_u64, put_uuid, state_code, state_of},
+    record::{
+        Malformed, Reader, band_of, put_bytes, put_i64, put_text, put_u64, put_uuid, state_code, state_of,
+    },
 };
-use fafnir_matching::{Book, Tif};
-use fafnir_proto::symbol::Symbol;
+use fafnir_matching::{Book, Phase, Tif};
+use fafnir_proto::{symbol::Symbol, v1::TradingState};
 use sha2::{Digest as _, Sha256};
 use std::{collections::HashMap, fmt::Write as _};
 
@@ -97,11 +99,20 @@ impl Engine {
     }
 }
 
+/// Beside the trading state: previous close, band and pause follow. Without it all three are 0.
+const HAS_BAND: u8 = 0x80;
+
 fn encode_market(market: &Market, out: &mut Vec<u8>) {
     put_text(out, market.symbol.as_str());
     put_i64(out, market.tick_e4);
     put_i64(out, market.lot_e4);
-    out.push(state_code(market.state));
+    let has_band = (market.previous_close_e4, market.band_bps, market.paused_us) != (0, 0, 0);
+    out.push(state_code(market.state) | if has_band { HAS_BAND } else { 0 });
+    if has_band {
+        put_i64(out, market.previous_close_e4);
+        put_u64(out, u64::from(market.band_bps));
+        put_i64(out, market.paused_us);
+    }
     put_u64(out, market.exec_seq);
     put_u64(out, market.trade_no);
     put_i64(out, market.last_quantity_e4);
@@ -121,9 +132,19 @@ fn decode_market(r: &mut Reader<'_>, users: usize) -> Result<Market, Malformed> 
     if tick_e4 < 0 || lot_e4 < 0 {
         return Err(Malformed("tick and lot are not negative"));
     }
-    let state = state_of(r.u8()?)?;
+    let code = r.u8()?;
+    let state = state_of(code & !HAS_BAND)?;
+    let (previous_close_e4, band_bps, paused_us) =
+        if code & HAS_BAND == 0 { (0, 0, 0) } else { (r.i64()?, band_of(r.u64()?)?, r.i64()?) };
+    if (code & HAS_BAND != 0) == ((previous_close_e4, band_bps, paused_us) == (0, 0, 0)) {
+        return Err(Malformed("a band that is told is not empty"));
+    }
     let (exec_seq, trade_no, last_quantity_e4) = (r.u64()?, r.u64()?, r.i64()?);
     let book = Book::restore(r.bytes()?).map_err(|_| Malformed("a book cannot be restored"))?;
+    let can_be_paused = state == TradingState::Open && book.phase() == Phase::Auction && !book.is_halted();
+    if paused_us < 0 || (paused_us != 0 && !can_be_paused) {
+        return Err(Malformed("only an open symbol is in a volatility pause"));
+    }
     if r.u64()? != u64::from(book.open_orders()) {
         return Err(Malformed("the number of orders is not that of the book"));
     }
@@ -145,5 +166,18 @@ fn decode_market(r: &mut Reader<'_>, users: usize) -> Result<Market, Malformed> 
         };
         orders.insert(order.id, open);
     }
-    Ok(Market { symbol, tick_e4, lot_e4, state, exec_seq, trade_no, last_quantity_e4, book, orders })
+    Ok(Market {
+        symbol,
+        tick_e4,
+        lot_e4,
+        state,
+        previous_close_e4,
+        band_bps,
+        paused_us,
+        exec_seq,
+        trade_no,
+        last_quantity_e4,
+        book,
+        orders,
+    })
 }

@@ -6,7 +6,7 @@ use super::{
     record::{Instruction, Listing, NewOrder, Record, Replace},
 };
 use crate::platform::Refusal;
-use fafnir_matching::{Kind, SelfTrade, Side, Tif};
+use fafnir_matching::{Kind, MAX_BAND_BPS, SelfTrade, Side, Tif};
 use fafnir_proto::{
     symbol::Symbol,
     v1::{self, engine_command},
@@ -113,6 +113,8 @@ pub fn listing(instrument: &v1::Instrument) -> Option<Listing> {
         tick_e4: instrument.tick_e4,
         lot_e4: instrument.lot_e4,
         state: state(instrument.state()),
+        previous_close_e4: instrument.previous_close_e4.max(0),
+        band_bps: instrument.volatility_band_bps.min(MAX_BAND_BPS),
     })
 }
 
@@ -217,6 +219,7 @@ pub fn depth(market: &Market, users: &[Uuid], levels_max: usize, orders_max: usi
     let orders = |side| market.queue(side, users, orders_max).into_iter().map(order).collect();
     let (indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4) =
         market.indicative().unwrap_or_default();
+    let (band_low_e4, band_high_e4) = market.band().unwrap_or_default();
     v1::DepthReply {
         bids: levels(market, Side::Buy, levels_max),
         asks: levels(market, Side::Sell, levels_max),
@@ -226,5 +229,8 @@ pub fn depth(market: &Market, users: &[Uuid], levels_max: usize, orders_max: usi
         indicative_price_e4,
         indicative_quantity_e4,
         indicative_surplus_e4,
+        band_low_e4,
+        band_high_e4,
+        paused_us: market.paused_us().unwrap_or(0),
     }
 }

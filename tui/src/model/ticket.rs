@@ -196,7 +196,7 @@ impl Ticket {
         let Some(instrument) = model.instruments.get(&self.symbol) else {
             return Err(Refusal { field: None, text: format!("{} is not a listed symbol", self.symbol) });
         };
-        match instrument.state() {
+        match instrument.trading_state() {
             fafnir_proto::v1::TradingState::Halted => {
                 return Err(Refusal { field: None, text: format!("{} is halted", self.symbol) });
             }

@@ -11,6 +11,7 @@ use crate::{
     theme::Role,
     view::Pen,
 };
+use fafnir_proto::v1::{self, TradingState};
 use ratatui::layout::Rect;
 
 /// A piece of the line with its role.
@@ -109,6 +110,11 @@ fn fields(model: &Model) -> Vec<FieldOf> {
 fn price(model: &Model) -> Vec<Piece> {
     let glyphs = model.theme.glyphs();
     let mut pieces = vec![(format!("{} ", model.symbol), Role::Title)];
+    let state = model.quotes.get(&model.symbol).map_or(TradingState::Open, v1::Quote::state);
+    if !matches!(state, TradingState::Open | TradingState::Unspecified) {
+        let name = state.as_str_name().trim_start_matches("TRADING_STATE_");
+        pieces.push((format!("{name} "), Role::Warn));
+    }
     let Some(last) = model.reference_e4(&model.symbol) else { return pieces };
     pieces.push((text::price(last, model.tick_e4(&model.symbol)), Role::Last));
     let base = model.quotes.get(&model.symbol).map(|q| q.previous_close_e4);

@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use crossterm::event::KeyCode;
+use fafnir_proto::v1;
 use fafnir_tui::{
     Theme,
     model::{
@@ -153,6 +154,21 @@ fn an_escape_sequence_in_a_name_is_drawn_as_text() {
         assert!(!cell.symbol().chars().any(|c| c.is_control() || c == '\u{202e}'), "{:?}", cell.symbol());
     }
     assert!(render(&buffer).contains("Ap?[2Jple??"));
+}
+
+#[test]
+fn a_symbol_that_does_not_trade_continuously_says_what_it_does() {
+    let mut model = live(SIZES[0], Theme::default());
+    let first_line = |model: &Model| render(&draw(model)).lines().next().unwrap().to_owned();
+    assert!(first_line(&model).contains("│ AAPL 231."));
+    let mut paused = quote("AAPL", 2_310_700, 2_298_300, 2);
+    paused.set_state(v1::TradingState::Auction);
+    apply(&mut model, Event::Quotes(vec![paused]));
+    assert!(first_line(&model).contains("│ AAPL AUCTION 231."), "{}", first_line(&model));
+    let mut reopened = quote("AAPL", 2_310_700, 2_298_300, 3);
+    reopened.set_state(v1::TradingState::Open);
+    apply(&mut model, Event::Quotes(vec![reopened]));
+    assert!(first_line(&model).contains("│ AAPL 231."));
 }
 
 #[test]

@@ -303,7 +303,7 @@ pub struct StockData {
     pub currency: String,
     pub tick_size: Decimal,
     pub lot_size: Decimal,
-    /// OPEN, HALTED, CLOSED.
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub trading_state: String,
     pub sector: Option<String>,
     pub industry: Option<String>,
@@ -317,7 +317,7 @@ impl From<v1::Instrument> for StockData {
     fn from(i: v1::Instrument) -> Self {
         Self {
             instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
-            trading_state: bare(i.state().as_str_name(), "TRADING_STATE_"),
+            trading_state: bare(i.trading_state().as_str_name(), "TRADING_STATE_"),
             symbol: i.symbol,
             name: i.name,
             exchange: i.exchange,
@@ -342,7 +342,7 @@ pub struct StockPriceData {
     /// Where the price comes from: this exchange.
     pub source: String,
     pub as_of: String,
-    /// OPEN, HALTED, CLOSED.
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub market_state: String,
     /// The last trade, else the previous close.
     pub price: Decimal,
@@ -476,7 +476,7 @@ pub struct OrderBook {
     pub last_quantity: Decimal,
     pub last_trade_no: Int64,
     pub time: String,
-    /// OPEN, HALTED, CLOSED.
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub trading_state: String,
 }
 

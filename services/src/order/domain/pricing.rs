@@ -48,7 +48,7 @@ pub fn price(order: &NewOrder, instrument: &Instrument, reference: Option<i64>) 
 /// Whether orders for the instrument are taken.
 pub fn open(instrument: &Instrument) -> Result<(), Error> {
     let symbol = &instrument.symbol;
-    match instrument.state() {
+    match instrument.trading_state() {
         TradingState::Open | TradingState::PreOpen | TradingState::Auction => Ok(()),
         TradingState::Halted => {
             Err(Error::precondition("SYMBOL_HALTED", format!("trading in symbol {symbol} is halted")))
@@ -61,7 +61,7 @@ pub fn open(instrument: &Instrument) -> Result<(), Error> {
 
 /// In a call only what can wait for the auction is taken.
 fn gathers(order: &NewOrder, instrument: &Instrument) -> Result<(), Error> {
-    let in_call = matches!(instrument.state(), TradingState::PreOpen | TradingState::Auction);
+    let in_call = matches!(instrument.trading_state(), TradingState::PreOpen | TradingState::Auction);
     let waits =
         order.terms != Terms::Market && !matches!(order.time_in_force, TimeInForce::Ioc | TimeInForce::Fok);
     if in_call && !waits {

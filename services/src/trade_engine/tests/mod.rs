@@ -9,3 +9,4 @@ mod replay;
 mod rules;
 mod story;
 mod support;
+mod volatility;

@@ -32,7 +32,14 @@ pub fn symbol(text: &str) -> Symbol {
 }
 
 pub fn listing(text: &str) -> Listing {
-    Listing { symbol: symbol(text), tick_e4: 100, lot_e4: 10_000, state: TradingState::Open }
+    Listing {
+        symbol: symbol(text),
+        tick_e4: 100,
+        lot_e4: 10_000,
+        state: TradingState::Open,
+        previous_close_e4: 0,
+        band_bps: 0,
+    }
 }
 
 pub fn order_id(number: u64) -> Uuid {
@@ -151,12 +158,16 @@ pub struct Running {
 
 pub const START_US: i64 = 1_800_000_000_000_000;
 
+/// How long a volatility pause lasts.
+pub const PAUSE_US: i64 = 120_000_000;
+
 pub fn config(dir: &Path) -> Config {
     Config {
         dir: dir.to_owned(),
         snapshot_every_commands: u64::MAX,
         snapshot_every_us: i64::MAX / 4,
         keep_all: false,
+        volatility_pause_us: PAUSE_US,
     }
 }
 
