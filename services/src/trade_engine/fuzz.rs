@@ -28,7 +28,7 @@ pub fn records(data: &[u8]) {
             lot_e4: 10_000,
             state: TradingState::Open,
             previous_close_e4: 1_000_000,
-            band_bps: 500,
+            band_bps: 20,
         };
         engine.apply(engine.seq() + 1, 1, &Record::Listing(listing), &mut facts);
     }

@@ -3,7 +3,8 @@
 //! The listing says what a symbol does. In continuous trading the book goes to a call by itself before a trade outside
 //! its band; that pause goes beside the listing's state and ends with [`Engine::reopen`], or with the listing's next
 //! state, which then decides. The band's reference is the last trade (before the first the previous close) when the
-//! band is set and at the day's end, and the price of each auction in between.
+//! band is set and at the day's end, and in between the price of each auction; where a reopening trades nothing, the
+//! middle between best bid and best ask, because a market that has moved would pause again and again.
 
 use super::{
     domain::{Engine, Fact, state_changed},
@@ -56,6 +57,13 @@ impl Engine {
         }
         m.paused_us = 0;
         let state = m.state;
+        if m.band_bps != 0
+            && let (Some(bid), Some(ask)) = (m.book.best_bid(), m.book.best_ask())
+            && bid < ask
+        {
+            let (reference, bps) = (bid.midpoint(ask), m.band_bps);
+            self.run(market, 0, &Command::SetBand { reference, bps }, facts);
+        }
         let open = Command::SetPhase { phase: Phase::Continuous };
         self.step(market, 0, [Some(open), None, None], state, facts);
     }

@@ -245,7 +245,7 @@ proptest! {
     #[test]
     fn a_state_with_any_bytes_changed_is_restored_or_refused(at: prop::sample::Index, byte: u8) {
         let mut records: Vec<(u64, Record)> = SYMBOLS.iter().map(|s| (0, Record::Listing(listing(s)))).collect();
-        records.extend(random_commands(17, 60));
+        records.extend(random_records(17, 60));
         let mut bytes = Vec::new();
         in_memory(&records).encode(&mut bytes);
         let index = at.index(bytes.len());
@@ -255,7 +255,7 @@ proptest! {
 
     #[test]
     fn records_come_back_as_they_were_written(seed: u64) {
-        for (_, record) in random_commands(seed, 20) {
+        for (_, record) in random_records(seed, 20) {
             let mut bytes = Vec::new();
             record.encode(&mut bytes);
             prop_assert_eq!(Record::decode(&bytes), Ok(record));

@@ -47,7 +47,7 @@ fn the_decoder_of_records_and_the_engine_behind_it_take_any_bytes() {
     let good: Vec<_> = (0..20)
         .map(|seed| {
             let mut bytes = Vec::new();
-            for (_, record) in random_commands(seed, 60) {
+            for (_, record) in random_records(seed, 60) {
                 let mut payload = Vec::new();
                 record.encode(&mut payload);
                 put_bytes(&mut bytes, &payload);
@@ -76,7 +76,7 @@ async fn the_reader_of_the_journal_takes_any_bytes() {
 fn the_reader_of_snapshots_takes_any_bytes() {
     let good: Vec<_> = (0..10)
         .map(|seed| {
-            let engine = in_memory(&random_commands(seed, 80));
+            let engine = in_memory(&random_records(seed, 80));
             let mut state = Vec::new();
             engine.encode(&mut state);
             snapshot::encode(engine.seq(), &state)

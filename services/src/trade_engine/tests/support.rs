@@ -117,6 +117,30 @@ pub fn random_commands(seed: u64, count: u64) -> Vec<(u64, Record)> {
         .collect()
 }
 
+/// Commands, and now and then a listing with a narrow band, a reopening or a day's end.
+pub fn random_records(seed: u64, count: u64) -> Vec<(u64, Record)> {
+    let mut r = Random::new(seed);
+    let mut records = Vec::new();
+    for command in random_commands(seed, count) {
+        let on = SYMBOLS[r.below(4) as usize];
+        let between = match r.below(30) {
+            0 => Record::Listing(Listing {
+                previous_close_e4: 990_000 + r.below(200) as i64 * 100,
+                band_bps: r.below(60) as u32,
+                ..listing(on)
+            }),
+            1..4 => Record::Reopen { symbol: symbol(on) },
+            4 => Record::DayEnd,
+            _ => {
+                records.push(command);
+                continue;
+            }
+        };
+        records.extend([(0, between), command]);
+    }
+    records
+}
+
 fn random_order(r: &mut Random, n: u64) -> NewOrder {
     let side = if r.below(2) == 0 { Side::Buy } else { Side::Sell };
     let around = |r: &mut Random| 9_950 + r.below(100) as i64;

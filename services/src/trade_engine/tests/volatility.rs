@@ -125,6 +125,26 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
 }
 
 #[test]
+fn a_reopening_without_a_trade_moves_the_band_to_the_middle_of_the_market() {
+    let mut bench = Bench::new(banded());
+    bench.limit(1, Side::Sell, 5, 11_200);
+    let market = |order| {
+        let mut market = limit(order, order, Side::Buy, 1, 0);
+        (market.kind, market.tif, market.cap_e4) = (Kind::Market, Tif::Ioc, 1_150_000);
+        Instruction::New(market)
+    };
+    assert_eq!(states(&bench.tell(market(2))), [IN_PAUSE]);
+    // One side alone is no market: the band stays, and the next order pauses again.
+    assert_eq!(states(&bench.reopen()), [OPEN]);
+    assert_eq!(bench.market().band(), Some((900_000, 1_100_000)));
+    assert_eq!(states(&bench.tell(market(3))), [IN_PAUSE]);
+    bench.limit(4, Side::Buy, 5, 11_001);
+    assert_eq!(states(&bench.reopen()), [OPEN]);
+    assert_eq!(bench.market().band(), Some((999_000, 1_221_000)));
+    assert_eq!(kinds(&bench.tell(market(5))), [ExecKind::Accepted, ExecKind::Trade]);
+}
+
+#[test]
 fn an_operators_state_ends_the_pause_and_decides_from_then_on() {
     for state in [TradingState::Halted, TradingState::PreOpen, TradingState::Auction, TradingState::Closed] {
         let mut bench = Bench::new(banded());
