@@ -88,7 +88,7 @@ impl Book {
                 slot = self.slab.hot[slot as usize].next;
             }
             levels.push((key ^ mask(side), open));
-            key = ladder.below(key);
+            key = ladder.below(key, &self.slab);
         }
         levels
     }
@@ -195,7 +195,7 @@ impl Book {
             let node = self.ladders[order.side() as usize].best_node();
             self.slab.hot[node as usize].level_sub(qty);
             self.slab.hot[slot as usize].set_shown(order.shown() - qty);
-            self.slab.cold_mut(slot).filled += qty;
+            self.slab.add_filled(slot, qty);
         } else {
             debug_assert!(order.has(ICEBERG));
             let node = self.ladders[order.side() as usize].best_node();

@@ -212,8 +212,8 @@ impl Book {
         let flags = side as u8
             | if new.tif == Tif::Day { DAY } else { 0 }
             | if new.post_only { POST_ONLY } else { 0 };
-        let slot = self.slab.take();
         let node = self.ladders[side as usize].node_for_insert(new.price ^ mask(side), &mut self.slab);
+        let slot = self.slab.take();
         let hot = self.slab.hot.as_mut_slice();
         let level = &mut hot[node as usize];
         let tail = level.prev;
@@ -346,7 +346,7 @@ impl Book {
     #[inline(always)]
     pub(crate) fn settle(&mut self, slot: u32, incoming: &Incoming, ended: Ended, out: &mut Events) {
         if incoming.filled > 0 {
-            self.slab.cold_mut(slot).filled += incoming.filled;
+            self.slab.add_filled(slot, incoming.filled);
         }
         if ended == Ended::SelfTrade {
             self.release(slot);
@@ -401,24 +401,41 @@ impl Book {
     /// Takes an order out of its level.
     #[inline(always)]
     pub(crate) fn unlink(&mut self, slot: u32) {
-        let order = self.slab.hot[slot as usize];
-        self.unlink_as(&order);
+        let hot = self.slab.hot.as_mut_slice();
+        let order = &hot[slot as usize];
+        let (side, shown, next, prev) = (order.side(), order.shown(), order.next, order.prev);
+        let key = order.price ^ mask(side);
+        let ladder = &mut self.ladders[side as usize];
+        if !ladder.in_window(key) {
+            return self.unlink_far(slot);
+        }
+        hot[prev as usize].next = next;
+        hot[next as usize].prev = prev;
+        let level = &mut hot[ladder.window_node(key) as usize];
+        level.level_sub(shown);
+        level.owner -= 1;
+        // Whether the level is empty now is a coin toss that no processor predicts: no branch on it alone.
+        if (level.owner == 0) & (key == ladder.best()) {
+            ladder.leave_best(&mut self.slab);
+        }
     }
 
-    /// Takes an order that is as given out of its level.
-    #[inline(always)]
-    fn unlink_as(&mut self, order: &Order) {
+    #[cold]
+    #[inline(never)]
+    fn unlink_far(&mut self, slot: u32) {
+        let order = self.slab.hot[slot as usize];
+        let key = order.price ^ mask(order.side());
+        let ladder = &mut self.ladders[order.side() as usize];
+        let node = ladder.node_of(key);
         let hot = self.slab.hot.as_mut_slice();
-        let side = order.side();
-        let key = order.price ^ mask(side);
         hot[order.prev as usize].next = order.next;
         hot[order.next as usize].prev = order.prev;
-        let node = self.ladders[side as usize].node_of(key);
         let level = &mut hot[node as usize];
         level.level_sub(order.shown());
         level.owner -= 1;
-        let empty = level.owner == 0;
-        self.ladders[side as usize].remove_level_if(empty, key, &mut self.slab);
+        if level.owner == 0 {
+            ladder.remove_far(key, &mut self.slab);
+        }
     }
 
     /// Frees the slot of an order that is in no level.
@@ -445,12 +462,12 @@ impl Book {
     #[inline(always)]
     fn cancel(&mut self, id: OrderId, slot: Slot, out: &mut Events) {
         let found = self.slab.hot.get(slot.0 as usize).filter(|order| order.id == id);
-        let Some(&order) = found.filter(|_| id.wrapping_sub(1) < LEVEL - 1) else {
+        let Some(order) = found.filter(|_| id.wrapping_sub(1) < LEVEL - 1) else {
             return self.emit(out, What::CancelRejected { id, reason: Reason::UnknownOrder });
         };
         let mut open = order.shown();
         if order.flags() & (HELD | GTD | ICEBERG) == 0 {
-            self.unlink_as(&order);
+            self.unlink(slot.0);
             self.slab.remove(slot.0);
         } else {
             open = self.slab.open(slot.0);

@@ -54,7 +54,7 @@ impl Book {
             self.slab.hot[node as usize].level_sub(qty);
             if shown > 0 {
                 self.slab.hot[slot as usize].set_shown(shown);
-                self.slab.cold_mut(slot).filled += qty;
+                self.slab.add_filled(slot, qty);
                 continue;
             }
             if maker_open > 0 {
@@ -68,7 +68,7 @@ impl Book {
             let count = level.owner;
             self.slab.hot[maker.next as usize].prev = node;
             if count == 0 {
-                self.ladders[other as usize].remove_level(best, &mut self.slab);
+                self.ladders[other as usize].leave_best(&mut self.slab);
             }
             if maker.flags() & GTD != 0 {
                 self.release(slot);
@@ -95,7 +95,7 @@ impl Book {
     pub(crate) fn refill(&mut self, slot: u32, traded: Lots, out: &mut Events) {
         self.slab.hot[slot as usize].set_shown(0);
         self.unlink(slot);
-        self.slab.cold_mut(slot).filled += traded;
+        self.slab.add_filled(slot, traded);
         let shown = self.show_next(slot);
         self.link(slot);
         let order = &self.slab.hot[slot as usize];
@@ -211,7 +211,7 @@ impl Book {
                 }
                 slot = order.next;
             }
-            key = ladder.below(key);
+            key = ladder.below(key, &self.slab);
         }
         false
     }

@@ -24,8 +24,8 @@ pub(crate) struct Ladder {
     base: u32,
     /// First node of this side's window in the slab.
     first: u32,
-    /// Bit i = word i is not 0.
-    summary: u16,
+    /// Every level with orders is marked. A mark whose level is empty is taken out by whoever looks for the next best:
+    /// an order that leaves does not touch the bitmap.
     words: [u64; WORDS],
     /// Nodes of the levels beyond the window by key.
     far: BTreeMap<u32, u32>,
@@ -34,7 +34,7 @@ pub(crate) struct Ladder {
 impl Ladder {
     /// The ladder of side 0 or 1.
     pub fn new(side: u32) -> Ladder {
-        Ladder { best: 0, base: 0, first: side * WINDOW, summary: 0, words: [0; WORDS], far: BTreeMap::new() }
+        Ladder { best: 0, base: 0, first: side * WINDOW, words: [0; WORDS], far: BTreeMap::new() }
     }
 
     /// The best key, 0 for none.
@@ -50,7 +50,7 @@ impl Ladder {
     }
 
     #[inline(always)]
-    fn in_window(&self, key: u32) -> bool {
+    pub fn in_window(&self, key: u32) -> bool {
         key.wrapping_sub(self.base) < WINDOW
     }
 
@@ -86,14 +86,11 @@ impl Ladder {
     fn mark(&mut self, key: u32) {
         let word = (key / 64) as usize % WORDS;
         self.words[word] |= 1 << (key % 64);
-        self.summary |= 1 << word;
     }
 
     #[inline(always)]
     fn unmark(&mut self, key: u32) {
-        let word = (key / 64) as usize % WORDS;
-        self.words[word] &= !(1 << (key % 64));
-        self.summary &= !(u16::from(self.words[word] == 0) << word);
+        self.words[(key / 64) as usize % WORDS] &= !(1 << (key % 64));
     }
 
     #[cold]
@@ -120,13 +117,16 @@ impl Ladder {
         if base == self.base {
             return;
         }
-        let mut cursor = self.highest_from(WORDS as u32 - 1);
+        let mut cursor = self.highest_marked();
         while let Some(key) = cursor {
             cursor = self.next_marked_below(key);
             if key.wrapping_sub(base) >= WINDOW {
-                let node = slab.insert_level();
-                slab.move_level(self.window_node(key), node);
-                self.far.insert(key, node);
+                let node = self.window_node(key);
+                if slab.hot[node as usize].level_count() > 0 {
+                    let far = slab.insert_level();
+                    slab.move_level(node, far);
+                    self.far.insert(key, far);
+                }
                 self.unmark(key);
             }
         }
@@ -142,69 +142,51 @@ impl Ladder {
         }
     }
 
-    /// The highest marked key in the window's words `0..=last` counted from the base.
-    #[inline(always)]
-    fn highest_from(&self, last: u32) -> Option<u32> {
-        let first = self.base / 64;
-        let turned =
-            self.summary.rotate_right(first % WORDS as u32) & (u16::MAX >> (WORDS as u32 - 1 - last));
-        let word = first + turned.checked_ilog2()?;
-        let bits = self.words[word as usize % WORDS];
-        Some(word * 64 + bits.checked_ilog2()?)
+    fn highest_marked(&self) -> Option<u32> {
+        let top = self.base.saturating_add(WINDOW - 1);
+        let bit = self.words[(top / 64) as usize % WORDS] >> (top % 64) & 1;
+        if bit == 1 { Some(top) } else { self.next_marked_below(top) }
     }
 
+    /// The next marked key of the window below one that lies in it.
     #[inline(always)]
     fn next_marked_below(&self, key: u32) -> Option<u32> {
-        let word = key / 64;
-        let bits = self.words[word as usize % WORDS] & ((1u64 << (key % 64)) - 1);
-        if let Some(bit) = bits.checked_ilog2() {
-            return Some(word * 64 + bit);
-        }
-        let from_base = word - self.base / 64;
-        if from_base == 0 { None } else { self.highest_from(from_base - 1) }
-    }
-
-    /// Forgets the level of a key whose last order left.
-    #[inline(always)]
-    pub fn remove_level(&mut self, key: u32, slab: &mut Slab) {
-        if !self.in_window(key) {
-            return self.remove_far(key, slab);
-        }
-        self.unmark(key);
-        if key == self.best {
-            self.best = match self.next_marked_below(key) {
-                Some(next) => next,
-                None => self.best_from_far(slab),
-            };
-        }
-    }
-
-    /// Forgets the level of a key if its last order left. Whether it did is a coin toss that no processor predicts:
-    /// no branch on it alone.
-    #[inline(always)]
-    #[expect(clippy::needless_bitwise_bool, reason = "one branch for both")]
-    pub fn remove_level_if(&mut self, empty: bool, key: u32, slab: &mut Slab) {
-        if !self.in_window(key) {
-            if empty {
-                self.remove_far(key, slab);
+        let mut word = key / 64;
+        let mut bits = self.words[word as usize % WORDS] & ((1u64 << (key % 64)) - 1);
+        loop {
+            if let Some(bit) = bits.checked_ilog2() {
+                return Some(word * 64 + bit);
             }
-            return;
-        }
-        let at = (key / 64) as usize % WORDS;
-        let word = self.words[at] & !(u64::from(empty) << (key % 64));
-        self.words[at] = word;
-        self.summary &= !(u16::from(word == 0) << at);
-        if empty & (key == self.best) {
-            self.best = match self.next_marked_below(key) {
-                Some(next) => next,
-                None => self.best_from_far(slab),
-            };
+            if word == self.base / 64 {
+                return None;
+            }
+            word -= 1;
+            bits = self.words[word as usize % WORDS];
         }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn remove_far(&mut self, key: u32, slab: &mut Slab) {
+    /// The last order of the best level left: finds the next best one.
+    #[inline(always)]
+    pub fn leave_best(&mut self, slab: &mut Slab) {
+        let mut key = self.best;
+        loop {
+            self.unmark(key);
+            match self.next_marked_below(key) {
+                Some(next) => key = next,
+                None => {
+                    self.best = self.best_from_far(slab);
+                    return;
+                }
+            }
+            if slab.hot[self.window_node(key) as usize].level_count() > 0 {
+                self.best = key;
+                return;
+            }
+        }
+    }
+
+    /// Forgets a level beyond the window whose last order left.
+    pub fn remove_far(&mut self, key: u32, slab: &mut Slab) {
         if let Some(node) = self.far.remove(&key) {
             slab.remove_level(node);
         }
@@ -218,12 +200,16 @@ impl Ladder {
         key
     }
 
-    /// The best key below `key`, 0 for none.
-    pub fn below(&self, key: u32) -> u32 {
-        if self.in_window(key)
-            && let Some(next) = self.next_marked_below(key)
-        {
-            return next;
+    /// The best key below `key` that has orders, 0 for none.
+    pub fn below(&self, key: u32, slab: &Slab) -> u32 {
+        if self.in_window(key) {
+            let mut key = key;
+            while let Some(next) = self.next_marked_below(key) {
+                if slab.hot[self.window_node(next) as usize].level_count() > 0 {
+                    return next;
+                }
+                key = next;
+            }
         }
         self.far.range(..key).next_back().map_or(0, |(&key, _)| key)
     }

@@ -30,16 +30,16 @@
 //!
 //! # Bounds
 //! [`MAX_ORDERS`] open orders, [`MAX_PARTS`] parts of an iceberg, [`MAX_QTY`], [`MAX_PRICE`]. A command's work is
-//! bounded by the orders that it touches. Memory: 32 bytes per order at the peak, 64 more where an order needs its cold
-//! record (partly filled, iceberg, GTD, stop, replaced), 64 KiB for the windows of a book that ever had an order. The
+//! bounded by the orders that it touches. Memory: 32 bytes per order at the peak, 56 more where an order needs its cold
+//! record (iceberg, GTD, stop, replaced), 8 more where one is partly filled, 64 KiB for the windows of a book that ever had an order. The
 //! day's end gives free slots at the end back and fills low slots first from then on.
 //!
 //! # How it is built
 //! - Orders are 32-byte records in a slab with `u32` links and a free list; what is rarely needed lies in a second,
 //!   cold slab. Levels are nodes of the same slab: the orders of a level form a ring through it, so an order leaves
 //!   without a branch. Nothing is allocated in the steady state.
-//! - A side's levels lie in a window of 1,024 directly indexed prices with a two-level bitmap and a cached best, an
-//!   ordered map beyond. Prices are keys that grow towards the better price: one code for both sides.
+//! - A side's levels lie in a window of 1,024 directly indexed prices with a bitmap and a cached best, an ordered
+//!   map beyond. An order that leaves does not touch the bitmap: whoever looks for the next best takes empty levels out. Prices are keys that grow towards the better price: one code for both sides.
 //! - A plain limit order that meets nobody takes a path of its own; all other rules live on the general one.
 //! - [`Book::fetch_order`] and its neighbours let a caller that sees commands coming fetch their cache lines early.
 //!
@@ -67,15 +67,30 @@
 //! | sides 256 bytes apart, the next maker fetched while one trades; against the row before in one run | +0 to 4 % | +3 to 5 % | – | +0 to 5 % |
 //! | the whole, quiet | 41 (3.2) | 36 (4.3) | 24 (12.2) | 18 (3.4) |
 //!
-//! Tried in the same way and dropped: both neighbours fetched too at 10,000 orders (−5 to −10 %), the order fetched at
+//! Then with the book alone, binaries taking turns, medians of 11 rounds on an otherwise idle machine. `valgrind
+//! --tool=callgrind` counted 240 instructions per operation at A10k and 1.2 branches that a simple predictor misses:
+//!
+//! | Step | A1k | A10k | A100k | B100 |
+//! |---|---|---|---|---|
+//! | before | 43.2 | 37.0 | 24.3 | 19.5 |
+//! | the slot's number fetched 16 operations ahead, the order 8 | 43.2 | 38.1 | – | – |
+//! | a leaving order touches no bitmap, and its fields stay in registers: a copy that a cold call takes by reference lies on the stack | 47.7 | 41.0 | – | – |
+//! | filled lots of makers in a list of their own (8 bytes instead of a line each), added without a branch | 48.3 | 42.0 | – | – |
+//! | the driver compares twice (add, cancel, else) instead of jumping through a table; the rest in a function of its own | 51.2 | 46.6 | 35.4 | 24.3 |
+//! | the whole next to the naive book, `cargo bench` | 50.5 (3.7) | 45.5 (5.4) | 27.7 (15.8) | 21.3 (4.0) |
+//!
+//! Tried in the same way and dropped: the matching loop's counters in locals until its end (−4 %), no test whether a
+//! fetched slot exists (−1 to −3 %: a far address costs a walk through the page table), all three fetches at 10,000
+//! orders (−8 %), any at 1,000 (−6 %), a call of its own for each seldom kind (−1 to −2 %).
+//!
+//! Tried earlier and dropped: both neighbours fetched too at 10,000 orders (−5 to −10 %), the order fetched at
 //! 1,000 (−3 to −6 %), 5 operations ahead instead of 8 (−4 %), sides aligned to 256 bytes (B100 loses up to a quarter:
 //! the books of many symbols meet in few sets of the cache), one comparison for "empty and best" (−2 to −5 %), the new
 //! best's first order fetched when a level is used up (nothing).
 //!
-//! So A100k and B100 stand well above the bars (6 and 2.5), A1k about its bar (3.2 to 3.7 on a quiet machine, bar 3.3),
-//! A10k below its bar (5) by 6 to 20 %. Prefetch is the one `unsafe` line of the crate (prefetch.rs): it
-//! doubles A100k and nearly doubles B100. One codegen unit for this crate gives 3 to 8 % (the workspace's release
-//! profile has it).
+//! So all four flows stand above their bars (3.3, 5, 6 and 2.5), none at its goal (5, 7.5, 20 and 5). Prefetch is the one
+//! `unsafe` line of the crate (prefetch.rs): it doubles A100k and nearly doubles B100. One codegen unit for this crate
+//! gives 3 to 8 % (the workspace's release profile has it).
 //!
 //! # Example
 //! ```

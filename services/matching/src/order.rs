@@ -23,6 +23,8 @@ pub(crate) const GTD: u8 = 16;
 /// An untriggered stop: not in a ladder.
 pub(crate) const HELD: u8 = 32;
 pub(crate) const POST_ONLY: u8 = 64;
+/// The slot's filled lots are valid.
+pub(crate) const PARTLY: u8 = 128;
 const QTY_SHIFT: u32 = 8;
 
 /// What matching needs of an order; or a level: number [`LEVEL`], visible lots, count of orders (in `owner`), first
@@ -80,6 +82,7 @@ impl Order {
         self.word & u64::from(flag) != 0
     }
 
+    #[inline(always)]
     pub fn set(&mut self, flag: u8) {
         self.word |= u64::from(flag);
     }
@@ -132,7 +135,6 @@ impl Order {
 /// What is rarely needed of an order. Valid only where the hot record says [`COLD`], else all default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cold {
-    pub filled: Lots,
     /// Iceberg: open lots that do not show.
     pub hidden: Lots,
     pub display: Lots,
@@ -146,7 +148,6 @@ pub(crate) struct Cold {
 
 impl Cold {
     pub const DEFAULT: Cold = Cold {
-        filled: 0,
         hidden: 0,
         display: 0,
         expire: 0,
@@ -186,13 +187,15 @@ fn cold_index(slot: u32) -> usize {
 pub(crate) struct Slab {
     pub hot: Vec<Order>,
     cold: Vec<Cold>,
+    /// Filled lots of partly filled orders: the one rare fact that frequent trades write, so it has lines of its own.
+    filled: Vec<Lots>,
     free: u32,
     pub live: u32,
 }
 
 impl Slab {
     pub fn new() -> Slab {
-        Slab { hot: Vec::new(), cold: Vec::new(), free: NIL, live: 0 }
+        Slab { hot: Vec::new(), cold: Vec::new(), filled: Vec::new(), free: NIL, live: 0 }
     }
 
     pub fn full(&self) -> bool {
@@ -295,6 +298,35 @@ impl Slab {
         &mut self.cold[at]
     }
 
+    /// What was filled of an open order.
+    pub fn filled(&self, slot: u32) -> Lots {
+        if self.hot[slot as usize].has(PARTLY) { self.filled[cold_index(slot)] } else { 0 }
+    }
+
+    #[inline(always)]
+    pub fn add_filled(&mut self, slot: u32, qty: Lots) {
+        let at = cold_index(slot);
+        if self.filled.len() <= at {
+            self.grow_filled();
+        }
+        let order = &mut self.hot[slot as usize];
+        let valid = u64::from(order.has(PARTLY)).wrapping_neg();
+        order.set(PARTLY);
+        let filled = &mut self.filled[at];
+        *filled = (*filled & valid) + qty;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow_filled(&mut self) {
+        self.filled.resize(cold_index(self.hot.capacity() as u32), 0);
+    }
+
+    /// The order's fills count from 0 again.
+    pub fn forget_filled(&mut self, slot: u32) {
+        self.hot[slot as usize].clear(PARTLY);
+    }
+
     /// All open lots, hidden included.
     pub fn open(&self, slot: u32) -> Lots {
         let order = &self.hot[slot as usize];
@@ -314,14 +346,18 @@ impl Slab {
             }
         }
         self.cold.truncate(self.hot.len().saturating_sub(WINDOWS as usize));
+        self.filled.truncate(self.hot.len().saturating_sub(WINDOWS as usize));
         if self.hot.capacity() > 2 * self.hot.len() {
             self.hot.shrink_to_fit();
         }
         self.cold.shrink_to_fit();
+        self.filled.shrink_to_fit();
     }
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        self.hot.capacity() * size_of::<Order>() + self.cold.capacity() * size_of::<Cold>()
+        self.hot.capacity() * size_of::<Order>()
+            + self.cold.capacity() * size_of::<Cold>()
+            + self.filled.capacity() * size_of::<Lots>()
     }
 }

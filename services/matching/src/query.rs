@@ -132,7 +132,7 @@ impl Book {
             let level = &self.slab.hot[ladder.node_of(key) as usize];
             let found =
                 PriceLevel { price: key ^ mask(side), qty: level.level_shown(), orders: level.level_count() };
-            key = ladder.below(key);
+            key = ladder.below(key, &self.slab);
             Some(found)
         })
     }
@@ -177,7 +177,7 @@ impl Book {
         while key > own {
             position.qty_better =
                 position.qty_better.saturating_add(self.slab.hot[ladder.node_of(key) as usize].level_shown());
-            key = ladder.below(key);
+            key = ladder.below(key, &self.slab);
         }
         let mut at = self.slab.hot[ladder.node_of(own) as usize].next;
         while at != slot.0 {
@@ -246,7 +246,7 @@ impl Book {
                 }
                 node = ladder.node_of(key);
                 slot = self.slab.hot[node as usize].next;
-                key = ladder.below(key);
+                key = ladder.below(key, &self.slab);
             }
             let found = slot;
             slot = self.slab.hot[slot as usize].next;
@@ -277,7 +277,7 @@ impl Book {
             } else {
                 order.shown()
             },
-            filled: cold.filled,
+            filled: self.slab.filled(slot),
             display: cold.display,
             post_only: order.has(POST_ONLY),
             held: order.has(HELD),

@@ -126,7 +126,7 @@ impl Book {
             return Err(Reason::NotReplaceable);
         }
         let was_open = self.slab.open(slot);
-        let filled = if replace.new_id == 0 { cold.filled } else { 0 };
+        let filled = if replace.new_id == 0 { self.slab.filled(slot) } else { 0 };
         let open = if replace.qty == 0 { was_open } else { replace.qty.saturating_sub(filled) };
         if open == 0 {
             return Err(Reason::BelowFilled);
@@ -160,10 +160,9 @@ impl Book {
         let order = &mut self.slab.hot[slot as usize];
         order.id = replace.new_id;
         if order.has(COLD) {
-            let cold = self.slab.cold_mut(slot);
-            cold.filled = 0;
-            cold.version = 0;
+            self.slab.cold_mut(slot).version = 0;
         }
+        self.slab.forget_filled(slot);
         if self.slab.hot[slot as usize].has(GTD) {
             let expire = self.slab.cold(slot).expire;
             self.gtd.remove(&(expire, replace.id, slot));

@@ -80,16 +80,18 @@ impl Book {
     fn write_order(&self, slot: u32, out: &mut Vec<u8>) {
         let order = &self.slab.hot[slot as usize];
         let cold = self.slab.cold(slot);
+        let filled = self.slab.filled(slot);
         put64(out, order.id);
         put64(out, order.shown());
         put32(out, order.owner);
         put32(out, order.price);
-        if cold == Cold::DEFAULT {
-            out.push(order.flags() & !COLD);
+        let flags = order.flags() & !(COLD | PARTLY);
+        if cold == Cold::DEFAULT && filled == 0 {
+            out.push(flags);
             return;
         }
-        out.push(order.flags() | COLD);
-        for word in [cold.filled, cold.hidden, cold.display, cold.expire, cold.entered] {
+        out.push(flags | COLD);
+        for word in [filled, cold.hidden, cold.display, cold.expire, cold.entered] {
             put64(out, word);
         }
         put32(out, cold.version);
@@ -190,9 +192,9 @@ impl Book {
         let (id, shown) = (reader.u64()?, reader.u64()?);
         let (owner, price) = (reader.u32()?, reader.u32()?);
         let flags = reader.u8()?;
-        let mut cold = Cold::DEFAULT;
+        let (mut cold, mut filled) = (Cold::DEFAULT, 0);
         if flags & COLD != 0 {
-            cold.filled = reader.u64()?;
+            filled = reader.u64()?;
             cold.hidden = reader.u64()?;
             cold.display = reader.u64()?;
             cold.expire = reader.u64()?;
@@ -210,7 +212,7 @@ impl Book {
             };
             cold.stop.price = reader.u32()?;
             cold.stop.trail = reader.u32()?;
-            if cold == Cold::DEFAULT {
+            if cold == Cold::DEFAULT && filled == 0 {
                 return Err(Error::Invalid("a cold record says something"));
             }
         }
@@ -218,7 +220,7 @@ impl Book {
         let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
         rule(id != 0 && id <= self.last_id && id != LEVEL, "order numbers are up to the last one")?;
         rule((1..=MAX_QTY).contains(&shown), "visible quantity within its range")?;
-        rule(cold.hidden <= MAX_QTY && cold.filled <= MAX_QTY, "quantities within their range")?;
+        rule(cold.hidden <= MAX_QTY && filled <= MAX_QTY, "quantities within their range")?;
         rule(cold.display <= MAX_QTY, "display quantity within its range")?;
         rule(price <= MAX_PRICE && (price != 0 || trailing), "price within its range")?;
         rule((flags & SELL != 0) == (side == Side::Sell), "orders are on their side")?;
@@ -228,7 +230,7 @@ impl Book {
         rule(!held || (1..=MAX_PRICE).contains(&cold.stop.price), "stop price within its range")?;
         rule(held || (cold.stop.price == 0 && cold.stop.trail == 0), "only stops have a stop price")?;
         rule(flags & (DAY | GTD) != DAY | GTD, "one time in force")?;
-        rule(flags & 128 == 0, "known flags")?;
+        rule(flags & PARTLY == 0, "known flags")?;
         rule((flags & GTD != 0) == (cold.expire != 0), "GTD orders have a time")?;
         rule(cold.hidden == 0 || flags & ICEBERG != 0, "only icebergs hide")?;
         let parts = |open: u64| open.div_ceil(cold.display.max(1));
@@ -239,7 +241,12 @@ impl Book {
         rule(self.slab.live < MAX_ORDERS, "not more orders than fit")?;
         let slot = self.slab.insert(Order::new(id, owner, price, shown, flags & !COLD));
         if flags & COLD != 0 {
-            *self.slab.cold_mut(slot) = cold;
+            if cold != Cold::DEFAULT {
+                *self.slab.cold_mut(slot) = cold;
+            }
+            if filled != 0 {
+                self.slab.add_filled(slot, filled);
+            }
         }
         if flags & GTD != 0 {
             self.gtd.insert((cold.expire, id, slot));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::naive::Naive;
 use super::wl::{ADD, CANCEL, Engine, IOC, MARKET, Msg, REPLACE, Stats, Workload};
 use crate::prefetch::prefetch;
-use crate::{Book, Command, Events, MAX_PRICE, NewOrder, Replace, Side, Slot, Tif, What};
+use crate::{Book, Command, Events, MAX_PRICE, NewOrder, Owner, Replace, Side, Slot, Tif, What};
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 5;
@@ -85,6 +85,27 @@ impl FafnirEngine {
         &self.books
     }
 
+    /// The operations other than add and cancel, one in ten.
+    #[inline(never)]
+    fn seldom(&mut self, m: &Msg) {
+        let (side, owner, qty) = (side(m), owner(m), u64::from(m.qty));
+        let command = match m.op {
+            REPLACE => {
+                let slot = self.slots[m.old_id as usize];
+                Command::Replace(Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) })
+            }
+            MARKET => {
+                let cap = if m.side == 0 { MAX_PRICE } else { 1 };
+                Command::New(NewOrder::market(m.id, owner, side, qty, cap))
+            }
+            _ => {
+                debug_assert_eq!(m.op, IOC);
+                Command::New(NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc))
+            }
+        };
+        self.apply(m.sym, &command);
+    }
+
     /// One command, its events counted. Called with each kind of command apart, so that the record's operation is
     /// looked at once, not again as a command.
     #[inline(always)]
@@ -105,6 +126,15 @@ impl FafnirEngine {
     }
 }
 
+fn side(m: &Msg) -> Side {
+    if m.side == 0 { Side::Buy } else { Side::Sell }
+}
+
+/// Owners count from 1: 0 would take no part in self-trade prevention.
+fn owner(m: &Msg) -> Owner {
+    u32::from(m.owner) + 1
+}
+
 impl Engine for FafnirEngine {
     const NAME: &'static str = "fafnir";
 
@@ -119,31 +149,14 @@ impl Engine for FafnirEngine {
 
     #[inline(always)]
     fn op(&mut self, m: &Msg) {
-        let side = if m.side == 0 { Side::Buy } else { Side::Sell };
-        let owner = u32::from(m.owner) + 1;
-        let qty = u64::from(m.qty);
-        match m.op {
-            CANCEL => {
-                let slot = self.slots[m.old_id as usize];
-                self.apply(m.sym, &Command::Cancel { id: m.old_id, slot });
-            }
-            REPLACE => {
-                let slot = self.slots[m.old_id as usize];
-                let replace = Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) };
-                self.apply(m.sym, &Command::Replace(replace));
-            }
-            MARKET => {
-                let cap = if m.side == 0 { MAX_PRICE } else { 1 };
-                self.apply(m.sym, &Command::New(NewOrder::market(m.id, owner, side, qty, cap)));
-            }
-            IOC => {
-                let order = NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc);
-                self.apply(m.sym, &Command::New(order));
-            }
-            _ => {
-                debug_assert_eq!(m.op, ADD);
-                self.apply(m.sym, &Command::New(NewOrder::limit(m.id, owner, side, qty, m.price)));
-            }
+        if m.op == ADD {
+            let order = NewOrder::limit(m.id, owner(m), side(m), u64::from(m.qty), m.price);
+            self.apply(m.sym, &Command::New(order));
+        } else if m.op == CANCEL {
+            let slot = self.slots[m.old_id as usize];
+            self.apply(m.sym, &Command::Cancel { id: m.old_id, slot });
+        } else {
+            self.seldom(m);
         }
     }
 
@@ -156,7 +169,10 @@ impl Engine for FafnirEngine {
                 self.op(m);
             }
         } else if live < READ_AHEAD_FROM {
-            for (m, next) in most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]) {
+            for ((m, next), second) in
+                most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]).zip(&ops[ops.len().min(2 * READ_AHEAD)..])
+            {
+                prefetch(&self.slots[second.old_id as usize]);
                 self.books[next.sym as usize].fetch_order(self.slots[next.old_id as usize]);
                 self.op(m);
             }
