@@ -89,21 +89,18 @@ impl Reference {
             Command::CancelAll { owner } => {
                 let gone: Vec<_> =
                     self.all().into_iter().filter(|o| owner == 0 || o.owner == owner).collect();
-                for order in &gone {
-                    self.remove(order.id);
-                    self.out.push(canceled(order.id, order.open(), Reason::MassCancel));
-                }
+                self.cancel_all(&gone, Reason::MassCancel);
                 self.out.push(What::AllCanceled { count: gone.len() as u32 });
             }
             Command::Expire { now } => self.expire(now, false),
             Command::DayEnd { now } => self.expire(now, true),
             Command::Halt | Command::Resume => {
-                let (halt, resume) = (*command == Command::Halt, *command == Command::Resume);
-                self.out.push(match self.halted {
-                    true if halt => What::Refused { reason: Reason::Halted },
-                    false if resume => What::Refused { reason: Reason::NotHalted },
-                    _ if halt => What::Halted,
-                    _ => What::Resumed,
+                let halt = *command == Command::Halt;
+                self.out.push(match (halt, self.halted) {
+                    (true, true) => What::Refused { reason: Reason::Halted },
+                    (false, false) => What::Refused { reason: Reason::NotHalted },
+                    (true, false) => What::Halted,
+                    (false, true) => What::Resumed,
                 });
                 self.halted = halt;
                 self.run_stops();
@@ -111,13 +108,12 @@ impl Reference {
             Command::SetPhase { phase } => self.set_phase(phase),
             Command::SetBand { reference, bps } => {
                 let good = reference <= MAX_PRICE && bps <= MAX_BAND_BPS && (reference != 0 || bps == 0);
-                if good {
-                    self.band = (reference != 0).then_some((reference, bps));
-                    let (low, high) = self.band_ends();
-                    self.out.push(What::BandSet { low, high });
-                } else {
-                    self.out.push(What::Refused { reason: Reason::BadBand });
+                if !good {
+                    return vec![What::Refused { reason: Reason::BadBand }];
                 }
+                self.band = (reference != 0).then_some((reference, bps));
+                let (low, high) = self.band_ends();
+                self.out.push(What::BandSet { low, high });
             }
         }
         std::mem::take(&mut self.out)
@@ -165,8 +161,9 @@ impl Reference {
         all
     }
 
-    fn find(&self, id: OrderId) -> Option<Order> {
-        self.all().into_iter().find(|order| order.id == id)
+    fn find_mut(&mut self, id: OrderId) -> &mut Order {
+        let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
+        resting.chain(&mut self.held).find(|order| order.id == id).unwrap()
     }
 
     fn remove(&mut self, id: OrderId) -> Option<Order> {
@@ -174,21 +171,22 @@ impl Reference {
             return Some(self.held.remove(at));
         }
         for side in &mut self.sides {
-            let mut found = None;
-            for (&price, level) in side.iter_mut() {
+            for level in side.values_mut() {
                 if let Some(at) = level.iter().position(|order| order.id == id) {
-                    found = level.remove(at).map(|order| (price, order, level.is_empty()));
-                    break;
+                    let order = level.remove(at);
+                    side.retain(|_, level| !level.is_empty());
+                    return order;
                 }
-            }
-            if let Some((price, order, empty)) = found {
-                if empty {
-                    side.remove(&price);
-                }
-                return Some(order);
             }
         }
         None
+    }
+
+    fn cancel_all<'a>(&mut self, orders: impl IntoIterator<Item = &'a Order>, reason: Reason) {
+        for order in orders {
+            self.remove(order.id);
+            self.out.push(canceled(order.id, order.open(), reason));
+        }
     }
 
     fn rest(&mut self, mut order: Order) {
@@ -206,8 +204,7 @@ impl Reference {
     }
 
     fn refusal(&self, new: &NewOrder) -> Option<Reason> {
-        let stop = new.kind.is_stop();
-        let trailing = new.kind.is_trailing();
+        let (stop, trailing) = (new.kind.is_stop(), new.kind.is_trailing());
         let immediate = new.kind == Kind::Market || new.tif == Tif::Ioc || new.tif == Tif::Fok;
         let unpriced = new.price == 0 || new.price > MAX_PRICE;
         let trail_max = if new.kind == Kind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
@@ -239,9 +236,8 @@ impl Reference {
         self.last_id = id;
         let mut order = Order { new: *new, shown: new.qty, hidden: 0, filled: 0, version: 0, entered: 0 };
         let held = new.kind.is_stop();
-        let accepted =
-            What::Accepted { id, slot: SLOT, open: new.qty, price: new.price, side: new.side, held };
-        self.out.push(accepted);
+        let (open, price, side) = (new.qty, new.price, new.side);
+        self.out.push(What::Accepted { id, slot: SLOT, open, price, side, held });
         if held {
             self.entered += 1;
             order.entered = self.entered;
@@ -252,7 +248,7 @@ impl Reference {
             return self.run_stops();
         }
         order.new.stop = 0;
-        let rests = new.kind == Kind::Limit && new.tif != Tif::Ioc && new.tif != Tif::Fok;
+        let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
         if !self.trading() {
             return self.rest(order);
         }
@@ -265,26 +261,20 @@ impl Reference {
 
     fn fills_whole(&self, order: &Order) -> bool {
         let (low, high) = self.band_ends();
-        let levels: Vec<_> = match order.side {
-            Side::Buy => self.sides[1].range(..=order.price).collect(),
-            Side::Sell => self.sides[0].range(order.price..).rev().collect(),
+        let other: Vec<&Order> = match order.side {
+            Side::Buy => self.sides[1].range(..=order.price).flat_map(|(_, level)| level).collect(),
+            Side::Sell => self.sides[0].range(order.price..).rev().flat_map(|(_, level)| level).collect(),
         };
         let mut there = 0;
-        for (price, level) in levels {
-            if !(low..=high).contains(price) {
+        for resting in other {
+            let own = resting.owner == order.owner && order.owner != 0;
+            let ends = own && order.self_trade != SelfTrade::CancelOldest;
+            if ends || !(low..=high).contains(&resting.price) {
                 return false;
             }
-            for resting in level {
-                if resting.owner == order.owner && order.owner != 0 {
-                    if order.self_trade != SelfTrade::CancelOldest {
-                        return false;
-                    }
-                } else {
-                    there += resting.open();
-                    if there >= order.open() {
-                        return true;
-                    }
-                }
+            there += if own { 0 } else { resting.open() };
+            if there >= order.open() {
+                return true;
             }
         }
         false
@@ -307,8 +297,7 @@ impl Reference {
     }
 
     fn trade(&mut self, order: &mut Order) -> End {
-        order.shown = order.open();
-        order.hidden = 0;
+        (order.shown, order.hidden) = (order.open(), 0);
         let other = order.side.opposite();
         let (low, high) = self.band_ends();
         while order.shown > 0 && self.meets(order.side, order.price) {
@@ -345,8 +334,8 @@ impl Reference {
             let qty = order.shown.min(maker.shown);
             order.shown -= qty;
             order.filled += qty;
-            let (maker, maker_open) = (maker.id, maker.open() - qty);
-            self.print(maker, order.id, qty, maker_open, order.shown, price, order.side);
+            let maker = (maker.id, maker.open() - qty);
+            self.print(maker, (order.id, order.shown), qty, price, order.side);
             self.fill_first(other, qty);
         }
         End::Limit
@@ -358,37 +347,20 @@ impl Reference {
 
     /// A resting order loses lots to self-trade prevention, and is canceled with the last of them.
     fn take_decrement(&mut self, id: OrderId, qty: Lots) {
-        let open = self.find(id).unwrap().open();
-        if open == qty {
+        let order = self.find_mut(id);
+        order.reduce(qty);
+        if order.open() == 0 {
             self.remove(id);
             self.out.push(canceled(id, 0, Reason::SelfTrade));
-        } else {
-            let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
-            resting.filter(|order| order.id == id).for_each(|order| order.reduce(qty));
         }
     }
 
-    fn print(
-        &mut self,
-        maker: u64,
-        taker: u64,
-        qty: Lots,
-        maker_open: Lots,
-        taker_open: Lots,
-        price: u32,
-        aggressor: Side,
-    ) {
+    /// A trade of a maker and a taker, each with what stays open of it.
+    fn print(&mut self, maker: (u64, Lots), taker: (u64, Lots), qty: Lots, price: u32, aggressor: Side) {
         self.last = price;
-        self.out.push(What::Trade {
-            maker,
-            taker,
-            qty,
-            maker_open,
-            taker_open,
-            price,
-            maker_slot: SLOT,
-            aggressor,
-        });
+        let ((maker, maker_open), (taker, taker_open), maker_slot) = (maker, taker, SLOT);
+        let what = What::Trade { maker, taker, qty, maker_open, taker_open, price, maker_slot, aggressor };
+        self.out.push(what);
     }
 
     /// The first order of a side is filled by this much of what it shows.
@@ -396,14 +368,12 @@ impl Reference {
         let order = self.first(side).unwrap();
         order.shown -= qty;
         order.filled += qty;
-        if order.shown == 0 {
-            let id = order.id;
-            let mut order = self.remove(id).unwrap();
-            if order.hidden > 0 {
-                order.show();
-                self.out.push(What::Refilled { id, slot: SLOT, shown: order.shown, price: order.price });
-                self.rest(order);
-            }
+        let (id, empty, hidden) = (order.id, order.shown == 0, order.hidden);
+        let gone = if empty { self.remove(id) } else { None };
+        if let Some(mut order) = gone.filter(|_| hidden > 0) {
+            order.show();
+            self.out.push(What::Refilled { id, slot: SLOT, shown: order.shown, price: order.price });
+            self.rest(order);
         }
     }
 
@@ -427,14 +397,14 @@ impl Reference {
                 self.held.extend(reached.drain(..));
             }
             let Some(mut order) = reached.pop_front() else { return };
-            let (id, open, stop) = (order.id, order.open(), order.stop);
+            let (id, open, stop, last) = (order.id, order.open(), order.stop, self.last);
             if order.kind.is_trailing() {
                 order.new.price = match order.side {
                     Side::Buy => stop.saturating_add(order.price).min(MAX_PRICE),
                     Side::Sell => stop.saturating_sub(order.price).max(1),
                 };
             }
-            self.out.push(What::Triggered { id, slot: SLOT, open, stop, last: self.last });
+            self.out.push(What::Triggered { id, slot: SLOT, open, stop, last });
             let limit = order.kind == Kind::StopLimit;
             (order.new.stop, order.entered) = (0, 0);
             self.aggress(order, limit, !limit);
@@ -443,7 +413,7 @@ impl Reference {
 
     fn replace(&mut self, replace: &Replace) {
         let id = replace.id;
-        let (mut order, open, keeps) = match self.replaced(replace) {
+        let (mut order, open, kept_place) = match self.replaced(replace) {
             Ok(found) => found,
             Err(reason) => return self.out.push(What::ReplaceRejected { id, reason }),
         };
@@ -453,23 +423,15 @@ impl Reference {
             order.new.id = replace.new_id;
             (order.filled, order.version) = (0, 0);
         }
-        self.out.push(What::Replaced {
-            old: id,
-            id: order.id,
-            open,
-            slot: SLOT,
-            price: order.price,
-            stop: order.stop,
-            version: order.version,
-            kept_place: keeps,
-        });
-        if keeps {
+        let (old, id, slot, price, stop, version) =
+            (id, order.id, SLOT, order.price, order.stop, order.version);
+        self.out.push(What::Replaced { old, id, open, slot, price, stop, version, kept_place });
+        if kept_place {
             order.reduce(order.open() - open);
-            let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
-            *resting.chain(&mut self.held).find(|order| order.id == id).unwrap() = order;
+            *self.find_mut(id) = order;
             return;
         }
-        self.remove(id);
+        self.remove(old);
         (order.shown, order.hidden) = (open, 0);
         if order.entered > 0 {
             self.entered += 1;
@@ -485,7 +447,8 @@ impl Reference {
 
     /// The order as it would be, its open quantity, and whether it keeps its place.
     fn replaced(&self, replace: &Replace) -> Result<(Order, Lots, bool), Reason> {
-        let old = self.find(replace.id).ok_or(Reason::UnknownOrder)?;
+        let found = self.all().into_iter().find(|order| order.id == replace.id);
+        let old = found.ok_or(Reason::UnknownOrder)?;
         let renamed = replace.new_id != 0;
         let trailing = old.entered > 0 && old.kind.is_trailing();
         let filled = if renamed { 0 } else { old.filled };
@@ -512,10 +475,7 @@ impl Reference {
             (replace.display > total || bad_display(new.display, open, u64::MAX), Reason::BadDisplay),
             (!keeps && old.post_only && self.meets(old.side, new.price), Reason::WouldTrade),
         ]);
-        if let Some(reason) = broken {
-            return Err(reason);
-        }
-        Ok((new, open, keeps))
+        broken.map_or(Ok((new, open, keeps)), Err)
     }
 
     fn expire(&mut self, now: Time, day_end: bool) {
@@ -540,13 +500,12 @@ impl Reference {
         if phase == self.phase {
             return self.out.push(What::Refused { reason: Reason::SamePhase });
         }
-        if call(self.phase) && !call(phase) {
-            if self.halted {
-                return self.out.push(What::Refused { reason: Reason::Halted });
-            }
-            while let Some((price, _, _)) = self.auction_price() {
-                self.auction(price);
-            }
+        let reopens = call(self.phase) && !call(phase);
+        if reopens && self.halted {
+            return self.out.push(What::Refused { reason: Reason::Halted });
+        }
+        while reopens && let Some((price, _, _)) = self.auction_price() {
+            self.auction(price);
         }
         self.phase = phase;
         self.out.push(What::PhaseChanged { phase });
@@ -556,13 +515,11 @@ impl Reference {
     /// Price, volume and surplus (buyers' positive) by trying every price where bids and asks meet; where these are
     /// many, every price next to an order's and the reference.
     pub fn auction_price(&self) -> Option<(Ticks, Lots, i128)> {
-        let (high, low) = (self.best(Side::Buy)?, self.best(Side::Sell)?);
+        let high = self.best(Side::Buy)?;
+        let low = self.best(Side::Sell).filter(|&low| low <= high)?;
         let open = |level: &VecDeque<Order>| level.iter().map(|order| i128::from(order.open())).sum::<i128>();
         let reference =
             if self.last != 0 { self.last } else { self.band.map_or(0, |(reference, _)| reference) };
-        if high < low {
-            return None;
-        }
         let few = high - low < 500;
         let orders = self.sides.iter().flat_map(|side| side.keys());
         let near = orders.flat_map(|&price| [price - 1, price, price.saturating_add(1)]).chain([reference]);
@@ -600,33 +557,25 @@ impl Reference {
                         continue;
                     }
                 };
-                for order in gone {
-                    self.remove(order.id);
-                    self.out.push(canceled(order.id, order.open(), Reason::SelfTrade));
-                }
+                self.cancel_all(gone, Reason::SelfTrade);
                 continue;
             }
             let qty = bid.shown.min(ask.shown);
             traded += qty;
-            self.print(ask.id, bid.id, qty, ask.open() - qty, bid.open() - qty, price, Side::Buy);
+            self.print((ask.id, ask.open() - qty), (bid.id, bid.open() - qty), qty, price, Side::Buy);
             self.fill_first(Side::Buy, qty);
             self.fill_first(Side::Sell, qty);
         }
-        if let Some((reference, _)) = &mut self.band
-            && traded > 0
-        {
-            *reference = price;
-        }
+        self.band = self.band.map(|(reference, bps)| (if traded > 0 { price } else { reference }, bps));
         self.out.push(What::Uncrossed { price, qty: traded });
     }
 }
 
 /// The trailing stop price behind a last price.
 fn trail(order: &NewOrder, last: Ticks) -> Ticks {
-    let distance = match order.kind {
-        Kind::TrailingPercent => (u64::from(last) * u64::from(order.trail) / 10_000).max(1),
-        _ => u64::from(order.trail),
-    };
+    let trail = u64::from(order.trail);
+    let percent = (u64::from(last) * trail / 10_000).max(1);
+    let distance = if order.kind == Kind::TrailingPercent { percent } else { trail };
     match order.side {
         Side::Buy => (u64::from(last) + distance).min(u64::from(MAX_PRICE)) as u32,
         Side::Sell => u64::from(last).saturating_sub(distance).max(1) as u32,
