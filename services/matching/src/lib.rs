@@ -77,7 +77,7 @@
 //! | a leaving order touches no bitmap, and its fields stay in registers: a copy that a cold call takes by reference lies on the stack | 47.7 | 41.0 | – | – |
 //! | filled lots of makers in a list of their own (8 bytes instead of a line each), added without a branch | 48.3 | 42.0 | – | – |
 //! | the driver compares twice (add, cancel, else) instead of jumping through a table; the rest in a function of its own | 51.2 | 46.6 | 35.4 | 24.3 |
-//! | the whole next to the naive book, `cargo bench` | 50.5 (3.7) | 45.5 (5.4) | 27.7 (15.8) | 21.3 (4.0) |
+//! | the whole next to the naive book, `cargo bench` | 50.4 (3.8) | 46.3 (5.4) | 36.2 (16.9) | 24.7 (3.4) |
 //!
 //! Tried in the same way and dropped: the matching loop's counters in locals until its end (−4 %), no test whether a
 //! fetched slot exists (−1 to −3 %: a far address costs a walk through the page table), all three fetches at 10,000
@@ -88,7 +88,7 @@
 //! the books of many symbols meet in few sets of the cache), one comparison for "empty and best" (−2 to −5 %), the new
 //! best's first order fetched when a level is used up (nothing).
 //!
-//! So all four flows stand above their bars (3.3, 5, 6 and 2.5), none at its goal (5, 7.5, 20 and 5). Prefetch is the one
+//! So all four flows stand above their bars (3.3, 5, 6 and 2.5) and below their goals (5, 7.5, 20 and 5). Prefetch is the one
 //! `unsafe` line of the crate (prefetch.rs): it doubles A100k and nearly doubles B100. One codegen unit for this crate
 //! gives 3 to 8 % (the workspace's release profile has it).
 //!
