@@ -7,7 +7,7 @@ use crate::{
 };
 use fafnir_matching::{
     Side,
-    flow::{FafnirEngine, replay as replay_flow, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
+    flow::{FafnirEngine, replay_in_parts, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
 };
 use fafnir_proto::{money::format_e4, symbol::Symbol, v1::TradingState};
 use fafnir_services::{
@@ -84,11 +84,21 @@ fn until(args: &Replay) -> Result<Until> {
     Ok(until)
 }
 
+/// A bar over bytes.
 fn bar(out: Out, what: &str, length: u64) -> ProgressBar {
+    styled_bar(out, what, length, "{msg:24} {bar:40} {bytes}/{total_bytes} {eta}")
+}
+
+/// A bar over records.
+fn count_bar(out: Out, what: &str, length: u64) -> ProgressBar {
+    styled_bar(out, what, length, "{msg:24} {bar:40} {human_pos}/{human_len} {eta}")
+}
+
+fn styled_bar(out: Out, what: &str, length: u64, template: &str) -> ProgressBar {
     let hidden = out.json || !io::stderr().is_terminal();
     let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(length), target);
-    if let Ok(style) = ProgressStyle::with_template("{msg:24} {bar:40} {bytes}/{total_bytes} {eta}") {
+    if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
     bar.set_message(what.to_owned());
@@ -383,7 +393,10 @@ fn read_up_to(input: &mut impl io::Read, buffer: &mut [u8]) -> io::Result<usize>
 }
 
 fn binary(path: &Path, flow: &Workload, out: Out) -> Result {
-    let (mut engine, seconds) = replay_flow::<FafnirEngine>(flow);
+    let progress = count_bar(out, "replaying", flow.msgs.len() as u64);
+    let (mut engine, seconds) =
+        replay_in_parts::<FafnirEngine>(flow, &mut |done| progress.set_position(done));
+    progress.finish_and_clear();
     let (stats, live) = (*engine.stats(), engine.live().unwrap_or(0));
     let h = &flow.h;
     let fits =
@@ -418,8 +431,11 @@ fn binary(path: &Path, flow: &Workload, out: Out) -> Result {
 }
 
 fn recorded(path: &Path, csv: &str, out: Out) -> Result {
-    let found = replay_recorded(csv)
-        .map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE"))?;
+    let progress = count_bar(out, "replaying", csv.lines().count() as u64);
+    let found = replay_recorded(csv, &mut |done| progress.set_position(done));
+    progress.finish_and_clear();
+    let found =
+        found.map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE"))?;
     let document = json!({
         "flow": path, "form": "recorded", "lines": found.lines, "commands": found.commands,
         "trades": found.trades, "recordedTrades": found.recorded, "equalTrades": found.equal,

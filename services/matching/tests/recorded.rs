@@ -16,8 +16,8 @@ fn a_recorded_day_prints_what_the_exchange_printed() {
         Ok(csv) => csv,
         Err(error) => panic!("{}: {error} (the test reads the CSV uncompressed)", path.display()),
     };
-    let found = replay_recorded(&csv).expect("a recording");
+    let found = replay_recorded(&csv, &mut |_| {}).expect("a recording");
     assert!(found.equal >= EQUAL_MIN, "{found:?}");
     eprintln!("{found:?}");
-    assert_eq!(replay_recorded(&csv).expect("a recording"), found, "the same again");
+    assert_eq!(replay_recorded(&csv, &mut |_| {}).expect("a recording"), found, "the same again");
 }

@@ -14,6 +14,8 @@ const FETCH_FROM: u64 = 4_096;
 /// Open orders from which the input is read ahead further, and by how many operations.
 const READ_AHEAD_FROM: u64 = 16_384;
 const READ_AHEAD: usize = 8;
+/// Operations between two words of progress.
+const PROGRESS_EVERY: usize = 1 << 18;
 /// Nanoseconds of the latency histogram; the last bucket holds everything longer.
 const LATENCY_NS_MAX: usize = 1 << 16;
 
@@ -208,6 +210,25 @@ pub fn replay<E: Engine>(flow: &Workload) -> (E, f64) {
     *engine.stats() = Stats::default();
     let start = CpuClock::now();
     engine.run(flow.ops());
+    let seconds = start.seconds();
+    (engine, seconds)
+}
+
+/// The same in parts, for a long flow: `progress` hears how many operations are done, preload included.
+pub fn replay_in_parts<E: Engine>(flow: &Workload, progress: &mut dyn FnMut(u64)) -> (E, f64) {
+    let mut engine = E::new(flow.h.n_symbols as usize, flow.h.max_id as usize);
+    let mut done = 0;
+    let mut run = |engine: &mut E, ops: &[Msg]| {
+        for part in ops.chunks(PROGRESS_EVERY) {
+            engine.run(part);
+            done += part.len() as u64;
+            progress(done);
+        }
+    };
+    run(&mut engine, flow.preload());
+    *engine.stats() = Stats::default();
+    let start = CpuClock::now();
+    run(&mut engine, flow.ops());
     let seconds = start.seconds();
     (engine, seconds)
 }

@@ -11,5 +11,5 @@ mod recorded;
 pub mod wl;
 
 pub use generate::generate;
-pub use measure::{FafnirEngine, Figures, Progress, SHAPES, Shape, measure, replay};
+pub use measure::{FafnirEngine, Figures, Progress, SHAPES, Shape, measure, replay, replay_in_parts};
 pub use recorded::{Recorded, replay_recorded};

@@ -26,8 +26,11 @@ pub struct Recorded {
     pub state_hash: u64,
 }
 
-/// Replays a recording. The error names the line that is not of the form.
-pub fn replay_recorded(csv: &str) -> Result<Recorded, String> {
+/// Lines between two words of progress.
+const PROGRESS_EVERY: u64 = 4_096;
+
+/// Replays a recording; `progress` hears how many lines are done. The error names the line that is not of the form.
+pub fn replay_recorded(csv: &str, progress: &mut dyn FnMut(u64)) -> Result<Recorded, String> {
     let mut desk = Desk::default();
     let mut found = Recorded::default();
     let mut printed: BTreeMap<(Ticks, u64), u64> = BTreeMap::new();
@@ -35,6 +38,9 @@ pub fn replay_recorded(csv: &str) -> Result<Recorded, String> {
         let row =
             Row::parse(line).ok_or_else(|| format!("line {}: not a recorded event: {line:?}", at + 1))?;
         found.lines += 1;
+        if found.lines.is_multiple_of(PROGRESS_EVERY) {
+            progress(found.lines);
+        }
         if row.event == "trade" {
             found.recorded += 1;
             *printed.entry((row.price, row.qty)).or_default() += 1;
@@ -139,9 +145,9 @@ mod tests {
         let csv = "time_ms,event,order_id,side,price_ticks,quantity_lots\n\
             1,new,10,B,100,5\n2,new,11,S,99,3\n2,trade,,,100,3\n2,filled,11,S,99,0\n2,changed,10,B,100,2\n\
             3,changed,10,B,100,1\n4,cancel,7,B,100,1\n5,cancel,10,B,100,1\n";
-        let found = replay_recorded(csv).expect("of the form");
+        let found = replay_recorded(csv, &mut |_| {}).expect("of the form");
         assert_eq!((found.lines, found.trades, found.recorded, found.equal), (8, 1, 1, 1));
         assert_eq!(found.commands, 4);
-        assert!(replay_recorded("head\n1,new,x,B,1,1\n").is_err());
+        assert!(replay_recorded("head\n1,new,x,B,1,1\n", &mut |_| {}).is_err());
     }
 }
