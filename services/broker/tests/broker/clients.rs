@@ -1,7 +1,7 @@
 //! The scenario suites of nats-py and @nats-io: scripts run against the embedded broker and, where there is one,
 //! against a real nats-server; their transcripts are compared.
 
-use crate::support::TestBroker;
+use crate::support::{TestBroker, nats_server};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,22 +26,16 @@ async fn transcript(mut command: Command, url: &str) -> String {
 async fn compare(make: impl Fn() -> Command) {
     let broker = TestBroker::start().await;
     let ours = transcript(make(), &broker.url()).await;
-    match std::env::var("FAFNIR_TEST_NATS_URL") {
-        Ok(url) => {
-            let theirs = transcript(make(), &url).await;
-            let differences: Vec<String> = ours
-                .lines()
-                .zip(theirs.lines())
-                .filter(|(ours, theirs)| ours != theirs)
-                .map(|(ours, theirs)| format!("ours   {ours}\ntheirs {theirs}"))
-                .collect();
-            assert!(differences.is_empty(), "{}", differences.join("\n"));
-            assert_eq!(ours.lines().count(), theirs.lines().count(), "{ours}\n{theirs}");
-        }
-        Err(_) => {
-            assert!(std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_err(), "a nats-server is required");
-            skipped("no nats-server to compare with (FAFNIR_TEST_NATS_URL is not set)");
-        }
+    if let Some(url) = nats_server() {
+        let theirs = transcript(make(), &url).await;
+        let differences: Vec<String> = ours
+            .lines()
+            .zip(theirs.lines())
+            .filter(|(ours, theirs)| ours != theirs)
+            .map(|(ours, theirs)| format!("ours   {ours}\ntheirs {theirs}"))
+            .collect();
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+        assert_eq!(ours.lines().count(), theirs.lines().count(), "{ours}\n{theirs}");
     }
 }
 

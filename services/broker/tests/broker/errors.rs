@@ -1,7 +1,7 @@
 //! Every error of the API, provoked: here, and where there is one on a real nats-server, which differs only where this
 //! table says so.
 
-use crate::support::{TestBroker, soon};
+use crate::support::{TestBroker, nats_server, soon};
 use async_nats::{Client, HeaderMap};
 use serde_json::Value;
 
@@ -173,10 +173,6 @@ async fn every_refusal_has_the_originals_number_and_words() {
 
 #[tokio::test]
 async fn a_real_server_refuses_the_same_but_for_the_known_differences() {
-    let Ok(url) = std::env::var("FAFNIR_TEST_NATS_URL") else {
-        println!("skipped: no nats-server (FAFNIR_TEST_NATS_URL is not set)");
-        assert!(std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_err(), "an external server is required");
-        return;
-    };
+    let Some(url) = nats_server() else { return };
     check(&soon(async_nats::connect(url)).await.unwrap(), true).await;
 }

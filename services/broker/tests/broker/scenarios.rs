@@ -1,7 +1,7 @@
 //! The scenario suite of async-nats: the same steps on the embedded broker and, where there is one, on a real
 //! nats-server; the transcripts are compared line by line.
 
-use crate::support::{PATIENCE, TestBroker, soon};
+use crate::support::{PATIENCE, TestBroker, nats_server, soon};
 use crate::transcript::{Transcript, canonical};
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull, push};
 use async_nats::jetstream::{self, Message};
@@ -497,11 +497,7 @@ async fn suite(client: &Client) -> String {
 async fn async_nats_sees_the_same_on_the_embedded_broker_and_on_a_real_server() {
     let broker = TestBroker::start().await;
     let ours = suite(&broker.connect().await).await;
-    let Ok(url) = std::env::var("FAFNIR_TEST_NATS_URL") else {
-        println!("skipped: no nats-server (FAFNIR_TEST_NATS_URL is not set)");
-        assert!(std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_err(), "an external server is required");
-        return;
-    };
+    let Some(url) = nats_server() else { return };
     let theirs = suite(&soon(async_nats::connect(url)).await.unwrap()).await;
     let mut differences = Vec::new();
     for (ours, theirs) in ours.lines().zip(theirs.lines()) {

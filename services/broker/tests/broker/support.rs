@@ -11,6 +11,19 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for anything in a test.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The nats-server that a test compares with. Without it the test is skipped, or fails where
+/// `FAFNIR_TEST_REQUIRE_EXTERNAL` is 1.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+pub fn nats_server() -> Option<String> {
+    let url = std::env::var("FAFNIR_TEST_NATS_URL").ok().filter(|url| !url.is_empty());
+    if url.is_none() {
+        let required = std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_ok_and(|v| v == "1");
+        assert!(!required, "FAFNIR_TEST_NATS_URL must name a nats-server");
+        eprintln!("skipped: no nats-server to compare with (FAFNIR_TEST_NATS_URL names none)");
+    }
+    url
+}
+
 /// Waits for a future, but not for ever.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it happens within the deadline")
