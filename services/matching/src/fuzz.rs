@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::flow::wl::{Engine as _, Workload};
+use crate::flow::{FafnirEngine, replay, replay_recorded};
 use crate::{
     Book, Command, Event, Events, Kind, MAX_PRICE, MAX_QTY, NewOrder, OrderId, Phase, Replace, SelfTrade,
     Side, Slot, Tif, What,
 };
 
+/// Order numbers of a flow that is replayed: the table of slots is made for all of them.
+const FLOW_IDS_MAX: u64 = 1 << 16;
 /// Commands that one input may hold.
 const COMMANDS_MAX: usize = 4_096;
 
@@ -52,6 +56,20 @@ pub fn fuzz_snapshot(data: &[u8]) {
         let mut bytes = Vec::new();
         book.snapshot(&mut bytes);
         assert_eq!(bytes, data, "a snapshot is canonical");
+    }
+}
+
+/// Reads the bytes as an order flow, binary and recorded: it is refused, or it replays.
+pub fn fuzz_flow(data: &[u8]) {
+    if let Ok(flow) = Workload::read(&mut &data[..])
+        && flow.h.max_id <= FLOW_IDS_MAX
+    {
+        let (mut engine, _) = replay::<FafnirEngine>(&flow);
+        assert!(engine.stats().trades <= engine.books().iter().map(Book::seq).sum());
+    }
+    let mut told = 0;
+    if let Ok(found) = replay_recorded(&String::from_utf8_lossy(data), &mut |lines| told = lines) {
+        assert!(told <= found.lines && found.equal <= found.recorded.min(found.trades));
     }
 }
 

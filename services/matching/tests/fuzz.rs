@@ -5,7 +5,8 @@ mod common;
 use common::random::Rng;
 use common::reference::Reference;
 use common::without_slots;
-use fafnir_matching::fuzz::{fuzz_commands_with, fuzz_snapshot};
+use fafnir_matching::flow::generate;
+use fafnir_matching::fuzz::{fuzz_commands_with, fuzz_flow, fuzz_snapshot};
 use fafnir_matching::*;
 
 const INPUTS: u64 = 3_000;
@@ -39,7 +40,34 @@ fn random_bytes_break_nothing() {
         let data: Vec<u8> = (0..rng.below(1_500)).map(|_| rng.next() as u8).collect();
         differential(&format!("seed {seed}"), &data);
         fuzz_snapshot(&data);
+        fuzz_flow(&data);
     }
+}
+
+#[test]
+fn a_damaged_flow_is_refused_or_replays() {
+    let mut binary = Vec::new();
+    generate(1, 2, 20, 300, &mut |_| {}).write(&mut binary).unwrap();
+    let recorded =
+        (0..300).fold("time_ms,event,order_id,side,price_ticks,quantity_lots\n".to_owned(), |csv, n| {
+            let event = ["new", "new", "changed", "filled", "cancel", "trade"][n % 6];
+            csv + &format!("{n},{event},{},{},{},{}\n", n / 3, ["B", "S"][n % 2], 100 + n % 7, 1 + n % 5)
+        });
+    fuzz_flow(&binary);
+    fuzz_flow(recorded.as_bytes());
+    for seed in 0..INPUTS {
+        let mut rng = Rng(seed);
+        for flow in [&binary, recorded.as_bytes()] {
+            let mut flow = flow.to_vec();
+            for _ in 0..=rng.below(4) {
+                let at = rng.below(flow.len() as u64) as usize;
+                // A digit more often than any byte: it keeps the form.
+                flow[at] = if rng.one_in(2) { b'0' + rng.below(10) as u8 } else { rng.next() as u8 };
+            }
+            fuzz_flow(&flow);
+        }
+    }
+    fuzz_flow(b"head\n1,new,7,B,100,5\n1,new,8,S,100,1\n1,changed,7,B,100,18446744073709551615\n");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Desk {
                 if row.qty == 0 {
                     Command::Cancel { id, slot }
                 } else {
-                    Command::Replace(Replace::new(id, slot, order.filled + row.qty, 0))
+                    Command::Replace(Replace::new(id, slot, order.filled.saturating_add(row.qty), 0))
                 }
             }
             ("cancel" | "changed" | "filled", None) => return Some(()),
