@@ -19,7 +19,6 @@ use prost::Message as _;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -150,7 +149,7 @@ impl Story {
         };
         let clients = &self.stack.running.context.clients;
         clients.stock(&testing::system()).upsert_instrument(instrument).await.unwrap();
-        until("the symbol is known", async || {
+        testing::until(&self.stack.running.context, "the symbol is known", async || {
             let wish = PlaceOrderRequest { symbol: symbol.into(), quantity_e4: 1, ..sell(1, 1) };
             reason(&self.place(ALICE, wish).await.unwrap_err()) != "UNKNOWN_SYMBOL"
         })
@@ -184,23 +183,15 @@ impl Story {
 
     /// The order once it is in this state.
     async fn reaches(&self, user: Uuid, id: &str, state: OrderState) -> Order {
-        until(&format!("{id} is {state:?}"), async || self.get(user, id).await.unwrap().state() == state)
-            .await;
+        let context = &self.stack.running.context;
+        let so = async || self.get(user, id).await.unwrap().state() == state;
+        testing::until(context, &format!("{id} is {state:?}"), so).await;
         self.get(user, id).await.unwrap()
     }
 
     async fn status(&self) -> OrderStatusReply {
         let clients = &self.stack.running.context.clients;
         clients.order(&testing::system()).status(Empty {}).await.unwrap().into_inner()
-    }
-}
-
-/// Asks again until it is so.
-async fn until(what: &str, so: impl AsyncFn() -> bool) {
-    let end = Instant::now() + testing::DEADLINE;
-    while !so().await {
-        assert!(Instant::now() < end, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -357,7 +348,8 @@ async fn what_is_refused_changes_nothing_and_says_why() {
     let halt = SetTradingStateRequest { symbol: "AAPL".into(), state: TradingState::Halted.into() };
     let clients = &story.stack.running.context.clients;
     clients.stock(&testing::system()).set_trading_state(halt).await.unwrap();
-    until("the halt is known", async || {
+    let context = &story.stack.running.context;
+    testing::until(context, "the halt is known", async || {
         // Away from the bid: until the halt is known it rests.
         story.place(ALICE, sell(1, 2_400_000)).await.is_err_and(|e| reason(&e) == "SYMBOL_HALTED")
     })
@@ -366,7 +358,7 @@ async fn what_is_refused_changes_nothing_and_says_why() {
     let all = CancelAllRequest::default();
     story.orders(ALICE).cancel_all(all.clone()).await.unwrap();
     assert_eq!(story.orders(BOB).cancel_all(all).await.unwrap().into_inner().requested, 2);
-    until("nothing is open", async || story.status().await.open_orders == 0).await;
+    testing::until(context, "nothing is open", async || story.status().await.open_orders == 0).await;
     story.stack.stop().await;
 }
 

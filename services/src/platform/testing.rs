@@ -9,6 +9,7 @@ use crate::{
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use fafnir_proto::client::Caller;
+use futures::StreamExt as _;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
@@ -114,6 +115,19 @@ impl Stack {
             drop_databases(&url, &prefix).await;
         }
     }
+}
+
+/// Waits until it is so. Asks again whenever a message passes the broker: a follower's ack comes after its effect.
+pub async fn until(ctx: &super::Context, what: &str, so: impl AsyncFn() -> bool) {
+    let bus = ctx.bus().await.unwrap();
+    let mut traffic = bus.subscribe(">".to_owned()).await.unwrap();
+    bus.client().flush().await.unwrap();
+    let waiting = async {
+        while !so().await {
+            traffic.next().await.expect("the broker runs");
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "not in time: {what}");
 }
 
 /// Drops every database of a server whose name begins with `prefix`.

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::ALL;
-use std::time::{Duration, Instant};
 
 const SELLER: &str = "22222222-0000-4000-8000-000000000001";
 const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
@@ -47,11 +46,8 @@ async fn whole() -> (Door, String) {
     };
     for gift in [cash, shares] {
         // The listing reaches portfolio-service as a fact.
-        let until = Instant::now() + testing::DEADLINE;
-        while let Err(status) = portfolio.endow(gift.clone()).await {
-            assert!(Instant::now() < until, "{status}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let endowed = async || portfolio.clone().endow(gift.clone()).await.is_ok();
+        testing::until(&door.stack.running.context, "the gift is there", endowed).await;
     }
     door.member = door.sign_in("user@test.com").await.access_token;
     door.admin = door.sign_in("admin@test.com").await.access_token;
@@ -67,15 +63,10 @@ async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str
         "mutation {{ createOrder(request: {{symbol: \"AAPL\", side: \"{side}\", type: \"LIMIT\", \
          quantity: {quantity}, price: {price}, clientOrderId: \"{key}\"}}) {{ code data {{ id status rejectReason }} }} }}"
     );
-    let until = Instant::now() + testing::DEADLINE;
-    loop {
-        let answer = door.ask_as(token, &query, json!({})).await.json();
-        if answer.get("errors").is_none() {
-            return answer["data"]["createOrder"].clone();
-        }
-        assert!(Instant::now() < until, "{answer}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let ask = async || door.ask_as(token, &query, json!({})).await.json();
+    let placed = async || ask().await.get("errors").is_none();
+    testing::until(&door.stack.running.context, &query, placed).await;
+    ask().await["data"]["createOrder"].clone()
 }
 
 #[tokio::test]
@@ -122,13 +113,11 @@ async fn two_users_trade_and_see_it_everywhere() {
         }]})
     );
     // The trade reaches stock-service by a follower of its own.
-    let until = Instant::now() + testing::DEADLINE;
-    while door.ask("{ getStockQuote(symbol: \"AAPL\") { data { price } } }").await["getStockQuote"]["data"]["price"]
-        != json!(231.05)
-    {
-        assert!(Instant::now() < until, "the quote shows the trade in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let quoted = async || {
+        let data = door.ask("{ getStockQuote(symbol: \"AAPL\") { data { price } } }").await;
+        data["getStockQuote"]["data"]["price"] == json!(231.05)
+    };
+    testing::until(&door.stack.running.context, "the quote shows the trade", quoted).await;
     let data = door
         .ask(&format!(
             "{{ getHolding(request: {{accountId: \"{ACCOUNT}\", symbol: \"aapl\"}}) {{ code data {{ quantity avgCost }} }} \

@@ -12,7 +12,6 @@ use crate::{
 use fafnir_proto::v1::{self, engine_command::Kind};
 use futures::StreamExt as _;
 use prost::Message as _;
-use std::time::Duration;
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Code;
 use uuid::Uuid;
@@ -108,11 +107,12 @@ async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() 
 
     // The broker loses the stream: the next fact finds it gone, and everything that is kept is published again.
     let jetstream = async_nats::jetstream::new(bus.client().clone());
+    let mut published = bus.subscribe("orders.exec.BRK_B".into()).await.unwrap();
     jetstream.delete_stream(bus::ORDERS.name).await.unwrap();
     assert_eq!(submit(&ctx, vec![order(3, v1::Side::Buy, 1)]).await.unwrap(), 3);
     let again = async {
         while jetstream.get_stream(bus::ORDERS.name).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            published.next().await.unwrap();
         }
         let mut facts = follow(&ctx, &bus, "second").await;
         let mut last = 0;
