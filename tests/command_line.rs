@@ -34,6 +34,7 @@ fn help_of_every_command() {
         "gateway",
         "order-service",
         "broker",
+        "load",
         "broker streams",
         "broker consumers",
         "sim",

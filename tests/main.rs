@@ -11,6 +11,7 @@ mod broker;
 mod command_line;
 mod directions;
 mod harness;
+mod load;
 mod markets;
 mod processes;
 mod recovery;

@@ -104,6 +104,8 @@ pub enum Command {
     Market(Market),
     /// Measure the matching core on the common order flow
     Bench(Bench),
+    /// Put a platform under load and measure it: throughput and latency
+    Load(Load),
     /// Replay a journal, or an order flow, and show what it comes to
     Replay(Replay),
     /// Show the configuration in force
@@ -562,6 +564,50 @@ pub enum MarketState {
     PreOpen,
     /// The call before an auction
     Auction,
+}
+
+/// What the clients of a load do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// Place limit orders that rest
+    Orders,
+    /// 50 % resting orders, 40 % cancels, 8 % market orders, 2 % replaces
+    Mix,
+    /// Send a market order and wait until both sides are settled and the client has been told
+    RoundTrip,
+    /// Ask for quotes
+    Quotes,
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    #[arg(value_enum, default_value = "orders")]
+    pub scenario: Scenario,
+    /// Requests under way at a time, 1 to 1,000 [default: 64; round-trip: 1]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub clients: Option<u32>,
+    /// Requests a second on a schedule: an open loop, whose latencies count from when a request was due [default: a
+    /// closed loop, where each client sends when its last answer came]
+    #[arg(long, value_name = "PER_SECOND", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: Option<u32>,
+    /// Seconds to measure, 1 to 3,600
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    pub duration: u64,
+    /// Seconds before that which do not count
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub warmup: u64,
+    /// Signed-in users, at least one per client; a user may send 20 orders a second [default: one per 10 orders a
+    /// second; closed loop: 4 per client; quotes and round-trip: 1 per client]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    pub users: Option<u32>,
+    /// Symbols to trade, separated by commas [default: every open one in USD]
+    #[arg(long, value_name = "SYMBOLS", value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// Allow a gateway that is not on this machine
+    #[arg(long)]
+    pub remote: bool,
+    #[command(flatten)]
+    pub at: Where,
 }
 
 #[derive(Debug, Args)]

@@ -89,6 +89,11 @@ impl Client {
         Ok(client)
     }
 
+    /// A client of a session that the caller keeps.
+    pub fn with_token(url: &str, token: &str) -> Result<Self> {
+        Ok(Self { token: token.to_owned(), ..Self::new(url)? })
+    }
+
     /// The kept session for this gateway, renewed under a lock so that two shells do not use one refresh token.
     pub async fn session(&mut self) -> Result<Kept> {
         let not_signed_in = || {
@@ -150,7 +155,14 @@ impl Client {
 
     /// A request with the token and the deadline.
     pub fn request<T>(&self, message: T) -> Request<T> {
-        let mut request = timed(message);
+        let mut request = self.stream(message);
+        request.set_timeout(DEADLINE);
+        request
+    }
+
+    /// A request with the token for a stream that goes on until one side ends it.
+    pub fn stream<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
         if let Ok(value) = format!("Bearer {}", self.token).parse() {
             request.metadata_mut().insert("authorization", value);
         }

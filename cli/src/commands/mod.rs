@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod broker;
 mod config;
+mod load;
 mod market;
 mod operate;
 mod order;
@@ -55,6 +56,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Audit => audit::audit(global, out).await,
         Command::Market(args) => operate::market(global, args, out).await,
         Command::Bench(args) => bench::bench(args, out),
+        Command::Load(args) => load::load(global, args, out).await,
         Command::Replay(args) => replay::replay(global, args, out),
         Command::Config(args) => config::config(global, args, out),
         Command::Completions(args) => {

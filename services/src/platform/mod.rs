@@ -1,4 +1,4 @@
-//! What every service stands on: configuration, database, bus, cache, caller, clock, errors, server, telemetry.
+//! What every service stands on: configuration, database, bus, cache, caller, clock, errors, random numbers, server, telemetry.
 
 pub mod agents;
 pub mod bus;
@@ -13,6 +13,7 @@ pub mod error;
 pub mod executions;
 pub mod http;
 pub mod names;
+pub mod rng;
 pub mod secrets;
 pub mod server;
 pub mod tasks;

@@ -6,8 +6,8 @@
 use super::{
     maker::{Need, Quote, Stage},
     market::Market,
-    rng::Rng,
 };
+use crate::platform::rng::Rng;
 use fafnir_proto::{
     money::notional_micros,
     v1::{self, ExecKind, Side, TradingState},

@@ -7,7 +7,6 @@ mod core;
 mod doors;
 mod maker;
 mod market;
-mod rng;
 
 #[cfg(test)]
 mod story_test;

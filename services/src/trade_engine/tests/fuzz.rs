@@ -1,18 +1,19 @@
 //! The fuzz targets as ordinary tests: over what the engine writes, over damage to it, over bytes at random.
 
 use super::support::*;
+use crate::platform::rng::Rng;
 use crate::trade_engine::{fuzz, record::put_bytes, snapshot};
 
 const INPUTS: u64 = 400;
 /// Damaged variants of each good input.
 const VARIANTS: u64 = 40;
 
-fn bytes_at_random(r: &mut Random) -> Vec<u8> {
-    (0..r.below(600)).map(|_| r.next() as u8).collect()
+fn bytes_at_random(r: &mut Rng) -> Vec<u8> {
+    (0..r.below(600)).map(|_| r.word() as u8).collect()
 }
 
 /// Flips, cuts, doubles: what a fuzzer does to a good input.
-fn damaged(good: &[u8], r: &mut Random) -> Vec<u8> {
+fn damaged(good: &[u8], r: &mut Rng) -> Vec<u8> {
     let mut bytes = good.to_vec();
     for _ in 0..=r.below(4) {
         let at = r.below(bytes.len().max(1) as u64) as usize;
@@ -22,7 +23,7 @@ fn damaged(good: &[u8], r: &mut Random) -> Vec<u8> {
                 let tail = bytes[at.min(bytes.len())..].to_vec();
                 bytes.extend(tail);
             }
-            2 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = r.next() as u8),
+            2 => bytes.iter_mut().skip(at).take(1).for_each(|b| *b = r.word() as u8),
             _ => bytes.iter_mut().skip(at).take(1).for_each(|b| *b ^= 1 << r.below(8)),
         }
     }
@@ -31,14 +32,14 @@ fn damaged(good: &[u8], r: &mut Random) -> Vec<u8> {
 
 fn over(target: fn(&[u8]), good: &[Vec<u8>]) {
     for (n, good) in good.iter().enumerate() {
-        let mut r = Random::new(n as u64);
+        let mut r = Rng::new(n as u64);
         target(good);
         for _ in 0..VARIANTS {
             target(&damaged(good, &mut r));
         }
     }
     for seed in 0..INPUTS {
-        target(&bytes_at_random(&mut Random::new(seed)));
+        target(&bytes_at_random(&mut Rng::new(seed)));
     }
 }
 

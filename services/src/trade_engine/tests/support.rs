@@ -1,7 +1,7 @@
 //! Records at random, and an engine in a directory of its own.
 
 use crate::{
-    platform::Clock,
+    platform::{Clock, rng::Rng},
     trade_engine::{
         domain::Engine,
         record::{Instruction, Listing, NewOrder, Record, Replace},
@@ -74,27 +74,9 @@ pub fn command(cmd_seq: u64, on: &str, instruction: Instruction) -> (u64, Record
     (cmd_seq, Record::Command { cmd_seq, symbol: Some(symbol(on)), instruction })
 }
 
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
-
 /// Commands over every kind of order, numbered from 1.
 pub fn random_commands(seed: u64, count: u64) -> Vec<(u64, Record)> {
-    let mut r = Random::new(seed);
+    let mut r = Rng::new(seed);
     (1..=count)
         .map(|n| {
             let instruction = match r.below(100) {
@@ -119,7 +101,7 @@ pub fn random_commands(seed: u64, count: u64) -> Vec<(u64, Record)> {
 
 /// Commands, and now and then a listing with a narrow band, a reopening or a day's end.
 pub fn random_records(seed: u64, count: u64) -> Vec<(u64, Record)> {
-    let mut r = Random::new(seed);
+    let mut r = Rng::new(seed);
     let mut records = Vec::new();
     for command in random_commands(seed, count) {
         let on = SYMBOLS[r.below(4) as usize];
@@ -141,9 +123,9 @@ pub fn random_records(seed: u64, count: u64) -> Vec<(u64, Record)> {
     records
 }
 
-fn random_order(r: &mut Random, n: u64) -> NewOrder {
+fn random_order(r: &mut Rng, n: u64) -> NewOrder {
     let side = if r.below(2) == 0 { Side::Buy } else { Side::Sell };
-    let around = |r: &mut Random| 9_950 + r.below(100) as i64;
+    let around = |r: &mut Rng| 9_950 + r.below(100) as i64;
     let mut order = limit(n, r.below(20), side, 1 + r.below(30) as i64, around(r));
     order.self_trade = SelfTrade::from_code(r.below(4) as u8).unwrap();
     match r.below(12) {

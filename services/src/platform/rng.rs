@@ -9,7 +9,7 @@ impl Rng {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,7 +19,7 @@ impl Rng {
 
     /// `0..n`; 0 for `n` = 0. The bias is below n / 2⁶⁴.
     pub fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
+        ((u128::from(self.word()) * u128::from(n)) >> 64) as u64
     }
 
     /// `low..=high`.
@@ -34,7 +34,7 @@ impl Rng {
 
     /// Nearly normal around 0 with this standard deviation: the sum of twelve uniform numbers.
     pub fn normal(&mut self, deviation: i64) -> i64 {
-        let sum: i64 = (0..3).map(|_| self.next()).map(quarter_sum).sum();
+        let sum: i64 = (0..3).map(|_| self.word()).map(quarter_sum).sum();
         // Twelve numbers of 0..65536: mean 393,210, deviation 65,536.
         (sum - 393_210) * deviation / 65_536
     }
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_paper() {
         let mut rng = Rng::new(1_234_567);
-        assert_eq!([rng.next(), rng.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+        assert_eq!([rng.word(), rng.word()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 
     #[test]

@@ -1,0 +1,165 @@
+//! Round trips: a market order until both sides are settled and the client has been told so.
+//!
+//! One user per client, one order at a time, buying and selling in turn against whoever quotes. Settlement moves both
+//! sides in one transaction, so the client's new position says that the other side has been settled too.
+
+use super::{
+    door::Outcome,
+    figures::Figures,
+    traffic::{Listing, Plan, number},
+    users::User,
+};
+use crate::{
+    client,
+    output::{Error, Exit, Result},
+};
+use fafnir_proto::v1::{Empty, OrderState, PrivateRequest, PrivateUpdate, private_update::Kind};
+use fafnir_services::platform::rng::Rng;
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Updates that arrived and are not looked at yet.
+const UPDATES_MAX: usize = 4_096;
+/// A round trip ends within this, or has failed.
+const WITHIN: Duration = Duration::from_secs(10);
+const CREATE: &str = "mutation($r:CreateOrderRequest!){op:createOrder(request:$r){code data{id status}}}";
+
+/// What a round trip was waiting for when it came.
+#[derive(Debug, Default)]
+struct Told {
+    filled: Option<Instant>,
+    settled: Option<Instant>,
+    /// The order ended without a fill: why.
+    ended: Option<String>,
+}
+
+/// Sends market orders until the end; hands the user back.
+pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> Result<(Vec<User>, Figures)> {
+    let mut figures = Figures::default();
+    let mut gateway = client::Client::with_token(&url, &user.token)?;
+    let mut positions = positions(&mut gateway).await?;
+    let mut updates = subscribe(&gateway).await?;
+    while let Some(began) = plan.next().await {
+        if user.renew(&plan.door).await? {
+            gateway = client::Client::with_token(&url, &user.token)?;
+            updates = subscribe(&gateway).await?;
+        }
+        let listing = plan.listings[rng.below(plan.listings.len() as u64) as usize].clone();
+        let had = positions.get(&listing.symbol).copied().unwrap_or(0);
+        let sells = had >= listing.lot_e4;
+        let outcome = plan.door.operate(&user.token, body(&listing, sells)).await;
+        let accepted = began.elapsed();
+        let measured = plan.measures(began);
+        if measured {
+            figures.of("1 accepted").count(&outcome, accepted);
+        }
+        plan.answered.fetch_add(1, Ordering::Relaxed);
+        match outcome {
+            Outcome::Done(Some(order)) => {
+                let has = if sells { had - listing.lot_e4 } else { had + listing.lot_e4 };
+                let told = follow(&mut updates, &order, &listing.symbol, has).await;
+                if told.settled.is_some() {
+                    positions.insert(listing.symbol, has);
+                }
+                if measured {
+                    count(&mut figures, &told, began);
+                }
+            }
+            Outcome::Shed(pause) => tokio::time::sleep(pause).await,
+            _ => {}
+        }
+    }
+    Ok((vec![user], figures))
+}
+
+fn body(listing: &Listing, sells: bool) -> String {
+    let request = json!({
+        "symbol": listing.symbol, "side": if sells { "SELL" } else { "BUY" }, "type": "MARKET",
+        "quantity": number(listing.lot_e4),
+    });
+    json!({"query": CREATE, "variables": {"r": request}}).to_string()
+}
+
+fn count(figures: &mut Figures, told: &Told, began: Instant) {
+    if let Some(why) = &told.ended {
+        figures.of("2 filled").count(&Outcome::Refused(why.clone()), Duration::ZERO);
+        return;
+    }
+    let late = || Outcome::Failed(format!("not told within {} s", WITHIN.as_secs()));
+    let done = [
+        ("2 filled", told.filled),
+        ("3 settled", told.filled.max(told.settled).filter(|_| told.settled.is_some())),
+    ];
+    for (name, when) in done {
+        match when {
+            Some(when) => figures.of(name).took(when.saturating_duration_since(began)),
+            None => figures.of(name).count(&late(), WITHIN),
+        }
+    }
+}
+
+/// Reads updates until the order is filled and the position is what it must become.
+async fn follow(
+    updates: &mut mpsc::Receiver<(Instant, PrivateUpdate)>,
+    order: &str,
+    symbol: &str,
+    has_e4: i64,
+) -> Told {
+    let mut told = Told::default();
+    let until = tokio::time::Instant::now() + WITHIN;
+    while told.ended.is_none() && (told.filled.is_none() || told.settled.is_none()) {
+        let Ok(Some((when, update))) = tokio::time::timeout_at(until, updates.recv()).await else { break };
+        match update.kind {
+            Some(Kind::Order(update)) => {
+                let Some(now) = update.order.filter(|o| o.id == order) else { continue };
+                match now.state() {
+                    OrderState::Filled => told.filled = Some(when),
+                    OrderState::Canceled | OrderState::Expired | OrderState::Rejected => {
+                        told.ended = Some(now.reject_code);
+                    }
+                    _ => {}
+                }
+            }
+            Some(Kind::Portfolio(update)) => {
+                let holding = update.holding.filter(|h| h.symbol == symbol);
+                if holding.is_some_and(|h| h.quantity_e4 == has_e4) {
+                    told.settled = Some(when);
+                }
+            }
+            _ => {}
+        }
+    }
+    told
+}
+
+/// The shares a user has, by symbol.
+async fn positions(gateway: &mut client::Client) -> Result<BTreeMap<String, i64>> {
+    let request = gateway.request(Empty {});
+    let holdings = gateway.terminal.positions(request).await?.into_inner().holdings;
+    Ok(holdings.into_iter().map(|h| (h.symbol, h.quantity_e4)).collect())
+}
+
+/// Own orders and positions as they change, with the moment at which each arrived. The task ends with its receiver.
+async fn subscribe(gateway: &client::Client) -> Result<mpsc::Receiver<(Instant, PrivateUpdate)>> {
+    let mut terminal = gateway.terminal.clone();
+    let request = gateway.stream(PrivateRequest { from_now: true, ..Default::default() });
+    let mut stream = terminal.private(request).await?.into_inner();
+    // The first heartbeat says that the stream stands.
+    let first = tokio::time::timeout(WITHIN, stream.message()).await;
+    let silent = || Error::new(Exit::Timeout, "the private stream did not begin").code("TIMEOUT");
+    first.map_err(|_| silent())??;
+    let (send, receive) = mpsc::channel(UPDATES_MAX);
+    tokio::spawn(async move {
+        while let Ok(Some(update)) = stream.message().await {
+            if send.send((Instant::now(), update)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receive)
+}
