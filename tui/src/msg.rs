@@ -64,6 +64,11 @@ pub enum Event {
         outcome: Outcome<v1::Order>,
         elapsed_us: i64,
     },
+    Replaced {
+        order_id: String,
+        outcome: Outcome<v1::Order>,
+        elapsed_us: i64,
+    },
     CanceledAll {
         symbol: String,
         outcome: Outcome<u32>,
@@ -122,6 +127,7 @@ pub enum Cmd {
         order_id: String,
     },
     Place(v1::PlaceOrderRequest),
+    Replace(v1::ReplaceOrderRequest),
     Cancel {
         order_id: String,
     },
@@ -147,6 +153,7 @@ impl std::fmt::Debug for Cmd {
             Self::Candles { symbol, interval } => write!(f, "Candles({symbol}, {interval})"),
             Self::Order { order_id } => write!(f, "Order({order_id})"),
             Self::Place(request) => write!(f, "Place({})", request.client_order_id),
+            Self::Replace(request) => write!(f, "Replace({}, {})", request.order_id, request.version),
             Self::Cancel { order_id } => write!(f, "Cancel({order_id})"),
             Self::CancelAll { symbol } => write!(f, "CancelAll({symbol})"),
             Self::WatchAdd { symbol } => write!(f, "WatchAdd({symbol})"),

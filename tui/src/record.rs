@@ -94,6 +94,7 @@ mod kind {
     pub const CANCELED_ALL: u32 = 27;
     pub const WATCH_CHANGED: u32 = 28;
     pub const UNANSWERED: u32 = 29;
+    pub const REPLACED: u32 = 30;
 }
 
 /// Writes a recording.
@@ -365,6 +366,11 @@ fn encode_event(event: &Event) -> Frame {
             let body = v1::OrderReply { order: order.cloned() };
             frame(kind::CANCELED, &[number, *elapsed_us], &[order_id, text], &body)
         }
+        Event::Replaced { order_id, outcome, elapsed_us } => {
+            let (number, text, order) = outcome_parts(outcome);
+            let body = v1::OrderReply { order: order.cloned() };
+            frame(kind::REPLACED, &[number, *elapsed_us], &[order_id, text], &body)
+        }
         Event::CanceledAll { symbol, outcome, elapsed_us } => {
             let (number, text, count) = outcome_parts(outcome);
             let count = i64::from(count.copied().unwrap_or(0));
@@ -449,6 +455,11 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             elapsed_us: number(1)?,
         },
         kind::CANCELED => Event::Canceled {
+            order_id: texts.next()?,
+            outcome: outcome_of(number(0)?, texts.next()?, order()?),
+            elapsed_us: number(1)?,
+        },
+        kind::REPLACED => Event::Replaced {
             order_id: texts.next()?,
             outcome: outcome_of(number(0)?, texts.next()?, order()?),
             elapsed_us: number(1)?,

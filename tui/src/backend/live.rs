@@ -167,6 +167,9 @@ fn busy(cmd: Cmd) -> Option<Event> {
             outcome: Outcome::Refused(text),
             elapsed_us: 0,
         },
+        Cmd::Replace(request) => {
+            Event::Replaced { order_id: request.order_id, outcome: Outcome::Refused(text), elapsed_us: 0 }
+        }
         Cmd::Cancel { order_id } => {
             Event::Canceled { order_id, outcome: Outcome::Refused(text), elapsed_us: 0 }
         }
@@ -255,6 +258,13 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
                 gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place(r).await }).await;
             let outcome = as_outcome(answer.and_then(order_of));
             gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+        }
+        Cmd::Replace(request) => {
+            let order_id = request.order_id.clone();
+            let answer =
+                gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.replace(r).await }).await;
+            let outcome = as_outcome(answer.and_then(order_of));
+            gateway.send(Event::Replaced { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
         }
         Cmd::Cancel { order_id } => {
             let message = v1::CancelOrderRequest { order_id: order_id.clone(), ..Default::default() };

@@ -16,6 +16,8 @@ fn bound(numbers: &mut [&mut i64]) {
 /// Levels with a price and a quantity, best first.
 pub fn book(mut image: v1::BookImage) -> v1::BookImage {
     bound(&mut [&mut image.last_price_e4, &mut image.last_quantity_e4, &mut image.time_us]);
+    let v1::BookImage { indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4, .. } = &mut image;
+    bound(&mut [indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4]);
     for side in [&mut image.bids, &mut image.asks] {
         side.retain(|l| l.price_e4 > 0 && l.quantity_e4 > 0);
         side.truncate(LEVELS_MAX);
@@ -50,6 +52,16 @@ pub fn order(mut order: v1::Order) -> v1::Order {
     let v1::Order { quantity_e4, filled_e4, price_e4, stop_price_e4, filled_notional_micros, .. } =
         &mut order;
     bound(&mut [quantity_e4, filled_e4, price_e4, stop_price_e4, filled_notional_micros]);
+    let v1::Order {
+        trail_amount_e4,
+        trail_percent_e4,
+        display_quantity_e4,
+        created_us,
+        updated_us,
+        expires_us,
+        ..
+    } = &mut order;
+    bound(&mut [trail_amount_e4, trail_percent_e4, display_quantity_e4, created_us, updated_us, expires_us]);
     order
 }
 

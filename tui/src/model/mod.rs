@@ -176,6 +176,8 @@ pub struct Model {
     pub holdings: Holdings,
     pub ticket: Option<Ticket>,
     pub flatten: Option<Flatten>,
+    /// Id of the open order that is chosen among the orders.
+    pub chosen: Option<String>,
     pub alerts: Vec<Alert>,
     /// Until when one-key orders are armed.
     pub armed_until_us: Option<i64>,
@@ -221,6 +223,7 @@ impl Model {
             holdings: Holdings::default(),
             ticket: None,
             flatten: None,
+            chosen: None,
             alerts: Vec::new(),
             armed_until_us: None,
             overlay: None,
@@ -261,6 +264,18 @@ impl Model {
         let of_quote = self.quotes.get(symbol).map(|q| q.price_e4);
         let of_listing = self.instruments.get(symbol).map(|i| i.previous_close_e4);
         [of_tape, of_book, of_quote, of_listing].into_iter().flatten().find(|p| *p > 0)
+    }
+
+    /// What a symbol does now. The book has the engine's own word; without one the quote's, else the listing's.
+    pub fn trading_state(&self, symbol: &str) -> v1::TradingState {
+        let of_book = self.book.as_ref().filter(|b| b.symbol == symbol).map(v1::BookImage::state);
+        let of_quote = self.quotes.get(symbol).map(v1::Quote::state);
+        let of_listing = self.instruments.get(symbol).map(v1::Instrument::trading_state);
+        [of_book, of_quote, of_listing]
+            .into_iter()
+            .flatten()
+            .find(|s| *s != v1::TradingState::Unspecified)
+            .unwrap_or(v1::TradingState::Open)
     }
 
     /// Best bid and ask of the symbol on the ladder, e4.

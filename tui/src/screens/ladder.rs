@@ -172,8 +172,10 @@ fn rows(model: &Model) -> BTreeMap<i64, Row> {
         row.queue_e4 = model.holdings.queue_e4.get(&order.id).copied().or(row.queue_e4);
     }
     // An order on its way shows where it will be.
-    if let Some(ticket::State::InFlight(request) | ticket::State::Unknown(request)) =
-        model.ticket.as_ref().map(|t| &t.state)
+    if let Some(
+        ticket::State::InFlight(ticket::Request::Place(request))
+        | ticket::State::Unknown(ticket::Request::Place(request)),
+    ) = model.ticket.as_ref().map(|t| &t.state)
         && request.symbol == model.symbol
         && request.price_e4 > 0
         && !model.holdings.orders.values().any(|o| o.client_order_id == request.client_order_id)

@@ -5,21 +5,26 @@ use crate::{
     model::{
         Model, Tab, Tone,
         holdings::{self, is_open, is_pending},
-        ticket::{kind_name, side_name, time_name},
+        ticket::{expiry, kind_name, side_name, time_name},
     },
     text,
     theme::Role,
-    update::short_id,
+    update::{short_id, trail},
     view::Pen,
 };
 use fafnir_proto::{
     money,
-    v1::{Order, OrderState, Side},
+    v1::{Order, OrderState, OrderType, Side},
 };
 use ratatui::layout::Rect;
 
 /// A column: heading, width, whether numbers stand right, and from which width of the window on it shows.
 struct Column(&'static str, u16, bool, u16);
+
+/// Columns that a note needs at least.
+const NOTE_MIN: u16 = 9;
+/// Columns of an order's quantity.
+const QUANTITY: u16 = 8;
 
 /// The line with the tabs.
 pub fn tabs(model: &Model, pen: &mut Pen, area: Rect) {
@@ -127,11 +132,11 @@ pub(crate) fn state_name(order: &Order) -> &'static str {
 }
 
 fn orders(model: &Model, pen: &mut Pen, area: Rect) {
-    let columns = [
+    let mut columns = vec![
         Column("ID", 4, false, 0),
         Column("SIDE", 4, false, 0),
         Column("SYMBOL", 8, false, 0),
-        Column("QTY", 8, true, 0),
+        Column("QTY", QUANTITY, true, 0),
         Column("FILLED", 8, true, 0),
         Column("PRICE", 9, true, 0),
         Column("TYPE", 7, false, 100),
@@ -139,12 +144,16 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
         Column("STATE", 9, false, 0),
         Column("AVG", 9, true, 110),
         Column("TIME", 8, false, 80),
-        Column("WHY", 24, false, 119),
     ];
+    // The rest of the line says what the other columns cannot: the trail, what shows, the end, why it ended.
+    let shown = columns.iter().filter(|c| area.width + 2 >= c.3);
+    let used: u16 = 1 + shown.map(|c| c.1 + 1).sum::<u16>();
+    let note_width = area.width.saturating_sub(used);
+    if note_width >= NOTE_MIN {
+        columns.push(Column("NOTE", note_width, false, 0));
+    }
     table(model, pen, area, &columns, &model.holdings.orders_shown(), "no orders", |pen, order| {
         let tick = model.tick_e4(&order.symbol);
-        let price = if order.price_e4 > 0 { order.price_e4 } else { order.stop_price_e4 };
-        let price = if price > 0 { text::price(price, tick) } else { kind_name(order.r#type()).to_owned() };
         let average = match order.filled_e4 {
             0 => String::new(),
             filled => {
@@ -160,26 +169,88 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
             OrderState::Filled => Role::Good,
             _ => role,
         };
+        let note = if is_open(order) {
+            whole_pieces(&terms(model, order, tick), usize::from(note_width))
+        } else {
+            order.reject_reason.clone()
+        };
         let texts = vec![
             short_id(&order.id).to_owned(),
             side_name(order.side()).to_owned(),
             order.symbol.clone(),
-            text::quantity(order.quantity_e4, 8),
+            part_of_whole(order).unwrap_or_else(|| text::quantity(order.quantity_e4, QUANTITY.into())),
             text::quantity(order.filled_e4, 8),
-            price,
+            order_price(pen, order, tick),
             kind_name(order.r#type()).to_owned(),
             time_name(order.time_in_force()).to_owned(),
             state,
             average,
             text::clock(order.created_us),
-            order.reject_reason.clone(),
+            note,
         ];
         let side = if is_open(order) { side_role(order.side()) } else { Role::Dim };
         let mut roles = vec![role; texts.len()];
+        if is_open(order) && model.chosen.as_ref() == Some(&order.id) {
+            roles[0] = Role::Cursor;
+        }
         roles[1] = side;
         roles[8] = state_role;
         (texts, roles)
     });
+}
+
+/// The limit, else the stop price. The stop of a trailing stop has moved since, but never away from the market.
+fn order_price(pen: &Pen, order: &Order, tick: i64) -> String {
+    let glyphs = pen.theme.glyphs();
+    match (order.price_e4, order.stop_price_e4) {
+        (0, 0) => kind_name(order.r#type()).to_owned(),
+        (0, stop) if order.r#type() == OrderType::TrailingStop => {
+            let bound = if order.side() == Side::Sell { glyphs.at_least } else { glyphs.at_most };
+            format!("{bound}{}", text::price(stop, tick))
+        }
+        (0, stop) => text::price(stop, tick),
+        (limit, _) => text::price(limit, tick),
+    }
+}
+
+/// What an iceberg shows and its whole, `20/100`; none where the column has no room for both.
+fn part_of_whole(order: &Order) -> Option<String> {
+    let (part, whole) = (order.display_quantity_e4, order.quantity_e4);
+    let text = format!("{}/{}", money::format_e4(part), money::format_e4(whole));
+    (part > 0 && text.len() <= usize::from(QUANTITY)).then_some(text)
+}
+
+/// What an open order has beside side, quantity and price.
+fn terms(model: &Model, order: &Order, tick: i64) -> Vec<String> {
+    let mut terms = Vec::new();
+    match order.r#type() {
+        OrderType::TrailingStop => terms.push(format!("trail {}", trail(order, tick))),
+        OrderType::StopLimit => terms.push(format!("stop {}", text::price(order.stop_price_e4, tick))),
+        _ => {}
+    }
+    if order.display_quantity_e4 > 0 && part_of_whole(order).is_none() {
+        terms.push(format!("shows {}", money::format_e4(order.display_quantity_e4)));
+    }
+    if order.expires_us > 0 {
+        terms.push(format!("till {}", expiry::short(order.expires_us, model.now_us)));
+    }
+    if order.post_only {
+        terms.push("post-only".to_owned());
+    }
+    terms
+}
+
+/// The pieces that fit, each whole: a part of a number would be another number.
+fn whole_pieces(pieces: &[String], columns: usize) -> String {
+    let mut line = String::new();
+    for piece in pieces {
+        let lead = if line.is_empty() { 0 } else { 1 };
+        if text::width(&line) + lead + text::width(piece) <= columns {
+            line.push_str(if lead == 0 { "" } else { " " });
+            line.push_str(piece);
+        }
+    }
+    line
 }
 
 fn positions(model: &Model, pen: &mut Pen, area: Rect) {

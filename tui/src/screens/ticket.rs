@@ -3,18 +3,24 @@
 use crate::{
     model::{
         Model, SIZES,
-        ticket::{Field, State, Ticket, kind_name, side_name, time_name},
+        ticket::{Field, State, Ticket, expiry, kind_name, side_name, time_name},
     },
-    text,
+    text::{self, Input},
     theme::Role,
+    update::short_id,
     view::{Layout, Pen},
 };
 use fafnir_proto::{money, v1::Side};
-use ratatui::layout::Rect;
+use ratatui::{layout::Rect, style::Style};
 
-/// Columns and rows of the box.
+/// Columns of the box, and its rows at least.
 const WIDTH: u16 = 36;
 const HEIGHT: u16 = 13;
+/// Where the values begin in the box, and their columns.
+const VALUE: u16 = 12;
+const INPUT: u16 = 14;
+/// Columns of an empty input.
+const INPUT_SHOWN: usize = 12;
 
 /// Size, order defaults, arming, notional and cash, as far as they fit whole.
 pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
@@ -63,6 +69,9 @@ pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
     }
 }
 
+/// One line of the box below the fields.
+type Line = (String, Role);
+
 /// The box, while a ticket is open.
 pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
     let Some(ticket) = model.ticket.as_ref().filter(|t| !t.quick) else { return };
@@ -71,36 +80,98 @@ pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
     // Beside the ladder if there is room, else over its right part; never over the line of messages.
     let width = WIDTH.min(window);
     let x = if ladder.right() + 1 + width <= window { ladder.right() + 1 } else { window - width };
-    let height = HEIGHT.min(layout.ticket.y.saturating_sub(layout.titles.y));
-    let title = format!("{} {}", side_name(ticket.side), ticket.symbol);
-    let inner = pen.boxed(Rect::new(x, layout.titles.y + 1, width, height), &title);
-    fields(model, ticket, pen, inner);
+    let y = layout.titles.y + 1;
+    let fields = field_lines(ticket);
+    let room = layout.ticket.y.saturating_sub(y).saturating_sub(2);
+    let notes = notes(model, ticket, width.saturating_sub(4), room.saturating_sub(fields));
+    let height = (fields + notes.len() as u16 + 2).max(HEIGHT).min(room + 2);
+    let title = match &ticket.replaces {
+        Some(order) => {
+            format!("REPLACE {} {} {}", short_id(&order.id), side_name(ticket.side), ticket.symbol)
+        }
+        None => format!("{} {}", side_name(ticket.side), ticket.symbol),
+    };
+    let inner = pen.boxed(Rect::new(x, y, width, height), &title);
+    let first = draw_fields(model, ticket, pen, inner);
+    let last = inner.bottom().saturating_sub(1);
+    for (y, (at, (text, role))) in (first..=last).zip(notes.iter().enumerate()) {
+        // The keys stand at the bottom.
+        let is_keys = at + 1 == notes.len() && *role == Role::Dim;
+        let y = if is_keys { last } else { y };
+        pen.role(inner.x + 1, y, inner.width.saturating_sub(1), text, *role);
+    }
 }
 
-fn fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) {
+/// Lines that the fields take: each one, and one for what a trail and an expiry mean.
+fn field_lines(ticket: &Ticket) -> u16 {
+    let fields = ticket.fields();
+    let meanings = fields.iter().filter(|f| matches!(f, Field::Trail | Field::Expires)).count();
+    (fields.len() + meanings) as u16
+}
+
+/// What stands below the fields, the least important left out where there is no room: the verdict, the notional, the
+/// order as it is, the keys.
+fn notes(model: &Model, ticket: &Ticket, columns: u16, room: u16) -> Vec<Line> {
+    let (text, role) = match (&ticket.state, ticket.validate(model), &ticket.refused) {
+        (State::InFlight(_), ..) => ("sent, waiting for the answer".to_owned(), Role::Warn),
+        (State::Unknown(_), ..) => ("no answer: Enter asks again for the same order".to_owned(), Role::Bad),
+        (State::Editing, _, Some(refused)) => (format!("refused: {refused}"), Role::Bad),
+        (State::Editing, Err(refusal), _) => (refusal.text, Role::Bad),
+        (State::Editing, Ok(_), None) => ("ready".to_owned(), Role::Good),
+    };
+    let room = usize::from(room);
+    let mut verdict: Vec<Line> = wrap(&text, usize::from(columns)).into_iter().map(|t| (t, role)).collect();
+    verdict.truncate(room.max(1));
+    let mut lines = Vec::new();
+    let mut spare = room.saturating_sub(verdict.len());
+    if spare > 0 {
+        spare -= 1;
+        let notional = ticket.notional_micros(model).map_or("-".to_owned(), text::cents);
+        lines.push((format!("notional   {notional}"), Role::Text));
+    }
+    if let Some(order) = ticket.replaces.as_ref().filter(|_| spare > 0) {
+        spare -= 1;
+        let filled = model.holdings.orders.get(&order.id).map_or(order.filled_e4, |o| o.filled_e4);
+        lines.push((format!("filled     {}", money::format_e4(filled)), Role::Text));
+    }
+    lines.extend(verdict);
+    if spare > 1 {
+        lines.push((String::new(), Role::Text));
+    }
+    if spare > 0 {
+        lines.push(("Enter sends  Esc closes  Tab next".to_owned(), Role::Dim));
+    }
+    lines
+}
+
+/// Draws the fields; answers the line after them.
+fn draw_fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) -> u16 {
     let tick = model.tick_e4(&ticket.symbol);
-    let checked = ticket.validate(model);
-    let wrong = checked.as_ref().err().and_then(|r| r.field).filter(|_| ticket.is_editing());
+    let wrong = ticket.validate(model).err().and_then(|r| r.field).filter(|_| ticket.is_editing());
     let [left, right] = pen.theme.glyphs().choice;
     let choice = |text: &str| format!("{left} {text} {right}");
+    let price_step = || format!("tick {}", text::price(tick, tick));
     let mut y = area.y;
     for field in ticket.fields() {
+        if y >= area.bottom() {
+            break;
+        }
         let (name, value, note) = match field {
             Field::Side => ("Side", choice(side_name(ticket.side)), String::new()),
             Field::Type => ("Type", choice(kind_name(ticket.kind)), String::new()),
             Field::Quantity => {
-                let lot = money::format_e4(model.lot_e4(&ticket.symbol));
-                ("Quantity", ticket.quantity.text().to_owned(), format!("lot {lot}"))
+                ("Quantity", String::new(), format!("lot {}", money::format_e4(model.lot_e4(&ticket.symbol))))
             }
-            Field::Price => {
-                ("Price", ticket.price.text().to_owned(), format!("tick {}", text::price(tick, tick)))
-            }
-            Field::Stop => {
-                ("Stop", ticket.stop.text().to_owned(), format!("tick {}", text::price(tick, tick)))
-            }
+            Field::Price => ("Price", String::new(), price_step()),
+            Field::Stop => ("Stop", String::new(), price_step()),
+            Field::Trail => ("Trail", String::new(), "or 1.5%".to_owned()),
             Field::TimeInForce => ("In force", choice(time_name(ticket.time_in_force)), String::new()),
+            Field::Expires => ("Expires", String::new(), String::new()),
             Field::PostOnly => {
                 ("Post-only", if ticket.post_only { "[x]" } else { "[ ]" }.into(), String::new())
+            }
+            Field::Display => {
+                ("Display", String::new(), if ticket.display.is_empty() { "all" } else { "" }.into())
             }
         };
         let here = ticket.field == field && ticket.is_editing();
@@ -109,50 +180,70 @@ fn fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) {
             pen.role(area.x, y, 1, ">", Role::Title);
         }
         pen.role(area.x + 1, y, 10, name, name_role);
-        let is_input = matches!(field, Field::Quantity | Field::Price | Field::Stop);
+        let x = area.x + VALUE;
+        let room = area.right().saturating_sub(x);
         let side_role = if ticket.side == Side::Sell { Role::Ask } else { Role::Bid };
         let mut style = pen.style(if field == Field::Side { side_role } else { Role::Text });
         if here {
-            style = style.patch(pen.style(if is_input { Role::Field } else { Role::Cursor }));
+            style = style.patch(pen.style(if field.is_input() { Role::Field } else { Role::Cursor }));
         }
-        let room = area.right().saturating_sub(area.x + 12);
-        let cell = if is_input { format!("{value:<12}") } else { value };
-        let end = pen.words(area.x + 12, y, room.min(14), &cell, style);
-        if here && is_input {
-            let input = match field {
-                Field::Quantity => &ticket.quantity,
-                Field::Price => &ticket.price,
-                _ => &ticket.stop,
-            };
-            let at = area.x + 12 + (input.caret() as u16).min(13);
-            let cursor = pen.style(Role::Cursor);
-            pen.paint(Rect::new(at, y, 1, 1), cursor);
-        }
+        let end = match ticket.input(field) {
+            // A time is longer than a number.
+            Some(input) => {
+                let columns = if field == Field::Expires { room } else { room.min(INPUT) };
+                draw_input(pen, Rect::new(x, y, columns, 1), input, here, style)
+            }
+            None => pen.words(x, y, room.min(INPUT), &value, style),
+        };
         let dim = pen.style(Role::Dim);
         if usize::from(area.right().saturating_sub(end + 1)) >= text::width(&note) {
             pen.text(end + 1, y, area.right().saturating_sub(end + 1), &note, dim);
         }
         y += 1;
-    }
-    let notional = ticket.notional_micros(model).map_or("-".to_owned(), text::cents);
-    pen.role(area.x + 1, y, area.width, &format!("notional   {notional}"), Role::Text);
-    y += 1;
-    let (text, role) = match (&ticket.state, &checked, &ticket.refused) {
-        (State::InFlight(_), ..) => ("sent, waiting for the answer".to_owned(), Role::Warn),
-        (State::Unknown(_), ..) => ("no answer: Enter asks again for the same order".to_owned(), Role::Bad),
-        (State::Editing, _, Some(refused)) => (format!("refused: {refused}"), Role::Bad),
-        (State::Editing, Err(refusal), _) => (refusal.text.clone(), Role::Bad),
-        (State::Editing, Ok(_), None) => ("ready".to_owned(), Role::Good),
-    };
-    let style = pen.style(role);
-    for piece in wrap(&text, usize::from(area.width.saturating_sub(2))) {
-        if y + 1 < area.bottom() {
-            pen.text(area.x + 1, y, area.width.saturating_sub(1), &piece, style);
+        if let Some(meaning) = meaning(model, ticket, field, tick)
+            && y < area.bottom()
+        {
+            if let Some(text) = meaning {
+                pen.role(area.x + 2, y, area.width.saturating_sub(2), &text, Role::Dim);
+            }
             y += 1;
         }
     }
-    let hint = "Enter sends  Esc closes  Tab next";
-    pen.role(area.x + 1, area.bottom().saturating_sub(1), area.width.saturating_sub(1), hint, Role::Dim);
+    y
+}
+
+/// What a trail or an expiry means; the outer none for fields that mean what they say.
+fn meaning(model: &Model, ticket: &Ticket, field: Field, tick: i64) -> Option<Option<String>> {
+    match field {
+        Field::Trail => Some(
+            ticket.trailing_start_e4(model).map(|stop| format!("stop starts at {}", text::price(stop, tick))),
+        ),
+        Field::Expires => {
+            let at = expiry::parse(ticket.expires.text(), model.now_us).ok();
+            let text = at.map(|at| expiry::meaning(at, model.now_us));
+            Some(text.or_else(|| Some("18:30  +2h  +3d  2026-11-25 18:30".to_owned())))
+        }
+        _ => None,
+    }
+}
+
+/// Draws an input so that its caret is in sight; answers the column after it.
+fn draw_input(pen: &mut Pen, area: Rect, input: &Input, here: bool, style: Style) -> u16 {
+    let columns = usize::from(area.width);
+    let skip = if here { input.caret().saturating_sub(columns.saturating_sub(1)) } else { 0 };
+    let shown: String = input.text().chars().skip(skip).collect();
+    let cell = format!("{shown:<width$}", width = columns.min(INPUT_SHOWN));
+    let end = if here && skip > 0 {
+        pen.text(area.x, area.y, area.width, &cell, style)
+    } else {
+        pen.words(area.x, area.y, area.width, &cell, style)
+    };
+    if here {
+        let cursor = pen.style(Role::Cursor);
+        let at = area.x + ((input.caret() - skip) as u16).min(area.width.saturating_sub(1));
+        pen.paint(Rect::new(at, area.y, 1, 1), cursor);
+    }
+    end
 }
 
 /// Breaks a sentence between words.

@@ -11,7 +11,7 @@ use crate::{
     text::Input,
     view::layout,
 };
-use fafnir_proto::v1::Side;
+use fafnir_proto::v1::{self, Side};
 
 pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
     match action {
@@ -33,7 +33,11 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::Sell => trade::open_ticket(model, Side::Sell, cursor_price(model), cmds),
         Action::JoinBid => join(model, Side::Buy, cmds),
         Action::JoinAsk => join(model, Side::Sell, cmds),
+        Action::Replace => replace(model),
         Action::CancelAtCursor => cancel_at_cursor(model, cmds),
+        Action::OrderNext => choose(model, true),
+        Action::OrderPrevious => choose(model, false),
+        Action::CancelChosen => cancel_chosen(model, cmds),
         Action::CancelSymbol => trade::cancel_symbol(model, cmds),
         Action::Flatten => ask_flatten(model),
         Action::Arm => trade::arm(model),
@@ -118,21 +122,77 @@ fn join(model: &mut Model, side: Side, cmds: &mut Vec<Cmd>) {
 }
 
 fn cancel_at_cursor(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let ids = own_at_cursor(model);
+    trade::cancel(model, ids, cmds);
+}
+
+/// Open orders in the row of the cursor.
+fn own_at_cursor(model: &Model) -> Vec<String> {
     let tick = model.tick_e4(&model.symbol);
-    let Some(row) = model.ladder.cursor.or_else(|| feed::market_row(model)) else {
-        return model.say(Tone::Note, "no own order there");
-    };
-    let ids = model
+    let Some(row) = model.ladder.cursor.or_else(|| feed::market_row(model)) else { return Vec::new() };
+    model
         .holdings
         .open_in(&model.symbol)
         .filter(|o| model.ladder.row_of(ladder_price_e4(o), o.side(), tick) == row)
         .map(|o| o.id.clone())
-        .collect();
-    trade::cancel(model, ids, cmds);
+        .collect()
+}
+
+/// The order chosen among the orders, while it is open.
+fn chosen(model: &Model) -> Option<String> {
+    let order = model.chosen.as_ref().and_then(|id| model.holdings.orders.get(id))?;
+    holdings::is_open(order).then(|| order.id.clone())
+}
+
+/// Opens a ticket on the chosen order, else on the one at the cursor.
+fn replace(model: &mut Model) {
+    if let Some(id) = chosen(model) {
+        return trade::open_replace(model, &id);
+    }
+    match own_at_cursor(model).as_slice() {
+        [] => model.say(Tone::Note, "no own order there: n chooses one among the orders"),
+        [id] => trade::open_replace(model, id),
+        several => {
+            let text = format!("{} own orders there: n chooses one", several.len());
+            model.say(Tone::Note, text);
+        }
+    }
+}
+
+fn cancel_chosen(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    match chosen(model) {
+        Some(id) => trade::cancel(model, vec![id], cmds),
+        None => model.say(Tone::Note, "no order is chosen: n chooses one"),
+    }
+}
+
+/// Chooses another open order; one in the symbol on the ladder takes the cursor with it.
+fn choose(model: &mut Model, forward: bool) {
+    let shown = model.holdings.orders_shown();
+    let open: Vec<&v1::Order> = shown.into_iter().filter(|o| holdings::is_open(o)).collect();
+    let at = open.iter().position(|o| Some(&o.id) == model.chosen.as_ref());
+    let next = match at {
+        _ if open.is_empty() => return model.say(Tone::Note, "no open order to choose"),
+        Some(at) if forward => (at + 1) % open.len(),
+        Some(at) => (at + open.len() - 1) % open.len(),
+        None if forward => 0,
+        None => open.len() - 1,
+    };
+    let order = open[next].clone();
+    model.tab = Tab::Orders;
+    // One line of the tab is its heading.
+    let room = lower_rows(model).saturating_sub(1).max(1);
+    model.scroll = model.scroll.min(next).max((next + 1).saturating_sub(room));
+    if order.symbol == model.symbol && ladder_price_e4(&order) > 0 {
+        let tick = model.tick_e4(&model.symbol);
+        let row = model.ladder.row_of(ladder_price_e4(&order), order.side(), tick);
+        model.ladder.move_cursor(row, 0, layout(model.size, model.pane).ladder_rows());
+    }
+    model.chosen = Some(order.id);
 }
 
 /// Where an order shows on the ladder: at its limit, a stop without one at its stop price, e4.
-pub fn ladder_price_e4(order: &fafnir_proto::v1::Order) -> i64 {
+pub fn ladder_price_e4(order: &v1::Order) -> i64 {
     if order.price_e4 > 0 { order.price_e4 } else { order.stop_price_e4 }
 }
 

@@ -93,6 +93,9 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
         Event::Canceled { order_id, outcome, elapsed_us } => {
             trade::canceled(model, &order_id, outcome, elapsed_us);
         }
+        Event::Replaced { order_id, outcome, elapsed_us } => {
+            trade::replaced(model, &order_id, outcome, elapsed_us);
+        }
         Event::CanceledAll { symbol, outcome, elapsed_us } => {
             trade::canceled_all(model, &symbol, outcome, elapsed_us);
         }

@@ -6,7 +6,6 @@ use crate::{
     model::{
         Model, Overlay, Screen, Tone,
         alert::{ALERTS_MAX, Alert, Trigger},
-        ticket::Field,
     },
     msg::Cmd,
     text::Input,
@@ -52,16 +51,12 @@ pub(super) fn paste(model: &mut Model, text: &str) {
         None => {
             if let Some(ticket) = model.ticket.as_mut().filter(|t| t.is_editing() && !t.quick) {
                 let field = ticket.field;
-                if let Some(input) = ticket.input(field) {
-                    text.chars().filter(|c| is_numeric(*c)).for_each(|c| input.insert(c));
+                if let Some(input) = ticket.input_mut(field) {
+                    text.chars().filter(|c| field.takes(*c)).for_each(|c| input.insert(c));
                 }
             }
         }
     }
-}
-
-fn is_numeric(c: char) -> bool {
-    c.is_ascii_digit() || c == '.'
 }
 
 pub(super) fn sign_in_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
@@ -110,35 +105,32 @@ pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) 
         _ => {}
     }
     let Some(ticket) = model.ticket.as_mut() else { return false };
+    let field = ticket.field;
     let moves = matches!(
         key.code,
         KeyCode::Tab | KeyCode::BackTab | KeyCode::Up | KeyCode::Down | KeyCode::Left | KeyCode::Right
     );
-    let types = matches!(key.code, KeyCode::Char(c) if is_numeric(c) || c == ' ')
+    // A field for a time takes letters too; those of the sides are keys of the ticket everywhere else.
+    let types = matches!(key.code, KeyCode::Char(c) if c == ' ' || c.is_ascii_digit() || field.takes(c))
         || matches!(key.code, KeyCode::Backspace | KeyCode::Delete | KeyCode::Home | KeyCode::End);
     let picks_side = matches!(key.code, KeyCode::Char('b' | 's' | 'B' | 'S'));
     if !ticket.is_editing() {
         return moves || types || picks_side;
     }
-    let field = ticket.field;
     match key.code {
         KeyCode::Tab | KeyCode::Down => ticket.move_field(true),
         KeyCode::BackTab | KeyCode::Up => ticket.move_field(false),
         KeyCode::Left | KeyCode::Right => ticket.step(key.code == KeyCode::Right, tick, lot),
-        KeyCode::Char(' ')
-            if matches!(field, Field::Side | Field::Type | Field::TimeInForce | Field::PostOnly) =>
-        {
-            ticket.step(true, tick, lot);
-        }
-        KeyCode::Char('b') => ticket.side = fafnir_proto::v1::Side::Buy,
-        KeyCode::Char('s') => ticket.side = fafnir_proto::v1::Side::Sell,
-        KeyCode::Char('B' | 'S' | ' ') => {}
-        _ if types => {
-            if let Some(input) = ticket.input(field) {
+        KeyCode::Char(' ') if !field.is_input() => ticket.step(true, tick, lot),
+        _ if types && field.is_input() => {
+            let takes = !matches!(key.code, KeyCode::Char(c) if !field.takes(c));
+            if let Some(input) = ticket.input_mut(field).filter(|_| takes) {
                 edit(input, key);
             }
         }
-        _ => return false,
+        KeyCode::Char('b') if ticket.replaces.is_none() => ticket.side = fafnir_proto::v1::Side::Buy,
+        KeyCode::Char('s') if ticket.replaces.is_none() => ticket.side = fafnir_proto::v1::Side::Sell,
+        _ => return types || picks_side,
     }
     true
 }

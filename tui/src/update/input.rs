@@ -62,6 +62,7 @@ fn key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
         actions::act(model, action, cmds);
     } else if key.code == KeyCode::Esc {
         model.message = None;
+        model.chosen = None;
     }
 }
 

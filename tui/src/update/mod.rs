@@ -18,7 +18,7 @@ use crate::{
 pub use actions::ladder_price_e4;
 pub use feed::select_symbol;
 pub use forms::find_symbols;
-pub use trade::short_id;
+pub use trade::{short_id, trail};
 
 /// A clock that jumps back further than this ends an arming (microseconds).
 const CLOCK_JUMP_US: i64 = 1_000_000;

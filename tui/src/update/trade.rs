@@ -8,7 +8,7 @@ use crate::{
         ARMED_US, Model, Tone,
         feed::{Freshness, Link},
         holdings,
-        ticket::{FLATTEN_US, Field, Flatten, FlattenStep, State, Ticket, kind_name, side_name},
+        ticket::{FLATTEN_US, Flatten, FlattenStep, Request, State, Ticket, expiry, kind_name, side_name},
     },
     msg::{Cmd, Outcome},
     text,
@@ -29,14 +29,36 @@ pub fn short_id(id: &str) -> &str {
     &id[from..]
 }
 
-/// One order in words: `BUY 5 AAPL @ 231.07`.
+/// One order in words: `BUY 5 AAPL @ 231.07`, `SELL 5 AAPL TRAIL 1.5% till 18:30`.
 pub fn describe(model: &Model, order: &v1::Order) -> String {
-    let price = if order.price_e4 > 0 {
-        format!("@ {}", text::price(order.price_e4, model.tick_e4(&order.symbol)))
+    let tick = model.tick_e4(&order.symbol);
+    let limit = if order.price_e4 > 0 {
+        format!("@ {}", text::price(order.price_e4, tick))
     } else {
         kind_name(order.r#type()).to_owned()
     };
-    format!("{} {} {} {price}", side_name(order.side()), money::format_e4(order.quantity_e4), order.symbol)
+    let stop = match order.r#type() {
+        OrderType::Stop if order.stop_price_e4 > 0 => format!(" {}", text::price(order.stop_price_e4, tick)),
+        OrderType::StopLimit if order.stop_price_e4 > 0 => {
+            format!(" stop {}", text::price(order.stop_price_e4, tick))
+        }
+        OrderType::TrailingStop => format!(" {}", trail(order, tick)),
+        _ => String::new(),
+    };
+    let until = match order.expires_us {
+        0 => String::new(),
+        at => format!(" till {}", expiry::short(at, model.now_us)),
+    };
+    let (side, quantity) = (side_name(order.side()), money::format_e4(order.quantity_e4));
+    format!("{side} {quantity} {} {limit}{stop}{until}", order.symbol)
+}
+
+/// The trail of an order: `0.50` or `1.5%`.
+pub fn trail(order: &v1::Order, tick_e4: i64) -> String {
+    match order.trail_percent_e4 {
+        0 => text::price(order.trail_amount_e4, tick_e4),
+        percent => format!("{}%", money::format_e4(percent)),
+    }
 }
 
 pub(super) fn disarm(model: &mut Model, why: &str) {
@@ -97,19 +119,10 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
     let quick = model.is_armed();
     let price = price_e4.filter(|p| *p > 0).map(money::format_e4).unwrap_or_default();
     let ticket = Ticket {
-        symbol: model.symbol.clone(),
-        side,
-        kind: OrderType::Limit,
-        time_in_force: TimeInForce::Gtc,
-        post_only: false,
         quantity: Input::new(money::format_e4(model.size_e4())),
         price: Input::new(price),
-        stop: Input::default(),
-        field: Field::Quantity,
-        client_order_id: model.ids.take(),
-        state: State::Editing,
         quick,
-        refused: None,
+        ..Ticket::new(&model.symbol, side, model.ids.take())
     };
     if !quick {
         model.ticket = Some(ticket);
@@ -127,6 +140,28 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
     if model.ticket.as_ref().is_some_and(|t| t.quick && t.is_editing()) {
         model.ticket = None;
     }
+}
+
+/// A ticket that changes an open order: never by one key, armed or not.
+pub(super) fn open_replace(model: &mut Model, order_id: &str) {
+    if model.read_only {
+        return model.say(Tone::Bad, "read-only: orders are refused");
+    }
+    if let Some(ticket) = &model.ticket {
+        let text = if ticket.is_editing() {
+            "a ticket is open already: Esc closes it"
+        } else {
+            "an order is on its way: wait for its answer"
+        };
+        return model.say(Tone::Bad, text);
+    }
+    let Some(order) = model.holdings.orders.get(order_id) else { return };
+    let id = short_id(order_id);
+    if holdings::is_pending(order) || model.holdings.cancelling.contains(order_id) {
+        let text = format!("{id} waits for the exchange's word and cannot be replaced now");
+        return model.say(Tone::Bad, text);
+    }
+    model.ticket = Some(Ticket::replacing(order, model.ids.take()));
 }
 
 /// Enter on a ticket: sends it, once.
@@ -154,7 +189,10 @@ pub(super) fn send_ticket(model: &mut Model, cmds: &mut Vec<Cmd>) {
         ticket.state = State::InFlight(request.clone());
         ticket.refused = None;
     }
-    cmds.push(Cmd::Place(request));
+    cmds.push(match request {
+        Request::Place(request) => Cmd::Place(request),
+        Request::Replace(request) => Cmd::Replace(request),
+    });
 }
 
 /// Closes the ticket. An order that is on its way stays the exchange's.
@@ -162,10 +200,11 @@ pub(super) fn close_ticket(model: &mut Model) {
     match model.ticket.as_ref().map(|t| &t.state) {
         Some(State::InFlight(_)) => model.say(Tone::Note, "the order is on its way: wait for its answer"),
         Some(State::Unknown(request)) => {
-            let text = format!(
-                "left without an answer: look for order {} among the orders",
-                request.client_order_id
-            );
+            let id = match request {
+                Request::Place(request) => &request.client_order_id,
+                Request::Replace(request) => short_id(&request.order_id),
+            };
+            let text = format!("left without an answer: look for order {id} among the orders");
             model.ticket = None;
             model.say(Tone::Bad, text);
         }
@@ -208,11 +247,58 @@ pub(super) fn placed(model: &mut Model, client_order_id: &str, outcome: Outcome<
             let next =
                 if is_ticket { "; Enter asks again for the same order" } else { "; look among the orders" };
             model.say(Tone::Bad, format!("no answer: {text}{next}"));
-            if let Some(ticket) = model.ticket.as_mut().filter(|_| is_ticket) {
-                if let State::InFlight(request) = &ticket.state {
-                    ticket.state = State::Unknown(request.clone());
-                }
-                ticket.quick = false;
+            if is_ticket {
+                unanswered_ticket(model);
+            }
+        }
+    }
+}
+
+/// Whether the order arrived is not known: the ticket shows, and can only ask for the same again.
+fn unanswered_ticket(model: &mut Model) {
+    let Some(ticket) = model.ticket.as_mut() else { return };
+    if let State::InFlight(request) = &ticket.state {
+        ticket.state = State::Unknown(request.clone());
+    }
+    ticket.quick = false;
+}
+
+/// The answer to a replace.
+pub(super) fn replaced(model: &mut Model, order_id: &str, outcome: Outcome<v1::Order>, elapsed_us: i64) {
+    model.links.round_trip(elapsed_us);
+    let asked = match model.ticket.as_ref().map(|t| &t.state) {
+        Some(State::InFlight(Request::Replace(r)) | State::Unknown(Request::Replace(r)))
+            if r.order_id == order_id =>
+        {
+            Some(r.version)
+        }
+        _ => None,
+    };
+    let id = short_id(order_id).to_owned();
+    match outcome {
+        Outcome::Done(order) => {
+            let took = text::duration(elapsed_us);
+            let text = describe(model, &order);
+            let waits = order.pending() == PendingAction::Replace && holdings::is_open(&order);
+            let word = if waits { "replace waits for the exchange" } else { "replaced" };
+            model.holdings.take_order(order);
+            model.say(Tone::Good, format!("{id} {word}: {text}  {took}"));
+            if asked.is_some() {
+                model.ticket = None;
+            }
+        }
+        Outcome::Refused(text) => {
+            model.say(Tone::Bad, format!("{id} not replaced: {text}"));
+            if asked.is_some() {
+                refused_ticket(model, &text);
+            }
+        }
+        Outcome::Unknown(text) => {
+            let next =
+                if asked.is_some() { "; Enter asks again for the same" } else { "; look among the orders" };
+            model.say(Tone::Bad, format!("{id}: no answer to the replace: {text}{next}"));
+            if asked.is_some() {
+                unanswered_ticket(model);
             }
         }
     }
@@ -233,12 +319,7 @@ fn refused_ticket(model: &mut Model, text: &str) {
 
 /// An order in the private stream answers for a ticket whose own answer is out.
 pub(super) fn resolve_ticket(model: &mut Model, order: &v1::Order) {
-    let is_ours = |t: &Ticket| {
-        !order.client_order_id.is_empty()
-            && t.client_order_id == order.client_order_id
-            && matches!(t.state, State::Unknown(_))
-    };
-    if model.ticket.as_ref().is_some_and(is_ours) {
+    if model.ticket.as_ref().is_some_and(|t| t.is_answered_by(order)) {
         if order.state() == OrderState::Rejected {
             refused_ticket(model, &order.reject_reason);
         } else {
@@ -250,6 +331,17 @@ pub(super) fn resolve_ticket(model: &mut Model, order: &v1::Order) {
 /// Ends and rejections that no command of ours answers are told.
 pub(super) fn order_news(model: &mut Model, order: &v1::Order) {
     let Some(old) = model.holdings.orders.get(&order.id) else { return };
+    let waited = old.pending() == PendingAction::Replace && order.pending() == PendingAction::None;
+    let asks = model.ticket.as_ref().is_some_and(|t| t.replaces.as_ref().is_some_and(|o| o.id == order.id));
+    if waited && !asks && holdings::is_open(order) {
+        let (tone, word) = if order.version > old.version {
+            (Tone::Good, "replaced")
+        } else {
+            (Tone::Bad, "stands as it was, not replaced")
+        };
+        let text = format!("{} {word}: {}", short_id(&order.id), describe(model, order));
+        return model.say(tone, text);
+    }
     if old.state() == order.state() || !holdings::is_open(old) {
         return;
     }

@@ -31,7 +31,8 @@ pub struct Books {
     pub market_url: String,
     pub orders: Vec<v1::Order>,
     pub placed: Vec<v1::PlaceOrderRequest>,
-    /// The next order is stored but its answer is this status.
+    pub replaced: Vec<v1::ReplaceOrderRequest>,
+    /// The next order or replace is stored but its answer is this status.
     pub fail_place: Option<Code>,
     pub private_requests: Vec<v1::PrivateRequest>,
     pub book_seq: u64,
@@ -196,6 +197,27 @@ impl Terminal for Door {
         }
     }
 
+    async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Answer<v1::OrderReply> {
+        self.check(&request)?;
+        let request = request.into_inner();
+        let mut books = self.books.lock().unwrap();
+        books.replaced.push(request.clone());
+        let order = books.orders.iter_mut().find(|o| o.id == request.order_id);
+        let order = order.ok_or_else(|| Status::not_found("no such order"))?;
+        if order.version != request.version {
+            return Err(Status::failed_precondition("version differs"));
+        }
+        order.version += 1;
+        if request.price_e4 != 0 {
+            order.price_e4 = request.price_e4;
+        }
+        let order = order.clone();
+        match books.fail_place.take() {
+            Some(code) => Err(Status::new(code, "no answer in time")),
+            None => Ok(Response::new(v1::OrderReply { order: Some(order) })),
+        }
+    }
+
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Answer<v1::ListOrdersReply> {
         self.check(&request)?;
         let orders = self.books.lock().unwrap().orders.clone();
@@ -282,7 +304,6 @@ impl Terminal for Door {
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
-        replace(v1::ReplaceOrderRequest) -> v1::OrderReply;
         order(v1::GetOrderRequest) -> v1::OrderReply;
         create_account(v1::CreateAccountRequest) -> v1::Account;
         deposit(v1::DepositRequest) -> v1::DepositReply;

@@ -193,6 +193,30 @@ async fn an_order_whose_answer_was_lost_is_asked_for_again_and_exists_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replace_whose_answer_was_lost_is_asked_for_again_and_happens_once() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    desk.keys("B");
+    desk.press(KeyCode::Enter);
+    desk.until("the order", |m| m.ticket.is_none() && m.holdings.orders.len() == 1).await;
+    gateway.books.lock().unwrap().fail_place = Some(tonic::Code::DeadlineExceeded);
+    desk.keys("nr");
+    desk.press(KeyCode::Tab);
+    desk.press(KeyCode::Left);
+    desk.press(KeyCode::Enter);
+    desk.until("an unknown outcome", |m| {
+        m.ticket.as_ref().is_some_and(|t| matches!(t.state, State::Unknown(_)))
+    })
+    .await;
+    desk.press(KeyCode::Enter);
+    desk.until("a refusal of the version", |m| m.ticket.as_ref().is_some_and(|t| t.refused.is_some())).await;
+    let books = gateway.books.lock().unwrap();
+    assert_eq!((books.replaced.len(), books.orders[0].version), (2, 2));
+    assert_eq!(books.replaced[0], books.replaced[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_ended_token_is_renewed_once_for_all_calls_and_kept() {
     let (gateway, mut nats) = exchange().await;
     let kept = Kept::default();

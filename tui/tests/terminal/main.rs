@@ -11,3 +11,4 @@ mod random;
 mod recording;
 mod rules;
 mod screens;
+mod tickets;

@@ -62,6 +62,10 @@ fn levels() -> impl Strategy<Value = Vec<v1::Level>> {
     prop::collection::vec(level, 0..6)
 }
 
+fn prop_kind(number: i64) -> v1::OrderType {
+    v1::OrderType::try_from(number.rem_euclid(6) as i32).unwrap_or_default()
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let link = prop::sample::select(vec![Link::Up, Link::Down, Link::Connecting]);
     let wire = prop::sample::select(vec![Wire::Grpc, Wire::Nats]);
@@ -90,9 +94,16 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         (number(), number(), 0..9i32, 0..3i32, text()).prop_map(
             |(price_e4, quantity_e4, state, side, reason)| {
+                // Every sort of order, with extreme numbers where that sort has one.
+                let kind = prop_kind(price_e4);
                 let order = v1::Order {
                     price_e4,
                     quantity_e4,
+                    r#type: kind.into(),
+                    stop_price_e4: quantity_e4,
+                    trail_amount_e4: price_e4,
+                    display_quantity_e4: quantity_e4,
+                    expires_us: price_e4,
                     state,
                     side,
                     reject_reason: reason.clone(),
@@ -128,6 +139,16 @@ fn event() -> impl Strategy<Value = Event> {
                 volume_e4: low_e4,
                 ..Default::default()
             }],
+        }),
+        (number(), 0..3u8, text()).prop_map(|(price_e4, answer, text)| {
+            let order = order("aaaa", Side::Buy, 1, price_e4, OrderState::New);
+            let order_id = order.id.clone();
+            let outcome = match answer {
+                0 => Outcome::Done(order),
+                1 => Outcome::Refused(text),
+                _ => Outcome::Unknown(text),
+            };
+            Event::Replaced { order_id, outcome, elapsed_us: price_e4 }
         }),
         text().prop_map(Event::SignedOut),
         text().prop_map(|text| Event::Unanswered { question: "book", text }),

@@ -93,6 +93,12 @@ fn session() -> Vec<Msg> {
         outcome: Outcome::Done(canceled),
         elapsed_us: 7,
     }));
+    let replaced = order("8f3a", Side::Buy, 5, 2_310_600, OrderState::New);
+    messages.push(Msg::Backend(Event::Replaced {
+        order_id: replaced.id.clone(),
+        outcome: Outcome::Done(replaced),
+        elapsed_us: 8,
+    }));
     messages
 }
 

@@ -414,3 +414,112 @@ fn an_alert_fires_once() {
     at(&mut model, 1);
     assert!(model.message.is_none());
 }
+
+fn replaced(cmds: &[Cmd]) -> Vec<&fafnir_proto::v1::ReplaceOrderRequest> {
+    cmds.iter().filter_map(|c| if let Cmd::Replace(request) = c { Some(request) } else { None }).collect()
+}
+
+/// A ticket on the order 8f3a with another price, sent.
+fn replacing(model: &mut Model) -> fafnir_proto::v1::ReplaceOrderRequest {
+    model.ladder.cursor = Some(23105);
+    keys(model, "r");
+    press(model, KeyCode::Tab);
+    press(model, KeyCode::Right);
+    replaced(&press(model, KeyCode::Enter))[0].clone()
+}
+
+#[test]
+fn a_replace_goes_once_and_its_answer_closes_the_ticket() {
+    let mut model = market();
+    let request = replacing(&mut model);
+    assert_eq!((request.quantity_e4, request.price_e4, request.version), (0, 2_310_600, 1));
+    for code in [KeyCode::Enter, KeyCode::Char('r'), KeyCode::Char('b'), KeyCode::Esc, KeyCode::Enter] {
+        let cmds = press(&mut model, code);
+        assert!(replaced(&cmds).is_empty() && placed(&cmds).is_empty(), "{code:?}");
+    }
+    assert!(model.ticket.is_some(), "a replace on its way keeps its ticket");
+    let mut order = order("8f3a", Side::Buy, 5, 2_310_600, OrderState::PartiallyFilled);
+    (order.version, order.filled_e4) = (2, 20_000);
+    let order_id = order.id.clone();
+    let outcome = Outcome::Done(order);
+    apply(&mut model, Event::Replaced { order_id: order_id.clone(), outcome, elapsed_us: 9_000 });
+    assert_eq!(model.ticket, None);
+    assert_eq!(model.holdings.orders[&order_id].price_e4, 2_310_600);
+    assert!(message(&model).contains("8f3a replaced: BUY 5 AAPL @ 231.06"), "{}", message(&model));
+}
+
+#[test]
+fn an_unanswered_replace_can_only_be_asked_for_again_and_the_private_stream_resolves_it() {
+    let mut model = market();
+    let request = replacing(&mut model);
+    let order_id = request.order_id.clone();
+    let outcome = Outcome::Unknown("no answer in time".into());
+    apply(&mut model, Event::Replaced { order_id: order_id.clone(), outcome, elapsed_us: 1 });
+    keys(&mut model, "99");
+    assert_eq!(replaced(&press(&mut model, KeyCode::Enter)), [&request]);
+    let outcome = Outcome::Unknown("no answer in time".into());
+    apply(&mut model, Event::Replaced { order_id, outcome, elapsed_us: 1 });
+    let mut order = order("8f3a", Side::Buy, 5, 2_310_600, OrderState::New);
+    order.version = 2;
+    apply(&mut model, Event::Orders { orders: vec![order], open_complete: false });
+    assert_eq!(model.ticket, None);
+}
+
+#[test]
+fn a_refused_replace_says_why_and_can_be_changed() {
+    let mut model = market();
+    let order_id = replacing(&mut model).order_id;
+    let outcome = Outcome::Refused("trading in symbol AAPL is halted".into());
+    apply(&mut model, Event::Replaced { order_id, outcome, elapsed_us: 1 });
+    assert_eq!(model.ticket.as_ref().map(|t| &t.state), Some(&State::Editing));
+    assert_eq!(message(&model), "8f3a not replaced: trading in symbol AAPL is halted");
+    keys(&mut model, "bs");
+    assert_eq!(model.ticket.as_ref().map(|t| t.side), Some(Side::Buy), "the side of an order stays");
+}
+
+#[test]
+fn a_replace_never_goes_by_one_key_nor_without_live_data() {
+    let mut model = market();
+    keys(&mut model, "A");
+    model.ladder.cursor = Some(23105);
+    assert!(keys(&mut model, "r").is_empty());
+    apply(&mut model, Event::Link(Wire::Nats, Link::Down, "connection lost".into()));
+    press(&mut model, KeyCode::Tab);
+    press(&mut model, KeyCode::Right);
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    assert!(message(&model).contains("orders are refused"), "{}", message(&model));
+}
+
+#[test]
+fn an_open_order_is_chosen_replaced_and_cancelled_among_the_orders() {
+    let mut model = market();
+    keys(&mut model, "c");
+    assert!(message(&model).contains("no order is chosen"), "{}", message(&model));
+    keys(&mut model, "pn");
+    let first = model.chosen.clone().expect("one is chosen");
+    assert_eq!(model.tab, fafnir_tui::model::Tab::Orders);
+    keys(&mut model, "n");
+    let second = model.chosen.clone().expect("another is chosen");
+    assert_ne!(first, second);
+    keys(&mut model, "N");
+    assert_eq!(model.chosen.as_ref(), Some(&first));
+    keys(&mut model, "r");
+    let opened = model.ticket.as_ref().and_then(|t| t.replaces.as_ref()).map(|o| o.id.clone());
+    assert_eq!(opened.as_ref(), Some(&first));
+    press(&mut model, KeyCode::Esc);
+    assert_eq!(keys(&mut model, "c"), [Cmd::Cancel { order_id: first }]);
+}
+
+#[test]
+fn a_field_for_a_time_takes_its_letters_and_no_key_of_the_screen() {
+    let mut model = market();
+    keys(&mut model, "b");
+    let ticket = model.ticket.as_mut().unwrap();
+    ticket.time_in_force = fafnir_proto::v1::TimeInForce::Gtd;
+    ticket.field = fafnir_tui::model::ticket::Field::Expires;
+    assert!(keys(&mut model, "+1d12h30m5s").is_empty());
+    let ticket = model.ticket.as_ref().unwrap();
+    assert_eq!((ticket.expires.text(), ticket.side), ("+1d12h30m5s", Side::Buy));
+    let sent = press(&mut model, KeyCode::Enter);
+    assert_eq!(placed(&sent)[0].expires_us, START_US + (36 * 3600 + 30 * 60 + 5) * 1_000_000);
+}

@@ -25,14 +25,14 @@ fn themes() -> [(&'static str, Theme); 3] {
     ]
 }
 
-fn draw(model: &Model) -> Buffer {
+pub fn draw(model: &Model) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).unwrap();
     terminal.draw(|frame| view(model, frame)).unwrap();
     terminal.backend().buffer().clone()
 }
 
 /// The text, then a block of runs: `row: style×columns …`, because the test backend prints no colour.
-fn render(buffer: &Buffer) -> String {
+pub fn render(buffer: &Buffer) -> String {
     let mut text = String::new();
     let mut styles = String::from("\n");
     for y in 0..buffer.area.height {
