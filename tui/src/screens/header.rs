@@ -11,7 +11,6 @@ use crate::{
     theme::Role,
     view::Pen,
 };
-use fafnir_proto::v1::{self, TradingState};
 use ratatui::layout::Rect;
 
 /// A piece of the line with its role.
@@ -61,7 +60,8 @@ fn fields(model: &Model) -> Vec<FieldOf> {
     if !model.symbol.is_empty() {
         fields.push(FieldOf { keep: 0, pieces: price(model) });
         let tick = model.tick_e4(&model.symbol);
-        if let (Some(bid), Some(ask)) = model.inside() {
+        let trades = super::state_name(model.trading_state(&model.symbol)).is_none();
+        if let (true, (Some(bid), Some(ask))) = (trades, model.inside()) {
             let spread = ask - bid;
             let text = format!("spr {} ({}t)", text::price(spread, tick), spread / tick);
             fields.push(FieldOf { keep: 5, pieces: vec![(text, Role::Text)] });
@@ -110,10 +110,9 @@ fn fields(model: &Model) -> Vec<FieldOf> {
 fn price(model: &Model) -> Vec<Piece> {
     let glyphs = model.theme.glyphs();
     let mut pieces = vec![(format!("{} ", model.symbol), Role::Title)];
-    let state = model.quotes.get(&model.symbol).map_or(TradingState::Open, v1::Quote::state);
-    if !matches!(state, TradingState::Open | TradingState::Unspecified) {
-        let name = state.as_str_name().trim_start_matches("TRADING_STATE_");
-        pieces.push((format!("{name} "), Role::Warn));
+    if let Some(name) = super::state_name(model.trading_state(&model.symbol)) {
+        pieces.push((format!(" {name} "), Role::Banner));
+        pieces.push((" ".to_owned(), Role::Text));
     }
     let Some(last) = model.reference_e4(&model.symbol) else { return pieces };
     pieces.push((text::price(last, model.tick_e4(&model.symbol)), Role::Last));

@@ -16,7 +16,7 @@ use crate::{
 };
 use fafnir_proto::{
     money,
-    v1::{Holding, Order, Side},
+    v1::{Holding, Order, Side, TradingState},
 };
 use ratatui::layout::Rect;
 use std::collections::BTreeMap;
@@ -126,6 +126,9 @@ fn spread(model: &Model, pen: &mut Pen, area: Rect) {
     let frame = pen.style(Role::Frame);
     pen.repeat(area.x, area.y, area.width, glyphs.horizontal, frame);
     let tick = model.tick_e4(&model.symbol);
+    if super::state_name(model.trading_state(&model.symbol)).is_some() {
+        return state(model, pen, area, tick);
+    }
     let spread = match model.inside() {
         (Some(bid), Some(ask)) => format!(" spread {} ", text::price(ask - bid, tick)),
         (Some(_), None) => " no asks ".to_owned(),
@@ -140,6 +143,49 @@ fn spread(model: &Model, pen: &mut Pen, area: Rect) {
     let (bid, ask) = (pen.style(Role::Bid), pen.style(Role::Ask));
     pen.repeat(x, area.y, full, glyphs.bar[glyphs.bar.len() - 1], bid);
     pen.repeat(x + full, area.y, room - full, glyphs.bar_soft, ask);
+}
+
+/// In place of the spread while the symbol does not trade: why, and in a call what the auction would give now.
+fn state(model: &Model, pen: &mut Pen, area: Rect, tick: i64) {
+    let state = model.trading_state(&model.symbol);
+    let name = super::state_name(state).unwrap_or_default();
+    let mut x =
+        pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &format!(" {name} "), Role::Banner);
+    let mut shown = 0;
+    for text in state_pieces(model, state, tick) {
+        let text = format!(" {text} ");
+        // A piece that does not fit whole is left out; the last one says the one before it shorter.
+        if usize::from(x) + text::width(&text) <= usize::from(area.right()) && shown < 2 {
+            x = pen.role(x, area.y, area.right() - x, &text, Role::Text);
+            shown += 1;
+        }
+    }
+}
+
+fn state_pieces(model: &Model, state: TradingState, tick: i64) -> Vec<String> {
+    if !super::is_call(state) {
+        return vec!["only cancels are taken".to_owned()];
+    }
+    let Some(book) = model.book.as_ref().filter(|b| b.indicative_price_e4 > 0) else {
+        return vec!["no price crosses yet".to_owned()];
+    };
+    let price = text::price(book.indicative_price_e4, tick);
+    let mut pieces = vec![format!("ind {price} x {}", text::quantity(book.indicative_quantity_e4, 7))];
+    let side = match book.indicative_surplus_e4 {
+        0 => return pieces,
+        1.. => "buy",
+        _ => "sell",
+    };
+    let surplus = text::quantity(book.indicative_surplus_e4.saturating_abs(), 7);
+    pieces.push(format!("{side} surplus {surplus}"));
+    pieces.push(format!("{side} +{surplus}"));
+    pieces
+}
+
+/// The price that the auction would give now, e4; none outside a call.
+fn indicative_e4(model: &Model) -> Option<i64> {
+    let book = model.book.as_ref().filter(|b| b.indicative_price_e4 > 0)?;
+    super::is_call(model.trading_state(&model.symbol)).then_some(book.indicative_price_e4)
 }
 
 fn rows(model: &Model) -> BTreeMap<i64, Row> {
@@ -248,7 +294,11 @@ fn draw_row(model: &Model, pen: &mut Pen, columns: &Columns, y: u16, number: i64
         let text = text::quantity(row.volume_e4, usize::from(columns.volume.1) - 1);
         pen.right(columns.volume.0, y, columns.volume.1, &text, dim);
     }
-    if is_last {
+    let is_indicative =
+        indicative_e4(model).is_some_and(|p| model.ladder.row_of(p, Side::Buy, tick) == number);
+    if is_indicative {
+        note(pen, columns, y, "ind", Role::Last);
+    } else if is_last {
         note(
             pen,
             columns,

@@ -17,6 +17,7 @@ use crate::{
     theme::Role,
     view::{Layout, Pen},
 };
+use fafnir_proto::v1::TradingState;
 
 /// The trading screen.
 pub fn trading(model: &Model, layout: &Layout, pen: &mut Pen) {
@@ -124,6 +125,22 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
         pen.words(area.x + 1, y, area.width.saturating_sub(2), &format!(" Time & sales  {filter} "), title);
     }
     lower::tabs(model, pen, tabs);
+}
+
+/// The state of a symbol that does not trade continuously; none of one that does.
+pub(crate) fn state_name(state: TradingState) -> Option<&'static str> {
+    match state {
+        TradingState::Open | TradingState::Unspecified => None,
+        TradingState::PreOpen => Some("PRE_OPEN"),
+        TradingState::Auction => Some("AUCTION"),
+        TradingState::Halted => Some("HALTED"),
+        TradingState::Closed => Some("CLOSED"),
+    }
+}
+
+/// True while orders gather for an auction and nothing trades.
+pub(crate) fn is_call(state: TradingState) -> bool {
+    matches!(state, TradingState::PreOpen | TradingState::Auction)
 }
 
 /// How the book leans, in percent of the bids, over the levels that a trader looks at.

@@ -220,8 +220,29 @@ fn take_book(model: &mut Model, image: v1::BookImage, from_feed: bool) {
         return;
     }
     holdings::estimate_queue(&mut model.holdings, &image);
+    if known.is_some() {
+        state_news(model, image.state());
+    }
     model.book = Some(image);
     place_ladder(model);
+}
+
+/// Tells when the symbol on the ladder begins or stops to trade.
+fn state_news(model: &mut Model, state: v1::TradingState) {
+    use v1::TradingState::{Auction, Closed, Halted, Open, PreOpen, Unspecified};
+    let old = model.trading_state(&model.symbol);
+    if state == old || state == Unspecified {
+        return;
+    }
+    let (tone, text) = match state {
+        Open | Unspecified => (Tone::Good, "trades again"),
+        PreOpen => (Tone::Note, "PRE_OPEN: orders gather for the opening auction"),
+        Auction => (Tone::Note, "AUCTION: orders gather, nothing trades"),
+        Halted => (Tone::Bad, "HALTED: only cancels are taken"),
+        Closed => (Tone::Bad, "CLOSED: only cancels are taken"),
+    };
+    let text = format!("{} {text}", model.symbol);
+    model.say(tone, text);
 }
 
 /// Lets the ladder follow the market as far as its rule allows.

@@ -161,14 +161,49 @@ fn a_symbol_that_does_not_trade_continuously_says_what_it_does() {
     let mut model = live(SIZES[0], Theme::default());
     let first_line = |model: &Model| render(&draw(model)).lines().next().unwrap().to_owned();
     assert!(first_line(&model).contains("│ AAPL 231."));
+    for (seq, state, words, said) in [
+        (2, v1::TradingState::Auction, "AAPL  AUCTION  231.", "AAPL AUCTION: orders gather, nothing trades"),
+        (3, v1::TradingState::Halted, "AAPL  HALTED  231.", "AAPL HALTED: only cancels are taken"),
+        (4, v1::TradingState::Open, "│ AAPL 231.", "AAPL trades again"),
+    ] {
+        let image = v1::BookImage { state: state.into(), ..book(seq, START_US) };
+        apply(&mut model, Event::Book { image, from_feed: true });
+        assert!(first_line(&model).contains(words), "{}", first_line(&model));
+        assert_eq!(model.message.as_ref().map(|m| m.text.as_str()), Some(said));
+    }
+}
+
+#[test]
+fn before_the_first_book_the_quote_says_whether_a_symbol_trades() {
+    let mut model = signed_in(SIZES[0], Theme::default());
     let mut paused = quote("AAPL", 2_310_700, 2_298_300, 2);
     paused.set_state(v1::TradingState::Auction);
     apply(&mut model, Event::Quotes(vec![paused]));
-    assert!(first_line(&model).contains("│ AAPL AUCTION 231."), "{}", first_line(&model));
-    let mut reopened = quote("AAPL", 2_310_700, 2_298_300, 3);
-    reopened.set_state(v1::TradingState::Open);
-    apply(&mut model, Event::Quotes(vec![reopened]));
-    assert!(first_line(&model).contains("│ AAPL 231."));
+    let shown = render(&draw(&model));
+    assert!(shown.lines().next().unwrap().contains("AAPL  AUCTION  231."), "{shown}");
+}
+
+fn in_state(size: (u16, u16), theme: Theme, change: impl Fn(&mut v1::BookImage)) -> Model {
+    let mut model = live(size, theme);
+    let mut image = book(2, START_US - 3_000);
+    change(&mut image);
+    apply(&mut model, Event::Book { image, from_feed: true });
+    model
+}
+
+#[test]
+fn a_call_shows_what_the_auction_would_give_and_a_halt_that_only_cancels_are_taken() {
+    snapshots("auction", |size, theme| {
+        in_state(size, theme, |image| {
+            image.set_state(v1::TradingState::Auction);
+            image.indicative_price_e4 = 2_310_900;
+            image.indicative_quantity_e4 = 12_400_000;
+            image.indicative_surplus_e4 = -3_100_000;
+        })
+    });
+    snapshots("halted", |size, theme| {
+        in_state(size, theme, |image| image.set_state(v1::TradingState::Halted))
+    });
 }
 
 #[test]
