@@ -204,7 +204,7 @@ fn draw_fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) -> u16
             && y < area.bottom()
         {
             if let Some(text) = meaning {
-                pen.role(area.x + 2, y, area.width.saturating_sub(2), &text, Role::Dim);
+                pen.role(area.x + 1, y, area.width.saturating_sub(1), &text, Role::Dim);
             }
             y += 1;
         }
@@ -221,7 +221,7 @@ fn meaning(model: &Model, ticket: &Ticket, field: Field, tick: i64) -> Option<Op
         Field::Expires => {
             let at = expiry::parse(ticket.expires.text(), model.now_us).ok();
             let text = at.map(|at| expiry::meaning(at, model.now_us));
-            Some(text.or_else(|| Some("18:30  +2h  +3d  2026-11-25 18:30".to_owned())))
+            Some(text.or_else(|| Some("18:30 +2h +3d 2026-11-25 18:30".to_owned())))
         }
         _ => None,
     }

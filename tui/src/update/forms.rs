@@ -117,6 +117,15 @@ pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) 
     if !ticket.is_editing() {
         return moves || types || picks_side;
     }
+    if key.modifiers.contains(KeyModifiers::CONTROL) {
+        // Clear, home, end; no letter with Control is a key of the ticket or the screen.
+        if let Some(input) =
+            ticket.input_mut(field).filter(|_| matches!(key.code, KeyCode::Char('u' | 'a' | 'e')))
+        {
+            edit(input, key);
+        }
+        return true;
+    }
     match key.code {
         KeyCode::Tab | KeyCode::Down => ticket.move_field(true),
         KeyCode::BackTab | KeyCode::Up => ticket.move_field(false),

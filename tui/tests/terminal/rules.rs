@@ -1,7 +1,7 @@
 //! The rules: one ticket one order, stale data refuses orders and lets cancels through, arming ends by itself.
 
 use crate::common::*;
-use crossterm::event::{Event as InputEvent, KeyCode};
+use crossterm::event::{Event as InputEvent, KeyCode, KeyEvent, KeyModifiers};
 use fafnir_proto::v1::{OrderState, Side};
 use fafnir_tui::{
     Exit, Theme,
@@ -520,6 +520,10 @@ fn a_field_for_a_time_takes_its_letters_and_no_key_of_the_screen() {
     assert!(keys(&mut model, "+1d12h30m5s").is_empty());
     let ticket = model.ticket.as_ref().unwrap();
     assert_eq!((ticket.expires.text(), ticket.side), ("+1d12h30m5s", Side::Buy));
+    let clear = KeyEvent::new(KeyCode::Char('u'), KeyModifiers::CONTROL);
+    update(&mut model, Msg::Input(InputEvent::Key(clear)));
+    assert_eq!(model.ticket.as_ref().map(|t| t.expires.text()), Some(""));
+    keys(&mut model, "+1d12h30m5s");
     let sent = press(&mut model, KeyCode::Enter);
     assert_eq!(placed(&sent)[0].expires_us, START_US + (36 * 3600 + 30 * 60 + 5) * 1_000_000);
 }

@@ -8,6 +8,8 @@ const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 60 * MINUTE_US;
 const DAY_US: i64 = 24 * HOUR_US;
+/// The longest [`meaning`], of 366 days.
+pub const MEANING_COLUMNS: u16 = 33;
 /// What the field takes, in one sentence.
 const FORMS: &str = "expires_at reads 18:30, +2h, +3d or 2026-11-25 18:30 (UTC)";
 
@@ -117,7 +119,7 @@ fn micros(at: OffsetDateTime) -> Option<i64> {
     at.unix_timestamp().checked_mul(SECOND_US)
 }
 
-/// What a time means: `2026-11-25 18:30:00 UTC, in 2d6h`.
+/// What a time means: `2026-11-25 18:30:00 UTC (2d6h)`; at most [`MEANING_COLUMNS`] wide.
 pub fn meaning(at_us: i64, now_us: i64) -> String {
     let left = at_us.saturating_sub(now_us).max(0);
     let (days, hours) = (left / DAY_US, left % DAY_US / HOUR_US);
@@ -128,7 +130,7 @@ pub fn meaning(at_us: i64, now_us: i64) -> String {
         (0, ..) => format!("{hours}h{minutes:02}m"),
         _ => format!("{days}d{hours}h"),
     };
-    format!("{} UTC, in {distance}", stamp(at_us))
+    format!("{} UTC ({distance})", stamp(at_us))
 }
 
 fn stamp(at_us: i64) -> String {
@@ -174,20 +176,28 @@ mod tests {
     #[test]
     fn an_expiry_reads_as_a_trader_writes_it() {
         for (text, want) in [
-            ("18:30", "2026-11-22 18:30:00 UTC, in 6h25m"),
-            ("9:05", "2026-11-23 09:05:00 UTC, in 21h00m"),
-            ("12:04:30", "2026-11-23 12:04:30 UTC, in 1d0h"),
-            ("+45s", "2026-11-22 12:05:15 UTC, in 45s"),
-            ("+90m", "2026-11-22 13:34:30 UTC, in 1h30m"),
-            ("+2h", "2026-11-22 14:04:30 UTC, in 2h00m"),
-            (" +1d12h ", "2026-11-24 00:04:30 UTC, in 1d12h"),
-            ("+366d", "2027-11-23 12:04:30 UTC, in 366d0h"),
-            ("2026-11-25 18:30", "2026-11-25 18:30:00 UTC, in 3d6h"),
-            ("2026-11-25T18:30:15Z", "2026-11-25 18:30:15 UTC, in 3d6h"),
-            ("2026-11-25T18:30:15.250+02:00", "2026-11-25 16:30:15 UTC, in 3d4h"),
-            ("2026-11-25 18:30-05:30", "2026-11-26 00:00:00 UTC, in 3d11h"),
+            ("18:30", "2026-11-22 18:30:00 UTC (6h25m)"),
+            ("9:05", "2026-11-23 09:05:00 UTC (21h00m)"),
+            ("12:04:30", "2026-11-23 12:04:30 UTC (1d0h)"),
+            ("+45s", "2026-11-22 12:05:15 UTC (45s)"),
+            ("+90m", "2026-11-22 13:34:30 UTC (1h30m)"),
+            ("+2h", "2026-11-22 14:04:30 UTC (2h00m)"),
+            (" +1d12h ", "2026-11-24 00:04:30 UTC (1d12h)"),
+            ("+366d", "2027-11-23 12:04:30 UTC (366d0h)"),
+            ("2026-11-25 18:30", "2026-11-25 18:30:00 UTC (3d6h)"),
+            ("2026-11-25T18:30:15Z", "2026-11-25 18:30:15 UTC (3d6h)"),
+            ("2026-11-25T18:30:15.250+02:00", "2026-11-25 16:30:15 UTC (3d4h)"),
+            ("2026-11-25 18:30-05:30", "2026-11-26 00:00:00 UTC (3d11h)"),
         ] {
             assert_eq!(shown(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_an_expiry_means_fits_into_the_ticket() {
+        for seconds in (1..EXPIRY_US_MAX / SECOND_US).step_by(60_007) {
+            let text = meaning(NOW_US + seconds * SECOND_US, NOW_US);
+            assert!(text.len() <= MEANING_COLUMNS.into(), "{text}");
         }
     }
 
