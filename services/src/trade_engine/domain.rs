@@ -467,6 +467,11 @@ pub(super) fn state_changed(state: TradingState) -> Outcome {
     Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) }
 }
 
+/// True where the price of an order in the book is its own limit, and not the collar of a stop.
+fn has_limit(kind: Kind) -> bool {
+    matches!(kind, Kind::Limit | Kind::StopLimit)
+}
+
 /// Takes an order out that has ended.
 fn close(
     m: &mut Market,
@@ -498,10 +503,9 @@ fn translate(
                 gtd.insert((order.expires_us, id));
             }
             let order = *order;
-            let has_limit = matches!(order.kind, Kind::Limit | Kind::StopLimit);
             let stop = if held { m.book.order(id, slot).map_or(0, |o| o.stop) } else { 0 };
             let outcome = Outcome {
-                price_e4: if has_limit { m.price_e4(price) } else { 0 },
+                price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
                 quantity_e4: m.quantity_e4(open),
                 open_e4: m.quantity_e4(open),
                 held,
@@ -566,7 +570,7 @@ fn translate(
             order.version += 1;
             let order = *order;
             let outcome = Outcome {
-                price_e4: if order.kind == Kind::Stop { 0 } else { m.price_e4(price) },
+                price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
                 quantity_e4: m.quantity_e4(open.saturating_add(order.filled)),
                 open_e4: m.quantity_e4(open),
                 held: stop != 0,

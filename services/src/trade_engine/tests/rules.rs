@@ -125,6 +125,37 @@ fn a_replace_counts_versions_and_tells_the_new_total() {
 }
 
 #[test]
+fn a_replaced_stop_has_no_limit_price() {
+    for kind in [Kind::Stop, Kind::TrailingAmount, Kind::TrailingPercent] {
+        let mut bench = Bench::new();
+        bench.tell(Instruction::New(limit(1, 1, Side::Sell, 1, 10_000)));
+        bench.tell(Instruction::New(limit(2, 2, Side::Buy, 1, 10_000)));
+        let (stop_e4, trail_e4) = if kind == Kind::Stop { (950_000, 0) } else { (0, 50_000) };
+        let stop = super::super::record::NewOrder {
+            kind,
+            price_e4: 0,
+            stop_e4,
+            trail_e4,
+            cap_e4: 930_000,
+            ..limit(3, 3, Side::Sell, 5, 0)
+        };
+        let outcomes = bench.tell(Instruction::New(stop));
+        assert_eq!((outcomes[0].kind, outcomes[0].held), (ExecKind::Accepted, true), "{kind:?}");
+        let more = Replace {
+            order: order_id(3),
+            quantity_e4: 100_000,
+            price_e4: 0,
+            stop_e4: 0,
+            cap_e4: 0,
+            version: 2,
+        };
+        let outcomes = bench.tell(Instruction::Replace(more));
+        assert_eq!((outcomes[0].kind, outcomes[0].price_e4), (ExecKind::Replaced, 0), "{kind:?}");
+        assert!(outcomes[0].stop_e4 > 0, "{kind:?}");
+    }
+}
+
+#[test]
 fn a_halt_refuses_new_orders_and_lets_cancels_through() {
     let mut bench = Bench::new();
     bench.tell(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
