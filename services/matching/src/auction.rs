@@ -2,7 +2,7 @@
 
 use crate::book::{Band, Book, mask};
 use crate::command::{Lots, MAX_BAND_BPS, MAX_PRICE, Phase, SelfTrade, Side, Slot, Ticks};
-use crate::event::{Events, Reason, What};
+use crate::event::{Reason, Sink, What};
 use crate::order::ICEBERG;
 
 /// What an auction would give now.
@@ -75,12 +75,11 @@ impl Book {
 
     /// Open lots, hidden included, of the levels of a side from its best to `worst`.
     fn meeting_levels(&self, side: Side, worst: Ticks) -> Vec<(Ticks, Lots)> {
-        let ladder = &self.ladders[side as usize];
         let worst = worst ^ mask(side);
         let mut levels = Vec::new();
-        let mut key = ladder.best();
+        let mut key = self.best_key(side);
         while key != 0 && key >= worst {
-            let node = ladder.node_of(key);
+            let node = self.node_of(side, key);
             let mut open = 0u64;
             let mut slot = self.slab.hot[node as usize].next;
             while slot != node {
@@ -88,14 +87,14 @@ impl Book {
                 slot = self.slab.hot[slot as usize].next;
             }
             levels.push((key ^ mask(side), open));
-            key = ladder.below(key, &self.slab);
+            key = self.below(side, key);
         }
         levels
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn set_phase(&mut self, phase: Phase, out: &mut Events) {
+    pub(crate) fn set_phase(&mut self, phase: Phase, out: &mut impl Sink) {
         if phase == self.phase {
             return self.emit(out, What::Refused { reason: Reason::SamePhase });
         }
@@ -107,7 +106,7 @@ impl Book {
             self.uncross(out);
         }
         self.phase = phase;
-        self.trades_now = phase == Phase::Continuous && !self.halted;
+        self.open_or_close();
         self.emit(out, What::PhaseChanged { phase });
         self.after_trades(out);
     }
@@ -118,7 +117,7 @@ impl Book {
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn set_band(&mut self, reference: Ticks, bps: u32, out: &mut Events) {
+    pub(crate) fn set_band(&mut self, reference: Ticks, bps: u32, out: &mut impl Sink) {
         if !Book::is_band(reference, bps) {
             return self.emit(out, What::Refused { reason: Reason::BadBand });
         }
@@ -130,9 +129,9 @@ impl Book {
     /// The next trade of an order of this side lies outside the band.
     #[cold]
     #[inline(never)]
-    pub(crate) fn pause(&mut self, side: Side, out: &mut Events) {
+    pub(crate) fn pause(&mut self, side: Side, out: &mut impl Sink) {
         self.phase = Phase::Auction;
-        self.trades_now = false;
+        self.open_or_close();
         let price = self.best(side.opposite()).unwrap_or(0);
         let (low, high) = (self.band.low, self.band.high);
         self.emit(out, What::Paused { price, low, high });
@@ -140,7 +139,7 @@ impl Book {
 
     /// Runs the auction: everything that meets trades at one price. Where self-trade prevention took orders away and
     /// bids and asks still meet, it runs again.
-    fn uncross(&mut self, out: &mut Events) {
+    fn uncross(&mut self, out: &mut impl Sink) {
         while let Some(Indicative { price, .. }) = self.indicative() {
             let before = self.volume;
             while self.best_bid().is_some_and(|bid| bid >= price)
@@ -157,9 +156,9 @@ impl Book {
     }
 
     /// The first bid and the first ask trade with each other at the auction's price.
-    fn trade_firsts(&mut self, price: Ticks, out: &mut Events) {
+    fn trade_firsts(&mut self, price: Ticks, out: &mut impl Sink) {
         let first = |book: &Book, side: Side| {
-            let node = book.ladders[side as usize].best_node();
+            let node = book.best_node(side);
             book.slab.hot[node as usize].next
         };
         let (buy, sell) = (first(self, Side::Buy), first(self, Side::Sell));
@@ -186,26 +185,26 @@ impl Book {
         self.fill_resting(sell, qty, out);
     }
 
-    fn fill_resting(&mut self, slot: u32, qty: Lots, out: &mut Events) {
+    fn fill_resting(&mut self, slot: u32, qty: Lots, out: &mut impl Sink) {
         let order = self.slab.hot[slot as usize];
         let open = self.slab.open(slot) - qty;
         if open == 0 {
             self.take_out(slot);
         } else if order.shown() > qty {
-            let node = self.ladders[order.side() as usize].best_node();
+            let node = self.best_node(order.side());
             self.slab.hot[node as usize].level_sub(qty);
             self.slab.hot[slot as usize].set_shown(order.shown() - qty);
             self.slab.add_filled(slot, qty);
         } else {
             debug_assert!(order.has(ICEBERG));
-            let node = self.ladders[order.side() as usize].best_node();
+            let node = self.best_node(order.side());
             self.slab.hot[node as usize].level_sub(qty);
             self.refill(slot, qty, out);
         }
     }
 
     /// At an auction the order with the greater number counts as the incoming one: its mode decides.
-    fn prevent_self_trade_at_auction(&mut self, buy: u32, sell: u32, out: &mut Events) {
+    fn prevent_self_trade_at_auction(&mut self, buy: u32, sell: u32, out: &mut impl Sink) {
         let id = |book: &Book, slot: u32| book.slab.hot[slot as usize].id;
         let (older, newer) = if id(self, buy) < id(self, sell) { (buy, sell) } else { (sell, buy) };
         match self.slab.cold(newer).self_trade {

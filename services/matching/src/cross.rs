@@ -2,78 +2,87 @@
 
 use crate::book::{Book, Ended, Incoming, mask};
 use crate::command::{Lots, SelfTrade, Side, Slot, Ticks};
-use crate::event::{Event, Events, Reason, What};
+use crate::event::{Event, Reason, Sink, What};
+use crate::ladder::window_node;
 use crate::order::{COLD, GTD, ICEBERG};
+use crate::prefetch::prefetch;
 
 impl Book {
     /// Trades the incoming order against the other side within `limit`.
     #[inline(always)]
-    pub(crate) fn cross(&mut self, incoming: &mut Incoming, limit: Ticks, out: &mut Events) -> Ended {
+    pub(crate) fn cross(&mut self, incoming: &mut Incoming, limit: Ticks, out: &mut impl Sink) -> Ended {
         let other = incoming.side.opposite();
         // Keys grow towards the better price: the incoming order takes keys from its limit on, within the band.
-        let limit_key = self.band.tighten(incoming.side, limit) ^ mask(other);
-        let band_key = self.band.far_end(incoming.side) ^ mask(other);
+        let (band_from, band_to) = self.band.keys[other as usize];
+        let limit_key = band_from.max(limit ^ mask(other));
         while incoming.open > 0 {
-            let best = self.ladders[other as usize].best();
-            if best < limit_key || best > band_key {
+            let best = self.best_key(other);
+            if best < limit_key || best > band_to {
                 return self.beyond_limit(incoming.side, limit, out);
             }
-            let node = self.ladders[other as usize].best_node();
-            let slot = self.slab.hot[node as usize].next;
-            let maker = self.slab.hot[slot as usize];
-            self.fetch_node(maker.next);
-            if maker.owner == incoming.owner && maker.owner != 0 {
-                if self.prevent_self_trade(incoming, slot, out) {
+            let node = window_node(other, best);
+            let hot = &mut *self.slab.hot;
+            let slot = hot[node as usize].next;
+            let maker = &hot[slot as usize];
+            let (id, owner, shown, flags, next) =
+                (maker.id, maker.owner, maker.shown(), maker.flags(), maker.next);
+            prefetch(&hot[next as usize]);
+            if owner == incoming.owner && owner != 0 {
+                // A copy: the order itself then stays in registers.
+                let mut own = *incoming;
+                let ends = self.prevent_self_trade(&mut own, slot, out);
+                *incoming = own;
+                if ends {
                     return Ended::SelfTrade;
                 }
                 continue;
             }
-            let qty = incoming.open.min(maker.shown());
-            let shown = maker.shown() - qty;
+            let qty = incoming.open.min(shown);
+            let left = shown - qty;
             incoming.open -= qty;
             incoming.filled += qty;
             let price = best ^ mask(other);
             self.last = price;
             self.trades += 1;
             self.volume = self.volume.wrapping_add(qty);
-            let maker_open = if maker.has(ICEBERG) { self.slab.open(slot) - qty } else { shown };
+            let hidden = if flags & ICEBERG == 0 { 0 } else { self.slab.hidden(slot) };
             self.seq += 1;
-            out.push(Event {
+            out.event(Event {
                 seq: self.seq,
                 what: What::Trade {
-                    maker: maker.id,
+                    maker: id,
                     taker: incoming.id,
                     qty,
-                    maker_open,
+                    maker_open: left + hidden,
                     taker_open: incoming.open,
                     price,
                     maker_slot: Slot(slot),
                     aggressor: incoming.side,
                 },
             });
-            self.slab.hot[node as usize].level_sub(qty);
-            if shown > 0 {
-                self.slab.hot[slot as usize].set_shown(shown);
+            let hot = &mut *self.slab.hot;
+            let level = &mut hot[node as usize];
+            level.level_sub(qty);
+            if left > 0 {
+                hot[slot as usize].set_shown(left);
                 self.slab.add_filled(slot, qty);
-                continue;
+                return Ended::Normally;
             }
-            if maker_open > 0 {
+            if hidden > 0 {
                 self.refill(slot, qty, out);
                 continue;
             }
             // The maker is filled: it is the first of its level, so this is the whole of its leaving.
-            let level = &mut self.slab.hot[node as usize];
-            level.next = maker.next;
+            level.next = next;
             level.owner -= 1;
             let count = level.owner;
-            self.slab.hot[maker.next as usize].prev = node;
-            if count == 0 {
-                self.ladders[other as usize].leave_best(&mut self.slab);
+            hot[next as usize].prev = node;
+            if flags & GTD != 0 {
+                self.forget_gtd(slot);
             }
-            if maker.flags() & GTD != 0 {
-                self.release(slot);
-            } else {
-                self.slab.remove(slot);
+            self.slab.remove(slot);
+            if count == 0 {
+                self.leave_best(other);
             }
         }
         Ended::Normally
@@ -81,7 +90,7 @@ impl Book {
 
     /// Nothing more within limit and band. Where it was the band that ended it, the symbol pauses.
     #[inline(always)]
-    fn beyond_limit(&mut self, side: Side, limit: Ticks, out: &mut Events) -> Ended {
+    fn beyond_limit(&mut self, side: Side, limit: Ticks, out: &mut impl Sink) -> Ended {
         if self.band.reference == 0 || !self.would_trade(side, limit) {
             return Ended::Normally;
         }
@@ -92,7 +101,7 @@ impl Book {
     /// The shown part of an iceberg is gone: the next part goes to the back of the level.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refill(&mut self, slot: u32, traded: Lots, out: &mut Events) {
+    pub(crate) fn refill(&mut self, slot: u32, traded: Lots, out: &mut impl Sink) {
         self.slab.hot[slot as usize].set_shown(0);
         self.unlink(slot);
         self.slab.add_filled(slot, traded);
@@ -106,7 +115,7 @@ impl Book {
     /// The next resting order is the incoming owner's own. Returns true where the incoming order ends.
     #[cold]
     #[inline(never)]
-    fn prevent_self_trade(&mut self, incoming: &mut Incoming, slot: u32, out: &mut Events) -> bool {
+    fn prevent_self_trade(&mut self, incoming: &mut Incoming, slot: u32, out: &mut impl Sink) -> bool {
         match incoming.self_trade {
             SelfTrade::CancelNewest => true,
             SelfTrade::CancelOldest => {
@@ -124,7 +133,7 @@ impl Book {
         }
     }
 
-    pub(crate) fn cancel_own(&mut self, slot: u32, out: &mut Events) {
+    pub(crate) fn cancel_own(&mut self, slot: u32, out: &mut impl Sink) {
         let id = self.slab.hot[slot as usize].id;
         let open = self.slab.open(slot);
         self.take_out(slot);
@@ -133,7 +142,7 @@ impl Book {
 
     /// Both orders lose the smaller open quantity, a resting iceberg its hidden part first. The one that is empty is
     /// canceled with 0 open; the incoming one by its caller.
-    fn decrement(&mut self, incoming: &mut Incoming, slot: u32, out: &mut Events) {
+    fn decrement(&mut self, incoming: &mut Incoming, slot: u32, out: &mut impl Sink) {
         let open = self.slab.open(slot);
         let qty = open.min(incoming.open);
         incoming.open -= qty;
@@ -174,7 +183,7 @@ impl Book {
             self.slab.hot[slot as usize].set_shown(order.shown() - from_shown);
             if !order.has(crate::order::HELD) {
                 let side = order.side();
-                let node = self.ladders[side as usize].node_of(order.price ^ mask(side));
+                let node = self.node_of(side, order.price ^ mask(side));
                 self.slab.hot[node as usize].level_sub(from_shown);
             }
         }
@@ -186,15 +195,15 @@ impl Book {
     #[inline(never)]
     pub(crate) fn can_fill_whole(&self, incoming: &Incoming, limit: Ticks) -> bool {
         let other = incoming.side.opposite();
-        let ladder = &self.ladders[other as usize];
-        let limit_key = self.band.tighten(incoming.side, limit) ^ mask(other);
+        let (band_from, band_to) = self.band.keys[other as usize];
+        let limit_key = band_from.max(limit ^ mask(other));
         let mut missing = incoming.open;
-        let mut key = ladder.best();
-        if key > self.band.far_end(incoming.side) ^ mask(other) {
+        let mut key = self.best_key(other);
+        if key > band_to {
             return false;
         }
         while key != 0 && key >= limit_key {
-            let node = ladder.node_of(key);
+            let node = self.node_of(other, key);
             let mut slot = self.slab.hot[node as usize].next;
             while slot != node {
                 let order = &self.slab.hot[slot as usize];
@@ -211,7 +220,7 @@ impl Book {
                 }
                 slot = order.next;
             }
-            key = ladder.below(key, &self.slab);
+            key = self.below(other, key);
         }
         false
     }

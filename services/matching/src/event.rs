@@ -196,6 +196,24 @@ pub enum What {
 
 const _: () = assert!(std::mem::size_of::<Event>() <= 64);
 
+/// Where a book's events go, one by one, in their order.
+///
+/// [`Events`] keeps them. A caller that reads each event once and at once takes them here instead: what it does with an
+/// event then stands where the event comes about, where its kind is known (see [`Book::apply_into`]).
+///
+/// [`Book::apply_into`]: crate::Book::apply_into
+pub trait Sink {
+    /// The next event.
+    fn event(&mut self, event: Event);
+}
+
+impl Sink for Events {
+    #[inline(always)]
+    fn event(&mut self, event: Event) {
+        self.list.push(event);
+    }
+}
+
 /// Events of one or more commands, in order. Keep one and clear it: it allocates only while it grows.
 #[derive(Default, Debug)]
 pub struct Events {
@@ -223,11 +241,6 @@ impl Events {
     /// The events since the last clear, one by one.
     pub fn iter(&self) -> std::slice::Iter<'_, Event> {
         self.list.iter()
-    }
-
-    #[inline(always)]
-    pub(crate) fn push(&mut self, event: Event) {
-        self.list.push(event);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The price levels of one side: a window of directly indexed levels around the best, an ordered map beyond it.
+//! The price levels of a side: a window of directly indexed levels around the best, an ordered map beyond it.
 //!
 //! Prices are turned into keys that grow towards the better price (`key = price` for bids, `!price` for asks), so that
 //! one code serves both sides without a branch. A level is a node of the slab: the ring of its orders begins and ends
@@ -7,216 +7,214 @@
 
 use std::collections::BTreeMap;
 
-use crate::order::{Slab, WINDOW};
+use crate::book::Book;
+use crate::command::Side;
+use crate::order::WINDOW;
 
 const WORDS: usize = (WINDOW / 64) as usize;
 /// How far above the best key the window reaches after it moved: room for a better price without moving again.
 const HEADROOM: u32 = WINDOW / 4;
 
-/// 256 bytes: the way to a side is a shift, not a multiplication. Not aligned to 256, or the books of many symbols would
-/// meet in few sets of the cache.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct Ladder {
+/// Where a side's window stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Top {
     /// Best key, 0 = side empty.
-    best: u32,
+    pub best: u32,
     /// Lowest key of the window, a multiple of 64.
-    base: u32,
-    /// First node of this side's window in the slab.
-    first: u32,
-    /// Every level with orders is marked. A mark whose level is empty is taken out by whoever looks for the next best:
-    /// an order that leaves does not touch the bitmap.
-    words: [u64; WORDS],
-    /// Nodes of the levels beyond the window by key.
-    far: BTreeMap<u32, u32>,
+    pub base: u32,
 }
 
-impl Ladder {
-    /// The ladder of side 0 or 1.
-    pub fn new(side: u32) -> Ladder {
-        Ladder { best: 0, base: 0, first: side * WINDOW, words: [0; WORDS], far: BTreeMap::new() }
-    }
+/// The levels of a window that may have orders. Every level with orders is marked. A mark whose level is empty is taken
+/// out by whoever looks for the next best: an order that leaves does not touch the marks.
+pub(crate) type Marks = [u64; WORDS];
 
-    /// The best key, 0 for none.
+/// Nodes of the levels beyond the window by key.
+pub(crate) type Far = BTreeMap<u32, u32>;
+
+/// The node of a key that lies in its side's window.
+#[inline(always)]
+pub(crate) fn window_node(side: Side, key: u32) -> u32 {
+    side as u32 * WINDOW + key % WINDOW
+}
+
+#[inline(always)]
+pub(crate) fn in_window(top: Top, key: u32) -> bool {
+    key.wrapping_sub(top.base) < WINDOW
+}
+
+impl Book {
+    /// The best key of a side, 0 for none.
     #[inline(always)]
-    pub fn best(&self) -> u32 {
-        self.best
+    pub(crate) fn best_key(&self, side: Side) -> u32 {
+        self.tops[side as usize].best
     }
 
     /// The node of the best key, which the caller has seen to be there.
     #[inline(always)]
-    pub fn best_node(&self) -> u32 {
-        self.window_node(self.best)
-    }
-
-    #[inline(always)]
-    pub fn in_window(&self, key: u32) -> bool {
-        key.wrapping_sub(self.base) < WINDOW
-    }
-
-    #[inline(always)]
-    pub fn window_node(&self, key: u32) -> u32 {
-        self.first + key % WINDOW
+    pub(crate) fn best_node(&self, side: Side) -> u32 {
+        window_node(side, self.best_key(side))
     }
 
     /// The node of the level that a resting order of this key belongs to.
     #[inline(always)]
-    pub fn node_of(&self, key: u32) -> u32 {
-        if self.in_window(key) { self.window_node(key) } else { self.far_node(key) }
+    pub(crate) fn node_of(&self, side: Side, key: u32) -> u32 {
+        if in_window(self.tops[side as usize], key) { window_node(side, key) } else { self.far_node(side, key) }
     }
 
     #[cold]
     #[inline(never)]
-    fn far_node(&self, key: u32) -> u32 {
-        *self.far.get(&key).expect("invariant: a resting order's level exists")
+    fn far_node(&self, side: Side, key: u32) -> u32 {
+        *self.far[side as usize].get(&key).expect("invariant: a resting order's level exists")
     }
 
     /// The node of a key that is about to get an order.
     #[inline(always)]
-    pub fn node_for_insert(&mut self, key: u32, slab: &mut Slab) -> u32 {
-        if !self.in_window(key) {
-            return self.node_for_insert_outside(key, slab);
+    pub(crate) fn node_for_insert(&mut self, side: Side, key: u32) -> u32 {
+        if !in_window(self.tops[side as usize], key) {
+            return self.node_for_insert_outside(side, key);
         }
-        self.mark(key);
-        self.best = self.best.max(key);
-        self.window_node(key)
+        self.mark(side, key);
+        let top = &mut self.tops[side as usize];
+        top.best = top.best.max(key);
+        window_node(side, key)
     }
 
     #[inline(always)]
-    fn mark(&mut self, key: u32) {
-        let word = (key / 64) as usize % WORDS;
-        self.words[word] |= 1 << (key % 64);
+    fn mark(&mut self, side: Side, key: u32) {
+        self.marks[side as usize][(key / 64) as usize % WORDS] |= 1 << (key % 64);
     }
 
     #[inline(always)]
-    fn unmark(&mut self, key: u32) {
-        self.words[(key / 64) as usize % WORDS] &= !(1 << (key % 64));
+    fn unmark(&mut self, side: Side, key: u32) {
+        self.marks[side as usize][(key / 64) as usize % WORDS] &= !(1 << (key % 64));
     }
 
     #[cold]
     #[inline(never)]
-    fn node_for_insert_outside(&mut self, key: u32, slab: &mut Slab) -> u32 {
-        let better = key > self.best;
+    fn node_for_insert_outside(&mut self, side: Side, key: u32) -> u32 {
+        let Top { best, base } = self.tops[side as usize];
+        let better = key > best;
         // A worse price than the window's: move the window only if that brings the price in and wastes no headroom.
-        let lower = !better && key < self.base && self.best - self.base < WINDOW / 2;
+        let lower = !better && key < base && best - base < WINDOW / 2;
         if better || lower {
-            self.move_window(key.max(self.best), slab);
+            self.move_window(side, key.max(best));
         }
-        if self.in_window(key) {
-            self.mark(key);
-            self.best = self.best.max(key);
-            self.window_node(key)
-        } else {
-            *self.far.entry(key).or_insert_with(|| slab.insert_level())
+        if in_window(self.tops[side as usize], key) {
+            return self.node_for_insert(side, key);
+        }
+        match self.far[side as usize].get(&key) {
+            Some(&node) => node,
+            None => {
+                let node = self.slab.insert_level();
+                self.far[side as usize].insert(key, node);
+                node
+            }
         }
     }
 
     /// Puts the window so that `top` is in it with headroom above. Levels that leave go to `far`, others come back.
-    fn move_window(&mut self, top: u32, slab: &mut Slab) {
+    fn move_window(&mut self, side: Side, top: u32) {
         let base = (top.saturating_add(HEADROOM) / 64 * 64).saturating_sub(WINDOW - 64);
-        if base == self.base {
+        if base == self.tops[side as usize].base {
             return;
         }
-        let mut cursor = self.highest_marked();
+        let mut cursor = self.highest_marked(side);
         while let Some(key) = cursor {
-            cursor = self.next_marked_below(key);
+            cursor = self.next_marked_below(side, key);
             if key.wrapping_sub(base) >= WINDOW {
-                let node = self.window_node(key);
-                if slab.hot[node as usize].level_count() > 0 {
-                    let far = slab.insert_level();
-                    slab.move_level(node, far);
-                    self.far.insert(key, far);
+                let node = window_node(side, key);
+                if self.slab.hot[node as usize].level_count() > 0 {
+                    let far = self.slab.insert_level();
+                    self.slab.move_level(node, far);
+                    self.far[side as usize].insert(key, far);
                 }
-                self.unmark(key);
+                self.unmark(side, key);
             }
         }
-        self.base = base;
-        while let Some((&key, &node)) = self.far.last_key_value() {
-            if !self.in_window(key) {
+        self.tops[side as usize].base = base;
+        while let Some((&key, &node)) = self.far[side as usize].last_key_value() {
+            if !in_window(self.tops[side as usize], key) {
                 break;
             }
-            self.far.remove(&key);
-            slab.move_level(node, self.window_node(key));
-            slab.remove_level(node);
-            self.mark(key);
+            self.far[side as usize].remove(&key);
+            self.slab.move_level(node, window_node(side, key));
+            self.slab.remove_level(node);
+            self.mark(side, key);
         }
     }
 
-    fn highest_marked(&self) -> Option<u32> {
-        let top = self.base.saturating_add(WINDOW - 1);
-        let bit = self.words[(top / 64) as usize % WORDS] >> (top % 64) & 1;
-        if bit == 1 { Some(top) } else { self.next_marked_below(top) }
+    fn highest_marked(&self, side: Side) -> Option<u32> {
+        let top = self.tops[side as usize].base.saturating_add(WINDOW - 1);
+        let bit = self.marks[side as usize][(top / 64) as usize % WORDS] >> (top % 64) & 1;
+        if bit == 1 { Some(top) } else { self.next_marked_below(side, top) }
     }
 
     /// The next marked key of the window below one that lies in it.
     #[inline(always)]
-    fn next_marked_below(&self, key: u32) -> Option<u32> {
+    fn next_marked_below(&self, side: Side, key: u32) -> Option<u32> {
+        let marks = &self.marks[side as usize];
+        let lowest = self.tops[side as usize].base / 64;
         let mut word = key / 64;
-        let mut bits = self.words[word as usize % WORDS] & ((1u64 << (key % 64)) - 1);
+        let mut bits = marks[word as usize % WORDS] & ((1u64 << (key % 64)) - 1);
         loop {
             if let Some(bit) = bits.checked_ilog2() {
                 return Some(word * 64 + bit);
             }
-            if word == self.base / 64 {
+            if word == lowest {
                 return None;
             }
             word -= 1;
-            bits = self.words[word as usize % WORDS];
+            bits = marks[word as usize % WORDS];
         }
     }
 
     /// The last order of the best level left: finds the next best one.
-    #[inline(always)]
-    pub fn leave_best(&mut self, slab: &mut Slab) {
-        let mut key = self.best;
+    #[inline(never)]
+    pub(crate) fn leave_best(&mut self, side: Side) {
+        let mut key = self.best_key(side);
         loop {
-            self.unmark(key);
-            match self.next_marked_below(key) {
+            self.unmark(side, key);
+            match self.next_marked_below(side, key) {
                 Some(next) => key = next,
                 None => {
-                    self.best = self.best_from_far(slab);
+                    self.tops[side as usize].best = self.best_from_far(side);
                     return;
                 }
             }
-            if slab.hot[self.window_node(key) as usize].level_count() > 0 {
-                self.best = key;
+            if self.slab.hot[window_node(side, key) as usize].level_count() > 0 {
+                self.tops[side as usize].best = key;
                 return;
             }
         }
     }
 
     /// Forgets a level beyond the window whose last order left.
-    pub fn remove_far(&mut self, key: u32, slab: &mut Slab) {
-        if let Some(node) = self.far.remove(&key) {
-            slab.remove_level(node);
+    pub(crate) fn remove_far(&mut self, side: Side, key: u32) {
+        if let Some(node) = self.far[side as usize].remove(&key) {
+            self.slab.remove_level(node);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn best_from_far(&mut self, slab: &mut Slab) -> u32 {
-        let Some((&key, _)) = self.far.last_key_value() else { return 0 };
-        self.move_window(key, slab);
+    fn best_from_far(&mut self, side: Side) -> u32 {
+        let Some((&key, _)) = self.far[side as usize].last_key_value() else { return 0 };
+        self.move_window(side, key);
         key
     }
 
     /// The best key below `key` that has orders, 0 for none.
-    pub fn below(&self, key: u32, slab: &Slab) -> u32 {
-        if self.in_window(key) {
+    pub(crate) fn below(&self, side: Side, key: u32) -> u32 {
+        if in_window(self.tops[side as usize], key) {
             let mut key = key;
-            while let Some(next) = self.next_marked_below(key) {
-                if slab.hot[self.window_node(next) as usize].level_count() > 0 {
+            while let Some(next) = self.next_marked_below(side, key) {
+                if self.slab.hot[window_node(side, next) as usize].level_count() > 0 {
                     return next;
                 }
                 key = next;
             }
         }
-        self.far.range(..key).next_back().map_or(0, |(&key, _)| key)
-    }
-
-    /// Bytes held beside the slab's nodes.
-    pub fn memory(&self) -> usize {
-        size_of::<Ladder>() + self.far.len() * 16
+        self.far[side as usize].range(..key).next_back().map_or(0, |(&key, _)| key)
     }
 }
 

@@ -166,6 +166,6 @@ pub use command::{
     Command, Kind, Lots, MAX_BAND_BPS, MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, NewOrder,
     OrderId, Owner, Phase, Replace, SelfTrade, Side, Slot, Ticks, Tif, Time,
 };
-pub use event::{Event, Events, Reason, What};
+pub use event::{Event, Events, Reason, Sink, What};
 pub use query::{OpenOrder, PriceLevel, QueuePosition};
 pub use snapshot::Error as SnapshotError;

@@ -9,6 +9,8 @@ use crate::command::{Lots, MAX_ORDERS, OrderId, Owner, SelfTrade, Side, Ticks, T
 pub(crate) const WINDOW: u32 = 1024;
 /// Nodes of the two windows, before the first order's.
 const WINDOWS: u32 = 2 * WINDOW;
+/// Room for orders that a book begins with.
+const ORDERS_FIRST: usize = 64;
 /// No node.
 pub(crate) const NIL: u32 = u32::MAX;
 /// Number of a node that is a level. No order has it.
@@ -96,6 +98,7 @@ impl Order {
         if self.has(SELL) { Side::Sell } else { Side::Buy }
     }
 
+    const UNUSED: Order = Order { id: 0, word: 0, owner: 0, price: 0, next: NIL, prev: NIL };
     const EMPTY_LEVEL: Order = Order { id: LEVEL, word: 0, owner: 0, price: 0, next: NIL, prev: NIL };
 
     /// Orders of a level.
@@ -184,31 +187,25 @@ fn cold_index(slot: u32) -> usize {
 
 /// Slots of open orders.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slab {
-    pub hot: Vec<Order>,
+    /// All nodes. Those from `used` on were not given out yet.
+    pub hot: Box<[Order]>,
+    free: u32,
+    pub live: u32,
+    used: u32,
     cold: Vec<Cold>,
     /// Filled lots of partly filled orders: the one rare fact that frequent trades write, so it has lines of its own.
     filled: Vec<Lots>,
-    free: u32,
-    pub live: u32,
 }
 
 impl Slab {
     pub fn new() -> Slab {
-        Slab { hot: Vec::new(), cold: Vec::new(), filled: Vec::new(), free: NIL, live: 0 }
+        Slab { hot: Box::default(), free: NIL, live: 0, used: 0, cold: Vec::new(), filled: Vec::new() }
     }
 
     pub fn full(&self) -> bool {
         self.live >= MAX_ORDERS
-    }
-
-    /// Makes the windows' nodes, with the book's first order.
-    #[cold]
-    #[inline(never)]
-    pub fn prepare(&mut self) {
-        for node in 0..WINDOWS {
-            self.hot.push(Order { next: node, prev: node, ..Order::EMPTY_LEVEL });
-        }
     }
 
     #[inline(always)]
@@ -228,19 +225,32 @@ impl Slab {
                 self.free = place.next;
                 slot
             }
-            None => self.grow(),
+            None => self.take_unused(),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self) -> u32 {
-        if self.hot.is_empty() {
-            self.prepare();
+    fn take_unused(&mut self) -> u32 {
+        if self.used as usize == self.hot.len() {
+            self.grow();
         }
-        let slot = self.hot.len() as u32;
-        self.hot.push(Order::EMPTY_LEVEL);
-        slot
+        self.used += 1;
+        self.used - 1
+    }
+
+    /// Twice the room for orders; with the book's first order also the windows' nodes.
+    fn grow(&mut self) {
+        let mut nodes = std::mem::take(&mut self.hot).into_vec();
+        if nodes.is_empty() {
+            nodes.reserve_exact(WINDOWS as usize + ORDERS_FIRST);
+            nodes.extend((0..WINDOWS).map(|node| Order { next: node, prev: node, ..Order::EMPTY_LEVEL }));
+            self.used = WINDOWS;
+        }
+        let more = (nodes.len() - WINDOWS as usize).max(ORDERS_FIRST);
+        nodes.reserve_exact(more);
+        nodes.resize(nodes.len() + more, Order::UNUSED);
+        self.hot = nodes.into_boxed_slice();
     }
 
     /// A node for a level beyond the window.
@@ -288,7 +298,7 @@ impl Slab {
     pub fn cold_mut(&mut self, slot: u32) -> &mut Cold {
         let at = cold_index(slot);
         if self.cold.len() <= at {
-            self.cold.resize(cold_index(self.hot.capacity() as u32), Cold::DEFAULT);
+            self.cold.resize(cold_index(self.hot.len() as u32), Cold::DEFAULT);
         }
         let order = &mut self.hot[slot as usize];
         if !order.has(COLD) {
@@ -319,7 +329,7 @@ impl Slab {
     #[cold]
     #[inline(never)]
     fn grow_filled(&mut self) {
-        self.filled.resize(cold_index(self.hot.capacity() as u32), 0);
+        self.filled.resize(cold_index(self.hot.len() as u32), 0);
     }
 
     /// The order's fills count from 0 again.
@@ -330,33 +340,42 @@ impl Slab {
     /// All open lots, hidden included.
     pub fn open(&self, slot: u32) -> Lots {
         let order = &self.hot[slot as usize];
-        order.shown() + if order.has(ICEBERG) { self.cold[cold_index(slot)].hidden } else { 0 }
+        order.shown() + if order.has(ICEBERG) { self.hidden(slot) } else { 0 }
+    }
+
+    /// Open lots of an iceberg that do not show.
+    #[cold]
+    pub fn hidden(&self, slot: u32) -> Lots {
+        self.cold[cold_index(slot)].hidden
     }
 
     /// Gives memory back: lowest slots are used first from now on, free slots at the end go.
     pub fn trim(&mut self) {
-        while self.hot.last().is_some_and(|order| order.id == 0) {
-            self.hot.pop();
+        while self.used > 0 && self.hot[self.used as usize - 1].id == 0 {
+            self.used -= 1;
         }
         self.free = NIL;
-        for slot in (0..self.hot.len()).rev() {
-            if self.hot[slot].id == 0 {
-                self.hot[slot].next = self.free;
-                self.free = slot as u32;
+        for slot in (0..self.used).rev() {
+            if self.hot[slot as usize].id == 0 {
+                self.hot[slot as usize].next = self.free;
+                self.free = slot;
             }
         }
-        self.cold.truncate(self.hot.len().saturating_sub(WINDOWS as usize));
-        self.filled.truncate(self.hot.len().saturating_sub(WINDOWS as usize));
-        if self.hot.capacity() > 2 * self.hot.len() {
-            self.hot.shrink_to_fit();
+        if self.hot.len() > 2 * self.used as usize {
+            let mut nodes = std::mem::take(&mut self.hot).into_vec();
+            nodes.truncate(self.used as usize);
+            self.hot = nodes.into_boxed_slice();
         }
+        let orders = (self.used as usize).saturating_sub(WINDOWS as usize);
+        self.cold.truncate(orders);
+        self.filled.truncate(orders);
         self.cold.shrink_to_fit();
         self.filled.shrink_to_fit();
     }
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        self.hot.capacity() * size_of::<Order>()
+        self.hot.len() * size_of::<Order>()
             + self.cold.capacity() * size_of::<Cold>()
             + self.filled.capacity() * size_of::<Lots>()
     }

@@ -60,7 +60,7 @@ impl Book {
     /// Best price of a side.
     #[inline]
     pub fn best(&self, side: Side) -> Option<Ticks> {
-        match self.ladders[side as usize].best() {
+        match self.best_key(side) {
             0 => None,
             key => Some(key ^ mask(side)),
         }
@@ -123,16 +123,15 @@ impl Book {
 
     /// Levels of a side from the best on. Take as many as needed: `book.depth(Side::Buy).take(50)`.
     pub fn depth(&self, side: Side) -> impl Iterator<Item = PriceLevel> + '_ {
-        let ladder = &self.ladders[side as usize];
-        let mut key = ladder.best();
+        let mut key = self.best_key(side);
         std::iter::from_fn(move || {
             if key == 0 {
                 return None;
             }
-            let level = &self.slab.hot[ladder.node_of(key) as usize];
+            let level = &self.slab.hot[self.node_of(side, key) as usize];
             let found =
                 PriceLevel { price: key ^ mask(side), qty: level.level_shown(), orders: level.level_count() };
-            key = ladder.below(key, &self.slab);
+            key = self.below(side, key);
             Some(found)
         })
     }
@@ -171,15 +170,14 @@ impl Book {
         }
         let side = order.side();
         let own = order.price ^ mask(side);
-        let ladder = &self.ladders[side as usize];
         let mut position = QueuePosition { orders_ahead: 0, qty_ahead: 0, qty_better: 0 };
-        let mut key = ladder.best();
+        let mut key = self.best_key(side);
         while key > own {
             position.qty_better =
-                position.qty_better.saturating_add(self.slab.hot[ladder.node_of(key) as usize].level_shown());
-            key = ladder.below(key, &self.slab);
+                position.qty_better.saturating_add(self.slab.hot[self.node_of(side, key) as usize].level_shown());
+            key = self.below(side, key);
         }
-        let mut at = self.slab.hot[ladder.node_of(own) as usize].next;
+        let mut at = self.slab.hot[self.node_of(side, own) as usize].next;
         while at != slot.0 {
             position.orders_ahead += 1;
             position.qty_ahead = position.qty_ahead.saturating_add(self.slab.hot[at as usize].shown());
@@ -192,7 +190,7 @@ impl Book {
     pub fn memory(&self) -> usize {
         let stops: usize = self.stops.iter().map(|stops| stops.len() * 32).sum();
         self.slab.memory()
-            + self.ladders.iter().map(|ladder| ladder.memory()).sum::<usize>()
+            + self.far.iter().map(|far| far.len() * 16).sum::<usize>()
             + stops
             + self.gtd.len() * 32
     }
@@ -219,7 +217,7 @@ impl Book {
     /// Starts fetching the first order that a marketable order of this side meets: see [`Book::fetch_order`].
     #[inline(always)]
     pub fn fetch_touch(&self, side: Side) {
-        let node = self.ladders[side.opposite() as usize].best_node();
+        let node = self.best_node(side.opposite());
         if let Some(level) = self.slab.hot.get(node as usize) {
             self.fetch_node(level.next);
         }
@@ -234,8 +232,7 @@ impl Book {
     }
 
     pub(crate) fn resting_slots(&self, side: Side) -> impl Iterator<Item = u32> + '_ {
-        let ladder = &self.ladders[side as usize];
-        let mut key = ladder.best();
+        let mut key = self.best_key(side);
         // The node of the present level, and where the walk is in its ring.
         let mut node = NIL;
         let mut slot = NIL;
@@ -244,9 +241,9 @@ impl Book {
                 if key == 0 {
                     return None;
                 }
-                node = ladder.node_of(key);
+                node = self.node_of(side, key);
                 slot = self.slab.hot[node as usize].next;
-                key = ladder.below(key, &self.slab);
+                key = self.below(side, key);
             }
             let found = slot;
             slot = self.slab.hot[slot as usize].next;

@@ -2,7 +2,7 @@
 
 use crate::book::{Book, Incoming};
 use crate::command::{Lots, MAX_PARTS, MAX_PRICE, MAX_QTY, Phase, Replace, Slot, Ticks};
-use crate::event::{Events, Reason, What};
+use crate::event::{Reason, Sink, What};
 use crate::order::{COLD, GTD, HELD, ICEBERG, LEVEL, POST_ONLY, StopKind};
 
 /// What a replace amounts to, once it is allowed.
@@ -15,7 +15,7 @@ struct Change {
 }
 
 impl Book {
-    pub(crate) fn replace(&mut self, replace: &Replace, out: &mut Events) {
+    pub(crate) fn replace(&mut self, replace: &Replace, out: &mut impl Sink) {
         let change = match self.may_replace(replace) {
             Ok(change) => change,
             Err(reason) => return self.emit(out, What::ReplaceRejected { id: replace.id, reason }),
@@ -58,7 +58,7 @@ impl Book {
             self.slab.cold_mut(slot).display = change.display;
         }
         self.emit(out, replaced);
-        if !self.trades_now {
+        if !self.trades_now() {
             return self.place(slot, change.open);
         }
         let order = self.slab.hot[slot as usize];
@@ -73,7 +73,7 @@ impl Book {
     }
 
     /// A held stop changes in its place; at the back of its new stop price where that moved.
-    fn replace_held(&mut self, slot: u32, change: &Change, replaced: What, out: &mut Events) {
+    fn replace_held(&mut self, slot: u32, change: &Change, replaced: What, out: &mut impl Sink) {
         self.unqueue_stop(slot);
         self.stops_entered += 1;
         let entered = self.stops_entered;

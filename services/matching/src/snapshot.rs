@@ -127,7 +127,7 @@ impl Book {
             _ => return Err(Error::Invalid("halted is 0 or 1")),
         };
         book.phase = Phase::from_code(reader.u8()?).ok_or(Error::Invalid("phase is 0 to 3"))?;
-        book.trades_now = book.phase == Phase::Continuous && !book.halted;
+        book.open_or_close();
         let (reference, bps) = (reader.u32()?, reader.u32()?);
         if !Book::is_band(reference, bps) {
             return Err(Error::Invalid(

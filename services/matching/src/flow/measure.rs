@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::naive::Naive;
 use super::wl::{ADD, CANCEL, Engine, IOC, MARKET, Msg, REPLACE, Stats, Workload};
 use crate::prefetch::prefetch;
-use crate::{Book, Command, Events, MAX_PRICE, NewOrder, Owner, Replace, Side, Slot, Tif, What};
+use crate::{Book, Command, Event, MAX_PRICE, NewOrder, Owner, Replace, Side, Sink, Slot, Tif, What};
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 5;
@@ -14,6 +14,8 @@ const FETCH_FROM: u64 = 4_096;
 /// Open orders from which the input is read ahead further, and by how many operations.
 const READ_AHEAD_FROM: u64 = 16_384;
 const READ_AHEAD: usize = 8;
+/// Events that the reader's ring holds: 4 KiB of them.
+const RING: usize = 64;
 /// Operations between two words of progress.
 const PROGRESS_EVERY: usize = 1 << 18;
 /// Nanoseconds of the latency histogram; the last bucket holds everything longer.
@@ -76,9 +78,31 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct FafnirEngine {
     books: Vec<Book>,
+    desk: Desk,
+}
+
+/// Who reads the events: keeps each as a whole record in a small ring, the slots of open orders, and counts trades.
+#[derive(Debug)]
+struct Desk {
     slots: Vec<Slot>,
-    events: Events,
     stats: Stats,
+    ring: [Event; RING],
+}
+
+impl Sink for Desk {
+    #[inline(always)]
+    fn event(&mut self, event: Event) {
+        self.ring[event.seq as usize % RING] = event;
+        match event.what {
+            What::Trade { maker, taker, qty, price, .. } => {
+                self.stats.trade(maker, taker, price, qty as u32);
+            }
+            What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
+                self.slots[id as usize] = slot;
+            }
+            _ => {}
+        }
+    }
 }
 
 impl FafnirEngine {
@@ -91,40 +115,29 @@ impl FafnirEngine {
     #[inline(never)]
     fn seldom(&mut self, m: &Msg) {
         let (side, owner, qty) = (side(m), owner(m), u64::from(m.qty));
-        let command = match m.op {
+        match m.op {
             REPLACE => {
-                let slot = self.slots[m.old_id as usize];
-                Command::Replace(Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) })
+                let slot = self.desk.slots[m.old_id as usize];
+                let replace = Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) };
+                self.apply(m.sym, &Command::Replace(replace));
             }
             MARKET => {
                 let cap = if m.side == 0 { MAX_PRICE } else { 1 };
-                Command::New(NewOrder::market(m.id, owner, side, qty, cap))
+                self.apply(m.sym, &Command::New(NewOrder::market(m.id, owner, side, qty, cap)));
             }
             _ => {
                 debug_assert_eq!(m.op, IOC);
-                Command::New(NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc))
-            }
-        };
-        self.apply(m.sym, &command);
-    }
-
-    /// One command, its events counted. Called with each kind of command apart, so that the record's operation is
-    /// looked at once, not again as a command.
-    #[inline(always)]
-    fn apply(&mut self, symbol: u16, command: &Command) {
-        self.events.clear();
-        self.books[symbol as usize].apply(command, &mut self.events);
-        for event in &self.events {
-            match event.what {
-                What::Trade { maker, taker, qty, price, .. } => {
-                    self.stats.trade(maker, taker, price, qty as u32);
-                }
-                What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
-                    self.slots[id as usize] = slot;
-                }
-                _ => {}
+                let order = NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc);
+                self.apply(m.sym, &Command::New(order));
             }
         }
+    }
+
+    /// One command. Called with each kind of command apart, so that the record's operation is looked at once, not again
+    /// as a command.
+    #[inline(always)]
+    fn apply(&mut self, symbol: u16, command: &Command) {
+        self.books[symbol as usize].apply_into(command, &mut self.desk);
     }
 }
 
@@ -143,9 +156,11 @@ impl Engine for FafnirEngine {
     fn new(n_symbols: usize, max_id: usize) -> FafnirEngine {
         FafnirEngine {
             books: (0..n_symbols).map(|_| Book::new()).collect(),
-            slots: vec![Slot::NONE; max_id + 1],
-            events: Events::new(),
-            stats: Stats::default(),
+            desk: Desk {
+                slots: vec![Slot::NONE; max_id + 1],
+                stats: Stats::default(),
+                ring: [Event { seq: 0, what: What::Resumed }; RING],
+            },
         }
     }
 
@@ -155,7 +170,7 @@ impl Engine for FafnirEngine {
             let order = NewOrder::limit(m.id, owner(m), side(m), u64::from(m.qty), m.price);
             self.apply(m.sym, &Command::New(order));
         } else if m.op == CANCEL {
-            let slot = self.slots[m.old_id as usize];
+            let slot = self.desk.slots[m.old_id as usize];
             self.apply(m.sym, &Command::Cancel { id: m.old_id, slot });
         } else {
             self.seldom(m);
@@ -174,17 +189,17 @@ impl Engine for FafnirEngine {
             for ((m, next), second) in
                 most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]).zip(&ops[ops.len().min(2 * READ_AHEAD)..])
             {
-                prefetch(&self.slots[second.old_id as usize]);
-                self.books[next.sym as usize].fetch_order(self.slots[next.old_id as usize]);
+                prefetch(&self.desk.slots[second.old_id as usize]);
+                self.books[next.sym as usize].fetch_order(self.desk.slots[next.old_id as usize]);
                 self.op(m);
             }
         } else {
             let later = |groups: usize| &ops[ops.len().min(groups * READ_AHEAD)..];
             for (((m, next), second), third) in most.iter().zip(later(1)).zip(later(2)).zip(later(3)) {
-                prefetch(&self.slots[third.old_id as usize]);
-                self.books[second.sym as usize].fetch_order(self.slots[second.old_id as usize]);
+                prefetch(&self.desk.slots[third.old_id as usize]);
+                self.books[second.sym as usize].fetch_order(self.desk.slots[second.old_id as usize]);
                 let book = &self.books[next.sym as usize];
-                book.fetch_neighbours(self.slots[next.old_id as usize]);
+                book.fetch_neighbours(self.desk.slots[next.old_id as usize]);
                 book.fetch_touch(if next.side == 0 { Side::Buy } else { Side::Sell });
                 self.op(m);
             }
@@ -195,7 +210,7 @@ impl Engine for FafnirEngine {
     }
 
     fn stats(&mut self) -> &mut Stats {
-        &mut self.stats
+        &mut self.desk.stats
     }
 
     fn live(&self) -> Option<u64> {
