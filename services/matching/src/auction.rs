@@ -185,7 +185,7 @@ impl Book {
         self.fill_resting(sell, qty, out);
     }
 
-    fn fill_resting(&mut self, slot: u32, qty: Lots, out: &mut impl Sink) {
+    pub(crate) fn fill_resting(&mut self, slot: u32, qty: Lots, out: &mut impl Sink) {
         let order = self.slab.hot[slot as usize];
         let open = self.slab.open(slot) - qty;
         if open == 0 {

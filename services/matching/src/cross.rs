@@ -15,6 +15,8 @@ impl Book {
         // Keys grow towards the better price: the incoming order takes keys from its limit on, within the band.
         let (band_from, band_to) = self.band.keys[other as usize];
         let limit_key = band_from.max(limit ^ mask(other));
+        // Nobody's orders are never each other's own.
+        let own = u64::from(incoming.owner) | u64::from(incoming.owner == 0) << 32;
         while incoming.open > 0 {
             let best = self.best_key(other);
             if best < limit_key || best > band_to {
@@ -24,14 +26,13 @@ impl Book {
             let hot = &mut *self.slab.hot;
             let slot = hot[node as usize].next;
             let maker = &hot[slot as usize];
-            let (id, owner, shown, flags, next) =
-                (maker.id, maker.owner, maker.shown(), maker.flags(), maker.next);
+            let (id, shown, flags, next) = (maker.id, maker.shown(), maker.flags(), maker.next);
             prefetch(&hot[next as usize]);
-            if owner == incoming.owner && owner != 0 {
+            if (u64::from(maker.owner) == own) | (flags & (ICEBERG | GTD) != 0) {
                 // A copy: the order itself then stays in registers.
-                let mut own = *incoming;
-                let ends = self.prevent_self_trade(&mut own, slot, out);
-                *incoming = own;
+                let mut rare = *incoming;
+                let ends = self.meet_rare(&mut rare, slot, out);
+                *incoming = rare;
                 if ends {
                     return Ended::SelfTrade;
                 }
@@ -45,7 +46,6 @@ impl Book {
             self.last = price;
             self.trades += 1;
             self.volume = self.volume.wrapping_add(qty);
-            let hidden = if flags & ICEBERG == 0 { 0 } else { self.slab.hidden(slot) };
             self.seq += 1;
             out.event(Event {
                 seq: self.seq,
@@ -53,14 +53,13 @@ impl Book {
                     maker: id,
                     taker: incoming.id,
                     qty,
-                    maker_open: left + hidden,
+                    maker_open: left,
                     taker_open: incoming.open,
                     price,
                     maker_slot: Slot(slot),
                     aggressor: incoming.side,
                 },
             });
-            let hot = &mut *self.slab.hot;
             let level = &mut hot[node as usize];
             level.level_sub(qty);
             if left > 0 {
@@ -68,24 +67,47 @@ impl Book {
                 self.slab.add_filled(slot, qty);
                 return Ended::Normally;
             }
-            if hidden > 0 {
-                self.refill(slot, qty, out);
-                continue;
-            }
             // The maker is filled: it is the first of its level, so this is the whole of its leaving.
             level.next = next;
             level.owner -= 1;
             let count = level.owner;
             hot[next as usize].prev = node;
-            if flags & GTD != 0 {
-                self.forget_gtd(slot);
-            }
             self.slab.remove(slot);
             if count == 0 {
                 self.leave_best(other);
             }
         }
         Ended::Normally
+    }
+
+    /// The next resting order is the incoming owner's own, or there is more to it than its quantity. Returns true where
+    /// the incoming order ends.
+    #[cold]
+    #[inline(never)]
+    fn meet_rare(&mut self, incoming: &mut Incoming, slot: u32, out: &mut impl Sink) -> bool {
+        let maker = self.slab.hot[slot as usize];
+        if maker.owner == incoming.owner && maker.owner != 0 {
+            return self.prevent_self_trade(incoming, slot, out);
+        }
+        let qty = incoming.open.min(maker.shown());
+        incoming.open -= qty;
+        incoming.filled += qty;
+        self.last = maker.price;
+        self.trades += 1;
+        self.volume = self.volume.wrapping_add(qty);
+        let trade = What::Trade {
+            maker: maker.id,
+            taker: incoming.id,
+            qty,
+            maker_open: self.slab.open(slot) - qty,
+            taker_open: incoming.open,
+            price: maker.price,
+            maker_slot: Slot(slot),
+            aggressor: incoming.side,
+        };
+        self.emit(out, trade);
+        self.fill_resting(slot, qty, out);
+        false
     }
 
     /// Nothing more within limit and band. Where it was the band that ended it, the symbol pauses.
@@ -99,8 +121,6 @@ impl Book {
     }
 
     /// The shown part of an iceberg is gone: the next part goes to the back of the level.
-    #[cold]
-    #[inline(never)]
     pub(crate) fn refill(&mut self, slot: u32, traded: Lots, out: &mut impl Sink) {
         self.slab.hot[slot as usize].set_shown(0);
         self.unlink(slot);
@@ -112,9 +132,7 @@ impl Book {
         self.emit(out, What::Refilled { id, slot: Slot(slot), shown, price });
     }
 
-    /// The next resting order is the incoming owner's own. Returns true where the incoming order ends.
-    #[cold]
-    #[inline(never)]
+    /// Returns true where the incoming order ends.
     fn prevent_self_trade(&mut self, incoming: &mut Incoming, slot: u32, out: &mut impl Sink) -> bool {
         match incoming.self_trade {
             SelfTrade::CancelNewest => true,

@@ -343,9 +343,7 @@ impl Slab {
         order.shown() + if order.has(ICEBERG) { self.hidden(slot) } else { 0 }
     }
 
-    /// Open lots of an iceberg that do not show.
-    #[cold]
-    pub fn hidden(&self, slot: u32) -> Lots {
+    fn hidden(&self, slot: u32) -> Lots {
         self.cold[cold_index(slot)].hidden
     }
 
