@@ -3,7 +3,7 @@
 use crate::book::{Book, mask};
 use crate::command::{Kind, Lots, OrderId, Owner, Phase, Side, Slot, Ticks, Tif, Time};
 use crate::order::{COLD, HELD, ICEBERG, NIL, POST_ONLY, StopKind};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_at;
 
 /// One price of a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,8 +207,7 @@ impl Book {
     /// Starts fetching what stands around the order at a slot: see [`Book::fetch_order`].
     #[inline(always)]
     pub fn fetch_neighbours(&self, slot: Slot) {
-        if let Some(last) = self.slab.hot.len().checked_sub(1) {
-            let order = &self.slab.hot[(slot.0 as usize).min(last)];
+        if let Some(order) = self.slab.hot.get(slot.0 as usize) {
             self.fetch_node(order.prev);
             self.fetch_node(order.next);
         }
@@ -226,9 +225,7 @@ impl Book {
     /// Starts fetching a node of the slab.
     #[inline(always)]
     pub(crate) fn fetch_node(&self, node: u32) {
-        if let Some(last) = self.slab.hot.len().checked_sub(1) {
-            prefetch(&self.slab.hot[(node as usize).min(last)]);
-        }
+        prefetch_at(&self.slab.hot, node as usize);
     }
 
     pub(crate) fn resting_slots(&self, side: Side) -> impl Iterator<Item = u32> + '_ {

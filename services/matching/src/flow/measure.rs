@@ -157,7 +157,7 @@ impl Engine for FafnirEngine {
         FafnirEngine {
             books: (0..n_symbols).map(|_| Book::new()).collect(),
             desk: Desk {
-                slots: vec![Slot::NONE; max_id + 1],
+                slots: vec![Slot(0); max_id + 1],
                 stats: Stats::default(),
                 ring: [Event { seq: 0, what: What::Resumed }; RING],
             },
@@ -200,7 +200,7 @@ impl Engine for FafnirEngine {
                 self.books[second.sym as usize].fetch_order(self.desk.slots[second.old_id as usize]);
                 let book = &self.books[next.sym as usize];
                 book.fetch_neighbours(self.desk.slots[next.old_id as usize]);
-                book.fetch_touch(if next.side == 0 { Side::Buy } else { Side::Sell });
+//T
                 self.op(m);
             }
         }
