@@ -10,10 +10,7 @@ use crate::order::*;
 /// XOR with this turns a side's price into its ladder key and back.
 #[inline(always)]
 pub(crate) const fn mask(side: Side) -> u32 {
-    match side {
-        Side::Buy => 0,
-        Side::Sell => u32::MAX,
-    }
+    (side as u32).wrapping_neg()
 }
 
 /// Held stops of one side by trigger order. The key of a stop price is `price` for buys and `!price` for sells: it is

@@ -142,7 +142,7 @@ impl FafnirEngine {
 }
 
 fn side(m: &Msg) -> Side {
-    if m.side == 0 { Side::Buy } else { Side::Sell }
+    if m.side & 1 == 0 { Side::Buy } else { Side::Sell }
 }
 
 /// Owners count from 1: 0 would take no part in self-trade prevention.
