@@ -258,14 +258,7 @@ impl Book {
 
     /// A plain order that meets somebody, or may not rest.
     #[inline(never)]
-    fn take_plain(
-        &mut self,
-        taker: Taker,
-        day: bool,
-        rests: bool,
-        market: bool,
-        out: &mut impl Sink,
-    ) {
+    fn take_plain(&mut self, taker: Taker, day: bool, rests: bool, market: bool, out: &mut impl Sink) {
         let Taker { id, owner, side, qty, price } = taker;
         self.last_id = id;
         let slot = if rests { self.slab.take() } else { NIL };

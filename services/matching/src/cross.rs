@@ -28,7 +28,7 @@ impl Book {
             let maker = &hot[slot as usize];
             let (id, shown, flags, next) = (maker.id, maker.shown(), maker.flags(), maker.next);
             prefetch(&hot[next as usize]);
-            if (u64::from(maker.owner) == own) | (flags & (ICEBERG | GTD) != 0) {
+            if u64::from(maker.owner) == own || flags & (ICEBERG | GTD) != 0 {
                 // A copy: the order itself then stays in registers.
                 let mut rare = *incoming;
                 let ends = self.meet_rare(&mut rare, slot, out);

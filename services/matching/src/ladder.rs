@@ -58,7 +58,11 @@ impl Book {
     /// The node of the level that a resting order of this key belongs to.
     #[inline(always)]
     pub(crate) fn node_of(&self, side: Side, key: u32) -> u32 {
-        if in_window(self.tops[side as usize], key) { window_node(side, key) } else { self.far_node(side, key) }
+        if in_window(self.tops[side as usize], key) {
+            window_node(side, key)
+        } else {
+            self.far_node(side, key)
+        }
     }
 
     #[cold]

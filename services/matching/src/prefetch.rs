@@ -25,7 +25,9 @@ pub(crate) fn prefetch_at<T>(list: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: as above. The address is computed by wrapping arithmetic and never read.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(list.as_ptr().wrapping_add(at).cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+            list.as_ptr().wrapping_add(at).cast(),
+        );
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (list, at);

@@ -173,8 +173,9 @@ impl Book {
         let mut position = QueuePosition { orders_ahead: 0, qty_ahead: 0, qty_better: 0 };
         let mut key = self.best_key(side);
         while key > own {
-            position.qty_better =
-                position.qty_better.saturating_add(self.slab.hot[self.node_of(side, key) as usize].level_shown());
+            position.qty_better = position
+                .qty_better
+                .saturating_add(self.slab.hot[self.node_of(side, key) as usize].level_shown());
             key = self.below(side, key);
         }
         let mut at = self.slab.hot[self.node_of(side, own) as usize].next;

@@ -200,7 +200,7 @@ impl Engine for FafnirEngine {
                 self.books[second.sym as usize].fetch_order(self.desk.slots[second.old_id as usize]);
                 let book = &self.books[next.sym as usize];
                 book.fetch_neighbours(self.desk.slots[next.old_id as usize]);
-//T
+                //T
                 self.op(m);
             }
         }
