@@ -27,7 +27,7 @@ impl Book {
             let slot = hot[node as usize].next;
             let maker = &hot[slot as usize];
             let (id, shown, flags, next) = (maker.id, maker.shown(), maker.flags(), maker.next);
-            prefetch(&hot[next as usize]);
+            prefetch(hot, next as usize);
             if u64::from(maker.owner) == own || flags & (ICEBERG | GTD) != 0 {
                 // A copy: the order itself then stays in registers.
                 let mut rare = *incoming;

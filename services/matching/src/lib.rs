@@ -31,17 +31,23 @@
 //! # Bounds
 //! [`MAX_ORDERS`] open orders, [`MAX_PARTS`] parts of an iceberg, [`MAX_QTY`], [`MAX_PRICE`]. A command's work is
 //! bounded by the orders that it touches. Memory: 32 bytes per order at the peak, 56 more where an order needs its cold
-//! record (iceberg, GTD, stop, replaced), 8 more where one is partly filled, 64 KiB for the windows of a book that ever had an order. The
+//! record (iceberg, GTD, stop, replaced), 8 more where one is partly filled, 32 KiB for the windows of a book that ever had an order; room for orders doubles. The
 //! day's end gives free slots at the end back and fills low slots first from then on.
 //!
 //! # How it is built
 //! - Orders are 32-byte records in a slab with `u32` links and a free list; what is rarely needed lies in a second,
 //!   cold slab. Levels are nodes of the same slab: the orders of a level form a ring through it, so an order leaves
 //!   without a branch. Nothing is allocated in the steady state.
-//! - A side's levels lie in a window of 1,024 directly indexed prices with a bitmap and a cached best, an ordered
-//!   map beyond. An order that leaves does not touch the bitmap: whoever looks for the next best takes empty levels out. Prices are keys that grow towards the better price: one code for both sides.
-//! - A plain limit order that meets nobody takes a path of its own; all other rules live on the general one.
-//! - [`Book::fetch_order`] and its neighbours let a caller that sees commands coming fetch their cache lines early.
+//! - A side's levels lie in a window of 512 directly indexed prices with a bitmap and a cached best, an ordered map
+//!   beyond. An order that leaves does not touch the bitmap: whoever looks for the next best takes empty levels out.
+//!   Prices are keys that grow towards the better price: one code for both sides.
+//! - What each command reads of the book lies in its first cache line: bests, counters, the slab's address.
+//! - A plain limit order that meets nobody, a plain order that meets somebody and a cancel take paths of their own; all
+//!   other rules live on the general ones. Whatever is rare about a resting order is met apart from the matching loop.
+//! - Events go to a [`Sink`], inlined where an event comes about and its kind is known. [`Events`] is one; the benchmark's
+//!   keeps each whole record in a ring of 64 and reads it at once.
+//! - [`Book::fetch_order`] and [`Book::fetch_neighbours`] let a caller that sees commands coming fetch their cache lines
+//!   early.
 //!
 //! # What was tried, and what it gave
 //! `cargo bench -p fafnir-matching` replays the common flow (module [`flow`]) with every feature on and an event per
@@ -88,9 +94,28 @@
 //! the books of many symbols meet in few sets of the cache), one comparison for "empty and best" (−2 to −5 %), the new
 //! best's first order fetched when a level is used up (nothing).
 //!
-//! So all four flows stand above their bars (3.3, 5, 6 and 2.5) and below their goals (5, 7.5, 20 and 5). Prefetch is the one
-//! `unsafe` line of the crate (prefetch.rs): it doubles A100k and nearly doubles B100. One codegen unit for this crate
-//! gives 3 to 8 % (the workspace's release profile has it).
+//! Then on two cores of a Xeon (Emerald Rapids) with noisy neighbours, old and new book of one program taking turns on
+//! flows of a million operations, 15 to 30 rounds, median of the pairs; callgrind counted 188 instructions per operation
+//! at A1k before and 150 after:
+//!
+//! | Step, against the row before | A1k | A10k | A100k | B100 |
+//! |---|---|---|---|---|
+//! | events read where they come about, a ring of 64 instead of a list that is read again | +16 % | +4 % | – | – |
+//! | what each command reads in one line of 64 bytes | +5 % | +8 % | +12 % with the row before | +4 % with the row before |
+//! | plain takers on a path of their own, a cancel without the general unlink, the band as keys | +4 % | +11 % | +4 % | +8 % |
+//! | icebergs, GTD orders and own orders met apart from the matching loop | 0 | 0 | 0 | 0 |
+//! | fetching early without a look whether the slot exists | – | +4 % | +2 % | +3 % |
+//! | the first order of the other side no longer fetched | – | – | +6 % | +2 % |
+//! | sides without a comparison | +1 % | +4 % | – | – |
+//! | windows of 512 levels instead of 1,024 | 0 | −2 % | −1 % | +4 % |
+//!
+//! Tried in the same way and dropped: one path without a branch for a new order and a cancel (half as many mispredicted
+//! branches by callgrind, but 220 instead of 120 instructions: −14 %), the level of a coming price fetched (−3 to −4 %),
+//! orders fetched without their neighbours (−3 %), 4 operations ahead instead of 8 (−1 to +1 %).
+//!
+//! So all four flows stand above their bars (3.3, 5, 6 and 2.5) and about at their goals (5, 7.5, 20 and 5); the README has
+//! the figures. Prefetch is the one `unsafe` line of the crate (prefetch.rs): it doubles A100k and nearly doubles B100. One
+//! codegen unit for this crate gives 3 to 8 % (the workspace's release profile has it).
 //!
 //! # Example
 //! ```

@@ -5,7 +5,7 @@
 
 use crate::command::{Lots, MAX_ORDERS, OrderId, Owner, SelfTrade, Side, Ticks, Tif, Time};
 
-/// Levels in one side's window. 2 × 1024 nodes of 32 bytes per book, of which the ones near the best are touched.
+/// Levels in one side's window. 2 × 512 nodes of 32 bytes per book, of which the ones near the best are touched.
 pub(crate) const WINDOW: u32 = 512;
 /// Nodes of the two windows, before the first order's.
 const WINDOWS: u32 = 2 * WINDOW;

@@ -3,7 +3,7 @@
 use crate::book::{Book, mask};
 use crate::command::{Kind, Lots, OrderId, Owner, Phase, Side, Slot, Ticks, Tif, Time};
 use crate::order::{COLD, HELD, ICEBERG, NIL, POST_ONLY, StopKind};
-use crate::prefetch::prefetch_at;
+use crate::prefetch::prefetch;
 
 /// One price of a side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -197,9 +197,8 @@ impl Book {
     }
 
     /// Starts fetching the order at a slot, which a cancel or replace will soon name. A hint: it changes nothing, any
-    /// slot will do. Where many orders are open, call it some 16 commands ahead, [`Book::fetch_neighbours`] and
-    /// [`Book::fetch_touch`] some 8 commands ahead, for every command alike: a branch on the kind of command costs more
-    /// than a fetch in vain.
+    /// slot will do. Where many orders are open, call it some 16 commands ahead and [`Book::fetch_neighbours`] some 8
+    /// commands ahead, for every command alike: a branch on the kind of command costs more than a fetch in vain.
     #[inline(always)]
     pub fn fetch_order(&self, slot: Slot) {
         self.fetch_node(slot.0);
@@ -214,19 +213,10 @@ impl Book {
         }
     }
 
-    /// Starts fetching the first order that a marketable order of this side meets: see [`Book::fetch_order`].
-    #[inline(always)]
-    pub fn fetch_touch(&self, side: Side) {
-        let node = self.best_node(side.opposite());
-        if let Some(level) = self.slab.hot.get(node as usize) {
-            self.fetch_node(level.next);
-        }
-    }
-
     /// Starts fetching a node of the slab.
     #[inline(always)]
     pub(crate) fn fetch_node(&self, node: u32) {
-        prefetch_at(&self.slab.hot, node as usize);
+        prefetch(&self.slab.hot, node as usize);
     }
 
     pub(crate) fn resting_slots(&self, side: Side) -> impl Iterator<Item = u32> + '_ {

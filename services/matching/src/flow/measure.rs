@@ -189,18 +189,17 @@ impl Engine for FafnirEngine {
             for ((m, next), second) in
                 most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]).zip(&ops[ops.len().min(2 * READ_AHEAD)..])
             {
-                prefetch(&self.desk.slots[second.old_id as usize]);
+                prefetch(&self.desk.slots, second.old_id as usize);
                 self.books[next.sym as usize].fetch_order(self.desk.slots[next.old_id as usize]);
                 self.op(m);
             }
         } else {
             let later = |groups: usize| &ops[ops.len().min(groups * READ_AHEAD)..];
             for (((m, next), second), third) in most.iter().zip(later(1)).zip(later(2)).zip(later(3)) {
-                prefetch(&self.desk.slots[third.old_id as usize]);
+                prefetch(&self.desk.slots, third.old_id as usize);
                 self.books[second.sym as usize].fetch_order(self.desk.slots[second.old_id as usize]);
                 let book = &self.books[next.sym as usize];
                 book.fetch_neighbours(self.desk.slots[next.old_id as usize]);
-                //T
                 self.op(m);
             }
         }
