@@ -747,7 +747,7 @@ impl Book {
     }
 
     fn enter_stop(&mut self, slot: u32, out: &mut impl Sink) {
-        let cold = self.slab.cold(slot);
+        let cold = *self.slab.cold(slot);
         let order = &mut self.slab.hot[slot as usize];
         order.clear(HELD);
         let (id, owner, side, open) = (order.id, order.owner, order.side(), order.shown());

@@ -291,8 +291,8 @@ impl Slab {
         id.wrapping_sub(1) < LEVEL - 1 && self.hot.get(slot as usize).is_some_and(|order| order.id == id)
     }
 
-    pub fn cold(&self, slot: u32) -> Cold {
-        if self.hot[slot as usize].has(COLD) { self.cold[cold_index(slot)] } else { Cold::DEFAULT }
+    pub fn cold(&self, slot: u32) -> &Cold {
+        if self.hot[slot as usize].has(COLD) { &self.cold[cold_index(slot)] } else { &Cold::DEFAULT }
     }
 
     pub fn cold_mut(&mut self, slot: u32) -> &mut Cold {

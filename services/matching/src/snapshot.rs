@@ -86,7 +86,7 @@ impl Book {
         put32(out, order.owner);
         put32(out, order.price);
         let flags = order.flags() & !(COLD | PARTLY);
-        if cold == Cold::DEFAULT && filled == 0 {
+        if *cold == Cold::DEFAULT && filled == 0 {
             out.push(flags);
             return;
         }
@@ -165,7 +165,7 @@ impl Book {
             let mut before = (0, 0);
             for _ in 0..count {
                 let slot = book.read_order(&mut reader, side, true)?;
-                let cold = book.slab.cold(slot);
+                let cold = *book.slab.cold(slot);
                 let place = (cold.stop.price ^ mask(side), cold.entered);
                 if place <= before || cold.entered == 0 || cold.entered > book.stops_entered {
                     return Err(Error::Invalid("stops come in trigger order"));
