@@ -17,6 +17,9 @@ fn snapshot(name: &str, dir: &Path, answer: &Answer) {
             (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "[TIME]"),
             (r"127\.0\.0\.1:\d+", "[ADDRESS]"),
             (r"process \d+", "process [PID]"),
+            (r"\d+\.\d GiB", "[N] GiB"),
+            (r"at most \d+\n", "at most [N]\n"),
+            (r"\d+ records replayed", "[N] records replayed"),
         ]}, {
         insta::assert_snapshot!(name, text);
     });
@@ -31,6 +34,8 @@ fn help_of_every_command() {
         "up",
         "down",
         "status",
+        "logs",
+        "doctor",
         "gateway",
         "order-service",
         "broker",
@@ -153,6 +158,67 @@ fn a_running_stack_is_found_used_and_stopped() {
     assert_eq!(status["services"].as_object().unwrap().len(), 8, "{status}");
     assert_eq!(shell.run(&["down"]).code, 0);
     assert_eq!(shell.run(&["status"]).code, 3);
+}
+
+/// Stops the platform of a directory, whatever becomes of the test.
+struct Background<'a>(&'a Path);
+
+impl Drop for Background<'_> {
+    fn drop(&mut self) {
+        run(self.0, &["down", "--data-dir", "data"]);
+    }
+}
+
+#[test]
+fn a_platform_in_the_background_is_found_looked_at_and_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path();
+    let up = ["up", "--detach", "--json", "--no-sim", "--ports", "auto", "--data-dir", "data"];
+    let _stop = Background(d);
+    let ready = run(d, &up).json();
+    assert_eq!(ready["ready"], true, "{ready}");
+    let status = run(d, &["status", "--json", "--data-dir", "data"]).json();
+    assert_eq!((&status["pid"], &status["ready"]), (&ready["pid"], &true.into()), "{status}");
+    snapshot("second_detached_up", d, &run(d, &up[..2].iter().chain(&up[3..]).copied().collect::<Vec<_>>()));
+
+    let logs = |args: &[&str]| run(d, &[&["logs", "--data-dir", "data"], args].concat());
+    let engine = logs(&["--service", "trade-engine"]);
+    assert!(engine.stdout.contains("INFO trade-engine: the books stand"), "{engine:?}");
+    assert!(engine.stdout.lines().all(|l| l.contains(" trade-engine: ")), "{engine:?}");
+    let last = logs(&["-n", "1", "--json"]);
+    assert!(last.json()["timestamp"].is_string(), "{last:?}");
+    assert_eq!(logs(&["--level", "error"]).stdout, "");
+    snapshot("logs_of_no_service", d, &logs(&["--service", "exchange"]));
+
+    let doctor = |args: &[&str]| {
+        let mut command = binary();
+        command.args(["doctor", "--data-dir", "data"]).args(args).current_dir(d).env("HOME", d);
+        Answer::of(command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8").output().unwrap())
+    };
+    snapshot("doctor_of_a_running_stack", d, &doctor(&[]));
+    assert_eq!(run(d, &["down", "--data-dir", "data"]).code, 0);
+    assert_eq!(run(d, &["status", "--data-dir", "data"]).code, 3);
+    assert!(logs(&["--service", "trade-engine"]).stdout.contains("the books stand"), "the log stays");
+
+    fs::set_permissions(d.join("data/secrets"), fs::Permissions::from_mode(0o755)).unwrap();
+    let answer = doctor(&["--json"]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let document: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    let found = document["checks"].as_array().unwrap().iter().find(|c| c["name"] == "private files").unwrap();
+    assert_eq!((&document["healthy"], &found["state"]), (&false.into(), &"finding".into()), "{document}");
+}
+
+#[test]
+fn a_platform_in_the_background_that_cannot_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let answer = run(dir.path(), &["up", "--detach", "--data-dir", "data", "--broker-port", &port]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    let owner =
+        format!("{port}: Address already in use (os error 98), taken by process {}", std::process::id());
+    assert!(answer.stderr.contains(&owner) && answer.stderr.contains("--broker-port"), "{answer:?}");
+    snapshot("no_log", dir.path(), &run(dir.path(), &["logs", "--data-dir", "nowhere"]));
 }
 
 #[test]

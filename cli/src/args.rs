@@ -51,6 +51,10 @@ pub enum Command {
     Down,
     /// Show what runs and where
     Status,
+    /// Show the log of a platform
+    Logs(Logs),
+    /// Look for what keeps a platform from running well; fails on a finding
+    Doctor,
     /// The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
     Gateway(One),
     /// Users, passwords, sessions and tokens
@@ -139,6 +143,28 @@ pub struct Up {
     /// Start with an empty data directory: what is in it is deleted
     #[arg(long)]
     pub fresh: bool,
+    /// Leave it running in the background, once it is ready
+    #[arg(long)]
+    pub detach: bool,
+    /// This is the process that `--detach` started
+    #[arg(long, hide = true)]
+    pub background: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Show so many of the last lines that fit
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    /// Only lines of this service; may be given more than once
+    #[arg(long, value_name = "SERVICE")]
+    pub service: Vec<String>,
+    /// Only lines at least so severe
+    #[arg(long, value_name = "LEVEL", default_value = "trace", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub level: String,
 }
 
 #[derive(Debug, Args)]

@@ -1,9 +1,11 @@
 //! `fafnir`: a stock exchange and brokerage in one binary, with a trading terminal.
 
 mod args;
+mod background;
 mod client;
 mod commands;
 mod output;
+mod ports;
 mod run;
 mod seed;
 mod settings;

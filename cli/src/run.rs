@@ -2,16 +2,21 @@
 
 use crate::{
     output::{Error, Exit, Out, Result},
-    seed,
+    ports, seed,
     stack::{self, RunFile},
 };
 use fafnir_services::{
     ALL, Service,
     compose::{self, PortError, Running},
-    platform::{Clock, Settings, telemetry},
+    platform::{
+        Clock, Settings,
+        log_file::{self, LogFile},
+        secrets::create_private_dir,
+        telemetry::{self, Sinks},
+    },
     simulator,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +26,10 @@ pub struct Beside {
     /// Fill an empty directory with the built-in seeds.
     pub seed: bool,
     pub simulator: bool,
-    /// Write `run.json`, so that other commands find this stack.
+    /// Write `run.json` and a log file, so that other commands find this stack.
     pub announce: bool,
+    /// No terminal reads stderr.
+    pub background: bool,
 }
 
 /// What scripts read: one line, in this order.
@@ -42,7 +49,6 @@ pub fn all_services(settings: &Settings) -> Vec<Service> {
 
 /// Starts everything, says so, and waits for Ctrl-C.
 pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out: Out) -> Result {
-    telemetry::init(settings.log.format, &settings.log.filter, out.colour);
     let started = std::time::Instant::now();
     let dir = settings.data_dir();
     let dir = std::path::absolute(&dir).unwrap_or(dir);
@@ -51,6 +57,7 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
         names.push("sim");
     }
     let lock = stack::lock(&dir, &names)?;
+    start_log(&dir, beside, &settings, out)?;
     let shutdown = CancellationToken::new();
     let signals = watch_signals(shutdown.clone())?;
     let result = start(&services, beside, settings, shutdown.clone(), out).await;
@@ -68,26 +75,17 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
         .filter(|(name, _)| names.contains(&name.as_str()))
         .map(|(n, a)| (n.clone(), a.clone()))
         .collect();
+    let run = RunFile {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        nats,
+        services: addresses,
+        operations: running.operations.clone(),
+    };
     if beside.announce {
-        let run = RunFile {
-            pid: std::process::id(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            nats: nats.clone(),
-            services: addresses.clone(),
-            operations: running.operations.clone(),
-        };
         stack::write_run_file(&dir, &run)?;
     }
-    let ready =
-        Ready { ready: true, pid: std::process::id(), data_dir: &dir, nats: &nats, services: &addresses };
-    let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    out.line(&ready, || {
-        let mut rows: Vec<Vec<String>> = addresses.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
-        rows.push(vec!["nats".into(), nats.clone()]);
-        rows.push(vec!["data".into(), dir.display().to_string()]);
-        let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
-        format!("{table}\nready in {} ms; Ctrl-C stops\n", started.elapsed().as_millis())
-    });
+    say_ready(&run, &dir, started.elapsed(), "Ctrl-C stops", out)?;
     let in_order = running.wait().await;
     if beside.announce {
         stack::remove_run_file(&dir);
@@ -99,6 +97,35 @@ pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out
     } else {
         Err(Error::new(Exit::Failure, "a part failed; the log above has the cause"))
     }
+}
+
+/// A stack that others find has a log file; what runs alone logs to stderr only.
+fn start_log(dir: &Path, beside: Beside, settings: &Settings, out: Out) -> Result {
+    let file = if beside.announce {
+        let path = log_file::path(dir);
+        create_private_dir(&dir.join("logs"))?;
+        Some(LogFile::open(&path)?)
+    } else {
+        None
+    };
+    let sinks = Sinks { silent: beside.background, file };
+    telemetry::init_to(sinks, settings.log.format, &settings.log.filter, out.colour);
+    Ok(())
+}
+
+/// The addresses of a stack that is ready.
+pub fn say_ready(run: &RunFile, dir: &Path, took: Duration, hint: &str, out: Out) -> Result {
+    let ready = Ready { ready: true, pid: run.pid, data_dir: dir, nats: &run.nats, services: &run.services };
+    let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
+    out.line(&ready, || {
+        let mut rows: Vec<Vec<String>> =
+            run.services.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
+        rows.push(vec!["nats".into(), run.nats.clone()]);
+        rows.push(vec!["data".into(), dir.display().to_string()]);
+        let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
+        format!("{table}\nready in {} ms; {hint}\n", took.as_millis())
+    });
+    Ok(())
 }
 
 async fn start(
@@ -136,7 +163,8 @@ fn port_taken(e: &PortError) -> Error {
         "broker" => "--broker-port",
         _ => "--ports auto",
     };
-    let message = format!("{} cannot listen on {}:{}: {}", e.service, e.host, e.port, e.source);
+    let owner = ports::owner_of(e.port).map(|owner| format!(", taken by {owner}")).unwrap_or_default();
+    let message = format!("{} cannot listen on {}:{}: {}{owner}", e.service, e.host, e.port, e.source);
     Error::new(Exit::Failure, message)
         .code("PORT_TAKEN")
         .hint(format!("choose another with {flag}, or let the system choose all with `--ports auto`"))

@@ -95,6 +95,11 @@ pub fn format_e4(value: i64) -> String {
     format_scaled(value, E4_DECIMALS)
 }
 
+/// Prints a price for people, with at least two decimals; `-` for none.
+pub fn format_price(price_e4: i64) -> String {
+    if price_e4 == 0 { "-".to_owned() } else { format_fixed(price_e4, E4_DECIMALS, 2) }
+}
+
 /// Prints an amount in its shortest exact form.
 pub fn format_micros(value: i64) -> String {
     format_scaled(value, MICROS_DECIMALS)

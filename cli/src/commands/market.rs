@@ -6,7 +6,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{format_e4, format_fixed},
+    money::{format_e4, format_fixed, format_price},
     v1::{BookRequest, HistoryRequest, Level, QuotesRequest, TradingState},
 };
 use fafnir_services::platform::clock::{date, rfc3339};
@@ -25,7 +25,7 @@ pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
     });
     out.data(&document, || {
         let cell = |l: Option<&Level>| match l {
-            Some(l) => (format_e4(l.quantity_e4), format_fixed(l.price_e4, 4, 2)),
+            Some(l) => (format_e4(l.quantity_e4), format_price(l.price_e4)),
             None => (String::new(), String::new()),
         };
         let rows: Vec<_> = (0..book.bids.len().max(book.asks.len()))
@@ -34,8 +34,7 @@ pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
                 vec![bid_qty, bid, ask, ask_qty]
             })
             .collect();
-        let last =
-            if book.last_price_e4 == 0 { "-".to_owned() } else { format_fixed(book.last_price_e4, 4, 2) };
+        let last = format_price(book.last_price_e4);
         let levels = table(&[">QUANTITY", ">BID", ">ASK", ">QUANTITY"], &rows);
         format!("{} last {last}\n{levels}", book.symbol)
     });
@@ -67,7 +66,6 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
         return Err(unlisted);
     }
     out.data(&json!(document), || {
-        let price = |p: i64| if p == 0 { "-".to_owned() } else { format_fixed(p, 4, 2) };
         let rows: Vec<_> = quotes
             .iter()
             .map(|q| {
@@ -77,10 +75,10 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
                 };
                 vec![
                     q.symbol.clone(),
-                    price(q.price_e4),
+                    format_price(q.price_e4),
                     change(q.price_e4, q.previous_close_e4),
-                    price(q.bid_e4),
-                    price(q.ask_e4),
+                    format_price(q.bid_e4),
+                    format_price(q.ask_e4),
                     format_e4(q.volume_e4),
                     q.currency.clone(),
                     state.to_lowercase(),
@@ -114,16 +112,15 @@ pub async fn history(global: &Global, args: &History, out: Out) -> Result {
         })
         .collect();
     out.data(&json!(document), || {
-        let price = |p| format_fixed(p, 4, 2);
         let rows: Vec<_> = bars
             .iter()
             .map(|b| {
                 vec![
                     date(b.time_us),
-                    price(b.open_e4),
-                    price(b.high_e4),
-                    price(b.low_e4),
-                    price(b.close_e4),
+                    format_price(b.open_e4),
+                    format_price(b.high_e4),
+                    format_price(b.low_e4),
+                    format_price(b.close_e4),
                     format_e4(b.volume_e4),
                 ]
             })

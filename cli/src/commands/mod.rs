@@ -5,7 +5,9 @@ mod audit;
 mod bench;
 mod broker;
 mod config;
+mod doctor;
 mod load;
+mod logs;
 mod market;
 mod operate;
 mod order;
@@ -27,6 +29,8 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Up(args) => platform::up(global, args, out).await,
         Command::Down => platform::down(global, out).await,
         Command::Status => platform::status(global, out).await,
+        Command::Logs(args) => logs::logs(global, args, out).await,
+        Command::Doctor => doctor::doctor(global, out).await,
         Command::Gateway(args) => platform::one(global, "api-gateway", "ports.gateway", args, out).await,
         Command::AuthService(args) => platform::one(global, "auth-service", "ports.auth", args, out).await,
         Command::SecurityService(args) => {

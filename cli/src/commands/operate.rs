@@ -6,7 +6,7 @@ use crate::{
     output::{Out, Result, table},
 };
 use fafnir_proto::{
-    money::format_e4,
+    money::{format_e4, format_price},
     v1::{
         DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
         SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
@@ -126,14 +126,14 @@ fn text(symbol: &str, depth: &DepthReply) -> String {
         text.push_str(&format!("in a volatility pause since {}\n", rfc3339(depth.paused_us)));
     }
     if depth.band_high_e4 != 0 {
-        let (low, high) = (format_e4(depth.band_low_e4), format_e4(depth.band_high_e4));
+        let (low, high) = (format_price(depth.band_low_e4), format_price(depth.band_high_e4));
         text.push_str(&format!("trades outside {low} to {high} pause it\n"));
     }
     if depth.indicative_quantity_e4 != 0 {
         text.push_str(&format!(
             "the auction would trade {} at {}, surplus {}\n",
             format_e4(depth.indicative_quantity_e4),
-            format_e4(depth.indicative_price_e4),
+            format_price(depth.indicative_price_e4),
             format_e4(depth.indicative_surplus_e4)
         ));
     }
@@ -142,15 +142,15 @@ fn text(symbol: &str, depth: &DepthReply) -> String {
     {
         let rows: Vec<_> = levels
             .iter()
-            .map(|l| vec![format_e4(l.price_e4), format_e4(l.quantity_e4), l.orders.to_string()])
+            .map(|l| vec![format_price(l.price_e4), format_e4(l.quantity_e4), l.orders.to_string()])
             .collect();
         let title = format!(">{side}");
         text.push_str(&format!("\n{}", table(&[&title, ">QUANTITY", ">ORDERS"], &rows)));
         let rows: Vec<_> = orders
             .iter()
             .map(|o| {
-                let mut row = vec![o.order_id.clone(), o.user_id.clone()];
-                row.extend([o.price_e4, o.shown_e4, o.open_e4, o.filled_e4].map(format_e4));
+                let mut row = vec![o.order_id.clone(), o.user_id.clone(), format_price(o.price_e4)];
+                row.extend([o.shown_e4, o.open_e4, o.filled_e4].map(format_e4));
                 row
             })
             .collect();

@@ -6,7 +6,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{Error as DecimalError, average_price_e4, format_e4, format_micros, parse_e4},
+    money::{Error as DecimalError, average_price_e4, format_e4, format_micros, format_price, parse_e4},
     v1::{
         self, CancelAllRequest, CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState,
         OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
@@ -202,7 +202,7 @@ fn print_one(order: &v1::Order, out: Out) {
                 "  {} {} @ {} {}\n",
                 rfc3339(fill.time_us),
                 format_e4(fill.quantity_e4),
-                format_e4(fill.price_e4),
+                format_price(fill.price_e4),
                 fill.exec_id
             ));
         }
@@ -223,7 +223,6 @@ fn orders_table(orders: &[v1::Order]) -> String {
     let rows: Vec<_> = orders
         .iter()
         .map(|o| {
-            let price = if o.price_e4 == 0 { "-".to_owned() } else { format_e4(o.price_e4) };
             let average = average_price_e4(o.filled_notional_micros, o.filled_e4);
             vec![
                 o.id.clone(),
@@ -231,14 +230,18 @@ fn orders_table(orders: &[v1::Order]) -> String {
                 name(o.side().as_str_name(), "SIDE_"),
                 name(o.r#type().as_str_name(), "ORDER_TYPE_"),
                 format_e4(o.quantity_e4),
-                price,
+                format_price(o.price_e4),
+                format_price(o.stop_price_e4),
                 format_e4(o.filled_e4),
-                if o.filled_e4 == 0 { "-".to_owned() } else { format_e4(average) },
+                format_price(average),
                 state_name(o),
             ]
         })
         .collect();
-    table(&["ORDER", "SYMBOL", "SIDE", "TYPE", ">QUANTITY", ">PRICE", ">FILLED", ">AVERAGE", "STATE"], &rows)
+    table(
+        &["ORDER", "SYMBOL", "SIDE", "TYPE", ">QUANTITY", ">PRICE", ">STOP", ">FILLED", ">AVERAGE", "STATE"],
+        &rows,
+    )
 }
 
 /// Decimals as texts: exact for every reader.

@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Global, One, Seed, Sim, Up},
+    background,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
     seed::{self, Seeds},
@@ -12,7 +13,10 @@ use fafnir_services::{
     platform::{Clock, Settings, telemetry},
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long `down` waits for a stack to drain (reliability.md: at most 25 s).
@@ -36,13 +40,36 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
             ("sim.symbols", args.sim_symbols.clone()),
         ],
     )?;
+    if args.detach {
+        return detach(&settings.data_dir(), out).await;
+    }
+    if args.background {
+        background::leave_terminal()?;
+    }
     if args.fresh {
         let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
         let _lock = stack::lock(&settings.data_dir(), &names)?;
         stack::clear(&settings.data_dir())?;
     }
-    let beside = Beside { seed: true, simulator: settings.sim.enabled, announce: true };
+    let beside =
+        Beside { seed: true, simulator: settings.sim.enabled, announce: true, background: args.background };
     run::run(run::all_services(&settings), beside, settings, out).await
+}
+
+/// The same command again without `--detach`, in the background.
+async fn detach(dir: &Path, out: Out) -> Result {
+    if let Some(run) = stack::running(dir) {
+        return Err(Error::new(
+            Exit::Failure,
+            format!("a platform runs on {} already, in process {}", dir.display(), run.pid),
+        )
+        .code("DATA_DIR_IN_USE")
+        .hint("stop it with `fafnir down`, or name another directory with --data-dir"));
+    }
+    let started = Instant::now();
+    let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--detach").collect();
+    let run = background::start(dir, &arguments, out).await?;
+    run::say_ready(&run, dir, started.elapsed(), "`fafnir logs -f` follows it, `fafnir down` stops it", out)
 }
 
 pub async fn one(global: &Global, name: &str, port_key: &str, args: &One, out: Out) -> Result {
@@ -177,7 +204,7 @@ pub async fn status(global: &Global, out: Out) -> Result {
 }
 
 /// Whether an operations door says ready.
-async fn probe(door: &str) -> bool {
+pub(super) async fn probe(door: &str) -> bool {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let Some(host) = door.strip_prefix("http://") else { return false };
     let ask = async {

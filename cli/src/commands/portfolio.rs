@@ -7,7 +7,7 @@ use crate::{
     output::{Out, Result, table},
 };
 use fafnir_proto::{
-    money::{format_e4, format_fixed, format_grouped, format_micros, notional_micros},
+    money::{format_e4, format_fixed, format_grouped, format_micros, format_price, notional_micros},
     v1::{Empty, QuotesRequest, SymbolRequest},
 };
 use fafnir_services::platform::clock::rfc3339;
@@ -45,7 +45,7 @@ pub async fn portfolio(global: &Global, at: &Where, out: Out) -> Result {
                     format_e4(h.quantity_e4),
                     format_e4(h.held_e4),
                     format_fixed(h.avg_cost_micros, 6, 2),
-                    prices.get(h.symbol.as_str()).map_or_else(|| "-".into(), |p| format_fixed(*p, 4, 2)),
+                    prices.get(h.symbol.as_str()).map_or_else(|| "-".into(), |p| format_price(*p)),
                     value(&h.symbol, h.quantity_e4).map_or_else(|| "-".into(), |v| format_grouped(v, 6)),
                     format_grouped(h.realized_pnl_micros, 6),
                 ]

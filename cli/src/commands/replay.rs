@@ -9,7 +9,11 @@ use fafnir_matching::{
     Side,
     flow::{FafnirEngine, replay_in_parts, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
 };
-use fafnir_proto::{money::format_e4, symbol::Symbol, v1::TradingState};
+use fafnir_proto::{
+    money::{format_e4, format_price},
+    symbol::Symbol,
+    v1::TradingState,
+};
 use fafnir_services::{
     platform::clock::rfc3339,
     trade_engine::{
@@ -242,18 +246,18 @@ fn best(market: &Market, side: Side) -> Option<String> {
 }
 
 fn markets(engine: &Engine) -> String {
-    let or_dash = |price: Option<String>| price.unwrap_or_else(|| "-".to_owned());
     let rows: Vec<_> = sorted(engine)
         .iter()
         .map(|m| {
             let (last, _) = m.last();
+            let price = |side| format_price(m.depth(side, 1).first().map_or(0, |l| l.price_e4));
             vec![
                 m.symbol.to_string(),
                 state_name(m).to_owned(),
                 m.open_orders().to_string(),
-                or_dash(best(m, Side::Buy)),
-                or_dash(best(m, Side::Sell)),
-                or_dash((last != 0).then(|| format_e4(last))),
+                price(Side::Buy),
+                price(Side::Sell),
+                format_price(last),
                 m.trade_no().to_string(),
                 m.exec_seq().to_string(),
             ]
@@ -286,7 +290,7 @@ fn book(market: &Market, engine: &Engine, depth: usize) -> Value {
 fn levels(market: &Market, depth: usize) -> String {
     let (bids, asks) = (market.depth(Side::Buy, depth), market.depth(Side::Sell, depth));
     let cells = |level: Option<&fafnir_services::trade_engine::market::Level>| match level {
-        Some(l) => [l.orders.to_string(), format_e4(l.quantity_e4), format_e4(l.price_e4)],
+        Some(l) => [l.orders.to_string(), format_e4(l.quantity_e4), format_price(l.price_e4)],
         None => Default::default(),
     };
     let rows: Vec<_> = (0..bids.len().max(asks.len()))

@@ -2,23 +2,16 @@
 
 use crate::{
     args::{Color, Global, ThemeName, Trade},
+    background,
     client::{Client, Store, gateway_url},
     output::{Error, Exit, Out, Result},
     settings, stack,
 };
 use fafnir_tui::{Depth, Options, Palette, Theme};
-use std::{
-    io::IsTerminal as _,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{ffi::OsString, io::IsTerminal as _, sync::Arc};
 
-/// A platform in the background gets this long to be ready, its first seeding included.
-const UP_WAIT_MAX: Duration = Duration::from_mins(1);
 /// A recording plays as fast as it was.
 const REPLAY_PERCENT: u32 = 100;
-const POLL: Duration = Duration::from_millis(50);
 
 pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
@@ -87,34 +80,15 @@ fn theme(global: &Global, args: &Trade) -> Theme {
     }
 }
 
-/// Starts `fafnir up` as a process of its own where none runs; its log goes to the data directory.
+/// Starts `fafnir up` as a process of its own where none runs.
 async fn start_platform(global: &Global, out: Out) -> Result {
-    let settings = settings::settings(global, &[])?;
-    let dir = settings.data_dir();
+    let dir = settings::settings(global, &[])?.data_dir();
     if stack::running(&dir).is_some() {
         return Ok(());
     }
-    let logs = dir.join("logs");
-    fafnir_services::platform::secrets::create_private_dir(&logs)?;
-    let log = std::fs::File::create(logs.join("up.log"))?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("up").arg("--data-dir").arg(&dir);
+    let mut arguments: Vec<OsString> = vec!["up".into(), "--data-dir".into(), dir.clone().into()];
     if let Some(config) = &global.config {
-        command.arg("--config").arg(config);
+        arguments.extend(["--config".into(), config.clone().into()]);
     }
-    // A group of its own: Ctrl-C in the terminal does not reach it.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-    out.note(format_args!("starting a platform in process {}; `fafnir down` stops it", child.id()));
-    let until = Instant::now() + UP_WAIT_MAX;
-    while stack::running(&dir).is_none() {
-        let ended = child.try_wait()?.is_some();
-        if ended || Instant::now() > until {
-            let why = if ended { "did not start" } else { "was not ready in time" };
-            return Err(Error::new(Exit::Failure, format!("the platform {why}"))
-                .hint(format!("{} has the cause", logs.join("up.log").display())));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
+    background::start(&dir, &arguments, out).await.map(drop)
 }

@@ -12,6 +12,7 @@ pub mod db;
 pub mod error;
 pub mod executions;
 pub mod http;
+pub mod log_file;
 pub mod names;
 pub mod rng;
 pub mod secrets;

@@ -1,7 +1,8 @@
 //! Logs for people or as JSON, and the metrics of the process.
 
+use super::log_file::LogFile;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Shape of a log line.
@@ -14,11 +15,29 @@ pub enum LogFormat {
 
 static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
+/// Where the log goes.
+#[derive(Debug, Default)]
+pub struct Sinks {
+    /// Nothing goes to stderr: nobody reads it.
+    pub silent: bool,
+    /// JSON lines go here too.
+    pub file: Option<LogFile>,
+}
+
 /// Starts logging to stderr. A second call changes nothing.
 pub fn init(format: LogFormat, filter: &str, colour: bool) {
+    init_to(Sinks::default(), format, filter, colour);
+}
+
+/// Starts logging. A second call changes nothing.
+pub fn init_to(sinks: Sinks, format: LogFormat, filter: &str, colour: bool) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let registry = tracing_subscriber::registry().with(filter);
+    let file = sinks.file.map(|file| {
+        fmt::layer().json().flatten_event(true).with_writer(Mutex::new(file)).log_internal_errors(false)
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(file);
     let result = match format {
+        _ if sinks.silent => registry.try_init(),
         LogFormat::Human => {
             registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(colour)).try_init()
         }

@@ -13,6 +13,8 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+pub use sqlite::quick_check;
+
 use super::{clock::Clock, config::Settings, error, tasks::Tasks};
 use std::sync::Arc;
 

@@ -287,3 +287,18 @@ fn settle<T>(
         (outcome, _) => outcome,
     }
 }
+
+/// Looks through a database file for damage, reading only. The error says what SQLite found.
+pub fn quick_check(path: &Path) -> Result<(), String> {
+    let check = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    };
+    match check() {
+        Ok(word) if word == "ok" => Ok(()),
+        Ok(found) => Err(found),
+        Err(e) => Err(e.to_string()),
+    }
+}

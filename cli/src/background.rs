@@ -1,0 +1,67 @@
+//! A platform as a process of its own, in the background.
+
+use crate::{
+    output::{Error, Exit, Out, Result},
+    stack::{self, RunFile},
+};
+use fafnir_services::platform::secrets::create_private_dir;
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A platform in the background gets this long to be ready, its first seeding included.
+const UP_WAIT_MAX: Duration = Duration::from_mins(1);
+const POLL: Duration = Duration::from_millis(50);
+
+/// What the process says beside its log: why it did not start.
+fn last_words(dir: &Path) -> PathBuf {
+    dir.join("logs").join("up.err")
+}
+
+/// Starts `fafnir up` with these arguments (`up` is the first) and waits until it is ready.
+pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFile> {
+    create_private_dir(&dir.join("logs"))?;
+    let said = last_words(dir);
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments).arg("--background");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
+    let mut child = command.spawn()?;
+    out.note(format_args!("starting a platform in process {}; `fafnir down` stops it", child.id()));
+    let until = Instant::now() + UP_WAIT_MAX;
+    loop {
+        if let Some(run) = stack::running(dir).filter(|run| run.pid == child.id()) {
+            return Ok(run);
+        }
+        if let Some(status) = child.try_wait()? {
+            let why = fs::read_to_string(&said).unwrap_or_default();
+            let exit = if status.code() == Some(Exit::Usage as i32) { Exit::Usage } else { Exit::Failure };
+            return Err(Error::new(exit, format!("the platform did not start\n{}", why.trim_end()))
+                .code("NOT_STARTED")
+                .hint("`fafnir logs` has more, `fafnir doctor` looks for the cause"));
+        }
+        let interrupted = tokio::time::timeout(POLL, tokio::signal::ctrl_c()).await.is_ok();
+        if interrupted || Instant::now() > until {
+            // It is this process's own child and has not ended.
+            child.kill()?;
+            child.wait()?;
+            return Err(if interrupted {
+                Error::new(Exit::Interrupted, "interrupted; the platform was stopped")
+            } else {
+                let s = UP_WAIT_MAX.as_secs();
+                Error::new(Exit::Timeout, format!("the platform was not ready in {s} s and was stopped"))
+                    .hint("`fafnir logs` has the cause")
+            });
+        }
+    }
+}
+
+/// The process that was started leaves the terminal's session: neither its Ctrl-C nor its end reaches it.
+pub fn leave_terminal() -> Result {
+    rustix::process::setsid()
+        .map(drop)
+        .map_err(|e| Error::new(Exit::Failure, format!("no session of its own: {e}")))
+}

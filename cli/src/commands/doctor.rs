@@ -1,0 +1,403 @@
+//! `fafnir doctor`: looks for what keeps a platform from running well, on this machine and in its data directory.
+
+use super::platform::probe;
+use crate::{
+    args::Global,
+    output::{Error, Exit, Out, Result, table},
+    ports, settings, stack,
+};
+use fafnir_services::{
+    ALL,
+    platform::{Settings, db},
+    trade_engine::replay::{self, Until, Verdict},
+};
+use serde_json::json;
+use std::{
+    fs,
+    net::{TcpListener, TcpStream, ToSocketAddrs as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const GIB: u64 = 1 << 30;
+/// Under this much free space the platform warns (reliability.md, "Disk").
+const FREE_WARN: u64 = 2 * GIB;
+/// Under this much it should not be started.
+const FREE_MIN: u64 = GIB;
+/// Open files that a platform under load may need.
+const FILES_MIN: u64 = 1_024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The smallest screen of the terminal.
+const SCREEN_MIN: (u16, u16) = (60, 16);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Ok,
+    /// Worth knowing, in nobody's way.
+    Note,
+    /// Keeps something from working.
+    Finding,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Note => "note",
+            State::Finding => "FINDING",
+        }
+    }
+}
+
+struct Check {
+    name: &'static str,
+    state: State,
+    detail: String,
+    /// What to do about it.
+    hint: String,
+}
+
+fn ok(name: &'static str, detail: impl Into<String>) -> Check {
+    Check { name, state: State::Ok, detail: detail.into(), hint: String::new() }
+}
+
+fn note(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Check {
+    Check { name, state: State::Note, detail: detail.into(), hint: hint.into() }
+}
+
+fn finding(name: &'static str, detail: impl Into<String>, hint: impl Into<String>) -> Check {
+    Check { name, state: State::Finding, detail: detail.into(), hint: hint.into() }
+}
+
+pub async fn doctor(global: &Global, out: Out) -> Result {
+    let checks = match settings::settings(global, &[]) {
+        // What is wrong is told; without settings nothing else can be looked at.
+        Err(e) => vec![finding("configuration", e.message, e.hint)],
+        Ok(settings) => {
+            let mut checks = vec![ok("configuration", "valid")];
+            let dir = settings.data_dir();
+            checks.push(data_directory(&dir));
+            checks.push(disk(&dir));
+            checks.extend(private_files(&dir));
+            checks.push(open_files());
+            match stack::running(&dir) {
+                Some(run) => checks.extend(running(&run).await),
+                None => checks.extend(free_ports(&settings)),
+            }
+            checks.extend(elsewhere(&settings));
+            let stored = tokio::task::spawn_blocking(move || {
+                let mut checks = databases(&dir);
+                checks.extend(journal(&dir));
+                checks
+            });
+            checks.extend(stored.await.map_err(anyhow::Error::from)?);
+            checks.push(terminal());
+            checks
+        }
+    };
+    print(&checks, out);
+    match checks.iter().filter(|c| c.state == State::Finding).count() {
+        0 => Ok(()),
+        n => Err(Error::new(Exit::Failure, format!("{n} finding{}", if n == 1 { "" } else { "s" }))
+            .code("FINDINGS")),
+    }
+}
+
+fn print(checks: &[Check], out: Out) {
+    let healthy = checks.iter().all(|c| c.state != State::Finding);
+    let document: Vec<_> = checks
+        .iter()
+        .map(|c| json!({"name": c.name, "state": c.state.word().to_lowercase(), "detail": c.detail, "hint": c.hint}))
+        .collect();
+    out.data(&json!({"healthy": healthy, "checks": document}), || {
+        let rows: Vec<_> = checks
+            .iter()
+            .map(|c| vec![c.name.to_owned(), c.state.word().to_owned(), c.detail.clone()])
+            .collect();
+        let mut text = table(&["CHECK", "STATE", "DETAIL"], &rows);
+        let hints = checks.iter().filter(|c| c.state != State::Ok && !c.hint.is_empty());
+        for (at, check) in hints.enumerate() {
+            text.push_str(&format!("{}{}: {}\n", if at == 0 { "\n" } else { "" }, check.name, check.hint));
+        }
+        text
+    });
+}
+
+/// The directory itself or the nearest one above that exists.
+fn existing(dir: &Path) -> PathBuf {
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    absolute.ancestors().find(|a| a.exists()).unwrap_or(Path::new("/")).to_owned()
+}
+
+fn data_directory(dir: &Path) -> Check {
+    const NAME: &str = "data directory";
+    let hint = "name another with --data-dir, or mend its permissions";
+    let at = existing(dir);
+    if !at.is_dir() {
+        return finding(NAME, format!("{} is no directory", at.display()), hint);
+    }
+    let probe = at.join(format!(".fafnir-doctor-{}", std::process::id()));
+    if let Err(e) = fs::write(&probe, b"") {
+        return finding(NAME, format!("{} cannot be written: {e}", at.display()), hint);
+    }
+    // It was written a moment ago; what stays behind is an empty file.
+    drop(fs::remove_file(&probe));
+    let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    if dir.is_dir() {
+        ok(NAME, absolute.display().to_string())
+    } else {
+        ok(NAME, format!("{} will be created", absolute.display()))
+    }
+}
+
+fn disk(dir: &Path) -> Check {
+    const NAME: &str = "disk space";
+    let at = existing(dir);
+    let free = match rustix::fs::statvfs(&at) {
+        Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
+        Err(e) => return note(NAME, format!("unknown: {e}"), ""),
+    };
+    let detail = format!("{:.1} GiB free", free as f64 / GIB as f64);
+    let hint = "make room, or name a directory on another disk with --data-dir";
+    match free {
+        _ if free < FREE_MIN => finding(NAME, detail, hint),
+        _ if free < FREE_WARN => note(NAME, detail, hint),
+        _ => ok(NAME, detail),
+    }
+}
+
+/// Keys and passwords are their owner's alone.
+fn private_files(dir: &Path) -> Option<Check> {
+    const NAME: &str = "private files";
+    const OTHERS: u32 = 0o077;
+    let secrets = dir.join("secrets");
+    let entries = fs::read_dir(&secrets).ok()?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.push(secrets.clone());
+    let open = |path: &&PathBuf| fs::metadata(path).is_ok_and(|m| m.permissions().mode() & OTHERS != 0);
+    Some(match paths.iter().find(open) {
+        Some(path) => finding(
+            NAME,
+            format!("{} can be read by others", path.display()),
+            format!("chmod -R go= {}", secrets.display()),
+        ),
+        None => ok(NAME, format!("{} of them, their owner's alone", paths.len() - 1)),
+    })
+}
+
+fn open_files() -> Check {
+    const NAME: &str = "open files";
+    match rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
+        Some(limit) if limit < FILES_MIN => note(
+            NAME,
+            format!("at most {limit}"),
+            format!("many clients need more: `ulimit -n {FILES_MIN}` before `fafnir up`"),
+        ),
+        Some(limit) => ok(NAME, format!("at most {limit}")),
+        None => ok(NAME, "no limit"),
+    }
+}
+
+async fn running(run: &stack::RunFile) -> Vec<Check> {
+    let mut silent = Vec::new();
+    for name in run.services.keys() {
+        let ready = match run.operations.get(name) {
+            Some(door) => probe(door).await,
+            None => false,
+        };
+        if !ready {
+            silent.push(name.as_str());
+        }
+    }
+    let mut checks = vec![if silent.is_empty() {
+        ok("services", format!("{} ready in process {}", run.services.len(), run.pid))
+    } else {
+        finding(
+            "services",
+            format!("not ready: {}", silent.join(", ")),
+            "`fafnir logs --level warn` has the cause",
+        )
+    }];
+    checks.push(reachable("broker", &run.nats));
+    checks
+}
+
+/// Every port that `up` would take.
+fn free_ports(settings: &Settings) -> Vec<Check> {
+    const NAME: &str = "ports";
+    if settings.bind.auto {
+        return vec![ok(NAME, "free ones are picked")];
+    }
+    let host = settings.bind.host.as_str();
+    let mut wanted = Vec::new();
+    for service in ALL.iter().filter(|s| s.name != "broker" || settings.nats.url.is_empty()) {
+        let port = (service.port)(settings);
+        wanted.push((service.name, port));
+        if port != 0 && settings.ports.operations_offset != 0 && service.name != "broker" {
+            wanted.push((service.name, port.saturating_add(settings.ports.operations_offset)));
+        }
+    }
+    if settings.nats.url.is_empty() {
+        wanted.push(("broker", settings.ports.broker_monitor));
+    }
+    let taken: Vec<_> = wanted
+        .into_iter()
+        .filter(|(_, port)| *port != 0)
+        .filter_map(|(service, port)| {
+            let e = TcpListener::bind((host, port)).err()?;
+            let by = ports::owner_of(port).map_or_else(|| e.to_string(), |owner| format!("taken by {owner}"));
+            let hint = "`fafnir up --ports auto` picks free ports; --port and --broker-port name others";
+            Some(finding(NAME, format!("{port} of {service}: {by}"), hint))
+        })
+        .collect();
+    if taken.is_empty() { vec![ok(NAME, "all free")] } else { taken }
+}
+
+/// Engines that the configuration names on other machines or in other processes.
+fn elsewhere(settings: &Settings) -> Vec<Check> {
+    [("postgres", &settings.database.url), ("nats", &settings.nats.url), ("redis", &settings.redis.url)]
+        .into_iter()
+        .filter(|(_, url)| !url.is_empty())
+        .map(|(name, url)| reachable(name, url))
+        .collect()
+}
+
+/// Host and port of `scheme://user:password@host:port/path`. Secrets stay out of what is printed.
+fn host_of(url: &str) -> Option<&str> {
+    let rest = url.split_once("://")?.1;
+    let authority = rest.split(['/', '?']).next()?;
+    let host = authority.rsplit('@').next()?;
+    (!host.is_empty()).then_some(host)
+}
+
+fn reachable(name: &'static str, url: &str) -> Check {
+    let hint = "is it running, and is its address right? `fafnir config --show-origin` says where it is set";
+    let Some(host) = host_of(url) else { return finding(name, "its address names no host", hint) };
+    let connect = || {
+        let address = host.to_socket_addrs()?.next().ok_or(std::io::ErrorKind::NotFound)?;
+        TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+    };
+    match connect() {
+        Ok(_) => ok(name, format!("answers at {host}")),
+        Err(e) => finding(name, format!("{host}: {e}"), hint),
+    }
+}
+
+fn databases(dir: &Path) -> Vec<Check> {
+    const NAME: &str = "databases";
+    let Ok(entries) = fs::read_dir(dir.join("db")) else { return Vec::new() };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == "sqlite"));
+    paths.sort();
+    let damaged: Vec<_> = paths
+        .iter()
+        .filter_map(|path| {
+            let found = db::quick_check(path).err()?;
+            Some(finding(NAME, format!("{}: {found}", path.display()), "restore the file from a backup"))
+        })
+        .collect();
+    match (damaged.is_empty(), paths.is_empty()) {
+        (true, true) => Vec::new(),
+        (true, false) => vec![ok(NAME, format!("{} checked, no damage", paths.len()))],
+        (false, _) => damaged,
+    }
+}
+
+/// Every frame of the journal, every snapshot and every logged fact.
+fn journal(dir: &Path) -> Option<Check> {
+    const NAME: &str = "journal";
+    let hint = "`fafnir replay` shows where; keep the directory as it is until a backup is at hand";
+    let engine = replay::directory(dir).ok()?;
+    let mut run = match replay::Run::open(&engine) {
+        Ok(run) => run,
+        Err(e) => return Some(finding(NAME, e.to_string(), hint)),
+    };
+    if let Err(e) = run.run(Until::END, &mut |_, _| {}) {
+        return Some(finding(NAME, e.to_string(), hint));
+    }
+    let bad = run.checked.iter().find(|c| c.verdict != Verdict::Agrees);
+    Some(match (bad, run.fact_differs) {
+        (Some(checked), _) => finding(NAME, format!("snapshot {} does not agree with it", checked.seq), hint),
+        (None, Some(fact)) => finding(NAME, format!("logged fact {fact} does not agree with it"), hint),
+        (None, None) => {
+            ok(NAME, format!("{} records replayed, {} snapshots agree", run.records, run.checked.len()))
+        }
+    })
+}
+
+/// What `fafnir trade` needs.
+fn terminal() -> Check {
+    const NAME: &str = "terminal";
+    let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let Some(term) = set("TERM") else {
+        return note(
+            NAME,
+            "TERM is not set",
+            "`fafnir trade` needs a terminal; scripts use the other commands",
+        );
+    };
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    if !locale.to_lowercase().replace('-', "").contains("utf8") {
+        let detail = format!("{term}, locale {locale:?} without UTF-8");
+        return note(NAME, detail, "`fafnir trade` draws in ASCII; LANG=C.UTF-8 gives it lines and blocks");
+    }
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col < SCREEN_MIN.0 || size.ws_row < SCREEN_MIN.1 => note(
+            NAME,
+            format!("{term}, {}x{}", size.ws_col, size.ws_row),
+            format!("`fafnir trade` needs at least {}x{}", SCREEN_MIN.0, SCREEN_MIN.1),
+        ),
+        Ok(size) => ok(NAME, format!("{term}, {}x{}, UTF-8", size.ws_col, size.ws_row)),
+        // Piped: there is no screen to measure.
+        Err(_) => ok(NAME, format!("{term}, UTF-8")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_an_address_is_told_without_its_password() {
+        assert_eq!(host_of("postgres://u:p@db:5432/"), Some("db:5432"));
+        assert_eq!(host_of("nats://127.0.0.1:4222"), Some("127.0.0.1:4222"));
+        assert_eq!(host_of("redis://"), None);
+        assert_eq!(host_of("nowhere"), None);
+    }
+
+    #[test]
+    fn a_secret_that_others_can_read_is_a_finding() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(private_files(dir.path()).is_none());
+        let secrets = dir.path().join("secrets");
+        fafnir_services::platform::secrets::create_private_dir(&secrets).unwrap();
+        let key = secrets.join("key");
+        fs::write(&key, "k").unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(private_files(dir.path()).unwrap().state, State::Ok);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(private_files(dir.path()).unwrap().state, State::Finding);
+    }
+
+    #[test]
+    fn a_database_that_is_no_database_is_a_finding() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(databases(dir.path()).is_empty());
+        fs::create_dir(dir.path().join("db")).unwrap();
+        fs::write(dir.path().join("db/order-service.sqlite"), vec![7; 8_192]).unwrap();
+        let checks = databases(dir.path());
+        assert_eq!(checks.len(), 1);
+        assert_eq!(checks[0].state, State::Finding);
+    }
+
+    #[test]
+    fn a_taken_port_is_a_finding_that_names_its_owner() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut settings = Settings::default();
+        settings.ports.gateway = listener.local_addr().unwrap().port();
+        let taken = free_ports(&settings);
+        let own = format!("process {}", std::process::id());
+        assert!(taken.iter().any(|c| c.state == State::Finding && c.detail.contains(&own)));
+    }
+}
