@@ -185,6 +185,7 @@ mod prefetch;
 mod query;
 mod replace;
 mod snapshot;
+mod stops;
 
 pub use auction::Indicative;
 pub use book::Book;
