@@ -287,6 +287,12 @@ impl Book {
         }
     }
 
+    /// Tells that an order is in.
+    pub(crate) fn accept(&mut self, new: &NewOrder, slot: u32, held: bool, out: &mut impl Sink) {
+        let (id, open, price, side) = (new.id, new.qty, new.price, new.side);
+        self.emit(out, What::Accepted { id, slot: Slot(slot), open, price, side, held });
+    }
+
     fn new_order_any(&mut self, new: &NewOrder, out: &mut impl Sink) {
         if let Err(reason) = self.may_enter(new) {
             return self.emit(out, What::Rejected { id: new.id, reason });
@@ -297,17 +303,7 @@ impl Book {
         }
         let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
         let slot = if rests { self.slab.insert(hot_record(new)) } else { NIL };
-        self.emit(
-            out,
-            What::Accepted {
-                id: new.id,
-                slot: Slot(slot),
-                open: new.qty,
-                price: new.price,
-                side: new.side,
-                held: false,
-            },
-        );
+        self.accept(new, slot, false, out);
         if rests && needs_cold(new) {
             self.write_cold(slot, new);
         }

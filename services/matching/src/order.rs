@@ -340,11 +340,7 @@ impl Slab {
     /// All open lots, hidden included.
     pub fn open(&self, slot: u32) -> Lots {
         let order = &self.hot[slot as usize];
-        order.shown() + if order.has(ICEBERG) { self.hidden(slot) } else { 0 }
-    }
-
-    fn hidden(&self, slot: u32) -> Lots {
-        self.cold[cold_index(slot)].hidden
+        order.shown() + if order.has(ICEBERG) { self.cold[cold_index(slot)].hidden } else { 0 }
     }
 
     /// Gives memory back: lowest slots are used first from now on, free slots at the end go.

@@ -25,17 +25,7 @@ impl Book {
         let cold = self.slab.cold_mut(slot);
         cold.entered = self.stops_entered;
         cold.stop = Stop { kind, price, trail: new.trail };
-        self.emit(
-            out,
-            What::Accepted {
-                id: new.id,
-                slot: Slot(slot),
-                open: new.qty,
-                price: new.price,
-                side: new.side,
-                held: true,
-            },
-        );
+        self.accept(new, slot, true, out);
         self.queue_stop(slot);
         if new.kind.is_trailing() {
             self.trailing[new.side as usize].push(slot);
