@@ -213,7 +213,8 @@ fn a_platform_in_the_background_that_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let answer = run(dir.path(), &["up", "--detach", "--data-dir", "data", "--broker-port", &port]);
+    let answer =
+        run(dir.path(), &["up", "--detach", "--fresh", "--data-dir", "data", "--broker-port", &port]);
     assert_eq!(answer.code, 1, "{answer:?}");
     let owner =
         format!("{port}: Address already in use (os error 98), taken by process {}", std::process::id());

@@ -7,8 +7,9 @@ use crate::{
 use fafnir_services::platform::secrets::create_private_dir;
 use std::{
     ffi::OsString,
-    fs::{self, File},
-    path::{Path, PathBuf},
+    fs::{File, OpenOptions},
+    io::{Read as _, Seek as _},
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -17,18 +18,23 @@ use std::{
 const UP_WAIT_MAX: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What the process says beside its log: why it did not start.
-fn last_words(dir: &Path) -> PathBuf {
-    dir.join("logs").join("up.err")
+/// What the process says beside its log, why it did not start, in one line. By the open file: `--fresh` deletes its name.
+fn last_words(mut said: File) -> String {
+    let mut words = String::new();
+    // Whatever cannot be read is not said; that it did not start is said anyway.
+    drop(said.rewind().and_then(|()| said.read_to_string(&mut words)));
+    let lines = words.lines().map(|line| line.trim().trim_start_matches("error: "));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Starts `fafnir up` with these arguments (`up` is the first) and waits until it is ready.
 pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFile> {
     create_private_dir(&dir.join("logs"))?;
-    let said = last_words(dir);
+    let path = dir.join("logs").join("up.err");
+    let said = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).arg("--background");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&said)?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
     let mut child = command.spawn()?;
     out.note(format_args!("starting a platform in process {}; `fafnir down` stops it", child.id()));
     let until = Instant::now() + UP_WAIT_MAX;
@@ -37,9 +43,8 @@ pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFi
             return Ok(run);
         }
         if let Some(status) = child.try_wait()? {
-            let why = fs::read_to_string(&said).unwrap_or_default();
             let exit = if status.code() == Some(Exit::Usage as i32) { Exit::Usage } else { Exit::Failure };
-            return Err(Error::new(exit, format!("the platform did not start\n{}", why.trim_end()))
+            return Err(Error::new(exit, format!("the platform did not start: {}", last_words(said)))
                 .code("NOT_STARTED")
                 .hint("`fafnir logs` has more, `fafnir doctor` looks for the cause"));
         }
