@@ -43,12 +43,12 @@ struct Ready<'a> {
 }
 
 /// The services of `up`: with a broker elsewhere, all but the embedded one.
-pub fn all_services(settings: &Settings) -> Vec<Service> {
-    ALL.iter().copied().filter(|s| s.name != "broker" || settings.nats.url.is_empty()).collect()
+pub fn all_services(settings: &Settings) -> Vec<&'static Service> {
+    ALL.iter().copied().filter(|s| s.starts_here(settings)).collect()
 }
 
 /// Starts everything, says so, and waits for Ctrl-C.
-pub async fn run(services: Vec<Service>, beside: Beside, settings: Settings, out: Out) -> Result {
+pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Settings, out: Out) -> Result {
     let started = std::time::Instant::now();
     let dir = settings.data_dir();
     let dir = std::path::absolute(&dir).unwrap_or(dir);
@@ -129,7 +129,7 @@ pub fn say_ready(run: &RunFile, dir: &Path, took: Duration, hint: &str, out: Out
 }
 
 async fn start(
-    services: &[Service],
+    services: &[&'static Service],
     beside: Beside,
     settings: Settings,
     shutdown: CancellationToken,
@@ -158,16 +158,11 @@ async fn start(
 
 /// Names the port, its service and the flag that changes it.
 fn port_taken(e: &PortError) -> Error {
-    let flag = match e.service {
-        "api-gateway" => "--port",
-        "broker" => "--broker-port",
-        _ => "--ports auto",
-    };
     let owner = ports::owner_of(e.port).map(|owner| format!(", taken by {owner}")).unwrap_or_default();
     let message = format!("{} cannot listen on {}:{}: {}{owner}", e.service, e.host, e.port, e.source);
     Error::new(Exit::Failure, message)
         .code("PORT_TAKEN")
-        .hint(format!("choose another with {flag}, or let the system choose all with `--ports auto`"))
+        .hint(format!("choose another with {}, or let the system choose all with `--ports auto`", e.flag))
 }
 
 /// First Ctrl-C or SIGTERM drains, the second ends at once.

@@ -3,11 +3,8 @@
 //! All listeners are bound first, so that the address directory is complete before anything starts; then all services
 //! start side by side and wait for each other through their own clients.
 
-use crate::{
-    Service,
-    platform::{Clock, Context, Settings, db::Db, secrets::Secrets, server, tasks::Tasks},
-};
 use anyhow::Context as _;
+use fafnir_platform::{Clock, Context, Service, Settings, db::Db, secrets::Secrets, server, tasks::Tasks};
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
 use std::{collections::BTreeMap, io, sync::Arc};
@@ -21,7 +18,7 @@ pub struct Running {
     /// Service name → address of its operations door.
     pub operations: BTreeMap<String, String>,
     pub tasks: Tasks,
-    /// What the others need until they have ended: the embedded broker.
+    /// What the others stand on until they have ended.
     base: Tasks,
     /// For more parts that run in the same process (seeding, the simulator).
     pub context: Context,
@@ -32,7 +29,7 @@ impl Running {
     pub async fn wait(&self) -> bool {
         tokio::select! {
             () = self.tasks.shutdown().cancelled() => {}
-            // The broker failed: nothing works without it.
+            // What all stand on failed: nothing works without it.
             () = self.base.shutdown().cancelled() => self.tasks.shutdown().cancel(),
         }
         let in_order = self.tasks.drain().await;
@@ -46,16 +43,19 @@ impl Running {
 #[error("{service} cannot listen on {host}:{port}: {source}")]
 pub struct PortError {
     pub service: &'static str,
+    /// Flag of the command line that chooses another one.
+    pub flag: &'static str,
     pub host: String,
     pub port: u16,
     pub source: io::Error,
 }
 
-async fn bind(service: &'static str, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
+async fn bind(service: &Service, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
     let host = &settings.bind.host;
     let port = if settings.bind.auto { 0 } else { port };
     TcpListener::bind((host.as_str(), port)).await.map_err(|source| PortError {
-        service,
+        service: service.name,
+        flag: service.port_flag,
         host: host.clone(),
         port,
         source,
@@ -64,7 +64,7 @@ async fn bind(service: &'static str, settings: &Settings, port: u16) -> Result<T
 
 /// Starts `services` and resolves when every one is ready.
 pub async fn start(
-    services: &[Service],
+    services: &[&'static Service],
     settings: Settings,
     clock: Clock,
     shutdown: CancellationToken,
@@ -78,30 +78,27 @@ pub async fn start(
     for service in crate::ALL {
         let configured = (service.address)(&settings);
         let address = if configured.is_empty() {
-            format!("http://{}:{}", settings.bind.host, (service.port)(&settings))
+            let (scheme, host) = (service.speaks.scheme(), &settings.bind.host);
+            format!("{scheme}://{host}:{}", (service.port)(&settings))
         } else {
             configured.to_owned()
         };
-        addresses.insert(service.name.to_owned(), address);
+        addresses.insert(service.directory.to_owned(), address);
     }
     let mut bound = Vec::new();
     let mut operations = BTreeMap::new();
     for service in services {
         let port = (service.port)(&settings);
-        let listener = bind(service.name, &settings, port).await?;
-        addresses.insert(service.name.to_owned(), format!("http://{}", listener.local_addr()?));
+        let listener = bind(service, &settings, port).await?;
+        let address = format!("{}://{}", service.speaks.scheme(), listener.local_addr()?);
+        addresses.insert(service.directory.to_owned(), address);
         // Offset 0: any free port.
         let offset = settings.ports.operations_offset;
         let door =
-            bind(service.name, &settings, if offset == 0 { 0 } else { port.saturating_add(offset) }).await?;
+            bind(service, &settings, if offset == 0 { 0 } else { port.saturating_add(offset) }).await?;
         operations.insert(service.name.to_owned(), format!("http://{}", door.local_addr()?));
         bound.push((*service, listener, door));
     }
-    let nats = match addresses.remove("broker") {
-        Some(broker) if settings.nats.url.is_empty() => broker.replacen("http://", "nats://", 1),
-        _ => settings.nats.url.clone(),
-    };
-    addresses.insert("nats".to_owned(), nats);
 
     let tasks = Tasks::new(shutdown);
     let base = Tasks::new(CancellationToken::new());
@@ -121,7 +118,7 @@ pub async fn start(
         addresses: Arc::new(addresses.clone()),
     };
     let starting = bound.into_iter().map(|(service, listener, door)| {
-        let tasks = if service.name == "broker" { base.clone() } else { tasks.clone() };
+        let tasks = if service.foundation { base.clone() } else { tasks.clone() };
         let ctx = Context { service: service.name, tasks, ..context.clone() };
         async move {
             let (ready, is_ready) = watch::channel(false);

@@ -8,7 +8,7 @@ use crate::{
 };
 use fafnir_services::{
     ALL,
-    platform::{Settings, db},
+    platform::{Settings, Speaks, db},
     trade_engine::replay::{self, Until, Verdict},
 };
 use serde_json::json;
@@ -231,10 +231,10 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
     }
     let host = settings.bind.host.as_str();
     let mut wanted = Vec::new();
-    for service in ALL.iter().filter(|s| s.name != "broker" || settings.nats.url.is_empty()) {
+    for service in ALL.iter().filter(|s| s.starts_here(settings)) {
         let port = (service.port)(settings);
         wanted.push((service.name, port));
-        if port != 0 && settings.ports.operations_offset != 0 && service.name != "broker" {
+        if port != 0 && settings.ports.operations_offset != 0 && service.speaks == Speaks::Http {
             wanted.push((service.name, port.saturating_add(settings.ports.operations_offset)));
         }
     }

@@ -142,29 +142,16 @@ impl<'a> Wanted<'a> {
 
 /// The service whose code wrote a line, by the module that it comes from.
 fn service_of(target: &str) -> &str {
-    let module = match target.strip_prefix("fafnir_services::") {
-        Some(path) => path.split("::").next().unwrap_or(path),
-        None if target.starts_with("fafnir_broker") => "broker",
-        None => return target.split("::").next().unwrap_or(target),
-    };
-    match module {
-        "gateway" => "api-gateway",
-        "auth" => "auth-service",
-        "security" => "security-service",
-        "user" => "user-service",
-        "stock" => "stock-service",
-        "order" => "order-service",
-        "portfolio" => "portfolio-service",
-        "trade_engine" => "trade-engine",
-        other => other,
-    }
+    let module = target.split("::").next().unwrap_or(target);
+    let row = fafnir_services::ALL.iter().find(|s| s.module == module);
+    row.map_or_else(|| module.strip_prefix("fafnir_").unwrap_or(module), |s| s.name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LINE: &str = r#"{"timestamp":"2026-11-28T20:45:50Z","level":"WARN","message":"role granted","user":"u1","tries":2,"target":"fafnir_services::security::api"}"#;
+    const LINE: &str = r#"{"timestamp":"2026-11-28T20:45:50Z","level":"WARN","message":"role granted","user":"u1","tries":2,"target":"fafnir_security::api"}"#;
 
     fn shown(services: &[&str], level: &str, line: &str, json: bool) -> Option<String> {
         let args = Logs {

@@ -1,13 +1,13 @@
 //! The broker without the platform: `fafnir broker`.
 
-use super::{MONITOR, SERVICES_USER, bind, users};
-use crate::platform::{
+use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, bind, users};
+use anyhow::Context as _;
+use fafnir_broker::{Config, User};
+use fafnir_platform::{
     secrets::{Secrets, secret},
     tasks::Tasks,
     telemetry,
 };
-use anyhow::Context as _;
-use fafnir_broker::{Config, User};
 use std::path::PathBuf;
 use tokio::sync::oneshot;
 
@@ -45,8 +45,8 @@ pub struct Answers {
 /// # Errors
 /// [`crate::compose::PortError`] for a port that is taken, [`fafnir_broker::Error`] for a store that cannot be used.
 pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
-    let listener = bind("broker", &alone.host, alone.port).await?;
-    let monitor = bind(MONITOR, &alone.host, alone.monitor_port).await?;
+    let listener = bind(super::SERVICE.name, super::SERVICE.port_flag, &alone.host, alone.port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, &alone.host, alone.monitor_port).await?;
     let unusable = |dir: &PathBuf| format!("the secrets in {} cannot be used", dir.display());
     let (dir, users) = match alone.store {
         Store::Platform(dir) => {

@@ -3,24 +3,23 @@
 pub mod alone;
 pub mod inspect;
 
-use crate::{
-    Service,
-    compose::PortError,
-    platform::{Context, secrets::Secrets, telemetry},
-};
+use crate::compose::PortError;
 use fafnir_broker::{Config, User};
+use fafnir_platform::{Context, Service, Speaks, Starting, secrets::Secrets, telemetry};
 use tokio::net::TcpListener;
 
 pub use fafnir_broker::Error;
 
 /// Its row in the table of services.
-pub const SERVICE: Service = Service {
-    name: "broker",
+pub static SERVICE: Service = Service {
+    module: "fafnir_broker",
+    directory: "nats",
+    speaks: Speaks::Nats,
     port: |s| s.ports.broker,
-    address: |_| "",
-    about: "The embedded NATS and JetStream server",
-    migrations: &[],
-    start: |ctx, listener| Box::pin(start(ctx, listener)),
+    port_flag: "--broker-port",
+    address: |s| &s.nats.url,
+    foundation: true,
+    ..Service::new("broker", "The embedded NATS and JetStream server", start)
 };
 
 /// The user of the services: publishes and subscribes everything.
@@ -32,10 +31,18 @@ const MARKET_SUBJECTS: [&str; 2] = ["market.>", "_INBOX.>"];
 
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";
+/// Flag of the command line that chooses its port.
+const MONITOR_FLAG: &str = "--monitor-port";
 
-async fn bind(service: &'static str, host: &str, port: u16) -> Result<TcpListener, PortError> {
+async fn bind(
+    service: &'static str,
+    flag: &'static str,
+    host: &str,
+    port: u16,
+) -> Result<TcpListener, PortError> {
     TcpListener::bind((host, port)).await.map_err(|source| PortError {
         service,
+        flag,
         host: host.to_owned(),
         port,
         source,
@@ -53,10 +60,14 @@ fn users(secrets: &Secrets) -> Vec<User> {
     ]
 }
 
-async fn start(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
-    let monitor = bind(MONITOR, &settings.bind.host, port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, &settings.bind.host, port).await?;
     let config = Config {
         users: users(&ctx.secrets),
         monitor: Some(monitor),

@@ -1,4 +1,4 @@
-//! What the engine reads: see `fafnir_services::trade_engine::fuzz::journal`.
+//! What the engine reads: see `fafnir_trade_engine::fuzz::journal`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fafnir_services::trade_engine::fuzz::journal(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fafnir_trade_engine::fuzz::journal(data));

@@ -1,4 +1,4 @@
-//! What the engine reads: see `fafnir_services::trade_engine::fuzz::snapshot`.
+//! What the engine reads: see `fafnir_trade_engine::fuzz::snapshot`.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fafnir_services::trade_engine::fuzz::snapshot(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fafnir_trade_engine::fuzz::snapshot(data));

@@ -1,0 +1,123 @@
+//! The gRPC door `Auth`: for the gateway and the seeds; every call needs the service token.
+
+use super::{
+    domain::NewUser,
+    operations::{Client, Failure, Kind, Operations, SignedIn},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fafnir_platform::{Error, Refusal, caller};
+use fafnir_proto::v1::{self, auth_server::Auth};
+use sha2::{Digest as _, Sha256};
+use std::net::{IpAddr, Ipv4Addr};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// Users of one page.
+const LIST_MAX: u32 = 1000;
+
+/// The service behind the door.
+#[derive(Debug)]
+pub struct Api(pub Operations);
+
+impl From<Failure> for Status {
+    fn from(f: Failure) -> Self {
+        match f {
+            Failure::Platform(e) => e.into(),
+            throttled @ Failure::Throttled { .. } => {
+                Refusal::exhausted("RATE_LIMITED", throttled.to_string()).into()
+            }
+        }
+    }
+}
+
+impl From<SignedIn> for v1::Tokens {
+    fn from(s: SignedIn) -> Self {
+        Self {
+            access_token: s.access_token,
+            refresh_token: s.refresh_token,
+            expires_in_s: s.expires_in_s,
+            user_id: s.user_id.to_string(),
+            email: s.email,
+            session_id: s.session_id.to_string(),
+        }
+    }
+}
+
+fn parse_id(field: &'static str, reason: &'static str, text: &str) -> Result<Uuid, Status> {
+    Uuid::parse_str(text).map_err(|_| Refusal::invalid(reason, format!("{field} must be a UUID")).into())
+}
+
+#[tonic::async_trait]
+impl Auth for Api {
+    async fn session(
+        &self,
+        request: Request<v1::SessionRequest>,
+    ) -> Result<Response<v1::SessionReply>, Status> {
+        caller::system(&request)?;
+        let inactive = v1::SessionReply::default();
+        let Ok(id) = Uuid::parse_str(&request.get_ref().session_id) else {
+            return Ok(Response::new(inactive));
+        };
+        let Some((user, expires_us)) = self.0.session(id).await? else {
+            return Ok(Response::new(inactive));
+        };
+        let csrf_hash = URL_SAFE_NO_PAD.encode(Sha256::digest(self.0.csrf_token(id)));
+        Ok(Response::new(v1::SessionReply { active: true, user_id: user.to_string(), expires_us, csrf_hash }))
+    }
+
+    async fn sign_in(&self, request: Request<v1::SignInRequest>) -> Result<Response<v1::Tokens>, Status> {
+        caller::system(&request)?;
+        let r = request.into_inner();
+        // Who does not say where its client is shares one throttle.
+        let ip = r.client_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let client = Client { ip, user_agent: r.user_agent };
+        let signed_in = self.0.sign_in(&r.email, &r.password, Kind::Bearer, &client).await?;
+        Ok(Response::new(signed_in.into()))
+    }
+
+    async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<v1::Tokens>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.0.refresh(&request.get_ref().refresh_token).await?.into()))
+    }
+
+    async fn sign_out(&self, request: Request<v1::SignOutRequest>) -> Result<Response<v1::Empty>, Status> {
+        caller::system(&request)?;
+        let id = parse_id("session_id", "SESSION_ID_MALFORMED", &request.get_ref().session_id)?;
+        self.0.sign_out(id).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn jwks(&self, _: Request<v1::Empty>) -> Result<Response<v1::JwksReply>, Status> {
+        Ok(Response::new(v1::JwksReply { json: self.0.jwks() }))
+    }
+
+    async fn seed(
+        &self,
+        request: Request<v1::SeedUserRequest>,
+    ) -> Result<Response<v1::SeedUserReply>, Status> {
+        caller::system(&request)?;
+        let r = request.into_inner();
+        let id = parse_id("user_id", "USER_ID_MALFORMED", &r.user_id)?;
+        let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
+        let (id, created) = self.0.seed(id, new, &r.roles).await?;
+        Ok(Response::new(v1::SeedUserReply { created, user_id: id.to_string() }))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<v1::ListUsersRequest>,
+    ) -> Result<Response<v1::ListUsersReply>, Status> {
+        caller::system(&request)?;
+        let v1::ListUsersRequest { after_id, limit } = request.into_inner();
+        let limit = if limit == 0 { LIST_MAX } else { limit.min(LIST_MAX) };
+        let users = self.0.db.read(move |tx| Ok(super::store::active_users(tx, &after_id, limit)?)).await;
+        let users = users.map_err(|e: Error| Status::from(e))?.into_iter().map(|u| v1::UserRegistered {
+            user_id: u.id.to_string(),
+            email: u.email,
+            first_name: u.first_name,
+            last_name: u.last_name,
+            time_us: u.created_us,
+        });
+        Ok(Response::new(v1::ListUsersReply { users: users.collect() }))
+    }
+}

@@ -1,0 +1,28 @@
+//! The facts that auth-service publishes on stream `users`: `users.registered` and `users.deleted`.
+
+use super::domain::NewUser;
+use fafnir_platform::{
+    bus::USERS,
+    db::{Error, Tx, outbox},
+};
+use fafnir_proto::v1;
+use prost::Message as _;
+use uuid::Uuid;
+
+/// Stores that a user exists.
+pub fn registered(tx: &mut dyn Tx, id: Uuid, new: &NewUser, now_us: i64) -> Result<(), Error> {
+    let fact = v1::UserRegistered {
+        user_id: id.to_string(),
+        email: new.email_shown.clone(),
+        first_name: new.first_name.clone(),
+        last_name: new.last_name.clone(),
+        time_us: now_us,
+    };
+    outbox::put(tx, USERS.name, "users.registered", &format!("registered:{id}"), fact.encode_to_vec(), now_us)
+}
+
+/// Stores that a user is gone.
+pub fn deleted(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<(), Error> {
+    let fact = v1::UserDeleted { user_id: id.to_string(), time_us: now_us };
+    outbox::put(tx, USERS.name, "users.deleted", &format!("deleted:{id}"), fact.encode_to_vec(), now_us)
+}

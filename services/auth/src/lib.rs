@@ -1,0 +1,80 @@
+//! auth-service: users, passwords, sessions, tokens. REST for browsers and gRPC for the gateway on one port.
+
+pub mod api;
+pub mod domain;
+pub mod events;
+pub mod operations;
+pub mod password;
+pub mod rest;
+pub mod store;
+
+use fafnir_platform::{Context, Error, Service, Starting, bus::USERS, clock::SECOND_US, db::outbox, server};
+use fafnir_proto::v1::auth_server::AuthServer;
+use operations::Operations;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// Its row in the table of services.
+pub static SERVICE: Service = Service {
+    module: module_path!(),
+    port: |s| s.ports.auth,
+    address: |s| &s.addresses.auth,
+    migrations: store::MIGRATIONS,
+    ..Service::new("auth-service", "Users, passwords, sessions and tokens", start)
+};
+
+/// How often interrupted registrations and deletions are taken up again.
+const FINISH_EVERY: Duration = Duration::from_secs(5);
+/// A registration that is younger than this is probably still under way.
+const UNDER_WAY_US: i64 = 10 * SECOND_US;
+/// How often ended sessions are dropped, how long after their end, how many in one transaction.
+const PRUNE_EVERY: Duration = Duration::from_mins(10);
+const PRUNE_AFTER_US: i64 = 24 * 3600 * SECOND_US;
+const PRUNE_BATCH: u32 = 500;
+
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let db = ctx.database(store::MIGRATIONS).await?;
+    let operations = Operations::new(&ctx, db.clone())?;
+    let routes = Routes::new(AuthServer::new(api::Api(operations.clone())));
+    server::serve_both(&ctx, SERVICE.name, listener, rest::router(operations.clone()), routes).await?;
+    let bus = ctx.bus().await?;
+    bus.ensure_stream(USERS).await?;
+    outbox::spawn_relay(&ctx, db, bus, operations.wake.clone());
+    spawn_housekeeping(&ctx, operations);
+    Ok(())
+}
+
+fn spawn_housekeeping(ctx: &Context, operations: Operations) {
+    let finishing = operations.clone();
+    ctx.tasks.spawn_until_shutdown("interrupted users", async move {
+        // What a crash interrupted is taken up at once.
+        let mut before_us = finishing.ctx.clock.now_us();
+        loop {
+            if let Err(e) = finishing.finish_interrupted(before_us).await {
+                tracing::warn!(error = %e, "interrupted registrations and deletions wait");
+            }
+            tokio::time::sleep(FINISH_EVERY).await;
+            before_us = finishing.ctx.clock.now_us() - UNDER_WAY_US;
+        }
+        #[expect(unreachable_code, reason = "names the error type")]
+        Ok::<(), Error>(())
+    });
+    ctx.tasks.spawn_until_shutdown("ended sessions", async move {
+        loop {
+            tokio::time::sleep(PRUNE_EVERY).await;
+            let before_us = operations.ctx.clock.now_us() - PRUNE_AFTER_US;
+            let pruned =
+                operations.db.write(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await;
+            if let Err(e) = pruned {
+                tracing::warn!(error = %e, "ended sessions are not dropped");
+            }
+        }
+        #[expect(unreachable_code, reason = "names the error type")]
+        Ok::<(), Error>(())
+    });
+}

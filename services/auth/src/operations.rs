@@ -1,0 +1,517 @@
+//! What can be done with users and sessions, the same behind the REST and the gRPC door.
+
+use super::{
+    domain::{Email, NewUser, Password, Source, Throttle},
+    events,
+    password::Pool,
+    store::{self, User, UserState},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fafnir_platform::{
+    Context, Refusal, Result,
+    clock::SECOND_US,
+    context::retry,
+    csrf,
+    db::{Db, outbox::Wake},
+    error::Error,
+    secrets::random_text,
+    token::{self, Keys, SigningKey},
+};
+use fafnir_proto::v1;
+use sha2::{Digest as _, Sha256};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tonic::Code;
+use uuid::Uuid;
+
+/// A refresh token that is not used for this long is void.
+const REFRESH_IDLE_US: i64 = 24 * 3600 * SECOND_US;
+/// A session with refresh ends after this long, however busy.
+const SESSION_MAX_US: i64 = 14 * 24 * 3600 * SECOND_US;
+const REFRESH_BYTES: usize = 32;
+/// Characters of a user agent that are kept.
+const USER_AGENT_LEN_MAX: usize = 200;
+/// How long an answer waits for role and profile, or for orders and accounts to close.
+const FINISH_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two tries to close an account whose orders are still being cancelled.
+const CLOSE_POLL: Duration = Duration::from_millis(50);
+
+/// The role of every user.
+pub const MEMBER: &str = "member";
+
+/// Everything that the doors need. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Operations {
+    pub ctx: Context,
+    pub db: Db,
+    pub wake: Wake,
+    pub keys: Keys,
+    signing: Arc<SigningKey>,
+    pool: Pool,
+    throttle: Arc<Mutex<Throttle>>,
+}
+
+/// Why a sign-in (or another operation with a password) did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error(transparent)]
+    Platform(#[from] Error),
+    #[error("too many failed sign-ins; try again in {retry_after_s} s")]
+    Throttled { retry_after_s: u64 },
+}
+
+impl From<Refusal> for Failure {
+    fn from(r: Refusal) -> Self {
+        Self::Platform(r.into())
+    }
+}
+
+/// Who asks, for the throttle and the list of sessions.
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub ip: IpAddr,
+    pub user_agent: String,
+}
+
+/// What a sign-in gives.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub user_id: Uuid,
+    pub email: String,
+    pub session_id: Uuid,
+    pub access_token: String,
+    pub expires_in_s: u32,
+    /// Empty for a browser session.
+    pub refresh_token: String,
+}
+
+/// What kind of session a sign-in opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Lives in the browser's cookie as long as its one token.
+    Cookie,
+    /// A short token and a refresh token.
+    Bearer,
+}
+
+fn wrong_credentials() -> Refusal {
+    Refusal::unauthenticated("e-mail or password is wrong")
+}
+
+fn refresh_hash(token: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(token))
+}
+
+impl Operations {
+    pub fn new(ctx: &Context, db: Db) -> anyhow::Result<Self> {
+        let signing = SigningKey::from_pkcs8(&ctx.secrets.jwt_key_pkcs8).map_err(|_| {
+            anyhow::anyhow!("the key that signs access tokens is not an Ed25519 key in PKCS#8")
+        })?;
+        Ok(Self {
+            keys: Keys::from_jwks(&signing.jwks())?,
+            ctx: ctx.clone(),
+            db,
+            wake: Wake::default(),
+            signing: Arc::new(signing),
+            pool: Pool::start()?,
+            throttle: Arc::default(),
+        })
+    }
+
+    /// The public keys as a JWKS document.
+    pub fn jwks(&self) -> String {
+        self.signing.jwks()
+    }
+
+    /// Registers a user; its role and its profile exist when this answers `Ok`.
+    pub async fn register(&self, new: NewUser) -> Result<Uuid> {
+        let id = Uuid::now_v7();
+        self.insert(id, new.clone()).await?;
+        let user = self.db.read(move |tx| Ok(store::user_by_id(tx, id)?)).await?;
+        let user = user.ok_or_else(|| Error::internal("a user that was just stored is missing"))?;
+        self.finish_registration(&user, &[MEMBER]).await?;
+        Ok(id)
+    }
+
+    async fn insert(&self, id: Uuid, new: NewUser) -> Result<()> {
+        let hash = self.pool.hash(new.password.clone()).await?;
+        let now_us = self.ctx.clock.now_us();
+        let stored = self
+            .db
+            .write(move |tx| {
+                store::insert_user(tx, id, &new, &hash, now_us)?;
+                Ok(events::registered(tx, id, &new, now_us)?)
+            })
+            .await;
+        self.wake.notify();
+        match stored {
+            Err(Error::Db(e)) if store::is_email_taken(&e) => {
+                Err(Refusal::exists("EMAIL_TAKEN", "a user with this email exists already").into())
+            }
+            result => result,
+        }
+    }
+
+    /// Creates a user with a given id and roles, and whatever of them is missing. Answers the id that the address has
+    /// and whether it is new.
+    pub async fn seed(&self, id: Uuid, new: NewUser, roles: &[String]) -> Result<(Uuid, bool)> {
+        let email = new.email.clone();
+        let find = move |tx: &mut dyn fafnir_platform::db::Tx| {
+            let by_id = store::user_by_id(tx, id)?;
+            Ok(if by_id.is_some() { by_id } else { store::user_by_email(tx, &email)? })
+        };
+        let mut known = self.db.read(find.clone()).await?;
+        let created = known.is_none();
+        if created {
+            self.insert(id, new).await?;
+            known = self.db.read(find).await?;
+        }
+        let user = known.ok_or_else(|| Error::internal("a user that was just stored is missing"))?;
+        if matches!(user.state, UserState::Pending | UserState::Active) {
+            let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+            self.finish_registration(&user, &roles).await?;
+        }
+        Ok((user.id, created))
+    }
+
+    /// Gives a PENDING user its roles and its profile (both idempotent), then makes it ACTIVE.
+    async fn finish_registration(&self, user: &User, roles: &[&str]) -> Result<()> {
+        let system = self.ctx.system();
+        let security = self.ctx.clients.security(&system);
+        let users = self.ctx.clients.user(&system);
+        for role in roles {
+            let request = v1::GrantRequest { user_id: user.id.to_string(), role: (*role).to_owned() };
+            retry(FINISH_DEADLINE, || {
+                let mut security = security.clone();
+                let request = request.clone();
+                async move { Ok(security.grant(request).await.map(drop)?) }
+            })
+            .await?;
+        }
+        let profile = v1::Profile {
+            user_id: user.id.to_string(),
+            first_name: user.first_name.clone(),
+            last_name: user.last_name.clone(),
+            email: user.email.clone(),
+            created_us: user.created_us,
+            updated_us: user.created_us,
+        };
+        retry(FINISH_DEADLINE, || {
+            let mut users = users.clone();
+            let profile = profile.clone();
+            async move { Ok(users.create_profile(profile).await.map(drop)?) }
+        })
+        .await?;
+        let (id, now_us) = (user.id, self.ctx.clock.now_us());
+        self.db
+            .write(move |tx| Ok(store::move_user(tx, id, UserState::Pending, UserState::Active, now_us)?))
+            .await?;
+        Ok(())
+    }
+
+    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
+        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_throttle(&self, email: &Email, source: Source) -> Result<(), Failure> {
+        let now_us = self.ctx.clock.now_us();
+        self.throttle().check(email, source, now_us).map_err(|retry_after_s| {
+            metrics::counter!("fafnir_sign_ins_total", "result" => "throttled").increment(1);
+            Failure::Throttled { retry_after_s }
+        })
+    }
+
+    /// Compares a password under the throttle. The same answer, in the same time, for an unknown user.
+    async fn check_password(
+        &self,
+        email: &Email,
+        password: &str,
+        user: Option<User>,
+        client: &Client,
+    ) -> Result<User, Failure> {
+        let source = Source::of(client.ip);
+        self.check_throttle(email, source)?;
+        let stored = user.as_ref().map(|u| u.password_hash.clone());
+        // A password that cannot be anybody's costs as much as a wrong one.
+        let (given, possible) = match Password::given(password) {
+            Some(given) => (given, true),
+            None => (Password::given("").ok_or_else(wrong_credentials)?, false),
+        };
+        let verdict = self.pool.verify(given.clone(), stored).await?;
+        // Tries that were under way when the limit was reached learn nothing either.
+        self.check_throttle(email, source)?;
+        let alive = |u: &User| matches!(u.state, UserState::Pending | UserState::Active);
+        let Some(mut user) = user.filter(|u| alive(u) && verdict.matches && possible) else {
+            self.throttle().failed(email, source, self.ctx.clock.now_us());
+            metrics::counter!("fafnir_sign_ins_total", "result" => "failed").increment(1);
+            return Err(wrong_credentials().into());
+        };
+        self.throttle().succeeded(email, source);
+        if verdict.outdated {
+            let (id, old, now_us) = (user.id, user.password_hash.clone(), self.ctx.clock.now_us());
+            let new = self.pool.hash(given).await?;
+            user.password_hash.clone_from(&new);
+            self.db.write(move |tx| Ok(store::replace_password(tx, id, &old, &new, now_us)?)).await?;
+        }
+        Ok(user)
+    }
+
+    /// Opens a session for the right password.
+    pub async fn sign_in(
+        &self,
+        email: &str,
+        password: &str,
+        kind: Kind,
+        client: &Client,
+    ) -> Result<SignedIn, Failure> {
+        let email = Email::fold(email);
+        let wanted = email.clone();
+        let user = self.db.read(move |tx| Ok(store::user_by_email(tx, &wanted)?)).await?;
+        let user = self.check_password(&email, password, user, client).await?;
+        if user.state == UserState::Pending {
+            self.finish_registration(&user, &[MEMBER]).await?;
+        }
+        let now_us = self.ctx.clock.now_us();
+        let settings = &self.ctx.settings.auth;
+        let life_us = match kind {
+            Kind::Cookie => i64::from(settings.cookie_ttl_s) * SECOND_US + token::LEEWAY_S * SECOND_US,
+            Kind::Bearer => SESSION_MAX_US,
+        };
+        let session = store::Session {
+            id: Uuid::now_v7(),
+            user_id: user.id,
+            created_us: now_us,
+            expires_us: now_us.saturating_add(life_us),
+            client_ip: client.ip.to_canonical().to_string(),
+            user_agent: client
+                .user_agent
+                .chars()
+                .filter(|c| !c.is_control())
+                .take(USER_AGENT_LEN_MAX)
+                .collect(),
+        };
+        let session_id = session.id;
+        let refresh_token = match kind {
+            Kind::Cookie => String::new(),
+            Kind::Bearer => self.new_refresh_token()?,
+        };
+        let hash = refresh_hash(&refresh_token);
+        let with_refresh = kind == Kind::Bearer;
+        let open = self
+            .db
+            .write(move |tx| {
+                // The user may have gone, or have a new password, since the old one was compared.
+                let now = store::user_by_id(tx, user.id)?;
+                if now.is_none_or(|u| u.state != UserState::Active || u.password_hash != user.password_hash) {
+                    return Ok(false);
+                }
+                store::insert_session(tx, &session)?;
+                if with_refresh {
+                    store::insert_refresh(tx, &hash, session.id, now_us, now_us + REFRESH_IDLE_US)?;
+                }
+                Ok(true)
+            })
+            .await?;
+        if !open {
+            return Err(wrong_credentials().into());
+        }
+        metrics::counter!("fafnir_sign_ins_total", "result" => "ok").increment(1);
+        let expires_in_s = match kind {
+            Kind::Cookie => settings.cookie_ttl_s,
+            Kind::Bearer => settings.bearer_ttl_s,
+        };
+        Ok(SignedIn {
+            user_id: user.id,
+            email: user.email,
+            session_id,
+            access_token: self.sign(user.id, session_id, now_us, expires_in_s)?,
+            expires_in_s,
+            refresh_token,
+        })
+    }
+
+    fn sign(&self, user: Uuid, session: Uuid, now_us: i64, ttl_s: u32) -> Result<String> {
+        self.signing
+            .sign(user, session, now_us, ttl_s)
+            .map_err(|e| Error::internal(format!("signing a token failed: {e}")))
+    }
+
+    fn new_refresh_token(&self) -> Result<String> {
+        random_text(REFRESH_BYTES).map_err(|e| Error::internal(e.to_string()))
+    }
+
+    /// Exchanges a refresh token for a new pair. A token that was used before revokes its whole family: either the
+    /// caller or a thief holds the newer one, and nobody can tell who.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn> {
+        let refused = || Error::from(Refusal::unauthenticated("the refresh token is not valid any more"));
+        let now_us = self.ctx.clock.now_us();
+        let (old, next) = (refresh_hash(refresh_token), self.new_refresh_token()?);
+        let next_hash = refresh_hash(&next);
+        let rotated = self
+            .db
+            .write(move |tx| {
+                let Some(known) = store::refresh_by_hash(tx, &old, now_us)? else {
+                    return Ok(None);
+                };
+                if known.used || (known.alive && !store::use_refresh(tx, &old, now_us)?) {
+                    if store::revoke_session(tx, known.session_id, now_us)? {
+                        tracing::warn!(user = %known.user_id, session = %known.session_id, "refresh token reused");
+                    }
+                    return Ok(None);
+                }
+                if !known.alive {
+                    return Ok(None);
+                }
+                store::insert_refresh(tx, &next_hash, known.session_id, now_us, now_us + REFRESH_IDLE_US)?;
+                Ok(Some(known))
+            })
+            .await?
+            .ok_or_else(refused)?;
+        let expires_in_s = self.ctx.settings.auth.bearer_ttl_s;
+        Ok(SignedIn {
+            user_id: rotated.user_id,
+            email: rotated.email,
+            session_id: rotated.session_id,
+            access_token: self.sign(rotated.user_id, rotated.session_id, now_us, expires_in_s)?,
+            expires_in_s,
+            refresh_token: next,
+        })
+    }
+
+    /// User and end of a session that is alive.
+    pub async fn session(&self, id: Uuid) -> Result<Option<(Uuid, i64)>> {
+        let now_us = self.ctx.clock.now_us();
+        self.db.read(move |tx| Ok(store::live_session(tx, id, now_us)?)).await
+    }
+
+    pub async fn sign_out(&self, session: Uuid) -> Result<()> {
+        let now_us = self.ctx.clock.now_us();
+        self.db.write(move |tx| Ok(store::revoke_session(tx, session, now_us)?)).await.map(drop)
+    }
+
+    pub async fn user(&self, id: Uuid) -> Result<Option<User>> {
+        self.db.read(move |tx| Ok(store::user_by_id(tx, id)?)).await
+    }
+
+    /// Changes a password; every other session of the user ends.
+    pub async fn change_password(
+        &self,
+        user: Uuid,
+        session: Uuid,
+        current: &str,
+        new: Password,
+        client: &Client,
+    ) -> Result<(), Failure> {
+        let user = self.user(user).await?.ok_or_else(wrong_credentials)?;
+        let email = Email::fold(&user.email);
+        let user = self.check_password(&email, current, Some(user), client).await?;
+        let hash = self.pool.hash(new).await?;
+        let now_us = self.ctx.clock.now_us();
+        let changed = self
+            .db
+            .write(move |tx| {
+                let changed = store::replace_password(tx, user.id, &user.password_hash, &hash, now_us)?;
+                if changed {
+                    store::revoke_sessions(tx, user.id, Some(session), now_us)?;
+                }
+                Ok(changed)
+            })
+            .await?;
+        if changed { Ok(()) } else { Err(wrong_credentials().into()) }
+    }
+
+    /// Closes a user: signed out for good at once and for ever; orders and accounts follow, at the latest after a
+    /// restart. `false` when there is no such user.
+    pub async fn delete(&self, user: Uuid) -> Result<bool> {
+        let now_us = self.ctx.clock.now_us();
+        let closing = self
+            .db
+            .write(move |tx| {
+                let closing = store::move_user(tx, user, UserState::Active, UserState::Closing, now_us)?;
+                store::revoke_sessions(tx, user, None, now_us)?;
+                Ok(closing)
+            })
+            .await?;
+        if closing && let Err(e) = self.finish_deletion(user).await {
+            tracing::warn!(%user, error = %e, "a user's accounts are not closed yet");
+        }
+        Ok(closing)
+    }
+
+    /// Cancels the orders and closes the accounts of a CLOSING user (exchange-rules §5), then says that it is gone.
+    async fn finish_deletion(&self, user: Uuid) -> Result<()> {
+        let user_id = user.to_string();
+        let until = tokio::time::Instant::now() + FINISH_DEADLINE;
+        loop {
+            match self.close_accounts(&user_id).await {
+                Ok(()) => break,
+                // Holds of orders whose cancellation has not come back yet.
+                Err(e)
+                    if (e.is_transient() || is_precondition(&e))
+                        && tokio::time::Instant::now() + CLOSE_POLL < until =>
+                {
+                    tokio::time::sleep(CLOSE_POLL).await;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let now_us = self.ctx.clock.now_us();
+        self.db
+            .write(move |tx| {
+                if store::erase_user(tx, user, now_us)? {
+                    events::deleted(tx, user, now_us)?;
+                }
+                Ok(())
+            })
+            .await?;
+        self.wake.notify();
+        Ok(())
+    }
+
+    async fn close_accounts(&self, user_id: &str) -> Result<()> {
+        let system = self.ctx.system();
+        let all = v1::CancelAllRequest { user_id: user_id.to_owned(), symbol: String::new() };
+        self.ctx.clients.order(&system).cancel_all(all).await?;
+        let mut portfolio = self.ctx.clients.portfolio(&system);
+        let request = v1::UserRequest { user_id: user_id.to_owned() };
+        let accounts = portfolio.list_accounts(request).await?.into_inner().accounts;
+        for account in accounts.into_iter().filter(|a| !a.closed) {
+            let request = v1::AccountRequest { user_id: user_id.to_owned(), account_id: account.id };
+            portfolio.close_account(request).await?;
+        }
+        Ok(())
+    }
+
+    /// Finishes registrations and deletions that were interrupted, those untouched since `before_us`. Answers how many
+    /// are left.
+    pub async fn finish_interrupted(&self, before_us: i64) -> Result<u64> {
+        let users = self.db.read(move |tx| Ok(store::unfinished_users(tx, before_us, FINISH_BATCH)?)).await?;
+        let mut left = 0;
+        for user in users {
+            let finished = match user.state {
+                UserState::Pending => self.finish_registration(&user, &[MEMBER]).await,
+                _ => self.finish_deletion(user.id).await,
+            };
+            if let Err(e) = finished {
+                tracing::warn!(user = %user.id, state = ?user.state, error = %e, "a user is not finished yet");
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+
+    /// The CSRF token of a session.
+    pub fn csrf_token(&self, session: Uuid) -> String {
+        csrf::token_of(&self.ctx.secrets.csrf_key, session)
+    }
+}
+
+/// Interrupted users that one round takes up.
+const FINISH_BATCH: u32 = 100;
+
+fn is_precondition(e: &Error) -> bool {
+    e.refusal().is_some_and(|r| r.code == Code::FailedPrecondition)
+}

@@ -1,0 +1,392 @@
+//! The REST door `/auth/*` (public-api §3 and §4): strict JSON in, the envelope for every failure, cookies.
+
+use super::{
+    domain::{NewUser, Password},
+    operations::{Client, Failure, Kind, Operations, SignedIn},
+};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, FromRequestParts, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use fafnir_platform::{
+    Refusal, caller, csrf,
+    error::Error,
+    token::{self, Presented},
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+};
+use tonic::Code;
+use tower_http::limit::RequestBodyLimitLayer;
+use uuid::Uuid;
+
+/// Bytes of a request.
+const BODY_MAX: usize = 16 * 1024;
+/// Seconds that both cookies live.
+const COOKIE_MAX_AGE_S: u32 = 86_400;
+/// Asks for the tokens themselves beside the cookies.
+const TOKEN_MEDIA_TYPE: &str = "application/vnd.fafnir.token+json";
+/// Set by the gateway, believed only with the service token.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+
+/// The router of `/auth/*` and of the public keys.
+pub fn router(operations: Operations) -> Router {
+    Router::new()
+        .route("/auth/register", post(register))
+        .route("/auth/login", post(login))
+        .route("/auth/refresh", post(refresh))
+        .route("/auth/logout", delete(logout))
+        .route("/auth/delete", delete(delete_user))
+        .route("/auth/me", get(me))
+        .route("/auth/password", post(change_password))
+        .route("/.well-known/jwks.json", get(jwks))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing here") })
+        .method_not_allowed_fallback(|| async {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_INPUT", "this method is not allowed here")
+        })
+        .layer(RequestBodyLimitLayer::new(BODY_MAX))
+        .with_state(operations)
+}
+
+/// A failure as the envelope of public-api §3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    message: Cow<'static, str>,
+    /// The machine code of the refusal; empty when there is none.
+    details: Cow<'static, str>,
+    retry_after_s: Option<u64>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), details: Cow::Borrowed(""), retry_after_s: None }
+    }
+    fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_INPUT", message)
+    }
+    fn unauthorized(message: &'static str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = serde_json::json!({
+            "error": {"code": self.code, "message": self.message, "details": self.details}
+        });
+        let mut response = (self.status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(r: Refusal) -> Self {
+        let (status, code) = match r.code {
+            Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
+            Code::PermissionDenied => (StatusCode::FORBIDDEN, "FORBIDDEN"),
+            Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
+            Code::AlreadyExists => (StatusCode::CONFLICT, "CONFLICT"),
+            Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
+            _ => (StatusCode::BAD_REQUEST, "INVALID_INPUT"),
+        };
+        let retry_after_s = (status == StatusCode::TOO_MANY_REQUESTS).then_some(1);
+        Self { status, code, message: r.message.into(), details: r.reason, retry_after_s }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(e: Error) -> Self {
+        // Only our own refusals are for the client: what another service refused us is our fault.
+        if let Error::Refused(refusal) = e {
+            return refusal.into();
+        }
+        tracing::error!(error = %e, "request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "the service failed; try again")
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(f: Failure) -> Self {
+        match f {
+            Failure::Platform(e) => e.into(),
+            Failure::Throttled { retry_after_s } => Self {
+                retry_after_s: Some(retry_after_s),
+                ..Refusal::exhausted("TOO_MANY_FAILED_SIGN_INS", f.to_string()).into()
+            },
+        }
+    }
+}
+
+/// Where a request comes from.
+struct Origin {
+    client: Client,
+    /// The client came over TLS.
+    secure: bool,
+}
+
+impl FromRequestParts<Operations> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, operations: &Operations) -> Result<Self, Infallible> {
+        let headers = &parts.headers;
+        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("").trim();
+        let mut ip = parts
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map_or(IpAddr::from([0, 0, 0, 0]), |ConnectInfo(peer)| peer.ip());
+        let mut secure = false;
+        if caller::has_token(headers, &operations.ctx.secrets.service_token) {
+            let nearest = text(FORWARDED_FOR).rsplit(',').next().unwrap_or("").trim();
+            ip = nearest.parse().unwrap_or(ip);
+            secure = text(FORWARDED_PROTO).eq_ignore_ascii_case("https");
+        }
+        Ok(Self { client: Client { ip, user_agent: text("user-agent").to_owned() }, secure })
+    }
+}
+
+/// A request whose token is genuine and whose session is alive.
+struct SignedInUser {
+    user: Uuid,
+    session: Uuid,
+    bearer: bool,
+}
+
+impl SignedInUser {
+    /// Reads the token of a request. `unsafe_method`: a cookie then needs its CSRF token.
+    async fn of(operations: &Operations, headers: &HeaderMap, unsafe_method: bool) -> Result<Self, Problem> {
+        let not_signed_in = || Problem::unauthorized("sign in first");
+        let presented = token::presented(headers).ok_or_else(not_signed_in)?;
+        let claims = operations
+            .keys
+            .verify(presented.token(), operations.ctx.clock.now_us())
+            .map_err(|_| not_signed_in())?;
+        let (user, _) = operations.session(claims.sid).await?.ok_or_else(not_signed_in)?;
+        if user != claims.sub {
+            return Err(not_signed_in());
+        }
+        let bearer = matches!(presented, Presented::Bearer(_));
+        if unsafe_method && !bearer {
+            let key = &operations.ctx.secrets.csrf_key;
+            if !csrf::is_valid(key, headers, claims.sid) {
+                return Err(Problem::unauthorized("the CSRF token is missing or wrong"));
+            }
+        }
+        Ok(Self { user, session: claims.sid, bearer })
+    }
+}
+
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let media_type = content_type.split(';').next().unwrap_or("").trim();
+    if !media_type.eq_ignore_ascii_case("application/json") {
+        return Err(Problem::invalid("the content type must be application/json"));
+    }
+    serde_json::from_slice(body).map_err(|e| {
+        // The place of the error is of use, an echo of the body is not.
+        let text = e.to_string();
+        let message =
+            if e.is_data() { text.chars().take(200).collect() } else { "the body is not JSON".to_owned() };
+        Problem::invalid(message)
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Registration {
+    email: String,
+    password: String,
+    first_name: String,
+    last_name: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Registered {
+    user_id: Uuid,
+    message: &'static str,
+}
+
+async fn register(
+    State(operations): State<Operations>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let r: Registration = parse(&headers, &body)?;
+    let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
+    let user_id = operations.register(new).await?;
+    Ok((StatusCode::CREATED, Json(Registered { user_id, message: "registered; sign in to go on" }))
+        .into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    email: String,
+    password: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TokenPair {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
+    access_token: String,
+    refresh_token: String,
+    expires_in: u32,
+}
+
+impl TokenPair {
+    fn new(s: SignedIn, message: Option<&'static str>) -> Self {
+        Self {
+            message,
+            access_token: s.access_token,
+            refresh_token: s.refresh_token,
+            expires_in: s.expires_in_s,
+        }
+    }
+}
+
+const SIGNED_IN: &str = "signed in";
+
+async fn login(
+    State(operations): State<Operations>,
+    origin: Origin,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let r: Credentials = parse(&headers, &body)?;
+    if r.email.trim().is_empty() || r.password.is_empty() {
+        return Err(Problem::invalid("email and password must not be empty"));
+    }
+    let wants_tokens = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|v| v.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(TOKEN_MEDIA_TYPE));
+    let kind = if wants_tokens { Kind::Bearer } else { Kind::Cookie };
+    let signed_in = operations.sign_in(&r.email, &r.password, kind, &origin.client).await?;
+    let session = signed_in.session_id;
+    let token = signed_in.access_token.clone();
+    let mut response = if wants_tokens {
+        let mut response = Json(TokenPair::new(signed_in, Some(SIGNED_IN))).into_response();
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TOKEN_MEDIA_TYPE));
+        response
+    } else {
+        Json(serde_json::json!({ "message": SIGNED_IN })).into_response()
+    };
+    set_cookies(&mut response, &token, &operations.csrf_token(session), COOKIE_MAX_AGE_S, origin.secure);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RefreshBody {
+    refresh_token: String,
+}
+
+async fn refresh(
+    State(operations): State<Operations>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let r: RefreshBody = parse(&headers, &body)?;
+    let pair = TokenPair::new(operations.refresh(&r.refresh_token).await?, None);
+    Ok(([(header::CACHE_CONTROL, "no-store")], Json(pair)).into_response())
+}
+
+async fn logout(
+    State(operations): State<Operations>,
+    origin: Origin,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let user = SignedInUser::of(&operations, &headers, true).await?;
+    operations.sign_out(user.session).await?;
+    Ok(gone(origin.secure))
+}
+
+async fn delete_user(
+    State(operations): State<Operations>,
+    origin: Origin,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let user = SignedInUser::of(&operations, &headers, true).await?;
+    if operations.delete(user.user).await? {
+        Ok(gone(origin.secure))
+    } else {
+        Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such user"))
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Me {
+    user_id: Uuid,
+    email: String,
+}
+
+async fn me(State(operations): State<Operations>, headers: HeaderMap) -> Result<Response, Problem> {
+    let user = SignedInUser::of(&operations, &headers, false).await?;
+    let found = operations.user(user.user).await?;
+    let found =
+        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such user"))?;
+    Ok(Json(Me { user_id: found.id, email: found.email }).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordChange {
+    current: String,
+    new: String,
+}
+
+async fn change_password(
+    State(operations): State<Operations>,
+    origin: Origin,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    let user = SignedInUser::of(&operations, &headers, true).await?;
+    let r: PasswordChange = parse(&headers, &body)?;
+    let new = Password::parse("new", &r.new)?;
+    operations.change_password(user.user, user.session, &r.current, new, &origin.client).await?;
+    tracing::info!(user = %user.user, bearer = user.bearer, "password changed");
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn jwks(State(operations): State<Operations>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], Body::from(operations.jwks())).into_response()
+}
+
+/// 204, and both cookies expired.
+fn gone(secure: bool) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    set_cookies(&mut response, "", "", 0, secure);
+    response
+}
+
+fn set_cookies(response: &mut Response, token: &str, csrf_token: &str, max_age_s: u32, secure: bool) {
+    let end = if secure { "; Secure" } else { "" };
+    let cookies = [
+        format!("{}={token}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{end}", token::TOKEN_COOKIE),
+        format!("{}={csrf_token}; Path=/; Max-Age={max_age_s}; SameSite=Lax{end}", csrf::COOKIE),
+    ];
+    for cookie in cookies {
+        let value = HeaderValue::try_from(cookie).expect("invariant: tokens are URL-safe base64 and dots");
+        response.headers_mut().append(header::SET_COOKIE, value);
+    }
+}

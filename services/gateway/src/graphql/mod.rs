@@ -1,0 +1,69 @@
+//! GraphQL: the schema, who may use which field, and how a request becomes an answer.
+
+mod admin;
+mod cost;
+pub mod error;
+mod json;
+pub mod lexical;
+mod mutation;
+mod performance;
+mod query;
+mod scalars;
+mod statement;
+mod subscription;
+pub mod transport;
+mod types;
+
+use super::{
+    Gateway,
+    session::{Permission, Session},
+};
+use async_graphql::{Context, Guard, MergedObject, Result, Schema};
+use std::sync::Arc;
+
+pub use json::response as write_response;
+
+#[derive(MergedObject, Default)]
+pub struct Query(
+    query::Stocks,
+    query::Portfolio,
+    query::Orders,
+    query::People,
+    statement::Statements,
+    performance::Performances,
+    admin::AdminQuery,
+);
+
+#[derive(MergedObject, Default)]
+pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation);
+
+pub type Api = Schema<Query, Mutation, subscription::Subscription>;
+
+/// The schema over a gateway.
+pub fn schema(gateway: &Arc<Gateway>) -> Api {
+    Schema::build(Query::default(), Mutation::default(), subscription::Subscription)
+        .data(gateway.clone())
+        .finish()
+}
+
+/// The schema in GraphQL's own language.
+pub fn sdl() -> String {
+    let options =
+        async_graphql::SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items();
+    Schema::new(Query::default(), Mutation::default(), subscription::Subscription).sdl_with_options(options)
+}
+
+/// The permission that a field needs.
+pub struct Needs(pub Permission);
+
+impl Guard for Needs {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        let (gateway, session) = of(ctx)?;
+        gateway.sessions.require(session, self.0).await.map_err(error::of)
+    }
+}
+
+/// Who asks, and whom to ask.
+fn of<'a>(ctx: &Context<'a>) -> Result<(&'a Arc<Gateway>, &'a Session)> {
+    Ok((ctx.data::<Arc<Gateway>>()?, ctx.data::<Session>()?))
+}

@@ -1,0 +1,508 @@
+//! The mutations of public-api.md §6, and ours beyond the reference.
+
+use super::{
+    Needs, error, of,
+    query::{PAGE, id_of},
+    scalars::{Decimal, Number},
+    types::*,
+};
+use crate::{
+    Gateway, market,
+    session::{Permission::*, Session},
+};
+use async_graphql::{Context, InputObject, Object, Result};
+use fafnir_platform::Refusal;
+use fafnir_proto::v1;
+use std::time::Duration;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status};
+
+/// Longest idempotency key.
+const KEY_LEN_MAX: usize = 64;
+/// Longest wait until the orders that a flatten cancels are gone.
+const FLATTEN_WAIT: Duration = Duration::from_millis(1500);
+/// Time between two looks at them.
+const FLATTEN_POLL: Duration = Duration::from_millis(20);
+
+/// Put into a request whose orders were counted before it was executed.
+#[derive(Debug, Clone, Copy)]
+pub struct OrdersCounted;
+
+/// Root fields that send orders and count against the rate.
+pub const ORDER_FIELDS: [&str; 2] = ["createOrder", "replaceOrder"];
+
+#[derive(InputObject, Debug)]
+pub struct CreateOrderRequest {
+    pub symbol: String,
+    /// BUY, SELL in any case.
+    pub side: String,
+    /// MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP in any case.
+    #[graphql(name = "type")]
+    pub kind: String,
+    pub quantity: Number,
+    pub price: Option<Number>,
+    pub stop_price: Option<Number>,
+    /// DAY, GTC, IOC, FOK, GTD in any case.
+    pub time_in_force: Option<String>,
+    /// At most 64 characters; the same again answers the same order.
+    pub client_order_id: Option<String>,
+    pub account_id: Option<String>,
+    pub post_only: Option<bool>,
+    pub display_quantity: Option<Number>,
+    /// What happens to orders of the caller that would meet: CANCEL_NEWEST (default), CANCEL_OLDEST, CANCEL_BOTH,
+    /// DECREMENT in any case.
+    pub self_trade_prevention: Option<String>,
+    /// RFC 3339; with GTD.
+    pub expires_at: Option<String>,
+    pub trail_amount: Option<Number>,
+    /// 1.25 is 1.25 %.
+    pub trail_percent: Option<Number>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct ReplaceOrderRequest {
+    pub order_id: String,
+    /// The new total; left out it stays.
+    pub quantity: Option<Number>,
+    pub price: Option<Number>,
+    pub stop_price: Option<Number>,
+    /// Refused where the order has another one.
+    pub version: Option<u32>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct CreateAccountRequest {
+    /// INVESTMENT, SAVINGS, CHEQUING in any case.
+    #[graphql(name = "type")]
+    pub kind: String,
+    /// USD, CAD.
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct DepositRequest {
+    pub account_id: String,
+    pub amount: Number,
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct TransferRequest {
+    pub from_account_id: String,
+    pub to_account_id: String,
+    pub amount: Number,
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct AddToWatchlistRequest {
+    pub symbol: String,
+}
+
+#[derive(InputObject, Debug)]
+pub struct RemoveFromWatchlistRequest {
+    pub symbol: String,
+}
+
+/// `PREFIX_WORD` of a word in any case, for the contract's enums.
+fn constant(prefix: &str, word: &str) -> String {
+    let word: String = word.trim().chars().take(32).collect();
+    format!("{prefix}{}", word.to_ascii_uppercase())
+}
+
+fn side_of(text: &str) -> Result<v1::Side> {
+    match v1::Side::from_str_name(&constant("SIDE_", text)) {
+        Some(side) if side != v1::Side::Unspecified => Ok(side),
+        _ => Err(error::invalid("SIDE_UNKNOWN", "side must be BUY or SELL")),
+    }
+}
+
+fn type_of(text: &str) -> Result<v1::OrderType> {
+    match v1::OrderType::from_str_name(&constant("ORDER_TYPE_", text)) {
+        Some(kind) if kind != v1::OrderType::Unspecified => Ok(kind),
+        _ => Err(error::invalid(
+            "TYPE_UNKNOWN",
+            "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP",
+        )),
+    }
+}
+
+fn time_in_force_of(text: Option<&str>) -> Result<v1::TimeInForce> {
+    let Some(text) = text else { return Ok(v1::TimeInForce::Unspecified) };
+    match v1::TimeInForce::from_str_name(&constant("TIME_IN_FORCE_", text)) {
+        Some(tif) if tif != v1::TimeInForce::Unspecified => Ok(tif),
+        _ => Err(error::invalid("TIME_IN_FORCE_UNKNOWN", "timeInForce must be DAY, GTC, IOC, FOK or GTD")),
+    }
+}
+
+fn stp_of(text: Option<&str>) -> Result<v1::StpMode> {
+    let Some(text) = text else { return Ok(v1::StpMode::Unspecified) };
+    match v1::StpMode::from_str_name(&constant("STP_MODE_", text)) {
+        Some(mode) if mode != v1::StpMode::Unspecified => Ok(mode),
+        _ => Err(error::invalid(
+            "SELF_TRADE_PREVENTION_UNKNOWN",
+            "selfTradePrevention must be CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH or DECREMENT",
+        )),
+    }
+}
+
+fn account_type_of(text: &str) -> std::result::Result<v1::AccountType, Status> {
+    use v1::AccountType::*;
+    match v1::AccountType::from_str_name(&constant("ACCOUNT_TYPE_", text)) {
+        Some(kind @ (Investment | Savings | Chequing)) => Ok(kind),
+        _ => {
+            Err(Refusal::invalid("ACCOUNT_TYPE_UNKNOWN", "type must be INVESTMENT, SAVINGS or CHEQUING")
+                .into())
+        }
+    }
+}
+
+fn time_of(field: &str, text: &str) -> Result<i64> {
+    let parsed = time::OffsetDateTime::parse(text.trim(), &Rfc3339).ok();
+    let micros =
+        parsed.and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok()).filter(|us| *us > 0);
+    micros.ok_or_else(|| error::invalid("TIME_MALFORMED", format!("{field} must be a time as in RFC 3339")))
+}
+
+fn e4(field: &str, number: Option<&Number>) -> Result<i64> {
+    number.map_or(Ok(0), |n| n.e4(field))
+}
+
+/// A number whose absence means "leave it": 0 itself is refused, because it would mean the same.
+fn e4_positive(field: &str, number: Option<&Number>) -> Result<i64> {
+    match number.map(|n| n.e4(field)).transpose()? {
+        Some(value) if value <= 0 => {
+            Err(error::invalid("NOT_POSITIVE", format!("{field} must be greater than 0")))
+        }
+        value => Ok(value.unwrap_or(0)),
+    }
+}
+
+fn key_of(key: Option<String>) -> std::result::Result<String, Status> {
+    match key {
+        Some(key) if key.len() > KEY_LEN_MAX => {
+            let text = format!("idempotencyKey must have at most {KEY_LEN_MAX} characters");
+            Err(Refusal::invalid("IDEMPOTENCY_KEY_TOO_LONG", text).into())
+        }
+        key => Ok(key.unwrap_or_default()),
+    }
+}
+
+/// An error of a number as the status that a payload's code comes from.
+fn as_status(error: async_graphql::Error) -> Status {
+    Refusal::invalid("NUMBER_REFUSED", error.message).into()
+}
+
+fn currency_of(text: &str) -> String {
+    text.trim().chars().take(8).collect::<String>().to_ascii_uppercase()
+}
+
+/// Counts one order against the caller's rate, unless the whole request was counted.
+fn count_order(ctx: &Context<'_>) -> Result<()> {
+    if ctx.data_opt::<OrdersCounted>().is_some() {
+        return Ok(());
+    }
+    let (gateway, session) = of(ctx)?;
+    gateway.orders.take(session.user, 1, Instant::now()).map_err(|exceeded| {
+        let text = format!(
+            "more than {} orders a second; try again in {} ms",
+            gateway.ctx.settings.gateway.orders_per_second,
+            exceeded.retry_after.as_millis().max(1)
+        );
+        error::new(Code::ResourceExhausted, "RATE_LIMITED", text)
+    })
+}
+
+fn order_of(reply: v1::OrderReply) -> Result<v1::Order> {
+    reply.order.ok_or_else(|| error::of(Status::internal("a reply without an order")))
+}
+
+#[derive(Default)]
+pub struct Trading;
+
+#[Object]
+impl Trading {
+    /// Places an order. OK: accepted (status PENDING or further). FAILED_PRECONDITION: refused for funds or risk, with
+    /// the REJECTED order. A wrong order is an error.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn create_order(
+        &self,
+        ctx: &Context<'_>,
+        request: CreateOrderRequest,
+    ) -> Result<CreateOrderResponse> {
+        let (gateway, session) = of(ctx)?;
+        count_order(ctx)?;
+        let account_id = request.account_id.as_deref().map(|id| id_of("accountId", id)).transpose();
+        let order = v1::PlaceOrderRequest {
+            user_id: session.user.to_string(),
+            account_id: account_id.map_err(error::of)?.unwrap_or_default(),
+            symbol: market::symbol(&request.symbol).map_err(error::of)?.to_string(),
+            side: side_of(&request.side)?.into(),
+            r#type: type_of(&request.kind)?.into(),
+            time_in_force: time_in_force_of(request.time_in_force.as_deref())?.into(),
+            quantity_e4: request.quantity.e4("quantity")?,
+            price_e4: e4("price", request.price.as_ref())?,
+            stop_price_e4: e4("stopPrice", request.stop_price.as_ref())?,
+            trail_amount_e4: e4("trailAmount", request.trail_amount.as_ref())?,
+            trail_percent_e4: e4("trailPercent", request.trail_percent.as_ref())?,
+            display_quantity_e4: e4("displayQuantity", request.display_quantity.as_ref())?,
+            post_only: request.post_only.unwrap_or(false),
+            stp: stp_of(request.self_trade_prevention.as_deref())?.into(),
+            client_order_id: request.client_order_id.unwrap_or_default(),
+            expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
+        };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let order = order_of(client.place(order).await.map_err(error::of)?.into_inner())?;
+        let code = match order.state() {
+            v1::OrderState::Rejected => Code::FailedPrecondition,
+            _ => Code::Ok,
+        };
+        Ok(CreateOrderResponse { data: Some(order.into()), code: error::code_name(code).to_owned() })
+    }
+
+    /// Cancels an order; waits up to a second for the engine's word. An order that is done is an error.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn cancel_order(&self, ctx: &Context<'_>, order_id: String) -> Result<CancelOrderResponse> {
+        let (gateway, session) = of(ctx)?;
+        let order_id = id_of("orderId", &order_id).map_err(error::of)?;
+        let request = v1::CancelOrderRequest { user_id: session.user.to_string(), order_id };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let order = order_of(client.cancel(request).await.map_err(error::of)?.into_inner())?;
+        Ok(CancelOrderResponse { data: Some(order.into()), code: "OK".to_owned() })
+    }
+
+    /// Changes price or total quantity of an open order. A decrease of the quantity keeps its place in the queue.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn replace_order(
+        &self,
+        ctx: &Context<'_>,
+        request: ReplaceOrderRequest,
+    ) -> Result<ReplaceOrderResponse> {
+        let (gateway, session) = of(ctx)?;
+        count_order(ctx)?;
+        let request = v1::ReplaceOrderRequest {
+            user_id: session.user.to_string(),
+            order_id: id_of("orderId", &request.order_id).map_err(error::of)?,
+            quantity_e4: e4_positive("quantity", request.quantity.as_ref())?,
+            price_e4: e4_positive("price", request.price.as_ref())?,
+            stop_price_e4: e4_positive("stopPrice", request.stop_price.as_ref())?,
+            version: request.version.unwrap_or(0),
+        };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let order = order_of(client.replace(request).await.map_err(error::of)?.into_inner())?;
+        Ok(ReplaceOrderResponse { data: Some(order.into()), code: "OK".to_owned() })
+    }
+
+    /// Asks to cancel every open order of the caller, or those in one symbol.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn cancel_all_orders(
+        &self,
+        ctx: &Context<'_>,
+        symbol: Option<String>,
+    ) -> Result<CancelAllOrdersResponse> {
+        let (gateway, session) = of(ctx)?;
+        let symbol = symbol.map(|s| market::symbol(&s)).transpose().map_err(error::of)?;
+        let symbol = symbol.map(|s| s.to_string()).unwrap_or_default();
+        let requested = gateway.cancel_all(session, symbol).await.map_err(error::of)?;
+        Ok(CancelAllOrdersResponse { requested, code: "OK".to_owned() })
+    }
+
+    /// Cancels every open order in a symbol, then sells what the caller holds of it at the market.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn flatten(&self, ctx: &Context<'_>, symbol: String) -> Result<FlattenResponse> {
+        let (gateway, session) = of(ctx)?;
+        gateway.sessions.require(session, ManageOwnPortfolio).await.map_err(error::of)?;
+        let symbol = market::symbol(&symbol).map_err(error::of)?.to_string();
+        let canceled = gateway.cancel_all(session, symbol.clone()).await.map_err(error::of)?;
+        gateway.no_open_orders(session, &symbol).await.map_err(error::of)?;
+        let holdings = gateway.holdings_of_all_accounts(session).await.map_err(error::of)?;
+        let mut orders = Vec::new();
+        for holding in holdings.into_iter().filter(|h| h.symbol == symbol && h.available_e4 > 0) {
+            count_order(ctx)?;
+            let order = v1::PlaceOrderRequest {
+                user_id: session.user.to_string(),
+                account_id: holding.account_id,
+                symbol: symbol.clone(),
+                side: v1::Side::Sell.into(),
+                r#type: v1::OrderType::Market.into(),
+                quantity_e4: holding.available_e4,
+                ..Default::default()
+            };
+            let mut client = gateway.ctx.clients.order(&session.caller());
+            let order = order_of(client.place(order).await.map_err(error::of)?.into_inner())?;
+            orders.push(Order::from(order));
+        }
+        Ok(FlattenResponse { canceled, orders, code: "OK".to_owned() })
+    }
+}
+
+#[derive(Default)]
+pub struct Money;
+
+#[Object]
+impl Money {
+    /// Opens an account; it starts with the configured paper deposit.
+    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    async fn create_account(
+        &self,
+        ctx: &Context<'_>,
+        request: CreateAccountRequest,
+    ) -> Result<CreateAccountResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let request = v1::CreateAccountRequest {
+                user_id: session.user.to_string(),
+                r#type: account_type_of(&request.kind)?.into(),
+                currency: currency_of(&request.currency),
+                idempotency_key: key_of(request.idempotency_key)?,
+            };
+            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            Ok(client.create_account(request).await?.into_inner())
+        };
+        let (account, code) = error::outcome(asked.await)?;
+        Ok(CreateAccountResponse { data: account.map(Account::from), code })
+    }
+
+    /// Puts paper money into an account of the caller.
+    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    async fn deposit(&self, ctx: &Context<'_>, request: DepositRequest) -> Result<DepositResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let request = v1::DepositRequest {
+                user_id: session.user.to_string(),
+                account_id: id_of("accountId", &request.account_id)?,
+                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                currency: currency_of(&request.currency),
+                idempotency_key: key_of(request.idempotency_key)?,
+            };
+            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            Ok(client.deposit(request).await?.into_inner())
+        };
+        let (reply, code) = error::outcome(asked.await)?;
+        let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
+        Ok(DepositResponse { new_balance: Decimal::micros(balance), transaction_id: id, code })
+    }
+
+    /// Moves money between two accounts of the caller.
+    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    async fn transfer(&self, ctx: &Context<'_>, request: TransferRequest) -> Result<CodeResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let request = v1::TransferRequest {
+                user_id: session.user.to_string(),
+                from_account_id: id_of("fromAccountId", &request.from_account_id)?,
+                to_account_id: id_of("toAccountId", &request.to_account_id)?,
+                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                currency: currency_of(&request.currency),
+                idempotency_key: key_of(request.idempotency_key)?,
+            };
+            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            client.transfer(request).await
+        };
+        let (_, code) = error::outcome(asked.await)?;
+        Ok(CodeResponse { code })
+    }
+
+    /// Watches a symbol; again changes nothing.
+    #[graphql(guard = "Needs(ManageOwnWatchlist)")]
+    async fn add_to_watchlist(
+        &self,
+        ctx: &Context<'_>,
+        request: AddToWatchlistRequest,
+    ) -> Result<CodeResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&request.symbol)?.to_string();
+            let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
+            gateway.ctx.clients.portfolio(&session.caller()).add_to_watchlist(request).await
+        };
+        let (_, code) = error::outcome(asked.await)?;
+        Ok(CodeResponse { code })
+    }
+
+    /// Watches a symbol no longer; again changes nothing.
+    #[graphql(guard = "Needs(ManageOwnWatchlist)")]
+    async fn remove_from_watchlist(
+        &self,
+        ctx: &Context<'_>,
+        request: RemoveFromWatchlistRequest,
+    ) -> Result<CodeResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&request.symbol)?.to_string();
+            let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
+            gateway.ctx.clients.portfolio(&session.caller()).remove_from_watchlist(request).await
+        };
+        let (_, code) = error::outcome(asked.await)?;
+        Ok(CodeResponse { code })
+    }
+
+    /// Closes an account of the caller: its orders are canceled, what is left goes to the house, its rows stay.
+    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    async fn delete_account(&self, ctx: &Context<'_>, account_id: String) -> Result<bool> {
+        let (gateway, session) = of(ctx)?;
+        let account_id = id_of("accountId", &account_id).map_err(error::of)?;
+        let request = v1::AccountRequest { user_id: session.user.to_string(), account_id };
+        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+        Ok(client.close_account(request).await.map_err(error::of)?.into_inner().closed)
+    }
+}
+
+impl Gateway {
+    async fn cancel_all(&self, session: &Session, symbol: String) -> std::result::Result<u32, Status> {
+        let request = v1::CancelAllRequest { user_id: session.user.to_string(), symbol };
+        let mut client = self.ctx.clients.order(&session.caller());
+        Ok(client.cancel_all(request).await?.into_inner().requested)
+    }
+
+    /// Waits until no order of the caller is open in a symbol.
+    async fn no_open_orders(&self, session: &Session, symbol: &str) -> std::result::Result<(), Status> {
+        let mut client = self.ctx.clients.order(&session.caller());
+        let until = Instant::now() + FLATTEN_WAIT;
+        loop {
+            let request = v1::ListOrdersRequest {
+                user_id: session.user.to_string(),
+                open_only: true,
+                symbol: symbol.to_owned(),
+                limit: PAGE,
+                before_id: String::new(),
+            };
+            if client.list(request).await?.into_inner().orders.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= until {
+                let text = "open orders in the symbol are still being canceled; try again";
+                return Err(Refusal::precondition("CANCELS_PENDING", text).into());
+            }
+            sleep(FLATTEN_POLL).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_in_any_case_and_unknown_ones_are_refused() {
+        assert_eq!(side_of(" buy ").unwrap(), v1::Side::Buy);
+        assert_eq!(type_of("Stop_Limit").unwrap(), v1::OrderType::StopLimit);
+        assert_eq!(time_in_force_of(Some("gtc")).unwrap(), v1::TimeInForce::Gtc);
+        assert_eq!(stp_of(Some("cancel_both")).unwrap(), v1::StpMode::CancelBoth);
+        assert_eq!(time_in_force_of(None).unwrap(), v1::TimeInForce::Unspecified);
+        for bad in ["", "unspecified", "UNSPECIFIED", "HOLD", "SIDE_BUY"] {
+            assert!(side_of(bad).is_err(), "{bad}");
+            assert!(type_of(bad).is_err(), "{bad}");
+            assert!(time_in_force_of(Some(bad)).is_err(), "{bad}");
+            assert!(stp_of(Some(bad)).is_err(), "{bad}");
+            assert!(account_type_of(bad).is_err(), "{bad}");
+        }
+        assert!(account_type_of("HOUSE").is_err());
+        assert_eq!(time_of("expiresAt", "2030-01-01T00:00:00Z").unwrap(), 1_893_456_000_000_000);
+        assert!(time_of("expiresAt", "tomorrow").is_err());
+    }
+}

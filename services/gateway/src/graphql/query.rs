@@ -1,0 +1,547 @@
+//! The queries of public-api.md §6, and ours beyond the reference.
+
+use super::{Needs, error, of, types::*};
+use crate::{
+    Gateway, market,
+    session::{Permission::*, Session},
+};
+use async_graphql::{Context, Object, Result};
+use fafnir_proto::{symbol::Symbol, v1};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
+use tonic::{Code, Status};
+
+/// Results of a search without a limit, or with one outside 1–20.
+const SEARCH_LIMIT_DEFAULT: i32 = 8;
+const SEARCH_LIMIT_MAX: i32 = 20;
+/// Symbols in one batch of quotes.
+const BATCH_MAX: usize = 100;
+/// Rows of a list without `first`.
+const FIRST_DEFAULT: i32 = 500;
+const FIRST_MAX: i32 = 1000;
+/// Rows asked of a service at a time.
+pub const PAGE: u32 = 500;
+const DEPTH_DEFAULT: i32 = 10;
+const DEPTH_MAX: i32 = 50;
+/// Fills that are looked up for a list of orders.
+const FILLS_MAX: u32 = 1000;
+
+/// `first` within its bounds.
+pub fn first_of(first: Option<i32>) -> Result<usize> {
+    match first.unwrap_or(FIRST_DEFAULT) {
+        n if (1..=FIRST_MAX).contains(&n) => Ok(n as usize),
+        _ => Err(error::invalid("FIRST_OUT_OF_RANGE", format!("first must be from 1 to {FIRST_MAX}"))),
+    }
+}
+
+/// A UUID in its canonical form; anything else cannot exist.
+pub fn id_of(field: &str, text: &str) -> std::result::Result<String, Status> {
+    uuid::Uuid::try_parse(text).map(|id| id.to_string()).map_err(|_| {
+        fafnir_platform::Refusal::invalid("ID_MALFORMED", format!("{field} must be a UUID")).into()
+    })
+}
+
+#[derive(Default)]
+pub struct Stocks;
+
+#[Object]
+impl Stocks {
+    /// Whether the API answers.
+    async fn health(&self) -> &'static str {
+        "OK"
+    }
+
+    /// Listings by symbol prefix, then name.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn search_stocks(
+        &self,
+        ctx: &Context<'_>,
+        query: String,
+        #[graphql(default = 8)] limit: Option<i32>,
+    ) -> Result<Vec<StockSearchResult>> {
+        let (gateway, session) = of(ctx)?;
+        if query.trim().is_empty() {
+            return Err(error::invalid("QUERY_BLANK", "query must not be blank"));
+        }
+        let limit = limit.filter(|n| (1..=SEARCH_LIMIT_MAX).contains(n)).unwrap_or(SEARCH_LIMIT_DEFAULT);
+        let request = v1::SearchRequest { query: query.trim().to_owned(), limit: limit as u32 };
+        let mut stock = gateway.ctx.clients.stock(&session.caller());
+        let found = stock.search(request).await.map_err(error::of)?.into_inner().instruments;
+        Ok(found.into_iter().map(StockSearchResult::from).collect())
+    }
+
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn get_stock_metadata(&self, ctx: &Context<'_>, symbol: String) -> Result<StockMetadataResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let mut stock = gateway.ctx.clients.stock(&session.caller());
+            Ok(stock.get_instrument(v1::SymbolRequest { symbol }).await?.into_inner())
+        };
+        let (instrument, code) = error::outcome(asked.await)?;
+        Ok(StockMetadataResponse { data: instrument.map(StockData::from), code })
+    }
+
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn get_stock_quote(&self, ctx: &Context<'_>, symbol: String) -> Result<StockQuoteResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?;
+            let quote = gateway.quotes(session, &[symbol]).await?.pop();
+            quote.ok_or_else(|| Status::not_found("no such symbol"))
+        };
+        let (quote, code) = error::outcome(asked.await)?;
+        Ok(StockQuoteResponse { data: quote.map(StockPriceData::from), code })
+    }
+
+    /// Quotes in the order of the symbols; unknown symbols are left out.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn get_stock_quote_batch(
+        &self,
+        ctx: &Context<'_>,
+        symbols: Vec<String>,
+    ) -> Result<StockQuoteBatchResponse> {
+        let (gateway, session) = of(ctx)?;
+        if symbols.len() > BATCH_MAX {
+            let text = format!("symbols must have at most {BATCH_MAX} elements");
+            return Err(error::invalid("TOO_MANY_SYMBOLS", text));
+        }
+        let symbols: Vec<_> = symbols.iter().filter_map(|s| Symbol::parse(s).ok()).collect();
+        let (quotes, code) = error::outcome(gateway.quotes(session, &symbols).await)?;
+        let data = quotes.map(|q| q.into_iter().map(StockPriceData::from).collect());
+        Ok(StockQuoteBatchResponse { data, code })
+    }
+
+    /// Daily bars, ascending; periods 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn get_stock_historical_data(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        period: Option<String>,
+    ) -> Result<StockHistoricalDataResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let period = period.map(|p| p.trim().to_ascii_uppercase()).filter(|p| !p.is_empty());
+            let period = period.unwrap_or_else(|| "1M".to_owned());
+            let mut stock = gateway.ctx.clients.stock(&session.caller());
+            Ok(stock.history(v1::HistoryRequest { symbol, period }).await?.into_inner().candles)
+        };
+        let (candles, code) = error::outcome(asked.await)?;
+        let data = candles.map(|c| c.into_iter().map(StockHistoricalData::from).collect());
+        Ok(StockHistoricalDataResponse { data, code })
+    }
+
+    /// The book of a symbol, best prices first, at most 50 levels a side.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn order_book(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        depth: Option<i32>,
+    ) -> Result<OrderBookResponse> {
+        let (gateway, session) = of(ctx)?;
+        let depth = depth.unwrap_or(DEPTH_DEFAULT);
+        if !(1..=DEPTH_MAX).contains(&depth) {
+            return Err(error::invalid("DEPTH_OUT_OF_RANGE", format!("depth must be from 1 to {DEPTH_MAX}")));
+        }
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let mut engine = gateway.ctx.clients.engine(&session.caller());
+            Ok(engine.book(v1::BookRequest { symbol, depth: depth as u32 }).await?.into_inner())
+        };
+        let (book, code) = error::outcome(asked.await)?;
+        Ok(OrderBookResponse { data: book.map(OrderBook::from), code })
+    }
+
+    /// Trades of a symbol: the newest, newest last, or those after a trade number.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn trades(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        first: Option<i32>,
+        after: Option<super::scalars::Int64>,
+    ) -> Result<TradesResponse> {
+        let (gateway, session) = of(ctx)?;
+        let limit = first_of(first.or(Some(100)))? as u32;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let request = v1::TradesRequest {
+                symbol,
+                after_trade_no: after.map_or(0, |n| n.0.max(0) as u64),
+                limit,
+                latest: after.is_none(),
+            };
+            let mut engine = gateway.ctx.clients.engine(&session.caller());
+            Ok(engine.trades(request).await?.into_inner().trades)
+        };
+        let (trades, code) = error::outcome(asked.await)?;
+        Ok(TradesResponse { data: trades.map(|t| t.into_iter().map(Trade::from).collect()), code })
+    }
+
+    /// Intraday bars, ascending; intervals 1m 5m 15m 1h. Without a limit the newest 500.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn candles(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        #[graphql(default_with = "String::from(\"1m\")")] interval: String,
+        first: Option<i32>,
+    ) -> Result<CandlesResponse> {
+        let (gateway, session) = of(ctx)?;
+        let limit = first_of(first)? as u32;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let interval = interval.trim().to_ascii_lowercase();
+            let request = v1::CandlesRequest { symbol, interval, from_us: 0, to_us: 0, limit };
+            let mut stock = gateway.ctx.clients.stock(&session.caller());
+            Ok(stock.candles(request).await?.into_inner().candles)
+        };
+        let (candles, code) = error::outcome(asked.await)?;
+        Ok(CandlesResponse { data: candles.map(|c| c.into_iter().map(Candle::from).collect()), code })
+    }
+}
+
+#[derive(Default)]
+pub struct People;
+
+#[Object]
+impl People {
+    /// Whether the caller has a permission. Unknown → false and INVALID_ARGUMENT; denied → false and
+    /// PERMISSION_DENIED.
+    async fn check_permission(
+        &self,
+        ctx: &Context<'_>,
+        request: HasPermissionRequest,
+    ) -> Result<HasPermissionResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked =
+            v1::CheckPermissionRequest { user_id: session.user.to_string(), permission: request.permission };
+        let mut security = gateway.ctx.clients.security(&session.caller());
+        let (reply, code) = error::outcome(security.check_permission(asked).await)?;
+        let has_permission = reply.is_some_and(|r| r.into_inner().has_permission);
+        let code = if !has_permission && code == "OK" {
+            error::code_name(Code::PermissionDenied).to_owned()
+        } else {
+            code
+        };
+        Ok(HasPermissionResponse { data: SecurityPermission { has_permission }, code })
+    }
+
+    #[graphql(guard = "Needs(ManageOwnProfile)")]
+    async fn get_profile_data(&self, ctx: &Context<'_>) -> Result<ProfileDataResponse> {
+        let (gateway, session) = of(ctx)?;
+        let mut users = gateway.ctx.clients.user(&session.caller());
+        let request = v1::GetProfileRequest { user_id: session.user.to_string() };
+        let (profile, code) = error::outcome(users.get_profile(request).await)?;
+        let data = profile.map(|p| {
+            let p = p.into_inner();
+            ProfileData { user_id: p.user_id, first_name: p.first_name, last_name: p.last_name }
+        });
+        Ok(ProfileDataResponse { data, code })
+    }
+}
+
+#[derive(Default)]
+pub struct Orders;
+
+#[Object]
+impl Orders {
+    /// The caller's orders, newest first.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn get_orders(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
+        #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
+        symbol: Option<String>,
+        #[graphql(default = false)] open_only: bool,
+    ) -> Result<OrdersResponse> {
+        let (gateway, session) = of(ctx)?;
+        let wanted = first_of(first)?;
+        let with_fills = ctx.look_ahead().field("data").field("fills").exists();
+        let asked = async {
+            let mut before_id = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
+            let symbol = symbol.map(|s| market::symbol(&s)).transpose()?.map(|s| s.to_string());
+            let mut orders: Vec<v1::Order> = Vec::new();
+            let mut client = gateway.ctx.clients.order(&session.caller());
+            // One more than wanted tells whether there are more.
+            while orders.len() <= wanted {
+                let limit = PAGE.min((wanted + 1 - orders.len()) as u32);
+                let request = v1::ListOrdersRequest {
+                    user_id: session.user.to_string(),
+                    open_only,
+                    symbol: symbol.clone().unwrap_or_default(),
+                    limit,
+                    before_id: before_id.clone(),
+                };
+                let page = client.list(request).await?.into_inner().orders;
+                let is_last = page.len() < limit as usize;
+                orders.extend(page);
+                match orders.last() {
+                    Some(order) if !is_last => before_id.clone_from(&order.id),
+                    _ => break,
+                }
+            }
+            if with_fills && orders.iter().any(|o| o.filled_e4 > 0) {
+                let request = v1::ListFillsRequest {
+                    user_id: session.user.to_string(),
+                    symbol: symbol.unwrap_or_default(),
+                    limit: FILLS_MAX,
+                };
+                let fills = client.list_fills(request).await?.into_inner().fills;
+                let mut by_order: HashMap<String, Vec<v1::Fill>> = HashMap::new();
+                for fill in fills.into_iter().rev() {
+                    by_order.entry(fill.order_id.clone()).or_default().push(fill);
+                }
+                for order in &mut orders {
+                    order.fills = by_order.remove(&order.id).unwrap_or_default();
+                }
+            }
+            Ok::<_, Status>(orders)
+        };
+        let (orders, code) = error::outcome(asked.await)?;
+        let mut orders = orders.unwrap_or_default();
+        let has_more = orders.len() > wanted;
+        orders.truncate(wanted);
+        Ok(OrdersResponse {
+            count: i32::try_from(orders.len()).unwrap_or(i32::MAX),
+            end_cursor: orders.last().map(|o| o.id.clone()),
+            has_more,
+            data: Some(orders.into_iter().map(Order::from).collect()),
+            code,
+        })
+    }
+
+    /// One order of the caller, with its fills.
+    #[graphql(name = "getOrderByOrderID", guard = "Needs(OrderStocks)")]
+    async fn get_order_by_order_id(
+        &self,
+        ctx: &Context<'_>,
+        request: GetOrderByIDRequest,
+    ) -> Result<OrderResponse> {
+        let (gateway, session) = of(ctx)?;
+        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
+        let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let reply = client.get(request).await.map_err(error::of)?.into_inner();
+        Ok(OrderResponse { data: reply.order.map(Order::from), code: "OK".to_owned() })
+    }
+}
+
+#[derive(Default)]
+pub struct Portfolio;
+
+#[Object]
+impl Portfolio {
+    /// The caller's accounts. `totalBalance` adds the balances as they are; `balances` has them by currency.
+    #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<PortfolioSummaryResponse> {
+        let (gateway, session) = of(ctx)?;
+        let (accounts, code) = error::outcome(gateway.accounts(session).await)?;
+        let accounts = accounts.unwrap_or_default();
+        let mut by_currency: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+        let mut total: i64 = 0;
+        for account in &accounts {
+            let entry = by_currency.entry(&account.currency).or_default();
+            let sum = |a: i64, b: i64| a.checked_add(b).ok_or_else(too_large);
+            *entry = (sum(entry.0, account.balance_micros)?, sum(entry.1, account.available_micros)?);
+            total = sum(total, account.balance_micros)?;
+        }
+        let balances = by_currency
+            .into_iter()
+            .map(|(currency, (balance, available))| CurrencyBalance {
+                currency: currency.to_owned(),
+                balance: super::scalars::Decimal::micros(balance),
+                available: super::scalars::Decimal::micros(available),
+            })
+            .collect();
+        Ok(PortfolioSummaryResponse {
+            balances,
+            accounts: Some(accounts.into_iter().map(Account::from).collect()),
+            total_balance: super::scalars::Decimal::micros(total),
+            code,
+        })
+    }
+
+    /// The shares of an account of the caller.
+    #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    async fn get_holdings(&self, ctx: &Context<'_>, request: GetHoldingsRequest) -> Result<HoldingsResponse> {
+        let (gateway, session) = of(ctx)?;
+        let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
+        let request = v1::AccountRequest { user_id: session.user.to_string(), account_id };
+        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+        let holdings = client.holdings(request).await.map_err(error::of)?.into_inner().holdings;
+        let holdings = gateway.valued(session, holdings).await.map_err(error::of)?;
+        Ok(HoldingsResponse { data: Some(holdings), code: "OK".to_owned() })
+    }
+
+    /// The shares of one symbol in an account of the caller.
+    #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<HoldingResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let request = v1::HoldingRequest {
+                user_id: session.user.to_string(),
+                account_id: id_of("accountId", &request.account_id)?,
+                symbol: market::symbol(&request.symbol)?.to_string(),
+            };
+            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            let holding = client.holding(request).await?.into_inner().holding;
+            let holding = holding.ok_or_else(|| Status::not_found("no such holding"))?;
+            let mut valued = gateway.valued(session, vec![holding]).await?;
+            valued.pop().ok_or_else(|| Status::not_found("no such holding"))
+        };
+        let (data, code) = error::outcome(asked.await)?;
+        Ok(HoldingResponse { data, code })
+    }
+
+    /// The symbols that the caller watches, newest first.
+    #[graphql(guard = "Needs(ManageOwnWatchlist)")]
+    async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<WatchlistResponse> {
+        let (gateway, session) = of(ctx)?;
+        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+        let request = v1::UserRequest { user_id: session.user.to_string() };
+        let (reply, code) = error::outcome(client.watchlist(request).await)?;
+        let data = reply.map(|r| {
+            let items = r.into_inner().items.into_iter();
+            items
+                .map(|i| WatchlistItem {
+                    symbol: i.symbol,
+                    added_at: fafnir_platform::clock::rfc3339(i.added_us),
+                })
+                .collect()
+        });
+        Ok(WatchlistResponse { data, code })
+    }
+
+    /// What moved the cash of an account of the caller, newest first.
+    #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    async fn get_transactions(
+        &self,
+        ctx: &Context<'_>,
+        request: GetTransactionsRequest,
+        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
+        #[graphql(desc = "a transaction's id: only older ones")] after: Option<String>,
+    ) -> Result<TransactionsResponse> {
+        let (gateway, session) = of(ctx)?;
+        let wanted = first_of(first)?;
+        let asked = async {
+            let account_id = id_of("accountId", &request.account_id)?;
+            let before = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
+            gateway.transactions(session, &account_id, before, wanted + 1).await
+        };
+        let (rows, code) = error::outcome(asked.await)?;
+        let Some(mut rows) = rows else {
+            return Ok(TransactionsResponse { data: None, end_cursor: None, has_more: false, code });
+        };
+        let has_more = rows.len() > wanted;
+        rows.truncate(wanted);
+        Ok(TransactionsResponse {
+            end_cursor: rows.last().map(|t| t.id.clone()),
+            has_more,
+            data: Some(rows.into_iter().map(Transaction::from).collect()),
+            code,
+        })
+    }
+}
+
+fn too_large() -> async_graphql::Error {
+    error::new(Code::OutOfRange, "SUM_TOO_LARGE", "the sum of the balances is too large")
+}
+
+impl Gateway {
+    /// Quotes in the order of the symbols; unknown ones are left out.
+    pub async fn quotes(
+        &self,
+        session: &Session,
+        symbols: &[Symbol],
+    ) -> std::result::Result<Vec<v1::Quote>, Status> {
+        if symbols.is_empty() {
+            return Ok(Vec::new());
+        }
+        let symbols = symbols.iter().map(ToString::to_string).collect();
+        let mut stock = self.ctx.clients.stock(&session.caller());
+        Ok(stock.quotes(v1::QuotesRequest { symbols }).await?.into_inner().quotes)
+    }
+
+    /// The caller's open accounts.
+    pub async fn accounts(&self, session: &Session) -> std::result::Result<Vec<v1::Account>, Status> {
+        let request = v1::UserRequest { user_id: session.user.to_string() };
+        let mut client = self.ctx.clients.portfolio(&session.caller());
+        let mut accounts = client.list_accounts(request).await?.into_inner().accounts;
+        accounts.retain(|a| !a.closed);
+        Ok(accounts)
+    }
+
+    /// At most `wanted` transactions of an account, newest first, older than `before_id`.
+    pub async fn transactions(
+        &self,
+        session: &Session,
+        account_id: &str,
+        mut before_id: String,
+        wanted: usize,
+    ) -> std::result::Result<Vec<v1::Transaction>, Status> {
+        let mut client = self.ctx.clients.portfolio(&session.caller());
+        let mut rows: Vec<v1::Transaction> = Vec::new();
+        while rows.len() < wanted {
+            let limit = PAGE.min((wanted - rows.len()) as u32);
+            let request = v1::TransactionsRequest {
+                user_id: session.user.to_string(),
+                account_id: account_id.to_owned(),
+                limit,
+                before_id: before_id.clone(),
+            };
+            let page = client.transactions(request).await?.into_inner().transactions;
+            let is_last = page.len() < limit as usize;
+            rows.extend(page);
+            match rows.last() {
+                Some(row) if !is_last => before_id.clone_from(&row.id),
+                _ => break,
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Holdings with what they are worth now. A quote that cannot be had leaves the value at 0: the shares are there.
+    pub async fn valued(
+        self: &Arc<Self>,
+        session: &Session,
+        holdings: Vec<v1::Holding>,
+    ) -> std::result::Result<Vec<Holding>, Status> {
+        let symbols: BTreeSet<Symbol> =
+            holdings.iter().filter_map(|h| Symbol::parse(&h.symbol).ok()).collect();
+        let symbols: Vec<Symbol> = symbols.into_iter().collect();
+        if symbols.is_empty() {
+            return Ok(Vec::new());
+        }
+        let accounts = self.accounts(session).await?;
+        let currencies: HashMap<&str, &str> =
+            accounts.iter().map(|a| (a.id.as_str(), a.currency.as_str())).collect();
+        let mut quotes: HashMap<String, v1::Quote> = HashMap::new();
+        for chunk in symbols.chunks(BATCH_MAX) {
+            match self.quotes(session, chunk).await {
+                Ok(found) => quotes.extend(found.into_iter().map(|q| (q.symbol.clone(), q))),
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), cause = status.message(), "holdings without quotes");
+                }
+            }
+        }
+        Ok(holdings
+            .into_iter()
+            .map(|holding| {
+                let quote = quotes.get(&holding.symbol);
+                let price = quote.map_or(0, |q| q.price_e4);
+                let listing = quote.map_or("", |q| q.currency.as_str());
+                let account =
+                    currencies.get(holding.account_id.as_str()).copied().unwrap_or(&holding.currency);
+                let fx = self.fx(listing, account);
+                Holding::valued(holding, price, fx)
+            })
+            .collect())
+    }
+}

@@ -1,0 +1,150 @@
+//! The subscriptions: public market data, and the caller's own updates, resumable by sequence.
+
+use super::{Needs, error, of, scalars::Int64, types::*};
+use crate::{
+    Gateway, market,
+    private::{self, Event, Start},
+    session::{Permission::*, Session},
+};
+use async_graphql::{Context, Result, SimpleObject, Subscription as GraphSubscription};
+use futures::{Stream, StreamExt as _, stream};
+use std::sync::Arc;
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderUpdate {
+    /// Hand it back as `after` to resume.
+    pub sequence: Int64,
+    pub order: Option<Order>,
+    pub fill: Option<Fill>,
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct PortfolioUpdate {
+    /// Hand it back as `after` to resume.
+    pub sequence: Int64,
+    pub account: Option<Account>,
+    pub holding: Option<Holding>,
+}
+
+pub struct Subscription;
+
+/// Left out: from now on. A number: everything after it.
+fn start(after: Option<Int64>) -> Result<Start> {
+    match after {
+        None => Ok(Start::Now),
+        Some(Int64(seq)) if seq >= 0 => Ok(Start::After(seq as u64)),
+        Some(_) => Err(error::invalid("AFTER_NEGATIVE", "after must not be negative")),
+    }
+}
+
+fn one(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    orders: Start,
+    portfolio: Start,
+) -> impl Stream<Item = Result<Event>> + use<> {
+    let updates = private::updates(gateway.clone(), session.clone(), orders, portfolio);
+    private::stream(updates).map(|event| event.map_err(error::of))
+}
+
+#[GraphSubscription]
+impl Subscription {
+    /// The caller's orders and fills as they change.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn order_updates(
+        &self,
+        ctx: &Context<'_>,
+        after: Option<Int64>,
+    ) -> Result<impl Stream<Item = Result<OrderUpdate>> + use<>> {
+        let (gateway, session) = of(ctx)?;
+        let events = one(gateway, session, start(after)?, Start::Never);
+        Ok(events.filter_map(async |event| match event {
+            Ok(Event::Order(update)) => Some(Ok(OrderUpdate {
+                sequence: update.user_seq.into(),
+                order: update.order.map(Order::from),
+                fill: update.fill.map(Fill::from),
+            })),
+            Ok(_) => None,
+            Err(e) => Some(Err(e)),
+        }))
+    }
+
+    /// The caller's accounts and holdings as they change.
+    #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    async fn portfolio_updates(
+        &self,
+        ctx: &Context<'_>,
+        after: Option<Int64>,
+    ) -> Result<impl Stream<Item = Result<PortfolioUpdate>> + use<>> {
+        let (gateway, session) = of(ctx)?;
+        let (gateway, session) = (gateway.clone(), session.clone());
+        let events = one(&gateway, &session, Start::Never, start(after)?);
+        let updates = events.filter_map(async |event| match event {
+            Ok(Event::Portfolio(update)) => Some(Ok(update)),
+            Ok(_) => None,
+            Err(e) => Some(Err(e)),
+        });
+        Ok(updates.then(move |update| {
+            let (gateway, session) = (gateway.clone(), session.clone());
+            async move {
+                let update = update?;
+                let holding = match update.holding {
+                    Some(holding) => gateway.valued(&session, vec![holding]).await.map_err(error::of)?.pop(),
+                    None => None,
+                };
+                let account = update.account.map(Account::from);
+                Ok(PortfolioUpdate { sequence: update.user_seq.into(), account, holding })
+            }
+        }))
+    }
+
+    /// The book of a symbol: its image now, then each newer one, at most ten a second.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn order_book_updates(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+    ) -> Result<impl Stream<Item = Result<OrderBook>> + use<>> {
+        let (gateway, session) = of(ctx)?;
+        let symbol = market::symbol(&symbol).map_err(error::of)?;
+        let feed = market::books(gateway.clone(), session.clone(), symbol).await.map_err(error::of)?;
+        Ok(feed.map(|image| image.map(OrderBook::from).map_err(error::of)))
+    }
+
+    /// The trades of a symbol in order and without a gap: from now on, or after a trade number.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn trade_updates(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        after: Option<Int64>,
+    ) -> Result<impl Stream<Item = Result<Trade>> + use<>> {
+        let (gateway, session) = of(ctx)?;
+        let symbol = market::symbol(&symbol).map_err(error::of)?;
+        let after = match start(after)? {
+            Start::After(seq) => Some(seq),
+            Start::Now | Start::Never => None,
+        };
+        let feed =
+            market::trades(gateway.clone(), session.clone(), symbol, after).await.map_err(error::of)?;
+        Ok(feed.map(|trade| trade.map(Trade::from).map_err(error::of)))
+    }
+
+    /// The quotes of at most 50 symbols: as they are now, then each change.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn quote_updates(
+        &self,
+        ctx: &Context<'_>,
+        symbols: Vec<String>,
+    ) -> Result<stream::BoxStream<'static, Result<StockPriceData>>> {
+        let (gateway, session) = of(ctx)?;
+        if symbols.is_empty() || symbols.len() > market::SYMBOLS_MAX {
+            let text = format!("symbols must have 1 to {} elements", market::SYMBOLS_MAX);
+            return Err(error::invalid("TOO_MANY_SYMBOLS", text));
+        }
+        let symbols: std::result::Result<Vec<_>, _> = symbols.iter().map(|s| market::symbol(s)).collect();
+        let symbols = symbols.map_err(error::of)?;
+        let feed = market::quotes(gateway.clone(), session.clone(), symbols).await.map_err(error::of)?;
+        Ok(feed.map(|quote| quote.map(StockPriceData::from).map_err(error::of)).boxed())
+    }
+}

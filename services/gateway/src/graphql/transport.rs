@@ -1,0 +1,365 @@
+//! GraphQL over HTTP (public-api.md §5): who may send what how, and which status the answer has.
+
+use super::{
+    Api, cost,
+    error::{self, PARSE_FAILED, VALIDATION_FAILED},
+    json, lexical,
+    mutation::{ORDER_FIELDS, OrdersCounted},
+};
+use crate::{Gateway, body, envelope::Failure, session::Session};
+use async_graphql::{
+    Response, ServerError, Variables,
+    parser::{
+        parse_query,
+        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
+    },
+};
+use axum::{
+    body::Body,
+    extract::{RawQuery, Request, State},
+    response::IntoResponse,
+};
+use fafnir_platform::config::Mode;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Bytes of a request's body and of a query in a URL.
+const BODY_MAX: usize = 64 * 1024;
+const JSON: &str = "application/json";
+const RESPONSE_JSON: &str = "application/graphql-response+json";
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Endpoint {
+    pub gateway: Arc<Gateway>,
+    pub api: Api,
+}
+
+/// A request as it was sent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sent {
+    pub query: Option<String>,
+    pub operation_name: Option<String>,
+    pub variables: Option<Variables>,
+}
+
+impl Sent {
+    /// Reads a request in JSON; numbers that could not be read exactly are refused.
+    pub fn from_json(content: &[u8]) -> Result<Self, Failure> {
+        let malformed = |e: serde_json::Error| {
+            let (line, column) = (e.line(), e.column());
+            Failure::bad_request(format!("the body is not a GraphQL request (line {line}, column {column})"))
+        };
+        let text = std::str::from_utf8(content).map_err(|_| Failure::bad_request("the body is not UTF-8"))?;
+        lexical::check(text).map_err(|e| Failure::bad_request(e.to_string()))?;
+        serde_json::from_str(text).map_err(malformed)
+    }
+}
+
+/// A request that was parsed, costed and is allowed to run.
+pub struct Prepared {
+    pub request: async_graphql::Request,
+    pub kind: OperationType,
+    /// Orders that the root fields send, and whether every root field does.
+    orders: u64,
+    only_orders: bool,
+}
+
+/// Why a request is not run.
+#[derive(Debug)]
+pub struct Invalid {
+    pub code: &'static str,
+    pub message: String,
+}
+
+impl Invalid {
+    fn new(code: &'static str, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        error::truncate(&mut message);
+        Self { code, message }
+    }
+
+    pub fn response(self) -> Response {
+        let mut error = ServerError::new(self.message, None);
+        error.extensions.get_or_insert_default().set("code", self.code);
+        Response::from_errors(vec![error])
+    }
+}
+
+impl Endpoint {
+    /// Parses a request once, and refuses it before anything expensive is done with it.
+    pub fn prepare(&self, sent: Sent) -> Result<Prepared, Invalid> {
+        let query = sent.query.unwrap_or_default();
+        if query.trim().is_empty() {
+            return Err(Invalid::new(PARSE_FAILED, "query must not be blank"));
+        }
+        let refused = |e: cost::Refused| Invalid::new(VALIDATION_FAILED, e.to_string());
+        lexical::check(&query).map_err(|e| Invalid::new(VALIDATION_FAILED, e.to_string()))?;
+        let document = parse_query(&query).map_err(|e| Invalid::new(PARSE_FAILED, e.to_string()))?;
+        let introspection = self.gateway.ctx.settings.mode == Mode::Development;
+        cost::check(&document, introspection).map_err(refused)?;
+        let operation = operation(&document, sent.operation_name.as_deref())?;
+        let kind = operation.ty;
+        let fields = cost::root_fields(&document, operation).map_err(refused)?;
+        let count = |orders: bool| {
+            let of_kind = fields.iter().filter(|(name, _)| ORDER_FIELDS.contains(&name.as_str()) == orders);
+            of_kind.map(|(_, n)| *n).sum::<u64>()
+        };
+        let (orders, others) = (count(true), count(false));
+        let mut request = async_graphql::Request::new(query);
+        request.operation_name = sent.operation_name;
+        request.variables = sent.variables.unwrap_or_default();
+        request.set_parsed_query(document);
+        if !introspection {
+            request = request.disable_introspection();
+        }
+        Ok(Prepared { request, kind, orders, only_orders: orders > 0 && others == 0 })
+    }
+
+    async fn run(
+        &self,
+        session: Session,
+        headers: &HeaderMap,
+        mut prepared: Prepared,
+    ) -> Result<Response, Failure> {
+        if prepared.kind == OperationType::Mutation {
+            self.gateway.sessions.check_csrf(&session, headers)?;
+        }
+        if prepared.only_orders {
+            let orders = u32::try_from(prepared.orders).unwrap_or(u32::MAX);
+            self.gateway.orders.take(session.user, orders, Instant::now()).map_err(|exceeded| {
+                let limit = self.gateway.ctx.settings.gateway.orders_per_second;
+                let text = format!("more than {limit} orders a second; try again later");
+                let mut failure = Failure::new(StatusCode::TOO_MANY_REQUESTS, text);
+                failure.retry_after_s = Some(exceeded.retry_after_s());
+                failure
+            })?;
+            prepared.request = prepared.request.data(OrdersCounted);
+        }
+        let mut response = self.api.execute(prepared.request.data(session)).await;
+        let was_executed = was_executed(&response);
+        for error in &mut response.errors {
+            error::finish(error, was_executed);
+        }
+        Ok(response)
+    }
+}
+
+/// Resolvers have a path; what the validation found has none.
+pub fn was_executed(response: &Response) -> bool {
+    response.errors.is_empty() || response.errors.iter().any(|e| !e.path.is_empty())
+}
+
+fn operation<'a>(
+    document: &'a ExecutableDocument,
+    name: Option<&str>,
+) -> Result<&'a OperationDefinition, Invalid> {
+    let found = match (&document.operations, name) {
+        (DocumentOperations::Single(operation), None) => Some(operation),
+        (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name),
+        (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => {
+            operations.values().next()
+        }
+        _ => None,
+    };
+    let unknown = || Invalid::new(VALIDATION_FAILED, "operationName must name an operation of the document");
+    Ok(&found.ok_or_else(unknown)?.node)
+}
+
+/// `POST /graphql`.
+pub async fn post(State(endpoint): State<Endpoint>, request: Request) -> axum::response::Response {
+    let media_type = answer_type(request.headers());
+    match posted(&endpoint, request, media_type).await {
+        Ok(response) => response,
+        Err(failure) => failure.into_response(),
+    }
+}
+
+async fn posted(
+    endpoint: &Endpoint,
+    request: Request,
+    media_type: &'static str,
+) -> Result<axum::response::Response, Failure> {
+    let (parts, body) = request.into_parts();
+    if !is_json(&parts.headers) {
+        let text = format!("the content type must be {JSON}");
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    let content = body::read(&parts.headers, body, BODY_MAX).await?;
+    let session = endpoint.gateway.sessions.of(&parts.headers).await?;
+    let first = content.iter().find(|b| !b.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return Err(Failure::bad_request("batches of queries are not accepted"));
+    }
+    let sent = Sent::from_json(&content)?;
+    answer(endpoint, session, &parts.headers, sent, media_type, false).await
+}
+
+/// `GET /graphql`: queries only.
+pub async fn get(
+    State(endpoint): State<Endpoint>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> axum::response::Response {
+    let media_type = answer_type(&headers);
+    let got = async {
+        let session = endpoint.gateway.sessions.of(&headers).await?;
+        let sent = from_query(query.as_deref().unwrap_or(""))?;
+        answer(&endpoint, session, &headers, sent, media_type, true).await
+    };
+    got.await.unwrap_or_else(Failure::into_response)
+}
+
+async fn answer(
+    endpoint: &Endpoint,
+    session: Session,
+    headers: &HeaderMap,
+    sent: Sent,
+    media_type: &'static str,
+    by_get: bool,
+) -> Result<axum::response::Response, Failure> {
+    let invalid_status =
+        if media_type == JSON { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
+    let prepared = match endpoint.prepare(sent) {
+        Ok(prepared) => prepared,
+        Err(invalid) => return Ok(reply(invalid_status, media_type, &invalid.response())),
+    };
+    match prepared.kind {
+        OperationType::Mutation if by_get => {
+            let mut response =
+                Failure::new(StatusCode::METHOD_NOT_ALLOWED, "a mutation must be sent by POST")
+                    .into_response();
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return Ok(response);
+        }
+        OperationType::Subscription => {
+            let invalid = Invalid::new(VALIDATION_FAILED, "subscriptions are served on /graphql/ws");
+            return Ok(reply(invalid_status, media_type, &invalid.response()));
+        }
+        _ => {}
+    }
+    let response = endpoint.run(session, headers, prepared).await?;
+    let status = if was_executed(&response) { StatusCode::OK } else { invalid_status };
+    Ok(reply(status, media_type, &response))
+}
+
+fn reply(status: StatusCode, media_type: &'static str, response: &Response) -> axum::response::Response {
+    let mut reply = axum::response::Response::new(Body::from(json::response(response)));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    reply
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next().and_then(|v| v.to_str().ok()), values.next()) else {
+        return false;
+    };
+    value.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case(JSON))
+}
+
+/// The media type of the answer: what `Accept` prefers of the two; `application/json` where it does not say.
+fn answer_type(headers: &HeaderMap) -> &'static str {
+    let mut best = (JSON, 0u32);
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    for range in values.flat_map(|v| v.split(',')) {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = match parts.next().unwrap_or("").to_ascii_lowercase().as_str() {
+            RESPONSE_JSON => RESPONSE_JSON,
+            JSON => JSON,
+            _ => continue,
+        };
+        let quality = parts.find_map(|p| p.strip_prefix("q=")).map_or(1000, quality_of);
+        if quality > best.1 {
+            best = (media_type, quality);
+        }
+    }
+    best.0
+}
+
+/// Thousandths of a `q` (RFC 9110 §12.4.2); what is malformed counts as nothing.
+fn quality_of(text: &str) -> u32 {
+    fafnir_proto::money::parse_scaled(text, 3).ok().and_then(|q| u32::try_from(q).ok()).unwrap_or(0).min(1000)
+}
+
+/// The parameters of a GET.
+fn from_query(query: &str) -> Result<Sent, Failure> {
+    if query.len() > BODY_MAX {
+        return Err(Failure::new(StatusCode::URI_TOO_LONG, "the query is too long"));
+    }
+    let mut sent = Sent::default();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = || {
+            percent_decoded(value)
+                .ok_or_else(|| Failure::bad_request(format!("the parameter {name} is malformed")))
+        };
+        match name {
+            "query" => sent.query = Some(value()?),
+            "operationName" => sent.operation_name = Some(value()?).filter(|v| !v.is_empty()),
+            "variables" => {
+                let text = value()?;
+                if !text.is_empty() {
+                    lexical::check(&text).map_err(|e| Failure::bad_request(e.to_string()))?;
+                    sent.variables = serde_json::from_str(&text)
+                        .map_err(|_| Failure::bad_request("variables must be a JSON object"))?;
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(sent)
+}
+
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+                (high * 16 + low) as u8
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_has_the_type_that_is_preferred() {
+        let case = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            answer_type(&headers)
+        };
+        assert_eq!(answer_type(&HeaderMap::new()), JSON);
+        assert_eq!(case("*/*"), JSON);
+        assert_eq!(case("application/json"), JSON);
+        assert_eq!(case("application/graphql-response+json"), RESPONSE_JSON);
+        assert_eq!(case("application/graphql-response+json, application/json;q=0.9"), RESPONSE_JSON);
+        assert_eq!(case("application/graphql-response+json;q=0.5, application/json;q=0.9"), JSON);
+        assert_eq!(case("Application/GraphQL-Response+JSON; q=1"), RESPONSE_JSON);
+        assert_eq!(case("text/html"), JSON);
+    }
+
+    #[test]
+    fn the_parameters_of_a_get_are_decoded() {
+        let sent = from_query("query=%7Bhealth%7D+&operationName=&variables=%7B%22a%22%3A1%7D&x=1").unwrap();
+        assert_eq!(sent.query.as_deref(), Some("{health} "));
+        assert_eq!(sent.operation_name, None);
+        assert_eq!(sent.variables.unwrap().len(), 1);
+        for bad in ["query=%", "query=%zz", "query=%ff", "variables=[1]", "variables=x"] {
+            assert_eq!(from_query(bad).unwrap_err().status, StatusCode::BAD_REQUEST, "{bad}");
+        }
+    }
+}

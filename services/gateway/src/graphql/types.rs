@@ -1,0 +1,665 @@
+//! The objects of the public API and how they follow from the contract's messages (public-api.md §6).
+
+use super::scalars::{Decimal, Int64};
+use async_graphql::{InputObject, SimpleObject};
+use fafnir_platform::clock::{date, rfc3339};
+use fafnir_proto::{money, v1};
+
+/// The name of an enum value without its type's prefix: `ORDER_TYPE_STOP_LIMIT` → `STOP_LIMIT`.
+fn bare(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
+
+fn optional(text: String) -> Option<String> {
+    if text.is_empty() { None } else { Some(text) }
+}
+
+fn optional_time(time_us: i64) -> Option<String> {
+    if time_us == 0 { None } else { Some(rfc3339(time_us)) }
+}
+
+/// `change / base` in percent at scale 10⁻⁴, rounded half away from zero; 0 without a base.
+pub fn percent_e4(change: i64, base: i64) -> i64 {
+    if base == 0 {
+        return 0;
+    }
+    let (n, d) = (i128::from(change) * 1_000_000, i128::from(base));
+    let magnitude = (2 * n.abs() + d.abs()) / (2 * d.abs());
+    let sign = if (n < 0) == (d < 0) { 1 } else { -1 };
+    i64::try_from(sign * magnitude).unwrap_or(i64::MAX)
+}
+
+/// Whole shares of a quantity.
+fn shares(quantity_e4: i64) -> Int64 {
+    Int64(quantity_e4.div_euclid(10_000))
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Fill {
+    /// SYMBOL:sequence.
+    pub exec_id: String,
+    pub order_id: String,
+    pub symbol: String,
+    pub side: String,
+    pub price: Decimal,
+    pub quantity: Decimal,
+    pub maker: bool,
+    pub time: String,
+}
+
+impl From<v1::Fill> for Fill {
+    fn from(f: v1::Fill) -> Self {
+        Self {
+            side: bare(f.side().as_str_name(), "SIDE_"),
+            exec_id: f.exec_id,
+            order_id: f.order_id,
+            symbol: f.symbol,
+            price: Decimal::e4(f.price_e4),
+            quantity: Decimal::e4(f.quantity_e4),
+            maker: f.maker,
+            time: rfc3339(f.time_us),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Order {
+    pub id: String,
+    pub user_id: String,
+    pub symbol: String,
+    /// BUY, SELL.
+    pub side: String,
+    /// MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP.
+    #[graphql(name = "type")]
+    pub kind: String,
+    /// PENDING, PARTIAL_FILL, FILLED, CANCELED, REJECTED; the exact state is in `state`.
+    pub status: String,
+    pub quantity: Decimal,
+    /// 0 where the order has none.
+    pub price: Decimal,
+    /// 0 where the order has none.
+    pub stop_price: Decimal,
+    pub filled_quantity: Decimal,
+    /// 0 before the first fill.
+    pub avg_fill_price: Decimal,
+    pub created_at: String,
+    pub updated_at: String,
+    /// PENDING_NEW, HELD, NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, REJECTED.
+    pub state: String,
+    /// NONE, CANCEL, REPLACE: what waits for the engine's word.
+    pub pending: String,
+    pub account_id: String,
+    pub time_in_force: String,
+    pub client_order_id: Option<String>,
+    /// One sentence: why it was rejected or ended.
+    pub reject_reason: Option<String>,
+    /// The machine code of `rejectReason`.
+    pub reject_code: Option<String>,
+    /// Quantity that can still trade.
+    pub open_quantity: Decimal,
+    /// Oldest first.
+    pub fills: Vec<Fill>,
+    /// 1 at acceptance, one more at each replace.
+    pub version: u32,
+    pub post_only: bool,
+    pub display_quantity: Decimal,
+    pub trail_amount: Decimal,
+    /// 1.25 is 1.25 %.
+    pub trail_percent: Decimal,
+    pub expires_at: Option<String>,
+    pub currency: String,
+}
+
+/// The five states that the reference knew.
+fn legacy_status(state: v1::OrderState, filled_e4: i64) -> &'static str {
+    use v1::OrderState::*;
+    match state {
+        Filled => "FILLED",
+        Canceled | Expired => "CANCELED",
+        Rejected => "REJECTED",
+        PartiallyFilled => "PARTIAL_FILL",
+        Unspecified | PendingNew | Held | New if filled_e4 > 0 => "PARTIAL_FILL",
+        Unspecified | PendingNew | Held | New => "PENDING",
+    }
+}
+
+impl From<v1::Order> for Order {
+    fn from(o: v1::Order) -> Self {
+        Self {
+            side: bare(o.side().as_str_name(), "SIDE_"),
+            kind: bare(o.r#type().as_str_name(), "ORDER_TYPE_"),
+            status: legacy_status(o.state(), o.filled_e4).to_owned(),
+            state: bare(o.state().as_str_name(), "ORDER_STATE_"),
+            pending: bare(o.pending().as_str_name(), "PENDING_ACTION_"),
+            time_in_force: bare(o.time_in_force().as_str_name(), "TIME_IN_FORCE_"),
+            avg_fill_price: Decimal::e4(money::average_price_e4(o.filled_notional_micros, o.filled_e4)),
+            id: o.id,
+            user_id: o.user_id,
+            symbol: o.symbol,
+            quantity: Decimal::e4(o.quantity_e4),
+            price: Decimal::e4(o.price_e4),
+            stop_price: Decimal::e4(o.stop_price_e4),
+            filled_quantity: Decimal::e4(o.filled_e4),
+            created_at: rfc3339(o.created_us),
+            updated_at: rfc3339(o.updated_us),
+            account_id: o.account_id,
+            client_order_id: optional(o.client_order_id),
+            reject_reason: optional(o.reject_reason),
+            reject_code: optional(o.reject_code),
+            open_quantity: Decimal::e4(o.open_e4),
+            fills: o.fills.into_iter().map(Fill::from).collect(),
+            version: o.version,
+            post_only: o.post_only,
+            display_quantity: Decimal::e4(o.display_quantity_e4),
+            trail_amount: Decimal::e4(o.trail_amount_e4),
+            trail_percent: Decimal::e4(o.trail_percent_e4),
+            expires_at: optional_time(o.expires_us),
+            currency: o.currency,
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Account {
+    pub id: String,
+    pub user_id: String,
+    pub account_number: String,
+    /// INVESTMENT, SAVINGS, CHEQUING.
+    #[graphql(name = "type")]
+    pub kind: String,
+    pub currency: String,
+    pub balance: Decimal,
+    pub created_at: String,
+    pub updated_at: String,
+    /// What can be spent: the balance without what open orders hold.
+    pub available: Decimal,
+    pub held: Decimal,
+}
+
+impl From<v1::Account> for Account {
+    fn from(a: v1::Account) -> Self {
+        Self {
+            kind: bare(a.r#type().as_str_name(), "ACCOUNT_TYPE_"),
+            id: a.id,
+            user_id: a.user_id,
+            account_number: a.account_number,
+            currency: a.currency,
+            balance: Decimal::micros(a.balance_micros),
+            created_at: rfc3339(a.created_us),
+            updated_at: rfc3339(a.updated_us),
+            available: Decimal::micros(a.available_micros),
+            held: Decimal::micros(a.held_micros),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Holding {
+    pub id: String,
+    pub account_id: String,
+    pub symbol: String,
+    pub quantity: Decimal,
+    /// Per share, in the account's currency.
+    pub avg_cost: Decimal,
+    pub created_at: String,
+    pub updated_at: String,
+    /// Shares that open sell orders hold.
+    pub held: Decimal,
+    /// In the listing's currency; 0 while there is no quote.
+    pub market_price: Decimal,
+    /// In the account's currency, at the house's rate where the listing has another one.
+    pub market_value: Decimal,
+    pub unrealized_pnl: Decimal,
+    pub realized_pnl: Decimal,
+}
+
+impl Holding {
+    /// A holding valued at a price (listing currency); `fx_micros` is what one unit of the listing's currency is worth
+    /// in the account's, `None` when they are the same.
+    pub fn valued(h: v1::Holding, price_e4: i64, fx_micros: Option<i64>) -> Self {
+        let notional = i128::from(price_e4) * i128::from(h.quantity_e4) / 100;
+        let value = match fx_micros {
+            Some(rate) => notional * i128::from(rate) / 1_000_000,
+            None => notional,
+        };
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let pnl = if price_e4 == 0 { 0 } else { value.saturating_sub(h.cost_micros) };
+        Self {
+            id: h.id,
+            account_id: h.account_id,
+            symbol: h.symbol,
+            quantity: Decimal::e4(h.quantity_e4),
+            avg_cost: Decimal::micros(h.avg_cost_micros),
+            created_at: rfc3339(h.created_us),
+            updated_at: rfc3339(h.updated_us),
+            held: Decimal::e4(h.held_e4),
+            market_price: Decimal::e4(price_e4),
+            market_value: Decimal::micros(value),
+            unrealized_pnl: Decimal::micros(pnl),
+            realized_pnl: Decimal::micros(h.realized_pnl_micros),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Transaction {
+    pub id: String,
+    pub account_id: String,
+    /// DEPOSIT, BUY, SELL, TRANSFER_IN, TRANSFER_OUT, FEE.
+    #[graphql(name = "type")]
+    pub kind: String,
+    /// Never negative; the type tells the direction.
+    pub amount: Decimal,
+    pub description: String,
+    /// The order or the other account.
+    pub reference_id: Option<String>,
+    pub created_at: String,
+}
+
+impl From<v1::Transaction> for Transaction {
+    fn from(t: v1::Transaction) -> Self {
+        Self {
+            kind: bare(t.r#type().as_str_name(), "TRANSACTION_TYPE_"),
+            id: t.id,
+            account_id: t.account_id,
+            amount: Decimal::micros(t.amount_micros),
+            description: t.description,
+            reference_id: optional(t.reference_id),
+            created_at: rfc3339(t.created_us),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct StockSearchResult {
+    pub symbol: String,
+    pub name: String,
+    pub exchange: String,
+    pub exchange_full_name: String,
+    /// EQUITY, ETF.
+    pub instrument_type: String,
+}
+
+impl From<v1::Instrument> for StockSearchResult {
+    fn from(i: v1::Instrument) -> Self {
+        Self {
+            instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
+            symbol: i.symbol,
+            name: i.name,
+            exchange: i.exchange,
+            exchange_full_name: i.exchange_full_name,
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct StockData {
+    pub symbol: String,
+    pub name: String,
+    pub exchange: String,
+    pub exchange_full_name: String,
+    /// EQUITY, ETF.
+    pub instrument_type: String,
+    pub currency: String,
+    pub tick_size: Decimal,
+    pub lot_size: Decimal,
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
+    pub trading_state: String,
+    pub sector: Option<String>,
+    pub industry: Option<String>,
+    pub description: Option<String>,
+    pub country: Option<String>,
+    pub website: Option<String>,
+    pub shares_outstanding: Int64,
+}
+
+impl From<v1::Instrument> for StockData {
+    fn from(i: v1::Instrument) -> Self {
+        Self {
+            instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
+            trading_state: bare(i.trading_state().as_str_name(), "TRADING_STATE_"),
+            symbol: i.symbol,
+            name: i.name,
+            exchange: i.exchange,
+            exchange_full_name: i.exchange_full_name,
+            currency: i.currency,
+            tick_size: Decimal::e4(i.tick_e4),
+            lot_size: Decimal::e4(i.lot_e4),
+            sector: optional(i.sector),
+            industry: optional(i.industry),
+            description: optional(i.description),
+            country: optional(i.country),
+            website: optional(i.website),
+            shares_outstanding: Int64(i.shares_outstanding),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct StockPriceData {
+    pub symbol: String,
+    pub currency: String,
+    /// Where the price comes from: this exchange.
+    pub source: String,
+    pub as_of: String,
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
+    pub market_state: String,
+    /// The last trade, else the previous close.
+    pub price: Decimal,
+    pub open: Decimal,
+    pub previous_close: Decimal,
+    pub price_change: Decimal,
+    /// 1.25 is 1.25 %.
+    pub price_change_percent: Decimal,
+    pub market_cap: Decimal,
+    pub day_low: Decimal,
+    pub day_high: Decimal,
+    pub year_low: Decimal,
+    pub year_high: Decimal,
+    /// Whole shares.
+    pub volume: Int64,
+    pub bid: Decimal,
+    pub ask: Decimal,
+    pub bid_quantity: Decimal,
+    pub ask_quantity: Decimal,
+}
+
+impl From<v1::Quote> for StockPriceData {
+    fn from(q: v1::Quote) -> Self {
+        let change = q.price_e4.saturating_sub(q.previous_close_e4);
+        Self {
+            market_state: bare(q.state().as_str_name(), "TRADING_STATE_"),
+            symbol: q.symbol,
+            currency: q.currency,
+            source: "FAFNIR".to_owned(),
+            as_of: rfc3339(q.as_of_us),
+            price: Decimal::e4(q.price_e4),
+            open: Decimal::e4(q.open_e4),
+            previous_close: Decimal::e4(q.previous_close_e4),
+            price_change: Decimal::e4(change),
+            price_change_percent: Decimal::e4(percent_e4(change, q.previous_close_e4)),
+            market_cap: Decimal::units(q.market_cap_units),
+            day_low: Decimal::e4(q.day_low_e4),
+            day_high: Decimal::e4(q.day_high_e4),
+            year_low: Decimal::e4(q.year_low_e4),
+            year_high: Decimal::e4(q.year_high_e4),
+            volume: shares(q.volume_e4),
+            bid: Decimal::e4(q.bid_e4),
+            ask: Decimal::e4(q.ask_e4),
+            bid_quantity: Decimal::e4(q.bid_quantity_e4),
+            ask_quantity: Decimal::e4(q.ask_quantity_e4),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct StockHistoricalData {
+    pub symbol: String,
+    pub date: String,
+    pub open: Decimal,
+    pub high: Decimal,
+    pub low: Decimal,
+    pub close: Decimal,
+    /// Close less open of the day.
+    pub price_change: Decimal,
+    pub price_change_percent: Decimal,
+    /// Whole shares.
+    pub volume: Int64,
+}
+
+impl From<v1::Candle> for StockHistoricalData {
+    fn from(c: v1::Candle) -> Self {
+        let change = c.close_e4.saturating_sub(c.open_e4);
+        Self {
+            symbol: c.symbol,
+            date: date(c.time_us),
+            open: Decimal::e4(c.open_e4),
+            high: Decimal::e4(c.high_e4),
+            low: Decimal::e4(c.low_e4),
+            close: Decimal::e4(c.close_e4),
+            price_change: Decimal::e4(change),
+            price_change_percent: Decimal::e4(percent_e4(change, c.open_e4)),
+            volume: shares(c.volume_e4),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Candle {
+    pub symbol: String,
+    /// Start of the bar.
+    pub time: String,
+    pub open: Decimal,
+    pub high: Decimal,
+    pub low: Decimal,
+    pub close: Decimal,
+    pub volume: Decimal,
+}
+
+impl From<v1::Candle> for Candle {
+    fn from(c: v1::Candle) -> Self {
+        Self {
+            symbol: c.symbol,
+            time: rfc3339(c.time_us),
+            open: Decimal::e4(c.open_e4),
+            high: Decimal::e4(c.high_e4),
+            low: Decimal::e4(c.low_e4),
+            close: Decimal::e4(c.close_e4),
+            volume: Decimal::e4(c.volume_e4),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct BookLevel {
+    pub price: Decimal,
+    pub quantity: Decimal,
+    pub orders: u32,
+}
+
+impl From<v1::Level> for BookLevel {
+    fn from(l: v1::Level) -> Self {
+        Self { price: Decimal::e4(l.price_e4), quantity: Decimal::e4(l.quantity_e4), orders: l.orders }
+    }
+}
+
+/// A whole image of the book, best prices first; a newer one replaces an older one.
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderBook {
+    pub symbol: String,
+    /// Changes when the engine starts; with `sequence` it orders images.
+    pub epoch: Int64,
+    pub sequence: Int64,
+    pub bids: Vec<BookLevel>,
+    pub asks: Vec<BookLevel>,
+    pub last_price: Decimal,
+    pub last_quantity: Decimal,
+    pub last_trade_no: Int64,
+    pub time: String,
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
+    pub trading_state: String,
+}
+
+impl From<v1::BookImage> for OrderBook {
+    fn from(b: v1::BookImage) -> Self {
+        Self {
+            trading_state: bare(b.state().as_str_name(), "TRADING_STATE_"),
+            symbol: b.symbol,
+            epoch: b.epoch.into(),
+            sequence: b.book_seq.into(),
+            bids: b.bids.into_iter().map(BookLevel::from).collect(),
+            asks: b.asks.into_iter().map(BookLevel::from).collect(),
+            last_price: Decimal::e4(b.last_price_e4),
+            last_quantity: Decimal::e4(b.last_quantity_e4),
+            last_trade_no: b.last_trade_no.into(),
+            time: rfc3339(b.time_us),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Trade {
+    pub symbol: String,
+    /// Per symbol, from 1, without a gap.
+    pub trade_no: Int64,
+    pub exec_id: String,
+    pub price: Decimal,
+    pub quantity: Decimal,
+    /// BUY, SELL: who took.
+    pub aggressor: String,
+    pub time: String,
+}
+
+impl From<v1::Trade> for Trade {
+    fn from(t: v1::Trade) -> Self {
+        Self {
+            aggressor: bare(t.aggressor().as_str_name(), "SIDE_"),
+            symbol: t.symbol,
+            trade_no: t.trade_no.into(),
+            exec_id: t.exec_id,
+            price: Decimal::e4(t.price_e4),
+            quantity: Decimal::e4(t.quantity_e4),
+            time: rfc3339(t.time_us),
+        }
+    }
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct WatchlistItem {
+    pub symbol: String,
+    pub added_at: String,
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct ProfileData {
+    pub user_id: String,
+    pub first_name: String,
+    pub last_name: String,
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct SecurityPermission {
+    pub has_permission: bool,
+}
+
+/// Payloads: what a business outcome travels in.
+macro_rules! payload {
+    ($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(SimpleObject, Clone, Debug)]
+        pub struct $name {
+            $(pub $field: $ty,)*
+            /// A standard gRPC code name; go on only at OK.
+            pub code: String,
+        }
+    };
+}
+
+payload!(HasPermissionResponse { data: SecurityPermission });
+payload!(ProfileDataResponse { data: Option<ProfileData> });
+payload!(StockMetadataResponse { data: Option<StockData> });
+payload!(StockQuoteResponse { data: Option<StockPriceData> });
+payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });
+payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> });
+payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
+payload!(OrderResponse { data: Option<Order> });
+payload!(CreateOrderResponse { data: Option<Order> });
+payload!(CancelOrderResponse { data: Option<Order> });
+payload!(ReplaceOrderResponse { data: Option<Order> });
+payload!(CancelAllOrdersResponse { requested: u32 });
+payload!(FlattenResponse { canceled: u32, orders: Vec<Order> });
+payload!(PortfolioSummaryResponse {
+    accounts: Option<Vec<Account>>,
+    total_balance: Decimal,
+    balances: Vec<CurrencyBalance>,
+});
+payload!(HoldingsResponse { data: Option<Vec<Holding>> });
+payload!(HoldingResponse { data: Option<Holding> });
+payload!(WatchlistResponse { data: Option<Vec<WatchlistItem>> });
+payload!(TransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
+payload!(CreateAccountResponse { data: Option<Account> });
+payload!(DepositResponse { new_balance: Decimal, transaction_id: Option<String> });
+payload!(CodeResponse {});
+payload!(OrderBookResponse { data: Option<OrderBook> });
+payload!(TradesResponse { data: Option<Vec<Trade>> });
+payload!(CandlesResponse { data: Option<Vec<Candle>> });
+
+/// Balances of one currency, over all accounts.
+#[derive(SimpleObject, Clone, Debug)]
+pub struct CurrencyBalance {
+    pub currency: String,
+    pub balance: Decimal,
+    pub available: Decimal,
+}
+
+#[derive(InputObject, Debug)]
+pub struct HasPermissionRequest {
+    pub permission: String,
+}
+
+#[derive(InputObject, Debug)]
+pub struct GetOrderByIDRequest {
+    pub order_id: String,
+}
+
+#[derive(InputObject, Debug)]
+pub struct GetHoldingsRequest {
+    pub account_id: String,
+}
+
+#[derive(InputObject, Debug)]
+pub struct GetHoldingRequest {
+    pub account_id: String,
+    pub symbol: String,
+}
+
+#[derive(InputObject, Debug)]
+pub struct GetTransactionsRequest {
+    pub account_id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_are_exact_to_four_decimals() {
+        assert_eq!(percent_e4(12_500, 1_000_000), 12_500);
+        assert_eq!(percent_e4(-1, 3), -333_333);
+        assert_eq!(percent_e4(2, 3), 666_667);
+        assert_eq!(percent_e4(5, 0), 0);
+    }
+
+    #[test]
+    fn the_legacy_status_is_one_of_five() {
+        use v1::OrderState::*;
+        for (state, filled, want) in [
+            (PendingNew, 0, "PENDING"),
+            (Held, 0, "PENDING"),
+            (New, 0, "PENDING"),
+            (New, 1, "PARTIAL_FILL"),
+            (PartiallyFilled, 1, "PARTIAL_FILL"),
+            (Filled, 1, "FILLED"),
+            (Canceled, 1, "CANCELED"),
+            (Expired, 0, "CANCELED"),
+            (Rejected, 0, "REJECTED"),
+        ] {
+            assert_eq!(legacy_status(state, filled), want, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_holding_is_valued_in_the_currency_of_its_account() {
+        let holding = v1::Holding {
+            quantity_e4: 100_000,
+            cost_micros: 1_000_000_000,
+            avg_cost_micros: 100_000_000,
+            ..Default::default()
+        };
+        let same = Holding::valued(holding.clone(), 1_100_000, None);
+        assert_eq!(same.market_value, Decimal::micros(1_100_000_000));
+        assert_eq!(same.unrealized_pnl, Decimal::micros(100_000_000));
+        let foreign = Holding::valued(holding, 1_100_000, Some(1_370_000));
+        assert_eq!(foreign.market_value, Decimal::micros(1_507_000_000));
+    }
+}

@@ -1,0 +1,153 @@
+//! What is where on the public port (public-api.md §2): REST, GraphQL, WebSocket, gRPC; everything else is 404.
+
+use super::{
+    Gateway,
+    envelope::Failure,
+    graphql::{self, transport},
+    proxy, terminal, ws,
+};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{Html, IntoResponse, Response},
+    routing::{any, any_service, get},
+};
+use fafnir_platform::config::Mode;
+use fafnir_proto::v1::terminal_server::TerminalServer;
+use std::{sync::Arc, time::Instant};
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+/// Bytes of one gRPC message of a client.
+const GRPC_MESSAGE_MAX: usize = 256 * 1024;
+const GRAPHIQL: &str = include_str!("graphiql.html");
+/// The page runs its own script and style and talks to its own origin; nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src \
+                           'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'";
+
+/// Everything that the port serves.
+pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
+    let api = transport::Endpoint { gateway: gateway.clone(), api: graphql::schema(gateway) };
+    let graphql = Router::new()
+        .route("/graphql", get(transport::get).post(transport::post))
+        .route("/graphql/ws", get(ws::upgrade))
+        .with_state(api);
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    health.set_service_status("fafnir.v1.Terminal", tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
+        .with_service_name("fafnir.v1.Terminal")
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()?;
+    let door =
+        TerminalServer::new(terminal::Door(gateway.clone())).max_decoding_message_size(GRPC_MESSAGE_MAX);
+    let grpc = Router::new()
+        .route("/fafnir.v1.Terminal/{method}", any_service(door))
+        .route("/grpc.health.v1.Health/{method}", any_service(health_service))
+        .route("/grpc.reflection.v1.ServerReflection/{method}", any_service(reflection));
+
+    let mut router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/.well-known/jwks.json", get(jwks))
+        .route("/auth/{*path}", any(proxy::forward))
+        .with_state(gateway.clone())
+        .merge(graphql)
+        .merge(grpc);
+    if gateway.ctx.settings.mode == Mode::Development {
+        let page = || async { ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(GRAPHIQL)) };
+        router = router.route("/", get(page));
+    }
+    let router = router
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn(around));
+    Ok(match cors(gateway)? {
+        Some(cors) => router.layer(cors),
+        None => router,
+    })
+}
+
+fn cors(gateway: &Gateway) -> anyhow::Result<Option<CorsLayer>> {
+    let origins = &gateway.ctx.settings.gateway.cors_origins;
+    if origins.is_empty() {
+        return Ok(None);
+    }
+    let origins = origins
+        .iter()
+        .map(|origin| {
+            HeaderValue::from_str(origin.trim_end_matches('/'))
+                .map_err(|_| anyhow::anyhow!("gateway.cors_origins: {origin:?} is not an origin"))
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_credentials(true)
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
+            .allow_headers([
+                header::CONTENT_TYPE,
+                header::ACCEPT,
+                header::AUTHORIZATION,
+                fafnir_platform::csrf::HEADER.parse()?,
+            ]),
+    ))
+}
+
+async fn jwks(State(gateway): State<Arc<Gateway>>) -> Response {
+    match gateway.sessions.jwks().await {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], json.to_string()).into_response(),
+        Err(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, "auth-service cannot be reached; try again")
+            .into_response(),
+    }
+}
+
+fn is_grpc(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    content_type.is_some_and(|t| t.starts_with("application/grpc"))
+}
+
+async fn not_found(request: Request) -> Response {
+    if is_grpc(&request) {
+        return tonic::Status::unimplemented("there is no such service here").into_http::<axum::body::Body>();
+    }
+    Failure::new(StatusCode::NOT_FOUND, "there is nothing here").into_response()
+}
+
+async fn method_not_allowed() -> Response {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here").into_response()
+}
+
+/// Around every request: what a browser must not do with an answer, and how long it took.
+async fn around(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let path = request.uri().path().to_owned();
+    let grpc = is_grpc(&request);
+    let mut response = next.run(request).await;
+    // Only paths that exist become labels: what clients make up stays out of the metrics.
+    let label = match path.as_str() {
+        "/graphql" | "/graphql/ws" | "/healthz" | "/" => path.as_str(),
+        path if path.starts_with("/auth/") => "/auth",
+        path if path.starts_with("/fafnir.v1.Terminal/") => {
+            let answered = grpc && !response.headers().contains_key("grpc-status");
+            if answered { path } else { "/fafnir.v1.Terminal refused" }
+        }
+        _ => "other",
+    };
+    metrics::histogram!("fafnir_request_seconds", "service" => "api-gateway", "method" => label.to_owned())
+        .record(started.elapsed().as_secs_f64());
+    if !grpc {
+        let headers = response.headers_mut();
+        for (name, value) in [
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_FRAME_OPTIONS, "DENY"),
+            (header::REFERRER_POLICY, "no-referrer"),
+            (header::CACHE_CONTROL, "no-store"),
+        ] {
+            headers.entry(name).or_insert(HeaderValue::from_static(value));
+        }
+    }
+    response
+}

@@ -1,0 +1,68 @@
+//! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
+
+mod body;
+mod envelope;
+mod graphql;
+mod http;
+mod market;
+mod private;
+mod proxy;
+mod rate;
+mod session;
+mod terminal;
+mod ws;
+
+use fafnir_platform::{Context, Service, Starting, bus::Bus, http::serve_http};
+pub use graphql::sdl;
+
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+
+/// Its row in the table of services.
+pub static SERVICE: Service = Service {
+    module: module_path!(),
+    port: |s| s.ports.gateway,
+    port_flag: "--port",
+    address: |s| &s.addresses.gateway,
+    ..Service::new(
+        "api-gateway",
+        "The only public door: REST, GraphQL, WebSocket and the terminal's gRPC",
+        start,
+    )
+};
+
+/// Deadline of calls that hash a password, which may wait in a queue.
+const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// What every door of the gateway shares. It stores nothing.
+struct Gateway {
+    ctx: Context,
+    bus: Bus,
+    sessions: session::Sessions,
+    orders: rate::Limiter,
+    http: proxy::HttpClient,
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gateway")
+    }
+}
+
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let bus = ctx.bus().await?;
+    let limits = &ctx.settings.gateway;
+    let gateway = Arc::new(Gateway {
+        sessions: session::Sessions::new(ctx.clone()),
+        orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
+        http: proxy::client(),
+        bus,
+        ctx: ctx.clone(),
+    });
+    serve_http(&ctx, SERVICE.name, listener, http::router(&gateway).await?);
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! A user's own orders, fills and positions as they change: first what was missed, then live, without gap or repeat.
+//!
+//! The bus may lose a message and the projecting services never do: whatever the live feed skips is asked for by
+//! sequence, and every [`RECONCILE`] the tail is asked for as well.
+
+use super::{
+    Gateway,
+    session::{Permission, Session},
+};
+use fafnir_platform::Refusal;
+use fafnir_proto::v1;
+use futures::{Stream, StreamExt as _};
+use prost::Message as _;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time};
+use tonic::Status;
+
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Time between two questions for what the live feed may have lost.
+const RECONCILE: Duration = Duration::from_secs(10);
+/// Time between two looks at the token, the session and the permission.
+const SESSION_CHECK: Duration = Duration::from_millis(500);
+/// Updates that wait for a slow client; more wait in their owners' tables.
+const BUFFER: usize = 256;
+/// Updates asked for at a time.
+const PAGE: u32 = 500;
+/// Orders of the snapshot that replaces updates which are no longer kept.
+const SNAPSHOT_ORDERS: u32 = 500;
+
+/// Where a stream of updates starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Not wanted.
+    Never,
+    /// With the next change.
+    Now,
+    /// With everything after this sequence.
+    After(u64),
+}
+
+/// What a private stream carries.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Order(Box<v1::OrderUpdate>),
+    Portfolio(Box<v1::PortfolioUpdate>),
+    Heartbeat(v1::Heartbeat),
+}
+
+/// What a receiver gets, as a stream.
+pub fn stream<T>(mut receiver: mpsc::Receiver<T>) -> impl Stream<Item = T> {
+    futures::stream::poll_fn(move |cx| receiver.poll_recv(cx))
+}
+
+/// Starts a stream. It ends with a status when the session does, and when the receiver is dropped.
+pub fn updates(
+    gateway: Arc<Gateway>,
+    session: Session,
+    orders: Start,
+    portfolio: Start,
+) -> mpsc::Receiver<Result<Event, Status>> {
+    let (sender, receiver) = mpsc::channel(BUFFER);
+    let tasks = gateway.ctx.tasks.clone();
+    tasks.spawn_until_shutdown("private updates", async move {
+        let mut feed = Feed { gateway, session, sender, orders: None, portfolio: None };
+        if let Err(status) = feed.run(orders, portfolio).await {
+            // The receiver may be gone: then nobody needs the reason.
+            drop(feed.sender.send(Err(status)).await);
+        }
+        Ok::<(), Status>(())
+    });
+    receiver
+}
+
+struct Feed {
+    gateway: Arc<Gateway>,
+    session: Session,
+    sender: mpsc::Sender<Result<Event, Status>>,
+    /// Last sequence that was sent.
+    orders: Option<u64>,
+    portfolio: Option<u64>,
+}
+
+/// The receiver was dropped.
+fn gone() -> Status {
+    Status::cancelled("the client left")
+}
+
+impl Feed {
+    async fn run(&mut self, orders: Start, portfolio: Start) -> Result<(), Status> {
+        let user = self.session.user;
+        let bus = &self.gateway.bus;
+        let subscribe = |kind: &'static str| {
+            let subject = format!("private.{user}.{kind}");
+            async move { bus.subscribe(subject).await.map_err(Status::from) }
+        };
+        let mut order_feed = subscribe("orders").await?;
+        let mut portfolio_feed = subscribe("portfolio").await?;
+        // Subscribed before asking: nothing falls between the question and the live feed.
+        bus.client().flush().await.map_err(|e| {
+            tracing::warn!(error = %e, "bus");
+            Status::unavailable("updates cannot be delivered just now; try again")
+        })?;
+        self.orders = self.first(orders, Kind::Orders).await?;
+        self.portfolio = self.first(portfolio, Kind::Portfolio).await?;
+        // `false` while an owner cannot be asked: no heartbeat then, so that the client sees the feed go stale.
+        let mut whole = self.catch_up().await?;
+        let mut heartbeat = time::interval_at(time::Instant::now(), HEARTBEAT);
+        let mut reconcile = time::interval_at(time::Instant::now() + RECONCILE, RECONCILE);
+        let mut check = time::interval(SESSION_CHECK);
+        for timer in [&mut heartbeat, &mut reconcile, &mut check] {
+            timer.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        }
+        loop {
+            tokio::select! {
+                () = self.sender.closed() => return Ok(()),
+                _ = check.tick() => self.check().await?,
+                _ = reconcile.tick() => whole = self.catch_up().await?,
+                _ = heartbeat.tick() => {
+                    if !whole {
+                        whole = self.catch_up().await?;
+                    }
+                    if whole {
+                        self.send(Event::Heartbeat(v1::Heartbeat {
+                            time_us: self.gateway.ctx.clock.now_us(),
+                            order_seq: self.orders.unwrap_or(0),
+                            portfolio_seq: self.portfolio.unwrap_or(0),
+                        })).await?;
+                    }
+                }
+                message = order_feed.next() => {
+                    let message = message.ok_or_else(bus_ended)?;
+                    let Some(last) = self.orders else { continue };
+                    match v1::OrderUpdate::decode(message.payload) {
+                        Ok(update) if update.user_seq <= last => {}
+                        Ok(update) if update.user_seq == last + 1 => self.order(update).await?,
+                        _ => whole = self.catch_up().await?,
+                    }
+                }
+                message = portfolio_feed.next() => {
+                    let message = message.ok_or_else(bus_ended)?;
+                    let Some(last) = self.portfolio else { continue };
+                    match v1::PortfolioUpdate::decode(message.payload) {
+                        Ok(update) if update.user_seq <= last => {}
+                        Ok(update) if update.user_seq == last + 1 => self.position(update).await?,
+                        _ => whole = self.catch_up().await?,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, event: Event) -> Result<(), Status> {
+        self.sender.send(Ok(event)).await.map_err(|_| gone())
+    }
+
+    async fn order(&mut self, update: v1::OrderUpdate) -> Result<(), Status> {
+        self.orders = Some(update.user_seq);
+        self.send(Event::Order(Box::new(update))).await
+    }
+
+    async fn position(&mut self, update: v1::PortfolioUpdate) -> Result<(), Status> {
+        self.portfolio = Some(update.user_seq);
+        self.send(Event::Portfolio(Box::new(update))).await
+    }
+
+    /// The session ends the stream when it ends, and so does a lost permission.
+    async fn check(&self) -> Result<(), Status> {
+        let sessions = &self.gateway.sessions;
+        let alive = async {
+            sessions.check(&self.session).await?;
+            if self.orders.is_some() {
+                sessions.require(&self.session, Permission::OrderStocks).await?;
+            }
+            if self.portfolio.is_some() {
+                sessions.require(&self.session, Permission::ManageOwnPortfolio).await?;
+            }
+            Ok(())
+        };
+        alive.await
+    }
+
+    async fn first(&self, start: Start, kind: Kind) -> Result<Option<u64>, Status> {
+        Ok(match start {
+            Start::Never => None,
+            Start::After(seq) => Some(seq),
+            Start::Now => Some(match kind {
+                Kind::Orders => self.order_page(0, 1).await?.last_seq,
+                Kind::Portfolio => self.portfolio_page(0, 1).await?.last_seq,
+            }),
+        })
+    }
+
+    async fn order_page(&self, after_seq: u64, limit: u32) -> Result<v1::UpdatesSinceReply, Status> {
+        let request = v1::UpdatesSinceRequest { user_id: self.session.user.to_string(), after_seq, limit };
+        let mut client = self.gateway.ctx.clients.order(&self.session.caller());
+        Ok(client.updates_since(request).await?.into_inner())
+    }
+
+    async fn portfolio_page(&self, after_seq: u64, limit: u32) -> Result<v1::PortfolioUpdatesReply, Status> {
+        let request = v1::UpdatesSinceRequest { user_id: self.session.user.to_string(), after_seq, limit };
+        let mut client = self.gateway.ctx.clients.portfolio(&self.session.caller());
+        Ok(client.updates_since(request).await?.into_inner())
+    }
+
+    /// Sends everything after the last sequences. `false`: an owner could not be asked, it stays behind.
+    async fn catch_up(&mut self) -> Result<bool, Status> {
+        let results = [self.catch_up_orders().await, self.catch_up_portfolio().await];
+        let mut whole = true;
+        for result in results {
+            match result {
+                Ok(()) => {}
+                Err(status) if status.code() == tonic::Code::Cancelled && self.sender.is_closed() => {
+                    return Err(status);
+                }
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), cause = status.message(), "private updates stay behind");
+                    whole = false;
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn catch_up_orders(&mut self) -> Result<(), Status> {
+        while let Some(last) = self.orders {
+            let page = self.order_page(last, PAGE).await?;
+            if page.reset {
+                return self.order_snapshot().await;
+            }
+            let empty = page.updates.is_empty();
+            for update in page.updates {
+                if self.orders.is_some_and(|last| update.user_seq > last) {
+                    self.order(update).await?;
+                }
+            }
+            if empty || !page.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn catch_up_portfolio(&mut self) -> Result<(), Status> {
+        while let Some(last) = self.portfolio {
+            let page = self.portfolio_page(last, PAGE).await?;
+            if page.reset {
+                return self.portfolio_snapshot(page.last_seq).await;
+            }
+            let empty = page.updates.is_empty();
+            for update in page.updates {
+                if self.portfolio.is_some_and(|last| update.user_seq > last) {
+                    self.position(update).await?;
+                }
+            }
+            if empty || !page.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The updates after the client's sequence are no longer kept: sends the newest orders as they now are, each with
+    /// the sequence that they include.
+    async fn order_snapshot(&mut self) -> Result<(), Status> {
+        let user_id = self.session.user.to_string();
+        let request =
+            v1::ListOrdersRequest { user_id: user_id.clone(), limit: SNAPSHOT_ORDERS, ..Default::default() };
+        let mut client = self.gateway.ctx.clients.order(&self.session.caller());
+        let list = client.list(request).await?.into_inner();
+        for order in list.orders.into_iter().rev() {
+            let update = v1::OrderUpdate {
+                user_id: user_id.clone(),
+                user_seq: list.user_seq,
+                order: Some(order),
+                fill: None,
+            };
+            self.order(update).await?;
+        }
+        self.orders = Some(list.user_seq);
+        Ok(())
+    }
+
+    /// The same for accounts and holdings, which are asked for after `seq` and so include it.
+    async fn portfolio_snapshot(&mut self, seq: u64) -> Result<(), Status> {
+        let user_id = self.session.user.to_string();
+        let update = || v1::PortfolioUpdate { user_id: user_id.clone(), user_seq: seq, ..Default::default() };
+        let mut client = self.gateway.ctx.clients.portfolio(&self.session.caller());
+        let accounts = client.list_accounts(v1::UserRequest { user_id: user_id.clone() }).await?.into_inner();
+        for account in accounts.accounts {
+            let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id.clone() };
+            let holdings = client.holdings(request).await?.into_inner().holdings;
+            self.position(v1::PortfolioUpdate { account: Some(account), ..update() }).await?;
+            for holding in holdings {
+                self.position(v1::PortfolioUpdate { holding: Some(holding), ..update() }).await?;
+            }
+        }
+        self.portfolio = Some(seq);
+        Ok(())
+    }
+}
+
+enum Kind {
+    Orders,
+    Portfolio,
+}
+
+fn bus_ended() -> Status {
+    Refusal::new(tonic::Code::Unavailable, "BUS_ENDED", "the feed of updates ended; connect again").into()
+}

@@ -1,0 +1,240 @@
+//! Who is signed in and what they may do: tokens against the JWKS, sessions and permissions cached for a second.
+
+use axum::http::HeaderMap;
+use fafnir_platform::{
+    Context, Refusal, csrf,
+    token::{self, Keys, Presented},
+};
+use fafnir_proto::{client::Caller, v1};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::Instant};
+use tonic::Status;
+use uuid::Uuid;
+
+/// How long an answer about a session or a permission is believed; a revocation takes effect within 1 s.
+const BELIEVED: Duration = Duration::from_millis(900);
+/// Sessions and users that are cached.
+const CACHED_MAX: u64 = 50_000;
+/// The JWKS is fetched at most this often because of an unknown key.
+const KEYS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a user may be allowed to do; names as security-service has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Permission {
+    ViewStocks,
+    OrderStocks,
+    ManageOwnPortfolio,
+    ManageOwnWatchlist,
+    ManageOwnAccounts,
+    ManageOwnProfile,
+    ViewUsers,
+    ViewAdminDashboard,
+    ManageRoles,
+}
+
+impl Permission {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ViewStocks => "view_stocks",
+            Self::OrderStocks => "order_stocks",
+            Self::ManageOwnPortfolio => "manage_own_portfolio",
+            Self::ManageOwnWatchlist => "manage_own_watchlist",
+            Self::ManageOwnAccounts => "manage_own_accounts",
+            Self::ManageOwnProfile => "manage_own_profile",
+            Self::ViewUsers => "view_users",
+            Self::ViewAdminDashboard => "view_admin_dashboard",
+            Self::ManageRoles => "manage_roles",
+        }
+    }
+}
+
+/// A signed-in caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    pub user: Uuid,
+    pub id: Uuid,
+    /// When its token ends, microseconds since 1970 UTC.
+    pub expires_us: i64,
+    /// The token came in a cookie: unsafe requests need the CSRF token.
+    pub by_cookie: bool,
+}
+
+impl Session {
+    /// How the services see this user.
+    pub fn caller(&self) -> Caller {
+        Caller::User(self.user)
+    }
+}
+
+type Allowed = Arc<BTreeSet<String>>;
+
+/// Verifies tokens and remembers for a moment what auth-service and security-service said.
+pub struct Sessions {
+    ctx: Context,
+    keys: RwLock<Arc<Keys>>,
+    jwks: RwLock<Arc<str>>,
+    fetched: Mutex<Option<Instant>>,
+    alive: moka::future::Cache<Uuid, Option<Uuid>>,
+    allowed: moka::future::Cache<Uuid, Allowed>,
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+fn unavailable(what: &str, status: &Status) -> Status {
+    tracing::warn!(code = ?status.code(), cause = status.message(), "{what} cannot be asked");
+    Status::unavailable("your session cannot be checked just now; try again")
+}
+
+impl Sessions {
+    pub fn new(ctx: Context) -> Self {
+        let cache = || moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED);
+        Self {
+            ctx,
+            keys: RwLock::default(),
+            jwks: RwLock::new(Arc::from("{\"keys\":[]}")),
+            fetched: Mutex::default(),
+            alive: cache().build(),
+            allowed: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED).build(),
+        }
+    }
+
+    /// The caller that the headers of a request prove.
+    pub async fn of(&self, headers: &HeaderMap) -> Result<Session, Status> {
+        match token::presented(headers) {
+            Some(presented) => self.of_token(presented).await,
+            None => Err(Refusal::unauthenticated("you are not signed in").into()),
+        }
+    }
+
+    /// The caller that a token proves.
+    pub async fn of_token(&self, presented: Presented<'_>) -> Result<Session, Status> {
+        let claims = self.verify(presented.token()).await?;
+        let session = Session {
+            user: claims.sub,
+            id: claims.sid,
+            expires_us: claims.exp.saturating_mul(fafnir_platform::clock::SECOND_US),
+            by_cookie: matches!(presented, Presented::Cookie(_)),
+        };
+        self.check(&session).await?;
+        Ok(session)
+    }
+
+    async fn verify(&self, text: &str) -> Result<token::Claims, Status> {
+        let now = self.ctx.clock.now_us();
+        let keys = || self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut result = keys().verify(text, now);
+        if matches!(result, Err(token::Error::UnknownKey)) {
+            self.refresh_keys().await?;
+            result = keys().verify(text, now);
+        }
+        result.map_err(|e| {
+            tracing::debug!(error = %e, "token refused");
+            let message = match e {
+                token::Error::Expired => "your session has expired; sign in again",
+                _ => "you are not signed in",
+            };
+            Refusal::unauthenticated(message).into()
+        })
+    }
+
+    async fn refresh_keys(&self) -> Result<(), Status> {
+        let mut fetched = self.fetched.lock().await;
+        if fetched.is_some_and(|at| at.elapsed() < KEYS_INTERVAL) {
+            return Ok(());
+        }
+        let reply = self.ctx.clients.auth(&self.ctx.system()).jwks(v1::Empty {}).await;
+        let json = reply.map_err(|s| unavailable("auth-service", &s))?.into_inner().json;
+        let keys = Keys::from_jwks(&json).map_err(|e| {
+            tracing::error!(error = %e, "the JWKS of auth-service");
+            Status::unavailable("your session cannot be checked just now; try again")
+        })?;
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.jwks.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(json);
+        *fetched = Some(Instant::now());
+        drop(fetched);
+        Ok(())
+    }
+
+    /// The public keys as a JWKS document.
+    pub async fn jwks(&self) -> Result<Arc<str>, Status> {
+        let known = self.fetched.lock().await.is_some();
+        if !known {
+            self.refresh_keys().await?;
+        }
+        Ok(self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whether the session still lives: token not expired, session not revoked, user not closed. Fails closed.
+    pub async fn check(&self, session: &Session) -> Result<(), Status> {
+        let leeway = token::LEEWAY_S * fafnir_platform::clock::SECOND_US;
+        if session.expires_us.saturating_add(leeway) <= self.ctx.clock.now_us() {
+            return Err(Refusal::unauthenticated("your session has expired; sign in again").into());
+        }
+        let ask = async {
+            let request = v1::SessionRequest { session_id: session.id.to_string() };
+            let reply = self.ctx.clients.auth(&self.ctx.system()).session(request).await?.into_inner();
+            Ok::<_, Status>(reply.active.then(|| Uuid::parse_str(&reply.user_id).ok()).flatten())
+        };
+        let owner = self.alive.try_get_with(session.id, ask).await;
+        match owner {
+            Ok(Some(user)) if user == session.user => Ok(()),
+            Ok(_) => Err(Refusal::unauthenticated("your session has ended; sign in again").into()),
+            Err(status) => Err(unavailable("auth-service", &status)),
+        }
+    }
+
+    /// Forgets what is believed about a session: it was signed out through this door.
+    pub async fn forget(&self, session: Uuid) {
+        self.alive.invalidate(&session).await;
+    }
+
+    /// Forgets what is believed about a user's permissions: a role was changed through this door.
+    pub async fn forget_permissions(&self, user: Uuid) {
+        self.allowed.invalidate(&user).await;
+    }
+
+    /// Everything that a user may do.
+    pub async fn permissions(&self, user: Uuid) -> Result<Allowed, Status> {
+        let ask = async {
+            let request = v1::PermissionsRequest { user_id: user.to_string() };
+            let reply = self.ctx.clients.security(&self.ctx.system()).permissions(request).await?;
+            Ok::<_, Status>(Arc::new(reply.into_inner().permissions.into_iter().collect()))
+        };
+        self.allowed.try_get_with(user, ask).await.map_err(|status| {
+            tracing::warn!(code = ?status.code(), cause = status.message(), "security-service cannot be asked");
+            Status::unavailable("your permissions cannot be checked just now; try again")
+        })
+    }
+
+    /// Refuses a caller who lacks a permission.
+    pub async fn require(&self, session: &Session, permission: Permission) -> Result<(), Status> {
+        if self.permissions(session.user).await?.contains(permission.name()) {
+            return Ok(());
+        }
+        Err(Refusal::denied(format!("you need the permission {}", permission.name())).into())
+    }
+
+    /// Refuses an unsafe request of a cookie session without the CSRF token, or from a foreign page.
+    pub fn check_csrf(&self, session: &Session, headers: &HeaderMap) -> Result<(), Status> {
+        if !session.by_cookie {
+            return Ok(());
+        }
+        let ours = csrf::origin_is_ours(headers, &self.ctx.settings.gateway.cors_origins);
+        if ours && csrf::is_valid(&self.ctx.secrets.csrf_key, headers, session.id) {
+            return Ok(());
+        }
+        Err(Refusal::unauthenticated(
+            "X-CSRF-Token must equal the csrf_token cookie and belong to your session",
+        )
+        .into())
+    }
+}

@@ -1,0 +1,363 @@
+//! The gRPC door of the terminal and the command line: `fafnir.v1.Terminal` on the public port.
+
+use super::{
+    Gateway,
+    private::{self, Event, Start},
+    session::{Permission, Session},
+};
+use axum::extract::ConnectInfo;
+use fafnir_platform::{Refusal, clock, config::Mode};
+use fafnir_proto::v1::{self, terminal_server::Terminal};
+use futures::{Stream, StreamExt as _, future::try_join_all};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+
+/// Longest e-mail address and password that are passed on, in bytes.
+const CREDENTIAL_LEN_MAX: usize = 1024;
+
+/// The door; every method finds the caller in the metadata.
+#[derive(Debug, Clone)]
+pub struct Door(pub Arc<Gateway>);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+/// What leaves this port: refusals as they are, faults as a clean sentence. Only our own metadata key goes out.
+fn outward(status: Status) -> Status {
+    match fafnir_platform::error::refusal_of(&status) {
+        Some(refusal) => refusal.into(),
+        None => match status.code() {
+            Code::Unavailable => Status::unavailable("the service cannot answer just now; try again"),
+            Code::DeadlineExceeded | Code::Cancelled => {
+                Status::deadline_exceeded("the service did not answer in time; look before trying again")
+            }
+            code => {
+                tracing::error!(?code, cause = status.message(), "terminal call failed");
+                Status::internal("the service failed; the log has the cause")
+            }
+        },
+    }
+}
+
+impl Door {
+    async fn session(&self, metadata: &MetadataMap) -> Result<Session, Status> {
+        // A cookie is for browsers: this door takes Bearer tokens alone.
+        let text = metadata.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
+        match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
+                let presented = fafnir_platform::token::Presented::Bearer(token.trim());
+                self.0.sessions.of_token(presented).await
+            }
+            _ => Err(Refusal::unauthenticated("you are not signed in").into()),
+        }
+    }
+
+    async fn allowed(&self, metadata: &MetadataMap, permission: Permission) -> Result<Session, Status> {
+        let session = self.session(metadata).await?;
+        self.0.sessions.require(&session, permission).await?;
+        Ok(session)
+    }
+
+    async fn started(&self, tokens: v1::Tokens) -> Result<v1::TerminalSession, Status> {
+        let gateway = &self.0;
+        let user = uuid::Uuid::parse_str(&tokens.user_id)
+            .map_err(|_| Status::internal("the service failed; the log has the cause"))?;
+        let mut users = gateway.ctx.clients.user(&gateway.ctx.system());
+        let request = v1::GetProfileRequest { user_id: tokens.user_id.clone() };
+        let (profile, permissions) =
+            tokio::join!(users.get_profile(request), gateway.sessions.permissions(user));
+        let profile = match profile {
+            Ok(profile) => profile.into_inner(),
+            // The name is decoration: signing in works while user-service does not.
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), cause = status.message(), "no profile at sign-in");
+                v1::Profile::default()
+            }
+        };
+        Ok(v1::TerminalSession {
+            access_token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+            expires_in_s: tokens.expires_in_s,
+            user_id: tokens.user_id,
+            email: tokens.email,
+            first_name: profile.first_name,
+            last_name: profile.last_name,
+            permissions: permissions?.iter().cloned().collect(),
+            market_data_url: gateway.market_data_url(),
+        })
+    }
+
+    fn take_order(&self, session: &Session) -> Result<(), Status> {
+        self.0.orders.take(session.user, 1, Instant::now()).map_err(|exceeded| {
+            Refusal::exhausted(
+                "RATE_LIMITED",
+                format!(
+                    "more than {} orders a second; try again in {} ms",
+                    self.0.ctx.settings.gateway.orders_per_second,
+                    exceeded.retry_after.as_millis().max(1)
+                ),
+            )
+            .into()
+        })
+    }
+}
+
+/// A call that is passed on with the caller's own id: permission, `user_id` from the token, the owner's answer.
+macro_rules! forward {
+    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
+        let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
+        let mut message = $request.into_inner();
+        message.user_id = session.user.to_string();
+        let mut client = $self.0.ctx.clients.$service(&session.caller());
+        let reply = client.$method(message).await.map_err(outward)?;
+        Ok(Response::new(reply.into_inner()))
+    }};
+}
+
+/// A call about public data: permission, then the owner's answer.
+macro_rules! public {
+    ($self:ident, $request:ident, $service:ident . $method:ident) => {{
+        let session = $self.allowed($request.metadata(), Permission::ViewStocks).await.map_err(outward)?;
+        let mut client = $self.0.ctx.clients.$service(&session.caller());
+        let reply = client.$method($request.into_inner()).await.map_err(outward)?;
+        Ok(Response::new(reply.into_inner()))
+    }};
+}
+
+#[tonic::async_trait]
+impl Terminal for Door {
+    async fn info(&self, _: Request<v1::Empty>) -> Reply<v1::InfoReply> {
+        let ctx = &self.0.ctx;
+        let mode = match ctx.settings.mode {
+            Mode::Development => "development",
+            Mode::Production => "production",
+        };
+        Ok(Response::new(v1::InfoReply {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: mode.to_owned(),
+            server_time: clock::rfc3339(ctx.clock.now_us()),
+        }))
+    }
+
+    async fn sign_in(&self, request: Request<v1::TerminalSignInRequest>) -> Reply<v1::TerminalSession> {
+        let client_ip = peer_of(request.extensions());
+        let agent = request.metadata().get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or("");
+        let user_agent: String = agent.chars().take(200).collect();
+        let message = request.into_inner();
+        if message.email.len() > CREDENTIAL_LEN_MAX || message.password.len() > CREDENTIAL_LEN_MAX {
+            let text = format!("email and password must have at most {CREDENTIAL_LEN_MAX} bytes");
+            return Err(Refusal::invalid("CREDENTIALS_TOO_LONG", text).into());
+        }
+        let request =
+            v1::SignInRequest { email: message.email, password: message.password, client_ip, user_agent };
+        let mut auth = self.0.ctx.clients.auth(&self.0.ctx.system());
+        let mut request = Request::new(request);
+        // Hashing a password takes its time, and may wait in a queue.
+        request.set_timeout(super::SIGN_IN_DEADLINE);
+        let tokens = auth.sign_in(request).await.map_err(outward)?.into_inner();
+        Ok(Response::new(self.started(tokens).await.map_err(outward)?))
+    }
+
+    async fn refresh(&self, request: Request<v1::TerminalRefreshRequest>) -> Reply<v1::TerminalSession> {
+        let refresh_token = request.into_inner().refresh_token;
+        let mut auth = self.0.ctx.clients.auth(&self.0.ctx.system());
+        let tokens = auth.refresh(v1::RefreshRequest { refresh_token }).await.map_err(outward)?.into_inner();
+        Ok(Response::new(self.started(tokens).await.map_err(outward)?))
+    }
+
+    async fn sign_out(&self, request: Request<v1::Empty>) -> Reply<v1::Empty> {
+        let session = self.session(request.metadata()).await.map_err(outward)?;
+        let mut auth = self.0.ctx.clients.auth(&self.0.ctx.system());
+        auth.sign_out(v1::SignOutRequest { session_id: session.id.to_string() }).await.map_err(outward)?;
+        self.0.sessions.forget(session.id).await;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn place(&self, request: Request<v1::PlaceOrderRequest>) -> Reply<v1::OrderReply> {
+        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        self.take_order(&session)?;
+        let message = v1::PlaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut client = self.0.ctx.clients.order(&session.caller());
+        Ok(Response::new(client.place(message).await.map_err(outward)?.into_inner()))
+    }
+
+    async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Reply<v1::OrderReply> {
+        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        self.take_order(&session)?;
+        let message = v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut client = self.0.ctx.clients.order(&session.caller());
+        Ok(Response::new(client.replace(message).await.map_err(outward)?.into_inner()))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelOrderRequest>) -> Reply<v1::OrderReply> {
+        forward!(self, request, OrderStocks, order.cancel)
+    }
+    async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Reply<v1::CancelAllReply> {
+        forward!(self, request, OrderStocks, order.cancel_all)
+    }
+    async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Reply<v1::ListOrdersReply> {
+        forward!(self, request, OrderStocks, order.list)
+    }
+    async fn order(&self, request: Request<v1::GetOrderRequest>) -> Reply<v1::OrderReply> {
+        forward!(self, request, OrderStocks, order.get)
+    }
+    async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Reply<v1::ListFillsReply> {
+        forward!(self, request, OrderStocks, order.list_fills)
+    }
+
+    async fn accounts(&self, request: Request<v1::Empty>) -> Reply<v1::ListAccountsReply> {
+        let request = request.map(|_| v1::UserRequest::default());
+        forward!(self, request, ManageOwnPortfolio, portfolio.list_accounts)
+    }
+    async fn create_account(&self, request: Request<v1::CreateAccountRequest>) -> Reply<v1::Account> {
+        forward!(self, request, ManageOwnAccounts, portfolio.create_account)
+    }
+    async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
+        forward!(self, request, ManageOwnAccounts, portfolio.deposit)
+    }
+    async fn transfer(&self, request: Request<v1::TransferRequest>) -> Reply<v1::Empty> {
+        forward!(self, request, ManageOwnAccounts, portfolio.transfer)
+    }
+    async fn positions(&self, request: Request<v1::Empty>) -> Reply<v1::HoldingsReply> {
+        let session =
+            self.allowed(request.metadata(), Permission::ManageOwnPortfolio).await.map_err(outward)?;
+        let holdings = self.0.holdings_of_all_accounts(&session).await.map_err(outward)?;
+        Ok(Response::new(v1::HoldingsReply { holdings }))
+    }
+    async fn transactions(&self, request: Request<v1::TransactionsRequest>) -> Reply<v1::TransactionsReply> {
+        forward!(self, request, ManageOwnPortfolio, portfolio.transactions)
+    }
+    async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
+        let request = request.map(|_| v1::UserRequest::default());
+        forward!(self, request, ManageOwnWatchlist, portfolio.watchlist)
+    }
+    async fn add_to_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
+        let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
+        forward!(self, request, ManageOwnWatchlist, portfolio.add_to_watchlist)
+    }
+    async fn remove_from_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
+        let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
+        forward!(self, request, ManageOwnWatchlist, portfolio.remove_from_watchlist)
+    }
+
+    async fn instruments(&self, request: Request<v1::Empty>) -> Reply<v1::ListInstrumentsReply> {
+        public!(self, request, stock.list_instruments)
+    }
+    async fn search(&self, request: Request<v1::SearchRequest>) -> Reply<v1::ListInstrumentsReply> {
+        public!(self, request, stock.search)
+    }
+    async fn quotes(&self, request: Request<v1::QuotesRequest>) -> Reply<v1::QuotesReply> {
+        public!(self, request, stock.quotes)
+    }
+    async fn book(&self, request: Request<v1::BookRequest>) -> Reply<v1::BookImage> {
+        public!(self, request, engine.book)
+    }
+    async fn trades(&self, request: Request<v1::TradesRequest>) -> Reply<v1::TradesReply> {
+        public!(self, request, engine.trades)
+    }
+    async fn candles(&self, request: Request<v1::CandlesRequest>) -> Reply<v1::CandlesReply> {
+        public!(self, request, stock.candles)
+    }
+    async fn history(&self, request: Request<v1::HistoryRequest>) -> Reply<v1::CandlesReply> {
+        public!(self, request, stock.history)
+    }
+
+    type PrivateStream = Pin<Box<dyn Stream<Item = Result<v1::PrivateUpdate, Status>> + Send>>;
+
+    async fn private(&self, request: Request<v1::PrivateRequest>) -> Reply<Self::PrivateStream> {
+        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        self.0.sessions.require(&session, Permission::ManageOwnPortfolio).await.map_err(outward)?;
+        let message = request.into_inner();
+        let start = |seq| if message.from_now { Start::Now } else { Start::After(seq) };
+        let updates = private::updates(
+            self.0.clone(),
+            session,
+            start(message.after_order_seq),
+            start(message.after_portfolio_seq),
+        );
+        let stream = private::stream(updates).map(|event| {
+            use v1::private_update::Kind;
+            let kind = match event.map_err(outward)? {
+                Event::Order(update) => Kind::Order(*update),
+                Event::Portfolio(update) => Kind::Portfolio(*update),
+                Event::Heartbeat(heartbeat) => Kind::Heartbeat(heartbeat),
+            };
+            Ok(v1::PrivateUpdate { kind: Some(kind) })
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Gateway {
+    /// The holdings of every open account of the caller.
+    pub async fn holdings_of_all_accounts(&self, session: &Session) -> Result<Vec<v1::Holding>, Status> {
+        let client = self.ctx.clients.portfolio(&session.caller());
+        let user_id = session.user.to_string();
+        let request = v1::UserRequest { user_id: user_id.clone() };
+        let accounts = client.clone().list_accounts(request).await?.into_inner().accounts;
+        let replies = accounts.into_iter().filter(|a| !a.closed).map(|account| {
+            let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id };
+            let mut client = client.clone();
+            async move { Ok::<_, Status>(client.holdings(request).await?.into_inner().holdings) }
+        });
+        Ok(try_join_all(replies).await?.into_iter().flatten().collect())
+    }
+
+    /// Where terminals get public market data, with the user that may only subscribe `market.>`.
+    fn market_data_url(&self) -> String {
+        let configured = &self.ctx.settings.nats.public_url;
+        let url = match self.ctx.addresses.get("nats") {
+            Some(url) if configured.is_empty() => url,
+            _ => configured,
+        };
+        let address = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+        let address = address.rsplit_once('@').map_or(address, |(_, host)| host);
+        if address.is_empty() {
+            return String::new();
+        }
+        format!("nats://market:{}@{address}", percent_encoded(self.ctx.secrets.nats_market.expose()))
+    }
+}
+
+/// The address that a call came from, or empty.
+fn peer_of(extensions: &tonic::Extensions) -> String {
+    extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map(|ConnectInfo(peer)| peer.ip().to_string())
+        .unwrap_or_default()
+}
+
+/// Everything but RFC 3986's unreserved characters as `%XX`.
+fn percent_encoded(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_url_is_percent_encoded() {
+        assert_eq!(percent_encoded("aZ0-._~"), "aZ0-._~");
+        assert_eq!(percent_encoded("p@s:/é"), "p%40s%3A%2F%C3%A9");
+    }
+
+    #[test]
+    fn faults_leave_without_internals() {
+        let status = outward(Status::internal("select failed at /var/lib"));
+        assert_eq!(status.message(), "the service failed; the log has the cause");
+        let status = outward(Status::unknown("boom"));
+        assert_eq!(status.code(), Code::Internal);
+        let refusal: Status = Refusal::invalid("PRICE_OFF_TICK", "price must be a multiple of 0.01").into();
+        let status = outward(refusal);
+        assert_eq!(status.message(), "price must be a multiple of 0.01");
+        assert_eq!(status.metadata().get("x-fafnir-reason").unwrap(), "PRICE_OFF_TICK");
+    }
+}

@@ -1,0 +1,309 @@
+//! Subscriptions over WebSocket: the protocol graphql-transport-ws.
+
+use super::{
+    graphql::{
+        error, lexical,
+        transport::{Endpoint, Sent, was_executed},
+        write_response,
+    },
+    session::Session,
+};
+use async_graphql::parser::types::OperationType;
+use axum::{
+    extract::{
+        State,
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+    },
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use fafnir_platform::{csrf, token::Presented};
+use futures::{StreamExt as _, stream::AbortHandle};
+use serde::Deserialize;
+use std::{collections::HashMap, time::Duration};
+use tokio::{sync::mpsc, time};
+
+const PROTOCOL: &str = "graphql-transport-ws";
+/// Bytes of one message of a client.
+const MESSAGE_MAX: usize = 64 * 1024;
+/// A client must say `connection_init` within this time.
+const INIT_DEADLINE: Duration = Duration::from_secs(5);
+/// Subscriptions of one connection.
+const SUBSCRIPTIONS_MAX: usize = 32;
+/// Longest id of a subscription.
+const ID_LEN_MAX: usize = 128;
+/// Answers that wait for a slow client, over all subscriptions of a connection.
+const BUFFER: usize = 64;
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A client that has not said anything for this long is gone.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// Longest that one message may take to be written.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+const BAD_REQUEST: u16 = 4400;
+const UNAUTHORIZED: u16 = 4401;
+const INIT_TIMEOUT: u16 = 4408;
+const SUBSCRIBER_EXISTS: u16 = 4409;
+const TOO_MANY_INIT: u16 = 4429;
+const GOING_AWAY: u16 = 1001;
+
+#[derive(Deserialize)]
+struct Incoming {
+    #[serde(rename = "type")]
+    kind: String,
+    id: Option<String>,
+    payload: Option<serde_json::Value>,
+}
+
+/// `GET /graphql/ws`.
+pub async fn upgrade(
+    State(endpoint): State<Endpoint>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    use super::envelope::Failure;
+    let Ok(upgrade) = upgrade else {
+        return Failure::new(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket").into_response();
+    };
+    // A page of another origin must not use the browser's cookie.
+    if !csrf::origin_is_ours(&headers, &endpoint.gateway.ctx.settings.gateway.cors_origins) {
+        return Failure::unauthorized("this page may not subscribe from its origin").into_response();
+    }
+    let session = match fafnir_platform::token::presented(&headers) {
+        None => None,
+        Some(presented) => match endpoint.gateway.sessions.of_token(presented).await {
+            Ok(session) => Some(session),
+            Err(status) => return Failure::from(status).into_response(),
+        },
+    };
+    let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
+    let tasks = endpoint.gateway.ctx.tasks.clone();
+    upgrade.on_upgrade(move |socket| async move {
+        tasks.spawn("websocket", async move {
+            Connection::serve(endpoint, socket, session).await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+    })
+}
+
+/// What a subscription hands to the connection that writes.
+enum Outgoing {
+    Next {
+        id: String,
+        payload: String,
+    },
+    /// Ended by itself.
+    Complete {
+        id: String,
+    },
+    /// Refused before it began.
+    Error {
+        id: String,
+        payload: String,
+    },
+}
+
+/// The connection must end with this code.
+struct Close(u16, &'static str);
+
+struct Connection {
+    endpoint: Endpoint,
+    session: Option<Session>,
+    is_init: bool,
+    running: HashMap<String, AbortHandle>,
+    sender: mpsc::Sender<Outgoing>,
+}
+
+impl Connection {
+    async fn serve(endpoint: Endpoint, mut socket: WebSocket, session: Option<Session>) {
+        let shutdown = endpoint.gateway.ctx.tasks.shutdown().clone();
+        let (sender, mut outgoing) = mpsc::channel(BUFFER);
+        let mut this = Self { endpoint, session, is_init: false, running: HashMap::new(), sender };
+        let init_deadline = time::sleep(INIT_DEADLINE);
+        tokio::pin!(init_deadline);
+        let mut ping = time::interval_at(time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        let mut heard = time::Instant::now();
+        let close = loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break Some(Close(GOING_AWAY, "the server stops")),
+                () = &mut init_deadline, if !this.is_init => {
+                    break Some(Close(INIT_TIMEOUT, "Connection initialisation timeout"));
+                }
+                _ = ping.tick() => {
+                    if heard.elapsed() > SILENCE_MAX || !write(&mut socket, Message::Ping(Vec::new().into())).await {
+                        break None;
+                    }
+                }
+                Some(out) = outgoing.recv() => {
+                    let text = this.text_of(out);
+                    if let Some(text) = text && !write(&mut socket, Message::Text(text.into())).await {
+                        break None;
+                    }
+                }
+                message = socket.recv() => {
+                    heard = time::Instant::now();
+                    match message {
+                        None | Some(Err(_) | Ok(Message::Close(_))) => break None,
+                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                        Some(Ok(Message::Binary(_))) => break Some(Close(BAD_REQUEST, "Invalid message received")),
+                        Some(Ok(Message::Text(text))) => match this.hear(&text).await {
+                            Ok(None) => {}
+                            Ok(Some(answer)) => {
+                                if !write(&mut socket, Message::Text(answer.into())).await {
+                                    break None;
+                                }
+                            }
+                            Err(close) => break Some(close),
+                        },
+                    }
+                }
+            }
+        };
+        for subscription in this.running.values() {
+            subscription.abort();
+        }
+        if let Some(Close(code, reason)) = close {
+            let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
+            write(&mut socket, Message::Close(Some(frame))).await;
+        }
+    }
+
+    /// Handles a message of the client; answers what is to be said at once.
+    async fn hear(&mut self, text: &str) -> Result<Option<String>, Close> {
+        lexical::check(text).map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
+        let message: Incoming =
+            serde_json::from_str(text).map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
+        match message.kind.as_str() {
+            "connection_init" => {
+                if self.is_init {
+                    return Err(Close(TOO_MANY_INIT, "Too many initialisation requests"));
+                }
+                self.sign_in(message.payload.as_ref()).await?;
+                self.is_init = true;
+                Ok(Some("{\"type\":\"connection_ack\"}".to_owned()))
+            }
+            "ping" => Ok(Some("{\"type\":\"pong\"}".to_owned())),
+            "pong" => Ok(None),
+            "subscribe" => {
+                let session = match &self.session {
+                    Some(session) if self.is_init => session.clone(),
+                    _ => return Err(Close(UNAUTHORIZED, "Unauthorized")),
+                };
+                let (Some(id), Some(payload)) = (message.id, message.payload) else {
+                    return Err(Close(BAD_REQUEST, "Invalid message received"));
+                };
+                if id.is_empty() || id.len() > ID_LEN_MAX {
+                    return Err(Close(BAD_REQUEST, "Invalid message received"));
+                }
+                if self.running.contains_key(&id) {
+                    return Err(Close(SUBSCRIBER_EXISTS, "Subscriber already exists"));
+                }
+                let sent: Sent = serde_json::from_value(payload)
+                    .map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
+                Ok(self.subscribe(id, session, sent))
+            }
+            "complete" => {
+                if let Some(subscription) = message.id.and_then(|id| self.running.remove(&id)) {
+                    subscription.abort();
+                }
+                Ok(None)
+            }
+            _ => Err(Close(BAD_REQUEST, "Invalid message received")),
+        }
+    }
+
+    /// Who connects: the headers said it, or `{"Authorization": "Bearer …"}` in the payload does.
+    async fn sign_in(&mut self, payload: Option<&serde_json::Value>) -> Result<(), Close> {
+        let given = payload.and_then(|p| p.get("Authorization").or_else(|| p.get("authorization")));
+        if let Some(text) = given.and_then(|v| v.as_str()) {
+            let token = match text.split_once(' ') {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+                _ => return Err(Close(UNAUTHORIZED, "Unauthorized")),
+            };
+            let session = self.endpoint.gateway.sessions.of_token(Presented::Bearer(token)).await;
+            self.session = Some(session.map_err(|_| Close(UNAUTHORIZED, "Unauthorized"))?);
+        }
+        if self.session.is_some() { Ok(()) } else { Err(Close(UNAUTHORIZED, "Unauthorized")) }
+    }
+
+    /// Starts a subscription; answers an `error` message when it is refused.
+    fn subscribe(&mut self, id: String, session: Session, sent: Sent) -> Option<String> {
+        let refuse = |response: &async_graphql::Response| {
+            let errors = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
+            Some(message("error", &id, &errors))
+        };
+        if self.running.len() >= SUBSCRIPTIONS_MAX {
+            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            let error = error::new(tonic::Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS", text);
+            let error = error.into_server_error(async_graphql::Pos::default());
+            return refuse(&async_graphql::Response::from_errors(vec![error]));
+        }
+        let prepared = match self.endpoint.prepare(sent) {
+            Ok(prepared) => prepared,
+            Err(invalid) => return refuse(&invalid.response()),
+        };
+        if prepared.kind != OperationType::Subscription {
+            let error = error::invalid("NOT_A_SUBSCRIPTION", "queries and mutations are served on /graphql");
+            let error = error.into_server_error(async_graphql::Pos::default());
+            return refuse(&async_graphql::Response::from_errors(vec![error]));
+        }
+        let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
+        let sender = self.sender.clone();
+        let (abort, registration) = AbortHandle::new_pair();
+        self.running.insert(id.clone(), abort);
+        let forward = async move {
+            let mut is_first = true;
+            while let Some(mut response) = answers.next().await {
+                let was_executed = was_executed(&response);
+                for error in &mut response.errors {
+                    error::finish(error, was_executed);
+                }
+                if is_first && !was_executed {
+                    let payload = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
+                    drop(sender.send(Outgoing::Error { id, payload }).await);
+                    return;
+                }
+                is_first = false;
+                let payload = write_response(&response);
+                if sender.send(Outgoing::Next { id: id.clone(), payload }).await.is_err() {
+                    return;
+                }
+            }
+            drop(sender.send(Outgoing::Complete { id }).await);
+        };
+        let tasks = &self.endpoint.gateway.ctx.tasks;
+        tasks.spawn_until_shutdown("subscription", async move {
+            // Aborted when the client completes it or leaves.
+            let _aborted = futures::future::Abortable::new(forward, registration).await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        None
+    }
+
+    /// What is written for an answer; nothing when its subscription was completed meanwhile.
+    fn text_of(&mut self, out: Outgoing) -> Option<String> {
+        match out {
+            Outgoing::Next { id, payload } => {
+                self.running.contains_key(&id).then(|| message("next", &id, &payload))
+            }
+            Outgoing::Error { id, payload } => {
+                self.running.remove(&id).map(|_| message("error", &id, &payload))
+            }
+            Outgoing::Complete { id } => {
+                self.running.remove(&id)?;
+                let id = serde_json::Value::String(id);
+                Some(format!("{{\"type\":\"complete\",\"id\":{id}}}"))
+            }
+        }
+    }
+}
+
+fn message(kind: &str, id: &str, payload: &str) -> String {
+    let id = serde_json::Value::String(id.to_owned());
+    format!("{{\"type\":\"{kind}\",\"id\":{id},\"payload\":{payload}}}")
+}
+
+/// `false` when the client takes nothing any more.
+async fn write(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(time::timeout(WRITE_DEADLINE, socket.send(message)).await, Ok(Ok(())))
+}

@@ -1,0 +1,230 @@
+//! Canceling and replacing: the request is on disk first, then the engine's word is awaited for a moment.
+
+use super::{
+    domain::{Entry, Error as Refused, is_terminal, new_order, pricing},
+    gate,
+    place::Core,
+    store::{
+        self, Replace,
+        commands::{self, Done, Op},
+    },
+    watch::{EngineRefusal, News},
+};
+use fafnir_platform::error::{Error, Result};
+use fafnir_proto::v1::{Instrument, Order, OrderState, OrderType, PendingAction, ReplaceOrderRequest};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long the engine's word is awaited (architecture.md §6).
+const WORD_WAIT: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// The user's order as it is.
+    pub async fn order_of(&self, user: Uuid, id: &str) -> Result<Entry> {
+        let id = order_id(id)?;
+        let found = self.db.read(move |tx| Ok(store::order_of(tx, &user, &id)?)).await?;
+        found.ok_or_else(|| commands::unknown().into())
+    }
+
+    /// Asks for an order to end; answers it as it then is.
+    pub async fn cancel(&self, user: Uuid, id: &str) -> Result<Order> {
+        let id = order_id(id)?;
+        let mut watcher = self.watchers.watch(&id);
+        let done = self.gate.run(Op::Cancel { user, id: id.clone() }).await??;
+        let Done::Order(requested) = done else {
+            return Err(Error::internal("the gate answered another question"));
+        };
+        let settled = |news: &News| {
+            is_terminal(news.order.state()) || matches!(news.refused, Some(EngineRefusal::Cancel(_)))
+        };
+        let Some(News { order, refused }) = watcher.wait(WORD_WAIT, settled).await else {
+            return Ok(requested);
+        };
+        match (order.state(), refused) {
+            (OrderState::Filled, _) => Err(commands::ended(&order, "canceled").into()),
+            (state, Some(EngineRefusal::Cancel(code))) if !is_terminal(state) => {
+                let text = format!("the engine refused to cancel order {id}: {code}");
+                Err(Refused::precondition("CANCEL_REJECTED", text).into())
+            }
+            _ => Ok(order),
+        }
+    }
+
+    /// Asks for every open order of a user (in a symbol) to end; answers how many there are.
+    pub async fn cancel_all(&self, user: Uuid, symbol: String) -> Result<u32> {
+        match self.gate.run(Op::CancelAll { user, symbol }).await?? {
+            Done::Requested(orders) => {
+                self.updates.mark(&user.to_string());
+                Ok(orders)
+            }
+            Done::Order(_) | Done::CanceledEarly(_) => {
+                Err(Error::internal("the gate answered another question"))
+            }
+        }
+    }
+
+    /// Asks for every open order in a symbol to end, whoever's; answers how many there are.
+    pub async fn cancel_symbol(&self, symbol: String) -> Result<u32> {
+        let of = symbol.clone();
+        let users = self.db.read(move |tx| Ok(store::users_with_open_orders(tx, &of)?)).await?;
+        let mut requested = 0u32;
+        for user in users {
+            requested = requested.saturating_add(self.cancel_all(user, symbol.clone()).await?);
+        }
+        Ok(requested)
+    }
+
+    /// Changes an open order: the extra hold first, then the engine.
+    pub async fn replace(&self, user: Uuid, request: &ReplaceOrderRequest) -> Result<Order> {
+        self.admit()?;
+        let id = order_id(&request.order_id)?;
+        let mut watcher = self.watchers.watch(&id);
+        let mut entry = self.order_of(user, &id).await?;
+        if entry.order.state() == OrderState::PendingNew {
+            let arrived = |news: &News| news.order.state() != OrderState::PendingNew;
+            if watcher.wait(WORD_WAIT, arrived).await.is_some() {
+                entry = self.order_of(user, &id).await?;
+            }
+        }
+        commands::replaceable(&entry.order, request.version)?;
+        let instrument = self
+            .market
+            .instrument(&entry.order.symbol)
+            .ok_or_else(|| Error::internal("an order is in an unknown symbol"))?;
+        let wish = wish(&entry, request, &instrument, self.market.reference(&instrument))?;
+        let (stored, now_us) = (wish.clone(), self.ctx.clock.now_us());
+        let begun =
+            self.db.write(move |tx| Ok(commands::replace_begin(tx, &user, &stored, now_us)?)).await??;
+        gate::mark(&self.updates, &begun);
+        match self.finish_replace(&entry, &wish).await {
+            Ok(order) if order.pending() == PendingAction::Cancel => {
+                let text = format!("order {id} stands as it was: a cancel came first");
+                return Err(Refused::precondition("REPLACE_REJECTED", text).into());
+            }
+            Ok(_) => {}
+            // It is on disk and goes on by itself.
+            Err(e) if e.is_transient() => {
+                tracing::warn!(order = id, error = %e, "the replace waits for its hold");
+                return Ok(begun);
+            }
+            Err(e) => return Err(e),
+        }
+        let settled = |news: &News| {
+            is_terminal(news.order.state())
+                || news.order.version >= wish.version
+                || matches!(news.refused, Some(EngineRefusal::Replace(_)))
+        };
+        let Some(news) = watcher.wait(WORD_WAIT, settled).await else { return Ok(begun) };
+        if news.order.version >= wish.version {
+            return Ok(news.order);
+        }
+        if is_terminal(news.order.state()) {
+            return Err(commands::ended(&news.order, "replaced").into());
+        }
+        let code = match news.refused {
+            Some(EngineRefusal::Replace(code)) => code,
+            _ => String::new(),
+        };
+        let why = match code.as_str() {
+            "BELOW_FILLED" => "the quantity is not above what is already filled",
+            "POST_ONLY_WOULD_CROSS" => "it is post-only, and the new price would trade at once",
+            "NOT_REPLACEABLE" => "this field of this order cannot be changed",
+            "SYMBOL_HALTED" => "trading in the symbol is halted",
+            code => code,
+        };
+        Err(Refused::precondition("REPLACE_REJECTED", format!("order {id} stands as it was: {why}")).into())
+    }
+}
+
+/// Reads an order id.
+pub fn order_id(text: &str) -> Result<String, Refused> {
+    Uuid::parse_str(text)
+        .map(|id| id.to_string())
+        .map_err(|_| Refused::invalid("ORDER_ID_MALFORMED", "order_id must be a UUID"))
+}
+
+/// What a replace makes of an order, checked like a new one.
+fn wish(
+    entry: &Entry,
+    r: &ReplaceOrderRequest,
+    instrument: &Instrument,
+    reference: Option<i64>,
+) -> Result<Replace, Refused> {
+    let o = &entry.order;
+    if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_price_e4 == 0 {
+        return Err(Refused::invalid(
+            "NOTHING_TO_REPLACE",
+            "quantity, price or stop_price must be given to replace an order",
+        ));
+    }
+    if r.price_e4 < 0 {
+        return Err(Refused::invalid("PRICE_NOT_POSITIVE", "price must be above 0"));
+    }
+    if r.stop_price_e4 < 0 {
+        return Err(Refused::invalid("STOP_PRICE_NOT_POSITIVE", "stop_price must be above 0"));
+    }
+    let name = new_order::type_name(o.r#type());
+    let has_price = matches!(o.r#type(), OrderType::Limit | OrderType::StopLimit);
+    if r.price_e4 != 0 && !has_price {
+        return Err(Refused::invalid(
+            "PRICE_NOT_ALLOWED",
+            format!("price must not be given: a {name} order has none"),
+        ));
+    }
+    let has_stop = matches!(o.r#type(), OrderType::Stop | OrderType::StopLimit);
+    if r.stop_price_e4 != 0 && !has_stop {
+        return Err(Refused::invalid(
+            "STOP_PRICE_NOT_ALLOWED",
+            format!("stop_price must not be given: it cannot be changed in a {name} order"),
+        ));
+    }
+    if r.stop_price_e4 != 0 && o.state() != OrderState::Held {
+        return Err(Refused::precondition(
+            "STOP_TRIGGERED",
+            format!("stop_price cannot be changed: the stop of order {} was triggered", o.id),
+        ));
+    }
+    pricing::open(instrument)?;
+    let quantity_e4 = if r.quantity_e4 == 0 { o.quantity_e4 } else { new_order::quantity(r.quantity_e4)? };
+    pricing::lots("quantity", quantity_e4, instrument)?;
+    new_order::parts(quantity_e4 - o.filled_e4, o.display_quantity_e4)?;
+    if quantity_e4 <= o.filled_e4 {
+        return Err(Refused::precondition(
+            "QUANTITY_BELOW_FILLED",
+            format!(
+                "quantity must be above the {} already filled",
+                fafnir_proto::money::format_e4(o.filled_e4)
+            ),
+        ));
+    }
+    // Only what changes is checked against tick and band.
+    let mut cap_price_e4 = entry.cap_price_e4;
+    if r.price_e4 != 0 {
+        let terms = new_order::Terms::Limit { price_e4: r.price_e4 };
+        pricing::terms_on_tick(terms, instrument)?;
+        cap_price_e4 = pricing::within_band(o.side(), terms, instrument, reference)?.cap_e4;
+    }
+    if r.stop_price_e4 != 0 {
+        let terms = new_order::Terms::Stop { stop_e4: r.stop_price_e4 };
+        pricing::terms_on_tick(terms, instrument)?;
+        let priced = pricing::within_band(o.side(), terms, instrument, reference)?;
+        if o.r#type() == OrderType::Stop {
+            cap_price_e4 = priced.cap_e4;
+        }
+    }
+    if fafnir_proto::money::notional_micros(cap_price_e4, quantity_e4).is_none() {
+        return Err(Refused::invalid(
+            "ORDER_TOO_LARGE",
+            "price times quantity must be at most 9,223,372,036,854 in the listing's currency",
+        ));
+    }
+    Ok(Replace {
+        order_id: o.id.clone(),
+        version: o.version.saturating_add(1),
+        quantity_e4,
+        price_e4: r.price_e4,
+        stop_price_e4: r.stop_price_e4,
+        cap_price_e4,
+        sent: false,
+    })
+}

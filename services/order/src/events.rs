@@ -1,0 +1,183 @@
+//! Facts that order-service follows: executions become the read model, a deleted user's orders end; and what is
+//! repeated or pruned in the background.
+
+use super::{
+    gate,
+    market::Market,
+    place::Core,
+    store::{self, projection, retention},
+    watch::{Updates, Watchers},
+};
+use bytes::Bytes;
+use fafnir_platform::{
+    bus::{self, Bus},
+    clock::{Clock, SECOND_US},
+    context::Context,
+    db::{Db, inbox},
+    error::{Error, Result},
+    executions::{Applied, Projection},
+};
+use fafnir_proto::v1::{ExecutionBatch, UserDeleted};
+use prost::Message as _;
+use std::time::Duration;
+
+/// Orders that wait for their hold are tried again this often, when they are older than this.
+const RECOVER_EVERY: Duration = Duration::from_secs(5);
+const RECOVER_AGE_US: i64 = 5 * SECOND_US;
+const RECOVER_BATCH: u32 = 256;
+/// Ended orders of agents deleted in one transaction, and the pause between two.
+const PRUNE_ROWS: u32 = 200;
+const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+const PRUNE_EVERY: Duration = Duration::from_mins(1);
+const HOUR_US: i64 = 3_600 * SECOND_US;
+
+/// The projection of executions into orders and fills.
+#[derive(Debug, Clone)]
+pub struct ReadModel {
+    pub db: Db,
+    pub clock: Clock,
+    pub market: Market,
+    pub watchers: Watchers,
+    pub updates: Updates,
+}
+
+impl Projection for ReadModel {
+    async fn positions(&self) -> Result<Vec<(String, u64)>> {
+        self.db.read(|tx| Ok(inbox::positions(tx)?)).await
+    }
+
+    async fn apply(&self, batches: Vec<ExecutionBatch>) -> Result<Applied> {
+        if batches.is_empty() {
+            return Ok(Applied::default());
+        }
+        let now_us = self.clock.now_us();
+        let learned = self.db.write(move |tx| Ok(projection::apply(tx, &batches, now_us)?)).await?;
+        self.market.traded(learned.last_trades);
+        for alarm in learned.alarms {
+            tracing::error!(alarm, "an execution contradicts the orders and was put away");
+            metrics::counter!("fafnir_alarms_total", "kind" => "execution").increment(1);
+        }
+        for (order, refused) in learned.orders {
+            gate::mark(&self.updates, &order);
+            self.watchers.tell(&order, refused);
+        }
+        Ok(learned.applied)
+    }
+}
+
+/// Follows `users`: a deleted user's orders are canceled.
+pub async fn follow_users(ctx: &Context, bus: &Bus, core: &Core) -> Result<()> {
+    loop {
+        let core = core.clone();
+        let attached = bus
+            .follow(ctx, bus::USERS, move |facts| {
+                let core = core.clone();
+                async move { users(&core, facts).await }
+            })
+            .await;
+        match attached {
+            Ok(()) => return Ok(()),
+            Err(e) if e.is_transient() => tracing::warn!(error = %e, "waiting for the stream of users"),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+async fn users(core: &Core, facts: Vec<(String, Bytes)>) -> Result<()> {
+    for (subject, payload) in facts {
+        if subject != "users.deleted" {
+            continue;
+        }
+        let user = UserDeleted::decode(payload.clone()).ok().and_then(|d| d.user_id.parse().ok());
+        match user {
+            Some(user) => {
+                let orders = core.cancel_all(user, String::new()).await?;
+                tracing::info!(%user, orders, "the user was deleted, the open orders end");
+            }
+            None => {
+                let now_us = core.ctx.clock.now_us();
+                core.db
+                    .write(move |tx| Ok(inbox::bury(tx, &subject, &payload, "an undecodable fact", now_us)?))
+                    .await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Repeats hold and accept for orders (and replaces) that a crash or an absent portfolio-service left on the way.
+async fn recover(core: &Core, age_us: i64) -> Result<()> {
+    let before = core.ctx.clock.now_us().saturating_sub(age_us);
+    let (orders, replaces) = core
+        .db
+        .read(move |tx| {
+            let orders = store::order_unaccepted(tx, before, RECOVER_BATCH)?;
+            let mut replaces = Vec::new();
+            for replace in store::replace_unsent(tx, RECOVER_BATCH)? {
+                if let Some(entry) = store::order_get(tx, &replace.order_id)?
+                    && entry.order.updated_us <= before
+                {
+                    replaces.push((entry, replace));
+                }
+            }
+            Ok((orders, replaces))
+        })
+        .await?;
+    for entry in orders {
+        let id = &entry.order.id;
+        match core.finish(&entry).await {
+            Ok(order) => tracing::info!(order = id, state = order.state, "a pending order went on"),
+            // The next one would wait as long.
+            Err(e) if e.is_transient() => return Err(e),
+            Err(e) => tracing::error!(order = id, error = %e, "a pending order cannot go on"),
+        }
+    }
+    for (entry, replace) in replaces {
+        let id = &replace.order_id;
+        match core.finish_replace(&entry, &replace).await {
+            Ok(_) => tracing::info!(order = id, "a pending replace went on"),
+            Err(e) if e.is_transient() => return Err(e),
+            Err(e) => tracing::info!(order = id, error = %e, "a pending replace was taken back"),
+        }
+    }
+    Ok(())
+}
+
+/// Recovers once now, then goes on until shutdown.
+pub async fn spawn_recovery(ctx: &Context, core: Core) {
+    if let Err(e) = recover(&core, 0).await {
+        tracing::warn!(error = %e, "pending orders wait");
+    }
+    ctx.tasks.spawn_until_shutdown("order recovery", async move {
+        loop {
+            tokio::time::sleep(RECOVER_EVERY).await;
+            if let Err(e) = recover(&core, RECOVER_AGE_US).await {
+                tracing::warn!(error = %e, "pending orders wait");
+            }
+        }
+        #[expect(unreachable_code, reason = "names the error type")]
+        Ok::<(), Error>(())
+    });
+}
+
+/// Deletes agents' ended orders with their fills after the configured time, in small batches.
+pub fn spawn_retention(ctx: &Context, db: Db) {
+    let clock = ctx.clock.clone();
+    let keep_us = i64::from(ctx.settings.order.agent_retention_h).saturating_mul(HOUR_US);
+    ctx.tasks.spawn_until_shutdown("order retention", async move {
+        loop {
+            let before = clock.now_us().saturating_sub(keep_us);
+            let pause = match db.write(move |tx| Ok(retention::agents_prune(tx, before, PRUNE_ROWS)?)).await {
+                Ok(n) if n == u64::from(PRUNE_ROWS) => PRUNE_PAUSE,
+                Ok(_) => PRUNE_EVERY,
+                Err(e) => {
+                    tracing::warn!(error = %e, "old orders of agents stay");
+                    PRUNE_EVERY
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+        #[expect(unreachable_code, reason = "names the error type")]
+        Ok::<(), Error>(())
+    });
+}

@@ -1,0 +1,170 @@
+//! Who waits for an order in this process, and which users have private updates to be published.
+
+use super::store;
+use bytes::Bytes;
+use fafnir_platform::{
+    bus::Bus,
+    context::Context,
+    db::Db,
+    error::{Error, Result},
+};
+use fafnir_proto::v1::Order;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// Updates read at once per user.
+const UPDATES_BATCH: u32 = 256;
+
+/// News of an order.
+#[derive(Debug, Clone)]
+pub struct News {
+    pub order: Order,
+    pub refused: Option<EngineRefusal>,
+}
+
+/// The engine refused to change the order; with its machine code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineRefusal {
+    Cancel(String),
+    Replace(String),
+}
+
+type Waiting = Arc<Mutex<HashMap<String, (usize, watch::Sender<Option<News>>)>>>;
+
+/// Lets a request wait for what becomes of its order. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Watchers(Waiting);
+
+/// One wait; ends when dropped.
+#[derive(Debug)]
+pub struct Watcher {
+    id: String,
+    waiting: Waiting,
+    news: watch::Receiver<Option<News>>,
+}
+
+impl Watchers {
+    /// Hears everything about an order from now on.
+    pub fn watch(&self, id: &str) -> Watcher {
+        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, sender) = waiting.entry(id.to_owned()).or_insert_with(|| (0, watch::channel(None).0));
+        *count += 1;
+        Watcher { id: id.to_owned(), news: sender.subscribe(), waiting: Arc::clone(&self.0) }
+    }
+
+    /// Tells whoever waits for this order.
+    pub fn tell(&self, order: &Order, refused: Option<EngineRefusal>) {
+        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, sender)) = waiting.get(&order.id) {
+            sender.send_replace(Some(News { order: order.clone(), refused }));
+        }
+    }
+}
+
+impl Watcher {
+    /// Waits for news, later than the watch began, that `enough` is content with; `None` after the time.
+    pub async fn wait(&mut self, time: Duration, enough: impl Fn(&News) -> bool) -> Option<News> {
+        let found = async {
+            while self.news.changed().await.is_ok() {
+                let news = self.news.borrow_and_update().clone();
+                if news.as_ref().is_some_and(&enough) {
+                    return news;
+                }
+            }
+            None
+        };
+        tokio::time::timeout(time, found).await.ok().flatten()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((count, _)) = waiting.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// Publishes stored private updates in the order of their sequence. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Updates(Arc<Pending>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    users: Mutex<BTreeSet<String>>,
+    wake: Notify,
+}
+
+impl Updates {
+    /// A user has new updates, committed.
+    pub fn mark(&self, user: &str) {
+        self.0.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
+        self.0.wake.notify_one();
+    }
+
+    /// Publishes until shutdown, from where the sequences stand now.
+    pub async fn spawn(&self, ctx: &Context, db: Db, bus: Bus) -> Result<()> {
+        let mut published: HashMap<String, u64> =
+            db.read(|tx| Ok(store::update_seqs(tx)?)).await?.into_iter().collect();
+        let pending = Arc::clone(&self.0);
+        ctx.tasks.spawn_until_shutdown("private updates", async move {
+            loop {
+                pending.wake.notified().await;
+                let users =
+                    std::mem::take(&mut *pending.users.lock().unwrap_or_else(PoisonError::into_inner));
+                for user in users {
+                    let last = published.entry(user.clone()).or_insert(0);
+                    // A listener that misses some asks for them: UpdatesSince.
+                    if let Err(e) = publish(&db, &bus, &user, last).await {
+                        tracing::warn!(error = %e, "private updates were not published");
+                    }
+                }
+            }
+            #[expect(unreachable_code, reason = "names the error type")]
+            Ok::<(), Error>(())
+        });
+        Ok(())
+    }
+}
+
+async fn publish(db: &Db, bus: &Bus, user: &str, last: &mut u64) -> Result<()> {
+    loop {
+        let (of, after) = (user.to_owned(), *last);
+        let stored = db.read(move |tx| Ok(store::update_list(tx, &of, after, UPDATES_BATCH)?)).await?;
+        let full = stored.len() == UPDATES_BATCH as usize;
+        for (seq, payload) in stored {
+            bus.publish(format!("private.{user}.orders"), Bytes::from(payload)).await?;
+            *last = seq;
+        }
+        if !full {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watcher_hears_only_what_comes_after_it_began() {
+        let (watchers, order) = (Watchers::default(), Order { id: "1".into(), ..Order::default() });
+        let other = watchers.watch("1");
+        watchers.tell(&order, None);
+        let mut late = watchers.watch("1");
+        assert!(late.wait(Duration::from_millis(1), |_| true).await.is_none());
+        watchers.tell(&Order { version: 2, ..order.clone() }, None);
+        let news = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
+        assert!(news.is_some());
+        drop((late, other));
+        assert!(watchers.0.lock().unwrap().is_empty());
+    }
+}

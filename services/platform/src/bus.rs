@@ -1,0 +1,357 @@
+//! Events: JetStream for facts, core NATS for market data and private updates; always through async-nats.
+
+use super::{
+    context::{Context, retry},
+    error::{Error, Result},
+};
+use async_nats::jetstream::{
+    self, AckKind,
+    consumer::{AckPolicy, pull},
+    stream::{DiscardPolicy, RetentionPolicy, StorageType},
+};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use std::{fmt, future::Future, time::Duration};
+
+/// Facts live this long in a stream (architecture.md §6).
+const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
+const STREAM_BYTES_MAX: i64 = 256 * 1024 * 1024;
+const DEDUPE_WINDOW: Duration = Duration::from_mins(2);
+const ACK_WAIT: Duration = Duration::from_secs(30);
+const ACK_PENDING_MAX: i64 = 256;
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// Messages handled in one transaction.
+const BATCH_MAX: usize = 128;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const NAK_DELAY_MIN: Duration = Duration::from_millis(100);
+const NAK_DELAY_MAX: Duration = Duration::from_secs(10);
+
+/// A stream of facts and the subjects it holds.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamSpec {
+    pub name: &'static str,
+    pub subjects: &'static [&'static str],
+    /// Keep only the newest message of each subject.
+    pub one_per_subject: bool,
+}
+
+/// `users`, owned by auth-service.
+pub const USERS: StreamSpec = StreamSpec { name: "users", subjects: &["users.*"], one_per_subject: false };
+/// `orders`, owned by trade-engine.
+pub const ORDERS: StreamSpec =
+    StreamSpec { name: "orders", subjects: &["orders.exec.*"], one_per_subject: false };
+/// `instruments`, owned by stock-service.
+pub const INSTRUMENTS: StreamSpec =
+    StreamSpec { name: "instruments", subjects: &["instruments.*"], one_per_subject: true };
+
+/// A connection to the bus. Cheap to clone.
+#[derive(Clone)]
+pub struct Bus {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bus")
+    }
+}
+
+/// A fact that was delivered and waits for its ack.
+#[derive(Debug)]
+pub struct Delivery {
+    message: jetstream::Message,
+    /// Position in the stream.
+    pub stream_seq: u64,
+    /// 1 at the first delivery.
+    pub delivered: i64,
+}
+
+impl Delivery {
+    pub fn subject(&self) -> &str {
+        self.message.subject.as_str()
+    }
+    pub fn payload(&self) -> &Bytes {
+        &self.message.payload
+    }
+}
+
+/// A fact that is on its way to the broker.
+#[derive(Debug)]
+pub struct FactAck {
+    stream: &'static str,
+    ack: jetstream::context::PublishAckFuture,
+}
+
+impl FactAck {
+    /// Waits until the broker has it on disk. Answers its position in the stream.
+    pub async fn wait(self) -> Result<u64> {
+        let ack = self.ack.await.map_err(unavailable)?;
+        if ack.stream == self.stream {
+            Ok(ack.sequence)
+        } else {
+            Err(Error::internal(format!("a fact went to stream {} instead of {}", ack.stream, self.stream)))
+        }
+    }
+}
+
+/// What the broker has of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamState {
+    /// When it was created: another value means that the broker lost its store.
+    pub created_us: i64,
+    /// Position of the last message.
+    pub last_seq: u64,
+}
+
+fn unavailable(e: impl fmt::Display) -> Error {
+    Error::unavailable(format!("bus: {e}"))
+}
+
+impl Bus {
+    pub(super) async fn connect(ctx: &Context) -> Result<Self> {
+        let url = ctx.addresses.get("nats").cloned().unwrap_or_default();
+        let nats = &ctx.settings.nats;
+        let (user, password) = if nats.url.is_empty() {
+            ("services".to_owned(), ctx.secrets.nats_services.expose().to_owned())
+        } else if nats.password_file.is_empty() {
+            // The client library does not read them off the URL by itself.
+            let address: async_nats::ServerAddr =
+                url.parse().map_err(|e| Error::unavailable(format!("nats.url is not an address: {e}")))?;
+            let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
+            (text(address.username()), text(address.password()))
+        } else {
+            let text = std::fs::read_to_string(&nats.password_file)
+                .map_err(|e| Error::unavailable(format!("{}: {e}", nats.password_file)))?;
+            (nats.user.clone(), text.trim().to_owned())
+        };
+        let name = ctx.service;
+        let stopping = ctx.tasks.shutdown().clone();
+        let client = retry(CONNECT_DEADLINE, || {
+            let mut options = async_nats::ConnectOptions::new()
+                .name(name)
+                .request_timeout(Some(REQUEST_TIMEOUT))
+                .connection_timeout(REQUEST_TIMEOUT)
+                .event_callback({
+                    let stopping = stopping.clone();
+                    move |event| {
+                        let stopping = stopping.is_cancelled();
+                        async move {
+                            match event {
+                                async_nats::Event::Connected => {
+                                    tracing::debug!(service = name, "bus connected");
+                                }
+                                event if stopping => tracing::debug!(service = name, %event, "bus"),
+                                event => tracing::warn!(service = name, %event, "bus"),
+                            }
+                        }
+                    }
+                });
+            if !user.is_empty() {
+                options = options.user_and_password(user.clone(), password.clone());
+            }
+            let url = url.clone();
+            async move { options.connect(url).await.map_err(unavailable) }
+        })
+        .await?;
+        Ok(Self::from_client(client))
+    }
+
+    /// Wraps a connection that was made elsewhere (tests).
+    pub fn from_client(client: async_nats::Client) -> Self {
+        Self { jetstream: jetstream::new(client.clone()), client }
+    }
+
+    /// The JetStream side of the connection.
+    pub fn jetstream(&self) -> &async_nats::jetstream::Context {
+        &self.jetstream
+    }
+
+    /// The connection itself.
+    pub fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    /// Creates a stream if it is missing. Its owner calls this at start.
+    pub async fn ensure_stream(&self, spec: StreamSpec) -> Result<()> {
+        let config = jetstream::stream::Config {
+            name: spec.name.to_owned(),
+            subjects: spec.subjects.iter().map(|s| (*s).to_owned()).collect(),
+            retention: RetentionPolicy::Limits,
+            storage: StorageType::File,
+            discard: DiscardPolicy::Old,
+            max_age: STREAM_AGE_MAX,
+            max_bytes: STREAM_BYTES_MAX,
+            max_messages_per_subject: if spec.one_per_subject { 1 } else { -1 },
+            duplicate_window: DEDUPE_WINDOW,
+            ..Default::default()
+        };
+        retry(CONNECT_DEADLINE, || async {
+            self.jetstream.get_or_create_stream(config.clone()).await.map(drop).map_err(unavailable)
+        })
+        .await
+    }
+
+    /// Publishes a fact and waits until the broker has it on disk. Answers its position in the stream.
+    pub async fn publish_fact(
+        &self,
+        stream: &str,
+        subject: &str,
+        msg_id: &str,
+        payload: Bytes,
+    ) -> Result<u64> {
+        let publish = jetstream::message::PublishMessage::build()
+            .message_id(msg_id)
+            .expected_stream(stream)
+            .payload(payload);
+        let ack = self.jetstream.send_publish(subject.to_owned(), publish).await.map_err(unavailable)?;
+        let ack = ack.await.map_err(unavailable)?;
+        if ack.stream == stream {
+            Ok(ack.sequence)
+        } else {
+            Err(Error::internal(format!("{subject} went to stream {} instead of {stream}", ack.stream)))
+        }
+    }
+
+    /// Sends a fact without waiting for its ack, so that many can be under way in order.
+    pub async fn send_fact(
+        &self,
+        stream: &'static str,
+        subject: String,
+        msg_id: &str,
+        payload: Bytes,
+    ) -> Result<FactAck> {
+        let publish = jetstream::message::PublishMessage::build()
+            .message_id(msg_id)
+            .expected_stream(stream)
+            .payload(payload);
+        let ack = self.jetstream.send_publish(subject, publish).await.map_err(unavailable)?;
+        Ok(FactAck { stream, ack })
+    }
+
+    /// What the broker has of a stream.
+    pub async fn stream_state(&self, spec: StreamSpec) -> Result<StreamState> {
+        let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
+        let info = stream.cached_info();
+        let created_us = i64::try_from(info.created.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
+        Ok(StreamState { created_us, last_seq: info.state.last_sequence })
+    }
+
+    /// Publishes on core NATS: nobody may be listening.
+    pub async fn publish(&self, subject: String, payload: Bytes) -> Result<()> {
+        self.client.publish(subject, payload).await.map_err(unavailable)
+    }
+
+    /// Subscribes on core NATS.
+    pub async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber> {
+        self.client.subscribe(subject).await.map_err(unavailable)
+    }
+
+    /// Follows a stream as a durable consumer until shutdown. `handle` stores the effect of a batch (in order) in one
+    /// transaction; the batch is acked after it answers `Ok`, else it comes again with a growing delay.
+    pub async fn follow<H, F>(&self, ctx: &Context, spec: StreamSpec, handle: H) -> Result<()>
+    where
+        H: Fn(Vec<(String, Bytes)>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<()>> + Send + 'static,
+    {
+        let durable = ctx.service;
+        // Attached before this returns: ready means ready.
+        let consumer = self.consumer(spec, durable).await?;
+        let (this, ctx2) = (self.clone(), ctx.clone());
+        ctx.tasks.spawn_until_shutdown("consumer", async move {
+            let mut consumer = Some(consumer);
+            loop {
+                let attached = match consumer.take() {
+                    Some(c) => Ok(c),
+                    None => this.consumer(spec, durable).await,
+                };
+                let result = match attached {
+                    Ok(c) => consume(&ctx2, spec, &c, &handle).await,
+                    Err(e) => Err(e),
+                };
+                if let Err(e) = result {
+                    tracing::warn!(stream = spec.name, service = durable, error = %e, "subscribing again");
+                    tokio::time::sleep(NAK_DELAY_MIN).await;
+                }
+            }
+            #[expect(unreachable_code, reason = "names the error type")]
+            Ok::<(), Error>(())
+        });
+        Ok(())
+    }
+
+    async fn consumer(&self, spec: StreamSpec, durable: &str) -> Result<jetstream::consumer::PullConsumer> {
+        retry(CONNECT_DEADLINE, || async {
+            let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
+            stream
+                .get_or_create_consumer(
+                    durable,
+                    pull::Config {
+                        durable_name: Some(durable.to_owned()),
+                        ack_policy: AckPolicy::Explicit,
+                        ack_wait: ACK_WAIT,
+                        max_ack_pending: ACK_PENDING_MAX,
+                        ..Default::default()
+                    },
+                )
+                .await
+                .map_err(unavailable)
+        })
+        .await
+    }
+}
+
+async fn consume<H, F>(
+    ctx: &Context,
+    spec: StreamSpec,
+    consumer: &jetstream::consumer::PullConsumer,
+    handle: &H,
+) -> Result<()>
+where
+    H: Fn(Vec<(String, Bytes)>) -> F + Sync,
+    F: Future<Output = Result<()>> + Send,
+{
+    let messages = consumer
+        .stream()
+        .max_messages_per_batch(BATCH_MAX)
+        .expires(PULL_EXPIRES)
+        .heartbeat(HEARTBEAT)
+        .messages()
+        .await
+        .map_err(unavailable)?;
+    let mut batches = messages.ready_chunks(BATCH_MAX);
+    while let Some(batch) = batches.next().await {
+        let mut deliveries = Vec::with_capacity(batch.len());
+        for message in batch {
+            let message = message.map_err(unavailable)?;
+            let info = message.info().map_err(unavailable)?;
+            deliveries.push(Delivery {
+                stream_seq: info.stream_sequence,
+                delivered: info.delivered,
+                message,
+            });
+        }
+        deliveries.sort_by_key(|d| d.stream_seq);
+        let facts = deliveries.iter().map(|d| (d.subject().to_owned(), d.payload().clone())).collect();
+        match handle(facts).await {
+            Ok(()) => {
+                metrics::counter!("fafnir_facts_applied_total", "service" => ctx.service, "stream" => spec.name)
+                    .increment(deliveries.len() as u64);
+                for delivery in &deliveries {
+                    delivery.message.ack().await.map_err(unavailable)?;
+                }
+            }
+            Err(e) => {
+                tracing::warn!(stream = spec.name, service = ctx.service, error = %e, "facts come again");
+                for delivery in &deliveries {
+                    let tries = u32::try_from(delivery.delivered.clamp(1, 8)).unwrap_or(8);
+                    let delay = (NAK_DELAY_MIN * 2u32.pow(tries - 1)).min(NAK_DELAY_MAX);
+                    delivery.message.ack_with(AckKind::Nak(Some(delay))).await.map_err(unavailable)?;
+                }
+            }
+        }
+    }
+    Err(Error::unavailable("the subscription ended"))
+}

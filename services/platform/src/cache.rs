@@ -1,0 +1,167 @@
+//! A cache that may lose everything: in memory by default, Redis at scale.
+
+use super::{config::Settings, error::Error};
+use bytes::Bytes;
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Entries that the in-memory cache keeps.
+const ENTRIES_MAX: u64 = 10_000;
+
+/// Key → bytes with a time to live per cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Cache(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Memory(moka::future::Cache<String, Bytes>),
+    Redis(Redis),
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Backend::Memory(_) => "Cache(memory)",
+            Backend::Redis(_) => "Cache(redis)",
+        })
+    }
+}
+
+/// What is not refreshed for this long is gone.
+const TIME_TO_LIVE: Duration = Duration::from_hours(1);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
+/// A server that did not answer is left alone for this long: requests go on without the cache.
+const REDIS_REST: Duration = Duration::from_secs(1);
+
+#[derive(Clone)]
+struct Redis {
+    manager: redis::aio::ConnectionManager,
+    resting_until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Redis {
+    /// Asks the server; nothing when it does not answer.
+    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
+        let resting = || self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if resting().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        match tokio::time::timeout(REDIS_TIMEOUT, question).await {
+            Ok(Ok(answer)) => Some(answer),
+            failed => {
+                let error = failed.map_or_else(
+                    |_| "no answer".to_owned(),
+                    |r| r.err().map_or_else(String::new, |e| e.to_string()),
+                );
+                tracing::warn!(error, "the cache does not answer");
+                *resting() = Some(Instant::now() + REDIS_REST);
+                None
+            }
+        }
+    }
+}
+
+impl Cache {
+    /// The cache with this logical database number.
+    pub async fn connect(settings: &Settings, database: u8) -> Result<Self, Error> {
+        if settings.redis.url.is_empty() {
+            let cache =
+                moka::future::Cache::builder().max_capacity(ENTRIES_MAX).time_to_live(TIME_TO_LIVE).build();
+            return Ok(Self(Backend::Memory(cache)));
+        }
+        let url = format!("{}/{database}", settings.redis.url.trim_end_matches('/'));
+        let unavailable = |e: redis::RedisError| Error::unavailable(format!("redis: {e}"));
+        let client = redis::Client::open(url).map_err(unavailable)?;
+        let config = redis::aio::ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(REDIS_TIMEOUT))
+            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_number_of_retries(1);
+        // Connects at the first use and again whenever it must: a cache that is not there stops nobody.
+        let manager = client.get_connection_manager_lazy(config).map_err(unavailable)?;
+        Ok(Self(Backend::Redis(Redis { manager, resting_until: Arc::default() })))
+    }
+
+    /// The value, or nothing: also when the cache does not answer.
+    pub async fn get(&self, key: &str) -> Option<Bytes> {
+        match &self.0 {
+            Backend::Memory(cache) => cache.get(key).await,
+            Backend::Redis(redis) => {
+                let mut connection = redis.manager.clone();
+                let question = async move { redis::cmd("GET").arg(key).query_async(&mut connection).await };
+                redis.ask::<Option<Vec<u8>>>(question).await.flatten().map(Bytes::from)
+            }
+        }
+    }
+
+    /// Keeps the value if it can; a cache that does not answer loses it.
+    pub async fn put(&self, key: &str, value: Bytes) {
+        match &self.0 {
+            Backend::Memory(cache) => cache.insert(key.to_owned(), value).await,
+            Backend::Redis(redis) => {
+                let mut connection = redis.manager.clone();
+                let question = async move {
+                    let mut set = redis::cmd("SET");
+                    set.arg(key).arg(&value[..]).arg("EX").arg(TIME_TO_LIVE.as_secs());
+                    set.query_async(&mut connection).await
+                };
+                // A value that is not kept is asked for again from its owner.
+                let _kept: Option<()> = redis.ask(question).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use fafnir_testing as testing;
+
+    async fn story(url: &str) {
+        let settings = Settings { redis: config::Redis { url: url.to_owned() }, ..Settings::default() };
+        let cache = Cache::connect(&settings, 0).await.unwrap();
+        let key = uuid::Uuid::new_v4().to_string();
+        assert_eq!(cache.get(&key).await, None);
+        cache.put(&key, Bytes::from_static(b"one\0\xff")).await;
+        assert_eq!(cache.get(&key).await.as_deref(), Some(&b"one\0\xff"[..]));
+        cache.put(&key, Bytes::new()).await;
+        assert_eq!(cache.get(&key).await.as_deref(), Some(&b""[..]), "a newer value replaces an older one");
+        // Another handle of the same database sees it on a server, its own memory does not.
+        let again = Cache::connect(&settings, 0).await.unwrap();
+        assert_eq!(again.get(&key).await.is_some(), !url.is_empty());
+        let other = Cache::connect(&settings, 1).await.unwrap();
+        assert_eq!(other.get(&key).await, None, "databases are apart");
+    }
+
+    #[tokio::test]
+    async fn a_value_is_kept_in_memory() {
+        story("").await;
+    }
+
+    #[tokio::test]
+    async fn a_value_is_kept_on_redis() {
+        if let Some(url) = testing::external("FAFNIR_TEST_REDIS_URL") {
+            story(&url).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_costs_time_once_and_nothing_else() {
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}", closed.local_addr().unwrap());
+        drop(closed);
+        let settings = Settings { redis: config::Redis { url }, ..Settings::default() };
+        let cache = Cache::connect(&settings, 0).await.expect("starts without it");
+        let started = Instant::now();
+        for _ in 0..50 {
+            cache.put("k", Bytes::from_static(b"v")).await;
+            assert_eq!(cache.get("k").await, None);
+        }
+        assert!(started.elapsed() < REDIS_TIMEOUT * 10, "{:?}", started.elapsed());
+    }
+}

@@ -1,0 +1,352 @@
+//! One database per service: SQLite files by default, Postgres at scale, behind one `Tx` and the same SQL.
+//!
+//! Statements use `?1 … ?N`, `ON CONFLICT` and `RETURNING`; sums are cast (`CAST(SUM(x) AS BIGINT)`). Closures given to
+//! [`Db::write`] may run again after a serialization failure: they have no side effects. What a closure wrote is on disk
+//! when `write` returns `Ok`; when it returns `Err` nothing of it is. A statement that fails dooms its transaction: the
+//! closure returns the error, and a closure that swallows it does not commit.
+
+mod dialect;
+pub mod inbox;
+pub mod outbox;
+mod postgres;
+mod sqlite;
+#[cfg(test)]
+mod tests;
+
+pub use sqlite::quick_check;
+
+use super::{clock::Clock, config::Settings, error, tasks::Tasks};
+use std::sync::Arc;
+
+/// A value of a column or a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    Null,
+    Int(i64),
+    Text(String),
+    Blob(Vec<u8>),
+}
+
+/// A row of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row(pub Vec<Value>);
+
+/// Why a statement failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A constraint refused the row: `table.column, table.column` of a unique or primary key in the order of its
+    /// definition, `table.column` of a NOT NULL, the name of a CHECK, the same on every back end.
+    #[error("constraint {0}")]
+    Constraint(String),
+    /// Two transactions met; the platform has already tried again.
+    #[error("the database is busy: {0}")]
+    Busy(String),
+    /// The disk is full: nothing was written.
+    #[error("the disk is full")]
+    DiskFull,
+    /// The database cannot be opened or used.
+    #[error("{0}")]
+    Unusable(String),
+    /// The statement or the type of a column is wrong: a defect.
+    #[error("{0}")]
+    Statement(String),
+}
+
+impl Error {
+    /// Whether trying again later can help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::DiskFull | Self::Unusable(_))
+    }
+}
+
+/// A transaction: what a store function works on.
+pub trait Tx {
+    /// Runs a statement, answers the number of rows changed.
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error>;
+    /// Runs a query (or a statement with `RETURNING`), answers every row.
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error>;
+
+    /// Keeps other processes from migrating at the same time, until the end of the transaction. SQLite has one writer.
+    fn lock_schema(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The first row, if any.
+    fn query_opt(&mut self, sql: &str, params: &[Value]) -> Result<Option<Row>, Error> {
+        Ok(self.query(sql, params)?.into_iter().next())
+    }
+    /// The one row that a query like `SELECT COUNT(*)` always has.
+    fn query_one(&mut self, sql: &str, params: &[Value]) -> Result<Row, Error> {
+        self.query_opt(sql, params)?.ok_or_else(|| Error::Statement(format!("no row: {sql}")))
+    }
+}
+
+/// A type that a column can be read as.
+pub trait FromValue: Sized {
+    fn from_value(value: &Value) -> Option<Self>;
+}
+
+impl Row {
+    /// Column `index`, from 0.
+    pub fn get<T: FromValue>(&self, index: usize) -> Result<T, Error> {
+        self.0
+            .get(index)
+            .and_then(T::from_value)
+            .ok_or_else(|| Error::Statement(format!("column {index} is {:?}", self.0.get(index))))
+    }
+}
+
+macro_rules! integer {
+    ($($type:ty),*) => {$(
+        impl FromValue for $type {
+            fn from_value(value: &Value) -> Option<Self> {
+                if let Value::Int(i) = value { <$type>::try_from(*i).ok() } else { None }
+            }
+        }
+    )*};
+}
+integer!(i64, i32, u64, u32, u16, u8, usize);
+
+impl FromValue for bool {
+    fn from_value(value: &Value) -> Option<Self> {
+        i64::from_value(value).map(|i| i != 0)
+    }
+}
+impl FromValue for String {
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Text(t) = value { Some(t.clone()) } else { None }
+    }
+}
+impl FromValue for Vec<u8> {
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Blob(b) = value { Some(b.clone()) } else { None }
+    }
+}
+impl FromValue for uuid::Uuid {
+    fn from_value(value: &Value) -> Option<Self> {
+        if let Value::Text(t) = value { t.parse().ok() } else { None }
+    }
+}
+impl<T: FromValue> FromValue for Option<T> {
+    fn from_value(value: &Value) -> Option<Self> {
+        if *value == Value::Null { Some(None) } else { T::from_value(value).map(Some) }
+    }
+}
+
+macro_rules! into_int {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Value {
+            fn from(i: $type) -> Self { Self::Int(i64::from(i)) }
+        }
+    )*};
+}
+into_int!(i64, i32, u32, u16, u8, bool);
+impl From<u64> for Value {
+    /// Sequence numbers and counts: beyond i64 they saturate, which no counter reaches.
+    fn from(i: u64) -> Self {
+        Self::Int(i64::try_from(i).unwrap_or(i64::MAX))
+    }
+}
+impl From<usize> for Value {
+    fn from(i: usize) -> Self {
+        Self::from(i as u64)
+    }
+}
+impl From<&str> for Value {
+    fn from(t: &str) -> Self {
+        Self::Text(t.to_owned())
+    }
+}
+impl From<String> for Value {
+    fn from(t: String) -> Self {
+        Self::Text(t)
+    }
+}
+impl From<&String> for Value {
+    fn from(t: &String) -> Self {
+        Self::Text(t.clone())
+    }
+}
+impl From<uuid::Uuid> for Value {
+    fn from(id: uuid::Uuid) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+impl From<&uuid::Uuid> for Value {
+    fn from(id: &uuid::Uuid) -> Self {
+        Self::Text(id.to_string())
+    }
+}
+impl From<Vec<u8>> for Value {
+    fn from(b: Vec<u8>) -> Self {
+        Self::Blob(b)
+    }
+}
+impl From<&[u8]> for Value {
+    fn from(b: &[u8]) -> Self {
+        Self::Blob(b.to_vec())
+    }
+}
+impl<T: Into<Self>> From<Option<T>> for Value {
+    fn from(v: Option<T>) -> Self {
+        v.map_or(Self::Null, Into::into)
+    }
+}
+
+/// Parameters of a statement: `params![id, symbol, qty]`.
+#[macro_export]
+macro_rules! params {
+    ($($value:expr),* $(,)?) => { &[$($crate::db::Value::from($value)),*] };
+}
+
+/// One step of a schema, written for SQLite STRICT tables; never changed once released.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// File name, e.g. `0001_init`; they run in order.
+    pub name: &'static str,
+    pub sql: &'static str,
+}
+
+/// The file `migrations/<name>.sql` of the crate that names it.
+#[macro_export]
+macro_rules! migration {
+    ($name:literal) => {
+        $crate::db::Migration {
+            name: $name,
+            sql: include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/", $name, ".sql")),
+        }
+    };
+}
+
+/// A service's own database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Db(Arc<Backend>);
+
+#[derive(Debug)]
+enum Backend {
+    Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
+}
+
+impl Db {
+    /// Opens the database of `service` and applies what is missing of its migrations.
+    pub async fn open(
+        settings: &Settings,
+        service: &'static str,
+        migrations: &'static [Migration],
+        tasks: &Tasks,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        if !settings.database.url.is_empty() {
+            let name = postgres_name(&settings.database.prefix, service);
+            return Self::open_postgres(&settings.database.url, &name, migrations, clock).await;
+        }
+        let path = settings.data_dir().join("db").join(format!("{service}.sqlite"));
+        Self::open_sqlite(path, service, migrations, tasks, clock).await
+    }
+
+    /// Opens an SQLite file (tests).
+    pub async fn open_sqlite(
+        path: std::path::PathBuf,
+        service: &'static str,
+        migrations: &'static [Migration],
+        tasks: &Tasks,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let sqlite = sqlite::Sqlite::open(path, service, tasks)?;
+        let db = Self(Arc::new(Backend::Sqlite(sqlite)));
+        db.migrate(migrations, clock.now_us()).await?;
+        Ok(db)
+    }
+
+    /// Opens a database of a Postgres server, creating it when it is missing.
+    pub async fn open_postgres(
+        url: &str,
+        name: &str,
+        migrations: &'static [Migration],
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let db = Self(Arc::new(Backend::Postgres(postgres::Postgres::open(url, name).await?)));
+        db.migrate(migrations, clock.now_us()).await?;
+        if let Backend::Postgres(postgres) = &*db.0 {
+            postgres.learn_constraints().await?;
+        }
+        Ok(db)
+    }
+
+    /// Runs `work` in a transaction and commits it. Many callers share one commit.
+    pub async fn write<T, F>(&self, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
+        match &*self.0 {
+            Backend::Sqlite(sqlite) => sqlite.write(work).await,
+            Backend::Postgres(postgres) => postgres.write(work).await,
+        }
+    }
+
+    /// Runs `work` on a snapshot; it cannot change anything.
+    pub async fn read<T, F>(&self, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
+        match &*self.0 {
+            Backend::Sqlite(sqlite) => sqlite.read(work).await,
+            Backend::Postgres(postgres) => postgres.read(work).await,
+        }
+    }
+
+    async fn migrate(&self, migrations: &'static [Migration], now_us: i64) -> Result<(), Error> {
+        let result = self
+            .write(move |tx| {
+                tx.lock_schema()?;
+                tx.execute(
+                    "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_us BIGINT NOT NULL)",
+                    &[],
+                )?;
+                for migration in migrations {
+                    let checksum = format!("{:08x}", crc32c::crc32c(migration.sql.as_bytes()));
+                    let row = tx.query_opt("SELECT checksum FROM schema_migrations WHERE name = ?1", params![migration.name])?;
+                    match row.map(|r| r.get::<String>(0)).transpose()? {
+                        Some(applied) if applied == checksum => {}
+                        Some(_) => {
+                            return Err(Error::Unusable(format!("migration {} was changed after it was applied", migration.name)).into());
+                        }
+                        None => {
+                            for statement in statements(migration.sql) {
+                                tx.execute(&statement, &[])?;
+                            }
+                            tx.execute(
+                                "INSERT INTO schema_migrations (name, checksum, applied_us) VALUES (?1, ?2, ?3)",
+                                params![migration.name, checksum, now_us],
+                            )?;
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .await;
+        result.map_err(|e| match e {
+            error::Error::Db(e) => e,
+            other => Error::Unusable(other.to_string()),
+        })
+    }
+}
+
+/// The database of a service on a Postgres server: `auth-service` → `<prefix>auth_db` (public-api §1).
+pub fn postgres_name(prefix: &str, service: &str) -> String {
+    let name = service.strip_suffix("-service").unwrap_or(service).replace('-', "_");
+    format!("{prefix}{name}_db")
+}
+
+/// The statements of a migration: separated by `;` at a line's end, comments left out.
+fn statements(sql: &str) -> Vec<String> {
+    let code: Vec<&str> = sql.lines().map(|l| l.split("--").next().unwrap_or("").trim_end()).collect();
+    code.join("\n")
+        .split(";\n")
+        .map(|s| s.trim().trim_end_matches(';').trim().to_owned())
+        .filter(|s| !s.is_empty())
+        .collect()
+}

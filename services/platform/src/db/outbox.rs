@@ -1,0 +1,79 @@
+//! Facts on their way to the bus: stored with the change that they tell of, published afterwards, never before.
+
+use super::{Db, Error, Tx};
+use crate::{bus::Bus, context::Context, error, params};
+use bytes::Bytes;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Notify;
+
+/// Include this in the first migration of a service that publishes facts.
+pub const SCHEMA: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, subject TEXT NOT NULL, \
+                          msg_id TEXT NOT NULL, payload BLOB NOT NULL, created_us INTEGER NOT NULL) STRICT";
+
+/// Rows published per round.
+const BATCH: u32 = 256;
+/// The safety net behind [`Wake`].
+const POLL: Duration = Duration::from_secs(1);
+
+/// Told after a commit that there may be something to publish.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Notify>);
+
+impl Wake {
+    pub fn notify(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Stores a fact. `msg_id` lets the broker trim duplicates; consumers do not rely on it.
+pub fn put(
+    tx: &mut dyn Tx,
+    stream: &str,
+    subject: &str,
+    msg_id: &str,
+    payload: Vec<u8>,
+    now_us: i64,
+) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO outbox (stream, subject, msg_id, payload, created_us) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![stream, subject, msg_id, payload, now_us],
+    )?;
+    Ok(())
+}
+
+/// Publishes what is in the outbox, in order, until shutdown; a row goes when the broker has it on disk.
+pub fn spawn_relay(ctx: &Context, db: Db, bus: Bus, wake: Wake) {
+    ctx.tasks.spawn_until_shutdown("outbox relay", async move {
+        loop {
+            match relay_once(&db, &bus).await {
+                Ok(n) if n == u64::from(BATCH) => continue,
+                Ok(_) => {}
+                Err(e) => tracing::warn!(error = %e, "facts wait in the outbox"),
+            }
+            // Elapsed is the safety net: look again.
+            let _elapsed = tokio::time::timeout(POLL, wake.0.notified()).await;
+        }
+        #[expect(unreachable_code, reason = "names the error type")]
+        Ok::<(), error::Error>(())
+    });
+}
+
+async fn relay_once(db: &Db, bus: &Bus) -> error::Result<u64> {
+    let rows = db
+        .read(|tx| {
+            Ok(tx.query(
+                "SELECT id, stream, subject, msg_id, payload FROM outbox ORDER BY id LIMIT ?1",
+                params![BATCH],
+            )?)
+        })
+        .await?;
+    let count = rows.len() as u64;
+    for row in rows {
+        let id: i64 = row.get(0)?;
+        let (stream, subject, msg_id): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let payload: Vec<u8> = row.get(4)?;
+        bus.publish_fact(&stream, &subject, &msg_id, Bytes::from(payload)).await?;
+        db.write(move |tx| Ok(tx.execute("DELETE FROM outbox WHERE id = ?1", params![id])?)).await?;
+    }
+    Ok(count)
+}

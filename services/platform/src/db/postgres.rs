@@ -1,0 +1,522 @@
+//! Postgres: the same statements in SERIALIZABLE transactions, tried again when two of them meet.
+//!
+//! Work runs on blocking threads, at most [`CONNECTIONS`] at a time. A transaction that met another one is tried again;
+//! from attempt [`ALONE_FROM`] on it runs alone in this process, so that it cannot starve.
+
+use super::{Error, Row, Tx, Value, dialect};
+use crate::error;
+use bytes::BytesMut;
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::{
+    runtime::Handle,
+    sync::{RwLock, Semaphore},
+};
+use tokio_postgres::{
+    Config, NoTls,
+    error::SqlState,
+    types::{IsNull, ToSql, Type, to_sql_checked},
+};
+
+/// Connections of one service, and transactions at a time.
+const CONNECTIONS: usize = 8;
+/// Transactions that wait for a connection; one more is refused as busy.
+const QUEUE_LEN: usize = 1024;
+const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The server may take this long to come up beside us.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+/// The server ends a statement, or a wait for a lock, after this long …
+const STATEMENT_TIMEOUT_MS: u32 = 10_000;
+const LOCK_TIMEOUT_MS: u32 = 5_000;
+/// … and we give up on a server that does not answer a little later.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
+/// Prepared statements that a connection keeps: inserts of many rows have a text for every number of rows.
+const STATEMENTS_MAX: usize = 256;
+/// Tries after the first one (reliability.md).
+const RETRIES_MAX: u32 = 5;
+/// The attempt, from 0, from which a transaction runs alone.
+const ALONE_FROM: u32 = 2;
+const RETRY_WAIT: Duration = Duration::from_millis(2);
+/// Postgres 13, the oldest that is tried.
+const VERSION_MIN: i32 = 130_000;
+/// Database that new ones are created from, unless the URL names another.
+const MAINTENANCE_DATABASE: &str = "postgres";
+/// Advisory lock that one migrating process holds.
+const MIGRATION_LOCK: i64 = 0x6661_666e_6972;
+
+#[derive(Debug)]
+pub(super) struct Postgres {
+    pool: Pool,
+    /// Shared by ordinary attempts, exclusive for one that must not meet another.
+    gate: Arc<RwLock<()>>,
+    room: Semaphore,
+    /// Name of a unique index → its columns as SQLite names them.
+    uniques: Arc<OnceLock<BTreeMap<String, String>>>,
+}
+
+impl Postgres {
+    /// Opens the database `name`, creating it when the server does not have it.
+    pub(super) async fn open(url: &str, name: &str) -> Result<Self, Error> {
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        {
+            return Err(Error::Unusable(format!("database.prefix: {name:?} must consist of a-z, 0-9 and _")));
+        }
+        let mut config: Config =
+            url.parse().map_err(|e| Error::Unusable(format!("database.url: {}", redacted(&e))))?;
+        let maintenance = config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
+        config
+            .dbname(name)
+            .application_name("fafnir")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(ANSWER_DEADLINE)
+            .keepalives_idle(Duration::from_secs(30))
+            .options(format!(
+                "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
+                 -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} \
+                 -c default_transaction_isolation=serializable"
+            ));
+        let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
+        loop {
+            match prepare_server(&config, &maintenance, name).await {
+                Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
+                    tracing::debug!(database = name, error = %e, "waiting for the database server");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                result => break result?,
+            }
+        }
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let timeouts = Timeouts {
+            wait: Some(QUEUE_WAIT_MAX),
+            create: Some(CONNECT_TIMEOUT),
+            recycle: Some(CONNECT_TIMEOUT),
+        };
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|e| Error::Unusable(e.to_string()))?;
+        Ok(Self { pool, gate: Arc::default(), room: Semaphore::new(QUEUE_LEN), uniques: Arc::default() })
+    }
+
+    /// Learns the columns of the unique keys; to be called when the schema stands.
+    pub(super) async fn learn_constraints(&self) -> Result<(), Error> {
+        let client = self.client().await?;
+        let rows = client
+            .query(
+                "SELECT i.relname::text, \
+                   t.relname::text || '.' || string_agg(a.attname::text, ', ' || t.relname::text || '.' ORDER BY k.n) \
+                 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid \
+                 JOIN pg_namespace s ON s.oid = t.relnamespace AND s.nspname = current_schema() \
+                 CROSS JOIN LATERAL unnest(x.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) \
+                 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.attnum \
+                 WHERE x.indisunique GROUP BY i.relname, t.relname",
+                &[],
+            )
+            .await
+            .map_err(|e| self.explain(&e).error)?;
+        let mut uniques = BTreeMap::new();
+        for row in rows {
+            let pair = row.try_get(0).and_then(|name| Ok((name, row.try_get(1)?)));
+            let (name, columns) = pair.map_err(|e| self.explain(&e).error)?;
+            uniques.insert(name, columns);
+        }
+        // A second opening of the same schema learns the same.
+        drop(self.uniques.set(uniques));
+        Ok(())
+    }
+
+    async fn client(&self) -> Result<Object, Error> {
+        self.pool.get().await.map_err(|e| match e {
+            PoolError::Timeout(_) => Error::Busy("too many transactions are waiting".into()),
+            PoolError::Backend(e) => self.explain(&e).error,
+            other => Error::Unusable(other.to_string()),
+        })
+    }
+
+    fn explain(&self, e: &tokio_postgres::Error) -> Failure {
+        explain(e, self.uniques.get())
+    }
+
+    pub(super) async fn write<T, F>(&self, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
+        self.transact("BEGIN ISOLATION LEVEL SERIALIZABLE", "COMMIT", work).await
+    }
+
+    pub(super) async fn read<T, F>(&self, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
+        self.transact("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "ROLLBACK", work).await
+    }
+
+    async fn transact<T, F>(&self, begin: &'static str, end: &'static str, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
+        let busy = || Error::Busy("too many transactions are waiting".into());
+        let _room = self.room.try_acquire().map_err(|_| busy())?;
+        let mut work = work;
+        let mut attempt = 0;
+        loop {
+            let _shared;
+            let _alone;
+            if attempt < ALONE_FROM {
+                _shared = self.gate.read().await;
+            } else {
+                _alone = self.gate.write().await;
+            }
+            let client = self.client().await?;
+            let (handle, uniques) = (Handle::current(), Arc::clone(&self.uniques));
+            let (outcome, back) = tokio::task::spawn_blocking(move || {
+                let outcome = run(client, handle, &uniques, begin, end, &mut work);
+                (outcome, work)
+            })
+            .await
+            .map_err(|e| error::Error::internal(format!("a transaction failed: {e}")))?;
+            work = back;
+            match outcome {
+                Outcome::Done(result) => return result,
+                Outcome::Met(reason) if attempt >= RETRIES_MAX => return Err(Error::Busy(reason).into()),
+                Outcome::Met(reason) => {
+                    tracing::debug!(attempt, reason, "transactions met, trying again");
+                    metrics::counter!("fafnir_transaction_retries_total").increment(1);
+                }
+            }
+            tokio::time::sleep(RETRY_WAIT * (1 << attempt)).await;
+            attempt += 1;
+        }
+    }
+}
+
+/// The text of a configuration error without what may be a password.
+fn redacted(e: &tokio_postgres::Error) -> String {
+    let text = e.to_string();
+    text.split(':').next().unwrap_or("cannot be read").to_owned()
+}
+
+/// Connects once, creates the database if it is missing, checks that an acknowledged commit is on disk.
+async fn prepare_server(config: &Config, maintenance: &str, name: &str) -> Result<(), Error> {
+    let plain = |e: tokio_postgres::Error| explain(&e, None).error;
+    let connected = match config.connect(NoTls).await {
+        Err(e) if e.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
+            let mut admin = config.clone();
+            admin.dbname(maintenance);
+            let (client, connection) = admin.connect(NoTls).await.map_err(plain)?;
+            let connection = tokio::spawn(connection);
+            // Bytes compare as in SQLite, whatever the locale of the server.
+            let created = client
+                .batch_execute(&format!(
+                    "CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+                ))
+                .await;
+            drop(client);
+            connection.abort();
+            match created {
+                // Another process of the platform was faster.
+                Err(e)
+                    if matches!(
+                        e.code(),
+                        Some(&SqlState::DUPLICATE_DATABASE | &SqlState::UNIQUE_VIOLATION)
+                    ) => {}
+                result => result.map_err(plain)?,
+            }
+            config.connect(NoTls).await
+        }
+        connected => connected,
+    };
+    let (client, connection) = connected.map_err(plain)?;
+    let connection = tokio::spawn(connection);
+    let row = client
+        .query_one(
+            "SELECT current_setting('server_version_num')::int4, current_setting('fsync'), \
+             current_setting('full_page_writes'), current_setting('synchronous_commit')",
+            &[],
+        )
+        .await
+        .map_err(plain);
+    connection.abort();
+    let row = row?;
+    let version: i32 = row.try_get(0).map_err(plain)?;
+    if version < VERSION_MIN {
+        return Err(refuse(format!("Postgres {version} is too old, 13 is needed")));
+    }
+    for (index, setting) in [(1, "fsync"), (2, "full_page_writes"), (3, "synchronous_commit")] {
+        let value: &str = row.try_get(index).map_err(plain)?;
+        if value == "off" {
+            return Err(refuse(format!(
+                "Postgres has {setting} = off: what it acknowledges can be lost. Set it to on."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A server that must not be used, however often it is tried.
+fn refuse(message: String) -> Error {
+    Error::Statement(message)
+}
+
+/// An error of the server, and whether the transaction only met another one.
+struct Failure {
+    error: Error,
+    met: bool,
+    /// The connection cannot be used any more.
+    broken: bool,
+}
+
+fn explain(e: &tokio_postgres::Error, uniques: Option<&BTreeMap<String, String>>) -> Failure {
+    let Some(db) = e.as_db_error() else {
+        // Types and columns that do not fit are defects; the rest is the connection.
+        let source = std::error::Error::source(e).map_or(String::new(), |s| format!(": {s}"));
+        let text = format!("Postgres: {e}{source}");
+        let defect = e.to_string().starts_with("error serializing")
+            || e.to_string().starts_with("error deserializing")
+            || e.to_string().starts_with("invalid column");
+        return Failure {
+            error: if defect { Error::Statement(text) } else { Error::Unusable(text) },
+            met: false,
+            broken: !defect,
+        };
+    };
+    let text = format!("Postgres: {} ({})", db.message(), db.code().code());
+    let column = || match (db.table(), db.column()) {
+        (Some(table), Some(column)) => format!("{table}.{column}"),
+        _ => text.clone(),
+    };
+    let (mut met, mut broken) = (false, false);
+    let error = match db.code() {
+        &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => {
+            met = true;
+            Error::Busy(text)
+        }
+        &SqlState::UNIQUE_VIOLATION => {
+            let name = db.constraint().unwrap_or("");
+            Error::Constraint(uniques.and_then(|u| u.get(name)).map_or(name, String::as_str).to_owned())
+        }
+        &SqlState::NOT_NULL_VIOLATION => Error::Constraint(column()),
+        &SqlState::CHECK_VIOLATION => Error::Constraint(db.constraint().unwrap_or("").to_owned()),
+        &SqlState::FOREIGN_KEY_VIOLATION => Error::Constraint("FOREIGN KEY constraint failed".to_owned()),
+        &SqlState::DISK_FULL => Error::DiskFull,
+        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE | &SqlState::TOO_MANY_CONNECTIONS => {
+            Error::Busy(text)
+        }
+        code if ["08", "53", "57", "58", "XX"].contains(&&code.code()[..2]) => {
+            broken = true;
+            Error::Unusable(text)
+        }
+        _ => Error::Statement(text),
+    };
+    Failure { error, met, broken }
+}
+
+enum Outcome<T> {
+    Done(error::Result<T>),
+    /// It met another transaction and left no trace.
+    Met(String),
+}
+
+/// One attempt, on a blocking thread.
+fn run<T>(
+    client: Object,
+    handle: Handle,
+    uniques: &OnceLock<BTreeMap<String, String>>,
+    begin: &str,
+    end: &str,
+    work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
+) -> Outcome<T> {
+    let mut tx = PostgresTx { client, handle, uniques, failed: None, met: false, broken: false };
+    if let Err(e) = tx.control(begin) {
+        return tx.finish(Err(e.into()));
+    }
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tx)))
+        .unwrap_or_else(|_| Err(error::Error::internal("the work on the database panicked")));
+    // A failed statement dooms the transaction, whatever the closure made of it.
+    let outcome = match (outcome, tx.failed.clone()) {
+        (Ok(_), Some(e)) => Err(e.into()),
+        (outcome, _) => outcome,
+    };
+    let ended = if outcome.is_ok() { tx.control(end) } else { tx.rollback() };
+    match (outcome, ended) {
+        (Ok(_), Err(e)) => tx.finish(Err(e.into())),
+        (outcome, _) => tx.finish(outcome),
+    }
+}
+
+struct PostgresTx<'a> {
+    client: Object,
+    handle: Handle,
+    uniques: &'a OnceLock<BTreeMap<String, String>>,
+    /// The first error: nothing more is possible in this transaction.
+    failed: Option<Error>,
+    met: bool,
+    broken: bool,
+}
+
+impl PostgresTx<'_> {
+    /// Waits for an answer of the server and keeps what failed.
+    fn answer<T>(
+        &mut self,
+        question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, Error> {
+        let waited = {
+            let asking = question(&self.client);
+            self.handle.block_on(within(asking))
+        };
+        let failure = match waited {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(e)) => explain(&e, self.uniques.get()),
+            Err(_) => Failure {
+                error: Error::Unusable("Postgres does not answer".into()),
+                met: false,
+                broken: true,
+            },
+        };
+        self.met |= failure.met;
+        self.broken |= failure.broken;
+        self.failed.get_or_insert(failure.error.clone());
+        Err(failure.error)
+    }
+
+    fn control(&mut self, sql: &str) -> Result<(), Error> {
+        self.answer(async |client| client.batch_execute(sql).await)
+    }
+
+    fn rollback(&mut self) -> Result<(), Error> {
+        if self.broken { Ok(()) } else { self.control("ROLLBACK") }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match &self.failed {
+            None => Ok(()),
+            Some(e) => Err(Error::Statement(format!("the transaction has failed before: {e}"))),
+        }
+    }
+
+    fn finish<T>(self, outcome: error::Result<T>) -> Outcome<T> {
+        let Self { client, failed, met, broken, .. } = self;
+        if broken {
+            // Closed instead of returned to the pool.
+            drop(Object::take(client));
+        } else if client.statement_cache.size() > STATEMENTS_MAX {
+            client.statement_cache.clear();
+        }
+        if met && outcome.is_err() {
+            Outcome::Met(failed.map_or_else(String::new, |e| e.to_string()))
+        } else {
+            Outcome::Done(outcome)
+        }
+    }
+}
+
+async fn within<T>(asking: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
+    tokio::time::timeout(ANSWER_DEADLINE, asking).await
+}
+
+impl Tx for PostgresTx<'_> {
+    fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error> {
+        self.check()?;
+        if dialect::is_definition(sql) {
+            let sql = dialect::definition(sql);
+            return self.control(&sql).map(|()| 0);
+        }
+        let sql = dialect::statement(sql);
+        let types = types(params);
+        self.answer(async |client| {
+            let statement = client.prepare_typed_cached(&sql, &types).await?;
+            client.execute_raw(&statement, params).await
+        })
+    }
+
+    fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error> {
+        self.check()?;
+        let sql = dialect::statement(sql);
+        let types = types(params);
+        let rows = self.answer(async |client| {
+            let statement = client.prepare_typed_cached(&sql, &types).await?;
+            let params: Vec<&(dyn ToSql + Sync)> = params.iter().map(|v| v as &(dyn ToSql + Sync)).collect();
+            client.query(&statement, &params).await
+        })?;
+        rows.iter().map(row).collect()
+    }
+
+    fn lock_schema(&mut self) -> Result<(), Error> {
+        // Each statement sees what the process that had the lock before has committed.
+        self.control("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")?;
+        self.query("SELECT 1 FROM pg_advisory_xact_lock(?1)", &[Value::Int(MIGRATION_LOCK)]).map(drop)
+    }
+}
+
+/// The types of parameters; a NULL takes the type that the server infers.
+fn types(params: &[Value]) -> Vec<Type> {
+    params
+        .iter()
+        .map(|v| match v {
+            Value::Null => Type::UNKNOWN,
+            Value::Int(_) => Type::INT8,
+            Value::Text(_) => Type::TEXT,
+            Value::Blob(_) => Type::BYTEA,
+        })
+        .collect()
+}
+
+fn row(row: &tokio_postgres::Row) -> Result<Row, Error> {
+    let values = row.columns().iter().enumerate().map(|(i, column)| {
+        let wrong = |e: tokio_postgres::Error| Error::Statement(format!("column {}: {e}", column.name()));
+        let int = |i: Option<i64>| i.map_or(Value::Null, Value::Int);
+        Ok(match *column.type_() {
+            Type::INT8 => int(row.try_get(i).map_err(wrong)?),
+            Type::INT4 => int(row.try_get::<_, Option<i32>>(i).map_err(wrong)?.map(i64::from)),
+            Type::INT2 => int(row.try_get::<_, Option<i16>>(i).map_err(wrong)?.map(i64::from)),
+            Type::BOOL => int(row.try_get::<_, Option<bool>>(i).map_err(wrong)?.map(i64::from)),
+            Type::BYTEA => {
+                row.try_get::<_, Option<Vec<u8>>>(i).map_err(wrong)?.map_or(Value::Null, Value::Blob)
+            }
+            Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME => {
+                row.try_get::<_, Option<String>>(i).map_err(wrong)?.map_or(Value::Null, Value::Text)
+            }
+            ref other => {
+                let message = format!("column {} has type {other}: cast it to BIGINT", column.name());
+                return Err(Error::Statement(message));
+            }
+        })
+    });
+    values.collect::<Result<_, _>>().map(Row)
+}
+
+impl ToSql for Value {
+    fn to_sql(
+        &self,
+        ty: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        match self {
+            Self::Null => Ok(IsNull::Yes),
+            Self::Int(i) => i.to_sql(ty, out),
+            Self::Text(t) => t.to_sql(ty, out),
+            Self::Blob(b) => b.to_sql(ty, out),
+        }
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        !matches!(*ty, Type::FLOAT4 | Type::FLOAT8)
+    }
+
+    to_sql_checked!();
+}

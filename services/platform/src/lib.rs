@@ -1,0 +1,30 @@
+//! What every service stands on: configuration, database, bus, cache, caller, clock, errors, random numbers, server, telemetry.
+
+pub mod agents;
+pub mod bus;
+pub mod cache;
+pub mod caller;
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod csrf;
+pub mod db;
+pub mod error;
+pub mod executions;
+pub mod http;
+pub mod log_file;
+pub mod names;
+pub mod rng;
+pub mod row;
+pub mod secrets;
+pub mod server;
+pub mod tasks;
+pub mod telemetry;
+pub mod token;
+
+pub use caller::Caller;
+pub use clock::Clock;
+pub use config::Settings;
+pub use context::Context;
+pub use error::{Error, Refusal, Result};
+pub use row::{Service, Speaks, Starting};

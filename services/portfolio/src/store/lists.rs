@@ -1,0 +1,170 @@
+//! What is read: holdings, transactions, watchlists, private updates; and the projection of listings.
+
+use super::session::{balance_of, last_update};
+use crate::domain::{
+    Account, AssetKey, Balance,
+    ledger::{Cause, POSTINGS_MAX},
+};
+use fafnir_platform::{
+    db::{Error, Tx},
+    params,
+};
+use uuid::Uuid;
+
+/// The cash of an account.
+pub fn cash(tx: &mut dyn Tx, account: &Account) -> Result<Balance, Error> {
+    Ok(balances(tx, account, Some(account.currency.asset()))?.pop().map(|b| b.2).unwrap_or_default())
+}
+
+/// The shares of an account, by symbol; with `symbol` only those. What was sold out is left out.
+pub fn holdings(
+    tx: &mut dyn Tx,
+    account: &Account,
+    symbol: Option<&str>,
+) -> Result<Vec<(AssetKey, String, Balance)>, Error> {
+    let mut all = balances(tx, account, None)?;
+    all.retain(|(asset, code, balance)| {
+        *asset != account.currency.asset() && balance.posted > 0 && symbol.is_none_or(|s| s == code)
+    });
+    all.sort_by(|a, b| a.1.cmp(&b.1));
+    Ok(all)
+}
+
+fn balances(
+    tx: &mut dyn Tx,
+    account: &Account,
+    asset: Option<AssetKey>,
+) -> Result<Vec<(AssetKey, String, Balance)>, Error> {
+    const ALL: &str = "SELECT b.asset, a.code, b.posted, b.held, b.cost, b.realized, b.created_us, b.updated_us \
+                       FROM balance b JOIN asset a ON a.key = b.asset WHERE b.account = ?1";
+    let rows = match asset {
+        None => tx.query(ALL, params![account.key])?,
+        Some(asset) => tx.query(&format!("{ALL} AND b.asset = ?2"), params![account.key, asset])?,
+    };
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, balance_of(row, 2)?))).collect()
+}
+
+/// One line of an account's statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Id of the posting.
+    pub id: i64,
+    /// Asset of the line and what it changed.
+    pub asset: AssetKey,
+    pub amount: i64,
+    pub fee: bool,
+    pub cause: Cause,
+    pub time_us: i64,
+    pub price_e4: i64,
+    pub reference: Option<Uuid>,
+    /// Shares that moved with it, and their symbol.
+    pub shares: i64,
+    pub symbol: String,
+}
+
+/// The newest lines of an account before `before` (a posting's id), newest first: cash, and shares that came without a
+/// trade.
+pub fn lines(tx: &mut dyn Tx, account: &Account, before: i64, limit: u32) -> Result<Vec<Line>, Error> {
+    let cash = account.currency.asset();
+    let rows = tx.query(
+        "SELECT p.id, p.asset, p.amount, p.role, l.kind, l.time_us, COALESCE(l.price_e4, 0), l.payer_ref, l.payee_ref, \
+         COALESCE((SELECT s.amount FROM posting s WHERE s.id >= l.id * ?5 AND s.id < (l.id + 1) * ?5 \
+                   AND s.account = p.account AND s.asset = COALESCE(l.symbol, p.asset) AND s.asset <> ?2), 0), \
+         COALESCE((SELECT a.code FROM asset a WHERE a.key = COALESCE(l.symbol, p.asset)), '') \
+         FROM posting p JOIN ledger l ON l.id = p.id / ?5 \
+         WHERE p.account = ?1 AND p.id < ?3 AND (p.asset = ?2 OR l.kind <> ?6) \
+         ORDER BY p.id DESC LIMIT ?4",
+        params![account.key, cash, before, limit, POSTINGS_MAX, Cause::Trade.number()],
+    )?;
+    rows.iter()
+        .map(|row| {
+            let (amount, shares): (i64, i64) = (row.get(2)?, row.get(9)?);
+            let cause = row.get(4)?;
+            let cause = Cause::of_number(cause)
+                .ok_or_else(|| Error::Statement(format!("a ledger row has the kind {cause}")))?;
+            // Who gains shares in a trade is its buyer, also where it pays a fee.
+            let pays = if cause == Cause::Trade { shares > 0 } else { amount < 0 };
+            let reference: Option<Vec<u8>> = row.get(if pays { 7 } else { 8 })?;
+            Ok(Line {
+                id: row.get(0)?,
+                asset: row.get(1)?,
+                amount,
+                fee: row.get::<i32>(3)? == 1,
+                cause,
+                time_us: row.get(5)?,
+                price_e4: row.get(6)?,
+                reference: reference.and_then(|b| Uuid::from_slice(&b).ok()),
+                shares,
+                symbol: row.get(10)?,
+            })
+        })
+        .collect()
+}
+
+/// Symbols that a user watches with the time they were added, newest first.
+pub fn watchlist(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<(String, i64)>, Error> {
+    let rows = tx.query(
+        "SELECT symbol, added_us FROM watchlist WHERE user_id = ?1 ORDER BY added_us DESC, symbol",
+        params![user],
+    )?;
+    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
+}
+
+/// Adds a symbol; one that is there stays as it is.
+pub fn watch(tx: &mut dyn Tx, user: Uuid, symbol: &str, now_us: i64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO watchlist (user_id, symbol, added_us) VALUES (?1, ?2, ?3) ON CONFLICT (user_id, symbol) DO NOTHING",
+        params![user, symbol, now_us],
+    )?;
+    Ok(())
+}
+
+/// Removes a symbol; one that is not there is no error.
+pub fn unwatch(tx: &mut dyn Tx, user: Uuid, symbol: &str) -> Result<(), Error> {
+    tx.execute("DELETE FROM watchlist WHERE user_id = ?1 AND symbol = ?2", params![user, symbol])?;
+    Ok(())
+}
+
+/// Whether a symbol is listed, as far as this service has heard.
+pub fn is_listed(tx: &mut dyn Tx, symbol: &str) -> Result<bool, Error> {
+    Ok(tx.query_opt("SELECT 1 FROM instrument WHERE symbol = ?1", params![symbol])?.is_some())
+}
+
+/// Remembers a listing; an older version changes nothing.
+pub fn instrument_put(tx: &mut dyn Tx, symbol: &str, currency: &str, version: u64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO instrument (symbol, currency, version) VALUES (?1, ?2, ?3) \
+         ON CONFLICT (symbol) DO UPDATE SET currency = excluded.currency, version = excluded.version \
+         WHERE excluded.version > instrument.version",
+        params![symbol, currency, version],
+    )?;
+    Ok(())
+}
+
+/// A page of private updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UpdatesPage {
+    pub payloads: Vec<Vec<u8>>,
+    pub last_seq: i64,
+    pub more: bool,
+    /// What was asked for is not kept any more (or never was): start from what is there now.
+    pub reset: bool,
+}
+
+/// The private updates of a user after a sequence.
+pub fn updates_since(tx: &mut dyn Tx, user: Uuid, after: i64, limit: u32) -> Result<UpdatesPage, Error> {
+    let last_seq = last_update(tx, user)?;
+    let row =
+        tx.query_one("SELECT COALESCE(MIN(seq), 0) FROM private_update WHERE user_id = ?1", params![user])?;
+    let first: i64 = row.get(0)?;
+    if after > last_seq || (last_seq > 0 && after < first - 1) {
+        return Ok(UpdatesPage { last_seq, reset: true, ..UpdatesPage::default() });
+    }
+    let rows = tx.query(
+        "SELECT payload FROM private_update WHERE user_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        params![user, after, limit],
+    )?;
+    let payloads: Vec<Vec<u8>> = rows.iter().map(|row| row.get(0)).collect::<Result<_, _>>()?;
+    let more = after + (payloads.len() as i64) < last_seq;
+    Ok(UpdatesPage { payloads, last_seq, more, reset: false })
+}

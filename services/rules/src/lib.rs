@@ -1,0 +1,3 @@
+//! The rules of the exchange that everybody shares, each in its only home: pure, integers only, no dependency.
+
+pub mod limits;

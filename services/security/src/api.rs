@@ -1,0 +1,123 @@
+//! RPCs of security-service.
+
+use super::{domain, store};
+use fafnir_platform::{
+    Context, Refusal, caller,
+    db::{Db, Tx},
+};
+use fafnir_proto::{
+    client::Caller,
+    v1::{self, security_server::Security},
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// The service behind the door.
+#[derive(Debug)]
+pub struct Api {
+    pub ctx: Context,
+    pub db: Db,
+}
+
+fn parse_user(text: &str) -> Result<Uuid, Refusal> {
+    Uuid::parse_str(text).map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))
+}
+
+/// A component of the platform may manage roles; a user needs the permission.
+fn check_manager(tx: &mut dyn Tx, caller: &Caller) -> fafnir_platform::Result<()> {
+    match caller {
+        Caller::System(_) => Ok(()),
+        Caller::User(id) if store::has_permission(tx, *id, domain::MANAGE_ROLES)? == Some(true) => Ok(()),
+        Caller::User(_) => Err(Refusal::denied("this needs the permission manage_roles").into()),
+    }
+}
+
+fn unknown_role(role: &str) -> Refusal {
+    Refusal::not_found("ROLE_UNKNOWN", format!("there is no role {role}"))
+}
+
+#[tonic::async_trait]
+impl Security for Api {
+    async fn check_permission(
+        &self,
+        request: Request<v1::CheckPermissionRequest>,
+    ) -> Result<Response<v1::CheckPermissionReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let permission = domain::parse_name("permission", &request.get_ref().permission)?;
+        let known = self.db.read(move |tx| Ok(store::has_permission(tx, user, &permission)?)).await?;
+        let has_permission =
+            known.ok_or_else(|| Refusal::invalid("PERMISSION_UNKNOWN", "there is no such permission"))?;
+        Ok(Response::new(v1::CheckPermissionReply { has_permission }))
+    }
+
+    async fn permissions(
+        &self,
+        request: Request<v1::PermissionsRequest>,
+    ) -> Result<Response<v1::PermissionsReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let (permissions, roles) = self
+            .db
+            .read(move |tx| Ok((store::permissions_of(tx, user)?, store::roles_of(tx, user)?)))
+            .await?;
+        Ok(Response::new(v1::PermissionsReply { permissions, roles }))
+    }
+
+    async fn grant(&self, request: Request<v1::GrantRequest>) -> Result<Response<v1::Empty>, Status> {
+        let caller = caller::of(&request)?;
+        let user = parse_user(&request.get_ref().user_id)?;
+        let role = domain::parse_name("role", &request.get_ref().role)?;
+        let now_us = self.ctx.clock.now_us();
+        self.db
+            .write(move |tx| {
+                check_manager(tx, &caller)?;
+                if !store::role_exists(tx, &role)? {
+                    return Err(unknown_role(&role).into());
+                }
+                if store::grant(tx, user, &role, &caller.to_string(), now_us)? {
+                    tracing::info!(%user, %role, by = %caller, "role granted");
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn revoke(&self, request: Request<v1::GrantRequest>) -> Result<Response<v1::Empty>, Status> {
+        let caller = caller::of(&request)?;
+        let user = parse_user(&request.get_ref().user_id)?;
+        let role = domain::parse_name("role", &request.get_ref().role)?;
+        self.db
+            .write(move |tx| {
+                check_manager(tx, &caller)?;
+                if !store::role_exists(tx, &role)? {
+                    return Err(unknown_role(&role).into());
+                }
+                if store::revoke(tx, user, &role)? {
+                    if role == domain::ADMIN && store::holders(tx, domain::ADMIN)? == 0 {
+                        return Err(Refusal::precondition(
+                            "LAST_ADMIN",
+                            "the last admin keeps the role admin",
+                        )
+                        .into());
+                    }
+                    tracing::info!(%user, %role, by = %caller, "role revoked");
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn list_roles(&self, request: Request<v1::Empty>) -> Result<Response<v1::ListRolesReply>, Status> {
+        let caller = caller::of(&request)?;
+        let roles = self
+            .db
+            .read(move |tx| {
+                check_manager(tx, &caller)?;
+                Ok(store::roles(tx)?)
+            })
+            .await?;
+        let roles = roles.into_iter().map(|(name, permissions)| v1::Role { name, permissions }).collect();
+        Ok(Response::new(v1::ListRolesReply { roles }))
+    }
+}

@@ -1,0 +1,34 @@
+//! security-service: roles, permissions, and who has which role (public-api §7).
+
+pub mod api;
+pub mod domain;
+pub mod events;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+use fafnir_platform::{Context, Service, Starting, server};
+use fafnir_proto::v1::security_server::SecurityServer;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// Its row in the table of services.
+pub static SERVICE: Service = Service {
+    module: module_path!(),
+    port: |s| s.ports.security,
+    address: |s| &s.addresses.security,
+    migrations: store::MIGRATIONS,
+    ..Service::new("security-service", "Roles and permissions", start)
+};
+
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let db = ctx.database(store::MIGRATIONS).await?;
+    let api = api::Api { ctx: ctx.clone(), db: db.clone() };
+    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(SecurityServer::new(api))).await?;
+    events::follow(&ctx, db).await?;
+    Ok(())
+}

@@ -1,0 +1,387 @@
+//! What the agents ask of the platform: the same doors as everybody's, and the system's door for endowments.
+
+use super::{
+    core::{self, Agent, Answer, Listing, Request, Standing},
+    market::quote_e4,
+};
+use fafnir_platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
+use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, Side, TimeInForce};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+use tonic::Code;
+use uuid::Uuid;
+
+/// Calls under way at a time while the agents are set up.
+const SETUP_CALLS_MAX: usize = 32;
+/// How long a service may take to be there at the start.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// How long an agent waits for the answer to an order.
+const ORDER_DEADLINE: Duration = Duration::from_secs(8);
+/// Open orders read of one agent.
+const ORDERS_MAX: u32 = 1_000;
+/// Agent numbers: the role in the high byte, so that a maker's number depends on its symbol alone.
+const MAKERS: u32 = 1 << 24;
+const TRADERS: u32 = 2 << 24;
+/// First bytes of an agent's account id.
+const ACCOUNT_PREFIX: [u8; 4] = *b"agac";
+
+/// The number of an agent.
+fn number(agent: Agent, listings: &[Listing]) -> u32 {
+    match agent {
+        Agent::Maker(market) => MAKERS | (crc32c::crc32c(listings[market].symbol.as_bytes()) & 0x00FF_FFFF),
+        Agent::Trader(trader) => TRADERS | trader as u32,
+    }
+}
+
+/// An agent's account in a currency.
+fn account_id(number: u32, currency: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&ACCOUNT_PREFIX);
+    for (to, from) in bytes[4..8].iter_mut().zip(currency.bytes()) {
+        *to = from;
+    }
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+/// The doors, with everything that an agent says when it knocks.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    ctx: Context,
+    listings: Vec<Listing>,
+}
+
+fn price_of(quote: Option<&v1::Quote>, previous_close_e4: i64) -> i64 {
+    quote.map(|q| q.price_e4).filter(|p| *p > 0).unwrap_or(previous_close_e4)
+}
+
+/// The symbols that the agents trade, in the order of their names.
+pub async fn listings(ctx: &Context) -> Result<Vec<Listing>> {
+    let wanted: BTreeSet<&str> = ctx.settings.sim.symbols.iter().map(String::as_str).collect();
+    let stock = || ctx.clients.stock(&ctx.system());
+    let all =
+        retry(START_DEADLINE, || async { Ok(stock().list_instruments(v1::Empty {}).await?.into_inner()) })
+            .await?
+            .instruments;
+    let mut chosen: Vec<v1::Instrument> = all
+        .into_iter()
+        .filter(|i| wanted.is_empty() || wanted.contains(i.symbol.as_str()))
+        .filter(|i| i.tick_e4 > 0 && i.lot_e4 > 0 && i.previous_close_e4 > 0)
+        .collect();
+    chosen.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+    for symbol in wanted.iter().filter(|w| chosen.iter().all(|i| i.symbol != **w)) {
+        tracing::warn!(symbol, "sim.symbols names a symbol that is not listed or has no previous close");
+    }
+    let mut quotes = HashMap::new();
+    for symbols in chosen.chunks(100) {
+        let symbols = symbols.iter().map(|i| i.symbol.clone()).collect();
+        let reply = stock().quotes(v1::QuotesRequest { symbols }).await?.into_inner();
+        quotes.extend(reply.quotes.into_iter().map(|q| (q.symbol.clone(), q)));
+    }
+    let listing = |i: v1::Instrument| Listing {
+        last_e4: price_of(quotes.get(&i.symbol), i.previous_close_e4),
+        anchor_e4: i.previous_close_e4,
+        is_open: matches!(i.trading_state(), v1::TradingState::Open | v1::TradingState::Unspecified),
+        symbol: i.symbol,
+        currency: i.currency,
+        tick_e4: i.tick_e4,
+        lot_e4: i.lot_e4,
+    };
+    Ok(chosen.into_iter().map(listing).collect())
+}
+
+/// An agent as it was found, or made.
+#[derive(Debug)]
+pub struct Ready {
+    pub agent: Agent,
+    /// Cash over all accounts of a maker.
+    pub cash_micros: i64,
+    /// Market → shares.
+    pub shares: Vec<(usize, i64)>,
+    /// Market → orders that stand.
+    pub standing: Vec<(usize, Standing)>,
+}
+
+impl Doors {
+    pub fn new(ctx: &Context, listings: Vec<Listing>) -> Self {
+        Self { ctx: ctx.clone(), listings }
+    }
+
+    pub fn listings(&self) -> &[Listing] {
+        &self.listings
+    }
+
+    fn user(&self, agent: Agent) -> Uuid {
+        agent_id(number(agent, &self.listings))
+    }
+
+    fn account(&self, agent: Agent, market: usize) -> Uuid {
+        account_id(number(agent, &self.listings), &self.listings[market].currency)
+    }
+
+    fn agents(&self) -> impl Iterator<Item = Agent> + use<> {
+        let makers = (0..self.listings.len()).map(Agent::Maker);
+        makers.chain((0..core::TRADERS).map(Agent::Trader))
+    }
+
+    /// User id → agent.
+    pub fn by_user(&self) -> HashMap<String, Agent> {
+        self.agents().map(|a| (self.user(a).to_string(), a)).collect()
+    }
+
+    /// Makes sure that every agent has its accounts, cash and shares, and learns what it has and which orders stand.
+    pub async fn set_up(&self) -> Result<Vec<Ready>> {
+        stream::iter(self.agents())
+            .map(|agent| self.set_up_agent(agent))
+            .buffer_unordered(SETUP_CALLS_MAX)
+            .try_collect()
+            .await
+    }
+
+    async fn set_up_agent(&self, agent: Agent) -> Result<Ready> {
+        let (user, number) = (self.user(agent), number(agent, &self.listings));
+        let markets: Vec<usize> = match agent {
+            Agent::Maker(market) => vec![market],
+            Agent::Trader(_) => (0..self.listings.len()).collect(),
+        };
+        let mut by_currency: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for market in markets {
+            by_currency.entry(&self.listings[market].currency).or_default().push(market);
+        }
+        let (cash_micros, quotes) = match agent {
+            Agent::Maker(_) => (core::MAKER_CASH_MICROS, core::MAKER_QUOTES),
+            Agent::Trader(_) => (core::TRADER_CASH_MICROS, core::TRADER_QUOTES),
+        };
+        let mut ready = Ready { agent, cash_micros: 0, shares: Vec::new(), standing: Vec::new() };
+        let accounts = retry(START_DEADLINE, || async {
+            let request = v1::UserRequest { user_id: user.to_string() };
+            Ok(self.portfolio().list_accounts(request).await?.into_inner().accounts)
+        })
+        .await?;
+        for (currency, markets) in by_currency {
+            let account = account_id(number, currency).to_string();
+            let known = accounts.iter().find(|a| a.id == account);
+            if known.is_none() {
+                let request = v1::SeedAccountRequest {
+                    account_id: account.clone(),
+                    user_id: user.to_string(),
+                    r#type: AccountType::Investment.into(),
+                    currency: currency.to_owned(),
+                };
+                self.portfolio().seed_account(request).await?;
+            }
+            if known.is_none_or(|a| a.balance_micros == 0) {
+                self.endow(&format!("sim:{number}:{currency}"), &account, currency, cash_micros).await?;
+                ready.cash_micros += cash_micros;
+            } else {
+                ready.cash_micros += known.map_or(0, |a| a.balance_micros);
+            }
+            let request = v1::AccountRequest { user_id: user.to_string(), account_id: account.clone() };
+            let holdings = self.portfolio().holdings(request).await?.into_inner().holdings;
+            for market in markets {
+                let listing = &self.listings[market];
+                if let Some(holding) = holdings.iter().find(|h| h.symbol == listing.symbol) {
+                    ready.shares.push((market, holding.quantity_e4));
+                    continue;
+                }
+                let quantity_e4 = quote_e4(listing) * quotes;
+                let request = v1::EndowRequest {
+                    key: format!("sim:{number}:{}", listing.symbol),
+                    account_id: account.clone(),
+                    symbol: listing.symbol.clone(),
+                    quantity_e4,
+                    cost_price_e4: listing.anchor_e4,
+                    currency: String::new(),
+                    amount_micros: 0,
+                };
+                self.portfolio().endow(request).await?;
+                ready.shares.push((market, quantity_e4));
+            }
+        }
+        ready.standing = self.standing(agent, "").await?;
+        Ok(ready)
+    }
+
+    async fn endow(&self, key: &str, account: &str, currency: &str, amount_micros: i64) -> Result<()> {
+        let request = v1::EndowRequest {
+            key: key.to_owned(),
+            account_id: account.to_owned(),
+            currency: currency.to_owned(),
+            amount_micros,
+            ..Default::default()
+        };
+        self.portfolio().endow(request).await?;
+        Ok(())
+    }
+
+    /// The open orders of an agent, in one symbol or in all.
+    async fn standing(&self, agent: Agent, symbol: &str) -> Result<Vec<(usize, Standing)>> {
+        let listed = retry(START_DEADLINE, || async {
+            let request = v1::ListOrdersRequest {
+                user_id: self.user(agent).to_string(),
+                open_only: true,
+                symbol: symbol.to_owned(),
+                limit: ORDERS_MAX,
+                before_id: String::new(),
+            };
+            Ok(self.orders().list(request).await?.into_inner().orders)
+        })
+        .await?;
+        let standing = |o: &v1::Order| {
+            let market = self.listings.iter().position(|l| l.symbol == o.symbol)?;
+            let is_limit = o.r#type() == OrderType::Limit;
+            let order = Uuid::parse_str(&o.id).ok().filter(|_| is_limit && !is_over(o.state()))?;
+            let (total_e4, filled_e4) = (o.quantity_e4, o.filled_e4);
+            Some((market, Standing { order, side: o.side(), price_e4: o.price_e4, total_e4, filled_e4 }))
+        };
+        Ok(listed.iter().filter_map(standing).collect())
+    }
+
+    fn portfolio(&self) -> v1::portfolio_client::PortfolioClient<fafnir_proto::client::Authorised> {
+        self.ctx.clients.portfolio(&self.ctx.system())
+    }
+
+    fn orders(&self) -> v1::order_service_client::OrderServiceClient<fafnir_proto::client::Authorised> {
+        self.ctx.clients.order(&self.ctx.system())
+    }
+
+    /// Carries a request out. What fails without a refusal is unknown: the core looks it up.
+    pub async fn ask(&self, request: Request) -> Option<Answer> {
+        match request {
+            Request::Place { ticket, agent, market, side, quantity_e4, price_e4, stands } => {
+                Some(self.place(ticket, agent, market, side, quantity_e4, price_e4, stands).await)
+            }
+            Request::Replace { agent, market, order, quantity_e4, price_e4 } => {
+                let request = v1::ReplaceOrderRequest {
+                    user_id: self.user(agent).to_string(),
+                    order_id: order.to_string(),
+                    quantity_e4,
+                    price_e4,
+                    ..Default::default()
+                };
+                Some(match self.orders().replace(patient(request)).await {
+                    Ok(_) => Answer::Replaced { market, order },
+                    Err(status) => {
+                        tracing::debug!(%order, status = %status.message(), "a replace was refused");
+                        Answer::ChangeRefused { agent, market, order }
+                    }
+                })
+            }
+            Request::Cancel { agent, market, order } => {
+                let user_id = self.user(agent).to_string();
+                let request = v1::CancelOrderRequest { user_id, order_id: order.to_string() };
+                match self.orders().cancel(patient(request)).await {
+                    Ok(_) => None,
+                    Err(_) => Some(Answer::ChangeRefused { agent, market, order }),
+                }
+            }
+            Request::LookUp { market } => {
+                let symbol = self.listings[market].symbol.clone();
+                match self.standing(Agent::Maker(market), &symbol).await {
+                    Ok(found) => {
+                        let standing = found.into_iter().map(|(_, s)| s).collect();
+                        Some(Answer::LookedUp { market, standing })
+                    }
+                    Err(e) => {
+                        tracing::warn!(symbol, error = %e, "a maker's orders could not be read");
+                        Some(Answer::LookUpFailed { market })
+                    }
+                }
+            }
+            Request::Refill { agent, market, quantity_e4, price_e4, amount_micros } => {
+                self.refill(agent, market, quantity_e4, price_e4, amount_micros).await;
+                None
+            }
+        }
+    }
+
+    async fn place(
+        &self,
+        ticket: u64,
+        agent: Agent,
+        market: usize,
+        side: Side,
+        quantity_e4: i64,
+        price_e4: i64,
+        stands: bool,
+    ) -> Answer {
+        let is_market = price_e4 == 0;
+        let request = v1::PlaceOrderRequest {
+            user_id: self.user(agent).to_string(),
+            account_id: self.account(agent, market).to_string(),
+            symbol: self.listings[market].symbol.clone(),
+            side: side.into(),
+            r#type: if is_market { OrderType::Market } else { OrderType::Limit }.into(),
+            time_in_force: if stands { TimeInForce::Gtc } else { TimeInForce::Ioc }.into(),
+            quantity_e4,
+            price_e4,
+            ..Default::default()
+        };
+        match self.orders().place(patient(request)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
+            Ok(order) if order.state() != OrderState::Rejected => {
+                let open = stands && !is_over(order.state());
+                let order = Uuid::parse_str(&order.id).unwrap_or_default();
+                Answer::Placed { ticket, agent, market, order, open }
+            }
+            Ok(order) => {
+                tracing::debug!(
+                    symbol = order.symbol,
+                    why = order.reject_reason,
+                    "an agent's order was rejected"
+                );
+                Answer::PlaceRefused { ticket, agent, market }
+            }
+            Err(status) if refusal_of(&status).is_some() => {
+                if status.code() != Code::FailedPrecondition {
+                    tracing::warn!(?agent, status = %status.message(), "an agent's order was refused");
+                }
+                Answer::PlaceRefused { ticket, agent, market }
+            }
+            Err(status) => {
+                tracing::debug!(?agent, status = %status.message(), "an agent's order has no answer");
+                Answer::PlaceLost { ticket, agent, market }
+            }
+        }
+    }
+
+    async fn refill(&self, agent: Agent, market: usize, quantity_e4: i64, price_e4: i64, amount_micros: i64) {
+        let (listing, number) = (&self.listings[market], number(agent, &self.listings));
+        let now_us = self.ctx.clock.now_us();
+        tracing::info!(
+            symbol = listing.symbol,
+            quantity_e4,
+            amount_micros,
+            "a maker runs low and is refilled"
+        );
+        let request = v1::EndowRequest {
+            key: format!("sim:{number}:{}:{now_us}", listing.symbol),
+            account_id: self.account(agent, market).to_string(),
+            symbol: if quantity_e4 > 0 { listing.symbol.clone() } else { String::new() },
+            quantity_e4,
+            cost_price_e4: price_e4,
+            currency: if amount_micros > 0 { listing.currency.clone() } else { String::new() },
+            amount_micros,
+        };
+        if let Err(e) = retry(START_DEADLINE, || async {
+            self.portfolio().endow(request.clone()).await.map_err(Error::from)
+        })
+        .await
+        {
+            tracing::warn!(symbol = listing.symbol, error = %e, "a maker could not be refilled");
+        }
+    }
+}
+
+/// An agent waits longer than a person would: an order without an answer has to be looked up.
+fn patient<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(ORDER_DEADLINE);
+    request
+}
+
+fn is_over(state: OrderState) -> bool {
+    matches!(state, OrderState::Filled | OrderState::Canceled | OrderState::Expired | OrderState::Rejected)
+}

@@ -1,0 +1,146 @@
+//! The simulated market: agents with real accounts that trade through the same doors as everybody.
+//!
+//! One task: steps, facts and answers go into the [`core`], its requests go out through the [`doors`]. The agents learn
+//! from the execution facts on the bus, which name every order; what is missed is looked up.
+
+mod core;
+mod doors;
+mod maker;
+mod market;
+
+#[cfg(test)]
+mod tests;
+
+use self::{
+    core::{Agent, Core, Request},
+    doors::Doors,
+};
+use fafnir_platform::{Context, Error};
+use fafnir_proto::{money::parse_scaled, v1::ExecutionBatch};
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use prost::Message as _;
+use std::{collections::VecDeque, time::Duration};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+/// Name of the caller that the agents are.
+pub const NAME: &str = "simulator";
+/// Requests under way at a time.
+const REQUESTS_MAX: usize = 64;
+/// With more requests waiting than this, steps are skipped: the market slows down instead of piling up.
+const BACKLOG_MAX: usize = 256;
+/// A step at rate 1, microseconds.
+const STEP_US: u64 = 1_000_000 / core::STEPS_PER_SECOND;
+/// Timer ticks are not shorter than this: at high rates a tick makes several steps.
+const TICK_US_MIN: u64 = 25_000;
+/// How long the opening book may take.
+const OPENING_DEADLINE: Duration = Duration::from_mins(1);
+const RATE_DECIMALS: u32 = 3;
+const RATE_MILLI_MAX: i64 = 1_000_000;
+
+/// Steps per timer tick and the time between ticks, for a rate in thousandths.
+fn pace(rate_milli: i64) -> (u32, Duration) {
+    let rate = rate_milli.clamp(1, RATE_MILLI_MAX).cast_unsigned();
+    let step_us = STEP_US * 1_000 / rate;
+    let steps = TICK_US_MIN.div_ceil(step_us.max(1)).max(1);
+    let tick_us = (STEP_US * 1_000).saturating_mul(steps) / rate;
+    (steps as u32, Duration::from_micros(tick_us.max(1)))
+}
+
+/// Starts the agents; resolves when the opening book stands.
+pub async fn start(ctx: Context) -> anyhow::Result<()> {
+    let ctx = Context { service: NAME, ..ctx };
+    let sim = &ctx.settings.sim;
+    let rate_milli =
+        parse_scaled(&sim.rate, RATE_DECIMALS).ok().filter(|r| (1..=RATE_MILLI_MAX).contains(r)).ok_or_else(
+            || anyhow::anyhow!("sim.rate must be a number from 0.001 to 1000, it is {:?}", sim.rate),
+        )?;
+    let bus = ctx.bus().await?;
+    // Subscribed before anything is read: nothing falls between the two.
+    let facts = bus.subscribe("orders.exec.*".to_owned()).await?;
+    let listings = doors::listings(&ctx).await?;
+    if listings.is_empty() {
+        tracing::warn!("no symbol is listed: the simulated market has nothing to trade");
+        return Ok(());
+    }
+    let doors = Doors::new(&ctx, listings.clone());
+    let mut core = Core::new(sim.seed, listings, doors.by_user());
+    let mut agents = doors.set_up().await?;
+    agents.sort_by_key(|a| a.agent);
+    for ready in agents {
+        for (market, shares_e4) in ready.shares {
+            core.own(ready.agent, market, shares_e4, ready.cash_micros);
+        }
+        match ready.agent {
+            Agent::Maker(market) if !ready.standing.is_empty() => {
+                core.adopt(market, ready.standing.into_iter().map(|(_, s)| s).collect());
+            }
+            Agent::Maker(_) => {}
+            Agent::Trader(trader) => {
+                for (market, standing) in ready.standing {
+                    core.adopt_passive(trader, market, standing.order);
+                }
+            }
+        }
+    }
+    let symbols = doors.listings().len();
+    let (stands, standing) = oneshot::channel();
+    ctx.tasks.spawn_until_shutdown("simulated market", run(core, doors, facts, pace(rate_milli), stands));
+    match timeout(OPENING_DEADLINE, standing).await {
+        Ok(Ok(())) => tracing::info!(symbols, "the simulated market is open"),
+        Ok(Err(_)) => anyhow::bail!("the simulated market ended before its book stood"),
+        Err(_) => tracing::warn!("the opening book of the simulated market is not complete yet"),
+    }
+    Ok(())
+}
+
+/// Runs the agents for ever.
+async fn run(
+    mut core: Core,
+    doors: Doors,
+    mut facts: async_nats::Subscriber,
+    (steps, tick): (u32, Duration),
+    stands: oneshot::Sender<()>,
+) -> Result<(), Error> {
+    let mut stands = Some(stands);
+    let mut waiting: VecDeque<Request> = core.open().into();
+    let mut under_way = FuturesUnordered::new();
+    let mut ticks = interval_at(Instant::now() + tick, tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        if core.is_standing()
+            && let Some(stands) = stands.take()
+        {
+            // Whoever waited may have given up.
+            let _gone = stands.send(());
+        }
+        while under_way.len() < REQUESTS_MAX
+            && let Some(request) = waiting.pop_front()
+        {
+            under_way.push(doors.ask(request));
+        }
+        tokio::select! {
+            Some(answer) = under_way.next() => {
+                if let Some(answer) = answer {
+                    core.answer(answer);
+                }
+            }
+            fact = facts.next() => {
+                let Some(fact) = fact else { return Err(Error::unavailable("the bus has ended")) };
+                match ExecutionBatch::decode(fact.payload) {
+                    Ok(batch) => core.fact(&batch),
+                    Err(e) => tracing::warn!(error = %e, "not an ExecutionBatch"),
+                }
+            }
+            _ = ticks.tick() => {
+                for _ in 0..steps {
+                    if waiting.len() < BACKLOG_MAX {
+                        waiting.extend(core.step());
+                    }
+                }
+            }
+        }
+    }
+}

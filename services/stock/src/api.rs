@@ -1,0 +1,551 @@
+//! The RPCs of stock-service.
+
+use super::{
+    domain::{self, Period},
+    events::{self, Desk},
+    store::{self, Stored},
+};
+use fafnir_platform::{
+    Refusal, cache::Cache, caller, clock::Clock, clock::DAY_US, db::Db, db::outbox::Wake, error::Error,
+};
+use fafnir_proto::v1::{
+    CandlesReply, CandlesRequest, Empty, HistoryRequest, Instrument, ListInstrumentsReply, LoadHistoryReply,
+    LoadHistoryRequest, Quote, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
+    SetVolatilityBandRequest, SymbolRequest, TradingState, UpsertReply, stock_server::Stock,
+};
+use prost::Message as _;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// Daily bars in one answer: more than a century of trading days.
+const DAILY_MAX: u32 = 30_000;
+
+/// The service behind the RPCs.
+#[derive(Debug, Clone)]
+pub struct Api {
+    pub db: Db,
+    pub desk: Arc<Desk>,
+    pub cache: Cache,
+    pub clock: Clock,
+    pub wake: Wake,
+}
+
+impl From<domain::Error> for Refusal {
+    fn from(e: domain::Error) -> Self {
+        match e {
+            domain::Error::Invalid { reason, message } => Self::invalid(reason, message),
+            domain::Error::Fixed { reason, message } => Self::precondition(reason, message),
+        }
+    }
+}
+
+impl From<domain::Error> for Error {
+    fn from(e: domain::Error) -> Self {
+        Self::Refused(e.into())
+    }
+}
+
+fn unknown(symbol: &str) -> Refusal {
+    Refusal::not_found("UNKNOWN_SYMBOL", format!("symbol {symbol} is not listed"))
+}
+
+impl Api {
+    /// The listing of a request's symbol.
+    fn listed(&self, text: &str) -> Result<Instrument, Error> {
+        let symbol = domain::symbol(text)?;
+        Ok(self.desk.instrument(symbol.as_str()).ok_or_else(|| unknown(symbol.as_str()))?)
+    }
+
+    async fn quote(&self, symbol: &str) -> Option<Quote> {
+        if let Some(bytes) = self.cache.get(&events::quote_key(symbol)).await
+            && let Ok(quote) = Quote::decode(bytes)
+        {
+            return Some(quote);
+        }
+        self.desk.quote(symbol)
+    }
+
+    async fn upsert(&self, mut wish: Instrument) -> Result<UpsertReply, Error> {
+        wish.symbol = domain::symbol(&wish.symbol)?.to_string();
+        let now_us = self.clock.now_us();
+        let year_from = domain::day_of(now_us) - domain::YEAR_DAYS;
+        let (current, changed, past) = self
+            .db
+            .write(move |tx| {
+                let current = store::instrument_get(tx, &wish.symbol)?.map(|s| s.instrument);
+                let changed = domain::list(wish.clone(), current.as_ref())?;
+                let mut past = None;
+                if let Some(new) = &changed {
+                    store::instrument_put(tx, new, now_us)?;
+                    events::instrument_changed(tx, new, now_us)?;
+                    past = Some(store::past(tx, &new.symbol, year_from)?);
+                }
+                Ok((current, changed, past))
+            })
+            .await?;
+        let created = current.is_none();
+        match (changed, past) {
+            (Some(instrument), Some(past)) => {
+                self.wake.notify();
+                if created {
+                    self.desk.list(Stored { instrument: instrument.clone(), updated_us: now_us }, past);
+                } else {
+                    self.desk.relist(instrument.clone(), now_us);
+                }
+                Ok(UpsertReply { created, changed: true, instrument: Some(instrument) })
+            }
+            _ => Ok(UpsertReply { created: false, changed: false, instrument: current }),
+        }
+    }
+
+    async fn state_set(&self, text: &str, state: TradingState) -> Result<Instrument, Error> {
+        let symbol = self.listed(text)?.symbol;
+        if state == TradingState::Unspecified {
+            return Err(Refusal::invalid(
+                "STATE_UNKNOWN",
+                "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION",
+            )
+            .into());
+        }
+        self.change(symbol, move |i| i.set_state(state)).await
+    }
+
+    async fn band_set(&self, text: &str, bps: u32) -> Result<Instrument, Error> {
+        let symbol = self.listed(text)?.symbol;
+        domain::volatility_band(bps)?;
+        self.change(symbol, move |i| i.volatility_band_bps = bps).await
+    }
+
+    /// Changes a listing; what changes nothing is no fact.
+    async fn change(
+        &self,
+        symbol: String,
+        change: impl Fn(&mut Instrument) + Send + 'static,
+    ) -> Result<Instrument, Error> {
+        let now_us = self.clock.now_us();
+        let (instrument, changed) = self
+            .db
+            .write(move |tx| {
+                let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
+                let mut new = stored.instrument.clone();
+                change(&mut new);
+                if new == stored.instrument {
+                    return Ok((new, false));
+                }
+                new.version += 1;
+                store::instrument_put(tx, &new, now_us)?;
+                events::instrument_changed(tx, &new, now_us)?;
+                Ok((new, true))
+            })
+            .await?;
+        if changed {
+            self.wake.notify();
+            self.desk.relist(instrument.clone(), now_us);
+        }
+        Ok(instrument)
+    }
+
+    async fn daily(&self, request: HistoryRequest) -> Result<CandlesReply, Error> {
+        let Instrument { symbol, currency, .. } = self.listed(&request.symbol)?;
+        let period = Period::parse(&request.period)?;
+        let first = period.first_day(domain::day_of(self.clock.now_us()));
+        let limit = if period == Period::Newest { 1 } else { DAILY_MAX };
+        let of = symbol.clone();
+        let bars = self.db.read(move |tx| Ok(store::daily_list(tx, &of, first, limit)?)).await?;
+        let candles = bars.into_iter().map(|(day, bar)| bar.candle(&symbol, day * DAY_US)).collect();
+        Ok(CandlesReply { candles, currency })
+    }
+
+    async fn intraday(&self, request: CandlesRequest) -> Result<CandlesReply, Error> {
+        let Instrument { symbol, currency, .. } = self.listed(&request.symbol)?;
+        let minutes = domain::interval_minutes(&request.interval)?;
+        let limit = match request.limit {
+            0 => domain::CANDLES_DEFAULT,
+            n => n.min(domain::CANDLES_MAX),
+        };
+        let first = request.from_us.max(0).div_euclid(domain::MINUTE_US).div_euclid(minutes) * minutes;
+        let last = match request.to_us {
+            0 => i64::MAX,
+            to if to < request.from_us => {
+                return Err(Refusal::invalid("TIME_RANGE", "to must not be before from").into());
+            }
+            to => to.div_euclid(domain::MINUTE_US),
+        };
+        let (of, rows) = (symbol.clone(), limit.saturating_mul(minutes as u32));
+        let bars = self.db.read(move |tx| Ok(store::minute_list(tx, &of, first, last, rows)?)).await?;
+        let full = bars.len() == rows as usize;
+        let mut joined = domain::join(&bars, minutes);
+        // The oldest rows may begin in the middle of a bar when the answer was cut.
+        let surplus = joined.len().saturating_sub(limit as usize).max(usize::from(full && minutes > 1));
+        joined.drain(..surplus.min(joined.len()));
+        let candles =
+            joined.into_iter().map(|(at, bar)| bar.candle(&symbol, at * domain::MINUTE_US)).collect();
+        Ok(CandlesReply { candles, currency })
+    }
+
+    async fn history_load(&self, request: LoadHistoryRequest) -> Result<LoadHistoryReply, Error> {
+        let symbol = self.listed(&request.symbol)?.symbol;
+        let now_us = self.clock.now_us();
+        let today = domain::day_of(now_us);
+        let bars = domain::daily_bars(&request.bars, today)?;
+        let total = bars.len() as u64;
+        let (inserted, stored, past) = self
+            .db
+            .write(move |tx| {
+                let inserted = store::history_load(tx, &symbol, &bars)?;
+                let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
+                Ok((inserted, stored, store::past(tx, &symbol, today - domain::YEAR_DAYS)?))
+            })
+            .await?;
+        if inserted > 0 {
+            self.desk.list(stored, past);
+        }
+        let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+        Ok(LoadHistoryReply { inserted: count(inserted), present: count(total.saturating_sub(inserted)) })
+    }
+
+    fn search_all(&self, request: &SearchRequest) -> Result<Vec<Instrument>, Error> {
+        let query = request.query.trim();
+        if query.is_empty() {
+            return Err(Refusal::invalid("QUERY_MISSING", "query must not be blank").into());
+        }
+        if query.len() > domain::QUERY_LEN_MAX {
+            let max = domain::QUERY_LEN_MAX;
+            return Err(
+                Refusal::invalid("QUERY_TOO_LONG", format!("query must have at most {max} bytes")).into()
+            );
+        }
+        let limit = match request.limit {
+            n @ 1..=domain::SEARCH_MAX => n,
+            _ => domain::SEARCH_DEFAULT,
+        };
+        let mut found = self.desk.map(|i| domain::search_rank(i, query).map(|rank| (rank, i.clone())));
+        // Stable: equal ranks stay in the order of their symbols.
+        found.sort_by_key(|(rank, _)| *rank);
+        Ok(found.into_iter().take(limit as usize).map(|(_, i)| i).collect())
+    }
+}
+
+#[tonic::async_trait]
+impl Stock for Api {
+    async fn list_instruments(&self, _: Request<Empty>) -> Result<Response<ListInstrumentsReply>, Status> {
+        let instruments = self.desk.map(|i| Some(i.clone()));
+        Ok(Response::new(ListInstrumentsReply { instruments }))
+    }
+
+    async fn get_instrument(&self, request: Request<SymbolRequest>) -> Result<Response<Instrument>, Status> {
+        Ok(Response::new(self.listed(&request.get_ref().symbol)?))
+    }
+
+    async fn upsert_instrument(&self, request: Request<Instrument>) -> Result<Response<UpsertReply>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.upsert(request.into_inner()).await?))
+    }
+
+    async fn set_trading_state(
+        &self,
+        request: Request<SetTradingStateRequest>,
+    ) -> Result<Response<Instrument>, Status> {
+        caller::system(&request)?;
+        let request = request.into_inner();
+        Ok(Response::new(self.state_set(&request.symbol, request.state()).await?))
+    }
+
+    async fn set_volatility_band(
+        &self,
+        request: Request<SetVolatilityBandRequest>,
+    ) -> Result<Response<Instrument>, Status> {
+        caller::system(&request)?;
+        let request = request.into_inner();
+        Ok(Response::new(self.band_set(&request.symbol, request.volatility_band_bps).await?))
+    }
+
+    async fn search(
+        &self,
+        request: Request<SearchRequest>,
+    ) -> Result<Response<ListInstrumentsReply>, Status> {
+        let instruments = self.search_all(request.get_ref())?;
+        Ok(Response::new(ListInstrumentsReply { instruments }))
+    }
+
+    async fn quotes(&self, request: Request<QuotesRequest>) -> Result<Response<QuotesReply>, Status> {
+        let symbols = request.into_inner().symbols;
+        if symbols.len() > domain::QUOTES_MAX {
+            let max = domain::QUOTES_MAX;
+            return Err(Refusal::invalid(
+                "TOO_MANY_SYMBOLS",
+                format!("symbols must be at most {max} at a time"),
+            )
+            .into());
+        }
+        let mut quotes = Vec::with_capacity(symbols.len());
+        for text in symbols {
+            let symbol = domain::symbol(&text).map_err(Refusal::from)?;
+            quotes.extend(self.quote(symbol.as_str()).await);
+        }
+        Ok(Response::new(QuotesReply { quotes }))
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<CandlesReply>, Status> {
+        Ok(Response::new(self.daily(request.into_inner()).await?))
+    }
+
+    async fn candles(&self, request: Request<CandlesRequest>) -> Result<Response<CandlesReply>, Status> {
+        Ok(Response::new(self.intraday(request.into_inner()).await?))
+    }
+
+    async fn load_history(
+        &self,
+        request: Request<LoadHistoryRequest>,
+    ) -> Result<Response<LoadHistoryReply>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.history_load(request.into_inner()).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Bars;
+    use fafnir_platform::{Caller, Settings, db::inbox, executions::Projection as _, tasks::Tasks};
+    use fafnir_proto::v1::{Candle, ExecKind, Execution, ExecutionBatch, InstrumentType};
+
+    /// Noon of a day.
+    const NOW_US: i64 = 20_000 * DAY_US + DAY_US / 2;
+
+    struct Bench {
+        api: Api,
+        bars: Bars,
+        _dir: tempfile::TempDir,
+    }
+
+    async fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Clock::from_fn(|| NOW_US);
+        let tasks = Tasks::new(tokio_util::sync::CancellationToken::new());
+        let db = Db::open_sqlite(
+            dir.path().join("stock.sqlite"),
+            "stock-service",
+            super::super::MIGRATIONS,
+            &tasks,
+            &clock,
+        )
+        .await
+        .unwrap();
+        let desk = Arc::new(Desk::load(&db, &clock).await.unwrap());
+        let cache = Cache::connect(&Settings::default(), 0).await.unwrap();
+        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), wake: Wake::default() };
+        Bench { api: Api { db, desk, cache, clock, wake: Wake::default() }, bars, _dir: dir }
+    }
+
+    fn system<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Caller::system("seed"));
+        request
+    }
+
+    fn apple() -> Instrument {
+        Instrument {
+            symbol: "AAPL".into(),
+            name: "Apple Inc.".into(),
+            exchange: "NASDAQ".into(),
+            r#type: InstrumentType::Equity.into(),
+            currency: "USD".into(),
+            tick_e4: 100,
+            lot_e4: 10_000,
+            previous_close_e4: 2_310_000,
+            shares_outstanding: 1_000,
+            ..Instrument::default()
+        }
+    }
+
+    fn trade(seq: u64, price_e4: i64, time_us: i64) -> Execution {
+        Execution {
+            seq,
+            kind: ExecKind::Trade.into(),
+            price_e4,
+            quantity_e4: 50_000,
+            trade_no: seq,
+            time_us,
+            ..Execution::default()
+        }
+    }
+
+    fn batch(executions: Vec<Execution>) -> ExecutionBatch {
+        ExecutionBatch { symbol: "AAPL".into(), executions }
+    }
+
+    #[tokio::test]
+    async fn a_listing_is_created_once_and_each_change_is_a_fact() {
+        let b = bench().await;
+        let first = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
+        assert!(first.created && first.changed);
+        let again = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
+        assert!(!again.created && !again.changed);
+        let halt = SetTradingStateRequest { symbol: "aapl".into(), state: TradingState::Halted.into() };
+        let halted = b.api.set_trading_state(system(halt)).await.unwrap().into_inner();
+        assert_eq!((halted.state(), halted.version), (TradingState::Halted, 2));
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Halted);
+        let facts = b
+            .api
+            .db
+            .read(|tx| Ok(tx.query("SELECT subject, msg_id FROM outbox ORDER BY id", &[])?))
+            .await
+            .unwrap();
+        let ids: Vec<String> = facts.iter().map(|r| r.get(1).unwrap()).collect();
+        assert_eq!(ids, ["instrument:AAPL:1", "instrument:AAPL:2"]);
+
+        let mut as_user = Request::new(apple());
+        as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
+        let refused = b.api.upsert_instrument(as_user).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_volatility_band_is_set_by_operators_alone_and_within_its_limit() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let band = |bps| SetVolatilityBandRequest { symbol: "aapl".into(), volatility_band_bps: bps };
+        let set = b.api.set_volatility_band(system(band(500))).await.unwrap().into_inner();
+        assert_eq!((set.volatility_band_bps, set.version), (500, 2));
+        assert_eq!(b.api.set_volatility_band(system(band(500))).await.unwrap().into_inner().version, 2);
+        let refused = b.api.set_volatility_band(system(band(10_000))).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        let words = "volatility_band_bps 10000 must be from 1 to 9999 basis points, or 0 for no band";
+        assert!(refused.message().contains(words), "{refused}");
+        let mut as_user = Request::new(band(100));
+        as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
+        let refused = b.api.set_volatility_band(as_user).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+        // Loading the listing again changes nothing of it.
+        let again = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
+        assert!(!again.changed);
+        let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
+        assert_eq!(reloaded.instrument("AAPL").unwrap().volatility_band_bps, 500);
+        assert_eq!(
+            b.api.set_volatility_band(system(band(0))).await.unwrap().into_inner().volatility_band_bps,
+            0
+        );
+    }
+
+    #[tokio::test]
+    async fn a_pause_of_the_engine_shows_as_auction_until_the_next_state() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let state = |seq, state: TradingState, reason: &str| {
+            let kind = ExecKind::StateChanged.into();
+            Execution { seq, kind, state: state.into(), reason: reason.into(), ..Execution::default() }
+        };
+        let pause = state(1, TradingState::Auction, "VOLATILITY_PAUSE");
+        for _ in 0..2 {
+            b.bars.apply(vec![batch(vec![pause.clone()])]).await.unwrap();
+        }
+        let paused = b.api.desk.instrument("AAPL").unwrap();
+        assert_eq!((paused.state(), paused.trading_state()), (TradingState::Open, TradingState::Auction));
+        assert_eq!(paused.version, 2);
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Auction);
+        let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
+        assert!(reloaded.instrument("AAPL").unwrap().volatility_pause);
+        b.bars.apply(vec![batch(vec![state(2, TradingState::Open, "")])]).await.unwrap();
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Open);
+
+        // An operator's halt during a pause is what shows.
+        b.bars.apply(vec![batch(vec![state(3, TradingState::Auction, "VOLATILITY_PAUSE")])]).await.unwrap();
+        let halt = SetTradingStateRequest { symbol: "AAPL".into(), state: TradingState::Halted.into() };
+        b.api.set_trading_state(system(halt)).await.unwrap();
+        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Halted);
+        b.bars.apply(vec![batch(vec![state(4, TradingState::Halted, "")])]).await.unwrap();
+        assert!(!b.api.desk.instrument("AAPL").unwrap().volatility_pause);
+    }
+
+    #[tokio::test]
+    async fn trades_make_quotes_and_bars_once_however_often_they_are_delivered() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let bars = (1..=3)
+            .map(|n| Candle {
+                time_us: (20_000 - n) * DAY_US,
+                open_e4: 2_000_000,
+                high_e4: 2_500_000,
+                low_e4: 1_900_000,
+                close_e4: 2_200_000 + n,
+                volume_e4: 7,
+                ..Candle::default()
+            })
+            .collect::<Vec<_>>();
+        let load = LoadHistoryRequest { symbol: "AAPL".into(), bars };
+        let loaded = b.api.load_history(system(load.clone())).await.unwrap().into_inner();
+        assert_eq!((loaded.inserted, loaded.present), (3, 0));
+        let loaded = b.api.load_history(system(load)).await.unwrap().into_inner();
+        assert_eq!((loaded.inserted, loaded.present), (0, 3));
+
+        let delivered = vec![
+            batch(vec![trade(1, 2_300_000, NOW_US), trade(2, 2_320_000, NOW_US + 1)]),
+            batch(vec![trade(3, 2_290_000, NOW_US + 6 * domain::MINUTE_US)]),
+        ];
+        for _ in 0..3 {
+            b.bars.apply(delivered.clone()).await.unwrap();
+        }
+        let missing = b.bars.apply(vec![batch(vec![trade(5, 1, NOW_US)])]).await.unwrap();
+        assert!(missing.gap && missing.executions == 0);
+        assert_eq!(b.bars.positions().await.unwrap(), [("AAPL".to_owned(), 3)]);
+
+        // The same from memory and after a restart.
+        let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
+        for quote in [b.api.desk.quote("AAPL").unwrap(), reloaded.quote("AAPL").unwrap()] {
+            assert_eq!((quote.price_e4, quote.previous_close_e4), (2_290_000, 2_200_001));
+            assert_eq!(
+                (quote.open_e4, quote.day_low_e4, quote.day_high_e4),
+                (2_300_000, 2_290_000, 2_320_000)
+            );
+            assert_eq!((quote.year_low_e4, quote.year_high_e4), (1_900_000, 2_500_000));
+            assert_eq!((quote.volume_e4, quote.market_cap_units), (150_000, 229_000));
+        }
+
+        let history = HistoryRequest { symbol: "aapl".into(), period: "1w".into() };
+        let history = b.api.history(system(history)).await.unwrap().into_inner();
+        let days: Vec<i64> = history.candles.iter().map(|c| c.time_us / DAY_US).collect();
+        assert_eq!(days, [19_997, 19_998, 19_999, 20_000]);
+        let candles = CandlesRequest { symbol: "AAPL".into(), interval: "5m".into(), ..Default::default() };
+        let candles = b.api.candles(system(candles)).await.unwrap().into_inner().candles;
+        assert_eq!(candles.len(), 2);
+        assert_eq!(
+            (candles[0].open_e4, candles[0].close_e4, candles[0].volume_e4),
+            (2_300_000, 2_320_000, 100_000)
+        );
+    }
+
+    #[tokio::test]
+    async fn old_minutes_are_pruned_in_small_batches() {
+        let b = bench().await;
+        let executions = (1..=5).map(|n| trade(n, 100, n as i64 * domain::MINUTE_US)).collect();
+        b.bars.apply(vec![batch(executions)]).await.unwrap();
+        let pruned = |limit| b.api.db.write(move |tx| Ok(store::minute_prune(tx, 4, limit)?));
+        assert_eq!(pruned(2).await.unwrap(), 2);
+        assert_eq!(pruned(2).await.unwrap(), 1);
+        assert_eq!(pruned(2).await.unwrap(), 0);
+        assert_eq!(b.api.db.read(|tx| Ok(inbox::buried(tx)?)).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn search_puts_symbols_first_and_refuses_a_blank() {
+        let b = bench().await;
+        for (symbol, name) in [("APP", "AppLovin"), ("AAPL", "Apple Inc."), ("XYZ", "Grand Apple Trust")] {
+            let listing = Instrument { symbol: symbol.into(), name: name.into(), ..apple() };
+            b.api.upsert_instrument(system(listing)).await.unwrap();
+        }
+        let search = async |query: &str, limit| {
+            let request = system(SearchRequest { query: query.into(), limit });
+            b.api
+                .search(request)
+                .await
+                .map(|r| r.into_inner().instruments.into_iter().map(|i| i.symbol).collect::<Vec<_>>())
+        };
+        assert_eq!(search("app", 0).await.unwrap(), ["APP", "AAPL", "XYZ"]);
+        assert_eq!(search("app", 1).await.unwrap(), ["APP"]);
+        assert_eq!(search("  ", 8).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+        let unknown =
+            b.api.get_instrument(system(SymbolRequest { symbol: "NOPE".into() })).await.unwrap_err();
+        assert_eq!(unknown.code(), tonic::Code::NotFound);
+    }
+}

@@ -1,0 +1,639 @@
+//! Listings, bars and quotes: the rules of stock-service, without I/O.
+
+use fafnir_platform::clock::DAY_US;
+use fafnir_proto::{
+    money::step_decimals,
+    symbol::Symbol,
+    v1::{Candle, Instrument, InstrumentType, Quote, TradingState},
+};
+
+/// decimals(tick) + decimals(lot) stay within micros (exchange-rules §2).
+const STEP_DECIMALS_MAX: u32 = 6;
+/// Highest price, quantity step and previous close: 1,000,000.
+const PRICE_E4_MAX: i64 = 1_000_000 * 10_000;
+/// Longest texts of a listing in bytes.
+const NAME_LEN_MAX: usize = 200;
+const TEXT_LEN_MAX: usize = 4_000;
+/// Widest volatility band in basis points of its reference: below 100 %.
+const BAND_BPS_MAX: u32 = 9_999;
+/// Shares of one listing.
+const SHARES_MAX: i64 = 1_000_000_000_000;
+/// Bars in one load.
+pub const BARS_MAX: usize = 2_000;
+/// Symbols in one request for quotes.
+pub const QUOTES_MAX: usize = 100;
+/// Answers of a search; a wish outside 1 to this gets [`SEARCH_DEFAULT`].
+pub const SEARCH_MAX: u32 = 20;
+pub const SEARCH_DEFAULT: u32 = 8;
+/// Longest search text in bytes.
+pub const QUERY_LEN_MAX: usize = 100;
+/// Intraday bars in one answer.
+pub const CANDLES_MAX: u32 = 2_000;
+pub const CANDLES_DEFAULT: u32 = 500;
+/// How many days back the 52-week range looks.
+pub const YEAR_DAYS: i64 = 364;
+/// Microseconds in a minute.
+pub const MINUTE_US: i64 = 60_000_000;
+
+/// Why a request is refused: a machine code and a sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("{message}")]
+    Invalid { reason: &'static str, message: String },
+    #[error("{message}")]
+    Fixed { reason: &'static str, message: String },
+}
+
+fn invalid<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Invalid { reason, message: message.into() })
+}
+
+/// Open, high, low, close and volume of a span of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bar {
+    pub open_e4: i64,
+    pub high_e4: i64,
+    pub low_e4: i64,
+    pub close_e4: i64,
+    pub volume_e4: i64,
+}
+
+impl Bar {
+    /// The bar of one trade.
+    pub fn of_trade(price_e4: i64, quantity_e4: i64) -> Self {
+        Self {
+            open_e4: price_e4,
+            high_e4: price_e4,
+            low_e4: price_e4,
+            close_e4: price_e4,
+            volume_e4: quantity_e4,
+        }
+    }
+
+    /// This bar followed by a later one.
+    pub fn then(self, later: Self) -> Self {
+        Self {
+            open_e4: self.open_e4,
+            high_e4: self.high_e4.max(later.high_e4),
+            low_e4: self.low_e4.min(later.low_e4),
+            close_e4: later.close_e4,
+            volume_e4: self.volume_e4.saturating_add(later.volume_e4),
+        }
+    }
+
+    pub fn candle(self, symbol: &str, time_us: i64) -> Candle {
+        Candle {
+            symbol: symbol.to_owned(),
+            time_us,
+            open_e4: self.open_e4,
+            high_e4: self.high_e4,
+            low_e4: self.low_e4,
+            close_e4: self.close_e4,
+            volume_e4: self.volume_e4,
+        }
+    }
+}
+
+/// The last trade of a symbol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastTrade {
+    pub price_e4: i64,
+    pub quantity_e4: i64,
+    pub trade_no: u64,
+    pub time_us: i64,
+}
+
+/// Best bid and ask with their quantities; 0 where a side is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Top {
+    pub epoch: u64,
+    pub book_seq: u64,
+    pub bid_e4: i64,
+    pub bid_quantity_e4: i64,
+    pub ask_e4: i64,
+    pub ask_quantity_e4: i64,
+}
+
+/// What is known of one symbol, enough to quote it without the database.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub instrument: Instrument,
+    pub updated_us: i64,
+    /// Newest daily bar with its day.
+    pub newest: Option<(i64, Bar)>,
+    /// Close of the daily bar before the newest one.
+    pub close_before_newest_e4: Option<i64>,
+    /// Lowest low and highest high of the last 52 weeks, the newest bar included.
+    pub year_e4: Option<(i64, i64)>,
+    pub last: Option<LastTrade>,
+    pub top: Top,
+    /// Grows with each change, also over restarts.
+    pub version: u64,
+}
+
+impl Listing {
+    pub fn new(instrument: Instrument, updated_us: i64) -> Self {
+        Self {
+            instrument,
+            updated_us,
+            newest: None,
+            close_before_newest_e4: None,
+            year_e4: None,
+            last: None,
+            top: Top::default(),
+            version: u64::try_from(updated_us).unwrap_or(0),
+        }
+    }
+
+    /// Adds the trades of a day.
+    pub fn trade(&mut self, day: i64, bar: Bar, last: LastTrade) {
+        match &mut self.newest {
+            Some((newest, sum)) if *newest == day => *sum = sum.then(bar),
+            Some((newest, _)) if *newest > day => {}
+            newest => {
+                self.close_before_newest_e4 = newest.map(|(_, b)| b.close_e4);
+                *newest = Some((day, bar));
+            }
+        }
+        self.year_e4 = Some(
+            self.year_e4.map_or((bar.low_e4, bar.high_e4), |(l, h)| (l.min(bar.low_e4), h.max(bar.high_e4))),
+        );
+        if self.last.is_none_or(|l| l.trade_no < last.trade_no) {
+            self.last = Some(last);
+        }
+        self.version += 1;
+    }
+
+    /// Takes a book image's best levels; an older image changes nothing. Answers whether something changed.
+    pub fn book(&mut self, top: Top) -> bool {
+        if (top.epoch, top.book_seq) < (self.top.epoch, self.top.book_seq) {
+            return false;
+        }
+        let same = Top { epoch: self.top.epoch, book_seq: self.top.book_seq, ..top } == self.top;
+        self.top = top;
+        self.version += u64::from(!same);
+        !same
+    }
+
+    /// The quote on day `today`. The previous close is the close of the last day before today that traded, else the
+    /// listing's own. On a day without a trade open, low and high are the price and the volume is 0.
+    pub fn quote(&self, today: i64) -> Quote {
+        let i = &self.instrument;
+        let (day_bar, close_e4) = match self.newest {
+            Some((day, bar)) if day >= today => (Some(bar), self.close_before_newest_e4),
+            Some((_, bar)) => (None, Some(bar.close_e4)),
+            None => (None, None),
+        };
+        let previous_close_e4 = close_e4.unwrap_or(i.previous_close_e4);
+        let price_e4 = self.last.map_or(previous_close_e4, |l| l.price_e4);
+        let bar = day_bar.unwrap_or_else(|| Bar::of_trade(price_e4, 0));
+        let (year_low_e4, year_high_e4) =
+            self.year_e4.map_or((bar.low_e4, bar.high_e4), |(l, h)| (l.min(bar.low_e4), h.max(bar.high_e4)));
+        let (market_cap_units, market_cap_micros) = market_cap(price_e4, i.shares_outstanding);
+        Quote {
+            symbol: i.symbol.clone(),
+            currency: i.currency.clone(),
+            price_e4,
+            bid_e4: self.top.bid_e4,
+            ask_e4: self.top.ask_e4,
+            bid_quantity_e4: self.top.bid_quantity_e4,
+            ask_quantity_e4: self.top.ask_quantity_e4,
+            open_e4: bar.open_e4,
+            previous_close_e4,
+            day_low_e4: bar.low_e4,
+            day_high_e4: bar.high_e4,
+            year_low_e4,
+            year_high_e4,
+            volume_e4: bar.volume_e4,
+            market_cap_micros,
+            market_cap_units,
+            as_of_us: self.last.map_or(self.updated_us, |l| l.time_us),
+            state: i.trading_state().into(),
+            version: self.version,
+        }
+    }
+}
+
+/// Market capitalisation in whole currency units (rounded down) and in micros (saturating), through 128 bits.
+pub fn market_cap(price_e4: i64, shares: i64) -> (i64, i64) {
+    let product = i128::from(price_e4) * i128::from(shares);
+    let clamp = |v: i128| i64::try_from(v).unwrap_or(i64::MAX);
+    (clamp(product / 10_000), clamp(product * 100))
+}
+
+/// The UTC day of a time, in days since 1970.
+pub fn day_of(time_us: i64) -> i64 {
+    time_us.div_euclid(DAY_US)
+}
+
+/// Reads a symbol of a request.
+pub fn symbol(text: &str) -> Result<Symbol, Error> {
+    Symbol::parse(text).or_else(|e| invalid("SYMBOL_MALFORMED", format!("{e}; {:?} is not", truncated(text))))
+}
+
+fn truncated(text: &str) -> String {
+    text.chars().take(20).collect()
+}
+
+/// Checks the width of a volatility band; 0 is none.
+pub fn volatility_band(bps: u32) -> Result<(), Error> {
+    if bps > BAND_BPS_MAX {
+        let message = format!(
+            "volatility_band_bps {bps} must be from 1 to {BAND_BPS_MAX} basis points, or 0 for no band"
+        );
+        return invalid("VOLATILITY_BAND_OUT_OF_RANGE", message);
+    }
+    Ok(())
+}
+
+/// Checks a listing and brings it into its stored form: a new one, or a change of `current`. `None` when nothing changes.
+pub fn list(wish: Instrument, current: Option<&Instrument>) -> Result<Option<Instrument>, Error> {
+    let mut new = wish;
+    symbol(&new.symbol)?;
+    let text = |field: &str, value: &str, max: usize, required: bool| {
+        if value.len() > max {
+            return invalid("TEXT_TOO_LONG", format!("{field} must have at most {max} bytes"));
+        }
+        if value.chars().any(char::is_control) {
+            return invalid("TEXT_MALFORMED", format!("{field} must not have control characters"));
+        }
+        if required && value.trim().is_empty() {
+            return invalid("TEXT_MISSING", format!("{field} must not be empty"));
+        }
+        Ok(())
+    };
+    text("name", &new.name, NAME_LEN_MAX, true)?;
+    text("exchange", &new.exchange, NAME_LEN_MAX, true)?;
+    text("exchange_full_name", &new.exchange_full_name, NAME_LEN_MAX, false)?;
+    text("sector", &new.sector, NAME_LEN_MAX, false)?;
+    text("industry", &new.industry, NAME_LEN_MAX, false)?;
+    text("country", &new.country, NAME_LEN_MAX, false)?;
+    text("website", &new.website, NAME_LEN_MAX, false)?;
+    text("description", &new.description, TEXT_LEN_MAX, false)?;
+    if new.r#type() == InstrumentType::Unspecified {
+        return invalid("INSTRUMENT_TYPE_UNKNOWN", "type must be EQUITY or ETF");
+    }
+    if new.currency.len() != 3 || !new.currency.bytes().all(|b| b.is_ascii_uppercase()) {
+        return invalid("CURRENCY_UNKNOWN", "currency must be three capital letters (ISO 4217)");
+    }
+    for (field, step) in [("tick", new.tick_e4), ("lot", new.lot_e4)] {
+        if !(1..=PRICE_E4_MAX).contains(&step) {
+            return invalid("STEP_OUT_OF_RANGE", format!("{field} must be from 0.0001 to 1000000"));
+        }
+    }
+    let decimals = step_decimals(new.tick_e4) + step_decimals(new.lot_e4);
+    if decimals > STEP_DECIMALS_MAX {
+        return invalid(
+            "STEP_TOO_FINE",
+            format!("tick and lot must have at most {STEP_DECIMALS_MAX} decimals together, not {decimals}"),
+        );
+    }
+    if !(0..=PRICE_E4_MAX).contains(&new.previous_close_e4) {
+        return invalid("PRICE_OUT_OF_RANGE", "previous_close must be from 0 to 1000000");
+    }
+    if !(0..=SHARES_MAX).contains(&new.shares_outstanding) {
+        return invalid("SHARES_OUT_OF_RANGE", format!("shares_outstanding must be from 0 to {SHARES_MAX}"));
+    }
+    volatility_band(new.volatility_band_bps)?;
+    let Some(current) = current else {
+        new.volatility_pause = false;
+        if new.state() == TradingState::Unspecified {
+            new.set_state(TradingState::Open);
+        }
+        new.version = 1;
+        return Ok(Some(new));
+    };
+    for (field, was, is) in [("tick", current.tick_e4, new.tick_e4), ("lot", current.lot_e4, new.lot_e4)] {
+        if was != is {
+            return Err(Error::Fixed {
+                reason: "STEP_FIXED",
+                message: format!("the {field} of {} was fixed at listing", new.symbol),
+            });
+        }
+    }
+    if current.currency != new.currency {
+        return Err(Error::Fixed {
+            reason: "CURRENCY_FIXED",
+            message: format!("the currency of {} was fixed at listing", new.symbol),
+        });
+    }
+    // State and volatility band have operations of their own: a listing that is loaded again does not resume trading.
+    new.state = current.state;
+    new.volatility_band_bps = current.volatility_band_bps;
+    new.volatility_pause = current.volatility_pause;
+    new.version = current.version;
+    if new == *current {
+        return Ok(None);
+    }
+    new.version += 1;
+    Ok(Some(new))
+}
+
+/// Checks daily bars and answers them by day: before `today`, each day once.
+pub fn daily_bars(bars: &[Candle], today: i64) -> Result<Vec<(i64, Bar)>, Error> {
+    if bars.len() > BARS_MAX {
+        return invalid("TOO_MANY_BARS", format!("bars must be at most {BARS_MAX} at a time"));
+    }
+    let mut days = std::collections::BTreeMap::new();
+    for (n, c) in bars.iter().enumerate() {
+        let day = day_of(c.time_us);
+        if c.time_us.rem_euclid(DAY_US) != 0 || day < 0 {
+            return invalid("BAR_TIME", format!("bars[{n}].time_us must be 00:00 UTC of a day since 1970"));
+        }
+        if day >= today {
+            return invalid("BAR_TIME", format!("bars[{n}].time_us must be before today"));
+        }
+        let in_order = 0 < c.low_e4
+            && c.low_e4 <= c.open_e4.min(c.close_e4)
+            && c.open_e4.max(c.close_e4) <= c.high_e4
+            && c.high_e4 <= PRICE_E4_MAX;
+        if !in_order {
+            return invalid(
+                "BAR_PRICES",
+                format!("bars[{n}] needs 0 < low <= open, close <= high <= 1000000"),
+            );
+        }
+        if c.volume_e4 < 0 {
+            return invalid("BAR_VOLUME", format!("bars[{n}].volume must not be negative"));
+        }
+        let bar = Bar {
+            open_e4: c.open_e4,
+            high_e4: c.high_e4,
+            low_e4: c.low_e4,
+            close_e4: c.close_e4,
+            volume_e4: c.volume_e4,
+        };
+        if days.insert(day, bar).is_some() {
+            return invalid("BAR_TIME", format!("bars[{n}] repeats a day"));
+        }
+    }
+    Ok(days.into_iter().collect())
+}
+
+/// A span of history that ends today.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// The newest day that has a bar.
+    Newest,
+    Days(i64),
+    Months(u8),
+    Max,
+}
+
+impl Period {
+    /// 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case; empty is 1M.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        Ok(match text.trim().to_ascii_uppercase().as_str() {
+            "1D" => Self::Newest,
+            "1W" => Self::Days(7),
+            "" | "1M" => Self::Months(1),
+            "3M" => Self::Months(3),
+            "6M" => Self::Months(6),
+            "1Y" => Self::Months(12),
+            "2Y" => Self::Months(24),
+            "5Y" => Self::Months(60),
+            "MAX" => Self::Max,
+            _ => {
+                return invalid(
+                    "PERIOD_UNKNOWN",
+                    format!("period must be one of 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX, not {:?}", truncated(text)),
+                );
+            }
+        })
+    }
+
+    /// The first day of the span. Months are those of the calendar; a day that a month lacks becomes its last one.
+    pub fn first_day(self, today: i64) -> i64 {
+        match self {
+            Self::Newest | Self::Max => 0,
+            Self::Days(days) => today - days + 1,
+            Self::Months(months) => {
+                let epoch = time::OffsetDateTime::UNIX_EPOCH.date();
+                let Some(date) = epoch.checked_add(time::Duration::days(today)) else { return 0 };
+                let month = date.year() * 12 + i32::from(u8::from(date.month())) - 1 - i32::from(months);
+                let (year, month) = (month.div_euclid(12), month.rem_euclid(12) + 1);
+                let Ok(month) = time::Month::try_from(month as u8) else { return 0 };
+                let day = date.day().min(month.length(year));
+                time::Date::from_calendar_date(year, month, day).map_or(0, |d| (d - epoch).whole_days())
+            }
+        }
+    }
+}
+
+/// Minutes of an intraday interval.
+pub fn interval_minutes(text: &str) -> Result<i64, Error> {
+    Ok(match text.trim().to_ascii_lowercase().as_str() {
+        "" | "1m" => 1,
+        "5m" => 5,
+        "15m" => 15,
+        "1h" => 60,
+        _ => {
+            return invalid(
+                "INTERVAL_UNKNOWN",
+                format!("interval must be one of 1m 5m 15m 1h, not {:?}", truncated(text)),
+            );
+        }
+    })
+}
+
+/// Joins one-minute bars, ascending, into bars of `minutes`.
+pub fn join(bars: &[(i64, Bar)], minutes: i64) -> Vec<(i64, Bar)> {
+    let mut joined: Vec<(i64, Bar)> = Vec::new();
+    for (minute, bar) in bars {
+        let start = minute.div_euclid(minutes) * minutes;
+        match joined.last_mut() {
+            Some((at, sum)) if *at == start => *sum = sum.then(*bar),
+            _ => joined.push((start, *bar)),
+        }
+    }
+    joined
+}
+
+/// How well a listing answers a search: symbol equal, symbol prefix, every word begins a word of the name. `None`: not
+/// at all. Lower is better.
+pub fn search_rank(instrument: &Instrument, query: &str) -> Option<u8> {
+    let query = query.trim();
+    let as_symbol = query.to_ascii_uppercase();
+    if instrument.symbol == as_symbol {
+        return Some(0);
+    }
+    if instrument.symbol.starts_with(&as_symbol) {
+        return Some(1);
+    }
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
+    };
+    let (wanted, name) = (words(query), words(&instrument.name));
+    let first = wanted.first()?;
+    let matches = wanted.iter().all(|w| name.iter().any(|n| n.starts_with(w.as_str())));
+    let begins = name.first().is_some_and(|n| n.starts_with(first.as_str()));
+    matches.then_some(if begins { 2 } else { 3 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn apple() -> Instrument {
+        Instrument {
+            symbol: "AAPL".into(),
+            name: "Apple Inc.".into(),
+            exchange: "NASDAQ".into(),
+            r#type: InstrumentType::Equity.into(),
+            currency: "USD".into(),
+            tick_e4: 100,
+            lot_e4: 10_000,
+            previous_close_e4: 2_310_000,
+            shares_outstanding: 15_000_000_000,
+            ..Instrument::default()
+        }
+    }
+
+    fn day(year: i32, month: u8, day: u8) -> i64 {
+        let date = time::Date::from_calendar_date(year, time::Month::try_from(month).unwrap(), day).unwrap();
+        (date - time::OffsetDateTime::UNIX_EPOCH.date()).whole_days()
+    }
+
+    #[test]
+    fn a_listing_opens_at_version_1_and_its_steps_are_fixed() {
+        let listed = list(apple(), None).unwrap().unwrap();
+        assert_eq!((listed.version, listed.state()), (1, TradingState::Open));
+        assert_eq!(list(apple(), Some(&listed)), Ok(None));
+        let renamed = list(Instrument { name: "Apple".into(), ..apple() }, Some(&listed)).unwrap().unwrap();
+        assert_eq!(renamed.version, 2);
+        for wish in [Instrument { tick_e4: 50, ..apple() }, Instrument { lot_e4: 1, ..apple() }] {
+            assert!(list(wish, Some(&listed)).is_err());
+        }
+    }
+
+    #[test]
+    fn loading_a_halted_listing_again_leaves_it_halted() {
+        let mut halted = list(apple(), None).unwrap().unwrap();
+        halted.set_state(TradingState::Halted);
+        assert_eq!(list(apple(), Some(&halted)), Ok(None));
+    }
+
+    #[test]
+    fn a_bad_listing_is_refused_with_its_reason() {
+        for (wish, reason) in [
+            (Instrument { symbol: "A*".into(), ..apple() }, "SYMBOL_MALFORMED"),
+            (Instrument { name: " ".into(), ..apple() }, "TEXT_MISSING"),
+            (Instrument { name: "\u{1b}[31m".into(), ..apple() }, "TEXT_MALFORMED"),
+            (Instrument { tick_e4: 0, ..apple() }, "STEP_OUT_OF_RANGE"),
+            (Instrument { tick_e4: 1, lot_e4: 10, ..apple() }, "STEP_TOO_FINE"),
+            (Instrument { currency: "usd".into(), ..apple() }, "CURRENCY_UNKNOWN"),
+            (Instrument { r#type: 0, ..apple() }, "INSTRUMENT_TYPE_UNKNOWN"),
+            (Instrument { previous_close_e4: -1, ..apple() }, "PRICE_OUT_OF_RANGE"),
+        ] {
+            match list(wish, None) {
+                Err(Error::Invalid { reason: found, .. }) => assert_eq!(found, reason),
+                other => panic!("{reason}: {other:?}"),
+            }
+        }
+        // 4 + 2 decimals are allowed.
+        assert!(list(Instrument { tick_e4: 1, lot_e4: 100, ..apple() }, None).is_ok());
+    }
+
+    #[test]
+    fn market_capitalisation_goes_through_128_bits() {
+        assert_eq!(market_cap(2_310_700, 15_000_000_000), (3_466_050_000_000, 3_466_050_000_000_000_000));
+        assert_eq!(market_cap(10_000_000_000, 1_000_000_000_000), (1_000_000_000_000_000_000, i64::MAX));
+    }
+
+    #[test]
+    fn the_previous_close_moves_at_midnight() {
+        let mut listing = Listing::new(apple(), 0);
+        assert_eq!(listing.quote(100).previous_close_e4, 2_310_000);
+        let last = LastTrade { price_e4: 2_320_000, quantity_e4: 10_000, trade_no: 1, time_us: 7 };
+        listing.trade(100, Bar::of_trade(2_320_000, 10_000), last);
+        let today = listing.quote(100);
+        assert_eq!(
+            (today.price_e4, today.previous_close_e4, today.volume_e4),
+            (2_320_000, 2_310_000, 10_000)
+        );
+        let tomorrow = listing.quote(101);
+        assert_eq!(
+            (tomorrow.price_e4, tomorrow.previous_close_e4, tomorrow.open_e4, tomorrow.volume_e4),
+            (2_320_000, 2_320_000, 2_320_000, 0)
+        );
+    }
+
+    #[test]
+    fn an_older_image_of_the_book_changes_nothing() {
+        let mut listing = Listing::new(apple(), 0);
+        let top = Top { epoch: 2, book_seq: 5, bid_e4: 100, ..Top::default() };
+        assert!(listing.book(top));
+        assert!(!listing.book(Top { book_seq: 6, ..top }));
+        assert!(!listing.book(Top { epoch: 1, book_seq: 9, bid_e4: 90, ..top }));
+        assert_eq!(listing.quote(0).bid_e4, 100);
+    }
+
+    #[test]
+    fn periods_follow_the_calendar() {
+        let today = day(2026, 3, 31);
+        for (text, first) in [
+            ("1w", day(2026, 3, 25)),
+            ("", day(2026, 2, 28)),
+            ("3M", day(2025, 12, 31)),
+            ("1y", day(2025, 3, 31)),
+            ("5Y", day(2021, 3, 31)),
+            ("max", 0),
+        ] {
+            assert_eq!(Period::parse(text).unwrap().first_day(today), first, "{text}");
+        }
+        assert!(Period::parse("4M").is_err());
+    }
+
+    #[test]
+    fn search_prefers_symbols_to_names() {
+        let rank = |q: &str| search_rank(&apple(), q);
+        assert_eq!(rank("aapl"), Some(0));
+        assert_eq!(rank(" aa"), Some(1));
+        assert_eq!(rank("app"), Some(2));
+        assert_eq!(rank("inc"), Some(3));
+        assert_eq!(rank("apple i"), Some(2));
+        assert_eq!(rank("pple"), None);
+        assert_eq!(rank("%"), None);
+    }
+
+    #[test]
+    fn bars_that_contradict_themselves_are_refused() {
+        let good = Candle {
+            time_us: 5 * DAY_US,
+            open_e4: 2,
+            high_e4: 3,
+            low_e4: 1,
+            close_e4: 2,
+            volume_e4: 9,
+            ..Candle::default()
+        };
+        assert_eq!(daily_bars(std::slice::from_ref(&good), 6).unwrap().len(), 1);
+        for bad in [
+            Candle { time_us: 1, ..good.clone() },
+            Candle { time_us: 6 * DAY_US, ..good.clone() },
+            Candle { low_e4: 0, ..good.clone() },
+            Candle { high_e4: 1, ..good.clone() },
+            Candle { volume_e4: -1, ..good.clone() },
+        ] {
+            assert!(daily_bars(std::slice::from_ref(&bad), 6).is_err(), "{bad:?}");
+        }
+        assert!(daily_bars(&[good.clone(), good], 6).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn joined_bars_keep_range_and_volume(prices in prop::collection::vec((0i64..200, 1i64..1000, 1i64..50), 1..200)) {
+            let mut bars: Vec<(i64, Bar)> = Vec::new();
+            for (minute, price, qty) in prices {
+                bars.push((minute, Bar::of_trade(price, qty)));
+            }
+            bars.sort_by_key(|b| b.0);
+            let joined = join(&bars, 15);
+            let volume = |b: &[(i64, Bar)]| b.iter().map(|(_, b)| b.volume_e4).sum::<i64>();
+            prop_assert_eq!(volume(&bars), volume(&joined));
+            prop_assert!(joined.windows(2).all(|w| w[0].0 < w[1].0));
+            prop_assert!(joined.iter().all(|(at, b)| at % 15 == 0 && b.low_e4 <= b.open_e4 && b.close_e4 <= b.high_e4));
+        }
+    }
+}

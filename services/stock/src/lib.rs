@@ -1,0 +1,66 @@
+//! Instruments, quotes, candles, history and search.
+//!
+//! Owns the listings (facts on stream `instruments`) and what trades leave behind: last price, bars. It never invents a
+//! trade: everything it shows comes from listings, loaded history, executions and book images. Reads of quotes never
+//! touch the database.
+
+mod api;
+mod domain;
+mod events;
+mod store;
+
+use fafnir_platform::{
+    Context, Service, Starting, bus,
+    db::{Migration, outbox},
+    executions, migration, server,
+};
+use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::stock_server::StockServer};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// Its row in the table of services.
+pub static SERVICE: Service = Service {
+    module: module_path!(),
+    port: |s| s.ports.stock,
+    address: |s| &s.addresses.stock,
+    migrations: MIGRATIONS,
+    ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)
+};
+
+const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_volatility_band")];
+/// Redis database of the quotes.
+const CACHE_DATABASE: u8 = 0;
+
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let db = ctx.database(MIGRATIONS).await?;
+    let cache = ctx.cache(CACHE_DATABASE).await?;
+    let desk = Arc::new(events::Desk::load(&db, &ctx.clock).await?);
+    let wake = outbox::Wake::default();
+    let api = api::Api {
+        db: db.clone(),
+        desk: Arc::clone(&desk),
+        cache: cache.clone(),
+        clock: ctx.clock.clone(),
+        wake: wake.clone(),
+    };
+    // Served before anything is waited for: the engine lists the instruments before its stream exists.
+    let service = StockServer::new(api)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(service)).await?;
+
+    let bus = ctx.bus().await?;
+    bus.ensure_stream(bus::INSTRUMENTS).await?;
+    outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake.clone());
+    events::publish_quotes(&ctx, db.clone(), bus.clone(), cache, Arc::clone(&desk));
+    events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;
+    events::prune_minutes(&ctx, db.clone());
+    let bars = Arc::new(events::Bars { db: db.clone(), desk, wake });
+    executions::follow(&ctx, &db, &bus, bars).await?;
+    Ok(())
+}

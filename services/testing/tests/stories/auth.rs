@@ -1,0 +1,592 @@
+//! The story of auth-service over real HTTP and gRPC; order and portfolio are played by the test.
+
+use crate::stack as testing;
+use crate::stack::{Answer, Stack};
+use axum::http::{Method, StatusCode};
+use fafnir_platform::{
+    clock::SECOND_US,
+    token::{AUDIENCE, Claims, ISSUER, SigningKey},
+};
+use fafnir_proto::v1;
+use fafnir_services::{auth, broker, security, user};
+use futures::{StreamExt as _, future::join_all};
+use prost::Message as _;
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+use tonic::Code;
+use uuid::Uuid;
+
+static SERVICES: [&fafnir_platform::Service; 4] =
+    [&broker::SERVICE, &auth::SERVICE, &security::SERVICE, &user::SERVICE];
+const EMAIL: &str = "ada@example.com";
+const PASSWORD: &str = "Password123";
+
+struct Auth {
+    stack: Stack,
+    url: String,
+}
+
+/// A browser's cookies and its CSRF token.
+#[derive(Clone, Debug)]
+struct Browser {
+    cookies: String,
+    csrf: String,
+}
+
+impl Auth {
+    async fn start() -> Self {
+        Self::over(Stack::start(&SERVICES).await)
+    }
+
+    fn over(stack: Stack) -> Self {
+        let url = stack.url("auth-service").to_owned();
+        Self { stack, url }
+    }
+
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        testing::request(method, &format!("{}{path}", self.url), headers, body).await
+    }
+
+    async fn post(&self, path: &str, body: serde_json::Value) -> Answer {
+        let json = [("content-type", "application/json")];
+        self.send(Method::POST, path, &json, &body.to_string()).await
+    }
+
+    async fn register(&self, email: &str) -> Answer {
+        let body = serde_json::json!({"email": email, "password": PASSWORD, "firstName": "Ada", "lastName": "Byron"});
+        self.post("/auth/register", body).await
+    }
+
+    async fn login(&self, email: &str, password: &str) -> Answer {
+        self.post("/auth/login", serde_json::json!({"email": email, "password": password})).await
+    }
+
+    async fn browser(&self, email: &str) -> Browser {
+        let answer = self.login(email, PASSWORD).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let cookies: Vec<String> =
+            set_cookies(&answer).iter().map(|c| c.split(';').next().unwrap().to_owned()).collect();
+        let csrf = cookies.iter().find_map(|c| c.strip_prefix("csrf_token=")).unwrap().to_owned();
+        Browser { cookies: cookies.join("; "), csrf }
+    }
+
+    async fn tokens(&self, email: &str) -> (String, String) {
+        let headers = [
+            ("content-type", "application/json"),
+            ("accept", "application/vnd.fafnir.token+json, application/json;q=0.5"),
+        ];
+        let body = serde_json::json!({"email": email, "password": PASSWORD}).to_string();
+        let answer = self.send(Method::POST, "/auth/login", &headers, &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(set_cookies(&answer).len(), 2);
+        pair(&answer)
+    }
+
+    async fn me(&self, header: (&str, &str)) -> Answer {
+        self.send(Method::GET, "/auth/me", &[header], "").await
+    }
+
+    async fn me_bearer(&self, token: &str) -> StatusCode {
+        self.me(("authorization", &format!("Bearer {token}"))).await.status
+    }
+
+    async fn refresh(&self, token: &str) -> Answer {
+        self.post("/auth/refresh", serde_json::json!({"refreshToken": token})).await
+    }
+}
+
+fn pair(answer: &Answer) -> (String, String) {
+    let json = answer.json();
+    assert_eq!(json["expiresIn"], 600);
+    let text = |name: &str| json[name].as_str().unwrap().to_owned();
+    (text("accessToken"), text("refreshToken"))
+}
+
+fn set_cookies(answer: &Answer) -> Vec<String> {
+    answer.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_user_registers_signs_in_and_out() {
+    let auth = Auth::start().await;
+    let registered = auth.register(EMAIL).await;
+    assert_eq!(registered.status, StatusCode::CREATED, "{registered:?}");
+    assert!(set_cookies(&registered).is_empty());
+    let user_id = registered.json()["userId"].as_str().unwrap().to_owned();
+    assert!(registered.json()["message"].is_string());
+    assert_eq!(Uuid::parse_str(&user_id).unwrap().to_string(), user_id);
+
+    // Role and profile exist before the answer.
+    let clients = &auth.stack.running.context.clients;
+    let request = v1::PermissionsRequest { user_id: user_id.clone() };
+    let granted = clients.security(&testing::system()).permissions(request).await.unwrap().into_inner();
+    assert_eq!(granted.roles, ["member"]);
+    let request = v1::GetProfileRequest { user_id: user_id.clone() };
+    let profile = clients.user(&testing::system()).get_profile(request).await.unwrap().into_inner();
+    assert_eq!((profile.first_name.as_str(), profile.last_name.as_str()), ("Ada", "Byron"));
+
+    // Other spellings of the address meet the same account.
+    for email in ["ADA@Example.COM", "ａｄａ@example.com", " ada@example.com "] {
+        let again = auth.register(email).await;
+        assert_eq!((again.status, again.code()), (StatusCode::CONFLICT, "CONFLICT".into()), "{email}");
+        assert_eq!(auth.login(email, PASSWORD).await.status, StatusCode::OK, "{email}");
+    }
+
+    let answer = auth.login(EMAIL, PASSWORD).await;
+    assert!(answer.json()["message"].is_string());
+    assert!(answer.json().get("accessToken").is_none());
+    let cookies = set_cookies(&answer);
+    assert!(cookies[0].starts_with("auth_token="), "{cookies:?}");
+    assert!(cookies[0].ends_with("; Path=/; Max-Age=86400; HttpOnly; SameSite=Lax"), "{cookies:?}");
+    assert!(cookies[1].starts_with("csrf_token="), "{cookies:?}");
+    assert!(cookies[1].ends_with("; Path=/; Max-Age=86400; SameSite=Lax"), "{cookies:?}");
+
+    let browser = auth.browser(EMAIL).await;
+    let me = auth.me(("cookie", &browser.cookies)).await;
+    assert_eq!(me.status, StatusCode::OK);
+    assert_eq!(me.json(), serde_json::json!({"userId": user_id, "email": EMAIL}));
+
+    let out = auth
+        .send(
+            Method::DELETE,
+            "/auth/logout",
+            &[("cookie", &browser.cookies), ("x-csrf-token", &browser.csrf)],
+            "",
+        )
+        .await;
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+    assert_eq!(
+        set_cookies(&out),
+        [
+            "auth_token=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax",
+            "csrf_token=; Path=/; Max-Age=0; SameSite=Lax"
+        ]
+    );
+    let me = auth.me(("cookie", &browser.cookies)).await;
+    assert_eq!((me.status, me.code()), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED".into()));
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn an_unsafe_request_with_a_cookie_needs_the_csrf_token_of_its_session() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let (mine, other) = (auth.browser(EMAIL).await, auth.browser(EMAIL).await);
+    let foreign = mine.cookies.replace(&mine.csrf, &other.csrf);
+    for headers in [
+        vec![("cookie", mine.cookies.as_str())],
+        vec![("cookie", mine.cookies.as_str()), ("x-csrf-token", "")],
+        vec![("cookie", mine.cookies.as_str()), ("x-csrf-token", other.csrf.as_str())],
+        vec![("cookie", foreign.as_str()), ("x-csrf-token", other.csrf.as_str())],
+    ] {
+        for path in ["/auth/logout", "/auth/delete"] {
+            let refused = auth.send(Method::DELETE, path, &headers, "").await;
+            assert_eq!((refused.status, refused.code()), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED".into()));
+        }
+    }
+    assert_eq!(auth.me(("cookie", &mine.cookies)).await.status, StatusCode::OK);
+    // A Bearer caller needs none.
+    let (access, _) = auth.tokens(EMAIL).await;
+    let bearer = format!("Bearer {access}");
+    let out = auth.send(Method::DELETE, "/auth/logout", &[("authorization", &bearer)], "").await;
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_refresh_token_works_once_and_its_reuse_ends_the_family() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let (access, first) = auth.tokens(EMAIL).await;
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::OK);
+    let (access, second) = pair(&auth.refresh(&first).await);
+    assert_ne!(first, second);
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::OK);
+    assert_eq!(auth.refresh(&first).await.status, StatusCode::UNAUTHORIZED);
+    // The family is gone: the newer refresh token and the access token as well.
+    assert_eq!(auth.refresh(&second).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED);
+    for nonsense in ["", "x", &"y".repeat(5000), "' OR 1=1 --"] {
+        assert_eq!(auth.refresh(nonsense).await.status, StatusCode::UNAUTHORIZED, "{nonsense}");
+    }
+
+    // Idle for more than 24 hours, or older than 14 days, it is void.
+    let (_, idle) = auth.tokens(EMAIL).await;
+    let (_, mut busy) = auth.tokens(EMAIL).await;
+    auth.stack.time.advance(23 * 3600);
+    (_, busy) = pair(&auth.refresh(&busy).await);
+    auth.stack.time.advance(2 * 3600);
+    assert_eq!(auth.refresh(&idle).await.status, StatusCode::UNAUTHORIZED);
+    for _ in 0..13 {
+        (_, busy) = pair(&auth.refresh(&busy).await);
+        auth.stack.time.advance(23 * 3600 + 1800);
+    }
+    auth.stack.time.advance(1800);
+    assert_eq!(auth.refresh(&busy).await.status, StatusCode::UNAUTHORIZED);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn fifty_refreshes_at_once_give_at_most_one_pair() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let (access, refresh) = auth.tokens(EMAIL).await;
+    let answers = join_all((0..50).map(|_| auth.refresh(&refresh))).await;
+    let won = answers.iter().filter(|a| a.status == StatusCode::OK).count();
+    let refused = answers.iter().filter(|a| a.status == StatusCode::UNAUTHORIZED).count();
+    assert_eq!((won, won + refused), (1, 50));
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED, "the family is revoked");
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn failed_sign_ins_are_throttled_and_say_nothing() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let unknown = auth.login("nobody@example.com", PASSWORD).await;
+    let wrong = auth.login(EMAIL, "Password124").await;
+    assert_eq!((unknown.status, unknown.code()), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED".into()));
+    assert_eq!((unknown.status, &unknown.body), (wrong.status, &wrong.body));
+    assert_eq!(unknown.headers.len(), wrong.headers.len());
+    for _ in 0..10 {
+        assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::OK, "successes are not counted");
+    }
+    for _ in 0..5 {
+        assert_eq!(auth.login(EMAIL, "Password124").await.status, StatusCode::UNAUTHORIZED);
+    }
+    let throttled = auth.login(EMAIL, PASSWORD).await;
+    assert_eq!((throttled.status, throttled.code()), (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED".into()));
+    let wait: i64 = throttled.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((55..=60).contains(&wait), "{wait}");
+    // An address that a client claims without the service token is not believed.
+    let json = [("content-type", "application/json"), ("x-forwarded-for", "203.0.113.7")];
+    let body = serde_json::json!({"email": EMAIL, "password": PASSWORD}).to_string();
+    let answer = auth.send(Method::POST, "/auth/login", &json, &body).await;
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
+    // The gateway's word is.
+    let token = auth.stack.running.context.secrets.service_token.expose().to_owned();
+    let headers = [json[0], json[1], ("x-fafnir-token", &token), ("x-forwarded-proto", "https")];
+    let answer = auth.send(Method::POST, "/auth/login", &headers, &body).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(set_cookies(&answer).iter().all(|c| c.ends_with("; Secure")));
+    auth.stack.time.advance(61);
+    assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_with_the_envelope() {
+    let auth = Auth::start().await;
+    let good =
+        serde_json::json!({"email": EMAIL, "password": PASSWORD, "firstName": "Ada", "lastName": "Byron"});
+    for (field, value) in [
+        ("email", serde_json::json!("no address")),
+        ("email", serde_json::json!(1)),
+        ("email", serde_json::json!("a@b.c\r\nX: y")),
+        ("password", serde_json::json!("12345")),
+        ("password", serde_json::json!("x".repeat(257))),
+        ("password", serde_json::json!(null)),
+        ("firstName", serde_json::json!("")),
+        ("firstName", serde_json::json!("a\u{1b}[2J")),
+        ("lastName", serde_json::json!("x".repeat(101))),
+        ("isAdmin", serde_json::json!(true)),
+        ("first_name", serde_json::json!("Ada")),
+    ] {
+        let mut body = good.clone();
+        body[field] = value;
+        let refused = auth.post("/auth/register", body.clone()).await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (StatusCode::BAD_REQUEST, "INVALID_INPUT".into()),
+            "{body}"
+        );
+    }
+    for field in ["email", "password", "firstName", "lastName"] {
+        let mut body = good.clone();
+        body.as_object_mut().unwrap().remove(field);
+        assert_eq!(auth.post("/auth/register", body).await.status, StatusCode::BAD_REQUEST, "{field}");
+    }
+    let json = [("content-type", "application/json")];
+    for body in ["", "{", "[]", "null", "\"x\"", "{\"email\":\"a@b.c\",\"password\":\"p\",\"x\":1}", "\u{0}"]
+    {
+        let refused = auth.send(Method::POST, "/auth/login", &json, body).await;
+        assert_eq!(
+            (refused.status, refused.code()),
+            (StatusCode::BAD_REQUEST, "INVALID_INPUT".into()),
+            "{body}"
+        );
+    }
+    for media_type in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
+        let headers = [("content-type", media_type)];
+        let refused = auth.send(Method::POST, "/auth/login", &headers, &good.to_string()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{media_type}");
+    }
+    let large = format!("{{\"email\":\"{}\"}}", "a".repeat(20_000));
+    let refused = auth.send(Method::POST, "/auth/login", &json, &large).await;
+    assert_eq!(refused.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(auth.send(Method::GET, "/auth/nothing", &[], "").await.code(), "NOT_FOUND");
+    assert_eq!(auth.send(Method::GET, "/auth/login", &[], "").await.status, StatusCode::METHOD_NOT_ALLOWED);
+    // Nothing of it registered anybody.
+    assert_eq!(auth.register(EMAIL).await.status, StatusCode::CREATED);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn forged_and_stale_tokens_are_refused() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let (access, _) = auth.tokens(EMAIL).await;
+    let secrets = &auth.stack.running.context.secrets;
+    let key = SigningKey::from_pkcs8(&secrets.jwt_key_pkcs8).unwrap();
+    let ctx = &auth.stack.running.context;
+    let keys = fafnir_platform::token::Keys::from_jwks(&key.jwks()).unwrap();
+    let claims = keys.verify(&access, ctx.clock.now_us()).unwrap();
+    assert_eq!((claims.iss.as_str(), claims.aud.as_str()), (ISSUER, AUDIENCE));
+    let forged = |change: &dyn Fn(&mut Claims)| {
+        let mut claims = claims.clone();
+        change(&mut claims);
+        key.sign_claims(&claims).unwrap()
+    };
+    assert_eq!(auth.me_bearer(&forged(&|_| {})).await, StatusCode::OK);
+    for (name, token) in [
+        ("wrong audience", forged(&|c| c.aud = "other".into())),
+        ("wrong issuer", forged(&|c| c.iss = "other".into())),
+        ("expired", forged(&|c| c.exp = c.iat - 60)),
+        ("not yet", forged(&|c| c.nbf = c.iat + 600)),
+        ("another user's session", forged(&|c| c.sub = Uuid::new_v4())),
+        ("no such session", forged(&|c| c.sid = Uuid::new_v4())),
+        ("no signature", access.rsplit_once('.').unwrap().0.to_owned() + "."),
+        ("changed", access.replacen('.', ".e", 1)),
+        ("empty", String::new()),
+    ] {
+        assert_eq!(auth.me_bearer(&token).await, StatusCode::UNAUTHORIZED, "{name}");
+        let cookie = auth.me(("cookie", &format!("auth_token={token}"))).await;
+        assert_eq!(cookie.status, StatusCode::UNAUTHORIZED, "{name} as a cookie");
+    }
+    auth.stack.time.advance(600 + 6);
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED, "ten minutes later");
+    let jwks = auth.send(Method::GET, "/.well-known/jwks.json", &[], "").await;
+    assert_eq!(jwks.json()["keys"][0]["crv"], "Ed25519");
+    assert!(jwks.json()["keys"][0].get("d").is_none());
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_password_ends_every_other_session() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    let (mine, other) = (auth.browser(EMAIL).await, auth.browser(EMAIL).await);
+    let change = |current: &str, new: &str| serde_json::json!({"current": current, "new": new}).to_string();
+    let headers = [
+        ("content-type", "application/json"),
+        ("cookie", mine.cookies.as_str()),
+        ("x-csrf-token", mine.csrf.as_str()),
+    ];
+    let wrong =
+        auth.send(Method::POST, "/auth/password", &headers, &change("Password124", "Password999")).await;
+    assert_eq!(wrong.status, StatusCode::UNAUTHORIZED);
+    let short = auth.send(Method::POST, "/auth/password", &headers, &change(PASSWORD, "12345")).await;
+    assert_eq!(short.status, StatusCode::BAD_REQUEST);
+    let done = auth.send(Method::POST, "/auth/password", &headers, &change(PASSWORD, "Password999")).await;
+    assert_eq!(done.status, StatusCode::NO_CONTENT);
+    assert_eq!(auth.me(("cookie", &mine.cookies)).await.status, StatusCode::OK);
+    assert_eq!(auth.me(("cookie", &other.cookies)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.login(EMAIL, "Password999").await.status, StatusCode::OK);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_user_leaves_no_open_account_and_frees_the_address() {
+    let calls: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&calls);
+    // The first close meets a hold whose cancellation has not come back yet.
+    let mut tries = 0;
+    let played = testing::play(move |method, request| {
+        heard.lock().unwrap().push(method.to_owned());
+        match method {
+            "CancelAll" => Ok(v1::CancelAllReply { requested: 1 }.encode_to_vec()),
+            "ListAccounts" => {
+                let user_id = testing::decode::<v1::UserRequest>(request).user_id;
+                let account = |id: &str, closed| v1::Account {
+                    id: id.into(),
+                    user_id: user_id.clone(),
+                    closed,
+                    ..Default::default()
+                };
+                let accounts = vec![account("open", false), account("closed", true)];
+                Ok(v1::ListAccountsReply { accounts }.encode_to_vec())
+            }
+            "CloseAccount" => {
+                tries += 1;
+                assert_eq!(testing::decode::<v1::AccountRequest>(request).account_id, "open");
+                if tries == 1 { Err(tonic::Status::failed_precondition("holds")) } else { Ok(Vec::new()) }
+            }
+            other => Err(tonic::Status::unimplemented(other)),
+        }
+    })
+    .await;
+    let stack = Stack::start_with(&SERVICES, |s| {
+        (s.addresses.order, s.addresses.portfolio) = (played.clone(), played.clone());
+    })
+    .await;
+    let auth = Auth::over(stack);
+    let id = auth.register(EMAIL).await.json()["userId"].as_str().unwrap().to_owned();
+    let bus = auth.stack.running.context.bus().await.unwrap();
+    let mut deleted = bus.subscribe("users.deleted".into()).await.unwrap();
+    // An answered request: the broker knows of the subscription.
+    async_nats::jetstream::new(bus.client().clone()).get_stream("users").await.unwrap();
+
+    let browser = auth.browser(EMAIL).await;
+    let (access, refresh) = auth.tokens(EMAIL).await;
+    let gone = auth
+        .send(
+            Method::DELETE,
+            "/auth/delete",
+            &[("cookie", &browser.cookies), ("x-csrf-token", &browser.csrf)],
+            "",
+        )
+        .await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert!(set_cookies(&gone).iter().all(|c| c.contains("Max-Age=0")));
+    let once = ["CancelAll", "ListAccounts", "CloseAccount"];
+    assert_eq!(*calls.lock().unwrap(), [once, once].concat());
+
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.refresh(&refresh).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::UNAUTHORIZED);
+    let fact = tokio::time::timeout(testing::DEADLINE, deleted.next()).await.unwrap().unwrap();
+    assert_eq!(v1::UserDeleted::decode(fact.payload).unwrap().user_id, id);
+    let again = auth.register(EMAIL).await;
+    assert_eq!(again.status, StatusCode::CREATED);
+    assert_ne!(again.json()["userId"].as_str().unwrap(), id, "a new user, not the old one");
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_interrupted_is_finished_at_sign_in_and_at_restart() {
+    let works = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&works);
+    let played = testing::play(move |method, _| {
+        if !switch.load(Ordering::SeqCst) {
+            return Err(tonic::Status::internal("not now"));
+        }
+        match method {
+            "ListAccounts" => Ok(v1::ListAccountsReply::default().encode_to_vec()),
+            _ => Ok(Vec::new()),
+        }
+    })
+    .await;
+    let change = |s: &mut fafnir_platform::Settings| {
+        let a = &mut s.addresses;
+        for address in [&mut a.security, &mut a.user, &mut a.order, &mut a.portfolio] {
+            address.clone_from(&played);
+        }
+    };
+    let services = [&broker::SERVICE, &auth::SERVICE];
+    let auth = Auth::over(Stack::start_with(&services, change).await);
+    let list = |auth: &Auth| {
+        let mut client = auth.stack.running.context.clients.auth(&testing::system());
+        async move { client.list_users(v1::ListUsersRequest::default()).await.unwrap().into_inner().users }
+    };
+    let failed = auth.register(EMAIL).await;
+    assert_eq!((failed.status, failed.code()), (StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR".into()));
+    assert!(!failed.json().to_string().contains("not now"), "no internals");
+    assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(list(&auth).await.is_empty());
+    works.store(true, Ordering::SeqCst);
+    let (access, _) = auth.tokens(EMAIL).await;
+    assert_eq!(list(&auth).await.len(), 1);
+
+    // A deletion that cannot reach the other services is signed out at once and goes on after a restart.
+    works.store(false, Ordering::SeqCst);
+    let bearer = format!("Bearer {access}");
+    let gone = auth.send(Method::DELETE, "/auth/delete", &[("authorization", &bearer)], "").await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(auth.register(EMAIL).await.status, StatusCode::CONFLICT, "still closing");
+    works.store(true, Ordering::SeqCst);
+    let stack = auth.stack.restart(&services, change).await;
+    let bus = stack.running.context.bus().await.unwrap();
+    // The fact stays in the stream: a new reader sees registration and deletion.
+    let jetstream = async_nats::jetstream::new(bus.client().clone());
+    let stream = jetstream.get_stream("users").await.unwrap();
+    let consumer = stream
+        .create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default())
+        .await
+        .unwrap();
+    let mut facts = consumer.messages().await.unwrap();
+    let mut subjects = Vec::new();
+    while subjects.last().is_none_or(|s| s != "users.deleted") {
+        let fact = tokio::time::timeout(testing::DEADLINE, facts.next()).await.unwrap().unwrap().unwrap();
+        subjects.push(fact.subject.to_string());
+    }
+    assert_eq!(subjects, ["users.registered", "users.deleted"]);
+    let auth = Auth::over(stack);
+    assert_eq!(auth.register(EMAIL).await.status, StatusCode::CREATED);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn the_grpc_door_is_for_the_platform() {
+    let auth = Auth::start().await;
+    let clients = &auth.stack.running.context.clients;
+    let mut client = clients.auth(&testing::system());
+    let id = "5d684a32-8ba4-4ec3-8ce3-68df382341a2";
+    let seed = v1::SeedUserRequest {
+        user_id: id.into(),
+        email: "user@test.com".into(),
+        password: PASSWORD.into(),
+        first_name: "Regular".into(),
+        last_name: "User".into(),
+        roles: vec!["member".into(), "admin".into()],
+    };
+    let reply = client.seed(seed.clone()).await.unwrap().into_inner();
+    assert_eq!((reply.created, reply.user_id.as_str()), (true, id));
+    let reply = client.seed(seed.clone()).await.unwrap().into_inner();
+    assert!(!reply.created, "idempotent by id");
+    let other = v1::SeedUserRequest { user_id: Uuid::new_v4().to_string(), ..seed.clone() };
+    let reply = client.seed(other).await.unwrap().into_inner();
+    assert_eq!((reply.created, reply.user_id.as_str()), (false, id), "idempotent by e-mail");
+    let users = client.list_users(v1::ListUsersRequest::default()).await.unwrap().into_inner().users;
+    assert_eq!(users.iter().map(|u| u.user_id.as_str()).collect::<Vec<_>>(), [id]);
+
+    let sign_in = v1::SignInRequest {
+        email: "user@test.com".into(),
+        password: PASSWORD.into(),
+        client_ip: "203.0.113.9".into(),
+        user_agent: "fafnir trade".into(),
+    };
+    let tokens = client.sign_in(sign_in.clone()).await.unwrap().into_inner();
+    assert_eq!((tokens.user_id.as_str(), tokens.expires_in_s), (id, 600));
+    let session = v1::SessionRequest { session_id: tokens.session_id.clone() };
+    let reply = client.session(session.clone()).await.unwrap().into_inner();
+    assert!(reply.active && reply.user_id == id && reply.expires_us > 1_000_000 * SECOND_US);
+    let next = client
+        .refresh(v1::RefreshRequest { refresh_token: tokens.refresh_token })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(next.session_id, tokens.session_id);
+    client.sign_out(v1::SignOutRequest { session_id: tokens.session_id }).await.unwrap();
+    assert!(!client.session(session).await.unwrap().into_inner().active);
+    let garbage = v1::SessionRequest { session_id: "garbage".into() };
+    assert!(!client.session(garbage).await.unwrap().into_inner().active);
+
+    for _ in 0..5 {
+        let wrong = v1::SignInRequest { password: "wrong password".into(), ..sign_in.clone() };
+        assert_eq!(client.sign_in(wrong).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+    assert_eq!(client.sign_in(sign_in.clone()).await.unwrap_err().code(), Code::ResourceExhausted);
+
+    // A user may not use it, a stranger without the token even less.
+    let mut as_user = clients.auth(&fafnir_proto::client::Caller::User(Uuid::parse_str(id).unwrap()));
+    assert_eq!(as_user.seed(seed).await.unwrap_err().code(), Code::PermissionDenied);
+    let channel = fafnir_proto::client::channel(&auth.url).unwrap();
+    let mut stranger = v1::auth_client::AuthClient::new(channel);
+    assert_eq!(stranger.jwks(v1::Empty {}).await.unwrap_err().code(), Code::Unauthenticated);
+    auth.stack.stop().await;
+}

@@ -1,0 +1,229 @@
+//! The story of the bus, the same on the embedded broker and on a nats-server.
+
+use crate::stack as testing;
+use crate::stack::{DEADLINE, Stack};
+use bytes::Bytes;
+use fafnir_platform::{
+    Error,
+    bus::{Bus, StreamSpec},
+};
+use fafnir_services::broker;
+use futures::StreamExt as _;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+use tokio::sync::mpsc;
+
+async fn embedded() -> Stack {
+    Stack::start(&[&broker::SERVICE]).await
+}
+
+async fn nats_server() -> Option<Stack> {
+    let url = testing::external("FAFNIR_TEST_NATS_URL")?;
+    // The users of the server's configuration are in the URL; without any the services connect without a password.
+    Some(Stack::start_with(&[], |s| s.nats.url = url).await)
+}
+
+macro_rules! on_both {
+    ($($story:ident),* $(,)?) => {
+        mod on_embedded { $(
+            #[tokio::test]
+            async fn $story() { super::$story(super::embedded().await).await; }
+        )* }
+        mod on_nats_server { $(
+            #[tokio::test]
+            async fn $story() {
+                if let Some(stack) = super::nats_server().await { super::$story(stack).await; }
+            }
+        )* }
+    };
+}
+on_both!(
+    a_fact_is_stored_once_and_followed_in_order,
+    facts_whose_effect_failed_come_again,
+    core_messages_reach_who_listens,
+    a_stream_of_states_keeps_the_newest_of_each_subject,
+);
+
+/// A stream of this test alone.
+fn stream(one_per_subject: bool) -> StreamSpec {
+    let name: &'static str = Box::leak(format!("test_{}", uuid::Uuid::new_v4().simple()).into_boxed_str());
+    let subjects: &'static [&'static str] =
+        Box::leak(Box::new([&*Box::leak(format!("{name}.*").into_boxed_str())]));
+    StreamSpec { name, subjects, one_per_subject }
+}
+
+async fn remove(stack: Stack, bus: &Bus, spec: StreamSpec) {
+    bus.jetstream().delete_stream(spec.name).await.unwrap();
+    stack.stop().await;
+}
+
+async fn next<T>(receiver: &mut mpsc::UnboundedReceiver<T>) -> T {
+    tokio::time::timeout(DEADLINE, receiver.recv()).await.expect("in time").expect("open")
+}
+
+/// Waits until the broker has taken everything that this connection sent before.
+async fn round_trip(bus: &Bus) {
+    assert!(bus.jetstream().get_stream("none").await.is_err());
+}
+
+async fn publish(bus: &Bus, spec: StreamSpec, id: &str) -> u64 {
+    let subject = format!("{}.x", spec.name);
+    bus.publish_fact(spec.name, &subject, id, Bytes::from(id.to_owned())).await.unwrap()
+}
+
+async fn a_fact_is_stored_once_and_followed_in_order(stack: Stack) {
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let spec = stream(false);
+    bus.ensure_stream(spec).await.unwrap();
+    bus.ensure_stream(spec).await.expect("idempotent");
+    assert_eq!(publish(&bus, spec, "a").await, 1);
+    assert_eq!(publish(&bus, spec, "b").await, 2);
+    assert_eq!(publish(&bus, spec, "a").await, 1, "the same fact again is the same message");
+    let elsewhere = bus.publish_fact("another_stream", &format!("{}.x", spec.name), "c", Bytes::new()).await;
+    assert!(elsewhere.is_err(), "a fact never lands in another stream");
+
+    let (sender, mut received) = mpsc::unbounded_channel();
+    bus.follow(ctx, spec, move |facts| {
+        for (subject, payload) in facts {
+            sender.send((subject, String::from_utf8(payload.to_vec()).unwrap())).unwrap();
+        }
+        async { Ok(()) }
+    })
+    .await
+    .unwrap();
+    for i in 0..300 {
+        publish(&bus, spec, &format!("n{i}")).await;
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 302 {
+        let (subject, payload) = next(&mut received).await;
+        assert_eq!(subject, format!("{}.x", spec.name));
+        seen.push(payload);
+    }
+    let expected: Vec<String> =
+        ["a".to_owned(), "b".to_owned()].into_iter().chain((0..300).map(|i| format!("n{i}"))).collect();
+    assert_eq!(seen, expected);
+    remove(stack, &bus, spec).await;
+}
+
+async fn facts_whose_effect_failed_come_again(stack: Stack) {
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let spec = stream(false);
+    bus.ensure_stream(spec).await.unwrap();
+    publish(&bus, spec, "a").await;
+    let failures = Arc::new(AtomicU32::new(0));
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let counter = Arc::clone(&failures);
+    bus.follow(ctx, spec, move |facts| {
+        let fail = counter.fetch_add(1, Ordering::SeqCst) < 2;
+        for (_, payload) in &facts {
+            sender.send((payload.clone(), fail)).unwrap();
+        }
+        async move { if fail { Err(Error::unavailable("the database is away")) } else { Ok(()) } }
+    })
+    .await
+    .unwrap();
+    let mut tries = Vec::new();
+    while tries.last().is_none_or(|(_, failed)| *failed) {
+        tries.push(next(&mut received).await);
+    }
+    assert_eq!(
+        tries.iter().map(|(p, failed)| (&p[..], *failed)).collect::<Vec<_>>(),
+        [(&b"a"[..], true), (&b"a"[..], true), (&b"a"[..], false)]
+    );
+    publish(&bus, spec, "b").await;
+    assert_eq!(next(&mut received).await.0, "b", "what was applied does not come again");
+    remove(stack, &bus, spec).await;
+}
+
+async fn core_messages_reach_who_listens(stack: Stack) {
+    let bus = stack.running.context.bus().await.unwrap();
+    let other = stack.running.context.bus().await.unwrap();
+    let random = uuid::Uuid::new_v4().simple();
+    bus.publish(format!("market.book.{random}"), Bytes::from_static(b"nobody"))
+        .await
+        .expect("nobody must listen");
+    round_trip(&bus).await;
+    let mut subscription = other.subscribe(format!("market.*.{random}")).await.unwrap();
+    round_trip(&other).await;
+    bus.publish(format!("market.book.{random}"), Bytes::from_static(b"image")).await.unwrap();
+    let message = tokio::time::timeout(DEADLINE, subscription.next()).await.unwrap().unwrap();
+    assert_eq!(
+        (message.subject.to_string(), &message.payload[..]),
+        (format!("market.book.{random}"), &b"image"[..])
+    );
+    stack.stop().await;
+}
+
+async fn a_stream_of_states_keeps_the_newest_of_each_subject(stack: Stack) {
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let spec = stream(true);
+    bus.ensure_stream(spec).await.unwrap();
+    for id in ["old", "older", "newest"] {
+        publish(&bus, spec, id).await;
+    }
+    let (sender, mut received) = mpsc::unbounded_channel();
+    bus.follow(ctx, spec, move |facts| {
+        for (_, payload) in facts {
+            sender.send(payload).unwrap();
+        }
+        async { Ok(()) }
+    })
+    .await
+    .unwrap();
+    assert_eq!(next(&mut received).await, "newest");
+    remove(stack, &bus, spec).await;
+}
+
+#[tokio::test]
+async fn the_market_user_listens_to_market_data_and_does_nothing_else() {
+    let stack = embedded().await;
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let (sender, mut refusals) = mpsc::unbounded_channel();
+    let market = async_nats::ConnectOptions::new()
+        .user_and_password("market".into(), ctx.secrets.nats_market.expose().into())
+        .event_callback(move |event| {
+            let sender = sender.clone();
+            async move {
+                if let async_nats::Event::ServerError(e) = event {
+                    drop(sender.send(e.to_string().to_lowercase()));
+                }
+            }
+        })
+        .connect(&ctx.addresses["nats"])
+        .await
+        .unwrap();
+    let mut books = market.subscribe("market.book.*").await.unwrap();
+    for forbidden in ["private.>", "orders.>", "users.*", ">", "*.book.AAPL"] {
+        let _subscription = market.subscribe(forbidden).await.unwrap();
+        market.flush().await.unwrap();
+        let refusal = next(&mut refusals).await;
+        assert!(refusal.contains("permissions violation"), "{forbidden}: {refusal}");
+    }
+    // The broker answers in order: by now it knows of the first subscription.
+    bus.publish("market.book.AAPL".into(), Bytes::from_static(b"image")).await.unwrap();
+    let image = tokio::time::timeout(DEADLINE, books.next()).await.unwrap().unwrap();
+    assert_eq!(&image.payload[..], b"image");
+    let mut heard = bus.subscribe("market.>".into()).await.unwrap();
+    round_trip(&bus).await;
+    market.publish("market.book.AAPL", Bytes::from_static(b"forged")).await.unwrap();
+    market.flush().await.unwrap();
+    assert!(next(&mut refusals).await.contains("permissions violation"));
+    bus.publish("market.book.AAPL".into(), Bytes::from_static(b"genuine")).await.unwrap();
+    let message = tokio::time::timeout(DEADLINE, heard.next()).await.unwrap().unwrap();
+    assert_eq!(&message.payload[..], b"genuine");
+    // Neither without a password nor with a wrong one.
+    for password in ["", "wrong"] {
+        let options = async_nats::ConnectOptions::new().user_and_password("services".into(), password.into());
+        assert!(options.connect(&ctx.addresses["nats"]).await.is_err());
+    }
+    assert!(async_nats::connect(&ctx.addresses["nats"]).await.is_err());
+    drop(market);
+    stack.stop().await;
+}

@@ -1,0 +1,252 @@
+//! The public API over the real services: a trade between two users, and nobody sees another's rows.
+
+use super::*;
+use fafnir_services::ALL;
+
+const SELLER: &str = "22222222-0000-4000-8000-000000000001";
+const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
+
+/// A whole stack with a member who has money and a seller who has shares.
+async fn whole() -> (Door, String) {
+    let stack = Stack::start(ALL).await;
+    let url = stack.url("api-gateway").to_owned();
+    let mut door = Door { stack, url, world: Shared::default(), member: String::new(), admin: String::new() };
+    door.seed(MEMBER, "user@test.com", &["member"]).await;
+    door.seed(SELLER, "seller@test.com", &["member"]).await;
+    door.seed(ADMIN, "admin@test.com", &["admin"]).await;
+    let clients = door.stack.running.context.clients.clone();
+    let caller = Caller::system("seed");
+    let listing = v1::Instrument { previous_close_e4: 2_310_000, shares_outstanding: 1_000, ..instrument() };
+    clients.stock(&caller).upsert_instrument(listing).await.unwrap();
+    let mut portfolio = clients.portfolio(&caller);
+    for (account_id, user_id) in [(ACCOUNT, MEMBER), (SELLER_ACCOUNT, SELLER)] {
+        let seed = v1::SeedAccountRequest {
+            account_id: account_id.to_owned(),
+            user_id: user_id.to_owned(),
+            r#type: v1::AccountType::Investment.into(),
+            currency: "USD".to_owned(),
+        };
+        portfolio.seed_account(seed).await.unwrap();
+    }
+    let cash = v1::EndowRequest {
+        key: "cash".to_owned(),
+        account_id: ACCOUNT.to_owned(),
+        currency: "USD".to_owned(),
+        amount_micros: 10_000_000_000,
+        ..Default::default()
+    };
+    let shares = v1::EndowRequest {
+        key: "shares".to_owned(),
+        account_id: SELLER_ACCOUNT.to_owned(),
+        symbol: "AAPL".to_owned(),
+        quantity_e4: 100_000,
+        cost_price_e4: 2_000_000,
+        currency: "USD".to_owned(),
+        ..Default::default()
+    };
+    for gift in [cash, shares] {
+        // The listing reaches portfolio-service as a fact.
+        let endowed = async || portfolio.clone().endow(gift.clone()).await.is_ok();
+        testing::until(&door.stack.running.context, "the gift is there", endowed).await;
+    }
+    door.member = door.sign_in("user@test.com").await.access_token;
+    door.admin = door.sign_in("admin@test.com").await.access_token;
+    let seller = door.sign_in("seller@test.com").await.access_token;
+    (door, seller)
+}
+
+/// Places a limit order; the listing may still be on its way to order-service.
+async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str) -> Value {
+    // Tried again it is the same order.
+    let key = Uuid::new_v4();
+    let query = format!(
+        "mutation {{ createOrder(request: {{symbol: \"AAPL\", side: \"{side}\", type: \"LIMIT\", \
+         quantity: {quantity}, price: {price}, clientOrderId: \"{key}\"}}) {{ code data {{ id status rejectReason }} }} }}"
+    );
+    let ask = async || door.ask_as(token, &query, json!({})).await.json();
+    let placed = async || ask().await.get("errors").is_none();
+    testing::until(&door.stack.running.context, &query, placed).await;
+    ask().await["data"]["createOrder"].clone()
+}
+
+#[tokio::test]
+async fn two_users_trade_and_see_it_everywhere() {
+    let (door, seller) = whole().await;
+    let mut terminal = door.terminal().await;
+    let mut request = tonic::Request::new(v1::PrivateRequest::default());
+    request.metadata_mut().insert("authorization", format!("Bearer {}", door.member).parse().unwrap());
+    let mut private = terminal.private(request).await.unwrap().into_inner();
+
+    assert_eq!(place(&door, &seller, "SELL", "5", "231.05").await["code"], "OK");
+    let order = place(&door, &door.member, "BUY", "3", "231.10").await;
+    assert_eq!(order["code"], "OK", "{order}");
+    let id = order["data"]["id"].as_str().unwrap();
+    // The private stream tells of the fill and of the shares.
+    let told = async {
+        let (mut filled, mut held) = (false, false);
+        while !(filled && held) {
+            let message = private.message().await.unwrap().unwrap();
+            match message.kind.unwrap() {
+                v1::private_update::Kind::Order(u) => {
+                    filled |= u.order.is_some_and(|o| o.id == id && o.state() == v1::OrderState::Filled);
+                }
+                v1::private_update::Kind::Portfolio(u) => {
+                    held |= u.holding.is_some_and(|h| h.symbol == "AAPL" && h.quantity_e4 == 30_000);
+                }
+                v1::private_update::Kind::Heartbeat(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(testing::DEADLINE, told).await.expect("told in time");
+
+    let data = door
+        .ask(
+            "{ getOrders { count data { id status state filledQuantity avgFillPrice openQuantity \
+               fills { price quantity } } } }",
+        )
+        .await;
+    assert_eq!(
+        data["getOrders"],
+        json!({"count": 1, "data": [{
+            "id": id, "status": "FILLED", "state": "FILLED", "filledQuantity": 3, "avgFillPrice": 231.05,
+            "openQuantity": 0, "fills": [{"price": 231.05, "quantity": 3}],
+        }]})
+    );
+    // The trade reaches stock-service by a follower of its own.
+    let quoted = async || {
+        let data = door.ask("{ getStockQuote(symbol: \"AAPL\") { data { price } } }").await;
+        data["getStockQuote"]["data"]["price"] == json!(231.05)
+    };
+    testing::until(&door.stack.running.context, "the quote shows the trade", quoted).await;
+    let data = door
+        .ask(&format!(
+            "{{ getHolding(request: {{accountId: \"{ACCOUNT}\", symbol: \"aapl\"}}) {{ code data {{ quantity avgCost }} }} \
+             none: getHolding(request: {{accountId: \"{ACCOUNT}\", symbol: \"MSFT\"}}) {{ code }} \
+             getPortfolioSummary {{ code totalBalance }} \
+             getTransactions(request: {{accountId: \"{ACCOUNT}\"}}) {{ code data {{ type amount referenceId }} }} \
+             statement(accountId: \"{ACCOUNT}\") {{ code data {{ openingBalance closingBalance entries {{ balance }} }} }} \
+             portfolioPerformance(accountId: \"{ACCOUNT}\") {{ code data {{ endValue points {{ value }} }} }} \
+             orderBook(symbol: \"AAPL\") {{ code }} trades(symbol: \"AAPL\") {{ code data {{ tradeNo price quantity }} }} }}"
+        ))
+        .await;
+    assert_eq!(data["getHolding"], json!({"code": "OK", "data": {"quantity": 3, "avgCost": 231.05}}));
+    assert_eq!(data["none"]["code"], "NOT_FOUND");
+    assert_eq!(data["getPortfolioSummary"], json!({"code": "OK", "totalBalance": 9306.85}));
+    let newest = &data["getTransactions"]["data"][0];
+    assert_eq!(newest, &json!({"type": "BUY", "amount": 693.15, "referenceId": id}));
+    assert_eq!(data["statement"]["data"]["closingBalance"], json!(9306.85));
+    assert_eq!(data["portfolioPerformance"]["code"], "OK");
+    assert_eq!(data["portfolioPerformance"]["data"]["endValue"], json!(10000));
+    assert_eq!(data["trades"]["data"], json!([{"tradeNo": 1, "price": 231.05, "quantity": 3}]));
+
+    // Done already: an error, and nothing changes.
+    let (code, _, _) =
+        door.error_of(&format!("mutation {{ cancelOrder(orderId: \"{id}\") {{ code }} }}")).await;
+    assert_eq!(code, "FAILED_PRECONDITION");
+    let data =
+        door.ask("mutation { flatten(symbol: \"AAPL\") { code canceled orders { side type } } }").await;
+    assert_eq!(data["flatten"]["orders"], json!([{"side": "SELL", "type": "MARKET"}]));
+    // Refused for funds: the REJECTED order.
+    let order = place(&door, &door.member, "BUY", "1000", "231.00").await;
+    assert_eq!(
+        (&order["code"], &order["data"]["status"]),
+        (&json!("FAILED_PRECONDITION"), &json!("REJECTED"))
+    );
+    door.stack.stop().await;
+}
+
+/// Every operation with an id of somebody's row, over GraphQL.
+fn operations_with(order: &str, account: &str) -> Vec<String> {
+    vec![
+        format!("{{ getOrderByOrderID(request: {{orderId: \"{order}\"}}) {{ code data {{ id userId }} }} }}"),
+        format!("{{ getHoldings(request: {{accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"),
+        format!(
+            "{{ getHolding(request: {{accountId: \"{account}\", symbol: \"AAPL\"}}) {{ code data {{ id }} }} }}"
+        ),
+        format!("{{ getTransactions(request: {{accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"),
+        format!("{{ statement(accountId: \"{account}\") {{ code data {{ openingBalance }} }} }}"),
+        format!("{{ portfolioPerformance(accountId: \"{account}\") {{ code data {{ endValue }} }} }}"),
+        format!("mutation {{ cancelOrder(orderId: \"{order}\") {{ code data {{ id }} }} }}"),
+        format!(
+            "mutation {{ replaceOrder(request: {{orderId: \"{order}\", price: 231.20}}) {{ code data {{ id }} }} }}"
+        ),
+        format!(
+            "mutation {{ deposit(request: {{accountId: \"{account}\", amount: 1, currency: \"USD\"}}) \
+             {{ code newBalance }} }}"
+        ),
+        format!(
+            "mutation {{ transfer(request: {{fromAccountId: \"{account}\", toAccountId: \"{ACCOUNT}\", amount: 1, \
+             currency: \"USD\"}}) {{ code }} }}"
+        ),
+        format!(
+            "mutation {{ transfer(request: {{fromAccountId: \"{ACCOUNT}\", toAccountId: \"{account}\", amount: 1, \
+             currency: \"USD\"}}) {{ code }} }}"
+        ),
+        format!("mutation {{ deleteAccount(accountId: \"{account}\") }}"),
+        format!(
+            "mutation {{ createOrder(request: {{symbol: \"AAPL\", side: \"BUY\", type: \"LIMIT\", quantity: 1, \
+             price: 231, accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
+    let (door, seller) = whole().await;
+    let order = place(&door, &seller, "SELL", "5", "231.30").await;
+    let order = order["data"]["id"].as_str().unwrap().to_owned();
+    let state = async || {
+        let query = "{ getOrders { data { id state version price } } getPortfolioSummary { accounts { id balance held } } }";
+        let mut orders = door.ask_as(&seller, query, json!({})).await.json()["data"].clone();
+        // NEW or still PENDING_NEW: what matters is that nobody else changed it.
+        orders["getOrders"]["data"][0].as_object_mut().unwrap().remove("state");
+        orders
+    };
+    let before = state().await;
+    let random = Uuid::new_v4().to_string();
+    let theirs = operations_with(&order, SELLER_ACCOUNT);
+    let nobodys = operations_with(&random, &random);
+    for (own, unknown) in theirs.iter().zip(&nobodys) {
+        // An answer may name the id that was asked for, and nothing else that differs.
+        let strip = |answer: Value, ids: [&str; 2]| {
+            let mut answer = answer;
+            if let Some(errors) = answer["errors"].as_array_mut() {
+                for error in errors {
+                    error.as_object_mut().unwrap().remove("locations");
+                }
+            }
+            ids.iter().fold(answer.to_string(), |text, id| text.replace(id, "ID"))
+        };
+        let got = door.ask_as(&door.member, own, json!({})).await.json();
+        let want = door.ask_as(&door.member, unknown, json!({})).await.json();
+        let text = got.to_string();
+        assert_eq!(strip(got, [&order, SELLER_ACCOUNT]), strip(want, [&random, &random]), "{own}");
+        assert!(!text.contains("\"OK\"") && !text.contains("true"), "{own}: {text}");
+        let denied = door.ask_as(&door.admin, own, json!({})).await.json();
+        assert_eq!(denied["errors"][0]["extensions"]["code"], "PERMISSION_DENIED", "{own}");
+    }
+    for malformed in
+        ["", "x", "../../etc/passwd", "' OR 1=1 --", "\\u0000", "00000000-0000-0000-0000-00000000000g"]
+    {
+        for query in operations_with(malformed, malformed) {
+            let answer = door.ask_as(&door.member, &query, json!({})).await.json();
+            let text = answer.to_string();
+            assert!(!text.contains("\"OK\"") && text.contains("INVALID_ARGUMENT"), "{query}: {text}");
+        }
+    }
+    // Straight on gRPC, with the service token of the platform but as the wrong user.
+    let clients = &door.stack.running.context.clients;
+    let me = Caller::User(MEMBER.parse().unwrap());
+    let (mut orders, mut portfolio) = (clients.order(&me), clients.portfolio(&me));
+    for user_id in [String::new(), SELLER.to_owned()] {
+        let get = v1::GetOrderRequest { user_id: user_id.clone(), order_id: order.clone() };
+        assert_eq!(orders.get(get).await.unwrap_err().code(), Code::NotFound);
+        let cancel = v1::CancelOrderRequest { user_id: user_id.clone(), order_id: order.clone() };
+        assert_eq!(orders.cancel(cancel).await.unwrap_err().code(), Code::NotFound);
+        let account = v1::AccountRequest { user_id: user_id.clone(), account_id: SELLER_ACCOUNT.to_owned() };
+        assert_eq!(portfolio.holdings(account.clone()).await.unwrap_err().code(), Code::NotFound);
+        assert_eq!(portfolio.close_account(account).await.unwrap_err().code(), Code::NotFound);
+    }
+    assert_eq!(state().await, before, "nothing was written");
+    door.stack.stop().await;
+}

@@ -1,0 +1,15 @@
+//! The stories of the services as they run: over their own doors, on a stack of their own.
+#![expect(clippy::unwrap_used, reason = "a test target")]
+
+mod auth;
+mod bus;
+mod gateway;
+mod http;
+mod migrations;
+mod order;
+mod portfolio;
+mod security;
+mod simulator;
+mod stack;
+mod trade_engine;
+mod user;

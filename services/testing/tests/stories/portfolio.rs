@@ -1,0 +1,399 @@
+//! The service as it runs: over gRPC, with the broker, the listings and the engine beside it.
+
+use crate::stack::{DEADLINE, Stack, drop_databases, external, system};
+use fafnir_platform::{Service, Settings};
+use fafnir_proto::{
+    client::{Authorised, Caller},
+    v1::{
+        self, AccountRequest, AccountType, AdjustHoldRequest, CreateAccountRequest, DepositRequest, Empty,
+        EndowRequest, EngineCommand, ExecutionsRequest, HoldRequest, HoldingRequest, Instrument,
+        InstrumentType, NewOrder, OrderType, PortfolioStatusReply, PortfolioUpdate, ReplaceOrder,
+        SeedAccountRequest, Side, SubmitRequest, TimeInForce, TradingState, TransactionsRequest,
+        TransferRequest, UpdatesSinceRequest, UserRequest, WatchlistRequest, engine_command::Kind,
+        portfolio_client::PortfolioClient,
+    },
+};
+use fafnir_services::by_name;
+use futures::StreamExt as _;
+use prost::Message as _;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+const USD: i64 = 1_000_000;
+const SHARE: i64 = 10_000;
+const DOLLAR: i64 = 10_000;
+
+fn services() -> Vec<&'static Service> {
+    ["broker", "auth-service", "security-service", "user-service", "stock-service", "trade-engine"]
+        .iter()
+        .map(|name| by_name(name).unwrap())
+        .chain([by_name("portfolio-service").unwrap()])
+        .collect()
+}
+
+fn reason(status: &Status) -> &str {
+    status.metadata().get("x-fafnir-reason").map_or("", |v| v.to_str().unwrap())
+}
+
+/// Where the databases are.
+enum Place {
+    Files,
+    Server { url: String, prefix: String },
+}
+
+impl Place {
+    fn server() -> Option<Self> {
+        let url = external("FAFNIR_TEST_POSTGRES_URL")?;
+        Some(Self::Server { url, prefix: format!("test_{}_", Uuid::new_v4().simple()) })
+    }
+
+    fn configure(&self, settings: &mut Settings) {
+        if let Self::Server { url, prefix } = self {
+            (settings.database.url, settings.database.prefix) = (url.clone(), prefix.clone());
+        }
+    }
+
+    async fn remove(self) {
+        if let Self::Server { url, prefix } = self {
+            drop_databases(&url, &prefix).await;
+        }
+    }
+}
+
+struct Story {
+    stack: Stack,
+    cmd_seq: u64,
+}
+
+impl Story {
+    /// On the embedded databases, or on a Postgres server with this prefix.
+    async fn start(place: &Place) -> Self {
+        let stack = Stack::start_with(&services(), |s| place.configure(s)).await;
+        let story = Self { stack, cmd_seq: 0 };
+        let mut stock = story.stack.running.context.clients.stock(&system());
+        for (symbol, currency) in [("AAPL", "USD"), ("SHOP.TO", "CAD")] {
+            let instrument = Instrument {
+                symbol: symbol.into(),
+                name: symbol.into(),
+                exchange: "TEST".into(),
+                exchange_full_name: "Test".into(),
+                currency: currency.into(),
+                r#type: InstrumentType::Equity.into(),
+                tick_e4: 100,
+                lot_e4: 10_000,
+                state: TradingState::Open.into(),
+                previous_close_e4: 10 * DOLLAR,
+                ..Instrument::default()
+            };
+            stock.upsert_instrument(instrument).await.unwrap();
+        }
+        story
+    }
+
+    fn portfolio(&self, caller: &Caller) -> PortfolioClient<Authorised> {
+        self.stack.running.context.clients.portfolio(caller)
+    }
+
+    async fn seeded(&self, currency: &str, cash: i64, shares: i64) -> (Uuid, String) {
+        let (user, account) = (Uuid::new_v4(), Uuid::new_v4().to_string());
+        let mut house = self.portfolio(&system());
+        let seed = SeedAccountRequest {
+            account_id: account.clone(),
+            user_id: user.to_string(),
+            r#type: AccountType::Investment.into(),
+            currency: currency.into(),
+        };
+        for created in [true, false] {
+            assert_eq!(house.seed_account(seed.clone()).await.unwrap().into_inner().created, created);
+        }
+        let gift = EndowRequest {
+            key: format!("seed:{account}"),
+            account_id: account.clone(),
+            symbol: "AAPL".into(),
+            quantity_e4: shares,
+            cost_price_e4: 8 * DOLLAR,
+            currency: currency.into(),
+            amount_micros: cash,
+        };
+        for applied in [true, false] {
+            assert_eq!(house.endow(gift.clone()).await.unwrap().into_inner().applied, applied);
+        }
+        (user, account)
+    }
+
+    async fn order(
+        &mut self,
+        user: Uuid,
+        account: &str,
+        side: Side,
+        quantity: i64,
+        price: i64,
+    ) -> Result<String, Status> {
+        let order_id = Uuid::new_v4().to_string();
+        let hold = HoldRequest {
+            order_id: order_id.clone(),
+            user_id: user.to_string(),
+            account_id: account.to_owned(),
+            symbol: "AAPL".into(),
+            side: side.into(),
+            quantity_e4: quantity,
+            price_e4: price,
+            currency: "USD".into(),
+        };
+        for _ in 0..2 {
+            self.portfolio(&system()).hold(hold.clone()).await?;
+        }
+        self.send(Kind::NewOrder(NewOrder {
+            order_id: order_id.clone(),
+            user_id: user.to_string(),
+            side: side.into(),
+            r#type: OrderType::Limit.into(),
+            time_in_force: TimeInForce::Gtc.into(),
+            quantity_e4: quantity,
+            price_e4: price,
+            ..NewOrder::default()
+        }))
+        .await;
+        Ok(order_id)
+    }
+
+    /// The engine refuses a symbol that it has not heard of yet as an unavailable one: the listing is on its way.
+    async fn send(&mut self, kind: Kind) {
+        self.cmd_seq += 1;
+        let command = EngineCommand { cmd_seq: self.cmd_seq, symbol: "AAPL".into(), kind: Some(kind) };
+        let request = SubmitRequest { commands: vec![command] };
+        self.stack.running.context.clients.engine(&system()).submit(request).await.unwrap();
+    }
+
+    async fn status(&self) -> PortfolioStatusReply {
+        self.portfolio(&system()).status(Empty {}).await.unwrap().into_inner()
+    }
+
+    /// Waits until the engine's last outcome is settled here.
+    async fn settled(&self) {
+        let engine = self.stack.running.context.clients.engine(&system());
+        tokio::time::timeout(DEADLINE, async {
+            loop {
+                let there = engine.clone().status(Empty {}).await.unwrap().into_inner().positions;
+                let here = self.status().await.positions;
+                if there.iter().filter(|p| p.seq > 0).all(|p| here.contains(p)) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("settled in time");
+    }
+
+    async fn audit(&self) -> v1::AuditReply {
+        let audit = self.portfolio(&system()).audit(Empty {}).await.unwrap().into_inner();
+        assert!(audit.sums.iter().all(|s| s.sum == 0), "{audit:?}");
+        assert_eq!(
+            (audit.unbalanced_transactions, audit.negative_available, audit.hold_mismatches),
+            (0, 0, 0)
+        );
+        assert_eq!(audit.balance_mismatches, 0);
+        audit
+    }
+}
+
+#[tokio::test]
+async fn two_users_trade_through_the_engine_and_everything_survives_a_restart() {
+    trading(Place::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_users_trade_on_postgres() {
+    if let Some(place) = Place::server() {
+        trading(place).await;
+    }
+}
+
+#[tokio::test]
+async fn users_open_accounts_deposit_transfer_watch_and_close() {
+    banking(Place::Files).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_bank_on_postgres() {
+    if let Some(place) = Place::server() {
+        banking(place).await;
+    }
+}
+
+async fn trading(place: Place) {
+    let mut story = Story::start(&place).await;
+    let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
+    let (buyer, buys_from) = story.seeded("USD", 1_000 * USD, 0).await;
+    let nats = story.stack.running.context.bus().await.unwrap();
+    let mut updates = nats.subscribe(format!("private.{buyer}.portfolio")).await.unwrap();
+    nats.client().flush().await.unwrap();
+
+    let sell = story.order(seller, &sells_from, Side::Sell, 10 * SHARE, 10 * DOLLAR).await.unwrap();
+    let buy = story.order(buyer, &buys_from, Side::Buy, 4 * SHARE, 11 * DOLLAR).await.unwrap();
+    story.settled().await;
+
+    let mut mine = story.portfolio(&Caller::User(buyer));
+    let account = AccountRequest { user_id: buyer.to_string(), account_id: buys_from.clone() };
+    let holding = mine.holdings(account.clone()).await.unwrap().into_inner().holdings.pop().unwrap();
+    assert_eq!((holding.quantity_e4, holding.avg_cost_micros), (4 * SHARE, 10 * USD));
+    let accounts = mine.list_accounts(UserRequest { user_id: buyer.to_string() }).await.unwrap().into_inner();
+    let cash = &accounts.accounts[0];
+    assert_eq!((cash.balance_micros, cash.held_micros, cash.available_micros), (960 * USD, 0, 960 * USD));
+    let lines = TransactionsRequest { account_id: buys_from.clone(), ..TransactionsRequest::default() };
+    let lines = mine.transactions(lines).await.unwrap().into_inner().transactions;
+    assert_eq!((lines[0].amount_micros, &lines[0].reference_id), (40 * USD, &buy));
+
+    // The user heard of it, in order, the last one as it now is.
+    let mut last = 0;
+    loop {
+        let message = tokio::time::timeout(DEADLINE, updates.next()).await.unwrap().unwrap();
+        let update = PortfolioUpdate::decode(message.payload).unwrap();
+        assert!(last == 0 || update.user_seq == last + 1, "{} after {last}", update.user_seq);
+        last = update.user_seq;
+        if update.holding.is_some_and(|h| h.quantity_e4 == 4 * SHARE) {
+            break;
+        }
+    }
+    let since = UpdatesSinceRequest { after_seq: last - 1, ..UpdatesSinceRequest::default() };
+    let since = mine.updates_since(since).await.unwrap().into_inner();
+    assert_eq!((since.updates[0].user_seq, since.more, since.reset), (last, false, false));
+
+    // Every message three times more: what follows it in the stream is settled, it is not settled again.
+    let request = ExecutionsRequest { positions: Vec::new(), limit: 100 };
+    let mut engine = story.stack.running.context.clients.engine(&system());
+    let batches = engine.executions(request).await.unwrap().into_inner().batches;
+    assert!(batches.len() >= 2, "{batches:?}");
+    for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
+        let payload = batch.encode_to_vec().into();
+        nats.publish_fact("orders", "orders.exec.AAPL", &format!("again-{again}"), payload).await.unwrap();
+    }
+
+    // A replace that needs more holds it first; the engine's word makes it so.
+    let second = story.order(buyer, &buys_from, Side::Buy, 2 * SHARE, 9 * DOLLAR).await.unwrap();
+    let adjust = AdjustHoldRequest {
+        order_id: second.clone(),
+        version: 2,
+        quantity_e4: 3 * SHARE,
+        price_e4: 9_50 * DOLLAR / 100,
+        only_increase: true,
+        ..AdjustHoldRequest::default()
+    };
+    assert_eq!(mine.adjust_hold(adjust.clone()).await.unwrap_err().code(), Code::PermissionDenied);
+    let held = story.portfolio(&system()).adjust_hold(adjust).await.unwrap().into_inner();
+    assert_eq!(held.held_cash_micros, 28_500_000);
+    story
+        .send(Kind::Replace(ReplaceOrder {
+            order_id: second.clone(),
+            quantity_e4: 3 * SHARE,
+            price_e4: 9_50 * DOLLAR / 100,
+            version: 2,
+            ..ReplaceOrder::default()
+        }))
+        .await;
+    story.settled().await;
+    let audit = story.audit().await;
+    let mut open: Vec<_> =
+        audit.open_holds.iter().map(|h| (h.order_id.clone(), h.cash_micros, h.shares_e4)).collect();
+    open.sort_by_key(|h| h.1);
+    assert_eq!(open, [(sell, 0, 6 * SHARE), (second, 28_500_000, 0)]);
+    let before = story.status().await;
+    assert_eq!((before.settled, before.dead_letters), (1, 0));
+
+    let stack = story.stack.restart(&services(), |s| place.configure(s)).await;
+    let story = Story { stack, cmd_seq: 0 };
+    assert_eq!(story.status().await, before);
+    assert_eq!(story.audit().await, audit);
+    story.stack.stop().await;
+    place.remove().await;
+}
+
+async fn banking(place: Place) {
+    let story = Story::start(&place).await;
+    let user = Uuid::new_v4();
+    let mut mine = story.portfolio(&Caller::User(user));
+    let create = |kind: AccountType, currency: &str, key: &str| CreateAccountRequest {
+        r#type: kind.into(),
+        currency: currency.into(),
+        idempotency_key: key.into(),
+        ..CreateAccountRequest::default()
+    };
+    let usd = mine.create_account(create(AccountType::Investment, "USD", "a")).await.unwrap().into_inner();
+    assert_eq!((usd.balance_micros, usd.account_number.len()), (500 * USD, 10));
+    let again = mine.create_account(create(AccountType::Investment, "USD", "a")).await.unwrap().into_inner();
+    assert_eq!(again, usd);
+    let other = mine.create_account(create(AccountType::Savings, "USD", "a")).await.unwrap_err();
+    assert_eq!((other.code(), reason(&other)), (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"));
+    for (kind, currency, code) in [
+        (AccountType::House, "USD", "ACCOUNT_TYPE_UNKNOWN"),
+        (AccountType::Unspecified, "USD", "ACCOUNT_TYPE_UNKNOWN"),
+        (AccountType::Savings, "EUR", "CURRENCY_UNKNOWN"),
+    ] {
+        let refused = mine.create_account(create(kind, currency, "")).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, code));
+    }
+    let cad = mine.create_account(create(AccountType::Savings, "CAD", "")).await.unwrap().into_inner();
+
+    let deposit = |amount_micros: i64, currency: &str, key: &str| DepositRequest {
+        account_id: usd.id.clone(),
+        amount_micros,
+        currency: currency.into(),
+        idempotency_key: key.into(),
+        ..DepositRequest::default()
+    };
+    let first = mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner();
+    assert_eq!(first.new_balance_micros, 525 * USD);
+    assert_eq!(mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner(), first);
+    let other = mine.deposit(deposit(26 * USD, "USD", "d")).await.unwrap_err();
+    assert_eq!(other.code(), Code::AlreadyExists);
+    let wrong = mine.deposit(deposit(USD, "CAD", "")).await.unwrap_err();
+    assert_eq!((wrong.code(), reason(&wrong)), (Code::InvalidArgument, "CURRENCY_MISMATCH"));
+
+    let transfer = TransferRequest {
+        from_account_id: usd.id.clone(),
+        to_account_id: cad.id.clone(),
+        amount_micros: 100 * USD,
+        currency: "USD".into(),
+        idempotency_key: "t".into(),
+        ..TransferRequest::default()
+    };
+    for _ in 0..2 {
+        mine.transfer(transfer.clone()).await.unwrap();
+    }
+    let accounts = mine.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts;
+    let balances: Vec<_> = accounts.iter().map(|a| a.balance_micros).collect();
+    assert_eq!(balances, [425 * USD, 637 * USD]);
+
+    let symbol = |symbol: &str| WatchlistRequest { symbol: symbol.into(), ..WatchlistRequest::default() };
+    for text in ["aapl", "SHOP.TO", "AAPL"] {
+        mine.add_to_watchlist(symbol(text)).await.unwrap();
+        story.stack.time.advance(1);
+    }
+    assert_eq!(mine.add_to_watchlist(symbol("NOPE")).await.unwrap_err().code(), Code::NotFound);
+    let items = mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items;
+    assert_eq!(items.iter().map(|i| i.symbol.as_str()).collect::<Vec<_>>(), ["SHOP.TO", "AAPL"]);
+    for _ in 0..2 {
+        mine.remove_from_watchlist(symbol("AAPL")).await.unwrap();
+    }
+    assert_eq!(mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items.len(), 1);
+
+    // Another user sees none of it, and answers tell nothing.
+    let mut other = story.portfolio(&Caller::User(Uuid::new_v4()));
+    let theirs = AccountRequest { account_id: usd.id.clone(), ..AccountRequest::default() };
+    assert_eq!(other.holdings(theirs.clone()).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(other.close_account(theirs.clone()).await.unwrap_err().code(), Code::NotFound);
+    let named = UserRequest { user_id: user.to_string() };
+    assert_eq!(other.list_accounts(named).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(other.audit(Empty {}).await.unwrap_err().code(), Code::PermissionDenied);
+    let none =
+        HoldingRequest { account_id: usd.id.clone(), symbol: "AAPL".into(), ..HoldingRequest::default() };
+    assert_eq!(mine.holding(none).await.unwrap_err().code(), Code::NotFound);
+
+    let closed = mine.close_account(theirs).await.unwrap().into_inner();
+    assert_eq!((closed.closed, closed.balance_micros), (true, 0));
+    assert_eq!(mine.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts.len(), 1);
+    story.audit().await;
+    story.stack.stop().await;
+    place.remove().await;
+}

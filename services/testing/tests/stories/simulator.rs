@@ -1,0 +1,111 @@
+//! The simulated market as it runs: every service real, the opening book, trades, a restart that replaces nothing.
+
+use crate::stack::{DEADLINE, Stack, system};
+use fafnir_platform::{Context, Service};
+use fafnir_proto::v1::{self, Side};
+use futures::StreamExt as _;
+use prost::Message as _;
+use std::collections::BTreeSet;
+use tokio::time::{Instant, timeout};
+
+const SYMBOLS: [(&str, &str, i64); 3] =
+    [("AAPL", "USD", 2_310_700), ("F", "USD", 111_800), ("RY.TO", "CAD", 1_746_000)];
+
+/// Everything but the gateway: the streams of all are there, as in `up`.
+fn services() -> Vec<&'static Service> {
+    fafnir_services::ALL.iter().filter(|s| s.name != "api-gateway").copied().collect()
+}
+
+async fn list(ctx: &Context) {
+    for (symbol, currency, price) in SYMBOLS {
+        let instrument = v1::Instrument {
+            symbol: symbol.into(),
+            name: symbol.into(),
+            exchange: "TEST".into(),
+            exchange_full_name: "Test".into(),
+            r#type: v1::InstrumentType::Equity.into(),
+            currency: currency.into(),
+            tick_e4: 100,
+            lot_e4: 10_000,
+            state: v1::TradingState::Open.into(),
+            previous_close_e4: price,
+            ..Default::default()
+        };
+        ctx.clients.stock(&system()).upsert_instrument(instrument).await.unwrap();
+    }
+}
+
+fn simulator(stack: &Stack) -> Context {
+    Context { service: fafnir_services::simulator::NAME, ..stack.running.context.clone() }
+}
+
+async fn image(ctx: &Context, symbol: &str) -> v1::BookImage {
+    let request = v1::BookRequest { symbol: symbol.into(), depth: 0 };
+    ctx.clients.engine(&system()).book(request).await.unwrap().into_inner()
+}
+
+/// Waits for an image in which both sides have this many levels.
+async fn book_stands(ctx: &Context, symbol: &str, levels: usize) -> v1::BookImage {
+    let subject = format!("market.book.{}", fafnir_proto::symbol::token(symbol));
+    let mut images = ctx.bus().await.unwrap().subscribe(subject).await.unwrap();
+    let mut found = image(ctx, symbol).await;
+    while found.bids.len() < levels || found.asks.len() < levels {
+        let message = timeout(DEADLINE, images.next()).await.expect("an image in time").unwrap();
+        found = v1::BookImage::decode(message.payload).unwrap();
+    }
+    found
+}
+
+async fn open_orders(ctx: &Context) -> BTreeSet<String> {
+    let status = ctx.clients.engine(&system()).status(v1::Empty {}).await.unwrap().into_inner();
+    status.open_order_ids.into_iter().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_opening_book_stands_trades_flow_and_a_restart_replaces_nothing() {
+    let services = services();
+    // Fast, so that the test sees trades soon.
+    let fast = |s: &mut fafnir_platform::Settings| s.sim.rate = "20".into();
+    let stack = Stack::start_with(&services, fast).await;
+    let ctx = simulator(&stack);
+    list(&ctx).await;
+    let mut trades = ctx.bus().await.unwrap().subscribe("market.trades.*".into()).await.unwrap();
+    timeout(DEADLINE * 3, fafnir_services::simulator::start(ctx.clone())).await.expect("in time").unwrap();
+    for (symbol, _, price) in SYMBOLS {
+        let book = book_stands(&ctx, symbol, 10).await;
+        assert!((book.bids[0].price_e4 - price).abs() <= 500, "{book:?}");
+        assert!(book.asks[0].price_e4 - book.bids[0].price_e4 <= 500);
+    }
+    let mut seen = 0;
+    while seen < 20 {
+        let message = timeout(DEADLINE, trades.next()).await.expect("a trade in time").unwrap();
+        for trade in v1::TradePrint::decode(message.payload).unwrap().trades {
+            assert!(trade.quantity_e4 > 0 && trade.aggressor() != Side::Unspecified);
+            seen += 1;
+        }
+    }
+    let audit = ctx.clients.portfolio(&ctx.system()).audit(v1::Empty {}).await.unwrap().into_inner();
+    assert!(audit.sums.iter().all(|s| s.sum == 0), "{:?}", audit.sums);
+    assert_eq!((audit.unbalanced_transactions, audit.negative_available), (0, 0));
+
+    // Slow, so that what stands after the restart is what stood before it.
+    let stack = stack.restart(&services, |s| s.sim.rate = "0.05".into()).await;
+    let ctx = simulator(&stack);
+    let before = open_orders(&ctx).await;
+    assert!(before.len() >= 60, "{}", before.len());
+    let started = Instant::now();
+    timeout(DEADLINE, fafnir_services::simulator::start(ctx.clone())).await.expect("in time").unwrap();
+    println!("open again after {:?}", started.elapsed());
+    let after = open_orders(&ctx).await;
+    let gone = before.difference(&after).count();
+    assert!(gone <= 3, "{gone} orders of {} are gone", before.len());
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_that_is_no_number_is_refused_with_its_key() {
+    let stack = Stack::start_with(&[], |s| s.sim.rate = "fast".into()).await;
+    let refused = fafnir_services::simulator::start(simulator(&stack)).await.unwrap_err().to_string();
+    assert!(refused.contains("sim.rate") && refused.contains("fast"), "{refused}");
+    stack.stop().await;
+}

@@ -1,0 +1,92 @@
+//! RPCs of user-service.
+
+use super::{
+    domain::{self, Profile},
+    store,
+};
+use fafnir_platform::{Context, Refusal, caller, db::Db};
+use fafnir_proto::{
+    client::Caller,
+    v1::{self, user_server::User},
+};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// Profiles of one page.
+const LIST_MAX: u32 = 1000;
+
+/// The service behind the door.
+#[derive(Debug)]
+pub struct Api {
+    pub ctx: Context,
+    pub db: Db,
+}
+
+fn unknown() -> Refusal {
+    Refusal::not_found("USER_NOT_FOUND", "no such user")
+}
+
+#[tonic::async_trait]
+impl User for Api {
+    async fn create_profile(&self, request: Request<v1::Profile>) -> Result<Response<v1::Profile>, Status> {
+        caller::system(&request)?;
+        let p = request.into_inner();
+        let user_id = Uuid::parse_str(&p.user_id)
+            .map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))?;
+        let (first_name, last_name) = domain::parse_names(&p)?;
+        let now_us = self.ctx.clock.now_us();
+        let created_us = if p.created_us > 0 { p.created_us } else { now_us };
+        let new =
+            Profile { user_id, email: p.email, first_name, last_name, created_us, updated_us: created_us };
+        let stored = self
+            .db
+            .write(move |tx| {
+                store::insert(tx, &new)?;
+                store::get(tx, new.user_id)?.ok_or_else(|| unknown().into())
+            })
+            .await?;
+        Ok(Response::new(stored.into()))
+    }
+
+    async fn get_profile(
+        &self,
+        request: Request<v1::GetProfileRequest>,
+    ) -> Result<Response<v1::Profile>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let profile = self.db.read(move |tx| Ok(store::get(tx, user)?)).await?.ok_or_else(unknown)?;
+        Ok(Response::new(profile.into()))
+    }
+
+    async fn update_profile(&self, request: Request<v1::Profile>) -> Result<Response<v1::Profile>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let (first, last) = domain::parse_names(request.get_ref())?;
+        let now_us = self.ctx.clock.now_us();
+        let stored = self
+            .db
+            .write(move |tx| {
+                store::rename(tx, user, &first, &last, now_us)?;
+                store::get(tx, user)?.ok_or_else(|| unknown().into())
+            })
+            .await?;
+        Ok(Response::new(stored.into()))
+    }
+
+    async fn list_profiles(
+        &self,
+        request: Request<v1::ListProfilesRequest>,
+    ) -> Result<Response<v1::ListProfilesReply>, Status> {
+        let caller = caller::of(&request)?;
+        if let Caller::User(id) = &caller {
+            let question =
+                v1::CheckPermissionRequest { user_id: id.to_string(), permission: "view_users".to_owned() };
+            let answer = self.ctx.clients.security(&caller).check_permission(question).await?;
+            if !answer.into_inner().has_permission {
+                return Err(Refusal::denied("this needs the permission view_users").into());
+            }
+        }
+        let v1::ListProfilesRequest { after_id, limit } = request.into_inner();
+        let limit = if limit == 0 { LIST_MAX } else { limit.min(LIST_MAX) };
+        let profiles = self.db.read(move |tx| Ok(store::list(tx, &after_id, limit)?)).await?;
+        Ok(Response::new(v1::ListProfilesReply { profiles: profiles.into_iter().map(Into::into).collect() }))
+    }
+}

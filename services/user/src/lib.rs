@@ -1,0 +1,32 @@
+//! user-service: profiles.
+
+pub mod api;
+pub mod domain;
+pub mod events;
+pub mod store;
+
+use fafnir_platform::{Context, Service, Starting, server};
+use fafnir_proto::v1::user_server::UserServer;
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// Its row in the table of services.
+pub static SERVICE: Service = Service {
+    module: module_path!(),
+    port: |s| s.ports.user,
+    address: |s| &s.addresses.user,
+    migrations: store::MIGRATIONS,
+    ..Service::new("user-service", "Profiles", start)
+};
+
+fn start(ctx: Context, listener: TcpListener) -> Starting {
+    Box::pin(run(ctx, listener))
+}
+
+async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
+    let db = ctx.database(store::MIGRATIONS).await?;
+    let api = api::Api { ctx: ctx.clone(), db: db.clone() };
+    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(UserServer::new(api))).await?;
+    events::follow(&ctx, db).await?;
+    Ok(())
+}
