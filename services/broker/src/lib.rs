@@ -26,6 +26,7 @@
 //! `core` is a state machine without I/O or clock; `server` is the tokio adapter and the SQLite store around it.
 
 pub mod core;
+#[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod server;
 
