@@ -10,6 +10,7 @@ pub mod v1 {
 pub mod client;
 pub mod listing;
 pub mod money;
+pub mod reason;
 pub mod symbol;
 
 /// The encoded descriptors of every proto file, for gRPC reflection.
