@@ -349,6 +349,47 @@ fn rules_are_pure() {
     assert_eq!(naming(&planted("domain.rs", harmless), &IMPURE), NOTHING);
 }
 
+/// How the subjects of the bus begin: proto/src/subject.rs is their only home.
+const SUBJECTS: [&str; 10] = [
+    "market.book",
+    "market.trades",
+    "market.quotes",
+    "market.*",
+    "market.>",
+    "orders.exec",
+    "private.",
+    "users.registered",
+    "users.deleted",
+    "_INBOX",
+];
+/// Those of one word, which begin other texts too.
+const SUBJECTS_OF_A_WORD: [&str; 6] =
+    ["users.*", "users.>", "users.{", "instruments.*", "instruments.>", "instruments.{"];
+
+fn subjects(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources {
+        for text in strings(text) {
+            let bare = text.trim_start_matches(['b', 'r', '#', '"']);
+            if SUBJECTS.iter().chain(&SUBJECTS_OF_A_WORD).any(|s| bare.starts_with(s)) {
+                found.push(format!("{path} has {text}"));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn subjects_of_the_bus_stand_once() {
+    let mut all = [sources("services"), sources("tui/src"), sources("cli/src")].concat();
+    all.retain(|(path, _)| path.contains("/src/") && !is_test(path) && !path.starts_with("services/broker/"));
+    assert!(all.len() > 100);
+    assert_eq!(subjects(&all), NOTHING);
+    let hidden = "fn f(t: &str) { (format!(\n r#\"orders.exec.{t}\"#), \"users.toml\"); } // \"market.>\"";
+    assert_eq!(subjects(&planted("x", hidden)), ["x has r#\"orders.exec.{t}\"#"]);
+    assert_eq!(subjects(&planted("x", "const A: &str = \"instruments.*\";")).len(), 1);
+}
+
 #[test]
 fn the_terminal_never_sees_a_service() {
     let services: Vec<String> = SERVICES.iter().map(|s| format!("fafnir_{s}")).collect();

@@ -9,9 +9,11 @@ pub mod v1 {
 }
 pub mod client;
 pub mod listing;
-pub mod money;
 pub mod reason;
-pub mod symbol;
+pub mod subject;
+
+/// Exact decimals and symbols as the rules have them: most of what reads a message needs both.
+pub use fafnir_rules::{money, symbol};
 
 /// The encoded descriptors of every proto file, for gRPC reflection.
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fafnir.v1.bin"));

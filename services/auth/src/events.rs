@@ -5,7 +5,10 @@ use fafnir_platform::{
     bus::USERS,
     db::{Error, Tx, outbox},
 };
-use fafnir_proto::v1;
+use fafnir_proto::{
+    subject::{USER_DELETED, USER_REGISTERED},
+    v1,
+};
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -18,11 +21,11 @@ pub fn registered(tx: &mut dyn Tx, id: Uuid, new: &NewUser, now_us: i64) -> Resu
         last_name: new.last_name.clone(),
         time_us: now_us,
     };
-    outbox::put(tx, USERS.name, "users.registered", &format!("registered:{id}"), fact.encode_to_vec(), now_us)
+    outbox::put(tx, USERS.name, USER_REGISTERED, &format!("registered:{id}"), fact.encode_to_vec(), now_us)
 }
 
 /// Stores that a user is gone.
 pub fn deleted(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<(), Error> {
     let fact = v1::UserDeleted { user_id: id.to_string(), time_us: now_us };
-    outbox::put(tx, USERS.name, "users.deleted", &format!("deleted:{id}"), fact.encode_to_vec(), now_us)
+    outbox::put(tx, USERS.name, USER_DELETED, &format!("deleted:{id}"), fact.encode_to_vec(), now_us)
 }

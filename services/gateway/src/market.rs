@@ -5,7 +5,7 @@ use super::{
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::{symbol::Symbol, v1};
+use fafnir_proto::{subject, symbol::Symbol, v1};
 use futures::{
     Stream, StreamExt as _, future,
     stream::{self, BoxStream},
@@ -67,7 +67,7 @@ pub async fn books(
     session: Session,
     symbol: Symbol,
 ) -> Result<Feed<v1::BookImage>, Status> {
-    let live = gateway.bus.subscribe(format!("market.book.{}", symbol.token())).await?;
+    let live = gateway.bus.subscribe(subject::book(symbol.as_str())).await?;
     let request = v1::BookRequest { symbol: symbol.to_string(), depth: 0 };
     let first = gateway.ctx.clients.engine(&session.caller()).book(request).await?.into_inner();
     let mut newest = (first.epoch, first.book_seq);
@@ -94,7 +94,7 @@ pub async fn quotes(
 ) -> Result<Feed<v1::Quote>, Status> {
     let mut live = Vec::with_capacity(symbols.len());
     for symbol in &symbols {
-        live.push(gateway.bus.subscribe(format!("market.quotes.{}", symbol.token())).await?);
+        live.push(gateway.bus.subscribe(subject::quotes(symbol.as_str())).await?);
     }
     let request = v1::QuotesRequest { symbols: symbols.iter().map(ToString::to_string).collect() };
     let first = gateway.ctx.clients.stock(&session.caller()).quotes(request).await?.into_inner().quotes;
@@ -116,7 +116,7 @@ pub async fn trades(
     symbol: Symbol,
     after: Option<u64>,
 ) -> Result<Feed<v1::Trade>, Status> {
-    let live = gateway.bus.subscribe(format!("market.trades.{}", symbol.token())).await?;
+    let live = gateway.bus.subscribe(subject::trades(symbol.as_str())).await?;
     let mut tape = Tape {
         gateway: gateway.clone(),
         session: session.clone(),

@@ -8,7 +8,7 @@ use super::{
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::v1;
+use fafnir_proto::{subject, v1};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use std::{sync::Arc, time::Duration};
@@ -90,12 +90,8 @@ impl Feed {
     async fn run(&mut self, orders: Start, portfolio: Start) -> Result<(), Status> {
         let user = self.session.user;
         let bus = &self.gateway.bus;
-        let subscribe = |kind: &'static str| {
-            let subject = format!("private.{user}.{kind}");
-            async move { bus.subscribe(subject).await.map_err(Status::from) }
-        };
-        let mut order_feed = subscribe("orders").await?;
-        let mut portfolio_feed = subscribe("portfolio").await?;
+        let mut order_feed = bus.subscribe(subject::private_orders(user)).await?;
+        let mut portfolio_feed = bus.subscribe(subject::private_portfolio(user)).await?;
         // Subscribed before asking: nothing falls between the question and the live feed.
         bus.client().flush().await.map_err(|e| {
             tracing::warn!(error = %e, "bus");

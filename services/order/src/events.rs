@@ -17,7 +17,10 @@ use fafnir_platform::{
     error::{Error, Result},
     executions::{Applied, Projection},
 };
-use fafnir_proto::v1::{ExecutionBatch, UserDeleted};
+use fafnir_proto::{
+    subject,
+    v1::{ExecutionBatch, UserDeleted},
+};
 use prost::Message as _;
 use std::time::Duration;
 
@@ -85,7 +88,7 @@ pub async fn follow_users(ctx: &Context, bus: &Bus, core: &Core) -> Result<()> {
 
 async fn users(core: &Core, facts: Vec<(String, Bytes)>) -> Result<()> {
     for (subject, payload) in facts {
-        if subject != "users.deleted" {
+        if subject != subject::USER_DELETED {
             continue;
         }
         let user = UserDeleted::decode(payload.clone()).ok().and_then(|d| d.user_id.parse().ok());

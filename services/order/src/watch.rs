@@ -8,7 +8,7 @@ use fafnir_platform::{
     db::Db,
     error::{Error, Result},
 };
-use fafnir_proto::v1::Order;
+use fafnir_proto::{subject, v1::Order};
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
@@ -141,7 +141,7 @@ async fn publish(db: &Db, bus: &Bus, user: &str, last: &mut u64) -> Result<()> {
         let stored = db.read(move |tx| Ok(store::update_list(tx, &of, after, UPDATES_BATCH)?)).await?;
         let full = stored.len() == UPDATES_BATCH as usize;
         for (seq, payload) in stored {
-            bus.publish(format!("private.{user}.orders"), Bytes::from(payload)).await?;
+            bus.publish(subject::private_orders(user), Bytes::from(payload)).await?;
             *last = seq;
         }
         if !full {

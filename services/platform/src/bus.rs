@@ -10,6 +10,7 @@ use async_nats::jetstream::{
     stream::{DiscardPolicy, RetentionPolicy, StorageType},
 };
 use bytes::Bytes;
+use fafnir_proto::subject;
 use futures::StreamExt as _;
 use std::{fmt, future::Future, time::Duration};
 
@@ -38,13 +39,17 @@ pub struct StreamSpec {
 }
 
 /// `users`, owned by auth-service.
-pub const USERS: StreamSpec = StreamSpec { name: "users", subjects: &["users.*"], one_per_subject: false };
+pub const USERS: StreamSpec =
+    StreamSpec { name: subject::USERS_STREAM, subjects: &[subject::USERS], one_per_subject: false };
 /// `orders`, owned by trade-engine.
 pub const ORDERS: StreamSpec =
-    StreamSpec { name: "orders", subjects: &["orders.exec.*"], one_per_subject: false };
+    StreamSpec { name: subject::ORDERS_STREAM, subjects: &[subject::EXECUTIONS], one_per_subject: false };
 /// `instruments`, owned by stock-service.
-pub const INSTRUMENTS: StreamSpec =
-    StreamSpec { name: "instruments", subjects: &["instruments.*"], one_per_subject: true };
+pub const INSTRUMENTS: StreamSpec = StreamSpec {
+    name: subject::INSTRUMENTS_STREAM,
+    subjects: &[subject::INSTRUMENTS],
+    one_per_subject: true,
+};
 
 /// A connection to the bus. Cheap to clone.
 #[derive(Clone)]

@@ -16,6 +16,7 @@ use fafnir_platform::{
     executions::{Applied, Projection},
 };
 use fafnir_proto::{
+    subject,
     symbol::Symbol,
     v1::{
         Empty, ExecutionBatch, ExecutionsRequest, InstrumentChanged, PortfolioUpdate, SymbolPosition,
@@ -83,7 +84,7 @@ async fn publish(db: &Db, bus: &Bus, last: &mut HashMap<String, u64>, update: Po
     if seq <= before {
         return Ok(());
     }
-    let subject = format!("private.{user}.portfolio");
+    let subject = subject::private_portfolio(&user);
     if seq > before + 1 {
         let id = Uuid::parse_str(&user).map_err(|e| Error::internal(e.to_string()))?;
         let limit = u32::try_from(seq - before - 1).unwrap_or(u32::MAX);
@@ -198,7 +199,7 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
                 .write(move |tx| {
                     let mut s = store::Session::new(tx, now_us);
                     for (subject, payload) in &facts {
-                        if subject != "users.deleted" {
+                        if subject != subject::USER_DELETED {
                             continue;
                         }
                         let user = UserDeleted::decode(payload.clone())

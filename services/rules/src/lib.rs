@@ -1,3 +1,5 @@
 //! The rules of the exchange that everybody shares, each in its only home: pure, integers only, no dependency.
 
 pub mod limits;
+pub mod money;
+pub mod symbol;

@@ -7,7 +7,7 @@ use fafnir_platform::{
     bus::USERS,
     db::{Db, inbox},
 };
-use fafnir_proto::v1;
+use fafnir_proto::{subject::USER_DELETED, v1};
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -26,7 +26,7 @@ pub async fn follow(ctx: &Context, db: Db) -> Result<()> {
 pub async fn apply(db: &Db, facts: Vec<(String, Bytes)>, now_us: i64) -> Result<()> {
     db.write(move |tx| {
         for (subject, payload) in &facts {
-            if subject != "users.deleted" {
+            if subject != USER_DELETED {
                 continue;
             }
             let user = v1::UserDeleted::decode(payload.clone())

@@ -16,7 +16,7 @@ use self::{
     doors::Doors,
 };
 use fafnir_platform::{Context, Error};
-use fafnir_proto::{money::parse_scaled, v1::ExecutionBatch};
+use fafnir_proto::{money::parse_scaled, subject, v1::ExecutionBatch};
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message as _;
 use std::{collections::VecDeque, time::Duration};
@@ -59,7 +59,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
         )?;
     let bus = ctx.bus().await?;
     // Subscribed before anything is read: nothing falls between the two.
-    let facts = bus.subscribe("orders.exec.*".to_owned()).await?;
+    let facts = bus.subscribe(subject::EXECUTIONS.to_owned()).await?;
     let listings = doors::listings(&ctx).await?;
     if listings.is_empty() {
         tracing::warn!("no symbol is listed: the simulated market has nothing to trade");

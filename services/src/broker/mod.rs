@@ -6,6 +6,7 @@ pub mod inspect;
 use crate::compose::PortError;
 use fafnir_broker::{Config, User};
 use fafnir_platform::{Context, Service, Speaks, Starting, secrets::Secrets, telemetry};
+use fafnir_proto::subject;
 use tokio::net::TcpListener;
 
 pub use fafnir_broker::Error;
@@ -27,7 +28,7 @@ pub const SERVICES_USER: &str = "services";
 /// The user of terminals: subscribes market data, publishes nothing.
 pub const MARKET_USER: &str = "market";
 /// What [`MARKET_USER`] may subscribe.
-const MARKET_SUBJECTS: [&str; 2] = ["market.>", "_INBOX.>"];
+const MARKET_SUBJECTS: [&str; 2] = [subject::MARKET, subject::INBOXES];
 
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";

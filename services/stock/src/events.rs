@@ -15,7 +15,7 @@ use fafnir_platform::{
     executions::{Applied, Projection},
 };
 use fafnir_proto::{
-    symbol,
+    subject,
     v1::{BookImage, ExecutionBatch, Instrument, InstrumentChanged, Quote},
 };
 use futures::StreamExt as _;
@@ -182,10 +182,10 @@ pub fn quote_key(symbol: &str) -> String {
 
 /// Stores the fact that a listing is as it now is.
 pub fn instrument_changed(tx: &mut dyn Tx, instrument: &Instrument, now_us: i64) -> Result<()> {
-    let subject = format!("instruments.{}", symbol::token(&instrument.symbol));
+    let subject = subject::instrument(&instrument.symbol);
     let msg_id = format!("instrument:{}:{}", instrument.symbol, instrument.version);
     let fact = InstrumentChanged { instrument: Some(instrument.clone()) };
-    outbox::put(tx, "instruments", &subject, &msg_id, fact.encode_to_vec(), now_us)?;
+    outbox::put(tx, subject::INSTRUMENTS_STREAM, &subject, &msg_id, fact.encode_to_vec(), now_us)?;
     Ok(())
 }
 
@@ -244,7 +244,7 @@ impl Projection for Bars {
 
 /// Follows the images of the books, for the best bid and ask of the quotes.
 pub async fn follow_books(ctx: &Context, bus: &Bus, desk: Arc<Desk>) -> Result<()> {
-    let mut images = bus.subscribe("market.book.*".to_owned()).await?;
+    let mut images = bus.subscribe(subject::BOOKS.to_owned()).await?;
     ctx.tasks.spawn_until_shutdown("book images", async move {
         while let Some(message) = images.next().await {
             match BookImage::decode(message.payload) {
@@ -278,7 +278,7 @@ pub fn publish_quotes(ctx: &Context, db: Db, bus: Bus, cache: Cache, desk: Arc<D
                 let Some(quote) = desk.quote(&symbol) else { continue };
                 let payload = Bytes::from(quote.encode_to_vec());
                 cache.put(&quote_key(&symbol), payload.clone()).await;
-                let subject = format!("market.quotes.{}", symbol::token(&symbol));
+                let subject = subject::quotes(&symbol);
                 if let Err(e) = bus.publish(subject, payload).await {
                     tracing::debug!(error = %e, "a quote was not published");
                 }

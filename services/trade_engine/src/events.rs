@@ -11,7 +11,7 @@ use fafnir_platform::{
     bus::{self, Bus},
     cache::Cache,
 };
-use fafnir_proto::{symbol::token, v1};
+use fafnir_proto::{subject, v1};
 use prost::Message as _;
 use std::{
     fs, io,
@@ -169,7 +169,12 @@ impl Relay {
         for fact in &facts {
             acks.push(
                 self.bus
-                    .send_fact(bus::ORDERS.name, subject(fact), &msg_id(fact), fact.payload.clone())
+                    .send_fact(
+                        bus::ORDERS.name,
+                        subject::executions(&fact.symbol),
+                        &msg_id(fact),
+                        fact.payload.clone(),
+                    )
                     .await?,
             );
         }
@@ -193,10 +198,6 @@ impl Relay {
         }
         self.stored_at = Instant::now();
     }
-}
-
-fn subject(fact: &Stored) -> String {
-    format!("orders.exec.{}", token(&fact.symbol))
 }
 
 fn msg_id(fact: &Stored) -> String {

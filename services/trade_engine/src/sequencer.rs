@@ -16,7 +16,7 @@ use fafnir_platform::{
     Clock, Refusal,
     clock::{DAY_US, SECOND_US},
 };
-use fafnir_proto::{symbol::token, v1};
+use fafnir_proto::{subject, v1};
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
@@ -428,7 +428,7 @@ impl Sequencer {
         }
         for (symbol, trades) in prints {
             let print = v1::TradePrint { symbol: symbol.to_owned(), epoch: self.epoch, trades };
-            let subject = format!("market.trades.{}", token(symbol));
+            let subject = subject::trades(symbol);
             self.send_market(Market::Print { subject, payload: print.encode_to_vec().into() });
         }
     }
@@ -448,7 +448,7 @@ impl Sequencer {
             let message = wire::image(market, self.epoch, image.seq, self.engine.time_us());
             let payload = message.encode_to_vec().into();
             let symbol = message.symbol.clone();
-            let subject = format!("market.book.{}", token(&symbol));
+            let subject = subject::book(&symbol);
             self.published.put_image(message);
             let message = Market::Image { symbol, subject, payload };
             if self.market.try_send(message).is_err() {

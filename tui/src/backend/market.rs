@@ -5,7 +5,7 @@ use crate::{
     model::feed::{Link, Wire},
     msg::Event,
 };
-use fafnir_proto::{symbol, v1};
+use fafnir_proto::{subject, v1};
 use futures::StreamExt as _;
 use prost::Message as _;
 use std::{
@@ -41,12 +41,10 @@ pub struct Wanted {
 
 impl Wanted {
     fn subjects(&self) -> Vec<String> {
-        let mut subjects: Vec<String> =
-            self.quotes.iter().map(|s| format!("market.quotes.{}", symbol::token(s))).collect();
+        let mut subjects: Vec<String> = self.quotes.iter().map(|s| subject::quotes(s)).collect();
         if !self.symbol.is_empty() {
-            let token = symbol::token(&self.symbol);
-            subjects.push(format!("market.book.{token}"));
-            subjects.push(format!("market.trades.{token}"));
+            subjects.push(subject::book(&self.symbol));
+            subjects.push(subject::trades(&self.symbol));
         }
         subjects
     }
@@ -74,26 +72,32 @@ impl Mailbox {
     }
 
     fn put_message(&self, subject: &str, payload: &[u8]) -> Result<(), prost::DecodeError> {
-        if subject.starts_with("market.book.") {
-            let image = v1::BookImage::decode(payload)?;
-            self.put(|slots| {
-                slots.books.insert(image.symbol.clone(), image);
-            });
-        } else if subject.starts_with("market.trades.") {
-            let print = v1::TradePrint::decode(payload)?;
-            self.put(|slots| {
-                if slots.trade_count + print.trades.len() > TRADES_MAX {
-                    slots.trades.clear();
-                    slots.trade_count = 0;
-                }
-                slots.trade_count += print.trades.len();
-                slots.trades.entry(print.symbol).or_default().extend(print.trades);
-            });
-        } else {
-            let quote = v1::Quote::decode(payload)?;
-            self.put(|slots| {
-                slots.quotes.insert(quote.symbol.clone(), quote);
-            });
+        match subject::Market::of(subject) {
+            Some(subject::Market::Book) => {
+                let image = v1::BookImage::decode(payload)?;
+                self.put(|slots| {
+                    slots.books.insert(image.symbol.clone(), image);
+                });
+            }
+            Some(subject::Market::Trades) => {
+                let print = v1::TradePrint::decode(payload)?;
+                self.put(|slots| {
+                    if slots.trade_count + print.trades.len() > TRADES_MAX {
+                        slots.trades.clear();
+                        slots.trade_count = 0;
+                    }
+                    slots.trade_count += print.trades.len();
+                    slots.trades.entry(print.symbol).or_default().extend(print.trades);
+                });
+            }
+            Some(subject::Market::Quote) => {
+                let quote = v1::Quote::decode(payload)?;
+                self.put(|slots| {
+                    slots.quotes.insert(quote.symbol.clone(), quote);
+                });
+            }
+            // Nothing else was subscribed.
+            None => {}
         }
         Ok(())
     }

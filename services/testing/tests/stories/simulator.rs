@@ -46,7 +46,7 @@ async fn image(ctx: &Context, symbol: &str) -> v1::BookImage {
 
 /// Waits for an image in which both sides have this many levels.
 async fn book_stands(ctx: &Context, symbol: &str, levels: usize) -> v1::BookImage {
-    let subject = format!("market.book.{}", fafnir_proto::symbol::token(symbol));
+    let subject = fafnir_proto::subject::book(symbol);
     let mut images = ctx.bus().await.unwrap().subscribe(subject).await.unwrap();
     let mut found = image(ctx, symbol).await;
     while found.bids.len() < levels || found.asks.len() < levels {

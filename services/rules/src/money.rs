@@ -12,18 +12,27 @@ pub const MICROS_DECIMALS: u32 = 6;
 const NOTIONAL_DIVISOR: i128 = 100;
 
 /// Why a text is not a decimal of the wanted scale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Error {
     /// Not `[-]digits[.digits]` in ASCII.
-    #[error("is not a decimal number")]
     Malformed,
     /// More significant decimals than the scale has.
-    #[error("has more than {0} decimals")]
     TooManyDecimals(u32),
     /// Outside signed 64 bits at this scale.
-    #[error("is too large")]
     TooLarge,
 }
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("is not a decimal number"),
+            Self::TooManyDecimals(most) => write!(f, "has more than {most} decimals"),
+            Self::TooLarge => f.write_str("is too large"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
 
 /// Parses a decimal text into an integer of the given scale. Accepts an exponent (`1e3`, as a JSON number may have).
 pub fn parse_scaled(text: &str, decimals: u32) -> Result<i64, Error> {

@@ -1,4 +1,4 @@
-//! Ticker symbols: `^[A-Z][A-Z0-9.-]{0,9}$`, and their form in a NATS subject.
+//! Ticker symbols: `^[A-Z][A-Z0-9.-]{0,9}$`.
 
 use std::fmt;
 
@@ -10,9 +10,16 @@ pub const SYMBOL_LEN_MAX: usize = 10;
 pub struct Symbol(String);
 
 /// The text is not a symbol.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("symbol must be a letter followed by at most 9 letters, digits, dots or hyphens")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("symbol must be a letter followed by at most 9 letters, digits, dots or hyphens")
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 impl Symbol {
     /// Trims, upper-cases ASCII letters and checks the form.
@@ -29,19 +36,10 @@ impl Symbol {
         }
     }
 
+    /// The symbol's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The form in a NATS subject: `.` becomes `_`.
-    pub fn token(&self) -> String {
-        token(&self.0)
-    }
-}
-
-/// The form of a well-formed symbol in a NATS subject.
-pub fn token(symbol: &str) -> String {
-    symbol.replace('.', "_")
 }
 
 impl fmt::Display for Symbol {
@@ -57,7 +55,7 @@ mod tests {
     #[test]
     fn symbols_keep_wildcards_and_blanks_out_of_subjects() {
         assert_eq!(Symbol::parse(" aapl ").map(|s| s.to_string()), Ok("AAPL".into()));
-        assert_eq!(Symbol::parse("BRK.B").map(|s| s.token()), Ok("BRK_B".into()));
+        assert_eq!(Symbol::parse("BRK.B").map(|s| s.to_string()), Ok("BRK.B".into()));
         for bad in ["", ">", "A*", "A B", "1A", "ABCDEFGHIJK", "A\r\nB", "A_B", "Ａ"] {
             assert_eq!(Symbol::parse(bad), Err(Malformed), "{bad:?}");
         }

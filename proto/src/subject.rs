@@ -1,0 +1,130 @@
+//! Every subject and stream of the bus, once (architecture.md §6).
+//!
+//! A symbol stands in a subject as its TOKEN: `.` would separate, so it becomes `_`. No symbol has a `_` of its own:
+//! two symbols never share a token.
+
+use std::fmt::Display;
+
+/// Stream of who registered and who left; auth-service's.
+pub const USERS_STREAM: &str = "users";
+/// What [`USERS_STREAM`] holds.
+pub const USERS: &str = "users.*";
+/// `UserRegistered`.
+pub const USER_REGISTERED: &str = "users.registered";
+/// `UserDeleted`.
+pub const USER_DELETED: &str = "users.deleted";
+
+/// Stream of what the engine did; trade-engine's.
+pub const ORDERS_STREAM: &str = "orders";
+/// What [`ORDERS_STREAM`] holds: the `ExecutionBatch`es of every symbol.
+pub const EXECUTIONS: &str = "orders.exec.*";
+
+/// Stream of the listings, the newest of each; stock-service's.
+pub const INSTRUMENTS_STREAM: &str = "instruments";
+/// What [`INSTRUMENTS_STREAM`] holds: `InstrumentChanged` of every symbol.
+pub const INSTRUMENTS: &str = "instruments.*";
+
+/// All market data: what a terminal may subscribe to.
+pub const MARKET: &str = "market.>";
+/// Where answers to one's own requests arrive.
+pub const INBOXES: &str = "_INBOX.>";
+/// The `BookImage`s of every symbol.
+pub const BOOKS: &str = "market.book.*";
+/// The `TradePrint`s of every symbol.
+pub const TRADES: &str = "market.trades.*";
+/// The `Quote`s of every symbol.
+pub const QUOTES: &str = "market.quotes.*";
+
+/// A symbol in a subject.
+pub fn token(symbol: &str) -> String {
+    symbol.replace('.', "_")
+}
+
+/// The `ExecutionBatch`es of a symbol.
+pub fn executions(symbol: &str) -> String {
+    of_symbol(EXECUTIONS, symbol)
+}
+
+/// The `InstrumentChanged` of a symbol.
+pub fn instrument(symbol: &str) -> String {
+    of_symbol(INSTRUMENTS, symbol)
+}
+
+/// The `BookImage`s of a symbol.
+pub fn book(symbol: &str) -> String {
+    of_symbol(BOOKS, symbol)
+}
+
+/// The `TradePrint`s of a symbol.
+pub fn trades(symbol: &str) -> String {
+    of_symbol(TRADES, symbol)
+}
+
+/// The `Quote`s of a symbol.
+pub fn quotes(symbol: &str) -> String {
+    of_symbol(QUOTES, symbol)
+}
+
+/// The `OrderUpdate`s of a user.
+pub fn private_orders(user: impl Display) -> String {
+    format!("private.{user}.orders")
+}
+
+/// The `PortfolioUpdate`s of a user.
+pub fn private_portfolio(user: impl Display) -> String {
+    format!("private.{user}.portfolio")
+}
+
+fn of_symbol(all: &str, symbol: &str) -> String {
+    format!("{}{}", prefix(all), token(symbol))
+}
+
+/// `all` without its wildcard.
+fn prefix(all: &str) -> &str {
+    all.strip_suffix('*').unwrap_or(all)
+}
+
+/// What a message of market data is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Market {
+    Book,
+    Trades,
+    Quote,
+}
+
+impl Market {
+    /// `None` for a subject that is no market data.
+    pub fn of(subject: &str) -> Option<Self> {
+        [(BOOKS, Self::Book), (TRADES, Self::Trades), (QUOTES, Self::Quote)]
+            .into_iter()
+            .find_map(|(all, what)| subject.starts_with(prefix(all)).then_some(what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_are_what_the_contract_says() {
+        assert_eq!(executions("BRK.B"), "orders.exec.BRK_B");
+        assert_eq!(instrument("BRK.B"), "instruments.BRK_B");
+        assert_eq!(book("AAPL"), "market.book.AAPL");
+        assert_eq!(trades("BRK.B"), "market.trades.BRK_B");
+        assert_eq!(quotes("BF-B"), "market.quotes.BF-B");
+        assert_eq!(
+            (private_orders("u"), private_portfolio("u")),
+            ("private.u.orders".into(), "private.u.portfolio".into())
+        );
+        assert!([USER_REGISTERED, USER_DELETED].iter().all(|s| s.starts_with(prefix(USERS))));
+    }
+
+    #[test]
+    fn a_message_of_market_data_is_known_by_its_subject() {
+        assert_eq!(Market::of(&book("A")), Some(Market::Book));
+        assert_eq!(Market::of(&trades("A")), Some(Market::Trades));
+        assert_eq!(Market::of(&quotes("A")), Some(Market::Quote));
+        assert_eq!(Market::of("market.>"), None);
+        assert_eq!(Market::of(&executions("A")), None);
+    }
+}
