@@ -1,19 +1,19 @@
 //! The RPCs of stock-service.
 
 use super::{
-    domain::{self, Period},
-    events::{self, Desk},
-    store::{self, Stored},
+    desk::Desk,
+    domain::{self, Instrument, Period, State},
+    events, store, wire,
 };
-use fafnir_platform::{
-    Refusal, cache::Cache, caller, clock::Clock, clock::DAY_US, db::Db, db::outbox::Wake, error::Error,
+use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, db::outbox::Wake, error::Error};
+use fafnir_proto::{
+    symbol::Symbol,
+    v1::{
+        self, CandlesReply, CandlesRequest, Empty, HistoryRequest, ListInstrumentsReply, LoadHistoryReply,
+        LoadHistoryRequest, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
+        SetVolatilityBandRequest, SymbolRequest, UpsertReply, stock_server::Stock,
+    },
 };
-use fafnir_proto::v1::{
-    CandlesReply, CandlesRequest, Empty, HistoryRequest, Instrument, ListInstrumentsReply, LoadHistoryReply,
-    LoadHistoryRequest, Quote, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
-    SetVolatilityBandRequest, SymbolRequest, TradingState, UpsertReply, stock_server::Stock,
-};
-use prost::Message as _;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -25,7 +25,6 @@ const DAILY_MAX: u32 = 30_000;
 pub struct Api {
     pub db: Db,
     pub desk: Arc<Desk>,
-    pub cache: Cache,
     pub clock: Clock,
     pub wake: Wake,
 }
@@ -50,68 +49,66 @@ fn unknown(symbol: &str) -> Refusal {
 }
 
 impl Api {
-    /// The listing of a request's symbol.
-    fn listed(&self, text: &str) -> Result<Instrument, Error> {
+    /// Something of the listing of a request's symbol.
+    fn listed<T>(&self, text: &str, f: impl FnOnce(&Instrument) -> T) -> Result<T, Error> {
         let symbol = domain::symbol(text)?;
-        Ok(self.desk.instrument(symbol.as_str()).ok_or_else(|| unknown(symbol.as_str()))?)
+        Ok(self.desk.instrument(symbol.as_str(), f).ok_or_else(|| unknown(symbol.as_str()))?)
     }
 
-    async fn quote(&self, symbol: &str) -> Option<Quote> {
-        if let Some(bytes) = self.cache.get(&events::quote_key(symbol)).await
-            && let Ok(quote) = Quote::decode(bytes)
-        {
-            return Some(quote);
+    fn quote_list(&self, asked: &[String]) -> Result<Vec<v1::Quote>, Error> {
+        if asked.len() > domain::QUOTES_MAX {
+            let max = domain::QUOTES_MAX;
+            let sentence = format!("symbols must be at most {max} at a time");
+            return Err(Refusal::invalid("TOO_MANY_SYMBOLS", sentence).into());
         }
-        self.desk.quote(symbol)
+        let symbols = asked.iter().map(|text| domain::symbol(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.desk.quotes(symbols.iter().map(Symbol::as_str), wire::quote))
     }
 
-    async fn upsert(&self, mut wish: Instrument) -> Result<UpsertReply, Error> {
-        wish.symbol = domain::symbol(&wish.symbol)?.to_string();
+    async fn upsert(&self, message: v1::Instrument) -> Result<UpsertReply, Error> {
+        let mut proposal = wire::proposal(message);
+        proposal.symbol = domain::symbol(&proposal.symbol)?.to_string();
         let now_us = self.clock.now_us();
         let year_from = domain::day_of(now_us) - domain::YEAR_DAYS;
-        let (current, changed, past) = self
+        let (current, changed) = self
             .db
             .write(move |tx| {
-                let current = store::instrument_get(tx, &wish.symbol)?.map(|s| s.instrument);
-                let changed = domain::list(wish.clone(), current.as_ref())?;
-                let mut past = None;
-                if let Some(new) = &changed {
-                    store::instrument_put(tx, new, now_us)?;
-                    events::instrument_changed(tx, new, now_us)?;
-                    past = Some(store::past(tx, &new.symbol, year_from)?);
-                }
-                Ok((current, changed, past))
+                let current = store::instrument_get(tx, &proposal.symbol)?;
+                let Some(new) = domain::list(proposal.clone(), current.as_ref())? else {
+                    return Ok((current, None));
+                };
+                store::instrument_put(tx, &new, now_us)?;
+                events::instrument_changed(tx, &new, now_us)?;
+                let past = store::past(tx, &new.symbol, year_from)?;
+                Ok((current, Some((new, past))))
             })
             .await?;
         let created = current.is_none();
-        match (changed, past) {
-            (Some(instrument), Some(past)) => {
-                self.wake.notify();
-                if created {
-                    self.desk.list(Stored { instrument: instrument.clone(), updated_us: now_us }, past);
-                } else {
-                    self.desk.relist(instrument.clone(), now_us);
-                }
-                Ok(UpsertReply { created, changed: true, instrument: Some(instrument) })
-            }
-            _ => Ok(UpsertReply { created: false, changed: false, instrument: current }),
+        let Some((instrument, past)) = changed else {
+            let instrument = current.as_ref().map(wire::instrument);
+            return Ok(UpsertReply { created: false, changed: false, instrument });
+        };
+        self.wake.notify();
+        let reply = UpsertReply { created, changed: true, instrument: Some(wire::instrument(&instrument)) };
+        if created {
+            self.desk.list(instrument, now_us, past);
+        } else {
+            self.desk.relist(instrument, now_us);
         }
+        Ok(reply)
     }
 
-    async fn state_set(&self, text: &str, state: TradingState) -> Result<Instrument, Error> {
-        let symbol = self.listed(text)?.symbol;
-        if state == TradingState::Unspecified {
-            return Err(Refusal::invalid(
-                "STATE_UNKNOWN",
-                "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION",
-            )
-            .into());
-        }
-        self.change(symbol, move |i| i.set_state(state)).await
+    async fn state_set(&self, text: &str, state: Option<State>) -> Result<v1::Instrument, Error> {
+        let symbol = self.listed(text, |i| i.symbol.clone())?;
+        let Some(state) = state else {
+            let sentence = "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION";
+            return Err(Refusal::invalid("STATE_UNKNOWN", sentence).into());
+        };
+        self.change(symbol, move |i| i.state = state).await
     }
 
-    async fn band_set(&self, text: &str, bps: u32) -> Result<Instrument, Error> {
-        let symbol = self.listed(text)?.symbol;
+    async fn band_set(&self, text: &str, bps: u32) -> Result<v1::Instrument, Error> {
+        let symbol = self.listed(text, |i| i.symbol.clone())?;
         domain::volatility_band(bps)?;
         self.change(symbol, move |i| i.volatility_band_bps = bps).await
     }
@@ -121,15 +118,15 @@ impl Api {
         &self,
         symbol: String,
         change: impl Fn(&mut Instrument) + Send + 'static,
-    ) -> Result<Instrument, Error> {
+    ) -> Result<v1::Instrument, Error> {
         let now_us = self.clock.now_us();
         let (instrument, changed) = self
             .db
             .write(move |tx| {
                 let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
-                let mut new = stored.instrument.clone();
+                let mut new = stored.clone();
                 change(&mut new);
-                if new == stored.instrument {
+                if new == stored {
                     return Ok((new, false));
                 }
                 new.version += 1;
@@ -138,26 +135,32 @@ impl Api {
                 Ok((new, true))
             })
             .await?;
+        let reply = wire::instrument(&instrument);
         if changed {
             self.wake.notify();
-            self.desk.relist(instrument.clone(), now_us);
+            self.desk.relist(instrument, now_us);
         }
-        Ok(instrument)
+        Ok(reply)
+    }
+
+    /// Symbol and currency of a request's symbol.
+    fn named(&self, text: &str) -> Result<(String, String), Error> {
+        self.listed(text, |i| (i.symbol.clone(), i.terms.currency.clone()))
     }
 
     async fn daily(&self, request: HistoryRequest) -> Result<CandlesReply, Error> {
-        let Instrument { symbol, currency, .. } = self.listed(&request.symbol)?;
+        let (symbol, currency) = self.named(&request.symbol)?;
         let period = Period::parse(&request.period)?;
         let first = period.first_day(domain::day_of(self.clock.now_us()));
         let limit = if period == Period::Newest { 1 } else { DAILY_MAX };
         let of = symbol.clone();
         let bars = self.db.read(move |tx| Ok(store::daily_list(tx, &of, first, limit)?)).await?;
-        let candles = bars.into_iter().map(|(day, bar)| bar.candle(&symbol, day * DAY_US)).collect();
+        let candles = bars.into_iter().map(|(day, bar)| wire::candle(&symbol, day * DAY_US, bar)).collect();
         Ok(CandlesReply { candles, currency })
     }
 
     async fn intraday(&self, request: CandlesRequest) -> Result<CandlesReply, Error> {
-        let Instrument { symbol, currency, .. } = self.listed(&request.symbol)?;
+        let (symbol, currency) = self.named(&request.symbol)?;
         let minutes = domain::interval_minutes(&request.interval)?;
         let limit = match request.limit {
             0 => domain::CANDLES_DEFAULT,
@@ -178,33 +181,33 @@ impl Api {
         // The oldest rows may begin in the middle of a bar when the answer was cut.
         let surplus = joined.len().saturating_sub(limit as usize).max(usize::from(full && minutes > 1));
         joined.drain(..surplus.min(joined.len()));
-        let candles =
-            joined.into_iter().map(|(at, bar)| bar.candle(&symbol, at * domain::MINUTE_US)).collect();
+        let candle = |(at, bar)| wire::candle(&symbol, at * domain::MINUTE_US, bar);
+        let candles = joined.into_iter().map(candle).collect();
         Ok(CandlesReply { candles, currency })
     }
 
     async fn history_load(&self, request: LoadHistoryRequest) -> Result<LoadHistoryReply, Error> {
-        let symbol = self.listed(&request.symbol)?.symbol;
-        let now_us = self.clock.now_us();
-        let today = domain::day_of(now_us);
-        let bars = domain::daily_bars(&request.bars, today)?;
+        let symbol = self.listed(&request.symbol, |i| i.symbol.clone())?;
+        let today = domain::day_of(self.clock.now_us());
+        let bars: Vec<_> = request.bars.iter().map(wire::bar).collect();
+        let bars = domain::daily_bars(&bars, today)?;
         let total = bars.len() as u64;
-        let (inserted, stored, past) = self
+        let of = symbol.clone();
+        let (inserted, past) = self
             .db
             .write(move |tx| {
-                let inserted = store::history_load(tx, &symbol, &bars)?;
-                let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
-                Ok((inserted, stored, store::past(tx, &symbol, today - domain::YEAR_DAYS)?))
+                let inserted = store::history_load(tx, &of, &bars)?;
+                Ok((inserted, store::past(tx, &of, today - domain::YEAR_DAYS)?))
             })
             .await?;
         if inserted > 0 {
-            self.desk.list(stored, past);
+            self.desk.reread(&symbol, past);
         }
         let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         Ok(LoadHistoryReply { inserted: count(inserted), present: count(total.saturating_sub(inserted)) })
     }
 
-    fn search_all(&self, request: &SearchRequest) -> Result<Vec<Instrument>, Error> {
+    fn search_all(&self, request: &SearchRequest) -> Result<Vec<v1::Instrument>, Error> {
         let query = request.query.trim();
         if query.is_empty() {
             return Err(Refusal::invalid("QUERY_MISSING", "query must not be blank").into());
@@ -219,7 +222,8 @@ impl Api {
             n @ 1..=domain::SEARCH_MAX => n,
             _ => domain::SEARCH_DEFAULT,
         };
-        let mut found = self.desk.map(|i| domain::search_rank(i, query).map(|rank| (rank, i.clone())));
+        let mut found =
+            self.desk.map(|i| domain::search_rank(i, query).map(|rank| (rank, wire::instrument(i))));
         // Stable: equal ranks stay in the order of their symbols.
         found.sort_by_key(|(rank, _)| *rank);
         Ok(found.into_iter().take(limit as usize).map(|(_, i)| i).collect())
@@ -229,15 +233,21 @@ impl Api {
 #[tonic::async_trait]
 impl Stock for Api {
     async fn list_instruments(&self, _: Request<Empty>) -> Result<Response<ListInstrumentsReply>, Status> {
-        let instruments = self.desk.map(|i| Some(i.clone()));
+        let instruments = self.desk.map(|i| Some(wire::instrument(i)));
         Ok(Response::new(ListInstrumentsReply { instruments }))
     }
 
-    async fn get_instrument(&self, request: Request<SymbolRequest>) -> Result<Response<Instrument>, Status> {
-        Ok(Response::new(self.listed(&request.get_ref().symbol)?))
+    async fn get_instrument(
+        &self,
+        request: Request<SymbolRequest>,
+    ) -> Result<Response<v1::Instrument>, Status> {
+        Ok(Response::new(self.listed(&request.get_ref().symbol, wire::instrument)?))
     }
 
-    async fn upsert_instrument(&self, request: Request<Instrument>) -> Result<Response<UpsertReply>, Status> {
+    async fn upsert_instrument(
+        &self,
+        request: Request<v1::Instrument>,
+    ) -> Result<Response<UpsertReply>, Status> {
         caller::system(&request)?;
         Ok(Response::new(self.upsert(request.into_inner()).await?))
     }
@@ -245,16 +255,17 @@ impl Stock for Api {
     async fn set_trading_state(
         &self,
         request: Request<SetTradingStateRequest>,
-    ) -> Result<Response<Instrument>, Status> {
+    ) -> Result<Response<v1::Instrument>, Status> {
         caller::system(&request)?;
         let request = request.into_inner();
-        Ok(Response::new(self.state_set(&request.symbol, request.state()).await?))
+        let state = wire::state_of(request.state());
+        Ok(Response::new(self.state_set(&request.symbol, state).await?))
     }
 
     async fn set_volatility_band(
         &self,
         request: Request<SetVolatilityBandRequest>,
-    ) -> Result<Response<Instrument>, Status> {
+    ) -> Result<Response<v1::Instrument>, Status> {
         caller::system(&request)?;
         let request = request.into_inner();
         Ok(Response::new(self.band_set(&request.symbol, request.volatility_band_bps).await?))
@@ -269,20 +280,7 @@ impl Stock for Api {
     }
 
     async fn quotes(&self, request: Request<QuotesRequest>) -> Result<Response<QuotesReply>, Status> {
-        let symbols = request.into_inner().symbols;
-        if symbols.len() > domain::QUOTES_MAX {
-            let max = domain::QUOTES_MAX;
-            return Err(Refusal::invalid(
-                "TOO_MANY_SYMBOLS",
-                format!("symbols must be at most {max} at a time"),
-            )
-            .into());
-        }
-        let mut quotes = Vec::with_capacity(symbols.len());
-        for text in symbols {
-            let symbol = domain::symbol(&text).map_err(Refusal::from)?;
-            quotes.extend(self.quote(symbol.as_str()).await);
-        }
+        let quotes = self.quote_list(&request.get_ref().symbols)?;
         Ok(Response::new(QuotesReply { quotes }))
     }
 
@@ -307,8 +305,10 @@ impl Stock for Api {
 mod tests {
     use super::*;
     use crate::events::Bars;
-    use fafnir_platform::{Caller, Settings, db::inbox, executions::Projection as _, tasks::Tasks};
-    use fafnir_proto::v1::{Candle, ExecKind, Execution, ExecutionBatch, InstrumentType};
+    use fafnir_platform::{Caller, db::inbox, executions::Projection as _, tasks::Tasks};
+    use fafnir_proto::v1::{
+        Candle, ExecKind, Execution, ExecutionBatch, Instrument, InstrumentType, Quote, TradingState,
+    };
 
     /// Noon of a day.
     const NOW_US: i64 = 20_000 * DAY_US + DAY_US / 2;
@@ -333,9 +333,18 @@ mod tests {
         .await
         .unwrap();
         let desk = Arc::new(Desk::load(&db, &clock).await.unwrap());
-        let cache = Cache::connect(&Settings::default(), 0).await.unwrap();
-        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), wake: Wake::default() };
-        Bench { api: Api { db, desk, cache, clock, wake: Wake::default() }, bars, _dir: dir }
+        let wake = Wake::default();
+        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), clock: clock.clone(), wake: wake.clone() };
+        Bench { api: Api { db, desk, clock, wake }, bars, _dir: dir }
+    }
+
+    impl Api {
+        async fn quoted(&self, symbol: &str) -> Quote {
+            let request = QuotesRequest { symbols: vec![symbol.to_owned()] };
+            let mut quotes = self.quotes(system(request)).await.unwrap().into_inner().quotes;
+            assert_eq!(quotes.len(), 1);
+            quotes.remove(0)
+        }
     }
 
     fn system<T>(message: T) -> Request<T> {
@@ -385,7 +394,7 @@ mod tests {
         let halt = SetTradingStateRequest { symbol: "aapl".into(), state: TradingState::Halted.into() };
         let halted = b.api.set_trading_state(system(halt)).await.unwrap().into_inner();
         assert_eq!((halted.state(), halted.version), (TradingState::Halted, 2));
-        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Halted);
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Halted);
         let facts = b
             .api
             .db
@@ -421,7 +430,7 @@ mod tests {
         let again = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
         assert!(!again.changed);
         let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
-        assert_eq!(reloaded.instrument("AAPL").unwrap().volatility_band_bps, 500);
+        assert_eq!(reloaded.instrument("AAPL", |i| i.volatility_band_bps), Some(500));
         assert_eq!(
             b.api.set_volatility_band(system(band(0))).await.unwrap().into_inner().volatility_band_bps,
             0
@@ -440,22 +449,22 @@ mod tests {
         for _ in 0..2 {
             b.bars.apply(vec![batch(vec![pause.clone()])]).await.unwrap();
         }
-        let paused = b.api.desk.instrument("AAPL").unwrap();
+        let paused = b.api.desk.instrument("AAPL", wire::instrument).unwrap();
         assert_eq!((paused.state(), paused.trading_state()), (TradingState::Open, TradingState::Auction));
         assert_eq!(paused.version, 2);
-        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Auction);
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Auction);
         let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
-        assert!(reloaded.instrument("AAPL").unwrap().volatility_pause);
+        assert_eq!(reloaded.instrument("AAPL", |i| i.volatility_pause), Some(true));
         b.bars.apply(vec![batch(vec![state(2, TradingState::Open, "")])]).await.unwrap();
-        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Open);
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Open);
 
         // An operator's halt during a pause is what shows.
         b.bars.apply(vec![batch(vec![state(3, TradingState::Auction, "VOLATILITY_PAUSE")])]).await.unwrap();
         let halt = SetTradingStateRequest { symbol: "AAPL".into(), state: TradingState::Halted.into() };
         b.api.set_trading_state(system(halt)).await.unwrap();
-        assert_eq!(b.api.quote("AAPL").await.unwrap().state(), TradingState::Halted);
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Halted);
         b.bars.apply(vec![batch(vec![state(4, TradingState::Halted, "")])]).await.unwrap();
-        assert!(!b.api.desk.instrument("AAPL").unwrap().volatility_pause);
+        assert_eq!(b.api.desk.instrument("AAPL", |i| i.volatility_pause), Some(false));
     }
 
     #[tokio::test]
@@ -492,7 +501,8 @@ mod tests {
 
         // The same from memory and after a restart.
         let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
-        for quote in [b.api.desk.quote("AAPL").unwrap(), reloaded.quote("AAPL").unwrap()] {
+        for desk in [&*b.api.desk, &reloaded] {
+            let quote = desk.quotes(["AAPL"], wire::quote).remove(0);
             assert_eq!((quote.price_e4, quote.previous_close_e4), (2_290_000, 2_200_001));
             assert_eq!(
                 (quote.open_e4, quote.day_low_e4, quote.day_high_e4),

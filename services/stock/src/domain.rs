@@ -1,11 +1,8 @@
 //! Listings, bars and quotes: the rules of stock-service, without I/O.
 
 use fafnir_platform::clock::DAY_US;
-use fafnir_proto::{
-    money::step_decimals,
-    symbol::Symbol,
-    v1::{Candle, Instrument, InstrumentType, Quote, TradingState},
-};
+use fafnir_proto::{money::step_decimals, symbol::Symbol};
+use std::collections::BTreeMap;
 
 /// decimals(tick) + decimals(lot) stay within micros (exchange-rules §2).
 const STEP_DECIMALS_MAX: u32 = 6;
@@ -22,7 +19,7 @@ const SHARES_MAX: i64 = 1_000_000_000_000;
 pub const BARS_MAX: usize = 2_000;
 /// Symbols in one request for quotes.
 pub const QUOTES_MAX: usize = 100;
-/// Answers of a search; a wish outside 1 to this gets [`SEARCH_DEFAULT`].
+/// Answers of a search; a limit outside 1 to this becomes [`SEARCH_DEFAULT`].
 pub const SEARCH_MAX: u32 = 20;
 pub const SEARCH_DEFAULT: u32 = 8;
 /// Longest search text in bytes.
@@ -46,6 +43,113 @@ pub enum Error {
 
 fn invalid<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error> {
     Err(Error::Invalid { reason, message: message.into() })
+}
+
+/// What an instrument is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Equity,
+    Etf,
+}
+
+impl Kind {
+    /// The stored number.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Equity => 1,
+            Self::Etf => 2,
+        }
+    }
+    pub fn of_number(number: i32) -> Option<Self> {
+        [Self::Equity, Self::Etf].into_iter().find(|k| k.number() == number)
+    }
+}
+
+/// What trading in a symbol does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Open,
+    Halted,
+    Closed,
+    PreOpen,
+    Auction,
+}
+
+impl State {
+    /// The stored number.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Open => 1,
+            Self::Halted => 2,
+            Self::Closed => 3,
+            Self::PreOpen => 4,
+            Self::Auction => 5,
+        }
+    }
+    pub fn of_number(number: i32) -> Option<Self> {
+        [Self::Open, Self::Halted, Self::Closed, Self::PreOpen, Self::Auction]
+            .into_iter()
+            .find(|s| s.number() == number)
+    }
+}
+
+/// What a listing says of the instrument: texts, steps and figures. Prices and steps have scale 10⁻⁴.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Terms {
+    pub name: String,
+    /// Short, e.g. NASDAQ.
+    pub exchange: String,
+    pub exchange_full_name: String,
+    /// ISO 4217; fixed at listing.
+    pub currency: String,
+    /// Fixed at listing, as is the lot.
+    pub tick_e4: i64,
+    pub lot_e4: i64,
+    /// The reference price before the first trade.
+    pub previous_close_e4: i64,
+    pub shares_outstanding: i64,
+    pub sector: String,
+    pub industry: String,
+    pub description: String,
+    pub country: String,
+    pub website: String,
+}
+
+/// A listing as it is asked for; [`list`] checks it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    pub symbol: String,
+    pub kind: Option<Kind>,
+    pub terms: Terms,
+    /// Of a new listing; OPEN where it says nothing. State and band of an older one have operations of their own.
+    pub state: Option<State>,
+    pub volatility_band_bps: u32,
+}
+
+/// A listed instrument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instrument {
+    pub symbol: String,
+    pub kind: Kind,
+    pub terms: Terms,
+    /// What its owner says; see [`Self::trading_state`].
+    pub state: State,
+    /// Width of the volatility band in basis points of its reference, 1 to 9,999; 0 is none.
+    pub volatility_band_bps: u32,
+    /// The engine's word: in a volatility pause.
+    pub volatility_pause: bool,
+    /// Grows with each change.
+    pub version: u64,
+}
+
+impl Instrument {
+    /// What the symbol does now: AUCTION while a volatility pause interrupts an open market, else the listing's state.
+    pub fn trading_state(&self) -> State {
+        match self.state {
+            State::Open if self.volatility_pause => State::Auction,
+            state => state,
+        }
+    }
 }
 
 /// Open, high, low, close and volume of a span of time.
@@ -80,18 +184,6 @@ impl Bar {
             volume_e4: self.volume_e4.saturating_add(later.volume_e4),
         }
     }
-
-    pub fn candle(self, symbol: &str, time_us: i64) -> Candle {
-        Candle {
-            symbol: symbol.to_owned(),
-            time_us,
-            open_e4: self.open_e4,
-            high_e4: self.high_e4,
-            low_e4: self.low_e4,
-            close_e4: self.close_e4,
-            volume_e4: self.volume_e4,
-        }
-    }
 }
 
 /// The last trade of a symbol.
@@ -114,11 +206,9 @@ pub struct Top {
     pub ask_quantity_e4: i64,
 }
 
-/// What is known of one symbol, enough to quote it without the database.
-#[derive(Debug, Clone)]
-pub struct Listing {
-    pub instrument: Instrument,
-    pub updated_us: i64,
+/// What trades left behind of one symbol; the quotes need no more of the past.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
     /// Newest daily bar with its day.
     pub newest: Option<(i64, Bar)>,
     /// Close of the daily bar before the newest one.
@@ -126,6 +216,33 @@ pub struct Listing {
     /// Lowest low and highest high of the last 52 weeks, the newest bar included.
     pub year_e4: Option<(i64, i64)>,
     pub last: Option<LastTrade>,
+}
+
+/// The price of a symbol and what belongs to it. Prices and quantities have scale 10⁻⁴; 0 where a side is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quote {
+    /// Last trade, else previous close.
+    pub price_e4: i64,
+    pub top: Top,
+    pub previous_close_e4: i64,
+    /// Of today; without a trade the price with volume 0.
+    pub day: Bar,
+    pub year_low_e4: i64,
+    pub year_high_e4: i64,
+    /// Saturates; the units are exact for any size.
+    pub market_cap_micros: i64,
+    pub market_cap_units: i64,
+    pub as_of_us: i64,
+    pub state: State,
+    pub version: u64,
+}
+
+/// What is known of one symbol, enough to quote it without the database.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub instrument: Instrument,
+    pub updated_us: i64,
+    pub past: Past,
     pub top: Top,
     /// Grows with each change, also over restarts.
     pub version: u64,
@@ -136,10 +253,7 @@ impl Listing {
         Self {
             instrument,
             updated_us,
-            newest: None,
-            close_before_newest_e4: None,
-            year_e4: None,
-            last: None,
+            past: Past::default(),
             top: Top::default(),
             version: u64::try_from(updated_us).unwrap_or(0),
         }
@@ -147,21 +261,42 @@ impl Listing {
 
     /// Adds the trades of a day.
     pub fn trade(&mut self, day: i64, bar: Bar, last: LastTrade) {
-        match &mut self.newest {
+        let past = &mut self.past;
+        match &mut past.newest {
             Some((newest, sum)) if *newest == day => *sum = sum.then(bar),
             Some((newest, _)) if *newest > day => {}
             newest => {
-                self.close_before_newest_e4 = newest.map(|(_, b)| b.close_e4);
+                past.close_before_newest_e4 = newest.map(|(_, b)| b.close_e4);
                 *newest = Some((day, bar));
             }
         }
-        self.year_e4 = Some(
-            self.year_e4.map_or((bar.low_e4, bar.high_e4), |(l, h)| (l.min(bar.low_e4), h.max(bar.high_e4))),
+        past.year_e4 = Some(
+            past.year_e4.map_or((bar.low_e4, bar.high_e4), |(l, h)| (l.min(bar.low_e4), h.max(bar.high_e4))),
         );
-        if self.last.is_none_or(|l| l.trade_no < last.trade_no) {
-            self.last = Some(last);
+        if past.last.is_none_or(|l| l.trade_no < last.trade_no) {
+            past.last = Some(last);
         }
         self.version += 1;
+    }
+
+    /// Takes what was read of the past; a trade that came meanwhile stays.
+    pub fn reread(&mut self, past: Past) {
+        let trade_no = |last: Option<LastTrade>| last.map_or(0, |l| l.trade_no);
+        if trade_no(self.past.last) > trade_no(past.last) {
+            self.past.year_e4 = past.year_e4;
+        } else {
+            self.past = past;
+        }
+        self.version += 1;
+    }
+
+    /// Takes a changed listing; an older one changes nothing.
+    pub fn relist(&mut self, instrument: Instrument, updated_us: i64) {
+        if instrument.version >= self.instrument.version {
+            self.instrument = instrument;
+            self.updated_us = updated_us;
+            self.version += 1;
+        }
     }
 
     /// Takes a book image's best levels; an older image changes nothing. Answers whether something changed.
@@ -178,37 +313,29 @@ impl Listing {
     /// The quote on day `today`. The previous close is the close of the last day before today that traded, else the
     /// listing's own. On a day without a trade open, low and high are the price and the volume is 0.
     pub fn quote(&self, today: i64) -> Quote {
-        let i = &self.instrument;
-        let (day_bar, close_e4) = match self.newest {
-            Some((day, bar)) if day >= today => (Some(bar), self.close_before_newest_e4),
+        let (i, past) = (&self.instrument, &self.past);
+        let (day_bar, close_e4) = match past.newest {
+            Some((day, bar)) if day >= today => (Some(bar), past.close_before_newest_e4),
             Some((_, bar)) => (None, Some(bar.close_e4)),
             None => (None, None),
         };
-        let previous_close_e4 = close_e4.unwrap_or(i.previous_close_e4);
-        let price_e4 = self.last.map_or(previous_close_e4, |l| l.price_e4);
-        let bar = day_bar.unwrap_or_else(|| Bar::of_trade(price_e4, 0));
+        let previous_close_e4 = close_e4.unwrap_or(i.terms.previous_close_e4);
+        let price_e4 = past.last.map_or(previous_close_e4, |l| l.price_e4);
+        let day = day_bar.unwrap_or_else(|| Bar::of_trade(price_e4, 0));
         let (year_low_e4, year_high_e4) =
-            self.year_e4.map_or((bar.low_e4, bar.high_e4), |(l, h)| (l.min(bar.low_e4), h.max(bar.high_e4)));
-        let (market_cap_units, market_cap_micros) = market_cap(price_e4, i.shares_outstanding);
+            past.year_e4.map_or((day.low_e4, day.high_e4), |(l, h)| (l.min(day.low_e4), h.max(day.high_e4)));
+        let (market_cap_units, market_cap_micros) = market_cap(price_e4, i.terms.shares_outstanding);
         Quote {
-            symbol: i.symbol.clone(),
-            currency: i.currency.clone(),
             price_e4,
-            bid_e4: self.top.bid_e4,
-            ask_e4: self.top.ask_e4,
-            bid_quantity_e4: self.top.bid_quantity_e4,
-            ask_quantity_e4: self.top.ask_quantity_e4,
-            open_e4: bar.open_e4,
+            top: self.top,
             previous_close_e4,
-            day_low_e4: bar.low_e4,
-            day_high_e4: bar.high_e4,
+            day,
             year_low_e4,
             year_high_e4,
-            volume_e4: bar.volume_e4,
             market_cap_micros,
             market_cap_units,
-            as_of_us: self.last.map_or(self.updated_us, |l| l.time_us),
-            state: i.trading_state().into(),
+            as_of_us: past.last.map_or(self.updated_us, |l| l.time_us),
+            state: i.trading_state(),
             version: self.version,
         }
     }
@@ -246,128 +373,197 @@ pub fn volatility_band(bps: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks a listing and brings it into its stored form: a new one, or a change of `current`. `None` when nothing changes.
-pub fn list(wish: Instrument, current: Option<&Instrument>) -> Result<Option<Instrument>, Error> {
-    let mut new = wish;
-    symbol(&new.symbol)?;
-    let text = |field: &str, value: &str, max: usize, required: bool| {
-        if value.len() > max {
-            return invalid("TEXT_TOO_LONG", format!("{field} must have at most {max} bytes"));
-        }
-        if value.chars().any(char::is_control) {
-            return invalid("TEXT_MALFORMED", format!("{field} must not have control characters"));
-        }
-        if required && value.trim().is_empty() {
-            return invalid("TEXT_MISSING", format!("{field} must not be empty"));
-        }
-        Ok(())
-    };
-    text("name", &new.name, NAME_LEN_MAX, true)?;
-    text("exchange", &new.exchange, NAME_LEN_MAX, true)?;
-    text("exchange_full_name", &new.exchange_full_name, NAME_LEN_MAX, false)?;
-    text("sector", &new.sector, NAME_LEN_MAX, false)?;
-    text("industry", &new.industry, NAME_LEN_MAX, false)?;
-    text("country", &new.country, NAME_LEN_MAX, false)?;
-    text("website", &new.website, NAME_LEN_MAX, false)?;
-    text("description", &new.description, TEXT_LEN_MAX, false)?;
-    if new.r#type() == InstrumentType::Unspecified {
-        return invalid("INSTRUMENT_TYPE_UNKNOWN", "type must be EQUITY or ETF");
+fn text(field: &str, value: &str, max: usize, required: bool) -> Result<(), Error> {
+    if value.len() > max {
+        return invalid("TEXT_TOO_LONG", format!("{field} must have at most {max} bytes"));
     }
-    if new.currency.len() != 3 || !new.currency.bytes().all(|b| b.is_ascii_uppercase()) {
-        return invalid("CURRENCY_UNKNOWN", "currency must be three capital letters (ISO 4217)");
+    if value.chars().any(char::is_control) {
+        return invalid("TEXT_MALFORMED", format!("{field} must not have control characters"));
     }
-    for (field, step) in [("tick", new.tick_e4), ("lot", new.lot_e4)] {
-        if !(1..=PRICE_E4_MAX).contains(&step) {
-            return invalid("STEP_OUT_OF_RANGE", format!("{field} must be from 0.0001 to 1000000"));
-        }
+    if required && value.trim().is_empty() {
+        return invalid("TEXT_MISSING", format!("{field} must not be empty"));
     }
-    let decimals = step_decimals(new.tick_e4) + step_decimals(new.lot_e4);
-    if decimals > STEP_DECIMALS_MAX {
-        return invalid(
-            "STEP_TOO_FINE",
-            format!("tick and lot must have at most {STEP_DECIMALS_MAX} decimals together, not {decimals}"),
-        );
-    }
-    if !(0..=PRICE_E4_MAX).contains(&new.previous_close_e4) {
-        return invalid("PRICE_OUT_OF_RANGE", "previous_close must be from 0 to 1000000");
-    }
-    if !(0..=SHARES_MAX).contains(&new.shares_outstanding) {
-        return invalid("SHARES_OUT_OF_RANGE", format!("shares_outstanding must be from 0 to {SHARES_MAX}"));
-    }
-    volatility_band(new.volatility_band_bps)?;
-    let Some(current) = current else {
-        new.volatility_pause = false;
-        if new.state() == TradingState::Unspecified {
-            new.set_state(TradingState::Open);
-        }
-        new.version = 1;
-        return Ok(Some(new));
-    };
-    for (field, was, is) in [("tick", current.tick_e4, new.tick_e4), ("lot", current.lot_e4, new.lot_e4)] {
-        if was != is {
-            return Err(Error::Fixed {
-                reason: "STEP_FIXED",
-                message: format!("the {field} of {} was fixed at listing", new.symbol),
-            });
-        }
-    }
-    if current.currency != new.currency {
-        return Err(Error::Fixed {
-            reason: "CURRENCY_FIXED",
-            message: format!("the currency of {} was fixed at listing", new.symbol),
-        });
-    }
-    // State and volatility band have operations of their own: a listing that is loaded again does not resume trading.
-    new.state = current.state;
-    new.volatility_band_bps = current.volatility_band_bps;
-    new.volatility_pause = current.volatility_pause;
-    new.version = current.version;
-    if new == *current {
-        return Ok(None);
-    }
-    new.version += 1;
-    Ok(Some(new))
+    Ok(())
 }
 
-/// Checks daily bars and answers them by day: before `today`, each day once.
-pub fn daily_bars(bars: &[Candle], today: i64) -> Result<Vec<(i64, Bar)>, Error> {
+impl Proposal {
+    /// Checks each field and answers what the instrument is.
+    fn check(&self) -> Result<Kind, Error> {
+        symbol(&self.symbol)?;
+        let t = &self.terms;
+        text("name", &t.name, NAME_LEN_MAX, true)?;
+        text("exchange", &t.exchange, NAME_LEN_MAX, true)?;
+        text("exchange_full_name", &t.exchange_full_name, NAME_LEN_MAX, false)?;
+        text("sector", &t.sector, NAME_LEN_MAX, false)?;
+        text("industry", &t.industry, NAME_LEN_MAX, false)?;
+        text("country", &t.country, NAME_LEN_MAX, false)?;
+        text("website", &t.website, NAME_LEN_MAX, false)?;
+        text("description", &t.description, TEXT_LEN_MAX, false)?;
+        let Some(kind) = self.kind else {
+            return invalid("INSTRUMENT_TYPE_UNKNOWN", "type must be EQUITY or ETF");
+        };
+        if t.currency.len() != 3 || !t.currency.bytes().all(|b| b.is_ascii_uppercase()) {
+            return invalid("CURRENCY_UNKNOWN", "currency must be three capital letters (ISO 4217)");
+        }
+        for (field, step) in [("tick", t.tick_e4), ("lot", t.lot_e4)] {
+            if !(1..=PRICE_E4_MAX).contains(&step) {
+                return invalid("STEP_OUT_OF_RANGE", format!("{field} must be from 0.0001 to 1000000"));
+            }
+        }
+        let decimals = step_decimals(t.tick_e4) + step_decimals(t.lot_e4);
+        if decimals > STEP_DECIMALS_MAX {
+            let max = STEP_DECIMALS_MAX;
+            return invalid(
+                "STEP_TOO_FINE",
+                format!("tick and lot must have at most {max} decimals together, not {decimals}"),
+            );
+        }
+        if !(0..=PRICE_E4_MAX).contains(&t.previous_close_e4) {
+            return invalid("PRICE_OUT_OF_RANGE", "previous_close must be from 0 to 1000000");
+        }
+        if !(0..=SHARES_MAX).contains(&t.shares_outstanding) {
+            return invalid(
+                "SHARES_OUT_OF_RANGE",
+                format!("shares_outstanding must be from 0 to {SHARES_MAX}"),
+            );
+        }
+        volatility_band(self.volatility_band_bps)?;
+        Ok(kind)
+    }
+}
+
+fn fixed<T>(reason: &'static str, message: String) -> Result<T, Error> {
+    Err(Error::Fixed { reason, message })
+}
+
+/// Checks a listing and brings it into its stored form: a new one, or a change of `current`. `None` when nothing changes.
+pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<Instrument>, Error> {
+    let kind = proposal.check()?;
+    let Proposal { symbol, terms, state, volatility_band_bps, .. } = proposal;
+    let Some(current) = current else {
+        return Ok(Some(Instrument {
+            symbol,
+            kind,
+            terms,
+            state: state.unwrap_or(State::Open),
+            volatility_band_bps,
+            volatility_pause: false,
+            version: 1,
+        }));
+    };
+    let was = &current.terms;
+    for (field, was, is) in [("tick", was.tick_e4, terms.tick_e4), ("lot", was.lot_e4, terms.lot_e4)] {
+        if was != is {
+            return fixed("STEP_FIXED", format!("the {field} of {symbol} was fixed at listing"));
+        }
+    }
+    if was.currency != terms.currency {
+        return fixed("CURRENCY_FIXED", format!("the currency of {symbol} was fixed at listing"));
+    }
+    // State and volatility band have operations of their own: a listing that is loaded again does not resume trading.
+    if kind == current.kind && terms == current.terms {
+        return Ok(None);
+    }
+    Ok(Some(Instrument { kind, terms, version: current.version + 1, ..current.clone() }))
+}
+
+/// Checks daily bars, each with the time that it names, and answers them by day: before `today`, each day once.
+pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Error> {
     if bars.len() > BARS_MAX {
         return invalid("TOO_MANY_BARS", format!("bars must be at most {BARS_MAX} at a time"));
     }
-    let mut days = std::collections::BTreeMap::new();
-    for (n, c) in bars.iter().enumerate() {
-        let day = day_of(c.time_us);
-        if c.time_us.rem_euclid(DAY_US) != 0 || day < 0 {
+    let mut days = BTreeMap::new();
+    for (n, (time_us, bar)) in bars.iter().enumerate() {
+        let day = day_of(*time_us);
+        if time_us.rem_euclid(DAY_US) != 0 || day < 0 {
             return invalid("BAR_TIME", format!("bars[{n}].time_us must be 00:00 UTC of a day since 1970"));
         }
         if day >= today {
             return invalid("BAR_TIME", format!("bars[{n}].time_us must be before today"));
         }
-        let in_order = 0 < c.low_e4
-            && c.low_e4 <= c.open_e4.min(c.close_e4)
-            && c.open_e4.max(c.close_e4) <= c.high_e4
-            && c.high_e4 <= PRICE_E4_MAX;
+        let in_order = 0 < bar.low_e4
+            && bar.low_e4 <= bar.open_e4.min(bar.close_e4)
+            && bar.open_e4.max(bar.close_e4) <= bar.high_e4
+            && bar.high_e4 <= PRICE_E4_MAX;
         if !in_order {
             return invalid(
                 "BAR_PRICES",
                 format!("bars[{n}] needs 0 < low <= open, close <= high <= 1000000"),
             );
         }
-        if c.volume_e4 < 0 {
+        if bar.volume_e4 < 0 {
             return invalid("BAR_VOLUME", format!("bars[{n}].volume must not be negative"));
         }
-        let bar = Bar {
-            open_e4: c.open_e4,
-            high_e4: c.high_e4,
-            low_e4: c.low_e4,
-            close_e4: c.close_e4,
-            volume_e4: c.volume_e4,
-        };
-        if days.insert(day, bar).is_some() {
+        if days.insert(day, *bar).is_some() {
             return invalid("BAR_TIME", format!("bars[{n}] repeats a day"));
         }
     }
     Ok(days.into_iter().collect())
+}
+
+/// Something that the engine did to a symbol, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Traded(LastTrade),
+    /// The state changed; whether the symbol is in a volatility pause now.
+    StateChanged {
+        paused: bool,
+    },
+}
+
+/// Trades of one symbol, summed by day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traded {
+    pub symbol: String,
+    pub day: i64,
+    pub bar: Bar,
+    pub last: LastTrade,
+}
+
+/// Events of several symbols, summed up.
+#[derive(Debug, Default)]
+pub struct Sum {
+    days: BTreeMap<(String, i64), (Bar, LastTrade)>,
+    minutes: BTreeMap<(String, i64), Bar>,
+    /// The symbols whose state changed, and whether they are in a volatility pause now.
+    pub paused: BTreeMap<String, bool>,
+}
+
+impl Sum {
+    /// Adds what comes next of a symbol.
+    pub fn add(&mut self, symbol: &str, event: Event) {
+        let trade = match event {
+            Event::StateChanged { paused } => {
+                self.paused.insert(symbol.to_owned(), paused);
+                return;
+            }
+            Event::Traded(trade) => trade,
+        };
+        let bar = Bar::of_trade(trade.price_e4, trade.quantity_e4);
+        self.days
+            .entry((symbol.to_owned(), day_of(trade.time_us)))
+            .and_modify(|(sum, last)| (*sum, *last) = (sum.then(bar), trade))
+            .or_insert((bar, trade));
+        self.minutes
+            .entry((symbol.to_owned(), trade.time_us.div_euclid(MINUTE_US)))
+            .and_modify(|sum| *sum = sum.then(bar))
+            .or_insert(bar);
+    }
+
+    /// Symbol, minute and bar of each minute, by symbol.
+    pub fn minutes(&self) -> impl Iterator<Item = (&str, i64, Bar)> {
+        self.minutes.iter().map(|((symbol, minute), bar)| (symbol.as_str(), *minute, *bar))
+    }
+
+    /// The trades by symbol and day.
+    pub fn days(&self) -> impl Iterator<Item = Traded> {
+        self.days.iter().map(|((symbol, day), (bar, last))| Traded {
+            symbol: symbol.clone(),
+            day: *day,
+            bar: *bar,
+            last: *last,
+        })
+    }
 }
 
 /// A span of history that ends today.
@@ -463,7 +659,7 @@ pub fn search_rank(instrument: &Instrument, query: &str) -> Option<u8> {
     let words = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
     };
-    let (wanted, name) = (words(query), words(&instrument.name));
+    let (wanted, name) = (words(query), words(&instrument.terms.name));
     let first = wanted.first()?;
     let matches = wanted.iter().all(|w| name.iter().any(|n| n.starts_with(w.as_str())));
     let begins = name.first().is_some_and(|n| n.starts_with(first.as_str()));
@@ -475,19 +671,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn apple() -> Instrument {
-        Instrument {
-            symbol: "AAPL".into(),
+    fn terms() -> Terms {
+        Terms {
             name: "Apple Inc.".into(),
             exchange: "NASDAQ".into(),
-            r#type: InstrumentType::Equity.into(),
             currency: "USD".into(),
             tick_e4: 100,
             lot_e4: 10_000,
             previous_close_e4: 2_310_000,
             shares_outstanding: 15_000_000_000,
-            ..Instrument::default()
+            ..Terms::default()
         }
+    }
+
+    fn with(terms: Terms) -> Proposal {
+        let kind = Some(Kind::Equity);
+        Proposal { symbol: "AAPL".into(), kind, terms, state: None, volatility_band_bps: 0 }
+    }
+
+    fn apple() -> Instrument {
+        list(with(terms()), None).unwrap().unwrap()
     }
 
     fn day(year: i32, month: u8, day: u8) -> i64 {
@@ -497,42 +700,43 @@ mod tests {
 
     #[test]
     fn a_listing_opens_at_version_1_and_its_steps_are_fixed() {
-        let listed = list(apple(), None).unwrap().unwrap();
-        assert_eq!((listed.version, listed.state()), (1, TradingState::Open));
-        assert_eq!(list(apple(), Some(&listed)), Ok(None));
-        let renamed = list(Instrument { name: "Apple".into(), ..apple() }, Some(&listed)).unwrap().unwrap();
+        let listed = apple();
+        assert_eq!((listed.version, listed.state), (1, State::Open));
+        assert_eq!(list(with(terms()), Some(&listed)), Ok(None));
+        let renamed = list(with(Terms { name: "Apple".into(), ..terms() }), Some(&listed)).unwrap().unwrap();
         assert_eq!(renamed.version, 2);
-        for wish in [Instrument { tick_e4: 50, ..apple() }, Instrument { lot_e4: 1, ..apple() }] {
-            assert!(list(wish, Some(&listed)).is_err());
+        for changed in [Terms { tick_e4: 50, ..terms() }, Terms { lot_e4: 1, ..terms() }] {
+            assert!(list(with(changed), Some(&listed)).is_err());
         }
     }
 
     #[test]
     fn loading_a_halted_listing_again_leaves_it_halted() {
-        let mut halted = list(apple(), None).unwrap().unwrap();
-        halted.set_state(TradingState::Halted);
-        assert_eq!(list(apple(), Some(&halted)), Ok(None));
+        let halted = Instrument { state: State::Halted, ..apple() };
+        assert_eq!(list(with(terms()), Some(&halted)), Ok(None));
     }
 
     #[test]
     fn a_bad_listing_is_refused_with_its_reason() {
-        for (wish, reason) in [
-            (Instrument { symbol: "A*".into(), ..apple() }, "SYMBOL_MALFORMED"),
-            (Instrument { name: " ".into(), ..apple() }, "TEXT_MISSING"),
-            (Instrument { name: "\u{1b}[31m".into(), ..apple() }, "TEXT_MALFORMED"),
-            (Instrument { tick_e4: 0, ..apple() }, "STEP_OUT_OF_RANGE"),
-            (Instrument { tick_e4: 1, lot_e4: 10, ..apple() }, "STEP_TOO_FINE"),
-            (Instrument { currency: "usd".into(), ..apple() }, "CURRENCY_UNKNOWN"),
-            (Instrument { r#type: 0, ..apple() }, "INSTRUMENT_TYPE_UNKNOWN"),
-            (Instrument { previous_close_e4: -1, ..apple() }, "PRICE_OUT_OF_RANGE"),
+        let good = with(terms());
+        for (proposal, reason) in [
+            (Proposal { symbol: "A*".into(), ..good.clone() }, "SYMBOL_MALFORMED"),
+            (with(Terms { name: " ".into(), ..terms() }), "TEXT_MISSING"),
+            (with(Terms { name: "\u{1b}[31m".into(), ..terms() }), "TEXT_MALFORMED"),
+            (with(Terms { tick_e4: 0, ..terms() }), "STEP_OUT_OF_RANGE"),
+            (with(Terms { tick_e4: 1, lot_e4: 10, ..terms() }), "STEP_TOO_FINE"),
+            (with(Terms { currency: "usd".into(), ..terms() }), "CURRENCY_UNKNOWN"),
+            (Proposal { kind: None, ..good.clone() }, "INSTRUMENT_TYPE_UNKNOWN"),
+            (with(Terms { previous_close_e4: -1, ..terms() }), "PRICE_OUT_OF_RANGE"),
+            (Proposal { volatility_band_bps: 10_000, ..good.clone() }, "VOLATILITY_BAND_OUT_OF_RANGE"),
         ] {
-            match list(wish, None) {
+            match list(proposal, None) {
                 Err(Error::Invalid { reason: found, .. }) => assert_eq!(found, reason),
                 other => panic!("{reason}: {other:?}"),
             }
         }
         // 4 + 2 decimals are allowed.
-        assert!(list(Instrument { tick_e4: 1, lot_e4: 100, ..apple() }, None).is_ok());
+        assert!(list(with(Terms { tick_e4: 1, lot_e4: 100, ..terms() }), None).is_ok());
     }
 
     #[test]
@@ -549,12 +753,12 @@ mod tests {
         listing.trade(100, Bar::of_trade(2_320_000, 10_000), last);
         let today = listing.quote(100);
         assert_eq!(
-            (today.price_e4, today.previous_close_e4, today.volume_e4),
+            (today.price_e4, today.previous_close_e4, today.day.volume_e4),
             (2_320_000, 2_310_000, 10_000)
         );
         let tomorrow = listing.quote(101);
         assert_eq!(
-            (tomorrow.price_e4, tomorrow.previous_close_e4, tomorrow.open_e4, tomorrow.volume_e4),
+            (tomorrow.price_e4, tomorrow.previous_close_e4, tomorrow.day.open_e4, tomorrow.day.volume_e4),
             (2_320_000, 2_320_000, 2_320_000, 0)
         );
     }
@@ -566,7 +770,7 @@ mod tests {
         assert!(listing.book(top));
         assert!(!listing.book(Top { book_seq: 6, ..top }));
         assert!(!listing.book(Top { epoch: 1, book_seq: 9, bid_e4: 90, ..top }));
-        assert_eq!(listing.quote(0).bid_e4, 100);
+        assert_eq!(listing.quote(0).top.bid_e4, 100);
     }
 
     #[test]
@@ -599,26 +803,19 @@ mod tests {
 
     #[test]
     fn bars_that_contradict_themselves_are_refused() {
-        let good = Candle {
-            time_us: 5 * DAY_US,
-            open_e4: 2,
-            high_e4: 3,
-            low_e4: 1,
-            close_e4: 2,
-            volume_e4: 9,
-            ..Candle::default()
-        };
-        assert_eq!(daily_bars(std::slice::from_ref(&good), 6).unwrap().len(), 1);
+        let good = Bar { open_e4: 2, high_e4: 3, low_e4: 1, close_e4: 2, volume_e4: 9 };
+        let at = 5 * DAY_US;
+        assert_eq!(daily_bars(&[(at, good)], 6).unwrap().len(), 1);
         for bad in [
-            Candle { time_us: 1, ..good.clone() },
-            Candle { time_us: 6 * DAY_US, ..good.clone() },
-            Candle { low_e4: 0, ..good.clone() },
-            Candle { high_e4: 1, ..good.clone() },
-            Candle { volume_e4: -1, ..good.clone() },
+            (1, good),
+            (6 * DAY_US, good),
+            (at, Bar { low_e4: 0, ..good }),
+            (at, Bar { high_e4: 1, ..good }),
+            (at, Bar { volume_e4: -1, ..good }),
         ] {
-            assert!(daily_bars(std::slice::from_ref(&bad), 6).is_err(), "{bad:?}");
+            assert!(daily_bars(&[bad], 6).is_err(), "{bad:?}");
         }
-        assert!(daily_bars(&[good.clone(), good], 6).is_err());
+        assert!(daily_bars(&[(at, good), (at, good)], 6).is_err());
     }
 
     proptest! {

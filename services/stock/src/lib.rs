@@ -1,13 +1,15 @@
 //! Instruments, quotes, candles, history and search.
 //!
 //! Owns the listings (facts on stream `instruments`) and what trades leave behind: last price, bars. It never invents a
-//! trade: everything it shows comes from listings, loaded history, executions and book images. Reads of quotes never
-//! touch the database.
+//! trade: everything it shows comes from listings, loaded history, executions and book images. Quotes are answered from
+//! the desk in memory: no database, no cache.
 
 mod api;
+mod desk;
 mod domain;
 mod events;
 mod store;
+mod wire;
 
 use fafnir_platform::{
     Context, Service, Starting, bus,
@@ -29,8 +31,6 @@ pub static SERVICE: Service = Service {
 };
 
 const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_volatility_band")];
-/// Redis database of the quotes.
-const CACHE_DATABASE: u8 = 0;
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))
@@ -38,16 +38,10 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(MIGRATIONS).await?;
-    let cache = ctx.cache(CACHE_DATABASE).await?;
-    let desk = Arc::new(events::Desk::load(&db, &ctx.clock).await?);
+    let desk = Arc::new(desk::Desk::load(&db, &ctx.clock).await?);
     let wake = outbox::Wake::default();
-    let api = api::Api {
-        db: db.clone(),
-        desk: Arc::clone(&desk),
-        cache: cache.clone(),
-        clock: ctx.clock.clone(),
-        wake: wake.clone(),
-    };
+    let api =
+        api::Api { db: db.clone(), desk: Arc::clone(&desk), clock: ctx.clock.clone(), wake: wake.clone() };
     // Served before anything is waited for: the engine lists the instruments before its stream exists.
     let service = StockServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -57,10 +51,10 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let bus = ctx.bus().await?;
     bus.ensure_stream(bus::INSTRUMENTS).await?;
     outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake.clone());
-    events::publish_quotes(&ctx, db.clone(), bus.clone(), cache, Arc::clone(&desk));
+    events::publish_quotes(&ctx, db.clone(), bus.clone(), Arc::clone(&desk));
     events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;
     events::prune_minutes(&ctx, db.clone());
-    let bars = Arc::new(events::Bars { db: db.clone(), desk, wake });
+    let bars = Arc::new(events::Bars { db: db.clone(), desk, clock: ctx.clock.clone(), wake });
     executions::follow(&ctx, &db, &bus, bars).await?;
     Ok(())
 }

@@ -1,16 +1,11 @@
 //! The tables of stock-service; the only SQL.
 
-use super::domain::{Bar, LastTrade};
+use super::domain::{Bar, Instrument, Kind, LastTrade, Past, State, Sum, Terms};
 use fafnir_platform::{
-    db::{Error, Row, Tx, Value, inbox},
-    executions::{self, Applied, Reading},
+    db::{Error, Row, Tx, Value},
     params,
 };
-use fafnir_proto::v1::{ExecKind, ExecutionBatch, Instrument};
-use std::collections::BTreeMap;
 
-/// Reason of a STATE_CHANGED with which the engine begins a volatility pause.
-const VOLATILITY_PAUSE: &str = "VOLATILITY_PAUSE";
 /// Rows per multi-row insert.
 const INSERT_ROWS: usize = 100;
 
@@ -18,25 +13,19 @@ const INSTRUMENT_COLUMNS: &str = "symbol, name, exchange, exchange_full_name, ty
      previous_close_e4, shares_outstanding, sector, industry, description, country, website, version, updated_us, volatility_band_bps, \
      volatility_pause";
 
-/// A stored listing and when it last changed.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    pub instrument: Instrument,
-    pub updated_us: i64,
-}
-
-fn instrument(row: &Row) -> Result<Stored, Error> {
-    Ok(Stored {
-        instrument: Instrument {
-            symbol: row.get(0)?,
+fn instrument(row: &Row) -> Result<Instrument, Error> {
+    let (kind, state) = (row.get(4)?, row.get(8)?);
+    let unknown = |what: &str, n: i32| Error::Statement(format!("a listing has the {what} {n}"));
+    Ok(Instrument {
+        symbol: row.get(0)?,
+        kind: Kind::of_number(kind).ok_or_else(|| unknown("type", kind))?,
+        terms: Terms {
             name: row.get(1)?,
             exchange: row.get(2)?,
             exchange_full_name: row.get(3)?,
-            r#type: row.get(4)?,
             currency: row.get(5)?,
             tick_e4: row.get(6)?,
             lot_e4: row.get(7)?,
-            state: row.get(8)?,
             previous_close_e4: row.get(9)?,
             shares_outstanding: row.get(10)?,
             sector: row.get(11)?,
@@ -44,20 +33,22 @@ fn instrument(row: &Row) -> Result<Stored, Error> {
             description: row.get(13)?,
             country: row.get(14)?,
             website: row.get(15)?,
-            version: row.get(16)?,
-            volatility_band_bps: row.get(18)?,
-            volatility_pause: row.get(19)?,
         },
-        updated_us: row.get(17)?,
+        state: State::of_number(state).ok_or_else(|| unknown("state", state))?,
+        volatility_band_bps: row.get(18)?,
+        volatility_pause: row.get(19)?,
+        version: row.get(16)?,
     })
 }
 
-pub fn instrument_list(tx: &mut dyn Tx) -> Result<Vec<Stored>, Error> {
+/// Every listing and when it last changed.
+pub fn instrument_list(tx: &mut dyn Tx) -> Result<Vec<(Instrument, i64)>, Error> {
     let sql = format!("SELECT {INSTRUMENT_COLUMNS} FROM instruments ORDER BY symbol");
-    tx.query(&sql, &[])?.iter().map(instrument).collect()
+    tx.query(&sql, &[])?.iter().map(|row| Ok((instrument(row)?, row.get(17)?))).collect()
 }
 
-pub fn instrument_get(tx: &mut dyn Tx, symbol: &str) -> Result<Option<Stored>, Error> {
+/// The listing of a symbol.
+pub fn instrument_get(tx: &mut dyn Tx, symbol: &str) -> Result<Option<Instrument>, Error> {
     let sql = format!("SELECT {INSTRUMENT_COLUMNS} FROM instruments WHERE symbol = ?1");
     tx.query_opt(&sql, params![symbol])?.as_ref().map(instrument).transpose()
 }
@@ -75,25 +66,26 @@ pub fn instrument_put(tx: &mut dyn Tx, i: &Instrument, now_us: i64) -> Result<()
          updated_us = excluded.updated_us, volatility_band_bps = excluded.volatility_band_bps, \
          volatility_pause = excluded.volatility_pause"
     );
+    let t = &i.terms;
     tx.execute(
         &sql,
         params![
             &i.symbol,
-            &i.name,
-            &i.exchange,
-            &i.exchange_full_name,
-            i.r#type,
-            &i.currency,
-            i.tick_e4,
-            i.lot_e4,
-            i.state,
-            i.previous_close_e4,
-            i.shares_outstanding,
-            &i.sector,
-            &i.industry,
-            &i.description,
-            &i.country,
-            &i.website,
+            &t.name,
+            &t.exchange,
+            &t.exchange_full_name,
+            i.kind.number(),
+            &t.currency,
+            t.tick_e4,
+            t.lot_e4,
+            i.state.number(),
+            t.previous_close_e4,
+            t.shares_outstanding,
+            &t.sector,
+            &t.industry,
+            &t.description,
+            &t.country,
+            &t.website,
             i.version,
             now_us,
             i.volatility_band_bps,
@@ -111,15 +103,6 @@ fn bar(row: &Row, from: usize) -> Result<Bar, Error> {
         close_e4: row.get(from + 3)?,
         volume_e4: row.get(from + 4)?,
     })
-}
-
-/// What a quote needs of the past.
-#[derive(Debug, Clone, Default)]
-pub struct Past {
-    pub newest: Option<(i64, Bar)>,
-    pub close_before_newest_e4: Option<i64>,
-    pub year_e4: Option<(i64, i64)>,
-    pub last: Option<LastTrade>,
 }
 
 /// The past of a symbol; the 52-week range counts days from `year_from`.
@@ -228,94 +211,21 @@ pub fn minute_prune(tx: &mut dyn Tx, before: i64, limit: u32) -> Result<u64, Err
     )
 }
 
-/// Trades of one symbol that were new, summed by day.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traded {
-    pub symbol: String,
-    pub day: i64,
-    pub bar: Bar,
-    pub last: LastTrade,
-}
-
-/// What was new in executions.
-#[derive(Debug, Default)]
-pub struct News {
-    pub applied: Applied,
-    pub traded: Vec<Traded>,
-    /// The symbols whose state changed, and whether they are in a volatility pause now.
-    pub paused: BTreeMap<String, bool>,
-}
-
-/// Stores the trades of the batches that follow our positions, and the positions. Answers what was new, in order.
-pub fn executions_apply(tx: &mut dyn Tx, batches: &[ExecutionBatch]) -> Result<News, Error> {
-    let mut applied = Applied::default();
-    let mut paused = BTreeMap::new();
-    let mut positions: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    let mut days: BTreeMap<(&str, i64), (Bar, LastTrade)> = BTreeMap::new();
-    let mut minutes: BTreeMap<(&str, i64), Bar> = BTreeMap::new();
-    for batch in batches {
-        let symbol = batch.symbol.as_str();
-        if !positions.contains_key(symbol) {
-            let position = inbox::position(tx, symbol)?;
-            positions.insert(symbol, (position, position));
-        }
-        let Some((_, last_seq)) = positions.get_mut(symbol) else { continue };
-        let new = match executions::read(*last_seq, &batch.executions) {
-            Reading::New(new) => new,
-            Reading::Seen => continue,
-            Reading::Gap => {
-                applied.gap = true;
-                continue;
-            }
-        };
-        for e in new {
-            *last_seq = e.seq;
-            applied.executions += 1;
-            if e.kind() == ExecKind::StateChanged {
-                paused.insert(symbol.to_owned(), e.reason == VOLATILITY_PAUSE);
-            }
-            if e.kind() != ExecKind::Trade {
-                continue;
-            }
-            let bar = Bar::of_trade(e.price_e4, e.quantity_e4);
-            let last = LastTrade {
-                price_e4: e.price_e4,
-                quantity_e4: e.quantity_e4,
-                trade_no: e.trade_no,
-                time_us: e.time_us,
-            };
-            days.entry((symbol, super::domain::day_of(e.time_us)))
-                .and_modify(|(sum, l)| {
-                    *sum = sum.then(bar);
-                    *l = last;
-                })
-                .or_insert((bar, last));
-            minutes
-                .entry((symbol, e.time_us.div_euclid(super::domain::MINUTE_US)))
-                .and_modify(|sum| *sum = sum.then(bar))
-                .or_insert(bar);
-        }
-    }
-    let mut traded = Vec::with_capacity(days.len());
-    for ((symbol, day), (bar, last)) in days {
-        bar_add(tx, "daily_bars", "day", symbol, day, bar)?;
+/// Adds trades to the bars of their days and minutes, and keeps the last of each symbol.
+pub fn sum_add(tx: &mut dyn Tx, sum: &Sum) -> Result<(), Error> {
+    for t in sum.days() {
+        bar_add(tx, "daily_bars", "day", &t.symbol, t.day, t.bar)?;
         tx.execute(
             "INSERT INTO last_trades (symbol, price_e4, quantity_e4, trade_no, time_us) VALUES (?1, ?2, ?3, ?4, ?5) \
              ON CONFLICT (symbol) DO UPDATE SET price_e4 = excluded.price_e4, quantity_e4 = excluded.quantity_e4, \
              trade_no = excluded.trade_no, time_us = excluded.time_us",
-            params![symbol, last.price_e4, last.quantity_e4, last.trade_no, last.time_us],
+            params![&t.symbol, t.last.price_e4, t.last.quantity_e4, t.last.trade_no, t.last.time_us],
         )?;
-        traded.push(Traded { symbol: symbol.to_owned(), day, bar, last });
     }
-    for ((symbol, minute), bar) in minutes {
+    for (symbol, minute, bar) in sum.minutes() {
         bar_add(tx, "minute_bars", "minute", symbol, minute, bar)?;
     }
-    for (symbol, (before, after)) in positions {
-        if after > before {
-            inbox::advance(tx, symbol, after)?;
-        }
-    }
-    Ok(News { applied, traded, paused })
+    Ok(())
 }
 
 /// Adds a later bar to the stored one of the same span.

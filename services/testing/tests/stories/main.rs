@@ -11,5 +11,6 @@ mod portfolio;
 mod security;
 mod simulator;
 mod stack;
+mod stock;
 mod trade_engine;
 mod user;
