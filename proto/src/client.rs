@@ -1,11 +1,23 @@
 //! Client connections between the services: one address directory, a service token, the caller, a deadline.
 
-use crate::v1;
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use crate::{
+    connection::{Answer, Connection},
+    in_process::{Place, TIMEOUT_KEY},
+    v1,
+};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 use tonic::{
-    Request, Status,
-    metadata::AsciiMetadataValue,
-    service::{Interceptor, interceptor::InterceptedService},
+    body::Body,
+    codegen::{
+        Service, StdError,
+        http::{self, HeaderName, HeaderValue},
+    },
     transport::{Channel, Endpoint},
 };
 use uuid::Uuid;
@@ -25,6 +37,12 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+static TOKEN: HeaderName = HeaderName::from_static(TOKEN_KEY);
+static USER: HeaderName = HeaderName::from_static(USER_KEY);
+static SYSTEM: HeaderName = HeaderName::from_static(SYSTEM_KEY);
+static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
+/// [`DEADLINE_DEFAULT`] as the protocol writes it.
+static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
 
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,45 +68,50 @@ impl fmt::Display for Caller {
     }
 }
 
-/// Adds token, caller and deadline to every call.
+/// A connection that adds token, caller and deadline to every call.
 #[derive(Clone)]
-pub struct Credentials {
-    token: AsciiMetadataValue,
-    key: &'static str,
-    caller: AsciiMetadataValue,
+pub struct Authorised {
+    connection: Connection,
+    token: HeaderValue,
+    key: &'static HeaderName,
+    caller: HeaderValue,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for Authorised {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials(****)")
+        f.debug_struct("Authorised").field("connection", &self.connection).finish_non_exhaustive()
     }
 }
 
-impl Interceptor for Credentials {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if !request.metadata().contains_key("grpc-timeout") {
-            request.set_timeout(DEADLINE_DEFAULT);
-        }
-        request.metadata_mut().insert(TOKEN_KEY, self.token.clone());
-        request.metadata_mut().insert(self.key, self.caller.clone());
-        Ok(request)
+impl Service<http::Request<Body>> for Authorised {
+    type Response = http::Response<Body>;
+    type Error = StdError;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StdError>> {
+        self.connection.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Answer {
+        let headers = request.headers_mut();
+        headers.entry(&TIMEOUT).or_insert_with(|| TIMEOUT_DEFAULT.clone());
+        headers.insert(&TOKEN, self.token.clone());
+        headers.insert(self.key, self.caller.clone());
+        self.connection.call(request)
     }
 }
 
-/// A channel with our credentials on it.
-pub type Authorised = InterceptedService<Channel, Credentials>;
-
-/// Where the services are: service name → connection, made on first use.
+/// Where the services are: service name → connection. Over a socket it is made on first use.
 #[derive(Clone)]
 pub struct Clients {
-    channels: Arc<BTreeMap<String, Channel>>,
-    token: AsciiMetadataValue,
+    connections: Arc<BTreeMap<String, Connection>>,
+    token: HeaderValue,
 }
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clients")
-            .field("services", &self.channels.keys().collect::<Vec<_>>())
+            .field("services", &self.connections.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -116,8 +139,7 @@ macro_rules! client {
     ($method:ident, $service:literal, $module:ident :: $client:ident) => {
         #[doc = concat!("The client of ", $service, " for this caller.")]
         pub fn $method(&self, caller: &Caller) -> v1::$module::$client<Authorised> {
-            let service = InterceptedService::new(self.channel_of($service), self.credentials(caller));
-            v1::$module::$client::new(service)
+            v1::$module::$client::new(self.authorised($service, caller))
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         }
@@ -125,33 +147,57 @@ macro_rules! client {
 }
 
 impl Clients {
-    /// Builds the directory from service name → `http://host:port`. Must run inside a tokio runtime.
-    pub fn new(addresses: &BTreeMap<String, String>, token: &str) -> Result<Self, Error> {
-        let mut channels = BTreeMap::new();
+    /// Builds the directory from service name → `http://host:port`; those `in_process` are called directly once they
+    /// serve. Must run inside a tokio runtime.
+    pub fn new(
+        addresses: &BTreeMap<String, String>,
+        in_process: &[&str],
+        token: &str,
+    ) -> Result<Self, Error> {
+        let mut connections = BTreeMap::new();
         for (service, url) in addresses {
-            let channel =
-                channel(url).map_err(|_| Error::Address { service: service.clone(), url: url.clone() })?;
-            channels.insert(service.clone(), channel);
+            let connection = if in_process.contains(&service.as_str()) {
+                Connection::InProcess(Arc::new(Place::new(service.clone())))
+            } else {
+                let address = |_| Error::Address { service: service.clone(), url: url.clone() };
+                Connection::Socket(channel(url).map_err(address)?)
+            };
+            connections.insert(service.clone(), connection);
         }
-        let token = token.parse().map_err(|_| Error::Token)?;
-        Ok(Self { channels: Arc::new(channels), token })
+        let token = HeaderValue::from_str(token).map_err(|_| Error::Token)?;
+        Ok(Self { connections: Arc::new(connections), token })
     }
 
-    fn channel_of(&self, service: &str) -> Channel {
+    /// Where this service takes the calls of its own process, when it runs in it.
+    pub fn place(&self, service: &str) -> Option<&Arc<Place>> {
+        match self.connections.get(service)? {
+            Connection::InProcess(place) => Some(place),
+            Connection::Socket(_) => None,
+        }
+    }
+
+    /// Ends every place: also a service that never came to serve refuses from now on.
+    pub fn close(&self) {
+        for service in self.connections.keys() {
+            if let Some(place) = self.place(service) {
+                place.close();
+            }
+        }
+    }
+
+    fn authorised(&self, service: &str, caller: &Caller) -> Authorised {
         // A service without an address answers UNAVAILABLE at the first call, like one that is down.
-        self.channels
-            .get(service)
-            .cloned()
-            .unwrap_or_else(|| Endpoint::from_static("http://127.0.0.1:1").connect_lazy())
-    }
-
-    fn credentials(&self, caller: &Caller) -> Credentials {
-        let (key, text) = match caller {
-            Caller::User(id) => (USER_KEY, id.to_string()),
-            Caller::System(name) => (SYSTEM_KEY, name.clone()),
+        let nowhere = || Connection::Socket(Endpoint::from_static("http://127.0.0.1:1").connect_lazy());
+        let connection = self.connections.get(service).cloned().unwrap_or_else(nowhere);
+        let (key, value) = match caller {
+            Caller::User(id) => {
+                let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+                (&USER, HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)))
+            }
+            Caller::System(name) => (&SYSTEM, HeaderValue::from_str(name)),
         };
-        let caller = text.parse().unwrap_or_else(|_| AsciiMetadataValue::from_static("invalid"));
-        Credentials { token: self.token.clone(), key, caller }
+        let caller = value.unwrap_or_else(|_| HeaderValue::from_static("invalid"));
+        Authorised { connection, token: self.token.clone(), key, caller }
     }
 
     client!(auth, "auth-service", auth_client::AuthClient);
@@ -161,4 +207,16 @@ impl Clients {
     client!(order, "order-service", order_service_client::OrderServiceClient);
     client!(portfolio, "portfolio-service", portfolio_client::PortfolioClient);
     client!(engine, "trade-engine", trade_engine_client::TradeEngineClient);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::in_process;
+
+    #[test]
+    fn the_default_deadline_is_what_goes_over_the_wire() {
+        let headers = http::HeaderMap::from_iter([(TIMEOUT.clone(), TIMEOUT_DEFAULT.clone())]);
+        assert_eq!(in_process::deadline(&headers), Some(DEADLINE_DEFAULT));
+    }
 }

@@ -8,6 +8,8 @@ pub mod v1 {
     tonic::include_proto!("fafnir.v1");
 }
 pub mod client;
+pub mod connection;
+pub mod in_process;
 pub mod listing;
 pub mod reason;
 pub mod subject;

@@ -107,7 +107,9 @@ pub async fn start(
         .filter(|(_, url)| url.starts_with("http"))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
-    let clients = Clients::new(&http_addresses, secrets.service_token.expose())?;
+    let in_process: Vec<_> =
+        services.iter().filter(|_| settings.bind.in_process).map(|service| service.directory).collect();
+    let clients = Clients::new(&http_addresses, &in_process, secrets.service_token.expose())?;
     let context = Context {
         service: "fafnir",
         settings,
@@ -139,6 +141,8 @@ pub async fn start(
     };
     if let Err(e) = outcome {
         tasks.shutdown().cancel();
+        // Nobody waits any longer for one that did not come to serve.
+        context.clients.close();
         tasks.drain().await;
         base.shutdown().cancel();
         base.drain().await;

@@ -13,7 +13,6 @@ use fafnir_proto::v1::auth_server::AuthServer;
 use operations::Operations;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -40,8 +39,8 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(store::MIGRATIONS).await?;
     let operations = Operations::new(&ctx, db.clone())?;
-    let routes = Routes::new(AuthServer::new(api::Api(operations.clone())));
-    server::serve_both(&ctx, SERVICE.name, listener, rest::router(operations.clone()), routes).await?;
+    let server = AuthServer::new(api::Api(operations.clone()));
+    server::serve_both(&ctx, SERVICE.name, listener, rest::router(operations.clone()), server).await?;
     let bus = ctx.bus().await?;
     bus.ensure_stream(USERS).await?;
     outbox::spawn_relay(&ctx, db, bus, operations.wake.clone());

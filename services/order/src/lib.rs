@@ -22,7 +22,6 @@ use fafnir_platform::{Context, Service, Starting, db::Migration, executions, mig
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::order_service_server::OrderServiceServer};
 use std::sync::{Arc, Mutex};
 use tokio::{net::TcpListener, sync::Semaphore};
-use tonic::service::Routes;
 use uuid::ContextV7;
 
 /// Its row in the table of services.
@@ -67,7 +66,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let service = OrderServiceServer::new(api::Api(core.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(service)).await?;
+    server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     let bus = ctx.bus().await?;
     updates.spawn(&ctx, db.clone(), bus.clone()).await?;

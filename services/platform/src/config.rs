@@ -49,6 +49,9 @@ pub struct Bind {
     pub host: String,
     /// Every port 0: the system picks free ones (`--ports auto`).
     pub auto: bool,
+    /// Services of one process call each other directly; `false`: over their sockets, as services in processes of
+    /// their own do.
+    pub in_process: bool,
 }
 
 /// Ports by service. The operations door of each is its port + `operations_offset`; 0 picks a free one.
@@ -205,7 +208,7 @@ impl Default for Settings {
 }
 impl Default for Bind {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), auto: false }
+        Self { host: "127.0.0.1".into(), auto: false, in_process: true }
     }
 }
 impl Default for Ports {

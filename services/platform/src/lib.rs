@@ -11,6 +11,7 @@ pub mod csrf;
 pub mod db;
 pub mod error;
 pub mod executions;
+pub mod guard;
 pub mod http;
 pub mod log_file;
 pub mod names;

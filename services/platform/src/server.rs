@@ -1,33 +1,37 @@
 //! Serving: gRPC with health, reflection and the token check; the operations door with /metrics, /healthz, /readyz.
 
-use super::{caller, context::Context, http, telemetry};
+use super::{
+    context::Context,
+    guard::{GrpcServer, Guarded},
+    http, telemetry,
+};
 use axum::{
     Router,
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::IntoResponse,
     routing::get,
 };
-use std::time::{Duration, Instant};
+use fafnir_proto::in_process::CONCURRENT_CALLS_MAX;
+use std::{convert::Infallible, time::Duration};
 use tokio::net::TcpListener;
 use tonic::{service::Routes, transport::server::TcpIncoming};
 use tonic_health::server::HealthReporter;
-use tower::ServiceExt as _;
+use tower::{Service as _, ServiceExt as _};
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const CONCURRENT_STREAMS_MAX: u32 = 200;
 
-/// Serves `routes` behind the token check, with health and reflection, until shutdown. Returns at once; the server is
-/// one of the context's tasks.
+/// Serves `server` behind the token check, with health and reflection, until shutdown: on the socket, and to its own
+/// process directly. Returns at once; the server is one of the context's tasks.
 pub async fn serve_grpc(
     ctx: &Context,
     service: &'static str,
     listener: TcpListener,
-    routes: Routes,
+    server: impl GrpcServer,
 ) -> anyhow::Result<()> {
-    let (health, router) = guarded(ctx, service, routes).await?;
+    let (health, router) = guarded(ctx, service, server).await?;
     let shutdown = ctx.tasks.shutdown().clone();
     // Of tonic's own settings only those of the incoming connections reach them. With Nagle's algorithm on, now and then
     // an answer would wait 40 ms for the client's delayed acknowledgement.
@@ -35,7 +39,7 @@ pub async fn serve_grpc(
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(Some(CONCURRENT_STREAMS_MAX))
+        .max_concurrent_streams(Some(CONCURRENT_CALLS_MAX))
         .add_routes(router)
         .serve_with_incoming_shutdown(incoming, async move {
             shutdown.cancelled().await;
@@ -45,11 +49,11 @@ pub async fn serve_grpc(
     Ok(())
 }
 
-/// `routes` behind the token check, with health and reflection.
+/// `server` behind the token check, with health and reflection. The calls of its own process need no router.
 async fn guarded(
     ctx: &Context,
     service: &'static str,
-    routes: Routes,
+    server: impl GrpcServer,
 ) -> anyhow::Result<(HealthReporter, Routes)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
@@ -57,27 +61,40 @@ async fn guarded(
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
         .build_v1()?;
-    let guarded =
-        routes.into_axum_router().layer(middleware::from_fn_with_state((ctx.clone(), service), guard));
-    Ok((health, Routes::from(guarded).add_service(health_service).add_service(reflection)))
+    let guarded = Guarded::new(ctx, service, server);
+    serve_in_process(ctx, service, guarded.clone());
+    Ok((health, Routes::new(guarded).add_service(health_service).add_service(reflection)))
+}
+
+/// Takes the calls of this process from now on, until shutdown; those under way then end in order.
+fn serve_in_process(ctx: &Context, service: &'static str, guarded: Guarded<impl GrpcServer>) {
+    let Some(place) = ctx.clients.place(service).cloned() else { return };
+    place.serve(Box::new(move |request| guarded.clone().call(request)));
+    let shutdown = ctx.tasks.shutdown().clone();
+    ctx.tasks.spawn("calls in process", async move {
+        shutdown.cancelled().await;
+        place.close();
+        place.closed().await;
+        Ok::<(), Infallible>(())
+    });
 }
 
 /// Serves REST and gRPC on one port until shutdown: a request whose content type is `application/grpc…` goes to
-/// `routes` (behind the token check, with health and reflection), every other one to `rest`. Returns at once.
+/// `server` (behind the token check, with health and reflection), every other one to `rest`. Returns at once.
 pub async fn serve_both(
     ctx: &Context,
     service: &'static str,
     listener: TcpListener,
     rest: Router,
-    routes: Routes,
+    server: impl GrpcServer,
 ) -> anyhow::Result<()> {
-    let (health, grpc) = guarded(ctx, service, routes).await?;
+    let (health, grpc) = guarded(ctx, service, server).await?;
     let grpc = grpc.prepare().into_axum_router();
     let shutdown = ctx.tasks.shutdown().clone();
     ctx.tasks.spawn("health", async move {
         shutdown.cancelled().await;
         health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
-        Ok::<(), std::convert::Infallible>(())
+        Ok::<(), Infallible>(())
     });
     http::serve_http(ctx, service, listener, by_content_type(rest, grpc));
     Ok(())
@@ -96,24 +113,6 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
             }
         }
     }))
-}
-
-/// Checks the service token, puts the caller into the request, counts and times the call.
-async fn guard(
-    State((ctx, service)): State<(Context, &'static str)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let method = request.uri().path().rsplit('/').next().unwrap_or("").to_owned();
-    let started = Instant::now();
-    match caller::authenticate(request.headers(), &ctx.secrets.service_token) {
-        Ok(caller) => request.extensions_mut().insert(caller),
-        Err(refusal) => return tonic::Status::from(refusal).into_http::<axum::body::Body>().into_response(),
-    };
-    let response = next.run(request).await;
-    metrics::histogram!("fafnir_request_seconds", "service" => service, "method" => method)
-        .record(started.elapsed().as_secs_f64());
-    response
 }
 
 /// Serves /metrics, /healthz (alive) and /readyz (ready) until shutdown.

@@ -24,7 +24,6 @@ use fafnir_platform::{Context, Service, Starting, executions, server};
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, money::parse_micros, v1::portfolio_server::PortfolioServer};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -70,7 +69,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let service = PortfolioServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(service)).await?;
+    server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     events::follow_listings(&ctx, &db, &bus).await?;
     events::follow_users(&ctx, &db, &bus, publisher.clone()).await?;

@@ -19,7 +19,6 @@ use fafnir_platform::{
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::stock_server::StockServer};
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -46,7 +45,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let service = StockServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(service)).await?;
+    server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     let bus = ctx.bus().await?;
     bus.ensure_stream(bus::INSTRUMENTS).await?;

@@ -41,7 +41,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{net::TcpListener, sync::mpsc};
-use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -105,7 +104,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let service = TradeEngineServer::new(api)
         .max_decoding_message_size(fafnir_proto::client::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(fafnir_proto::client::MESSAGE_BYTES_MAX);
-    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(service)).await?;
+    server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     let bus = ctx.bus().await?;
     bus.ensure_stream(bus::ORDERS).await?;

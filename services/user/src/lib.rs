@@ -8,7 +8,6 @@ pub mod store;
 use fafnir_platform::{Context, Service, Starting, server};
 use fafnir_proto::v1::user_server::UserServer;
 use tokio::net::TcpListener;
-use tonic::service::Routes;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -26,7 +25,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(store::MIGRATIONS).await?;
     let api = api::Api { ctx: ctx.clone(), db: db.clone() };
-    server::serve_grpc(&ctx, SERVICE.name, listener, Routes::new(UserServer::new(api))).await?;
+    server::serve_grpc(&ctx, SERVICE.name, listener, UserServer::new(api)).await?;
     events::follow(&ctx, db).await?;
     Ok(())
 }

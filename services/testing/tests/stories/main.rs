@@ -14,3 +14,4 @@ mod stack;
 mod stock;
 mod trade_engine;
 mod user;
+mod wire;

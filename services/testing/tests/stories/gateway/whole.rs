@@ -8,7 +8,11 @@ const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
 
 /// A whole stack with a member who has money and a seller who has shares.
 async fn whole() -> (Door, String) {
-    let stack = Stack::start(ALL).await;
+    whole_with(true).await
+}
+
+async fn whole_with(in_process: bool) -> (Door, String) {
+    let stack = Stack::start_with(ALL, |settings| settings.bind.in_process = in_process).await;
     let url = stack.url("api-gateway").to_owned();
     let mut door = Door { stack, url, world: Shared::default(), member: String::new(), admin: String::new() };
     door.seed(MEMBER, "user@test.com", &["member"]).await;
@@ -71,7 +75,16 @@ async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str
 
 #[tokio::test]
 async fn two_users_trade_and_see_it_everywhere() {
-    let (door, seller) = whole().await;
+    a_trade(true).await;
+}
+
+#[tokio::test]
+async fn two_users_trade_and_see_it_everywhere_over_sockets() {
+    a_trade(false).await;
+}
+
+async fn a_trade(in_process: bool) {
+    let (door, seller) = whole_with(in_process).await;
     let mut terminal = door.terminal().await;
     let mut request = tonic::Request::new(v1::PrivateRequest::default());
     request.metadata_mut().insert("authorization", format!("Bearer {}", door.member).parse().unwrap());
