@@ -4,10 +4,12 @@
 //! start side by side and wait for each other through their own clients.
 
 use anyhow::Context as _;
-use fafnir_platform::{Clock, Context, Service, Settings, db::Db, secrets::Secrets, server, tasks::Tasks};
+use fafnir_platform::{
+    Clock, Context, Service, Settings, db::Db, secrets::Secrets, server, tasks::Tasks, telemetry,
+};
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -119,6 +121,10 @@ pub async fn start(
         tasks: tasks.clone(),
         addresses: Arc::new(addresses.clone()),
     };
+    tasks.spawn_until_shutdown("metrics", async {
+        telemetry::upkeep().await;
+        Ok::<(), Infallible>(())
+    });
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };
         let ctx = Context { service: service.name, tasks, ..context.clone() };

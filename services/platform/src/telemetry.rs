@@ -2,7 +2,10 @@
 
 use super::log_file::LogFile;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::sync::{Mutex, OnceLock};
+use std::{
+    sync::{Mutex, OnceLock},
+    time::Duration,
+};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Shape of a log line.
@@ -46,6 +49,19 @@ pub fn init_to(sinks: Sinks, format: LogFormat, filter: &str, colour: bool) {
         }
     };
     drop(result);
+}
+
+/// How often what was recorded since the last scrape is put into its buckets.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Keeps what the metrics hold bounded, also where nobody scrapes them: until then every recorded time is kept.
+pub async fn upkeep() {
+    loop {
+        tokio::time::sleep(UPKEEP_EVERY).await;
+        if let Some(metrics) = recorder() {
+            metrics.run_upkeep();
+        }
+    }
 }
 
 /// The metrics of this process in Prometheus' text format.
