@@ -11,6 +11,7 @@ pub mod client;
 pub mod connection;
 pub mod in_process;
 pub mod listing;
+pub mod order;
 pub mod reason;
 pub mod subject;
 

@@ -54,7 +54,7 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
                 "bid": format_e4(q.bid_e4), "ask": format_e4(q.ask_e4), "open": format_e4(q.open_e4),
                 "previousClose": format_e4(q.previous_close_e4), "dayLow": format_e4(q.day_low_e4),
                 "dayHigh": format_e4(q.day_high_e4), "volume": format_e4(q.volume_e4), "asOf": rfc3339(q.as_of_us),
-                "marketState": q.state().as_str_name().trim_start_matches("TRADING_STATE_"),
+                "marketState": q.state().name(),
             })
         })
         .collect();
@@ -71,7 +71,7 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
             .map(|q| {
                 let state = match q.state() {
                     TradingState::Open | TradingState::Unspecified => "",
-                    state => state.as_str_name().trim_start_matches("TRADING_STATE_"),
+                    state => state.name(),
                 };
                 vec![
                     q.symbol.clone(),

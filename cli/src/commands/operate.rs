@@ -84,7 +84,7 @@ fn state_of(state: MarketState) -> TradingState {
 fn name(state: TradingState) -> &'static str {
     match state {
         TradingState::Unspecified => "OPEN",
-        known => known.as_str_name().trim_start_matches("TRADING_STATE_"),
+        known => known.name(),
     }
 }
 

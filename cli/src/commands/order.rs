@@ -12,9 +12,13 @@ use fafnir_proto::{
         OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
     },
 };
+use fafnir_rules::order as rules;
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 const POLL: Duration = Duration::from_millis(20);
 
@@ -38,28 +42,24 @@ pub fn decimal_error(field: &str, text: &str, e: DecimalError) -> Error {
         .code(format!("{}_MALFORMED", field.to_uppercase()))
 }
 
-fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T> {
-    let given = text.to_ascii_lowercase().replace('_', "-");
-    choices.iter().find(|(name, _)| *name == given).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+/// Reads a name of the rules; here they are written in small letters, with hyphens.
+fn choice<T: Copy + Display>(
+    field: &str,
+    text: &str,
+    all: &[T],
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<T> {
+    parse(&text.replace('-', "_")).ok_or_else(|| {
+        let names: Vec<_> =
+            all.iter().map(|value| value.to_string().to_ascii_lowercase().replace('_', "-")).collect();
         Error::usage(format!("{field} {text:?} must be one of {}", names.join(", ")))
     })
 }
 
 async fn place(global: &Global, args: &Place, out: Out) -> Result {
-    let side = choice("side", &args.side, &[("buy", Side::Buy), ("sell", Side::Sell)])?;
+    let side = Side::from(choice("side", &args.side, rules::Side::ALL, rules::Side::parse)?);
     let order_type = match &args.r#type {
-        Some(text) => choice(
-            "type",
-            text,
-            &[
-                ("market", OrderType::Market),
-                ("limit", OrderType::Limit),
-                ("stop", OrderType::Stop),
-                ("stop-limit", OrderType::StopLimit),
-                ("trailing-stop", OrderType::TrailingStop),
-            ],
-        )?,
+        Some(text) => choice("type", text, rules::OrderType::ALL, rules::OrderType::parse)?.into(),
         None if args.trail.is_some() || args.trail_percent.is_some() => OrderType::TrailingStop,
         None => match (&args.price, &args.stop) {
             (Some(_), Some(_)) => OrderType::StopLimit,
@@ -69,17 +69,7 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
         },
     };
     let time_in_force = match &args.tif {
-        Some(text) => choice(
-            "tif",
-            text,
-            &[
-                ("day", TimeInForce::Day),
-                ("gtc", TimeInForce::Gtc),
-                ("ioc", TimeInForce::Ioc),
-                ("fok", TimeInForce::Fok),
-                ("gtd", TimeInForce::Gtd),
-            ],
-        )?,
+        Some(text) => choice("tif", text, rules::TimeInForce::ALL, rules::TimeInForce::parse)?.into(),
         None if args.expires.is_some() => TimeInForce::Gtd,
         None => TimeInForce::Unspecified,
     };
@@ -114,7 +104,7 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
     let mut order = client.terminal.place(request).await?.into_inner().order.unwrap_or_default();
     if let Some(seconds) = args.wait {
         let until = Instant::now() + Duration::from_secs(seconds);
-        while !is_done(&order) && Instant::now() < until {
+        while !order.state().has_ended() && Instant::now() < until {
             tokio::time::sleep(POLL).await;
             order = get(&mut client, &order.id).await?;
         }
@@ -186,14 +176,6 @@ async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
     Ok(())
 }
 
-/// Whether nothing more can happen to an order.
-pub fn is_done(order: &v1::Order) -> bool {
-    matches!(
-        order.state(),
-        OrderState::Filled | OrderState::Canceled | OrderState::Expired | OrderState::Rejected
-    )
-}
-
 fn print_one(order: &v1::Order, out: Out) {
     out.data(&order_json(order), || {
         let mut text = orders_table(std::slice::from_ref(order));
@@ -210,15 +192,6 @@ fn print_one(order: &v1::Order, out: Out) {
     });
 }
 
-/// `PARTIALLY_FILLED` and the like, as the rules name them.
-fn name(full: &str, prefix: &str) -> String {
-    full.trim_start_matches(prefix).to_owned()
-}
-
-fn state_name(order: &v1::Order) -> String {
-    name(order.state().as_str_name(), "ORDER_STATE_")
-}
-
 fn orders_table(orders: &[v1::Order]) -> String {
     let rows: Vec<_> = orders
         .iter()
@@ -227,14 +200,14 @@ fn orders_table(orders: &[v1::Order]) -> String {
             vec![
                 o.id.clone(),
                 o.symbol.clone(),
-                name(o.side().as_str_name(), "SIDE_"),
-                name(o.r#type().as_str_name(), "ORDER_TYPE_"),
+                o.side().name().to_owned(),
+                o.r#type().name().to_owned(),
                 format_e4(o.quantity_e4),
                 format_price(o.price_e4),
                 format_price(o.stop_price_e4),
                 format_e4(o.filled_e4),
                 format_price(average),
-                state_name(o),
+                o.state().name().to_owned(),
             ]
         })
         .collect();
@@ -248,11 +221,11 @@ fn orders_table(orders: &[v1::Order]) -> String {
 pub fn order_json(o: &v1::Order) -> Value {
     json!({
         "id": o.id, "accountId": o.account_id, "symbol": o.symbol,
-        "side": name(o.side().as_str_name(), "SIDE_"),
-        "type": name(o.r#type().as_str_name(), "ORDER_TYPE_"),
-        "timeInForce": name(o.time_in_force().as_str_name(), "TIME_IN_FORCE_"),
-        "state": state_name(o),
-        "pending": name(o.pending().as_str_name(), "PENDING_ACTION_"),
+        "side": o.side().name(),
+        "type": o.r#type().name(),
+        "timeInForce": o.time_in_force().name(),
+        "state": o.state().name(),
+        "pending": o.pending().as_str_name().trim_start_matches("PENDING_ACTION_"),
         "quantity": format_e4(o.quantity_e4), "filled": format_e4(o.filled_e4), "open": format_e4(o.open_e4),
         "price": format_e4(o.price_e4), "stopPrice": format_e4(o.stop_price_e4),
         "averagePrice": format_e4(average_price_e4(o.filled_notional_micros, o.filled_e4)),

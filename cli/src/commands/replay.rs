@@ -237,7 +237,7 @@ fn sorted(engine: &Engine) -> Vec<&Market> {
 fn state_name(market: &Market) -> &'static str {
     match market.state() {
         TradingState::Unspecified => "OPEN",
-        known => known.as_str_name().trim_start_matches("TRADING_STATE_"),
+        known => known.name(),
     }
 }
 

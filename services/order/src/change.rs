@@ -1,7 +1,7 @@
 //! Canceling and replacing: the request is on disk first, then the engine's word is awaited for a moment.
 
 use super::{
-    domain::{Entry, Error as Refused, is_terminal, new_order, pricing},
+    domain::{Entry, Error as Refused, pricing},
     gate,
     place::Core,
     store::{
@@ -11,7 +11,8 @@ use super::{
     watch::{EngineRefusal, News},
 };
 use fafnir_platform::error::{Error, Result};
-use fafnir_proto::v1::{Instrument, Order, OrderState, OrderType, PendingAction, ReplaceOrderRequest};
+use fafnir_proto::v1::{Instrument, Order, OrderState, PendingAction, ReplaceOrderRequest};
+use fafnir_rules::{check::Terms, order::OrderType};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -35,14 +36,14 @@ impl Core {
             return Err(Error::internal("the gate answered another question"));
         };
         let settled = |news: &News| {
-            is_terminal(news.order.state()) || matches!(news.refused, Some(EngineRefusal::Cancel(_)))
+            news.order.state().has_ended() || matches!(news.refused, Some(EngineRefusal::Cancel(_)))
         };
         let Some(News { order, refused }) = watcher.wait(WORD_WAIT, settled).await else {
             return Ok(requested);
         };
         match (order.state(), refused) {
             (OrderState::Filled, _) => Err(commands::ended(&order, "canceled").into()),
-            (state, Some(EngineRefusal::Cancel(code))) if !is_terminal(state) => {
+            (state, Some(EngineRefusal::Cancel(code))) if !state.has_ended() => {
                 let text = format!("the engine refused to cancel order {id}: {code}");
                 Err(Refused::precondition("CANCEL_REJECTED", text).into())
             }
@@ -110,7 +111,7 @@ impl Core {
             Err(e) => return Err(e),
         }
         let settled = |news: &News| {
-            is_terminal(news.order.state())
+            news.order.state().has_ended()
                 || news.order.version >= wish.version
                 || matches!(news.refused, Some(EngineRefusal::Replace(_)))
         };
@@ -118,7 +119,7 @@ impl Core {
         if news.order.version >= wish.version {
             return Ok(news.order);
         }
-        if is_terminal(news.order.state()) {
+        if news.order.state().has_ended() {
             return Err(commands::ended(&news.order, "replaced").into());
         }
         let code = match news.refused {
@@ -163,19 +164,19 @@ fn wish(
     if r.stop_price_e4 < 0 {
         return Err(Refused::invalid("STOP_PRICE_NOT_POSITIVE", "stop_price must be above 0"));
     }
-    let name = new_order::type_name(o.r#type());
-    let has_price = matches!(o.r#type(), OrderType::Limit | OrderType::StopLimit);
-    if r.price_e4 != 0 && !has_price {
+    let (Some(side), Some(order_type)) = (o.side().known(), o.r#type().known()) else {
+        return Err(Refused::invalid("SIDE_MISSING", format!("order {} has no side or type", o.id)));
+    };
+    if r.price_e4 != 0 && !order_type.has_price() {
         return Err(Refused::invalid(
             "PRICE_NOT_ALLOWED",
-            format!("price must not be given: a {name} order has none"),
+            format!("price must not be given: a {order_type} order has none"),
         ));
     }
-    let has_stop = matches!(o.r#type(), OrderType::Stop | OrderType::StopLimit);
-    if r.stop_price_e4 != 0 && !has_stop {
+    if r.stop_price_e4 != 0 && !order_type.has_stop() {
         return Err(Refused::invalid(
             "STOP_PRICE_NOT_ALLOWED",
-            format!("stop_price must not be given: it cannot be changed in a {name} order"),
+            format!("stop_price must not be given: it cannot be changed in a {order_type} order"),
         ));
     }
     if r.stop_price_e4 != 0 && o.state() != OrderState::Held {
@@ -185,9 +186,8 @@ fn wish(
         ));
     }
     pricing::open(instrument)?;
-    let quantity_e4 = if r.quantity_e4 == 0 { o.quantity_e4 } else { new_order::quantity(r.quantity_e4)? };
-    pricing::lots("quantity", quantity_e4, instrument)?;
-    new_order::parts(quantity_e4 - o.filled_e4, o.display_quantity_e4)?;
+    let quantity_e4 = if r.quantity_e4 == 0 { o.quantity_e4 } else { r.quantity_e4 };
+    pricing::quantity(quantity_e4, o.filled_e4, o.display_quantity_e4, instrument)?;
     if quantity_e4 <= o.filled_e4 {
         return Err(Refused::precondition(
             "QUANTITY_BELOW_FILLED",
@@ -200,24 +200,17 @@ fn wish(
     // Only what changes is checked against tick and band.
     let mut cap_price_e4 = entry.cap_price_e4;
     if r.price_e4 != 0 {
-        let terms = new_order::Terms::Limit { price_e4: r.price_e4 };
-        pricing::terms_on_tick(terms, instrument)?;
-        cap_price_e4 = pricing::within_band(o.side(), terms, instrument, reference)?.cap_e4;
+        let terms = Terms::Limit { price_e4: r.price_e4 };
+        cap_price_e4 = pricing::terms(side, terms, instrument, reference)?.cap_e4;
     }
     if r.stop_price_e4 != 0 {
-        let terms = new_order::Terms::Stop { stop_e4: r.stop_price_e4 };
-        pricing::terms_on_tick(terms, instrument)?;
-        let priced = pricing::within_band(o.side(), terms, instrument, reference)?;
-        if o.r#type() == OrderType::Stop {
+        let terms = Terms::Stop { stop_e4: r.stop_price_e4 };
+        let priced = pricing::terms(side, terms, instrument, reference)?;
+        if order_type == OrderType::Stop {
             cap_price_e4 = priced.cap_e4;
         }
     }
-    if fafnir_proto::money::notional_micros(cap_price_e4, quantity_e4).is_none() {
-        return Err(Refused::invalid(
-            "ORDER_TOO_LARGE",
-            "price times quantity must be at most 9,223,372,036,854 in the listing's currency",
-        ));
-    }
+    pricing::size(cap_price_e4, quantity_e4, instrument)?;
     Ok(Replace {
         order_id: o.id.clone(),
         version: o.version.saturating_add(1),

@@ -2,7 +2,7 @@
 
 use super::{
     accounts::Accounts,
-    domain::{self, Entry, Error as Refused, new_order, pricing, pricing::Priced},
+    domain::{self, Entry, Error as Refused, new_order, pricing},
     gate::{self, Gate},
     market::Market,
     relay::RelayState,
@@ -19,8 +19,13 @@ use fafnir_platform::{
     error::{Error, Refusal, Result, refusal_of},
 };
 use fafnir_proto::v1::{
-    AdjustHoldRequest, HoldRequest, Order, OrderState, PendingAction, PlaceOrderRequest, ReleaseHoldRequest,
-    Side,
+    AdjustHoldRequest, HoldRequest, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest,
+    ReleaseHoldRequest, Side, TimeInForce,
+};
+use fafnir_rules::{
+    check::{Priced, Terms},
+    limits::CLIENT_ORDER_ID_LEN_MAX,
+    price::Trail,
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -137,7 +142,7 @@ impl Core {
         let hash = request_hash(&request);
         let key = request.client_order_id.as_str();
         if !key.is_empty()
-            && key.len() <= new_order::CLIENT_ORDER_ID_LEN_MAX
+            && key.len() <= CLIENT_ORDER_ID_LEN_MAX
             && let Some(order) = self.repeated(user, key, &hash).await?
         {
             return Ok(order);
@@ -338,8 +343,8 @@ fn new_entry(
     now_us: i64,
 ) -> Entry {
     let (trail_amount_e4, trail_percent_e4) = match wish.terms {
-        new_order::Terms::TrailingStop { trail: new_order::Trail::AmountE4(amount) } => (amount, 0),
-        new_order::Terms::TrailingStop { trail: new_order::Trail::PercentE4(percent) } => (0, percent),
+        Terms::TrailingStop { trail: Trail::AmountE4(amount) } => (amount, 0),
+        Terms::TrailingStop { trail: Trail::PercentE4(percent) } => (0, percent),
         _ => (0, 0),
     };
     let order = Order {
@@ -347,9 +352,9 @@ fn new_entry(
         user_id: user.to_string(),
         account_id: account.to_string(),
         symbol: wish.symbol.to_string(),
-        side: wish.side.into(),
-        r#type: wish.terms.order_type().into(),
-        time_in_force: wish.time_in_force.into(),
+        side: Side::from(wish.side).into(),
+        r#type: OrderType::from(wish.terms.order_type()).into(),
+        time_in_force: TimeInForce::from(wish.time_in_force).into(),
         state: OrderState::PendingNew.into(),
         pending: PendingAction::None.into(),
         quantity_e4: wish.quantity_e4,

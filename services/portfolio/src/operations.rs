@@ -3,7 +3,7 @@
 use super::{
     domain::{
         AMOUNT_MICROS_MAX, Account, AssetKey, Balance, Currency, ENDOWMENT_E4_MAX, ENDOWMENT_MICROS_MAX,
-        FUNDING, FX, Fx, Kind, QUANTITY_E4_MAX, ROUNDING, State,
+        FUNDING, FX, Fx, Kind, ROUNDING, State,
         hold::{End, Hold, Pending, Side, Terms},
         ledger::{Adjustment, Cause, Postings, Role, Transaction},
     },
@@ -11,6 +11,7 @@ use super::{
 };
 use fafnir_platform::{Refusal, error::Result};
 use fafnir_proto::money::{format_e4, format_grouped};
+use fafnir_rules::limits::QUANTITY_E4_MAX;
 use uuid::Uuid;
 
 /// Accounts that a user may open.

@@ -1,5 +1,8 @@
 //! The rules of the exchange that everybody shares, each in its only home: pure, integers only, no dependency.
 
+pub mod check;
 pub mod limits;
 pub mod money;
+pub mod order;
+pub mod price;
 pub mod symbol;

@@ -233,7 +233,7 @@ impl Doors {
         let standing = |o: &v1::Order| {
             let market = self.listings.iter().position(|l| l.symbol == o.symbol)?;
             let is_limit = o.r#type() == OrderType::Limit;
-            let order = Uuid::parse_str(&o.id).ok().filter(|_| is_limit && !is_over(o.state()))?;
+            let order = Uuid::parse_str(&o.id).ok().filter(|_| is_limit && !o.state().has_ended())?;
             let (total_e4, filled_e4) = (o.quantity_e4, o.filled_e4);
             Some((market, Standing { order, side: o.side(), price_e4: o.price_e4, total_e4, filled_e4 }))
         };
@@ -322,7 +322,7 @@ impl Doors {
         };
         match self.orders().place(patient(request)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
             Ok(order) if order.state() != OrderState::Rejected => {
-                let open = stands && !is_over(order.state());
+                let open = stands && !order.state().has_ended();
                 let order = Uuid::parse_str(&order.id).unwrap_or_default();
                 Answer::Placed { ticket, agent, market, order, open }
             }
@@ -380,8 +380,4 @@ fn patient<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(ORDER_DEADLINE);
     request
-}
-
-fn is_over(state: OrderState) -> bool {
-    matches!(state, OrderState::Filled | OrderState::Canceled | OrderState::Expired | OrderState::Rejected)
 }

@@ -2,17 +2,12 @@
 
 use fafnir_platform::clock::DAY_US;
 use fafnir_proto::{money::step_decimals, symbol::Symbol};
+use fafnir_rules::limits::{LISTING_E4_MAX, STEP_DECIMALS_MAX, VOLATILITY_BAND_BPS_MAX};
 use std::collections::BTreeMap;
 
-/// decimals(tick) + decimals(lot) stay within micros (exchange-rules §2).
-const STEP_DECIMALS_MAX: u32 = 6;
-/// Highest price, quantity step and previous close: 1,000,000.
-const PRICE_E4_MAX: i64 = 1_000_000 * 10_000;
 /// Longest texts of a listing in bytes.
 const NAME_LEN_MAX: usize = 200;
 const TEXT_LEN_MAX: usize = 4_000;
-/// Widest volatility band in basis points of its reference: below 100 %.
-const BAND_BPS_MAX: u32 = 9_999;
 /// Shares of one listing.
 const SHARES_MAX: i64 = 1_000_000_000_000;
 /// Bars in one load.
@@ -364,9 +359,9 @@ fn truncated(text: &str) -> String {
 
 /// Checks the width of a volatility band; 0 is none.
 pub fn volatility_band(bps: u32) -> Result<(), Error> {
-    if bps > BAND_BPS_MAX {
+    if bps > VOLATILITY_BAND_BPS_MAX {
         let message = format!(
-            "volatility_band_bps {bps} must be from 1 to {BAND_BPS_MAX} basis points, or 0 for no band"
+            "volatility_band_bps {bps} must be from 1 to {VOLATILITY_BAND_BPS_MAX} basis points, or 0 for no band"
         );
         return invalid("VOLATILITY_BAND_OUT_OF_RANGE", message);
     }
@@ -406,7 +401,7 @@ impl Proposal {
             return invalid("CURRENCY_UNKNOWN", "currency must be three capital letters (ISO 4217)");
         }
         for (field, step) in [("tick", t.tick_e4), ("lot", t.lot_e4)] {
-            if !(1..=PRICE_E4_MAX).contains(&step) {
+            if !(1..=LISTING_E4_MAX).contains(&step) {
                 return invalid("STEP_OUT_OF_RANGE", format!("{field} must be from 0.0001 to 1000000"));
             }
         }
@@ -418,7 +413,7 @@ impl Proposal {
                 format!("tick and lot must have at most {max} decimals together, not {decimals}"),
             );
         }
-        if !(0..=PRICE_E4_MAX).contains(&t.previous_close_e4) {
+        if !(0..=LISTING_E4_MAX).contains(&t.previous_close_e4) {
             return invalid("PRICE_OUT_OF_RANGE", "previous_close must be from 0 to 1000000");
         }
         if !(0..=SHARES_MAX).contains(&t.shares_outstanding) {
@@ -484,7 +479,7 @@ pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Er
         let in_order = 0 < bar.low_e4
             && bar.low_e4 <= bar.open_e4.min(bar.close_e4)
             && bar.open_e4.max(bar.close_e4) <= bar.high_e4
-            && bar.high_e4 <= PRICE_E4_MAX;
+            && bar.high_e4 <= LISTING_E4_MAX;
         if !in_order {
             return invalid(
                 "BAR_PRICES",

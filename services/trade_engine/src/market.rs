@@ -3,12 +3,10 @@
 use super::record::NewOrder;
 use fafnir_matching::{Book, Kind, Lots, MAX_PRICE, Side, Slot, Ticks, Tif};
 use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_rules::limits::{COLLAR_PER_MILLE, COLLAR_TICKS_MIN};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Distance of a trailing stop's cap from its stop where the command names none: the larger of these (exchange-rules §3).
-const COLLAR_TICKS_MIN: u32 = 10;
-const COLLAR_PER_MILLE: u64 = 25;
 /// `trail_percent_e4` per basis point.
 const TRAIL_E4_PER_BP: i64 = 100;
 
@@ -240,13 +238,14 @@ impl Market {
         })
     }
 
+    /// Distance of a trailing stop's cap from its stop where the command names none: the collar's (exchange-rules §3).
     fn cap_distance(&self, new: &NewOrder, stop: Ticks) -> Result<Ticks, &'static str> {
         if new.cap_e4 != 0 && stop != 0 {
             return Ok(self.cap(new.side, new.cap_e4)?.abs_diff(stop));
         }
         let reference = if stop == 0 { self.book.last_price().unwrap_or(0) } else { stop };
-        let share = u64::from(reference) * COLLAR_PER_MILLE / 1000;
-        Ok(u32::try_from(share).unwrap_or(MAX_PRICE).max(COLLAR_TICKS_MIN))
+        let share = i64::from(reference) * COLLAR_PER_MILLE / 1000;
+        Ok(u32::try_from(share.max(COLLAR_TICKS_MIN)).unwrap_or(MAX_PRICE))
     }
 }
 

@@ -31,10 +31,7 @@ pub struct Holdings {
 
 /// True when the order can still trade or is on its way.
 pub fn is_open(order: &v1::Order) -> bool {
-    matches!(
-        order.state(),
-        OrderState::PendingNew | OrderState::Held | OrderState::New | OrderState::PartiallyFilled
-    )
+    order.state().is_open()
 }
 
 /// What can still trade of an order, e4.

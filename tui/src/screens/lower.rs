@@ -121,13 +121,8 @@ pub(crate) fn state_name(order: &Order) -> &'static str {
     match order.state() {
         OrderState::Unspecified => "-",
         OrderState::PendingNew => "PENDING",
-        OrderState::Held => "HELD",
-        OrderState::New => "NEW",
         OrderState::PartiallyFilled => "PARTIAL",
-        OrderState::Filled => "FILLED",
-        OrderState::Canceled => "CANCELED",
-        OrderState::Expired => "EXPIRED",
-        OrderState::Rejected => "REJECTED",
+        state => state.name(),
     }
 }
 

@@ -131,16 +131,13 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
 pub(crate) fn state_name(state: TradingState) -> Option<&'static str> {
     match state {
         TradingState::Open | TradingState::Unspecified => None,
-        TradingState::PreOpen => Some("PRE_OPEN"),
-        TradingState::Auction => Some("AUCTION"),
-        TradingState::Halted => Some("HALTED"),
-        TradingState::Closed => Some("CLOSED"),
+        state => Some(state.name()),
     }
 }
 
 /// True while orders gather for an auction and nothing trades.
 pub(crate) fn is_call(state: TradingState) -> bool {
-    matches!(state, TradingState::PreOpen | TradingState::Auction)
+    state.known().is_some_and(|state| state.is_call())
 }
 
 /// How the book leans, in percent of the bids, over the levels that a trader looks at.

@@ -115,39 +115,30 @@ fn constant(prefix: &str, word: &str) -> String {
 }
 
 fn side_of(text: &str) -> Result<v1::Side> {
-    match v1::Side::from_str_name(&constant("SIDE_", text)) {
-        Some(side) if side != v1::Side::Unspecified => Ok(side),
-        _ => Err(error::invalid("SIDE_UNKNOWN", "side must be BUY or SELL")),
-    }
+    v1::Side::parse(text).ok_or_else(|| error::invalid("SIDE_UNKNOWN", "side must be BUY or SELL"))
 }
 
 fn type_of(text: &str) -> Result<v1::OrderType> {
-    match v1::OrderType::from_str_name(&constant("ORDER_TYPE_", text)) {
-        Some(kind) if kind != v1::OrderType::Unspecified => Ok(kind),
-        _ => Err(error::invalid(
-            "TYPE_UNKNOWN",
-            "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP",
-        )),
-    }
+    v1::OrderType::parse(text).ok_or_else(|| {
+        error::invalid("TYPE_UNKNOWN", "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP")
+    })
 }
 
 fn time_in_force_of(text: Option<&str>) -> Result<v1::TimeInForce> {
     let Some(text) = text else { return Ok(v1::TimeInForce::Unspecified) };
-    match v1::TimeInForce::from_str_name(&constant("TIME_IN_FORCE_", text)) {
-        Some(tif) if tif != v1::TimeInForce::Unspecified => Ok(tif),
-        _ => Err(error::invalid("TIME_IN_FORCE_UNKNOWN", "timeInForce must be DAY, GTC, IOC, FOK or GTD")),
-    }
+    v1::TimeInForce::parse(text).ok_or_else(|| {
+        error::invalid("TIME_IN_FORCE_UNKNOWN", "timeInForce must be DAY, GTC, IOC, FOK or GTD")
+    })
 }
 
 fn stp_of(text: Option<&str>) -> Result<v1::StpMode> {
     let Some(text) = text else { return Ok(v1::StpMode::Unspecified) };
-    match v1::StpMode::from_str_name(&constant("STP_MODE_", text)) {
-        Some(mode) if mode != v1::StpMode::Unspecified => Ok(mode),
-        _ => Err(error::invalid(
+    v1::StpMode::parse(text).ok_or_else(|| {
+        error::invalid(
             "SELF_TRADE_PREVENTION_UNKNOWN",
             "selfTradePrevention must be CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH or DECREMENT",
-        )),
-    }
+        )
+    })
 }
 
 fn account_type_of(text: &str) -> std::result::Result<v1::AccountType, Status> {

@@ -50,7 +50,7 @@ pub struct Fill {
 impl From<v1::Fill> for Fill {
     fn from(f: v1::Fill) -> Self {
         Self {
-            side: bare(f.side().as_str_name(), "SIDE_"),
+            side: f.side().name().to_owned(),
             exec_id: f.exec_id,
             order_id: f.order_id,
             symbol: f.symbol,
@@ -126,12 +126,12 @@ fn legacy_status(state: v1::OrderState, filled_e4: i64) -> &'static str {
 impl From<v1::Order> for Order {
     fn from(o: v1::Order) -> Self {
         Self {
-            side: bare(o.side().as_str_name(), "SIDE_"),
-            kind: bare(o.r#type().as_str_name(), "ORDER_TYPE_"),
+            side: o.side().name().to_owned(),
+            kind: o.r#type().name().to_owned(),
             status: legacy_status(o.state(), o.filled_e4).to_owned(),
-            state: bare(o.state().as_str_name(), "ORDER_STATE_"),
+            state: o.state().name().to_owned(),
             pending: bare(o.pending().as_str_name(), "PENDING_ACTION_"),
-            time_in_force: bare(o.time_in_force().as_str_name(), "TIME_IN_FORCE_"),
+            time_in_force: o.time_in_force().name().to_owned(),
             avg_fill_price: Decimal::e4(money::average_price_e4(o.filled_notional_micros, o.filled_e4)),
             id: o.id,
             user_id: o.user_id,
@@ -317,7 +317,7 @@ impl From<v1::Instrument> for StockData {
     fn from(i: v1::Instrument) -> Self {
         Self {
             instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
-            trading_state: bare(i.trading_state().as_str_name(), "TRADING_STATE_"),
+            trading_state: i.trading_state().name().to_owned(),
             symbol: i.symbol,
             name: i.name,
             exchange: i.exchange,
@@ -368,7 +368,7 @@ impl From<v1::Quote> for StockPriceData {
     fn from(q: v1::Quote) -> Self {
         let change = q.price_e4.saturating_sub(q.previous_close_e4);
         Self {
-            market_state: bare(q.state().as_str_name(), "TRADING_STATE_"),
+            market_state: q.state().name().to_owned(),
             symbol: q.symbol,
             currency: q.currency,
             source: "FAFNIR".to_owned(),
@@ -483,7 +483,7 @@ pub struct OrderBook {
 impl From<v1::BookImage> for OrderBook {
     fn from(b: v1::BookImage) -> Self {
         Self {
-            trading_state: bare(b.state().as_str_name(), "TRADING_STATE_"),
+            trading_state: b.state().name().to_owned(),
             symbol: b.symbol,
             epoch: b.epoch.into(),
             sequence: b.book_seq.into(),
@@ -513,7 +513,7 @@ pub struct Trade {
 impl From<v1::Trade> for Trade {
     fn from(t: v1::Trade) -> Self {
         Self {
-            aggressor: bare(t.aggressor().as_str_name(), "SIDE_"),
+            aggressor: t.aggressor().name().to_owned(),
             symbol: t.symbol,
             trade_no: t.trade_no.into(),
             exec_id: t.exec_id,

@@ -1,6 +1,6 @@
 //! The life of an order: the state machine of exchange-rules §3 as a table, and what each outcome does to an order.
 
-use super::{Entry, is_terminal, state_name};
+use super::Entry;
 use fafnir_proto::{
     money::notional_micros,
     v1::{OrderState, PendingAction},
@@ -53,7 +53,7 @@ pub const TABLE: &[(OrderState, Signal, OrderState)] = {
 /// The state after a signal. `None`: it cannot happen, which is an alarm; a terminal state is left by nothing, but a
 /// fill there is an alarm too.
 pub fn next(state: OrderState, signal: Signal) -> Option<OrderState> {
-    if is_terminal(state) {
+    if state.has_ended() {
         return (!matches!(signal, Signal::FilledPart | Signal::FilledWhole)).then_some(state);
     }
     TABLE.iter().find(|(from, on, _)| *from == state && *on == signal).map(|(_, _, to)| *to)
@@ -129,9 +129,9 @@ pub fn apply(entry: &mut Entry, event: &Event, time_us: i64) -> Result<bool, Ala
     let alarm = |what: String| Alarm { order: order.id.clone(), what };
     let state = order.state();
     let Some(to) = next(state, event.signal()) else {
-        return Err(alarm(format!("{event:?} in state {}", state_name(state))));
+        return Err(alarm(format!("{event:?} in state {}", state.name())));
     };
-    if is_terminal(state) {
+    if state.has_ended() {
         return Ok(false);
     }
     match event {
@@ -190,7 +190,7 @@ pub fn apply(entry: &mut Entry, event: &Event, time_us: i64) -> Result<bool, Ala
     order.set_state(to);
     order.updated_us = time_us;
     match (event, order.pending()) {
-        _ if is_terminal(to) => order.set_pending(PendingAction::None),
+        _ if to.has_ended() => order.set_pending(PendingAction::None),
         (Event::Replaced { .. } | Event::ReplaceRejected, PendingAction::Replace)
         | (Event::CancelRejected, PendingAction::Cancel) => order.set_pending(PendingAction::None),
         _ => {}
@@ -215,7 +215,7 @@ pub fn sentence(state: OrderState, code: &str) -> String {
         "SYMBOL_HALTED" => "refused: trading in the symbol is halted",
         "NO_REFERENCE_PRICE" => "refused: the symbol has no reference price",
         "BOOK_FULL" => "refused: the book of the symbol is full",
-        _ => return format!("{} by the engine: {code}", state_name(state).to_lowercase()),
+        _ => return format!("{} by the engine: {code}", state.name().to_lowercase()),
     };
     text.to_owned()
 }

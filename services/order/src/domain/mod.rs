@@ -6,7 +6,8 @@ pub mod pricing;
 #[cfg(test)]
 mod tests;
 
-use fafnir_proto::v1::{Order, OrderState};
+use fafnir_proto::v1::Order;
+use fafnir_rules::check::{Field, Violation};
 
 /// Why a request is refused; it changes nothing. Reason codes are part of the contract.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +49,45 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The refusal of an order in `symbol` that breaks a rule.
+    pub fn of(violation: Violation, symbol: &str) -> Self {
+        use Violation::*;
+        let reason = match violation {
+            QuantityNotPositive => "QUANTITY_NOT_POSITIVE",
+            QuantityTooLarge { .. } => "QUANTITY_TOO_LARGE",
+            TimeNotAllowed { .. } => "TIME_IN_FORCE_NOT_ALLOWED",
+            ExpiryMissing => "EXPIRY_MISSING",
+            ExpiryInThePast => "EXPIRY_IN_THE_PAST",
+            ExpiryTooFar => "EXPIRY_TOO_FAR",
+            TrailMissing => "TRAIL_MISSING",
+            TrailAmountNotPositive | TrailPercentOutOfRange | TrailTooWide { .. } => "TRAIL_OUT_OF_RANGE",
+            DisplayOutOfRange { .. } => "DISPLAY_QUANTITY_OUT_OF_RANGE",
+            TooManyParts { .. } => "DISPLAY_QUANTITY_TOO_SMALL",
+            ClientOrderIdTooLong => "CLIENT_ORDER_ID_TOO_LONG",
+            ClientOrderIdMalformed => "CLIENT_ORDER_ID_MALFORMED",
+            Halted => "SYMBOL_HALTED",
+            Closed => "SYMBOL_CLOSED",
+            InCall => "SYMBOL_IN_AUCTION",
+            OffLot { field: Field::DisplayQuantity, .. } => "DISPLAY_QUANTITY_OFF_LOT",
+            OffLot { .. } => "QUANTITY_OFF_LOT",
+            OffTick { field: Field::StopPrice, .. } => "STOP_PRICE_OFF_TICK",
+            OffTick { field: Field::TrailAmount, .. } => "TRAIL_OFF_TICK",
+            OffTick { .. } => "PRICE_OFF_TICK",
+            PriceTooLarge { .. } => "PRICE_TOO_LARGE",
+            OutOfBand { field: Field::StopPrice, .. } => "STOP_PRICE_OUT_OF_BAND",
+            OutOfBand { .. } => "PRICE_OUT_OF_BAND",
+            NoReferencePrice { .. } => "NO_REFERENCE_PRICE",
+            OrderTooLarge => "ORDER_TOO_LARGE",
+        };
+        let message = violation.sentence(symbol);
+        match violation {
+            Halted | Closed | InCall | NoReferencePrice { .. } => Self::precondition(reason, message),
+            _ => Self::invalid(reason, message),
+        }
+    }
+}
+
 /// An order with what only this service knows of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
@@ -57,24 +97,4 @@ pub struct Entry {
     /// The hold stands and the engine's command is written.
     pub accepted: bool,
     pub agent: bool,
-}
-
-/// Whether an order has ended.
-pub fn is_terminal(state: OrderState) -> bool {
-    matches!(state, OrderState::Filled | OrderState::Canceled | OrderState::Expired | OrderState::Rejected)
-}
-
-/// The state in words for a sentence.
-pub fn state_name(state: OrderState) -> &'static str {
-    match state {
-        OrderState::Unspecified => "unknown",
-        OrderState::PendingNew => "PENDING_NEW",
-        OrderState::Held => "HELD",
-        OrderState::New => "NEW",
-        OrderState::PartiallyFilled => "PARTIALLY_FILLED",
-        OrderState::Filled => "FILLED",
-        OrderState::Canceled => "CANCELED",
-        OrderState::Expired => "EXPIRED",
-        OrderState::Rejected => "REJECTED",
-    }
 }

@@ -1,15 +1,16 @@
 //! Every refusal by its code, the collars, and the state machine under random outcomes.
 
 use super::{
-    Entry, Error, is_terminal,
+    Entry, Error,
     lifecycle::{self, Event, Signal, TABLE},
     new_order::NewOrder,
-    pricing::{self, Priced, collar},
+    pricing,
 };
 use fafnir_proto::v1::{
     Instrument, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce,
     TradingState,
 };
+use fafnir_rules::{check::Priced, order};
 use proptest::prelude::*;
 
 const NOW_US: i64 = 1_000_000_000;
@@ -208,20 +209,6 @@ fn the_band_includes_its_edges() {
 }
 
 #[test]
-fn a_collar_is_ten_ticks_or_two_and_a_half_percent_rounded_inwards() {
-    for (side, price, tick, cap) in [
-        (Side::Buy, 2_310_000, 100, 2_367_700),  // 231.00 + 5.775 → 236.77
-        (Side::Sell, 2_310_000, 100, 2_252_300), // 231.00 − 5.775 → 225.23
-        (Side::Buy, 10_000, 100, 11_000),        // 1.00 + 10 ticks
-        (Side::Sell, 10_000, 100, 9_000),
-        (Side::Sell, 500, 100, 100), // never below one tick
-        (Side::Buy, 2_310_050, 100, 2_367_800),
-    ] {
-        assert_eq!(collar(side, price, tick), cap, "{side:?} {price}");
-    }
-}
-
-#[test]
 fn the_hold_of_each_type_is_computed_from_its_worst_price() {
     let sell = |r: PlaceOrderRequest| PlaceOrderRequest { side: Side::Sell.into(), ..r };
     assert_eq!(check(&limit()), Ok(Priced { cap_e4: 2_310_000, stop_e4: 0 }));
@@ -237,8 +224,8 @@ fn the_hold_of_each_type_is_computed_from_its_worst_price() {
 
 #[test]
 fn a_market_order_is_immediate_and_everything_else_good_till_canceled() {
-    assert_eq!(NewOrder::parse(&market(), NOW_US).unwrap().time_in_force, TimeInForce::Ioc);
-    assert_eq!(NewOrder::parse(&limit(), NOW_US).unwrap().time_in_force, TimeInForce::Gtc);
+    assert_eq!(NewOrder::parse(&market(), NOW_US).unwrap().time_in_force, order::TimeInForce::Ioc);
+    assert_eq!(NewOrder::parse(&limit(), NOW_US).unwrap().time_in_force, order::TimeInForce::Gtc);
 }
 
 fn entry() -> Entry {
@@ -256,7 +243,7 @@ fn entry() -> Entry {
 #[test]
 fn the_table_leaves_no_terminal_state_and_names_each_step_once() {
     for (n, (from, signal, to)) in TABLE.iter().enumerate() {
-        assert!(!is_terminal(*from));
+        assert!(!from.has_ended());
         assert!(*to != OrderState::Unspecified);
         assert!(!TABLE[n + 1..].iter().any(|(f, s, _)| f == from && s == signal), "{from:?} {signal:?}");
     }
@@ -348,10 +335,10 @@ proptest! {
                 notional += price_e4 * quantity_e4 / 100;
             }
             let o = &entry.order;
-            prop_assert!(!is_terminal(before.order.state()));
+            prop_assert!(!before.order.state().has_ended());
             prop_assert!(0 <= o.filled_e4 && o.filled_e4 <= o.quantity_e4);
             prop_assert_eq!(o.filled_notional_micros, notional);
-            if is_terminal(o.state()) {
+            if o.state().has_ended() {
                 prop_assert_eq!((o.open_e4, o.pending()), (0, PendingAction::None));
                 prop_assert!(o.state() != OrderState::Filled || o.filled_e4 == o.quantity_e4);
             } else {

@@ -1,7 +1,7 @@
 //! Commands for the engine: what the gate decided, in one transaction with the command row and its gapless number.
 
 use super::{
-    super::domain::{Entry, Error as Refused, is_terminal, state_name},
+    super::domain::{Entry, Error as Refused},
     Replace, order_get, order_list, order_of, order_reject, order_update, replace_delete, replace_get,
     replace_put, update_put,
 };
@@ -213,13 +213,13 @@ fn new_order(entry: &Entry) -> NewOrder {
 pub(crate) fn ended(order: &Order, verb: &str) -> Refused {
     Refused::precondition(
         "ORDER_DONE",
-        format!("order {} is {} and can no longer be {verb}", order.id, state_name(order.state())),
+        format!("order {} is {} and can no longer be {verb}", order.id, order.state().name()),
     )
 }
 
 fn cancel(w: &mut Writer<'_>, user: &Uuid, id: &str) -> Result<Result<Done, Refused>, Error> {
     let Some(mut entry) = order_of(w.tx, user, id)? else { return Ok(Err(unknown())) };
-    if is_terminal(entry.order.state()) {
+    if entry.order.state().has_ended() {
         return Ok(Err(ended(&entry.order, "canceled")));
     }
     if entry.order.pending() == PendingAction::Cancel {
@@ -264,7 +264,7 @@ fn send_replace(w: &mut Writer<'_>, id: &str, version: u32) -> Result<Result<Don
     let Some(entry) = order_get(w.tx, id)? else { return Ok(Err(unknown())) };
     let wish = replace_get(w.tx, id)?.filter(|r| r.version == version);
     let Some(wish) = wish else { return Ok(Ok(Done::Order(entry.order))) };
-    if is_terminal(entry.order.state()) || entry.order.pending() != PendingAction::Replace {
+    if entry.order.state().has_ended() || entry.order.pending() != PendingAction::Replace {
         // It has ended, or a cancel overrode the replace.
         replace_delete(w.tx, id)?;
         return Ok(Ok(Done::Order(entry.order)));
@@ -315,7 +315,7 @@ pub fn replace_begin(
 
 /// Whether an order can be replaced now; `version` 0 is any.
 pub(crate) fn replaceable(order: &Order, version: u32) -> Result<(), Refused> {
-    if is_terminal(order.state()) {
+    if order.state().has_ended() {
         return Err(ended(order, "replaced"));
     }
     if order.state() == OrderState::PendingNew {

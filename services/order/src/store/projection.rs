@@ -3,7 +3,7 @@
 use super::{
     super::{
         domain::{
-            Entry, is_terminal,
+            Entry,
             lifecycle::{self, Event},
         },
         watch::EngineRefusal,
@@ -197,7 +197,7 @@ impl Projector<'_> {
         if let Some(fill) = &part.fill {
             fill_put(self.tx, &entry.order.user_id, e.seq, fill)?;
         }
-        if is_terminal(entry.order.state()) {
+        if entry.order.state().has_ended() {
             open_orders_add(self.tx, &entry.order.user_id, -1)?;
             replace_delete(self.tx, id)?;
         } else if matches!(part.event, Event::Replaced { .. } | Event::ReplaceRejected) {

@@ -7,6 +7,7 @@ pub mod hold;
 pub mod ledger;
 pub mod settle;
 
+use fafnir_rules::limits::QUANTITY_E4_MAX;
 use uuid::Uuid;
 
 /// Key of an account inside the ledger.
@@ -25,8 +26,6 @@ pub const ROUNDING: AccountKey = 4;
 
 /// Most that one deposit or transfer may move: a billion of the currency.
 pub const AMOUNT_MICROS_MAX: i64 = 1_000_000_000 * MICROS;
-/// Most shares that one order may name.
-pub const QUANTITY_E4_MAX: i64 = 10_000_000 * 10_000;
 /// Most cash and shares that one endowment may move: market makers hold more than people.
 pub const ENDOWMENT_MICROS_MAX: i64 = 100 * AMOUNT_MICROS_MAX;
 pub const ENDOWMENT_E4_MAX: i64 = 1_000 * QUANTITY_E4_MAX;

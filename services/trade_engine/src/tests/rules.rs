@@ -261,3 +261,13 @@ fn sequences_have_no_gap_per_symbol_and_facts_none_at_all() {
     }
     assert!(trades.iter().sum::<u64>() > 300);
 }
+
+/// The book depends on nothing, so it has limits of its own: they are those that the doors check against.
+#[test]
+fn the_book_and_the_rules_have_the_same_limits() {
+    use fafnir_matching::{MAX_BAND_BPS, MAX_PARTS, MAX_PRICE};
+    use fafnir_rules::limits;
+    assert_eq!(i64::from(MAX_PRICE), limits::TICKS_MAX);
+    assert_eq!(i64::try_from(MAX_PARTS), Ok(limits::ICEBERG_PARTS_MAX));
+    assert_eq!(MAX_BAND_BPS, limits::VOLATILITY_BAND_BPS_MAX);
+}

@@ -1,7 +1,7 @@
 //! What the exchange would say to a ticket, said while one types: shape, instrument, band, funds (exchange-rules §7).
 //!
-//! The exchange has the last word; this only says it earlier, in the same order and where there is one in the same
-//! sentence.
+//! The exchange has the last word; this asks the same rules, only earlier, and says what they say in the words of the
+//! ticket where its box is too small for the exchange's sentence.
 
 use super::{Field, Refusal, Request, Ticket, expiry};
 use crate::{
@@ -10,28 +10,14 @@ use crate::{
 };
 use fafnir_proto::{
     money,
-    v1::{
-        self, OrderState, OrderType, PendingAction, PlaceOrderRequest, ReplaceOrderRequest, Side,
-        TradingState,
-    },
+    v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, ReplaceOrderRequest, Side},
 };
-
-/// Largest order quantity (exchange-rules §7), e4.
-pub const QUANTITY_E4_MAX: i64 = 10_000_000 * 10_000;
-/// A price may be this far from the reference, in percent (exchange-rules §7).
-pub const BAND_PERCENT: i64 = 50;
-/// The collar of a market order: at least this many ticks from the reference (exchange-rules §3).
-pub const COLLAR_TICKS: i64 = 10;
-/// The collar of a market order: at least this part of the reference, in thousandths.
-pub const COLLAR_PERMILLE: i64 = 25;
-/// Largest trail in percent, at scale 10⁻⁴ of a percent: the width of the price band.
-pub const TRAIL_PERCENT_E4_MAX: i64 = BAND_PERCENT * 10_000;
-/// A trail is a whole number of basis points.
-const TRAIL_PERCENT_E4_STEP: i64 = 100;
-/// Parts that an iceberg may show.
-pub const PARTS_MAX: i64 = 1_000;
-/// Highest number of ticks in a price: what the book can hold.
-const TICKS_MAX: i64 = 4_294_967_294;
+use fafnir_rules::{
+    check::{self, Listing, Terms, Violation},
+    limits::{BAND_PERCENT, QUANTITY_E4_MAX},
+    order,
+    price::{self, Trail},
+};
 
 fn refuse<T>(field: Field, text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { field: Some(field), text: text.into() })
@@ -39,13 +25,6 @@ fn refuse<T>(field: Field, text: impl Into<String>) -> Result<T, Refusal> {
 
 fn refuse_all<T>(text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { field: None, text: text.into() })
-}
-
-/// How a trailing stop follows the market.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trail {
-    AmountE4(i64),
-    PercentE4(i64),
 }
 
 impl Ticket {
@@ -59,7 +38,7 @@ impl Ticket {
     pub fn trailing_start_e4(&self, model: &Model) -> Option<i64> {
         let trail = self.parse_trail().ok()?;
         let tick = model.tick_e4(&self.symbol);
-        trailing_start_e4(self.side, trail, model.reference_e4(&self.symbol)?, tick)
+        price::trailing_start(self.rules_side(), trail, model.reference_e4(&self.symbol)?, tick)
     }
 
     /// The worst price at which the order can trade, e4.
@@ -77,7 +56,7 @@ impl Ticket {
             },
             OrderType::Market => model.reference_e4(&self.symbol)?,
         };
-        collar_e4(base, self.side, tick)
+        price::collar(self.rules_side(), base, tick)
     }
 
     /// Checks the ticket in the exchange's order.
@@ -102,30 +81,30 @@ impl Ticket {
         } else {
             0
         };
-        let display_e4 = self.display_of(quantity_e4)?;
+        let display_e4 = self.display_of(model, quantity_e4)?;
 
         let Some(instrument) = model.instruments.get(&self.symbol) else {
             return refuse_all(format!("{} is not a listed symbol", self.symbol));
         };
-        self.check_state(model)?;
-        let (tick, lot) = (instrument.tick_e4.max(1), instrument.lot_e4.max(1));
-        on_lot(Field::Quantity, "quantity", quantity_e4, lot)?;
-        on_lot(Field::Display, "display_quantity", display_e4, lot)?;
-        on_tick(Field::Price, "price", price_e4, tick)?;
-        on_tick(Field::Stop, "stop price", stop_price_e4, tick)?;
-        if let Some(Trail::AmountE4(amount)) = trail {
-            on_tick(Field::Trail, "trail_amount", amount, tick)?;
-        }
-        let reference = model.reference_e4(&self.symbol);
-        in_band(Field::Price, "price", price_e4, reference, tick)?;
-        in_band(Field::Stop, "stop price", stop_price_e4, reference, tick)?;
-        self.check_reference(trail, reference, tick)?;
-        if self.worst_price_e4(model).and_then(|p| money::notional_micros(p, quantity_e4)).is_none() {
-            return refuse(
-                Field::Quantity,
-                "price times quantity must be at most 9,223,372,036,854 in the listing's currency",
-            );
-        }
+        let order = check::Order {
+            side: self.rules_side(),
+            terms: match (self.kind, trail) {
+                (OrderType::Market, _) => Terms::Market,
+                (OrderType::Stop, _) => Terms::Stop { stop_e4: stop_price_e4 },
+                (OrderType::StopLimit, _) => Terms::StopLimit { price_e4, stop_e4: stop_price_e4 },
+                (OrderType::TrailingStop, Some(trail)) => Terms::TrailingStop { trail },
+                _ => Terms::Limit { price_e4 },
+            },
+            time_in_force: self.time_in_force.known().unwrap_or(order::TimeInForce::Gtc),
+            quantity_e4,
+            display_e4,
+        };
+        let listing = Listing {
+            tick_e4: instrument.tick_e4.max(1),
+            lot_e4: instrument.lot_e4.max(1),
+            state: model.trading_state(&self.symbol).known().unwrap_or(order::TradingState::Open),
+        };
+        self.said(model, check::order(&order, &listing, model.reference_e4(&self.symbol)))?;
         self.check_funds(model, quantity_e4)?;
         let (trail_amount_e4, trail_percent_e4) = match trail {
             Some(Trail::AmountE4(amount)) => (amount, 0),
@@ -150,102 +129,51 @@ impl Ticket {
         })
     }
 
+    fn rules_side(&self) -> order::Side {
+        self.side.known().unwrap_or(order::Side::Buy)
+    }
+
+    /// What a rule says, in the ticket's words.
+    fn said<T>(&self, model: &Model, checked: Result<T, Violation>) -> Result<T, Refusal> {
+        checked.map_err(|violation| Refusal {
+            field: field_of(violation, self.kind),
+            text: text_of(violation, &self.symbol, model.tick_e4(&self.symbol)),
+        })
+    }
+
     fn parse_trail(&self) -> Result<Trail, Refusal> {
         let text = self.trail.text().trim();
-        let wrong = |name: &str, e: money::Error| refuse(Field::Trail, format!("{name} {e}"));
-        if text.is_empty() {
-            return refuse(
-                Field::Trail,
-                "trail_amount or trail_percent is missing: a TRAILING_STOP order needs one",
-            );
-        }
-        let Some(percent) = text.strip_suffix('%') else {
-            return match money::parse_e4(text) {
-                Ok(amount) if amount > 0 => Ok(Trail::AmountE4(amount)),
-                Ok(_) => refuse(Field::Trail, "trail_amount must be above 0"),
-                Err(e) => wrong("trail_amount", e),
-            };
+        let checked = |trail: Result<Trail, Violation>| {
+            let trail = trail.and_then(|trail| check::trail(trail).map(|()| trail));
+            trail.or_else(|violation| refuse(Field::Trail, violation.sentence(&self.symbol)))
         };
-        match money::parse_e4(percent) {
-            Ok(p)
-                if (TRAIL_PERCENT_E4_STEP..=TRAIL_PERCENT_E4_MAX).contains(&p)
-                    && p % TRAIL_PERCENT_E4_STEP == 0 =>
-            {
-                Ok(Trail::PercentE4(p))
-            }
-            Err(e @ money::Error::Malformed) => wrong("trail_percent", e),
-            Ok(_) | Err(_) => {
-                refuse(Field::Trail, "trail_percent must be from 0.01 to 50 with at most 2 decimals")
-            }
+        if text.is_empty() {
+            return checked(Err(Violation::TrailMissing));
+        }
+        match text.strip_suffix('%') {
+            None => match money::parse_e4(text) {
+                Ok(amount) => checked(Ok(Trail::AmountE4(amount))),
+                Err(e) => refuse(Field::Trail, format!("trail_amount {e}")),
+            },
+            Some(percent) => match money::parse_e4(percent) {
+                Ok(percent) => checked(Ok(Trail::PercentE4(percent))),
+                Err(e @ money::Error::Malformed) => refuse(Field::Trail, format!("trail_percent {e}")),
+                Err(_) => checked(Err(Violation::TrailPercentOutOfRange)),
+            },
         }
     }
 
     /// What an iceberg shows, e4; 0 shows everything.
-    fn display_of(&self, quantity_e4: i64) -> Result<i64, Refusal> {
+    fn display_of(&self, model: &Model, quantity_e4: i64) -> Result<i64, Refusal> {
         let text = self.display.text();
         if !self.has_display() || text.is_empty() {
             return Ok(0);
         }
-        let display_e4 = match money::parse_e4(text) {
-            Err(e) => return refuse(Field::Display, format!("display_quantity {e}")),
-            Ok(display) if display <= 0 || display > quantity_e4 => {
-                let most = money::format_e4(quantity_e4);
-                let text = format!("display_quantity must be above 0 and at most the quantity {most}");
-                return refuse(Field::Display, text);
-            }
-            Ok(display) => display,
-        };
-        parts(Field::Display, quantity_e4, display_e4)?;
-        Ok(display_e4)
-    }
-
-    /// Whether the symbol takes orders, and this sort of order.
-    fn check_state(&self, model: &Model) -> Result<(), Refusal> {
-        let symbol = &self.symbol;
-        match model.trading_state(symbol) {
-            TradingState::Halted => refuse_all(format!("trading in symbol {symbol} is halted")),
-            TradingState::Closed => refuse_all(format!("symbol {symbol} is closed for trading")),
-            TradingState::PreOpen | TradingState::Auction if self.replaces.is_none() && !self.rests() => {
-                let field = if self.kind == OrderType::Market { Field::Type } else { Field::TimeInForce };
-                refuse(
-                    field,
-                    format!(
-                        "symbol {symbol} gathers orders for an auction: MARKET orders and time in force IOC or FOK \
-                         are not taken"
-                    ),
-                )
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// A market order and a trailing stop need a reference price; a trail is at most half of it.
-    fn check_reference(
-        &self,
-        trail: Option<Trail>,
-        reference: Option<i64>,
-        tick: i64,
-    ) -> Result<(), Refusal> {
-        let Some(reference) = reference else {
-            return match self.kind {
-                OrderType::Market => {
-                    refuse(Field::Type, "a market order needs a reference price, and there is none yet")
-                }
-                OrderType::TrailingStop => {
-                    refuse(Field::Type, "a trailing stop needs a reference price, and there is none yet")
-                }
-                _ => Ok(()),
-            };
-        };
-        match trail {
-            Some(trail) if trailing_start_e4(self.side, trail, reference, tick).is_none() => refuse(
-                Field::Trail,
-                format!(
-                    "the trail must be at most {BAND_PERCENT} % of the reference price {}",
-                    text::price(reference, tick)
-                ),
-            ),
-            _ => Ok(()),
+        match money::parse_e4(text) {
+            Err(e) => refuse(Field::Display, format!("display_quantity {e}")),
+            // Who types something into the field wants an iceberg.
+            Ok(0) => self.said(model, Err(Violation::DisplayOutOfRange { quantity_e4 })),
+            Ok(display_e4) => self.said(model, check::display(quantity_e4, display_e4)).map(|()| display_e4),
         }
     }
 
@@ -345,19 +273,25 @@ impl Ticket {
                 format!("stop_price cannot be changed: the stop of order {id} was triggered"),
             );
         }
-        self.check_state(model)?;
-        let (tick, lot) = (model.tick_e4(&self.symbol), model.lot_e4(&self.symbol));
-        on_lot(Field::Quantity, "quantity", quantity_e4, lot)?;
-        parts(Field::Quantity, quantity_e4.saturating_sub(order.filled_e4), order.display_quantity_e4)?;
+        let state = model.trading_state(&self.symbol).known().unwrap_or(order::TradingState::Open);
+        self.said(model, check::open(state))?;
+        let lot = model.lot_e4(&self.symbol);
+        self.said(model, check::lots(check::Field::Quantity, quantity_e4, lot))?;
+        let rest_e4 = quantity_e4.saturating_sub(order.filled_e4);
+        self.said(model, check::parts(rest_e4, order.display_quantity_e4))
+            .map_err(|refusal| Refusal { field: Some(Field::Quantity), ..refusal })?;
         if quantity_e4 <= order.filled_e4 {
             let filled = money::format_e4(order.filled_e4);
             return refuse(Field::Quantity, format!("quantity must be above the {filled} already filled"));
         }
-        let reference = model.reference_e4(&self.symbol);
-        on_tick(Field::Price, "price", request.price_e4, tick)?;
-        in_band(Field::Price, "price", request.price_e4, reference, tick)?;
-        on_tick(Field::Stop, "stop price", request.stop_price_e4, tick)?;
-        in_band(Field::Stop, "stop price", request.stop_price_e4, reference, tick)?;
+        let (tick, reference) = (model.tick_e4(&self.symbol), model.reference_e4(&self.symbol));
+        for terms in
+            [Terms::Limit { price_e4: request.price_e4 }, Terms::Stop { stop_e4: request.stop_price_e4 }]
+        {
+            let checked = check::ticks(terms, tick)
+                .and_then(|()| check::priced(self.rules_side(), terms, tick, reference));
+            self.said(model, checked)?;
+        }
         self.check_extra(model, order, quantity_e4)?;
         Ok(request)
     }
@@ -369,7 +303,7 @@ impl Ticket {
         let held_at = if order.price_e4 > 0 {
             Some(order.price_e4)
         } else {
-            collar_e4(order.stop_price_e4, self.side, tick)
+            price::collar(self.rules_side(), order.stop_price_e4, tick)
         };
         let open = |quantity: i64| quantity.saturating_sub(order.filled_e4);
         let cost = |price: Option<i64>, quantity: i64| {
@@ -393,9 +327,10 @@ fn quantity_of(input: &Input) -> Result<i64, Refusal> {
     match money::parse_e4(input.text()) {
         _ if input.is_empty() => refuse(Field::Quantity, "quantity is missing"),
         Err(e) => refuse(Field::Quantity, format!("quantity {e}")),
-        Ok(q) if q <= 0 => refuse(Field::Quantity, "quantity must be above 0"),
-        Ok(q) if q > QUANTITY_E4_MAX => refuse(Field::Quantity, "quantity must be at most 10,000,000"),
-        Ok(q) => Ok(q),
+        Ok(q) => match check::quantity(q) {
+            Ok(()) => Ok(q),
+            Err(violation) => refuse(Field::Quantity, text_of(violation, "", 1)),
+        },
     }
 }
 
@@ -408,92 +343,67 @@ fn price_of(input: &Input, field: Field, name: &str) -> Result<i64, Refusal> {
     }
 }
 
-fn on_lot(field: Field, name: &str, value_e4: i64, lot_e4: i64) -> Result<(), Refusal> {
-    if value_e4 % lot_e4 != 0 {
-        return refuse(field, format!("{name} must be a multiple of the lot {}", money::format_e4(lot_e4)));
-    }
-    Ok(())
+/// The field of the ticket that breaks a rule; `None` where it is the symbol's state.
+fn field_of(violation: Violation, kind: OrderType) -> Option<Field> {
+    use Violation::*;
+    let field = |field: check::Field| match field {
+        check::Field::Quantity => Field::Quantity,
+        check::Field::DisplayQuantity => Field::Display,
+        check::Field::Price => Field::Price,
+        check::Field::StopPrice => Field::Stop,
+        check::Field::TrailAmount => Field::Trail,
+    };
+    Some(match violation {
+        Halted | Closed | ClientOrderIdTooLong | ClientOrderIdMalformed => return None,
+        InCall if kind == OrderType::Market => Field::Type,
+        InCall | TimeNotAllowed { .. } => Field::TimeInForce,
+        NoReferencePrice { .. } => Field::Type,
+        QuantityNotPositive | QuantityTooLarge { .. } | OrderTooLarge => Field::Quantity,
+        ExpiryMissing | ExpiryInThePast | ExpiryTooFar => Field::Expires,
+        TrailMissing | TrailAmountNotPositive | TrailPercentOutOfRange | TrailTooWide { .. } => Field::Trail,
+        DisplayOutOfRange { .. } | TooManyParts { .. } => Field::Display,
+        OffLot { field: of, .. }
+        | OffTick { field: of, .. }
+        | PriceTooLarge { field: of, .. }
+        | OutOfBand { field: of, .. } => field(of),
+    })
 }
 
-fn on_tick(field: Field, name: &str, value_e4: i64, tick_e4: i64) -> Result<(), Refusal> {
-    if value_e4 % tick_e4 != 0 {
-        return refuse(field, format!("{name} must be a multiple of the tick {}", money::format_e4(tick_e4)));
-    }
-    if value_e4 / tick_e4 > TICKS_MAX {
-        let most = money::format_e4(TICKS_MAX.saturating_mul(tick_e4));
-        return refuse(field, format!("{name} must be at most {most}"));
-    }
-    Ok(())
-}
-
-fn in_band(
-    field: Field,
-    name: &str,
-    value_e4: i64,
-    reference: Option<i64>,
-    tick_e4: i64,
-) -> Result<(), Refusal> {
-    let Some(reference) = reference.filter(|_| value_e4 != 0) else { return Ok(()) };
-    if i128::from(value_e4 - reference).abs() * 100 <= i128::from(reference) * i128::from(BAND_PERCENT) {
-        return Ok(());
-    }
-    let (low, high) = band_e4(reference, tick_e4);
-    let limits = format!("{} to {}", text::price(low, tick_e4), text::price(high, tick_e4));
-    refuse(field, format!("{name} must be within {BAND_PERCENT} % of the reference: {limits}"))
-}
-
-/// An iceberg does not show too many parts; a display quantity of 0 hides nothing.
-fn parts(field: Field, quantity_e4: i64, display_e4: i64) -> Result<(), Refusal> {
-    if display_e4 == 0 || quantity_e4 <= display_e4.saturating_mul(PARTS_MAX) {
-        return Ok(());
-    }
-    refuse(
-        field,
-        format!(
-            "display_quantity {} must be at least a {PARTS_MAX}th of the quantity {}: an iceberg shows at most \
-             {PARTS_MAX} parts",
-            money::format_e4(display_e4),
-            money::format_e4(quantity_e4)
+/// The sentence of a rule; shorter than the exchange's where the ticket shows the rest of it anyway.
+fn text_of(violation: Violation, symbol: &str, tick_e4: i64) -> String {
+    let name = |field: check::Field| match field {
+        check::Field::StopPrice => "stop price",
+        field => field.name(),
+    };
+    match violation {
+        Violation::QuantityTooLarge { .. } => {
+            let most = money::format_grouped(QUANTITY_E4_MAX, money::E4_DECIMALS);
+            format!("quantity must be at most {}", most.trim_end_matches(".00"))
+        }
+        Violation::OffLot { field, lot_e4, .. } => {
+            format!("{} must be a multiple of the lot {}", name(field), money::format_e4(lot_e4))
+        }
+        Violation::OffTick { field, tick_e4, .. } => {
+            format!("{} must be a multiple of the tick {}", name(field), money::format_e4(tick_e4))
+        }
+        Violation::PriceTooLarge { field, most_e4 } => {
+            format!("{} must be at most {}", name(field), money::format_e4(most_e4))
+        }
+        Violation::OutOfBand { field, reference_e4, .. } => {
+            let (low, high) = price::band(reference_e4, tick_e4);
+            let limits = format!("{} to {}", text::price(low, tick_e4), text::price(high, tick_e4));
+            format!("{} must be within {BAND_PERCENT} % of the reference: {limits}", name(field))
+        }
+        Violation::NoReferencePrice { order_type: order::OrderType::Market } => {
+            "a market order needs a reference price, and there is none yet".to_owned()
+        }
+        Violation::NoReferencePrice { .. } => {
+            "a trailing stop needs a reference price, and there is none yet".to_owned()
+        }
+        Violation::TrailTooWide { reference_e4 } => format!(
+            "the trail must be at most {BAND_PERCENT} % of the reference price {}",
+            text::price(reference_e4, tick_e4)
         ),
-    )
-}
-
-/// Lowest and highest price on a tick inside the band, e4.
-pub(super) fn band_e4(reference_e4: i64, tick_e4: i64) -> (i64, i64) {
-    let (reference, tick) = (i128::from(reference_e4), i128::from(tick_e4.max(1)));
-    let half = |sign: i128| reference * (100 + sign * i128::from(BAND_PERCENT));
-    let low = -(-half(-1)).div_euclid(100 * tick) * tick;
-    let high = half(1).div_euclid(100 * tick) * tick;
-    (i64::try_from(low).unwrap_or(i64::MAX), i64::try_from(high).unwrap_or(i64::MAX))
-}
-
-/// The worst price of a market order: the base ± max(10 ticks, 2.5 %), inside that distance on the tick, e4.
-pub fn collar_e4(base_e4: i64, side: Side, tick_e4: i64) -> Option<i64> {
-    let part = i128::from(base_e4) * i128::from(COLLAR_PERMILLE) / 1_000;
-    let distance = part.max(i128::from(tick_e4) * i128::from(COLLAR_TICKS));
-    let raw =
-        if side == Side::Sell { i128::from(base_e4) - distance } else { i128::from(base_e4) + distance };
-    let tick = i128::from(tick_e4.max(1));
-    let on_tick =
-        if side == Side::Sell { -(-raw).div_euclid(tick) * tick } else { raw.div_euclid(tick) * tick };
-    i64::try_from(on_tick.max(tick)).ok()
-}
-
-/// Where a trailing stop starts: the trail behind the reference, on the tick at the far side, e4; none when the trail is
-/// more than half of the reference.
-fn trailing_start_e4(side: Side, trail: Trail, reference_e4: i64, tick_e4: i64) -> Option<i64> {
-    let (reference, tick) = (i128::from(reference_e4), i128::from(tick_e4.max(1)));
-    let distance = match trail {
-        Trail::AmountE4(amount) => i128::from(amount),
-        Trail::PercentE4(percent) => reference * i128::from(percent) / 1_000_000,
-    };
-    if distance * 100 > reference * i128::from(BAND_PERCENT) {
-        return None;
+        other => other.sentence(symbol),
     }
-    let start = if side == Side::Sell {
-        ((reference - distance).div_euclid(tick) * tick).max(tick)
-    } else {
-        -(-(reference + distance)).div_euclid(tick) * tick
-    };
-    i64::try_from(start).ok()
 }

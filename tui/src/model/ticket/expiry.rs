@@ -1,9 +1,8 @@
 //! When a GTD order ends: read from what a trader types, and told back as a time and a distance. Times are UTC.
 
+use fafnir_rules::check::{self, Violation};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
-/// A GTD order ends within this: 366 days.
-pub const EXPIRY_US_MAX: i64 = 366 * DAY_US;
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
 const HOUR_US: i64 = 60 * MINUTE_US;
@@ -20,7 +19,7 @@ const FORMS: &str = "expires_at reads 18:30, +2h, +3d or 2026-11-25 18:30 (UTC)"
 pub fn parse(text: &str, now_us: i64) -> Result<i64, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Err("expires_at is missing: time in force GTD needs one".to_owned());
+        return Err(Violation::ExpiryMissing.sentence(""));
     }
     let at_us = match text.strip_prefix('+') {
         Some(span) => span_us(span).and_then(|span| now_us.checked_add(span)),
@@ -30,12 +29,7 @@ pub fn parse(text: &str, now_us: i64) -> Result<i64, String> {
         None => date_us(text),
     };
     let at_us = at_us.ok_or_else(|| FORMS.to_owned())?;
-    if at_us <= now_us {
-        return Err("expires_at must be in the future".to_owned());
-    }
-    if at_us.saturating_sub(now_us) > EXPIRY_US_MAX {
-        return Err("expires_at must be within 366 days".to_owned());
-    }
+    check::expiry(at_us, now_us).map_err(|violation| violation.sentence(""))?;
     Ok(at_us)
 }
 
@@ -165,6 +159,7 @@ pub fn short(at_us: i64, now_us: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fafnir_rules::limits::EXPIRY_US_MAX;
 
     /// 2026-11-22 12:04:30 UTC.
     const NOW_US: i64 = 1_795_349_070_000_000;

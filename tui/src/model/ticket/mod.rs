@@ -8,14 +8,13 @@ pub mod expiry;
 #[cfg(test)]
 mod tests;
 
-pub use check::{BAND_PERCENT, QUANTITY_E4_MAX, collar_e4};
-
 use super::holdings;
 use crate::text::Input;
 use fafnir_proto::{
     money,
     v1::{self, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce},
 };
+use fafnir_rules::order;
 use std::collections::BTreeSet;
 
 /// One step of a trail in percent, at scale 10⁻⁴ of a percent.
@@ -152,29 +151,24 @@ impl Ticket {
     }
 
     pub fn has_price(&self) -> bool {
-        matches!(self.kind, OrderType::Limit | OrderType::StopLimit)
+        self.kind.known().is_some_and(|kind| kind.has_price())
     }
 
     pub fn has_stop(&self) -> bool {
-        matches!(self.kind, OrderType::Stop | OrderType::StopLimit)
+        self.kind.known().is_some_and(|kind| kind.has_stop())
     }
 
     pub fn has_trail(&self) -> bool {
-        self.kind == OrderType::TrailingStop
-    }
-
-    /// True when what does not trade at once waits in the book.
-    fn rests(&self) -> bool {
-        self.kind != OrderType::Market && !matches!(self.time_in_force, TimeInForce::Ioc | TimeInForce::Fok)
+        self.kind.known().is_some_and(|kind| kind.has_trail())
     }
 
     pub fn has_post_only(&self) -> bool {
-        self.kind == OrderType::Limit && self.rests()
+        self.kind.known().zip(self.time_in_force.known()).is_some_and(|(kind, time)| kind.may_post_only(time))
     }
 
     /// True when a part of the order may hide.
     pub fn has_display(&self) -> bool {
-        self.has_price() && self.rests()
+        self.kind.known().zip(self.time_in_force.known()).is_some_and(|(kind, time)| kind.may_hide(time))
     }
 
     pub fn has_expiry(&self) -> bool {
@@ -242,15 +236,10 @@ impl Ticket {
         }
     }
 
-    /// The times in force of this type.
-    pub fn times(&self) -> &'static [TimeInForce] {
-        match self.kind {
-            OrderType::Market => &[TimeInForce::Ioc, TimeInForce::Fok],
-            OrderType::Limit | OrderType::Unspecified => {
-                &[TimeInForce::Gtc, TimeInForce::Day, TimeInForce::Gtd, TimeInForce::Ioc, TimeInForce::Fok]
-            }
-            _ => &[TimeInForce::Gtc, TimeInForce::Day, TimeInForce::Gtd],
-        }
+    /// The times in force of this type, its default first.
+    pub fn times(&self) -> Vec<TimeInForce> {
+        let kind = self.kind.known().unwrap_or(order::OrderType::Limit);
+        kind.times().iter().map(|time| TimeInForce::from(*time)).collect()
     }
 
     /// Moves to another field.
@@ -338,21 +327,11 @@ pub fn kind_name(kind: OrderType) -> &'static str {
 }
 
 pub fn time_name(time: TimeInForce) -> &'static str {
-    match time {
-        TimeInForce::Gtc | TimeInForce::Unspecified => "GTC",
-        TimeInForce::Day => "DAY",
-        TimeInForce::Ioc => "IOC",
-        TimeInForce::Fok => "FOK",
-        TimeInForce::Gtd => "GTD",
-    }
+    time.known().unwrap_or(order::TimeInForce::Gtc).name()
 }
 
 pub fn side_name(side: Side) -> &'static str {
-    match side {
-        Side::Buy => "BUY",
-        Side::Sell => "SELL",
-        Side::Unspecified => "-",
-    }
+    side.known().map_or("-", order::Side::name)
 }
 
 /// How far a flatten has come.

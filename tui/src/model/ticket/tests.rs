@@ -1,6 +1,6 @@
 //! One test for each rule that the ticket checks before the exchange does.
 
-use super::{check::*, *};
+use super::*;
 use crate::{
     model::{Ids, Model},
     text,
@@ -408,21 +408,4 @@ fn an_order_that_changed_or_ended_meanwhile_is_not_replaced() {
         after(v1::Order { state: OrderState::Filled.into(), ..order }),
         "order 8f3a has ended: FILLED"
     );
-}
-
-#[test]
-fn the_collar_is_ten_ticks_or_two_and_a_half_percent_inside_the_tick() {
-    assert_eq!(collar_e4(1_000_000, Side::Buy, 100), Some(1_025_000));
-    assert_eq!(collar_e4(1_000_000, Side::Sell, 100), Some(975_000));
-    assert_eq!(collar_e4(10_000, Side::Buy, 100), Some(11_000));
-    assert_eq!(collar_e4(2_310_700, Side::Buy, 100), Some(2_368_400));
-    assert_eq!(collar_e4(2_310_700, Side::Sell, 100), Some(2_253_000));
-    assert_eq!(collar_e4(500, Side::Sell, 100), Some(100));
-}
-
-#[test]
-fn the_band_is_half_the_reference_either_way() {
-    assert_eq!(band_e4(2_000_000, 100), (1_000_000, 3_000_000));
-    assert_eq!(band_e4(2_310_500, 100), (1_155_300, 3_465_700));
-    assert_eq!(band_e4(3, 1), (2, 4));
 }
