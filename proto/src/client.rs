@@ -2,6 +2,7 @@
 
 use crate::{
     connection::{Answer, Connection},
+    id::UserId,
     in_process::{Place, TIMEOUT_KEY},
     v1,
 };
@@ -20,7 +21,6 @@ use tonic::{
     },
     transport::{Channel, Endpoint},
 };
-use uuid::Uuid;
 
 /// Metadata key of the token that every internal call carries.
 pub const TOKEN_KEY: &str = "x-fafnir-token";
@@ -48,7 +48,7 @@ static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A signed-in user, as the gateway established it.
-    User(Uuid),
+    User(UserId),
     /// A component of the platform itself, by name.
     System(String),
 }
@@ -192,7 +192,7 @@ impl Clients {
         let (key, value) = match caller {
             Caller::User(id) => {
                 let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-                (&USER, HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)))
+                (&USER, HeaderValue::from_str(id.uuid().hyphenated().encode_lower(&mut text)))
             }
             Caller::System(name) => (&SYSTEM, HeaderValue::from_str(name)),
         };

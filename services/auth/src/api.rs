@@ -6,11 +6,16 @@ use super::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{Error, Refusal, caller};
-use fafnir_proto::v1::{self, auth_server::Auth};
+use fafnir_proto::{
+    id::{self, SessionId},
+    v1::{self, auth_server::Auth},
+};
 use sha2::{Digest as _, Sha256};
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 /// Users of one page.
 const LIST_MAX: u32 = 1000;
@@ -43,8 +48,12 @@ impl From<SignedIn> for v1::Tokens {
     }
 }
 
-fn parse_id(field: &'static str, reason: &'static str, text: &str) -> Result<Uuid, Status> {
-    Uuid::parse_str(text).map_err(|_| Refusal::invalid(reason, format!("{field} must be a UUID")).into())
+fn parse_id<T: FromStr<Err = id::Malformed>>(
+    field: &'static str,
+    reason: &'static str,
+    text: &str,
+) -> Result<T, Status> {
+    text.parse().map_err(|e| Refusal::invalid(reason, format!("{field} {e}")).into())
 }
 
 #[tonic::async_trait]
@@ -55,7 +64,7 @@ impl Auth for Api {
     ) -> Result<Response<v1::SessionReply>, Status> {
         caller::system(&request)?;
         let inactive = v1::SessionReply::default();
-        let Ok(id) = Uuid::parse_str(&request.get_ref().session_id) else {
+        let Ok(id) = SessionId::parse(&request.get_ref().session_id) else {
             return Ok(Response::new(inactive));
         };
         let Some((user, expires_us)) = self.0.session(id).await? else {

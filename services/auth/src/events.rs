@@ -6,14 +6,14 @@ use fafnir_platform::{
     db::{Error, Tx, outbox},
 };
 use fafnir_proto::{
+    id::UserId,
     subject::{USER_DELETED, USER_REGISTERED},
     v1,
 };
 use prost::Message as _;
-use uuid::Uuid;
 
 /// Stores that a user exists.
-pub fn registered(tx: &mut dyn Tx, id: Uuid, new: &NewUser, now_us: i64) -> Result<(), Error> {
+pub fn registered(tx: &mut dyn Tx, id: UserId, new: &NewUser, now_us: i64) -> Result<(), Error> {
     let fact = v1::UserRegistered {
         user_id: id.to_string(),
         email: new.email_shown.clone(),
@@ -25,7 +25,7 @@ pub fn registered(tx: &mut dyn Tx, id: Uuid, new: &NewUser, now_us: i64) -> Resu
 }
 
 /// Stores that a user is gone.
-pub fn deleted(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<(), Error> {
+pub fn deleted(tx: &mut dyn Tx, id: UserId, now_us: i64) -> Result<(), Error> {
     let fact = v1::UserDeleted { user_id: id.to_string(), time_us: now_us };
     outbox::put(tx, USERS.name, USER_DELETED, &format!("deleted:{id}"), fact.encode_to_vec(), now_us)
 }

@@ -17,7 +17,10 @@ use fafnir_platform::{
     secrets::random_text,
     token::{self, Keys, SigningKey},
 };
-use fafnir_proto::v1;
+use fafnir_proto::{
+    id::{SessionId, UserId},
+    v1,
+};
 use sha2::{Digest as _, Sha256};
 use std::{
     net::IpAddr,
@@ -79,9 +82,9 @@ pub struct Client {
 /// What a sign-in gives.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
-    pub user_id: Uuid,
+    pub user_id: UserId,
     pub email: String,
-    pub session_id: Uuid,
+    pub session_id: SessionId,
     pub access_token: String,
     pub expires_in_s: u32,
     /// Empty for a browser session.
@@ -127,8 +130,8 @@ impl Operations {
     }
 
     /// Registers a user; its role and its profile exist when this answers `Ok`.
-    pub async fn register(&self, new: NewUser) -> Result<Uuid> {
-        let id = Uuid::now_v7();
+    pub async fn register(&self, new: NewUser) -> Result<UserId> {
+        let id = UserId::new(Uuid::now_v7());
         self.insert(id, new.clone()).await?;
         let user = self.db.read(move |tx| Ok(store::user_by_id(tx, id)?)).await?;
         let user = user.ok_or_else(|| Error::internal("a user that was just stored is missing"))?;
@@ -136,7 +139,7 @@ impl Operations {
         Ok(id)
     }
 
-    async fn insert(&self, id: Uuid, new: NewUser) -> Result<()> {
+    async fn insert(&self, id: UserId, new: NewUser) -> Result<()> {
         let hash = self.pool.hash(new.password.clone()).await?;
         let now_us = self.ctx.clock.now_us();
         let stored = self
@@ -157,7 +160,7 @@ impl Operations {
 
     /// Creates a user with a given id and roles, and whatever of them is missing. Answers the id that the address has
     /// and whether it is new.
-    pub async fn seed(&self, id: Uuid, new: NewUser, roles: &[String]) -> Result<(Uuid, bool)> {
+    pub async fn seed(&self, id: UserId, new: NewUser, roles: &[String]) -> Result<(UserId, bool)> {
         let email = new.email.clone();
         let find = move |tx: &mut dyn fafnir_platform::db::Tx| {
             let by_id = store::user_by_id(tx, id)?;
@@ -281,7 +284,7 @@ impl Operations {
             Kind::Bearer => SESSION_MAX_US,
         };
         let session = store::Session {
-            id: Uuid::now_v7(),
+            id: SessionId::new(Uuid::now_v7()),
             user_id: user.id,
             created_us: now_us,
             expires_us: now_us.saturating_add(life_us),
@@ -333,7 +336,7 @@ impl Operations {
         })
     }
 
-    fn sign(&self, user: Uuid, session: Uuid, now_us: i64, ttl_s: u32) -> Result<String> {
+    fn sign(&self, user: UserId, session: SessionId, now_us: i64, ttl_s: u32) -> Result<String> {
         self.signing
             .sign(user, session, now_us, ttl_s)
             .map_err(|e| Error::internal(format!("signing a token failed: {e}")))
@@ -382,25 +385,25 @@ impl Operations {
     }
 
     /// User and end of a session that is alive.
-    pub async fn session(&self, id: Uuid) -> Result<Option<(Uuid, i64)>> {
+    pub async fn session(&self, id: SessionId) -> Result<Option<(UserId, i64)>> {
         let now_us = self.ctx.clock.now_us();
         self.db.read(move |tx| Ok(store::live_session(tx, id, now_us)?)).await
     }
 
-    pub async fn sign_out(&self, session: Uuid) -> Result<()> {
+    pub async fn sign_out(&self, session: SessionId) -> Result<()> {
         let now_us = self.ctx.clock.now_us();
         self.db.write(move |tx| Ok(store::revoke_session(tx, session, now_us)?)).await.map(drop)
     }
 
-    pub async fn user(&self, id: Uuid) -> Result<Option<User>> {
+    pub async fn user(&self, id: UserId) -> Result<Option<User>> {
         self.db.read(move |tx| Ok(store::user_by_id(tx, id)?)).await
     }
 
     /// Changes a password; every other session of the user ends.
     pub async fn change_password(
         &self,
-        user: Uuid,
-        session: Uuid,
+        user: UserId,
+        session: SessionId,
         current: &str,
         new: Password,
         client: &Client,
@@ -425,7 +428,7 @@ impl Operations {
 
     /// Closes a user: signed out for good at once and for ever; orders and accounts follow, at the latest after a
     /// restart. `false` when there is no such user.
-    pub async fn delete(&self, user: Uuid) -> Result<bool> {
+    pub async fn delete(&self, user: UserId) -> Result<bool> {
         let now_us = self.ctx.clock.now_us();
         let closing = self
             .db
@@ -442,7 +445,7 @@ impl Operations {
     }
 
     /// Cancels the orders and closes the accounts of a CLOSING user (exchange-rules §5), then says that it is gone.
-    async fn finish_deletion(&self, user: Uuid) -> Result<()> {
+    async fn finish_deletion(&self, user: UserId) -> Result<()> {
         let user_id = user.to_string();
         let until = tokio::time::Instant::now() + FINISH_DEADLINE;
         loop {
@@ -504,7 +507,7 @@ impl Operations {
     }
 
     /// The CSRF token of a session.
-    pub fn csrf_token(&self, session: Uuid) -> String {
+    pub fn csrf_token(&self, session: SessionId) -> String {
         csrf::token_of(&self.ctx.secrets.csrf_key, session)
     }
 }

@@ -17,6 +17,7 @@ use fafnir_platform::{
     error::Error,
     token::{self, Presented},
 };
+use fafnir_proto::id::{SessionId, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     borrow::Cow,
@@ -25,7 +26,6 @@ use std::{
 };
 use tonic::Code;
 use tower_http::limit::RequestBodyLimitLayer;
-use uuid::Uuid;
 
 /// Bytes of a request.
 const BODY_MAX: usize = 16 * 1024;
@@ -159,8 +159,8 @@ impl FromRequestParts<Operations> for Origin {
 
 /// A request whose token is genuine and whose session is alive.
 struct SignedInUser {
-    user: Uuid,
-    session: Uuid,
+    user: UserId,
+    session: SessionId,
     bearer: bool,
 }
 
@@ -215,7 +215,7 @@ struct Registration {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Registered {
-    user_id: Uuid,
+    user_id: UserId,
     message: &'static str,
 }
 
@@ -335,7 +335,7 @@ async fn delete_user(
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Me {
-    user_id: Uuid,
+    user_id: UserId,
     email: String,
 }
 

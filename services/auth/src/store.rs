@@ -5,7 +5,7 @@ use fafnir_platform::{
     db::{Error, Migration, Row, Tx},
     migration, params,
 };
-use uuid::Uuid;
+use fafnir_proto::id::{SessionId, UserId};
 
 pub const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
 
@@ -38,7 +38,7 @@ impl UserState {
 
 #[derive(Debug, Clone)]
 pub struct User {
-    pub id: Uuid,
+    pub id: UserId,
     /// As the user wrote it.
     pub email: String,
     pub password_hash: String,
@@ -70,7 +70,7 @@ pub fn is_email_taken(error: &Error) -> bool {
 /// A new PENDING user. A taken address is a constraint error, see [`is_email_taken`].
 pub fn insert_user(
     tx: &mut dyn Tx,
-    id: Uuid,
+    id: UserId,
     new: &NewUser,
     password_hash: &str,
     now_us: i64,
@@ -83,7 +83,7 @@ pub fn insert_user(
     Ok(())
 }
 
-pub fn user_by_id(tx: &mut dyn Tx, id: Uuid) -> Result<Option<User>, Error> {
+pub fn user_by_id(tx: &mut dyn Tx, id: UserId) -> Result<Option<User>, Error> {
     tx.query_opt(&format!("SELECT {USER_COLUMNS} FROM users WHERE id = ?1"), params![id])?
         .map(user)
         .transpose()
@@ -114,7 +114,7 @@ pub fn unfinished_users(tx: &mut dyn Tx, before_us: i64, limit: u32) -> Result<V
 /// Moves a user from one state to another; `false` when it was not in the first.
 pub fn move_user(
     tx: &mut dyn Tx,
-    id: Uuid,
+    id: UserId,
     from: UserState,
     to: UserState,
     now_us: i64,
@@ -127,7 +127,7 @@ pub fn move_user(
 }
 
 /// A CLOSING user becomes DELETED: its address is free again, its name and password are gone, the row stays.
-pub fn erase_user(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<bool, Error> {
+pub fn erase_user(tx: &mut dyn Tx, id: UserId, now_us: i64) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE users SET state = 'DELETED', email = ?2, email_shown = '', password_hash = '', first_name = '', \
          last_name = '', updated_us = ?3 WHERE id = ?1 AND state = 'CLOSING'",
@@ -139,7 +139,7 @@ pub fn erase_user(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<bool, Error>
 /// Replaces a password hash if it is still the one that was verified.
 pub fn replace_password(
     tx: &mut dyn Tx,
-    id: Uuid,
+    id: UserId,
     verified: &str,
     new: &str,
     now_us: i64,
@@ -153,8 +153,8 @@ pub fn replace_password(
 
 #[derive(Debug, Clone)]
 pub struct Session {
-    pub id: Uuid,
-    pub user_id: Uuid,
+    pub id: SessionId,
+    pub user_id: UserId,
     pub created_us: i64,
     pub expires_us: i64,
     pub client_ip: String,
@@ -171,7 +171,7 @@ pub fn insert_session(tx: &mut dyn Tx, s: &Session) -> Result<(), Error> {
 }
 
 /// User and end of a session that is alive: not revoked, not expired, its user ACTIVE.
-pub fn live_session(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<Option<(Uuid, i64)>, Error> {
+pub fn live_session(tx: &mut dyn Tx, id: SessionId, now_us: i64) -> Result<Option<(UserId, i64)>, Error> {
     let row = tx.query_opt(
         "SELECT s.user_id, s.expires_us FROM sessions s JOIN users u ON u.id = s.user_id \
          WHERE s.id = ?1 AND s.revoked_us IS NULL AND s.expires_us > ?2 AND u.state = 'ACTIVE'",
@@ -180,13 +180,18 @@ pub fn live_session(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<Option<(Uu
     row.map(|r| Ok((r.get(0)?, r.get(1)?))).transpose()
 }
 
-pub fn revoke_session(tx: &mut dyn Tx, id: Uuid, now_us: i64) -> Result<bool, Error> {
+pub fn revoke_session(tx: &mut dyn Tx, id: SessionId, now_us: i64) -> Result<bool, Error> {
     let sql = "UPDATE sessions SET revoked_us = ?2 WHERE id = ?1 AND revoked_us IS NULL";
     Ok(tx.execute(sql, params![id, now_us])? == 1)
 }
 
 /// Revokes every session of a user, except one.
-pub fn revoke_sessions(tx: &mut dyn Tx, user: Uuid, except: Option<Uuid>, now_us: i64) -> Result<u64, Error> {
+pub fn revoke_sessions(
+    tx: &mut dyn Tx,
+    user: UserId,
+    except: Option<SessionId>,
+    now_us: i64,
+) -> Result<u64, Error> {
     let except = except.map_or(String::new(), |id| id.to_string());
     tx.execute(
         "UPDATE sessions SET revoked_us = ?3 WHERE user_id = ?1 AND id <> ?2 AND revoked_us IS NULL",
@@ -197,7 +202,7 @@ pub fn revoke_sessions(tx: &mut dyn Tx, user: Uuid, except: Option<Uuid>, now_us
 pub fn insert_refresh(
     tx: &mut dyn Tx,
     hash: &str,
-    session: Uuid,
+    session: SessionId,
     now_us: i64,
     expires_us: i64,
 ) -> Result<(), Error> {
@@ -211,8 +216,8 @@ pub fn insert_refresh(
 /// A refresh token with the session that it belongs to.
 #[derive(Debug, Clone)]
 pub struct Refresh {
-    pub session_id: Uuid,
-    pub user_id: Uuid,
+    pub session_id: SessionId,
+    pub user_id: UserId,
     /// As the user wrote it.
     pub email: String,
     pub used: bool,

@@ -1,12 +1,12 @@
 //! How many orders a user may send: a token bucket per user.
 
+use fafnir_proto::id::UserId;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// Users whose bucket is kept; full buckets go first.
 const BUCKETS_MAX: usize = 10_000;
@@ -18,7 +18,7 @@ const ORDER: u64 = 1_000_000;
 pub struct Limiter {
     per_second: u64,
     capacity: u64,
-    buckets: Mutex<HashMap<Uuid, Bucket>>,
+    buckets: Mutex<HashMap<UserId, Bucket>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +50,7 @@ impl Limiter {
     }
 
     /// Takes `orders` from a user's bucket, all or none.
-    pub fn take(&self, user: Uuid, orders: u32, now: Instant) -> Result<(), Exceeded> {
+    pub fn take(&self, user: UserId, orders: u32, now: Instant) -> Result<(), Exceeded> {
         let wanted = u64::from(orders) * ORDER;
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&user) {
@@ -82,11 +82,12 @@ impl Limiter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use uuid::Uuid;
 
     #[test]
     fn a_burst_passes_and_then_the_rate() {
         let limiter = Limiter::new(20, 40);
-        let (user, other, start) = (Uuid::new_v4(), Uuid::new_v4(), Instant::now());
+        let (user, other, start) = (UserId::new(Uuid::new_v4()), UserId::new(Uuid::new_v4()), Instant::now());
         for _ in 0..40 {
             assert_eq!(limiter.take(user, 1, start), Ok(()));
         }

@@ -5,7 +5,11 @@ use fafnir_platform::{
     Context, Refusal, csrf,
     token::{self, Keys, Presented},
 };
-use fafnir_proto::{client::Caller, v1};
+use fafnir_proto::{
+    client::Caller,
+    id::{SessionId, UserId},
+    v1,
+};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -14,7 +18,6 @@ use std::{
 };
 use tokio::{sync::Mutex, time::Instant};
 use tonic::Status;
-use uuid::Uuid;
 
 /// How long an answer about a session or a permission is believed; a revocation takes effect within 1 s.
 const BELIEVED: Duration = Duration::from_millis(900);
@@ -56,8 +59,8 @@ impl Permission {
 /// A signed-in caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    pub user: Uuid,
-    pub id: Uuid,
+    pub user: UserId,
+    pub id: SessionId,
     /// When its token ends, microseconds since 1970 UTC.
     pub expires_us: i64,
     /// The token came in a cookie: unsafe requests need the CSRF token.
@@ -79,8 +82,8 @@ pub struct Sessions {
     keys: RwLock<Arc<Keys>>,
     jwks: RwLock<Arc<str>>,
     fetched: Mutex<Option<Instant>>,
-    alive: moka::future::Cache<Uuid, Option<Uuid>>,
-    allowed: moka::future::Cache<Uuid, Allowed>,
+    alive: moka::future::Cache<SessionId, Option<UserId>>,
+    allowed: moka::future::Cache<UserId, Allowed>,
 }
 
 impl fmt::Debug for Sessions {
@@ -182,7 +185,7 @@ impl Sessions {
         let ask = async {
             let request = v1::SessionRequest { session_id: session.id.to_string() };
             let reply = self.ctx.clients.auth(&self.ctx.system()).session(request).await?.into_inner();
-            Ok::<_, Status>(reply.active.then(|| Uuid::parse_str(&reply.user_id).ok()).flatten())
+            Ok::<_, Status>(reply.active.then(|| UserId::parse(&reply.user_id).ok()).flatten())
         };
         let owner = self.alive.try_get_with(session.id, ask).await;
         match owner {
@@ -193,17 +196,17 @@ impl Sessions {
     }
 
     /// Forgets what is believed about a session: it was signed out through this door.
-    pub async fn forget(&self, session: Uuid) {
+    pub async fn forget(&self, session: SessionId) {
         self.alive.invalidate(&session).await;
     }
 
     /// Forgets what is believed about a user's permissions: a role was changed through this door.
-    pub async fn forget_permissions(&self, user: Uuid) {
+    pub async fn forget_permissions(&self, user: UserId) {
         self.allowed.invalidate(&user).await;
     }
 
     /// Everything that a user may do.
-    pub async fn permissions(&self, user: Uuid) -> Result<Allowed, Status> {
+    pub async fn permissions(&self, user: UserId) -> Result<Allowed, Status> {
         let ask = async {
             let request = v1::PermissionsRequest { user_id: user.to_string() };
             let reply = self.ctx.clients.security(&self.ctx.system()).permissions(request).await?;

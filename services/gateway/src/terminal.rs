@@ -60,7 +60,7 @@ impl Door {
 
     async fn started(&self, tokens: v1::Tokens) -> Result<v1::TerminalSession, Status> {
         let gateway = &self.0;
-        let user = uuid::Uuid::parse_str(&tokens.user_id)
+        let user = fafnir_proto::id::UserId::parse(&tokens.user_id)
             .map_err(|_| Status::internal("the service failed; the log has the cause"))?;
         let mut users = gateway.ctx.clients.user(&gateway.ctx.system());
         let request = v1::GetProfileRequest { user_id: tokens.user_id.clone() };

@@ -5,22 +5,24 @@ use fafnir_platform::{
     context::Context,
     error::{Error, Result},
 };
-use fafnir_proto::v1::{AccountType, DefaultAccountRequest, UserRequest};
+use fafnir_proto::{
+    id::{AccountId, UserId},
+    v1::{AccountType, DefaultAccountRequest, UserRequest},
+};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// Answers kept, and for how long. A refused hold forgets the answer at once.
 const ANSWERS_MAX: u64 = 20_000;
 const ANSWER_TTL: Duration = Duration::from_mins(10);
 
 /// User and either the listing's currency or the account asked for.
-type Key = (Uuid, String);
+type Key = (UserId, String);
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     ctx: Context,
-    answers: moka::future::Cache<Key, Uuid>,
+    answers: moka::future::Cache<Key, AccountId>,
 }
 
 impl Accounts {
@@ -32,7 +34,7 @@ impl Accounts {
 
     /// The account of an order of `user` in a listing of this currency: the one asked for, if it is the user's and for
     /// investment, else the default one.
-    pub async fn resolve(&self, user: Uuid, wish: Option<Uuid>, currency: &str) -> Result<Uuid> {
+    pub async fn resolve(&self, user: UserId, wish: Option<AccountId>, currency: &str) -> Result<AccountId> {
         let key = (user, wish.map_or_else(|| currency.to_owned(), |id| id.to_string()));
         if let Some(account) = self.answers.get(&key).await {
             return Ok(account);
@@ -48,12 +50,12 @@ impl Accounts {
     }
 
     /// Forgets what is known of a user's account: a hold on it was refused.
-    pub async fn forget(&self, user: Uuid, account: &str, currency: &str) {
+    pub async fn forget(&self, user: UserId, account: &str, currency: &str) {
         self.answers.invalidate(&(user, account.to_owned())).await;
         self.answers.invalidate(&(user, currency.to_owned())).await;
     }
 
-    async fn own(&self, user: Uuid, id: Uuid) -> Result<Uuid> {
+    async fn own(&self, user: UserId, id: AccountId) -> Result<AccountId> {
         let request = UserRequest { user_id: user.to_string() };
         let accounts = self
             .ctx
@@ -85,11 +87,11 @@ impl Accounts {
 
     /// The default account, and whether it stays the default: one in the listing's currency does until it is closed,
     /// another only until one in that currency is opened.
-    async fn default(&self, user: Uuid, currency: &str) -> Result<(Uuid, bool)> {
+    async fn default(&self, user: UserId, currency: &str) -> Result<(AccountId, bool)> {
         let request = DefaultAccountRequest { user_id: user.to_string(), currency: currency.to_owned() };
         let account =
             self.ctx.clients.portfolio(&self.ctx.system()).default_account(request).await?.into_inner();
-        let id = Uuid::parse_str(&account.id)
+        let id = AccountId::parse(&account.id)
             .map_err(|_| Error::internal("portfolio-service named an account that is no UUID"))?;
         Ok((id, account.currency == currency))
     }

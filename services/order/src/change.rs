@@ -11,24 +11,26 @@ use super::{
     watch::{EngineRefusal, News},
 };
 use fafnir_platform::error::{Error, Result};
-use fafnir_proto::v1::{Instrument, Order, OrderState, PendingAction, ReplaceOrderRequest};
+use fafnir_proto::{
+    id::{OrderId, UserId},
+    v1::{Instrument, Order, OrderState, PendingAction, ReplaceOrderRequest},
+};
 use fafnir_rules::{check::Terms, order::OrderType};
 use std::time::Duration;
-use uuid::Uuid;
 
 /// How long the engine's word is awaited (architecture.md §6).
 const WORD_WAIT: Duration = Duration::from_secs(1);
 
 impl Core {
     /// The user's order as it is.
-    pub async fn order_of(&self, user: Uuid, id: &str) -> Result<Entry> {
+    pub async fn order_of(&self, user: UserId, id: &str) -> Result<Entry> {
         let id = order_id(id)?;
         let found = self.db.read(move |tx| Ok(store::order_of(tx, &user, &id)?)).await?;
         found.ok_or_else(|| commands::unknown().into())
     }
 
     /// Asks for an order to end; answers it as it then is.
-    pub async fn cancel(&self, user: Uuid, id: &str) -> Result<Order> {
+    pub async fn cancel(&self, user: UserId, id: &str) -> Result<Order> {
         let id = order_id(id)?;
         let mut watcher = self.watchers.watch(&id);
         let done = self.gate.run(Op::Cancel { user, id: id.clone() }).await??;
@@ -52,7 +54,7 @@ impl Core {
     }
 
     /// Asks for every open order of a user (in a symbol) to end; answers how many there are.
-    pub async fn cancel_all(&self, user: Uuid, symbol: String) -> Result<u32> {
+    pub async fn cancel_all(&self, user: UserId, symbol: String) -> Result<u32> {
         match self.gate.run(Op::CancelAll { user, symbol }).await?? {
             Done::Requested(orders) => {
                 self.updates.mark(&user.to_string());
@@ -76,7 +78,7 @@ impl Core {
     }
 
     /// Changes an open order: the extra hold first, then the engine.
-    pub async fn replace(&self, user: Uuid, request: &ReplaceOrderRequest) -> Result<Order> {
+    pub async fn replace(&self, user: UserId, request: &ReplaceOrderRequest) -> Result<Order> {
         self.admit()?;
         let id = order_id(&request.order_id)?;
         let mut watcher = self.watchers.watch(&id);
@@ -139,7 +141,7 @@ impl Core {
 
 /// Reads an order id.
 pub fn order_id(text: &str) -> Result<String, Refused> {
-    Uuid::parse_str(text)
+    OrderId::parse(text)
         .map(|id| id.to_string())
         .map_err(|_| Refused::invalid("ORDER_ID_MALFORMED", "order_id must be a UUID"))
 }

@@ -115,7 +115,7 @@ impl Writer {
 
 /// Marks the owner's updates for publishing; nobody listens for agents.
 pub fn mark(updates: &Updates, order: &Order) {
-    if order.user_id.parse().is_ok_and(|user| !agents::is_agent(&user)) {
+    if order.user_id.parse().is_ok_and(|user| !agents::is_agent(user)) {
         updates.mark(&order.user_id);
     }
 }

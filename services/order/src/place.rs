@@ -18,9 +18,12 @@ use fafnir_platform::{
     db::Db,
     error::{Error, Refusal, Result, refusal_of},
 };
-use fafnir_proto::v1::{
-    AdjustHoldRequest, HoldRequest, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest,
-    ReleaseHoldRequest, Side, TimeInForce,
+use fafnir_proto::{
+    id::{AccountId, OrderId, UserId},
+    v1::{
+        AdjustHoldRequest, HoldRequest, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest,
+        ReleaseHoldRequest, Side, TimeInForce,
+    },
 };
 use fafnir_rules::{
     check::{Priced, Terms},
@@ -128,15 +131,15 @@ impl Core {
         Ok(())
     }
 
-    fn new_id(&self, now_us: i64) -> Uuid {
+    fn new_id(&self, now_us: i64) -> OrderId {
         let now_us = u64::try_from(now_us).unwrap_or(0);
         let (seconds, nanos) = (now_us / 1_000_000, (now_us % 1_000_000) as u32 * 1_000);
         // Later orders have greater ids, also within a millisecond: lists are in the order of ids.
-        Uuid::new_v7(Timestamp::from_unix(&*self.ids, seconds, nanos))
+        OrderId::new(Uuid::new_v7(Timestamp::from_unix(&*self.ids, seconds, nanos)))
     }
 
     /// Places an order for a user.
-    pub async fn place(&self, user: Uuid, request: PlaceOrderRequest) -> Result<Order> {
+    pub async fn place(&self, user: UserId, request: PlaceOrderRequest) -> Result<Order> {
         let overloaded = || Refused::exhausted("OVERLOADED", "too many orders are being placed; try again");
         let _place = self.places.try_acquire().map_err(|_| overloaded())?;
         let hash = request_hash(&request);
@@ -173,7 +176,7 @@ impl Core {
     }
 
     /// The order that was placed under this client order id, if any.
-    async fn repeated(&self, user: Uuid, key: &str, hash: &str) -> Result<Option<Order>> {
+    async fn repeated(&self, user: UserId, key: &str, hash: &str) -> Result<Option<Order>> {
         let of = key.to_owned();
         let found = self
             .db
@@ -201,7 +204,7 @@ impl Core {
     }
 
     /// The first transaction: the order and its client order id.
-    async fn begin(&self, user: Uuid, entry: &Entry, hash: String) -> Result<Begun> {
+    async fn begin(&self, user: UserId, entry: &Entry, hash: String) -> Result<Begun> {
         let open_max = i64::from(self.ctx.settings.order.open_orders_max);
         let entry = entry.clone();
         self.db
@@ -254,7 +257,7 @@ impl Core {
                 _ => return Err(status.into()),
             },
         };
-        if let Ok(user) = Uuid::parse_str(&order.user_id) {
+        if let Ok(user) = UserId::parse(&order.user_id) {
             self.accounts.forget(user, &order.account_id, &order.currency).await;
         }
         let op = Op::Reject { id, code: refusal.reason.into_owned(), reason: refusal.message };
@@ -334,9 +337,9 @@ fn one(done: Done) -> Result<Order> {
 }
 
 fn new_entry(
-    id: Uuid,
-    user: Uuid,
-    account: Uuid,
+    id: OrderId,
+    user: UserId,
+    account: AccountId,
     currency: &str,
     wish: &new_order::NewOrder,
     priced: Priced,
@@ -374,5 +377,5 @@ fn new_entry(
         open_e4: wish.quantity_e4,
         ..Order::default()
     };
-    Entry { order, cap_price_e4: priced.cap_e4, accepted: false, agent: agents::is_agent(&user) }
+    Entry { order, cap_price_e4: priced.cap_e4, accepted: false, agent: agents::is_agent(user) }
 }

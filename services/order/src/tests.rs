@@ -6,13 +6,14 @@ use fafnir_platform::{
     db::{Db, inbox},
     tasks::Tasks,
 };
+use fafnir_proto::id::UserId;
 use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch, Order, OrderState, Side};
 use uuid::Uuid;
 
-const BOB: Uuid = Uuid::from_u128(0xb0b);
+const BOB: UserId = UserId::new(Uuid::from_u128(0xb0b));
 
 /// A database with one order in the book.
-async fn database(user: Uuid) -> (Db, tempfile::TempDir, super::domain::Entry) {
+async fn database(user: UserId) -> (Db, tempfile::TempDir, super::domain::Entry) {
     let dir = tempfile::tempdir().unwrap();
     let tasks = Tasks::new(tokio_util::sync::CancellationToken::new());
     let path = dir.path().join("order.sqlite");
@@ -29,7 +30,7 @@ async fn database(user: Uuid) -> (Db, tempfile::TempDir, super::domain::Entry) {
         ..Order::default()
     };
     let entry =
-        super::domain::Entry { order, cap_price_e4: 100, accepted: true, agent: agents::is_agent(&user) };
+        super::domain::Entry { order, cap_price_e4: 100, accepted: true, agent: agents::is_agent(user) };
     let stored = entry.clone();
     db.write(move |tx| {
         store::open_orders_add(tx, &stored.order.user_id, 1)?;

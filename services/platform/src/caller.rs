@@ -4,10 +4,12 @@ use super::{
     error::Refusal,
     secrets::{Secret, constant_time_eq},
 };
-use fafnir_proto::client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY};
+use fafnir_proto::{
+    client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY},
+    id::UserId,
+};
 use http::HeaderMap;
 use tonic::{Request, Status};
-use uuid::Uuid;
 
 pub use fafnir_proto::client::Caller;
 
@@ -24,7 +26,7 @@ pub fn authenticate(headers: &HeaderMap, token: &Secret) -> Result<Caller, Refus
         return Err(Refusal::unauthenticated("this door is for the services of the platform"));
     }
     if let Some(id) = text(USER_KEY) {
-        let id = Uuid::parse_str(id).map_err(|_| Refusal::unauthenticated("the caller's id is malformed"))?;
+        let id = UserId::parse(id).map_err(|_| Refusal::unauthenticated("the caller's id is malformed"))?;
         return Ok(Caller::User(id));
     }
     match text(SYSTEM_KEY) {
@@ -44,9 +46,9 @@ pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 /// The user whose rows are touched: a user may only name itself, a component of the platform may name any.
 /// Another user's id answers like an unknown one (security.md).
-pub fn owner<T>(request: &Request<T>, user_id: &str) -> Result<Uuid, Status> {
+pub fn owner<T>(request: &Request<T>, user_id: &str) -> Result<UserId, Status> {
     let named = || {
-        Uuid::parse_str(user_id)
+        UserId::parse(user_id)
             .map_err(|_| Status::from(Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID")))
     };
     match of(request)? {

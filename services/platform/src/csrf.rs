@@ -8,27 +8,27 @@ use super::{
     token,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fafnir_proto::id::SessionId;
 use http::{HeaderMap, header};
 use ring::hmac;
-use uuid::Uuid;
 
 /// Cookie that a script of our own page reads.
 pub const COOKIE: &str = "csrf_token";
 /// Header in which it sends the token back.
 pub const HEADER: &str = "x-csrf-token";
 
-fn message(session: Uuid) -> Vec<u8> {
-    [b"csrf:".as_slice(), session.as_bytes()].concat()
+fn message(session: SessionId) -> Vec<u8> {
+    [b"csrf:".as_slice(), session.uuid().as_bytes()].concat()
 }
 
 /// The CSRF token of a session: the same every time, of no use to anybody but that session.
-pub fn token_of(key: &Secret, session: Uuid) -> String {
+pub fn token_of(key: &Secret, session: SessionId) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, &message(session)))
 }
 
 /// Whether the request's `X-CSRF-Token` equals its cookie and belongs to the session.
-pub fn is_valid(key: &Secret, headers: &HeaderMap, session: Uuid) -> bool {
+pub fn is_valid(key: &Secret, headers: &HeaderMap, session: SessionId) -> bool {
     let mut given = headers.get_all(HEADER).iter();
     let (Some(sent), None) = (given.next().and_then(|v| v.to_str().ok()), given.next()) else {
         return false;
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_token_must_come_twice_and_belong_to_the_session() {
         let key = Secret::new("0123456789abcdef");
-        let (mine, other) = (Uuid::new_v4(), Uuid::new_v4());
+        let (mine, other) = (SessionId::new(uuid::Uuid::new_v4()), SessionId::new(uuid::Uuid::new_v4()));
         let good = token_of(&key, mine);
         let foreign = token_of(&key, other);
         let case = |header: &str, cookie: &str| {

@@ -5,6 +5,7 @@
 
 use super::clock::SECOND_US;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use fafnir_proto::id::{SessionId, UserId};
 use http::{HeaderMap, header};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation,
@@ -39,9 +40,9 @@ pub struct Claims {
     pub iss: String,
     pub aud: String,
     /// The user.
-    pub sub: Uuid,
+    pub sub: UserId,
     /// The session; ask auth-service whether it is still alive.
-    pub sid: Uuid,
+    pub sid: SessionId,
     pub jti: Uuid,
     pub iat: i64,
     pub nbf: i64,
@@ -194,7 +195,7 @@ impl SigningKey {
     }
 
     /// Signs a token for a session, valid for `ttl_s` seconds from `now_us`.
-    pub fn sign(&self, user: Uuid, session: Uuid, now_us: i64, ttl_s: u32) -> Result<String, Error> {
+    pub fn sign(&self, user: UserId, session: SessionId, now_us: i64, ttl_s: u32) -> Result<String, Error> {
         let now_s = now_us.div_euclid(SECOND_US);
         let claims = Claims {
             iss: ISSUER.into(),
@@ -329,8 +330,8 @@ mod tests {
         Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
-            sub: Uuid::new_v4(),
-            sid: Uuid::new_v4(),
+            sub: UserId::new(Uuid::new_v4()),
+            sid: SessionId::new(Uuid::new_v4()),
             jti: Uuid::new_v4(),
             iat: now,
             nbf: now,
@@ -353,7 +354,7 @@ mod tests {
     fn a_token_is_valid_from_its_issue_to_its_expiry() {
         let key = key();
         let keys = Keys::from_jwks(&key.jwks()).unwrap();
-        let (user, session) = (Uuid::new_v4(), Uuid::new_v4());
+        let (user, session) = (UserId::new(Uuid::new_v4()), SessionId::new(Uuid::new_v4()));
         let token = key.sign(user, session, NOW_US, 600).unwrap();
         let read = keys.verify(&token, NOW_US).unwrap();
         assert_eq!((read.sub, read.sid, read.exp - read.iat), (user, session, 600));

@@ -14,6 +14,7 @@ use fafnir_platform::{
     error::{Error, Result},
 };
 use fafnir_proto::{
+    id::{self, AccountId, OrderId, TransactionId, UserId},
     symbol::Symbol,
     v1::{
         Account, AccountRequest, AdjustHoldRequest, AssetSum, AuditReply, CreateAccountRequest,
@@ -27,7 +28,7 @@ use fafnir_proto::{
 };
 use prost::Message;
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -52,9 +53,8 @@ pub struct Api {
     pub settler: Arc<Settler>,
 }
 
-fn id(field: &str, text: &str) -> Result<Uuid> {
-    let sentence = || Refusal::invalid("ID_MALFORMED", format!("{field} must be a UUID"));
-    Ok(Uuid::parse_str(text).map_err(|_| sentence())?)
+fn id<T: FromStr<Err = id::Malformed>>(field: &str, text: &str) -> Result<T> {
+    Ok(text.parse().map_err(|e| Refusal::invalid("ID_MALFORMED", format!("{field} {e}")))?)
 }
 
 fn symbol(text: &str) -> Result<String> {
@@ -147,12 +147,12 @@ impl Api {
         Ok(answer)
     }
 
-    async fn account_create(&self, user: Uuid, mut r: CreateAccountRequest) -> Result<Account> {
+    async fn account_create(&self, user: UserId, mut r: CreateAccountRequest) -> Result<Account> {
         let (kind, currency) = (client_kind(r.r#type)?, currency(&r.currency)?);
         let key = std::mem::take(&mut r.idempotency_key);
         r.user_id = user.to_string();
         let key = Key::new(user.to_string(), &key, "account", &r)?;
-        let new = NewAccount { id: Uuid::new_v4(), user, kind, currency };
+        let new = NewAccount { id: AccountId::new(Uuid::new_v4()), user, kind, currency };
         let opening = self.rules.opening_micros;
         self.change(move |s| {
             if let Some(answer) = Key::answered(key.as_ref(), s.tx)? {
@@ -168,7 +168,7 @@ impl Api {
         .await
     }
 
-    async fn deposit_make(&self, user: Uuid, mut r: DepositRequest) -> Result<DepositReply> {
+    async fn deposit_make(&self, user: UserId, mut r: DepositRequest) -> Result<DepositReply> {
         let account = id("account_id", &r.account_id)?;
         let key = std::mem::take(&mut r.idempotency_key);
         r.user_id = user.to_string();
@@ -192,7 +192,7 @@ impl Api {
         .await
     }
 
-    async fn transfer_make(&self, user: Uuid, mut r: TransferRequest) -> Result<Empty> {
+    async fn transfer_make(&self, user: UserId, mut r: TransferRequest) -> Result<Empty> {
         let (from, to) = (id("from_account_id", &r.from_account_id)?, id("to_account_id", &r.to_account_id)?);
         let key = std::mem::take(&mut r.idempotency_key);
         r.user_id = user.to_string();
@@ -208,10 +208,10 @@ impl Api {
         .await
     }
 
-    async fn hold_place(&self, user: Uuid, r: HoldRequest) -> Result<HoldReply> {
+    async fn hold_place(&self, user: UserId, r: HoldRequest) -> Result<HoldReply> {
         let side = side(r.side)?;
         let ask = Ask {
-            order: id("order_id", &r.order_id)?,
+            order: id::<OrderId>("order_id", &r.order_id)?.uuid(),
             user,
             account: if r.account_id.is_empty() { None } else { Some(id("account_id", &r.account_id)?) },
             symbol: symbol(&r.symbol)?,
@@ -226,7 +226,7 @@ impl Api {
 
     async fn hold_adjust(&self, r: AdjustHoldRequest) -> Result<HoldReply> {
         let change = Change {
-            order: id("order_id", &r.order_id)?,
+            order: id::<OrderId>("order_id", &r.order_id)?.uuid(),
             version: r.version,
             total_e4: r.quantity_e4,
             open_e4: r.open_quantity_e4,
@@ -294,7 +294,7 @@ impl Api {
         .await
     }
 
-    async fn watch(&self, user: Uuid, text: &str) -> Result<Empty> {
+    async fn watch(&self, user: UserId, text: &str) -> Result<Empty> {
         let symbol = symbol(text)?;
         let of = symbol.clone();
         if !self.db.read(move |tx| Ok(store::is_listed(tx, &of)?)).await? {
@@ -319,13 +319,13 @@ impl Api {
             .await
     }
 
-    async fn transaction_list(&self, user: Uuid, r: TransactionsRequest) -> Result<TransactionsReply> {
+    async fn transaction_list(&self, user: UserId, r: TransactionsRequest) -> Result<TransactionsReply> {
         let account = id("account_id", &r.account_id)?;
         let before = if r.before_id.is_empty() {
             i64::MAX
         } else {
             let sentence = || Refusal::invalid("ID_MALFORMED", "before_id must be the id of a transaction");
-            wire::posting_of(&id("before_id", &r.before_id)?).ok_or_else(sentence)?
+            wire::posting_of(&id::<TransactionId>("before_id", &r.before_id)?.uuid()).ok_or_else(sentence)?
         };
         let limit = match r.limit {
             0 => TRANSACTIONS_DEFAULT,
@@ -342,7 +342,7 @@ impl Api {
             .await
     }
 
-    async fn holding_list(&self, user: Uuid, account: &str, only: Option<String>) -> Result<HoldingsReply> {
+    async fn holding_list(&self, user: UserId, account: &str, only: Option<String>) -> Result<HoldingsReply> {
         let account = id("account_id", account)?;
         self.db
             .read(move |tx| {
@@ -354,7 +354,7 @@ impl Api {
             .await
     }
 
-    async fn updates(&self, user: Uuid, r: UpdatesSinceRequest) -> Result<PortfolioUpdatesReply> {
+    async fn updates(&self, user: UserId, r: UpdatesSinceRequest) -> Result<PortfolioUpdatesReply> {
         let after = i64::try_from(r.after_seq).unwrap_or(i64::MAX);
         let limit = if r.limit == 0 { UPDATES_MAX } else { r.limit.min(UPDATES_MAX) };
         let page = self.db.read(move |tx| Ok(store::updates_since(tx, user, after, limit)?)).await?;
@@ -522,7 +522,7 @@ impl Portfolio for Api {
 
     async fn release_hold(&self, r: Request<ReleaseHoldRequest>) -> Result<Response<Empty>, Status> {
         caller::system(&r)?;
-        let order = id("order_id", &r.get_ref().order_id)?;
+        let order = id::<OrderId>("order_id", &r.get_ref().order_id)?.uuid();
         self.change(move |s| operations::hold_release(s, order)).await?;
         Ok(Response::new(Empty {}))
     }

@@ -16,6 +16,7 @@ use fafnir_platform::{
     executions::{Applied, Projection},
 };
 use fafnir_proto::{
+    id::UserId,
     subject,
     symbol::Symbol,
     v1::{
@@ -26,7 +27,6 @@ use fafnir_proto::{
 use prost::Message as _;
 use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 /// Updates that wait to be published; what does not fit is found by the next resume.
 const UPDATES_WAITING_MAX: usize = 4_096;
@@ -86,7 +86,7 @@ async fn publish(db: &Db, bus: &Bus, last: &mut HashMap<String, u64>, update: Po
     }
     let subject = subject::private_portfolio(&user);
     if seq > before + 1 {
-        let id = Uuid::parse_str(&user).map_err(|e| Error::internal(e.to_string()))?;
+        let id = UserId::parse(&user).map_err(|e| Error::internal(e.to_string()))?;
         let limit = u32::try_from(seq - before - 1).unwrap_or(u32::MAX);
         let page = db.read(move |tx| Ok(store::updates_since(tx, id, before as i64, limit)?)).await?;
         for payload in page.payloads {
@@ -204,7 +204,7 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
                         }
                         let user = UserDeleted::decode(payload.clone())
                             .ok()
-                            .and_then(|f| Uuid::parse_str(&f.user_id).ok());
+                            .and_then(|f| UserId::parse(&f.user_id).ok());
                         match user {
                             Some(user) => operations::user_deleted(&mut s, user)?,
                             None => {

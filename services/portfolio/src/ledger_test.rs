@@ -8,6 +8,7 @@ use super::{
     wire,
 };
 use fafnir_platform::Refusal;
+use fafnir_proto::id::AccountId;
 use fafnir_proto::v1::{ExecKind, TransactionType};
 use fafnir_testing::external;
 use futures::future::join_all;
@@ -301,14 +302,14 @@ async fn money_moves_between_currencies_through_the_house() {
     let usd = l.account(Currency::Usd, 100 * USD, 0).await;
     let user = usd.user;
     let new = store::NewAccount {
-        id: Uuid::new_v4(),
+        id: AccountId::new(Uuid::new_v4()),
         user,
         kind: super::domain::Kind::Savings,
         currency: Currency::Cad,
     };
     let rules = l.rules;
     let cad = l.change(move |s| operations::account_create(s, new, 0)).await.unwrap();
-    let go = |from: Uuid, to: Uuid, amount: i64, currency: &'static str| {
+    let go = |from: AccountId, to: AccountId, amount: i64, currency: &'static str| {
         l.change(move |s| operations::transfer(s, &rules, user, from, to, amount, currency))
     };
     go(usd.id, cad.id, 10 * USD + 1, "USD").await.unwrap();

@@ -9,6 +9,7 @@ use super::{
     store::NewAccount,
     testing::{DOLLAR, Ledger, SHARE, SYMBOL, USD, fact, trade},
 };
+use fafnir_proto::id::AccountId;
 use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch};
 use fafnir_testing::external;
 use uuid::Uuid;
@@ -117,7 +118,7 @@ impl Model {
             let account = model.ledger.account(currency, cash, shares).await;
             // A second account of the same user, in the other currency, for transfers.
             let new = NewAccount {
-                id: Uuid::new_v4(),
+                id: AccountId::new(Uuid::new_v4()),
                 user: account.user,
                 kind: Kind::Savings,
                 currency: Currency::ALL[(user + 1) % 2],

@@ -10,7 +10,10 @@ use super::{
     store::{self, HoldRow, NewAccount, Session},
 };
 use fafnir_platform::{Refusal, error::Result};
-use fafnir_proto::money::{format_e4, format_grouped};
+use fafnir_proto::{
+    id::{AccountId, UserId},
+    money::{format_e4, format_grouped},
+};
 use fafnir_rules::limits::QUANTITY_E4_MAX;
 use uuid::Uuid;
 
@@ -37,14 +40,14 @@ impl Rules {
 }
 
 /// The account of this user; another's answers like an unknown one.
-pub fn own_account(tx: &mut dyn fafnir_platform::db::Tx, user: Uuid, id: Uuid) -> Result<Account> {
+pub fn own_account(tx: &mut dyn fafnir_platform::db::Tx, user: UserId, id: AccountId) -> Result<Account> {
     match store::account_by_id(tx, id)? {
         Some(account) if account.user == user => Ok(account),
         _ => Err(no_account(id).into()),
     }
 }
 
-fn no_account(id: Uuid) -> Refusal {
+fn no_account(id: AccountId) -> Refusal {
     Refusal::not_found("ACCOUNT_NOT_FOUND", format!("account_id {id} is not an account of this user"))
 }
 
@@ -121,8 +124,8 @@ fn post_cash(s: &mut Session<'_>, account: &Account, amount: i64, cause: Cause) 
 /// Puts paper money into an account; answers the new balance and the posting.
 pub fn deposit(
     s: &mut Session<'_>,
-    user: Uuid,
-    account: Uuid,
+    user: UserId,
+    account: AccountId,
     amount: i64,
     currency: &str,
 ) -> Result<(i64, i64)> {
@@ -138,9 +141,9 @@ pub fn deposit(
 pub fn transfer(
     s: &mut Session<'_>,
     rules: &Rules,
-    user: Uuid,
-    from: Uuid,
-    to: Uuid,
+    user: UserId,
+    from: AccountId,
+    to: AccountId,
     amount: i64,
     currency: &str,
 ) -> Result<()> {
@@ -182,8 +185,8 @@ pub fn transfer(
     })()
     .map_err(store::Failure::from)?;
     let transaction = Transaction {
-        payer_ref: Some(to.id),
-        payee_ref: Some(from.id),
+        payer_ref: Some(to.id.uuid()),
+        payee_ref: Some(from.id.uuid()),
         payer_rate: rate,
         payee_rate: rate,
         ..Transaction::new(Cause::Transfer, lines)
@@ -193,7 +196,11 @@ pub fn transfer(
 }
 
 /// The oldest INVESTMENT account in the currency, else the oldest INVESTMENT account.
-pub fn default_account(tx: &mut dyn fafnir_platform::db::Tx, user: Uuid, currency: &str) -> Result<Account> {
+pub fn default_account(
+    tx: &mut dyn fafnir_platform::db::Tx,
+    user: UserId,
+    currency: &str,
+) -> Result<Account> {
     let mut accounts = store::accounts_of(tx, user)?;
     accounts.retain(|a| a.kind == Kind::Investment && a.state == State::Open);
     let at = accounts.iter().position(|a| a.currency.code() == currency).unwrap_or(0);
@@ -208,9 +215,9 @@ pub fn default_account(tx: &mut dyn fafnir_platform::db::Tx, user: Uuid, currenc
 #[derive(Debug, Clone)]
 pub struct Ask {
     pub order: Uuid,
-    pub user: Uuid,
+    pub user: UserId,
     /// `None`: the default account.
-    pub account: Option<Uuid>,
+    pub account: Option<AccountId>,
     pub symbol: String,
     pub side: Side,
     pub quantity_e4: i64,
@@ -397,7 +404,7 @@ pub fn hold_release(s: &mut Session<'_>, order: Uuid) -> Result<()> {
 /// Cash and shares that the house gives.
 #[derive(Debug, Clone)]
 pub struct Gift {
-    pub account: Uuid,
+    pub account: AccountId,
     /// Empty: no shares.
     pub symbol: String,
     pub quantity_e4: i64,
@@ -493,7 +500,7 @@ pub fn account_close(s: &mut Session<'_>, account: Account) -> Result<Account> {
 }
 
 /// A user is gone: its accounts take nothing new and close, now or when their last hold ends.
-pub fn user_deleted(s: &mut Session<'_>, user: Uuid) -> Result<()> {
+pub fn user_deleted(s: &mut Session<'_>, user: UserId) -> Result<()> {
     for account in store::accounts_of(s.tx, user)? {
         if account.state == State::Open {
             store::account_set_state(s.tx, account.key, State::Closing, s.now_us)?;

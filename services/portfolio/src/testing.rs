@@ -12,6 +12,7 @@ use fafnir_platform::{
     error::Result,
     tasks::Tasks,
 };
+use fafnir_proto::id::{AccountId, UserId};
 use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -112,11 +113,11 @@ impl Ledger {
 
     /// An INVESTMENT account of a new user with cash (micros) and shares (e4) of [`SYMBOL`] at $10.
     pub async fn account(&self, currency: Currency, cash: i64, shares: i64) -> Account {
-        self.account_of(Uuid::new_v4(), currency, cash, shares).await
+        self.account_of(UserId::new(Uuid::new_v4()), currency, cash, shares).await
     }
 
-    pub async fn account_of(&self, user: Uuid, currency: Currency, cash: i64, shares: i64) -> Account {
-        let new = NewAccount { id: Uuid::new_v4(), user, kind: Kind::Investment, currency };
+    pub async fn account_of(&self, user: UserId, currency: Currency, cash: i64, shares: i64) -> Account {
+        let new = NewAccount { id: AccountId::new(Uuid::new_v4()), user, kind: Kind::Investment, currency };
         let rules = self.rules;
         self.change(move |s| {
             let account = operations::account_create(s, new, 0)?;

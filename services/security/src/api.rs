@@ -7,10 +7,10 @@ use fafnir_platform::{
 };
 use fafnir_proto::{
     client::Caller,
+    id::UserId,
     v1::{self, security_server::Security},
 };
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 /// The service behind the door.
 #[derive(Debug)]
@@ -19,8 +19,8 @@ pub struct Api {
     pub db: Db,
 }
 
-fn parse_user(text: &str) -> Result<Uuid, Refusal> {
-    Uuid::parse_str(text).map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))
+fn parse_user(text: &str) -> Result<UserId, Refusal> {
+    UserId::parse(text).map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))
 }
 
 /// A component of the platform may manage roles; a user needs the permission.

@@ -4,12 +4,12 @@ use fafnir_platform::{
     db::{Error, Migration, Tx},
     migration, params,
 };
-use uuid::Uuid;
+use fafnir_proto::id::UserId;
 
 pub const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
 
 /// Whether a user has a permission through any of its roles; `None` for a permission that does not exist.
-pub fn has_permission(tx: &mut dyn Tx, user: Uuid, permission: &str) -> Result<Option<bool>, Error> {
+pub fn has_permission(tx: &mut dyn Tx, user: UserId, permission: &str) -> Result<Option<bool>, Error> {
     let row = tx.query_opt(
         "SELECT CASE WHEN EXISTS (SELECT 1 FROM grants g JOIN role_permissions rp ON rp.role = g.role \
            WHERE g.user_id = ?1 AND rp.permission = p.name) THEN 1 ELSE 0 END \
@@ -20,7 +20,7 @@ pub fn has_permission(tx: &mut dyn Tx, user: Uuid, permission: &str) -> Result<O
 }
 
 /// Everything that a user may do, in alphabetical order.
-pub fn permissions_of(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<String>, Error> {
+pub fn permissions_of(tx: &mut dyn Tx, user: UserId) -> Result<Vec<String>, Error> {
     let rows = tx.query(
         "SELECT DISTINCT rp.permission FROM grants g JOIN role_permissions rp ON rp.role = g.role \
          WHERE g.user_id = ?1 ORDER BY rp.permission",
@@ -29,7 +29,7 @@ pub fn permissions_of(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<String>, Error>
     rows.iter().map(|r| r.get(0)).collect()
 }
 
-pub fn roles_of(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<String>, Error> {
+pub fn roles_of(tx: &mut dyn Tx, user: UserId) -> Result<Vec<String>, Error> {
     let rows = tx.query("SELECT role FROM grants WHERE user_id = ?1 ORDER BY role", params![user])?;
     rows.iter().map(|r| r.get(0)).collect()
 }
@@ -39,7 +39,7 @@ pub fn role_exists(tx: &mut dyn Tx, role: &str) -> Result<bool, Error> {
 }
 
 /// Gives a role; `false` when the user has it already.
-pub fn grant(tx: &mut dyn Tx, user: Uuid, role: &str, by: &str, now_us: i64) -> Result<bool, Error> {
+pub fn grant(tx: &mut dyn Tx, user: UserId, role: &str, by: &str, now_us: i64) -> Result<bool, Error> {
     let changed = tx.execute(
         "INSERT INTO grants (user_id, role, granted_by, granted_us) VALUES (?1, ?2, ?3, ?4) \
          ON CONFLICT (user_id, role) DO NOTHING",
@@ -49,12 +49,12 @@ pub fn grant(tx: &mut dyn Tx, user: Uuid, role: &str, by: &str, now_us: i64) -> 
 }
 
 /// Takes a role; `false` when the user does not have it.
-pub fn revoke(tx: &mut dyn Tx, user: Uuid, role: &str) -> Result<bool, Error> {
+pub fn revoke(tx: &mut dyn Tx, user: UserId, role: &str) -> Result<bool, Error> {
     Ok(tx.execute("DELETE FROM grants WHERE user_id = ?1 AND role = ?2", params![user, role])? == 1)
 }
 
 /// Takes every role of a user.
-pub fn revoke_all(tx: &mut dyn Tx, user: Uuid) -> Result<u64, Error> {
+pub fn revoke_all(tx: &mut dyn Tx, user: UserId) -> Result<u64, Error> {
     tx.execute("DELETE FROM grants WHERE user_id = ?1", params![user])
 }
 

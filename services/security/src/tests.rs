@@ -2,7 +2,7 @@
 
 use super::{events, store};
 use fafnir_platform::{Clock, db::Db, tasks::Tasks};
-use fafnir_proto::v1;
+use fafnir_proto::{id::UserId, v1};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -44,7 +44,7 @@ async fn the_table_of_roles_and_permissions() {
 async fn a_deleted_user_has_no_roles_however_often_the_fact_comes() {
     let dir = tempfile::tempdir().unwrap();
     let (db, tasks) = database(&dir).await;
-    let [gone, other] = [(); 2].map(|()| Uuid::new_v4());
+    let [gone, other] = [(); 2].map(|()| UserId::new(Uuid::new_v4()));
     db.write(move |tx| {
         store::grant(tx, gone, "member", "system test", 1)?;
         store::grant(tx, other, "member", "system test", 1)?;
@@ -54,9 +54,9 @@ async fn a_deleted_user_has_no_roles_however_often_the_fact_comes() {
     .unwrap();
     let fact = v1::UserDeleted { user_id: gone.to_string(), time_us: 2 }.encode_to_vec();
     let facts = vec![
-        ("users.registered".to_owned(), vec![0xff].into()),
-        ("users.deleted".to_owned(), fact.into()),
-        ("users.deleted".to_owned(), vec![0xff].into()),
+        (fafnir_proto::subject::USER_REGISTERED.to_owned(), vec![0xff].into()),
+        (fafnir_proto::subject::USER_DELETED.to_owned(), fact.into()),
+        (fafnir_proto::subject::USER_DELETED.to_owned(), vec![0xff].into()),
     ];
     for _ in 0..3 {
         events::apply(&db, facts.clone(), 3).await.unwrap();

@@ -5,6 +5,7 @@ use super::{
     market::quote_e4,
 };
 use fafnir_platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
+use fafnir_proto::id::{AccountId, UserId};
 use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, Side, TimeInForce};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
@@ -37,14 +38,14 @@ fn number(agent: Agent, listings: &[Listing]) -> u32 {
 }
 
 /// An agent's account in a currency.
-fn account_id(number: u32, currency: &str) -> Uuid {
+fn account_id(number: u32, currency: &str) -> AccountId {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&ACCOUNT_PREFIX);
     for (to, from) in bytes[4..8].iter_mut().zip(currency.bytes()) {
         *to = from;
     }
     bytes[12..].copy_from_slice(&number.to_be_bytes());
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    AccountId::new(uuid::Builder::from_custom_bytes(bytes).into_uuid())
 }
 
 /// The doors, with everything that an agent says when it knocks.
@@ -114,11 +115,11 @@ impl Doors {
         &self.listings
     }
 
-    fn user(&self, agent: Agent) -> Uuid {
+    fn user(&self, agent: Agent) -> UserId {
         agent_id(number(agent, &self.listings))
     }
 
-    fn account(&self, agent: Agent, market: usize) -> Uuid {
+    fn account(&self, agent: Agent, market: usize) -> AccountId {
         account_id(number(agent, &self.listings), &self.listings[market].currency)
     }
 

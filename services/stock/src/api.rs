@@ -405,7 +405,7 @@ mod tests {
         assert_eq!(ids, ["instrument:AAPL:1", "instrument:AAPL:2"]);
 
         let mut as_user = Request::new(apple());
-        as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
+        as_user.extensions_mut().insert(Caller::User(fafnir_proto::id::UserId::new(uuid::Uuid::nil())));
         let refused = b.api.upsert_instrument(as_user).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     }
@@ -423,7 +423,7 @@ mod tests {
         let words = "volatility_band_bps 10000 must be from 1 to 9999 basis points, or 0 for no band";
         assert!(refused.message().contains(words), "{refused}");
         let mut as_user = Request::new(band(100));
-        as_user.extensions_mut().insert(Caller::User(uuid::Uuid::nil()));
+        as_user.extensions_mut().insert(Caller::User(fafnir_proto::id::UserId::new(uuid::Uuid::nil())));
         let refused = b.api.set_volatility_band(as_user).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::PermissionDenied);
         // Loading the listing again changes nothing of it.

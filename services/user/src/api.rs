@@ -7,10 +7,10 @@ use super::{
 use fafnir_platform::{Context, Refusal, caller, db::Db};
 use fafnir_proto::{
     client::Caller,
+    id::UserId,
     v1::{self, user_server::User},
 };
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
 /// Profiles of one page.
 const LIST_MAX: u32 = 1000;
@@ -31,7 +31,7 @@ impl User for Api {
     async fn create_profile(&self, request: Request<v1::Profile>) -> Result<Response<v1::Profile>, Status> {
         caller::system(&request)?;
         let p = request.into_inner();
-        let user_id = Uuid::parse_str(&p.user_id)
+        let user_id = UserId::parse(&p.user_id)
             .map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))?;
         let (first_name, last_name) = domain::parse_names(&p)?;
         let now_us = self.ctx.clock.now_us();

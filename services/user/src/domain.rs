@@ -1,13 +1,12 @@
 //! What a profile is.
 
 use fafnir_platform::{error::Refusal, names};
-use fafnir_proto::v1;
-use uuid::Uuid;
+use fafnir_proto::{id::UserId, v1};
 
 /// A user's public face.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
-    pub user_id: Uuid,
+    pub user_id: UserId,
     pub email: String,
     pub first_name: String,
     pub last_name: String,

@@ -7,9 +7,8 @@ use fafnir_platform::{
     bus::USERS,
     db::{Db, inbox},
 };
-use fafnir_proto::{subject::USER_DELETED, v1};
+use fafnir_proto::{id::UserId, subject::USER_DELETED, v1};
 use prost::Message as _;
-use uuid::Uuid;
 
 /// Follows stream `users` until shutdown.
 pub async fn follow(ctx: &Context, db: Db) -> Result<()> {
@@ -31,7 +30,7 @@ pub async fn apply(db: &Db, facts: Vec<(String, Bytes)>, now_us: i64) -> Result<
             }
             let user = v1::UserDeleted::decode(payload.clone())
                 .map_err(|e| e.to_string())
-                .and_then(|f| Uuid::parse_str(&f.user_id).map_err(|e| e.to_string()));
+                .and_then(|f| UserId::parse(&f.user_id).map_err(|e| e.to_string()));
             match user {
                 Ok(user) => {
                     store::erase(tx, user, now_us)?;

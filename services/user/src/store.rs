@@ -5,7 +5,7 @@ use fafnir_platform::{
     db::{Error, Migration, Row, Tx},
     migration, params,
 };
-use uuid::Uuid;
+use fafnir_proto::id::UserId;
 
 pub const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
 
@@ -33,12 +33,12 @@ pub fn insert(tx: &mut dyn Tx, p: &Profile) -> Result<bool, Error> {
 }
 
 /// The profile of a user that is not deleted.
-pub fn get(tx: &mut dyn Tx, user: Uuid) -> Result<Option<Profile>, Error> {
+pub fn get(tx: &mut dyn Tx, user: UserId) -> Result<Option<Profile>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM profiles WHERE user_id = ?1 AND deleted = 0");
     tx.query_opt(&sql, params![user])?.map(profile).transpose()
 }
 
-pub fn rename(tx: &mut dyn Tx, user: Uuid, first: &str, last: &str, now_us: i64) -> Result<bool, Error> {
+pub fn rename(tx: &mut dyn Tx, user: UserId, first: &str, last: &str, now_us: i64) -> Result<bool, Error> {
     let changed = tx.execute(
         "UPDATE profiles SET first_name = ?2, last_name = ?3, updated_us = ?4 WHERE user_id = ?1 AND deleted = 0",
         params![user, first, last, now_us],
@@ -47,7 +47,7 @@ pub fn rename(tx: &mut dyn Tx, user: Uuid, first: &str, last: &str, now_us: i64)
 }
 
 /// Blanks a profile; the row stays, so that a late creation does not bring it back.
-pub fn erase(tx: &mut dyn Tx, user: Uuid, now_us: i64) -> Result<(), Error> {
+pub fn erase(tx: &mut dyn Tx, user: UserId, now_us: i64) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO profiles (user_id, email, first_name, last_name, deleted, created_us, updated_us) \
          VALUES (?1, '', '', '', 1, ?2, ?2) ON CONFLICT (user_id) DO UPDATE SET email = '', first_name = '', \

@@ -209,7 +209,7 @@ async fn change_role(ctx: &Context<'_>, user_id: &str, role: &str, grant: bool) 
         if grant { security.grant(request).await } else { security.revoke(request).await }
     };
     let (_, code) = error::outcome(asked.await)?;
-    if let Ok(user) = uuid::Uuid::try_parse(user_id) {
+    if let Ok(user) = fafnir_proto::id::UserId::parse(user_id) {
         gateway.sessions.forget_permissions(user).await;
     }
     Ok(CodeResponse { code })

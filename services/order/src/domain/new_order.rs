@@ -2,6 +2,7 @@
 
 use super::Error;
 use fafnir_proto::{
+    id::AccountId,
     money::format_e4,
     symbol::Symbol,
     v1::{PlaceOrderRequest, StpMode},
@@ -11,12 +12,11 @@ use fafnir_rules::{
     order::{OrderType, Side, TimeInForce},
     price::Trail,
 };
-use uuid::Uuid;
 
 /// A new order of the right shape; whether its instrument allows it is the next question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewOrder {
-    pub account: Option<Uuid>,
+    pub account: Option<AccountId>,
     pub symbol: Symbol,
     pub side: Side,
     pub terms: Terms,
@@ -42,7 +42,7 @@ impl NewOrder {
         let symbol = Symbol::parse(&r.symbol).or_else(|e| invalid("SYMBOL_MALFORMED", e.to_string()))?;
         let account = match r.account_id.as_str() {
             "" => None,
-            text => match Uuid::parse_str(text) {
+            text => match AccountId::parse(text) {
                 Ok(id) => Some(id),
                 Err(_) => return invalid("ACCOUNT_ID_MALFORMED", "account_id must be a UUID"),
             },

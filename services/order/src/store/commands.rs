@@ -9,13 +9,13 @@ use fafnir_platform::{
     db::{Error, Tx},
     params,
 };
+use fafnir_proto::id::UserId;
 use fafnir_proto::v1::{
     CancelAllOfUser, CancelOrder, EngineCommand, NewOrder, Order, OrderState, OrderType, PendingAction,
     ReplaceOrder, engine_command,
 };
 use prost::Message as _;
 use std::collections::BTreeSet;
-use uuid::Uuid;
 
 /// Open orders that one mass cancel looks at.
 const CANCEL_ALL_MAX: u32 = 10_000;
@@ -34,12 +34,12 @@ pub enum Op {
         reason: String,
     },
     Cancel {
-        user: Uuid,
+        user: UserId,
         id: String,
     },
     /// An empty symbol is all.
     CancelAll {
-        user: Uuid,
+        user: UserId,
         symbol: String,
     },
     /// The extra hold of this order's replace stands.
@@ -217,7 +217,7 @@ pub(crate) fn ended(order: &Order, verb: &str) -> Refused {
     )
 }
 
-fn cancel(w: &mut Writer<'_>, user: &Uuid, id: &str) -> Result<Result<Done, Refused>, Error> {
+fn cancel(w: &mut Writer<'_>, user: &UserId, id: &str) -> Result<Result<Done, Refused>, Error> {
     let Some(mut entry) = order_of(w.tx, user, id)? else { return Ok(Err(unknown())) };
     if entry.order.state().has_ended() {
         return Ok(Err(ended(&entry.order, "canceled")));
@@ -237,7 +237,7 @@ fn cancel(w: &mut Writer<'_>, user: &Uuid, id: &str) -> Result<Result<Done, Refu
     Ok(Ok(Done::Order(entry.order)))
 }
 
-fn cancel_all(w: &mut Writer<'_>, user: &Uuid, symbol: &str) -> Result<Result<Done, Refused>, Error> {
+fn cancel_all(w: &mut Writer<'_>, user: &UserId, symbol: &str) -> Result<Result<Done, Refused>, Error> {
     let open = order_list(w.tx, user, true, symbol, "", CANCEL_ALL_MAX)?;
     let mut symbols = BTreeSet::new();
     let mut requested = 0;
@@ -291,7 +291,7 @@ fn replace_order(entry: &Entry, wish: &Replace) -> ReplaceOrder {
 /// Marks an order as being replaced and remembers the wish; refused where the order is not as the wish supposes.
 pub fn replace_begin(
     tx: &mut dyn Tx,
-    user: &Uuid,
+    user: &UserId,
     wish: &Replace,
     now_us: i64,
 ) -> Result<Result<Order, Refused>, Error> {

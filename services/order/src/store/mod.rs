@@ -9,11 +9,11 @@ use fafnir_platform::{
     db::{Error, Row, Tx, inbox},
     params,
 };
+use fafnir_proto::id::UserId;
 use fafnir_proto::v1::{
     Fill, Instrument, Order, OrderState, OrderUpdate, PendingAction, Side, UpdatesSinceReply,
 };
 use prost::Message as _;
-use uuid::Uuid;
 
 /// Private updates kept per user, so that a stream can resume.
 pub const UPDATES_KEPT: u64 = 1_000;
@@ -142,13 +142,13 @@ pub fn order_get(tx: &mut dyn Tx, id: &str) -> Result<Option<Entry>, Error> {
 }
 
 /// The order of this user; another's is like none.
-pub fn order_of(tx: &mut dyn Tx, user: &Uuid, id: &str) -> Result<Option<Entry>, Error> {
+pub fn order_of(tx: &mut dyn Tx, user: &UserId, id: &str) -> Result<Option<Entry>, Error> {
     let sql = format!("SELECT {ORDER_COLUMNS} FROM orders WHERE id = ?1 AND user_id = ?2");
     tx.query_opt(&sql, params![id, user])?.as_ref().map(entry).transpose()
 }
 
 /// Users who have open orders in a symbol.
-pub fn users_with_open_orders(tx: &mut dyn Tx, symbol: &str) -> Result<Vec<Uuid>, Error> {
+pub fn users_with_open_orders(tx: &mut dyn Tx, symbol: &str) -> Result<Vec<UserId>, Error> {
     tx.query(
         "SELECT DISTINCT user_id FROM orders WHERE symbol = ?1 AND state <= 4 ORDER BY user_id",
         params![symbol],
@@ -156,7 +156,7 @@ pub fn users_with_open_orders(tx: &mut dyn Tx, symbol: &str) -> Result<Vec<Uuid>
     .iter()
     .map(|r| {
         let user: String = r.get(0)?;
-        Uuid::parse_str(&user).map_err(|e| Error::Statement(format!("a stored user id: {e}")))
+        UserId::parse(&user).map_err(|e| Error::Statement(format!("a stored user id: {e}")))
     })
     .collect()
 }
@@ -164,7 +164,7 @@ pub fn users_with_open_orders(tx: &mut dyn Tx, symbol: &str) -> Result<Vec<Uuid>
 /// Orders of a user, newest first.
 pub fn order_list(
     tx: &mut dyn Tx,
-    user: &Uuid,
+    user: &UserId,
     open_only: bool,
     symbol: &str,
     before_id: &str,
@@ -221,7 +221,7 @@ pub fn fills_of(tx: &mut dyn Tx, order_id: &str, limit: u32) -> Result<Vec<Fill>
 }
 
 /// Fills of a user, newest first; an empty symbol is all.
-pub fn fill_list(tx: &mut dyn Tx, user: &Uuid, symbol: &str, limit: u32) -> Result<Vec<Fill>, Error> {
+pub fn fill_list(tx: &mut dyn Tx, user: &UserId, symbol: &str, limit: u32) -> Result<Vec<Fill>, Error> {
     let rows = if symbol.is_empty() {
         let sql = format!(
             "SELECT {FILL_COLUMNS} FROM fills WHERE user_id = ?1 ORDER BY time_us DESC, symbol, seq DESC LIMIT ?2"
@@ -237,7 +237,7 @@ pub fn fill_list(tx: &mut dyn Tx, user: &Uuid, symbol: &str, limit: u32) -> Resu
 }
 
 /// Who placed what under a client order id: the request's hash and the order.
-pub fn idempotency_get(tx: &mut dyn Tx, user: &Uuid, key: &str) -> Result<Option<(String, String)>, Error> {
+pub fn idempotency_get(tx: &mut dyn Tx, user: &UserId, key: &str) -> Result<Option<(String, String)>, Error> {
     tx.query_opt(
         "SELECT request_hash, order_id FROM idempotency WHERE user_id = ?1 AND client_order_id = ?2",
         params![user, key],
@@ -249,7 +249,7 @@ pub fn idempotency_get(tx: &mut dyn Tx, user: &Uuid, key: &str) -> Result<Option
 /// Remembers a client order id. `false`: it was there.
 pub fn idempotency_put(
     tx: &mut dyn Tx,
-    user: &Uuid,
+    user: &UserId,
     key: &str,
     hash: &str,
     order_id: &str,

@@ -127,6 +127,23 @@ impl FromValue for uuid::Uuid {
         if let Value::Text(t) = value { t.parse().ok() } else { None }
     }
 }
+macro_rules! ids {
+    ($($type:ident),*) => {$(
+        impl FromValue for fafnir_proto::id::$type {
+            fn from_value(value: &Value) -> Option<Self> {
+                uuid::Uuid::from_value(value).map(Self::new)
+            }
+        }
+        impl From<fafnir_proto::id::$type> for Value {
+            fn from(id: fafnir_proto::id::$type) -> Self { Self::Text(id.to_string()) }
+        }
+        impl From<&fafnir_proto::id::$type> for Value {
+            fn from(id: &fafnir_proto::id::$type) -> Self { Self::Text(id.to_string()) }
+        }
+    )*};
+}
+ids!(UserId, SessionId, AccountId, OrderId);
+
 impl<T: FromValue> FromValue for Option<T> {
     fn from_value(value: &Value) -> Option<Self> {
         if *value == Value::Null { Some(None) } else { T::from_value(value).map(Some) }

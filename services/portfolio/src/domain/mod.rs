@@ -7,6 +7,7 @@ pub mod hold;
 pub mod ledger;
 pub mod settle;
 
+use fafnir_proto::id::{AccountId, UserId};
 use fafnir_rules::limits::QUANTITY_E4_MAX;
 use uuid::Uuid;
 
@@ -115,8 +116,8 @@ impl State {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
     pub key: AccountKey,
-    pub id: Uuid,
-    pub user: Uuid,
+    pub id: AccountId,
+    pub user: UserId,
     pub kind: Kind,
     pub currency: Currency,
     pub number: String,

@@ -5,7 +5,7 @@ use fafnir_platform::{
     db::{Error, Row, Tx},
     params,
 };
-use uuid::Uuid;
+use fafnir_proto::id::{AccountId, UserId};
 
 const COLUMNS: &str = "key, id, user_id, kind, currency, number, state, created_us, updated_us";
 /// Account numbers count from here, so that each has ten digits.
@@ -14,14 +14,14 @@ const NUMBER_BASE: i64 = 4_000_000_000;
 /// A new account as it is stored first.
 #[derive(Debug, Clone, Copy)]
 pub struct NewAccount {
-    pub id: Uuid,
-    pub user: Uuid,
+    pub id: AccountId,
+    pub user: UserId,
     pub kind: Kind,
     pub currency: Currency,
 }
 
 fn account(row: &Row) -> Result<Option<Account>, Error> {
-    let Some(user) = row.get::<Option<Uuid>>(2)? else { return Ok(None) };
+    let Some(user) = row.get::<Option<UserId>>(2)? else { return Ok(None) };
     let defect = |what: &str| Error::Statement(format!("an account has no valid {what}"));
     Ok(Some(Account {
         key: row.get(0)?,
@@ -43,13 +43,13 @@ pub fn account_by_key(tx: &mut dyn Tx, key: AccountKey) -> Result<Option<Account
 }
 
 /// A client's account by its id, whoever owns it.
-pub fn account_by_id(tx: &mut dyn Tx, id: Uuid) -> Result<Option<Account>, Error> {
+pub fn account_by_id(tx: &mut dyn Tx, id: AccountId) -> Result<Option<Account>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM account WHERE id = ?1");
     tx.query_opt(&sql, params![id])?.map_or(Ok(None), |row| account(&row))
 }
 
 /// The accounts of a user, oldest first, closed ones left out.
-pub fn accounts_of(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<Account>, Error> {
+pub fn accounts_of(tx: &mut dyn Tx, user: UserId) -> Result<Vec<Account>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM account WHERE user_id = ?1 AND state <> 2 ORDER BY key");
     let rows = tx.query(&sql, params![user])?;
     rows.iter().filter_map(|row| account(row).transpose()).collect()
@@ -63,7 +63,7 @@ pub fn accounts_closing(tx: &mut dyn Tx, limit: u32) -> Result<Vec<Account>, Err
 }
 
 /// Every account that a user ever had.
-pub fn accounts_count(tx: &mut dyn Tx, user: Uuid) -> Result<u64, Error> {
+pub fn accounts_count(tx: &mut dyn Tx, user: UserId) -> Result<u64, Error> {
     tx.query_one("SELECT COUNT(*) FROM account WHERE user_id = ?1", params![user])?.get(0)
 }
 

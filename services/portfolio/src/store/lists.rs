@@ -9,6 +9,7 @@ use fafnir_platform::{
     db::{Error, Tx},
     params,
 };
+use fafnir_proto::id::UserId;
 use uuid::Uuid;
 
 /// The cash of an account.
@@ -102,7 +103,7 @@ pub fn lines(tx: &mut dyn Tx, account: &Account, before: i64, limit: u32) -> Res
 }
 
 /// Symbols that a user watches with the time they were added, newest first.
-pub fn watchlist(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<(String, i64)>, Error> {
+pub fn watchlist(tx: &mut dyn Tx, user: UserId) -> Result<Vec<(String, i64)>, Error> {
     let rows = tx.query(
         "SELECT symbol, added_us FROM watchlist WHERE user_id = ?1 ORDER BY added_us DESC, symbol",
         params![user],
@@ -111,7 +112,7 @@ pub fn watchlist(tx: &mut dyn Tx, user: Uuid) -> Result<Vec<(String, i64)>, Erro
 }
 
 /// Adds a symbol; one that is there stays as it is.
-pub fn watch(tx: &mut dyn Tx, user: Uuid, symbol: &str, now_us: i64) -> Result<(), Error> {
+pub fn watch(tx: &mut dyn Tx, user: UserId, symbol: &str, now_us: i64) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO watchlist (user_id, symbol, added_us) VALUES (?1, ?2, ?3) ON CONFLICT (user_id, symbol) DO NOTHING",
         params![user, symbol, now_us],
@@ -120,7 +121,7 @@ pub fn watch(tx: &mut dyn Tx, user: Uuid, symbol: &str, now_us: i64) -> Result<(
 }
 
 /// Removes a symbol; one that is not there is no error.
-pub fn unwatch(tx: &mut dyn Tx, user: Uuid, symbol: &str) -> Result<(), Error> {
+pub fn unwatch(tx: &mut dyn Tx, user: UserId, symbol: &str) -> Result<(), Error> {
     tx.execute("DELETE FROM watchlist WHERE user_id = ?1 AND symbol = ?2", params![user, symbol])?;
     Ok(())
 }
@@ -152,7 +153,7 @@ pub struct UpdatesPage {
 }
 
 /// The private updates of a user after a sequence.
-pub fn updates_since(tx: &mut dyn Tx, user: Uuid, after: i64, limit: u32) -> Result<UpdatesPage, Error> {
+pub fn updates_since(tx: &mut dyn Tx, user: UserId, after: i64, limit: u32) -> Result<UpdatesPage, Error> {
     let last_seq = last_update(tx, user)?;
     let row =
         tx.query_one("SELECT COALESCE(MIN(seq), 0) FROM private_update WHERE user_id = ?1", params![user])?;

@@ -14,6 +14,7 @@ use fafnir_platform::{
     db::{Row, Tx, Value},
     error, params,
 };
+use fafnir_proto::id::UserId;
 use fafnir_proto::v1;
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -506,10 +507,10 @@ impl<'a> Session<'a> {
             }
         }
         let mut updates = Vec::new();
-        let mut last = BTreeMap::<Uuid, i64>::new();
+        let mut last = BTreeMap::<UserId, i64>::new();
         for (key, holdings) in changed {
             let Some(account) = self.account(key)? else { continue };
-            if agents::is_agent(&account.user) {
+            if agents::is_agent(account.user) {
                 continue;
             }
             let user = account.user;
@@ -555,7 +556,7 @@ impl<'a> Session<'a> {
 }
 
 /// The last private update of a user; 0 before the first.
-pub fn last_update(tx: &mut dyn Tx, user: Uuid) -> Result<i64, db::Error> {
+pub fn last_update(tx: &mut dyn Tx, user: UserId) -> Result<i64, db::Error> {
     tx.query_one("SELECT COALESCE(MAX(seq), 0) FROM private_update WHERE user_id = ?1", params![user])?.get(0)
 }
 

@@ -7,6 +7,7 @@ use fafnir_platform::{
     clock::SECOND_US,
     token::{AUDIENCE, Claims, ISSUER, SigningKey},
 };
+use fafnir_proto::id::{SessionId, UserId};
 use fafnir_proto::v1;
 use fafnir_services::{auth, broker, security, user};
 use futures::{StreamExt as _, future::join_all};
@@ -355,8 +356,8 @@ async fn forged_and_stale_tokens_are_refused() {
         ("wrong issuer", forged(&|c| c.iss = "other".into())),
         ("expired", forged(&|c| c.exp = c.iat - 60)),
         ("not yet", forged(&|c| c.nbf = c.iat + 600)),
-        ("another user's session", forged(&|c| c.sub = Uuid::new_v4())),
-        ("no such session", forged(&|c| c.sid = Uuid::new_v4())),
+        ("another user's session", forged(&|c| c.sub = UserId::new(Uuid::new_v4()))),
+        ("no such session", forged(&|c| c.sid = SessionId::new(Uuid::new_v4()))),
         ("no signature", access.rsplit_once('.').unwrap().0.to_owned() + "."),
         ("changed", access.replacen('.', ".e", 1)),
         ("empty", String::new()),
@@ -435,9 +436,12 @@ async fn a_deleted_user_leaves_no_open_account_and_frees_the_address() {
     let auth = Auth::over(stack);
     let id = auth.register(EMAIL).await.json()["userId"].as_str().unwrap().to_owned();
     let bus = auth.stack.running.context.bus().await.unwrap();
-    let mut deleted = bus.subscribe("users.deleted".into()).await.unwrap();
+    let mut deleted = bus.subscribe(fafnir_proto::subject::USER_DELETED.into()).await.unwrap();
     // An answered request: the broker knows of the subscription.
-    async_nats::jetstream::new(bus.client().clone()).get_stream("users").await.unwrap();
+    async_nats::jetstream::new(bus.client().clone())
+        .get_stream(fafnir_proto::subject::USERS_STREAM)
+        .await
+        .unwrap();
 
     let browser = auth.browser(EMAIL).await;
     let (access, refresh) = auth.tokens(EMAIL).await;
@@ -513,7 +517,7 @@ async fn what_was_interrupted_is_finished_at_sign_in_and_at_restart() {
     let bus = stack.running.context.bus().await.unwrap();
     // The fact stays in the stream: a new reader sees registration and deletion.
     let jetstream = async_nats::jetstream::new(bus.client().clone());
-    let stream = jetstream.get_stream("users").await.unwrap();
+    let stream = jetstream.get_stream(fafnir_proto::subject::USERS_STREAM).await.unwrap();
     let consumer = stream
         .create_consumer(async_nats::jetstream::consumer::pull::OrderedConfig::default())
         .await
@@ -583,7 +587,7 @@ async fn the_grpc_door_is_for_the_platform() {
     assert_eq!(client.sign_in(sign_in.clone()).await.unwrap_err().code(), Code::ResourceExhausted);
 
     // A user may not use it, a stranger without the token even less.
-    let mut as_user = clients.auth(&fafnir_proto::client::Caller::User(Uuid::parse_str(id).unwrap()));
+    let mut as_user = clients.auth(&fafnir_proto::client::Caller::User(UserId::parse(id).unwrap()));
     assert_eq!(as_user.seed(seed).await.unwrap_err().code(), Code::PermissionDenied);
     let channel = fafnir_proto::client::channel(&auth.url).unwrap();
     let mut stranger = v1::auth_client::AuthClient::new(channel);

@@ -2,6 +2,7 @@
 
 use crate::stack::{self as testing, Stack};
 use fafnir_platform::{Service, bus};
+use fafnir_proto::id::UserId;
 use fafnir_proto::{
     client::{Caller, REASON_KEY},
     v1::*,
@@ -17,8 +18,8 @@ use tonic::{Code, Status};
 use uuid::Uuid;
 
 const ACCOUNT: &str = "00000000-0000-4000-8000-0000000000aa";
-const ALICE: Uuid = Uuid::from_u128(0xa11ce);
-const BOB: Uuid = Uuid::from_u128(0xb0b);
+const ALICE: UserId = UserId::new(Uuid::from_u128(0xa11ce));
+const BOB: UserId = UserId::new(Uuid::from_u128(0xb0b));
 
 /// The services under the story, by name: a service imports no other one.
 fn services() -> Vec<&'static Service> {
@@ -151,31 +152,31 @@ impl Story {
 
     fn orders(
         &self,
-        user: Uuid,
+        user: UserId,
     ) -> order_service_client::OrderServiceClient<fafnir_proto::client::Authorised> {
         self.stack.running.context.clients.order(&Caller::User(user))
     }
 
-    async fn place(&self, user: Uuid, request: PlaceOrderRequest) -> Result<Order, Status> {
+    async fn place(&self, user: UserId, request: PlaceOrderRequest) -> Result<Order, Status> {
         Ok(self.orders(user).place(request).await?.into_inner().order.unwrap())
     }
 
-    async fn get(&self, user: Uuid, id: &str) -> Result<Order, Status> {
+    async fn get(&self, user: UserId, id: &str) -> Result<Order, Status> {
         let request = GetOrderRequest { order_id: id.into(), ..GetOrderRequest::default() };
         Ok(self.orders(user).get(request).await?.into_inner().order.unwrap())
     }
 
-    async fn cancel(&self, user: Uuid, id: &str) -> Result<Order, Status> {
+    async fn cancel(&self, user: UserId, id: &str) -> Result<Order, Status> {
         let request = CancelOrderRequest { order_id: id.into(), ..CancelOrderRequest::default() };
         Ok(self.orders(user).cancel(request).await?.into_inner().order.unwrap())
     }
 
-    async fn replace(&self, user: Uuid, request: ReplaceOrderRequest) -> Result<Order, Status> {
+    async fn replace(&self, user: UserId, request: ReplaceOrderRequest) -> Result<Order, Status> {
         Ok(self.orders(user).replace(request).await?.into_inner().order.unwrap())
     }
 
     /// The order once it is in this state.
-    async fn reaches(&self, user: Uuid, id: &str, state: OrderState) -> Order {
+    async fn reaches(&self, user: UserId, id: &str, state: OrderState) -> Order {
         let context = &self.stack.running.context;
         let so = async || self.get(user, id).await.unwrap().state() == state;
         testing::until(context, &format!("{id} is {state:?}"), so).await;
@@ -215,7 +216,7 @@ fn sell(shares: i64, price_e4: i64) -> PlaceOrderRequest {
 async fn two_users_trade_and_each_sees_its_own_side() {
     let story = Story::start().await;
     let bus = story.stack.running.context.bus().await.unwrap();
-    let mut updates = bus.subscribe(format!("private.{BOB}.orders")).await.unwrap();
+    let mut updates = bus.subscribe(fafnir_proto::subject::private_orders(BOB)).await.unwrap();
     bus.client().flush().await.unwrap();
 
     let resting = story.place(ALICE, sell(10, 2_310_000)).await.unwrap();
@@ -448,7 +449,9 @@ async fn a_deleted_users_orders_end() {
     let order = story.place(BOB, buy(1, 2_300_000)).await.unwrap();
     let bus = story.stack.running.context.bus().await.unwrap();
     let fact = UserDeleted { user_id: BOB.to_string(), time_us: 1 }.encode_to_vec();
-    bus.publish_fact(bus::USERS.name, "users.deleted", "deleted-bob", fact.into()).await.unwrap();
+    bus.publish_fact(bus::USERS.name, fafnir_proto::subject::USER_DELETED, "deleted-bob", fact.into())
+        .await
+        .unwrap();
     story.reaches(BOB, &order.id, OrderState::Canceled).await;
     story.stack.stop().await;
 }

@@ -2,6 +2,7 @@
 
 use crate::stack::{DEADLINE, Stack, drop_databases, external, system};
 use fafnir_platform::{Service, Settings};
+use fafnir_proto::id::UserId;
 use fafnir_proto::{
     client::{Authorised, Caller},
     v1::{
@@ -94,8 +95,8 @@ impl Story {
         self.stack.running.context.clients.portfolio(caller)
     }
 
-    async fn seeded(&self, currency: &str, cash: i64, shares: i64) -> (Uuid, String) {
-        let (user, account) = (Uuid::new_v4(), Uuid::new_v4().to_string());
+    async fn seeded(&self, currency: &str, cash: i64, shares: i64) -> (UserId, String) {
+        let (user, account) = (UserId::new(Uuid::new_v4()), Uuid::new_v4().to_string());
         let mut house = self.portfolio(&system());
         let seed = SeedAccountRequest {
             account_id: account.clone(),
@@ -123,7 +124,7 @@ impl Story {
 
     async fn order(
         &mut self,
-        user: Uuid,
+        user: UserId,
         account: &str,
         side: Side,
         quantity: i64,
@@ -227,7 +228,7 @@ async fn trading(place: Place) {
     let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
     let (buyer, buys_from) = story.seeded("USD", 1_000 * USD, 0).await;
     let nats = story.stack.running.context.bus().await.unwrap();
-    let mut updates = nats.subscribe(format!("private.{buyer}.portfolio")).await.unwrap();
+    let mut updates = nats.subscribe(fafnir_proto::subject::private_portfolio(buyer)).await.unwrap();
     nats.client().flush().await.unwrap();
 
     let sell = story.order(seller, &sells_from, Side::Sell, 10 * SHARE, 10 * DOLLAR).await.unwrap();
@@ -267,7 +268,14 @@ async fn trading(place: Place) {
     assert!(batches.len() >= 2, "{batches:?}");
     for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
         let payload = batch.encode_to_vec().into();
-        nats.publish_fact("orders", "orders.exec.AAPL", &format!("again-{again}"), payload).await.unwrap();
+        nats.publish_fact(
+            fafnir_proto::subject::ORDERS_STREAM,
+            &fafnir_proto::subject::executions("AAPL"),
+            &format!("again-{again}"),
+            payload,
+        )
+        .await
+        .unwrap();
     }
 
     // A replace that needs more holds it first; the engine's word makes it so.
@@ -311,7 +319,7 @@ async fn trading(place: Place) {
 
 async fn banking(place: Place) {
     let story = Story::start(&place).await;
-    let user = Uuid::new_v4();
+    let user = UserId::new(Uuid::new_v4());
     let mut mine = story.portfolio(&Caller::User(user));
     let create = |kind: AccountType, currency: &str, key: &str| CreateAccountRequest {
         r#type: kind.into(),
@@ -379,7 +387,7 @@ async fn banking(place: Place) {
     assert_eq!(mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items.len(), 1);
 
     // Another user sees none of it, and answers tell nothing.
-    let mut other = story.portfolio(&Caller::User(Uuid::new_v4()));
+    let mut other = story.portfolio(&Caller::User(UserId::new(Uuid::new_v4())));
     let theirs = AccountRequest { account_id: usd.id.clone(), ..AccountRequest::default() };
     assert_eq!(other.holdings(theirs.clone()).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(other.close_account(theirs.clone()).await.unwrap_err().code(), Code::NotFound);

@@ -2,6 +2,7 @@
 
 use crate::stack::{self as testing, Stack};
 use fafnir_platform::bus::USERS;
+use fafnir_proto::id::UserId;
 use fafnir_proto::{client::Caller, v1};
 use fafnir_services::{broker, security};
 use tonic::{Code, Status};
@@ -19,8 +20,8 @@ async fn roles_are_granted_and_revoked_by_those_who_may() {
     let stack = start().await;
     let clients = stack.running.context.clients.clone();
     let mut system = clients.security(&testing::system());
-    let [admin, member, stranger] = [(); 3].map(|()| Uuid::new_v4());
-    let role = |user: Uuid, role: &str| v1::GrantRequest { user_id: user.to_string(), role: role.into() };
+    let [admin, member, stranger] = [(); 3].map(|()| UserId::new(Uuid::new_v4()));
+    let role = |user: UserId, role: &str| v1::GrantRequest { user_id: user.to_string(), role: role.into() };
     for request in [role(admin, "admin"), role(admin, "member"), role(member, "member")] {
         system.grant(request.clone()).await.unwrap();
         system.grant(request).await.expect("idempotent");
@@ -28,7 +29,7 @@ async fn roles_are_granted_and_revoked_by_those_who_may() {
     assert_eq!(system.grant(role(member, "king")).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(system.grant(role(member, "'; --")).await.unwrap_err().code(), Code::InvalidArgument);
 
-    let check = async |caller: &Caller, user: Uuid, permission: &str| -> Result<bool, Status> {
+    let check = async |caller: &Caller, user: UserId, permission: &str| -> Result<bool, Status> {
         let request = v1::CheckPermissionRequest { user_id: user.to_string(), permission: permission.into() };
         let reply = clients.security(caller).check_permission(request).await?;
         Ok(reply.into_inner().has_permission)

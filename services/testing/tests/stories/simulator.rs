@@ -69,7 +69,7 @@ async fn the_opening_book_stands_trades_flow_and_a_restart_replaces_nothing() {
     let stack = Stack::start_with(&services, fast).await;
     let ctx = simulator(&stack);
     list(&ctx).await;
-    let mut trades = ctx.bus().await.unwrap().subscribe("market.trades.*".into()).await.unwrap();
+    let mut trades = ctx.bus().await.unwrap().subscribe(fafnir_proto::subject::TRADES.into()).await.unwrap();
     timeout(DEADLINE * 3, fafnir_services::simulator::start(ctx.clone())).await.expect("in time").unwrap();
     for (symbol, _, price) in SYMBOLS {
         let book = book_stands(&ctx, symbol, 10).await;

@@ -78,7 +78,7 @@ async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() 
     let stack = Stack::start(SERVICES).await;
     let ctx = stack.running.context.clone();
     let bus = ctx.bus().await.unwrap();
-    let mut trades = bus.subscribe("market.trades.BRK_B".into()).await.unwrap();
+    let mut trades = bus.subscribe(fafnir_proto::subject::trades("BRK.B")).await.unwrap();
     ctx.clients.stock(&system()).upsert_instrument(instrument("BRK.B")).await.unwrap();
 
     // The listing may still be on its way: the engine asks for it.
@@ -104,7 +104,7 @@ async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() 
 
     // The broker loses the stream: the next fact finds it gone, and everything that is kept is published again.
     let jetstream = async_nats::jetstream::new(bus.client().clone());
-    let mut published = bus.subscribe("orders.exec.BRK_B".into()).await.unwrap();
+    let mut published = bus.subscribe(fafnir_proto::subject::executions("BRK.B")).await.unwrap();
     jetstream.delete_stream(bus::ORDERS.name).await.unwrap();
     assert_eq!(submit(&ctx, vec![order(3, v1::Side::Buy, 1)]).await.unwrap(), 3);
     let again = async {

@@ -3,6 +3,7 @@
 use crate::stack as testing;
 use crate::stack::Stack;
 use fafnir_platform::bus::USERS;
+use fafnir_proto::id::UserId;
 use fafnir_proto::{client::Caller, v1};
 use fafnir_services::{broker, security, user};
 use prost::Message as _;
@@ -19,27 +20,27 @@ async fn start() -> Stack {
 async fn a_profile_belongs_to_its_user() {
     let stack = start().await;
     let clients = stack.running.context.clients.clone();
-    let (ada, bob) = (Uuid::now_v7(), Uuid::now_v7());
-    let profile = |id: Uuid, first: &str| v1::Profile {
+    let (ada, bob) = (UserId::new(Uuid::now_v7()), UserId::new(Uuid::now_v7()));
+    let profile = |id: UserId, first: &str| v1::Profile {
         user_id: id.to_string(),
         first_name: first.into(),
         last_name: "Byron".into(),
         email: format!("{first}@example.com").to_lowercase(),
         ..Default::default()
     };
-    let ask = |id: Uuid| v1::GetProfileRequest { user_id: id.to_string() };
+    let ask = |id: UserId| v1::GetProfileRequest { user_id: id.to_string() };
     let mut system = clients.user(&testing::system());
     let first = system.create_profile(profile(ada, "Ada")).await.unwrap().into_inner();
     let again = system.create_profile(profile(ada, "Eve")).await.unwrap().into_inner();
     assert_eq!(first, again, "idempotent by id");
     system.create_profile(profile(bob, "Bob")).await.unwrap();
-    let bad = system.create_profile(profile(Uuid::now_v7(), "\u{1b}[2J")).await.unwrap_err();
+    let bad = system.create_profile(profile(UserId::new(Uuid::now_v7()), "\u{1b}[2J")).await.unwrap_err();
     assert_eq!(bad.code(), Code::InvalidArgument);
 
     let mut as_ada = clients.user(&Caller::User(ada));
     assert_eq!(as_ada.get_profile(ask(ada)).await.unwrap().into_inner().first_name, "Ada");
     let foreign = as_ada.get_profile(ask(bob)).await.unwrap_err();
-    let unknown = as_ada.get_profile(ask(Uuid::new_v4())).await.unwrap_err();
+    let unknown = as_ada.get_profile(ask(UserId::new(Uuid::new_v4()))).await.unwrap_err();
     assert_eq!((foreign.code(), foreign.message()), (unknown.code(), unknown.message()));
     assert_eq!(as_ada.update_profile(profile(bob, "Eve")).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(as_ada.create_profile(profile(ada, "Ada")).await.unwrap_err().code(), Code::PermissionDenied);
@@ -63,7 +64,9 @@ async fn a_profile_belongs_to_its_user() {
     let db = fafnir_platform::Context { service: "user-service", ..db };
     let db = db.database(user::store::MIGRATIONS).await.unwrap();
     let fact = v1::UserDeleted { user_id: bob.to_string(), time_us: 1 }.encode_to_vec();
-    user::events::apply(&db, vec![("users.deleted".into(), fact.into())], 1).await.unwrap();
+    user::events::apply(&db, vec![(fafnir_proto::subject::USER_DELETED.into(), fact.into())], 1)
+        .await
+        .unwrap();
     assert_eq!(system.get_profile(ask(bob)).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(system.create_profile(profile(bob, "Bob")).await.unwrap_err().code(), Code::NotFound);
     stack.stop().await;

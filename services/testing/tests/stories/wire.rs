@@ -266,7 +266,7 @@ async fn the_caller_and_the_token_are_checked_in_process_too() {
             let mut client = wire.ctx.clients.security(caller);
             client.check_permission(v1::CheckPermissionRequest::default()).await
         };
-        let user = ask(&Caller::User(uuid::Uuid::nil())).await.unwrap();
+        let user = ask(&Caller::User(fafnir_proto::id::UserId::new(uuid::Uuid::nil()))).await.unwrap();
         assert!(!user.into_inner().has_permission);
         // A name that is no metadata becomes another one, not none.
         assert!(!ask(&Caller::system("\n")).await.unwrap().into_inner().has_permission);

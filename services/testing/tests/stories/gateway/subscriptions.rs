@@ -75,7 +75,7 @@ async fn books_trades_and_own_orders_are_pushed() {
     // An older image is not shown.
     for book_seq in [9, 12] {
         let image = v1::BookImage { symbol: "AAPL".into(), epoch: 1, book_seq, ..Default::default() };
-        bus.publish("market.book.AAPL".to_owned(), image.encode_to_vec().into()).await.unwrap();
+        bus.publish(fafnir_proto::subject::book("AAPL"), image.encode_to_vec().into()).await.unwrap();
     }
     assert_eq!(socket.hear().await["payload"]["data"]["orderBookUpdates"]["sequence"], 12);
     socket.say(json!({"type": "complete", "id": "b"})).await;
@@ -101,7 +101,7 @@ async fn books_trades_and_own_orders_are_pushed() {
     assert_eq!(socket.hear().await["payload"]["data"]["tradeUpdates"]["tradeNo"], 3);
     door.world.lock().unwrap().trades = (1..=6).map(trade).collect();
     let print = v1::TradePrint { symbol: "AAPL".into(), epoch: 1, trades: vec![trade(6)] };
-    bus.publish("market.trades.AAPL".to_owned(), print.encode_to_vec().into()).await.unwrap();
+    bus.publish(fafnir_proto::subject::trades("AAPL"), print.encode_to_vec().into()).await.unwrap();
     for want in 4..=6 {
         assert_eq!(socket.hear().await["payload"]["data"]["tradeUpdates"]["tradeNo"], want);
     }

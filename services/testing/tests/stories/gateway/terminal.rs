@@ -44,10 +44,10 @@ async fn a_terminal_signs_in_and_is_told_where_the_market_is() {
     assert_eq!(user, "market");
     let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
     let market = options.connect(address).await.unwrap();
-    let mut feed = market.subscribe("market.book.AAPL").await.unwrap();
+    let mut feed = market.subscribe(fafnir_proto::subject::book("AAPL")).await.unwrap();
     market.flush().await.unwrap();
     let bus = door.stack.running.context.bus().await.unwrap();
-    bus.publish("market.book.AAPL".to_owned(), "x".into()).await.unwrap();
+    bus.publish(fafnir_proto::subject::book("AAPL"), "x".into()).await.unwrap();
     let message = tokio::time::timeout(testing::DEADLINE, futures::StreamExt::next(&mut feed)).await.unwrap();
     assert_eq!(message.unwrap().payload, "x");
 
@@ -137,7 +137,7 @@ async fn private_updates_come_in_order_without_gap_or_repeat() {
         door.world.lock().unwrap().order_updates.push(update(seq));
         if live {
             let payload = update(seq).encode_to_vec().into();
-            bus.publish(format!("private.{MEMBER}.orders"), payload).await.unwrap();
+            bus.publish(fafnir_proto::subject::private_orders(MEMBER), payload).await.unwrap();
         }
     };
     for seq in 1..=3 {
@@ -152,7 +152,9 @@ async fn private_updates_come_in_order_without_gap_or_repeat() {
     assert_eq!(next_order(&mut stream).await.unwrap(), 4);
     // The bus lost 5 and repeats 4: the stream asks for 5.
     publish(5, false).await;
-    bus.publish(format!("private.{MEMBER}.orders"), update(4).encode_to_vec().into()).await.unwrap();
+    bus.publish(fafnir_proto::subject::private_orders(MEMBER), update(4).encode_to_vec().into())
+        .await
+        .unwrap();
     publish(6, true).await;
     assert_eq!(next_order(&mut stream).await.unwrap(), 5);
     assert_eq!(next_order(&mut stream).await.unwrap(), 6);
