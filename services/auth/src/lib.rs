@@ -8,7 +8,9 @@ pub mod password;
 pub mod rest;
 pub mod store;
 
-use fafnir_platform::{Context, Error, Service, Starting, bus::USERS, clock::SECOND_US, db::outbox, server};
+use fafnir_platform::{
+    Context, Service, Starting, bus::USERS, clock::SECOND_US, db::outbox, server, tasks::Schedule,
+};
 use fafnir_proto::v1::auth_server::AuthServer;
 use operations::Operations;
 use std::time::Duration;
@@ -50,30 +52,15 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
 
 fn spawn_housekeeping(ctx: &Context, operations: Operations) {
     let finishing = operations.clone();
-    ctx.tasks.spawn_until_shutdown("interrupted users", async move {
-        // What a crash interrupted is taken up at once.
-        let mut before_us = finishing.ctx.clock.now_us();
-        loop {
-            if let Err(e) = finishing.finish_interrupted(before_us).await {
-                tracing::warn!(error = %e, "interrupted registrations and deletions wait");
-            }
-            tokio::time::sleep(FINISH_EVERY).await;
-            before_us = finishing.ctx.clock.now_us() - UNDER_WAY_US;
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
+    // What a crash interrupted is taken up at once, however young.
+    let mut age_us = 0;
+    ctx.tasks.every("interrupted registrations and deletions", Schedule::at_once(FINISH_EVERY), move || {
+        let (operations, before_us) = (finishing.clone(), finishing.ctx.clock.now_us() - age_us);
+        age_us = UNDER_WAY_US;
+        async move { operations.finish_interrupted(before_us).await.map(drop) }
     });
-    ctx.tasks.spawn_until_shutdown("ended sessions", async move {
-        loop {
-            tokio::time::sleep(PRUNE_EVERY).await;
-            let before_us = operations.ctx.clock.now_us() - PRUNE_AFTER_US;
-            let pruned =
-                operations.db.write(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await;
-            if let Err(e) = pruned {
-                tracing::warn!(error = %e, "ended sessions are not dropped");
-            }
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
+    ctx.tasks.every("pruning of ended sessions", Schedule::after(PRUNE_EVERY), move || {
+        let (db, before_us) = (operations.db.clone(), operations.ctx.clock.now_us() - PRUNE_AFTER_US);
+        async move { db.write(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await.map(drop) }
     });
 }

@@ -12,9 +12,10 @@ use fafnir_platform::{
     clock::SECOND_US,
     context::retry,
     csrf,
-    db::{Db, outbox::Wake},
+    db::Db,
     error::Error,
     secrets::random_text,
+    tasks::Wake,
     token::{self, Keys, SigningKey},
 };
 use fafnir_proto::{

@@ -16,6 +16,7 @@ use fafnir_platform::{
     db::{Db, inbox},
     error::{Error, Result},
     executions::{Applied, Projection},
+    tasks::{Next, Schedule},
 };
 use fafnir_proto::{
     subject,
@@ -151,15 +152,9 @@ pub async fn spawn_recovery(ctx: &Context, core: Core) {
     if let Err(e) = recover(&core, 0).await {
         tracing::warn!(error = %e, "pending orders wait");
     }
-    ctx.tasks.spawn_until_shutdown("order recovery", async move {
-        loop {
-            tokio::time::sleep(RECOVER_EVERY).await;
-            if let Err(e) = recover(&core, RECOVER_AGE_US).await {
-                tracing::warn!(error = %e, "pending orders wait");
-            }
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
+    ctx.tasks.every("recovery of pending orders", Schedule::after(RECOVER_EVERY), move || {
+        let core = core.clone();
+        async move { recover(&core, RECOVER_AGE_US).await }
     });
 }
 
@@ -167,20 +162,12 @@ pub async fn spawn_recovery(ctx: &Context, core: Core) {
 pub fn spawn_retention(ctx: &Context, db: Db) {
     let clock = ctx.clock.clone();
     let keep_us = i64::from(ctx.settings.order.agent_retention_h).saturating_mul(HOUR_US);
-    ctx.tasks.spawn_until_shutdown("order retention", async move {
-        loop {
-            let before = clock.now_us().saturating_sub(keep_us);
-            let pause = match db.write(move |tx| Ok(retention::agents_prune(tx, before, PRUNE_ROWS)?)).await {
-                Ok(n) if n == u64::from(PRUNE_ROWS) => PRUNE_PAUSE,
-                Ok(_) => PRUNE_EVERY,
-                Err(e) => {
-                    tracing::warn!(error = %e, "old orders of agents stay");
-                    PRUNE_EVERY
-                }
-            };
-            tokio::time::sleep(pause).await;
+    ctx.tasks.every("pruning of agents' orders", Schedule::at_once(PRUNE_EVERY), move || {
+        let (db, before) = (db.clone(), clock.now_us().saturating_sub(keep_us));
+        async move {
+            let pruned = db.write(move |tx| Ok(retention::agents_prune(tx, before, PRUNE_ROWS)?)).await?;
+            let is_more = pruned == u64::from(PRUNE_ROWS);
+            Ok::<_, Error>(if is_more { Next::After(PRUNE_PAUSE) } else { Next::Scheduled })
         }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
     });
 }

@@ -6,7 +6,8 @@ use fafnir_platform::{
     bus::Bus,
     context::Context,
     db::Db,
-    error::{Error, Result},
+    error::Result,
+    tasks::{Schedule, Wake},
 };
 use fafnir_proto::{subject, v1::Order};
 use std::{
@@ -14,10 +15,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Updates read at once per user.
 const UPDATES_BATCH: u32 = 256;
+/// The safety net behind [`Updates::mark`].
+const POLL: Duration = Duration::from_secs(1);
 
 /// News of an order.
 #[derive(Debug, Clone)]
@@ -100,38 +103,41 @@ pub struct Updates(Arc<Pending>);
 #[derive(Debug, Default)]
 struct Pending {
     users: Mutex<BTreeSet<String>>,
-    wake: Notify,
+    wake: Wake,
+    /// Last published sequence per user; only the publishing task takes it.
+    published: tokio::sync::Mutex<HashMap<String, u64>>,
 }
 
 impl Updates {
     /// A user has new updates, committed.
     pub fn mark(&self, user: &str) {
         self.0.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
-        self.0.wake.notify_one();
+        self.0.wake.notify();
     }
 
     /// Publishes until shutdown, from where the sequences stand now.
     pub async fn spawn(&self, ctx: &Context, db: Db, bus: Bus) -> Result<()> {
-        let mut published: HashMap<String, u64> =
-            db.read(|tx| Ok(store::update_seqs(tx)?)).await?.into_iter().collect();
-        let pending = Arc::clone(&self.0);
-        ctx.tasks.spawn_until_shutdown("private updates", async move {
-            loop {
-                pending.wake.notified().await;
-                let users =
-                    std::mem::take(&mut *pending.users.lock().unwrap_or_else(PoisonError::into_inner));
-                for user in users {
-                    let last = published.entry(user.clone()).or_insert(0);
-                    // A listener that misses some asks for them: UpdatesSince.
-                    if let Err(e) = publish(&db, &bus, &user, last).await {
-                        tracing::warn!(error = %e, "private updates were not published");
-                    }
-                }
-            }
-            #[expect(unreachable_code, reason = "names the error type")]
-            Ok::<(), Error>(())
+        let stored = db.read(|tx| Ok(store::update_seqs(tx)?)).await?;
+        *self.0.published.lock().await = stored.into_iter().collect();
+        let this = self.clone();
+        ctx.tasks.every("private updates of orders", Schedule::after(POLL).or_on(&self.0.wake), move || {
+            let (this, db, bus) = (this.clone(), db.clone(), bus.clone());
+            async move { this.publish(&db, &bus).await }
         });
         Ok(())
+    }
+
+    /// Publishes what the marked users have new.
+    async fn publish(&self, db: &Db, bus: &Bus) -> Result<()> {
+        let users = std::mem::take(&mut *self.0.users.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut published = self.0.published.lock().await;
+        let mut failed = None;
+        for user in users {
+            let last = published.entry(user.clone()).or_insert(0);
+            // A listener that misses some asks for them: UpdatesSince.
+            failed = publish(db, bus, &user, last).await.err().or(failed);
+        }
+        failed.map_or(Ok(()), Err)
     }
 }
 

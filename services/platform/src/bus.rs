@@ -3,6 +3,7 @@
 use super::{
     context::{Context, retry},
     error::{Error, Result},
+    tasks::Schedule,
 };
 use async_nats::jetstream::{
     self, AckKind,
@@ -12,7 +13,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use fafnir_proto::subject;
 use futures::StreamExt as _;
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 /// Facts live this long in a stream (architecture.md §6).
 const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
@@ -261,28 +262,21 @@ impl Bus {
         H: Fn(Vec<(String, Bytes)>) -> F + Send + Sync + 'static,
         F: Future<Output = Result<()>> + Send + 'static,
     {
-        let durable = ctx.service;
         // Attached before this returns: ready means ready.
-        let consumer = self.consumer(spec, durable).await?;
-        let (this, ctx2) = (self.clone(), ctx.clone());
-        ctx.tasks.spawn_until_shutdown("consumer", async move {
-            let mut consumer = Some(consumer);
-            loop {
-                let attached = match consumer.take() {
-                    Some(c) => Ok(c),
-                    None => this.consumer(spec, durable).await,
+        let mut consumer = Some(self.consumer(spec, ctx.service).await?);
+        let name = format!("{}: consumer of {}", ctx.service, spec.name);
+        let (this, ctx2, handle) = (self.clone(), ctx.clone(), Arc::new(handle));
+        // A turn lasts as long as its subscription; the next one subscribes again.
+        ctx.tasks.every(name, Schedule::at_once(NAK_DELAY_MIN), move || {
+            let (this, ctx, handle, attached) =
+                (this.clone(), ctx2.clone(), Arc::clone(&handle), consumer.take());
+            async move {
+                let consumer = match attached {
+                    Some(consumer) => consumer,
+                    None => this.consumer(spec, ctx.service).await?,
                 };
-                let result = match attached {
-                    Ok(c) => consume(&ctx2, spec, &c, &handle).await,
-                    Err(e) => Err(e),
-                };
-                if let Err(e) = result {
-                    tracing::warn!(stream = spec.name, service = durable, error = %e, "subscribing again");
-                    tokio::time::sleep(NAK_DELAY_MIN).await;
-                }
+                consume(&ctx, spec, &consumer, &*handle).await
             }
-            #[expect(unreachable_code, reason = "names the error type")]
-            Ok::<(), Error>(())
         });
         Ok(())
     }

@@ -5,6 +5,7 @@ use super::{
     context::Context,
     db::{Db, inbox},
     error::{Error, Result},
+    tasks::Schedule,
 };
 use bytes::Bytes;
 use fafnir_proto::v1::{Execution, ExecutionBatch, ExecutionsRequest, SymbolPosition};
@@ -93,15 +94,10 @@ pub async fn follow<P: Projection>(ctx: &Context, db: &Db, bus: &Bus, projection
         tracing::debug!(service = ctx.service, error = %e, "waiting for the engine");
         tokio::time::sleep(RESYNC_RETRY).await;
     }
-    ctx.tasks.spawn_until_shutdown("execution resync", async move {
-        loop {
-            tokio::time::sleep(RESYNC_EVERY).await;
-            if let Err(e) = follower.resync().await {
-                tracing::warn!(service = follower.ctx.service, error = %e, "the engine's journal cannot be read");
-            }
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
+    let name = format!("{}: resync of executions", ctx.service);
+    ctx.tasks.every(name, Schedule::after(RESYNC_EVERY), move || {
+        let follower = Arc::clone(&follower);
+        async move { follower.resync().await }
     });
     Ok(())
 }

@@ -14,6 +14,7 @@ use fafnir_platform::{
     db::{Db, inbox},
     error::{Error, Result},
     executions::{Applied, Projection},
+    tasks::{Next, Schedule},
 };
 use fafnir_proto::{
     id::UserId,
@@ -248,18 +249,14 @@ where
 /// Every ten seconds: closes accounts whose last order has ended, forgets holds that ended long ago.
 pub fn spawn_housekeeping(ctx: &Context, db: Db, publisher: Publisher) {
     let clock = ctx.clock.clone();
-    ctx.tasks.spawn_until_shutdown("portfolio housekeeping", async move {
-        loop {
-            match housekeep(&db, &clock, &publisher).await {
-                Ok(true) => continue,
-                Ok(false) => {}
-                Err(e) => tracing::warn!(error = %e, "closed holds and closing accounts stay a while"),
-            }
-            tokio::time::sleep(HOUSEKEEPING_EVERY).await;
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
-    });
+    ctx.tasks.every(
+        "end of closing accounts and closed holds",
+        Schedule::at_once(HOUSEKEEPING_EVERY),
+        move || {
+            let (db, clock, publisher) = (db.clone(), clock.clone(), publisher.clone());
+            async move { Ok::<_, Error>(Next::at_once_if(housekeep(&db, &clock, &publisher).await?)) }
+        },
+    );
 }
 
 /// One round; answers whether there may be more to do at once.

@@ -5,7 +5,7 @@ use super::{
     domain::{self, Instrument, Period, State},
     events, store, wire,
 };
-use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, db::outbox::Wake, error::Error};
+use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, error::Error, tasks::Wake};
 use fafnir_proto::{
     symbol::Symbol,
     v1::{

@@ -7,12 +7,14 @@ use super::{
     domain::{self, Instrument, Listing, Past, Quote, Top, Traded},
     store,
 };
-use fafnir_platform::{clock::Clock, db::Db, error::Result};
+use fafnir_platform::{clock::Clock, db::Db, error::Result, tasks::Wake};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicI64, Ordering},
+    },
 };
-use tokio::sync::Notify;
 
 type Listings = BTreeMap<String, Listing>;
 
@@ -21,7 +23,9 @@ type Listings = BTreeMap<String, Listing>;
 pub struct Desk {
     listings: RwLock<Listings>,
     changed: Mutex<BTreeSet<String>>,
-    wake: Notify,
+    wake: Wake,
+    /// The day that the quotes are of.
+    day: AtomicI64,
     clock: Clock,
 }
 
@@ -31,7 +35,8 @@ impl Desk {
         let desk = Self {
             listings: RwLock::default(),
             changed: Mutex::default(),
-            wake: Notify::new(),
+            wake: Wake::default(),
+            day: AtomicI64::new(domain::day_of(clock.now_us())),
             clock: clock.clone(),
         };
         let year_from = desk.year_from();
@@ -74,12 +79,12 @@ impl Desk {
 
     fn mark(&self, symbol: &str) {
         self.changed().insert(symbol.to_owned());
-        self.wake.notify_one();
+        self.wake.notify();
     }
 
-    /// Waits for a quote that changed.
-    pub async fn news(&self) {
-        self.wake.notified().await;
+    /// Is notified when a quote changed.
+    pub fn wake(&self) -> &Wake {
+        &self.wake
     }
 
     /// The symbols whose quotes changed since the last call.
@@ -146,9 +151,13 @@ impl Desk {
         }
     }
 
-    /// Reads the 52-week ranges again and marks every quote: yesterday's close is the previous one now.
+    /// On another day than before, reads the 52-week ranges again and marks every quote: yesterday's close is the
+    /// previous one now.
     pub async fn new_day(&self, db: &Db) -> Result<()> {
-        let year_from = self.year_from();
+        let (today, year_from) = (self.today(), self.year_from());
+        if today == self.day.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let symbols = self.map(|i| Some(i.symbol.clone()));
         let years = db
             .read(move |tx| {
@@ -166,6 +175,7 @@ impl Desk {
             }
             self.mark(&symbol);
         }
+        self.day.store(today, Ordering::Release);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use fafnir_platform::{
     db::{Db, Tx, inbox, outbox},
     error::{Error, Result},
     executions::{self, Applied, Projection, Reading},
+    tasks::{Next, Schedule, Wake},
 };
 use fafnir_proto::{
     subject,
@@ -19,10 +20,14 @@ use fafnir_proto::{
 };
 use futures::StreamExt as _;
 use prost::Message as _;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 /// A changed quote leaves at most this often per symbol.
 const QUOTE_EVERY: Duration = Duration::from_millis(100);
+/// The safety net behind the desk's wake.
+const QUOTES_POLL: Duration = Duration::from_secs(1);
+/// Wait before a new day of the quotes is tried again.
+const NEW_DAY_RETRY: Duration = Duration::from_mins(1);
 /// One-minute bars are kept this long.
 const MINUTES_KEPT: i64 = 7 * 24 * 60;
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
@@ -43,7 +48,7 @@ pub struct Bars {
     pub db: Db,
     pub desk: Arc<Desk>,
     pub clock: Clock,
-    pub wake: outbox::Wake,
+    pub wake: Wake,
 }
 
 /// Stores what follows our positions, and the positions; answers what it came to.
@@ -146,47 +151,42 @@ pub async fn follow_books(ctx: &Context, bus: &Bus, desk: Arc<Desk>) -> Result<(
 
 /// Publishes changed quotes; makes every quote new at midnight.
 pub fn publish_quotes(ctx: &Context, db: Db, bus: Bus, desk: Arc<Desk>) {
-    let clock = ctx.clock.clone();
-    ctx.tasks.spawn_until_shutdown("quotes", async move {
-        loop {
-            let until_midnight = DAY_US - clock.now_us().rem_euclid(DAY_US);
-            let until_midnight = Duration::from_micros(u64::try_from(until_midnight).unwrap_or(0));
-            tokio::select! {
-                () = desk.news() => {}
-                () = tokio::time::sleep(until_midnight) => {
-                    if let Err(e) = desk.new_day(&db).await {
-                        tracing::warn!(error = %e, "the quotes keep yesterday's range");
-                    }
-                }
-            }
-            let changed = desk.take_changed();
-            for quote in desk.quotes(changed.iter().map(String::as_str), wire::quote) {
-                let subject = subject::quotes(&quote.symbol);
-                if let Err(e) = bus.publish(subject, quote.encode_to_vec().into()).await {
-                    tracing::debug!(error = %e, "a quote was not published");
-                }
-            }
-            tokio::time::sleep(QUOTE_EVERY).await;
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
+    let schedule = Schedule::after(QUOTES_POLL).or_on(desk.wake());
+    let changing = Arc::clone(&desk);
+    ctx.tasks.every("publishing of quotes", schedule, move || {
+        let (bus, desk) = (bus.clone(), Arc::clone(&changing));
+        async move { Ok::<_, Infallible>(publish_changed(&bus, &desk).await) }
     });
+    let clock = ctx.clock.clone();
+    ctx.tasks.every("new day of the quotes", Schedule::at_once(NEW_DAY_RETRY), move || {
+        let (db, desk, clock) = (db.clone(), Arc::clone(&desk), clock.clone());
+        async move {
+            desk.new_day(&db).await?;
+            let until_midnight = DAY_US - clock.now_us().rem_euclid(DAY_US);
+            Ok::<_, Error>(Next::After(Duration::from_micros(until_midnight.cast_unsigned())))
+        }
+    });
+}
+
+async fn publish_changed(bus: &Bus, desk: &Desk) -> Next {
+    let changed = desk.take_changed();
+    for quote in desk.quotes(changed.iter().map(String::as_str), wire::quote) {
+        let subject = subject::quotes(&quote.symbol);
+        if let Err(e) = bus.publish(subject, quote.encode_to_vec().into()).await {
+            tracing::debug!(error = %e, "a quote was not published");
+        }
+    }
+    if changed.is_empty() { Next::Scheduled } else { Next::After(QUOTE_EVERY) }
 }
 
 /// Deletes one-minute bars that are older than a week, in small batches.
 pub fn prune_minutes(ctx: &Context, db: Db) {
     let clock = ctx.clock.clone();
-    ctx.tasks.spawn_until_shutdown("candle retention", async move {
-        loop {
-            let before = clock.now_us().div_euclid(domain::MINUTE_US) - MINUTES_KEPT;
-            match db.write(move |tx| Ok(store::minute_prune(tx, before, PRUNE_ROWS)?)).await {
-                Ok(n) if n == u64::from(PRUNE_ROWS) => continue,
-                Ok(_) => {}
-                Err(e) => tracing::warn!(error = %e, "old candles stay"),
-            }
-            tokio::time::sleep(PRUNE_EVERY).await;
+    ctx.tasks.every("pruning of candles", Schedule::at_once(PRUNE_EVERY), move || {
+        let (db, before) = (db.clone(), clock.now_us().div_euclid(domain::MINUTE_US) - MINUTES_KEPT);
+        async move {
+            let pruned = db.write(move |tx| Ok(store::minute_prune(tx, before, PRUNE_ROWS)?)).await?;
+            Ok::<_, Error>(Next::at_once_if(pruned == u64::from(PRUNE_ROWS)))
         }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), Error>(())
     });
 }

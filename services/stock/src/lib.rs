@@ -15,6 +15,7 @@ use fafnir_platform::{
     Context, Service, Starting, bus,
     db::{Migration, outbox},
     executions, migration, server,
+    tasks::Wake,
 };
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::stock_server::StockServer};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(MIGRATIONS).await?;
     let desk = Arc::new(desk::Desk::load(&db, &ctx.clock).await?);
-    let wake = outbox::Wake::default();
+    let wake = Wake::default();
     let api =
         api::Api { db: db.clone(), desk: Arc::clone(&desk), clock: ctx.clock.clone(), wake: wake.clone() };
     // Served before anything is waited for: the engine lists the instruments before its stream exists.

@@ -1,10 +1,14 @@
 //! Facts on their way to the bus: stored with the change that they tell of, published afterwards, never before.
 
 use super::{Db, Error, Tx};
-use crate::{bus::Bus, context::Context, error, params};
+use crate::{
+    bus::Bus,
+    context::Context,
+    error, params,
+    tasks::{Next, Schedule, Wake},
+};
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
-use tokio::sync::Notify;
+use std::time::Duration;
 
 /// Include this in the first migration of a service that publishes facts.
 pub const SCHEMA: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY, stream TEXT NOT NULL, subject TEXT NOT NULL, \
@@ -14,16 +18,6 @@ pub const SCHEMA: &str = "CREATE TABLE outbox (id INTEGER PRIMARY KEY, stream TE
 const BATCH: u32 = 256;
 /// The safety net behind [`Wake`].
 const POLL: Duration = Duration::from_secs(1);
-
-/// Told after a commit that there may be something to publish.
-#[derive(Debug, Clone, Default)]
-pub struct Wake(Arc<Notify>);
-
-impl Wake {
-    pub fn notify(&self) {
-        self.0.notify_one();
-    }
-}
 
 /// Stores a fact. `msg_id` lets the broker trim duplicates; consumers do not rely on it.
 pub fn put(
@@ -41,20 +35,13 @@ pub fn put(
     Ok(())
 }
 
-/// Publishes what is in the outbox, in order, until shutdown; a row goes when the broker has it on disk.
+/// Publishes what is in the outbox, in order, until shutdown; a row goes when the broker has it on disk. `wake` tells of
+/// a commit after which there may be something to publish.
 pub fn spawn_relay(ctx: &Context, db: Db, bus: Bus, wake: Wake) {
-    ctx.tasks.spawn_until_shutdown("outbox relay", async move {
-        loop {
-            match relay_once(&db, &bus).await {
-                Ok(n) if n == u64::from(BATCH) => continue,
-                Ok(_) => {}
-                Err(e) => tracing::warn!(error = %e, "facts wait in the outbox"),
-            }
-            // Elapsed is the safety net: look again.
-            let _elapsed = tokio::time::timeout(POLL, wake.0.notified()).await;
-        }
-        #[expect(unreachable_code, reason = "names the error type")]
-        Ok::<(), error::Error>(())
+    let name = format!("{}: outbox relay", ctx.service);
+    ctx.tasks.every(name, Schedule::at_once(POLL).or_on(&wake), move || {
+        let (db, bus) = (db.clone(), bus.clone());
+        async move { Ok::<_, error::Error>(Next::at_once_if(relay_once(&db, &bus).await? == u64::from(BATCH))) }
     });
 }
 
