@@ -71,20 +71,12 @@ impl Projection for ReadModel {
 
 /// Follows `users`: a deleted user's orders are canceled.
 pub async fn follow_users(ctx: &Context, bus: &Bus, core: &Core) -> Result<()> {
-    loop {
+    let core = core.clone();
+    bus.follow(ctx, bus::USERS, move |facts| {
         let core = core.clone();
-        let attached = bus
-            .follow(ctx, bus::USERS, move |facts| {
-                let core = core.clone();
-                async move { users(&core, facts).await }
-            })
-            .await;
-        match attached {
-            Ok(()) => return Ok(()),
-            Err(e) if e.is_transient() => tracing::warn!(error = %e, "waiting for the stream of users"),
-            Err(e) => return Err(e),
-        }
-    }
+        async move { users(&core, facts).await }
+    })
+    .await
 }
 
 async fn users(core: &Core, facts: Vec<(String, Bytes)>) -> Result<()> {

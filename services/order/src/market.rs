@@ -13,11 +13,7 @@ use prost::Message as _;
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
-    time::Duration,
 };
-
-/// Wait between two tries while a service is not there yet.
-const RETRY: Duration = Duration::from_millis(50);
 
 /// What is known of the market. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -74,31 +70,18 @@ impl Market {
 
 /// Attaches to stream `instruments`, then lists from the owner. Waits for stock-service as long as it takes.
 pub async fn follow(ctx: &Context, db: &Db, bus: &Bus, market: &Market) -> Result<()> {
-    loop {
-        let (ctx2, db2, market2) = (ctx.clone(), db.clone(), market.clone());
-        let attached = bus
-            .follow(ctx, bus::INSTRUMENTS, move |facts| {
-                let (ctx, db, market) = (ctx2.clone(), db2.clone(), market2.clone());
-                async move { take(&ctx, &db, &market, facts).await }
-            })
-            .await;
-        match attached {
-            Ok(()) => break,
-            Err(e) if e.is_transient() => {
-                tracing::warn!(error = %e, "waiting for the stream of instruments");
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    loop {
-        match ctx.clients.stock(&ctx.system()).list_instruments(Empty {}).await {
-            Ok(reply) => return keep(db, market, reply.into_inner().instruments).await,
-            Err(e) => {
-                tracing::debug!(error = %e, "waiting for the instruments");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
+    let (ctx2, db2, market2) = (ctx.clone(), db.clone(), market.clone());
+    bus.follow(ctx, bus::INSTRUMENTS, move |facts| {
+        let (ctx, db, market) = (ctx2.clone(), db2.clone(), market2.clone());
+        async move { take(&ctx, &db, &market, facts).await }
+    })
+    .await?;
+    let listed = ctx
+        .wait_for("the listings", || async {
+            Ok(ctx.clients.stock(&ctx.system()).list_instruments(Empty {}).await?.into_inner())
+        })
+        .await?;
+    keep(db, market, listed.instruments).await
 }
 
 async fn take(ctx: &Context, db: &Db, market: &Market, facts: Vec<(String, Bytes)>) -> Result<()> {

@@ -110,13 +110,7 @@ pub async fn spawn(ctx: &Context, db: Db, state: std::sync::Arc<RelayState>) -> 
         renewed: None,
         forgot: Instant::now(),
     };
-    while let Err(e) = relay.resume().await {
-        if !e.is_transient() {
-            return Err(e);
-        }
-        tracing::debug!(error = %e, "waiting for the engine");
-        tokio::time::sleep(RETRY).await;
-    }
+    ctx.wait_for("the engine", || relay.resume()).await?;
     // The newest instance relays: a crash must not cost the rest of a lease. Two that send at once do no harm, the
     // engine ignores what it has.
     relay.lease(true).await?;

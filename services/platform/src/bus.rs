@@ -255,7 +255,7 @@ impl Bus {
         self.client.subscribe(subject).await.map_err(unavailable)
     }
 
-    /// Follows a stream as a durable consumer until shutdown. `handle` stores the effect of a batch (in order) in one
+    /// Follows a stream as a durable consumer until shutdown, however long its owner takes to create it. `handle` stores the effect of a batch (in order) in one
     /// transaction; the batch is acked after it answers `Ok`, else it comes again with a growing delay.
     pub async fn follow<H, F>(&self, ctx: &Context, spec: StreamSpec, handle: H) -> Result<()>
     where
@@ -263,7 +263,7 @@ impl Bus {
         F: Future<Output = Result<()>> + Send + 'static,
     {
         // Attached before this returns: ready means ready.
-        let mut consumer = Some(self.consumer(spec, ctx.service).await?);
+        let mut consumer = Some(self.consumer(ctx, spec).await?);
         let name = format!("{}: consumer of {}", ctx.service, spec.name);
         let (this, ctx2, handle) = (self.clone(), ctx.clone(), Arc::new(handle));
         // A turn lasts as long as its subscription; the next one subscribes again.
@@ -273,7 +273,7 @@ impl Bus {
             async move {
                 let consumer = match attached {
                     Some(consumer) => consumer,
-                    None => this.consumer(spec, ctx.service).await?,
+                    None => this.consumer(&ctx, spec).await?,
                 };
                 consume(&ctx, spec, &consumer, &*handle).await
             }
@@ -281,8 +281,10 @@ impl Bus {
         Ok(())
     }
 
-    async fn consumer(&self, spec: StreamSpec, durable: &str) -> Result<jetstream::consumer::PullConsumer> {
-        retry(CONNECT_DEADLINE, || async {
+    /// Attaches to a stream, as soon as it is there.
+    async fn consumer(&self, ctx: &Context, spec: StreamSpec) -> Result<jetstream::consumer::PullConsumer> {
+        let durable = ctx.service;
+        ctx.wait_for(&format!("stream {}", spec.name), || async {
             let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
             stream
                 .get_or_create_consumer(

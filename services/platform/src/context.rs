@@ -33,6 +33,23 @@ impl Context {
         Caller::system(self.service)
     }
 
+    /// Repeats an operation that needs another service until that is there, however long it takes: shutdown drops the
+    /// start that waits. Says now and then what it waits for.
+    pub async fn wait_for<T, F, Fut>(&self, what: &str, mut operation: F) -> Result<T, Error>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, Error>>,
+    {
+        loop {
+            match retry(PATIENCE, &mut operation).await {
+                Err(e) if e.is_transient() => {
+                    tracing::warn!(service = self.service, what, error = %e, "waiting");
+                }
+                result => return result,
+            }
+        }
+    }
+
     /// Opens this service's own database and brings it to the newest migration.
     pub async fn database(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
         Ok(Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
@@ -49,9 +66,11 @@ impl Context {
     }
 }
 
+/// How often somebody is told what a start waits for.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// First wait between two tries of [`retry`]; doubles up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(1);
+const RETRY_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Repeats an operation while it fails transiently, until the deadline.
 pub async fn retry<T, F, Fut>(deadline: Duration, mut operation: F) -> Result<T, Error>

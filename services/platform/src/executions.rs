@@ -15,8 +15,6 @@ use tokio::sync::Mutex;
 
 /// How often the owner is asked for what the broker may have lost (architecture.md §6).
 const RESYNC_EVERY: Duration = Duration::from_secs(10);
-/// Wait between two tries while the engine or its stream is not there yet.
-const RESYNC_RETRY: Duration = Duration::from_millis(50);
 /// Batches asked for at once.
 const RESYNC_BATCHES_MAX: u32 = 500;
 
@@ -70,30 +68,14 @@ struct Follower<P> {
 /// Waits for the engine as long as it takes.
 pub async fn follow<P: Projection>(ctx: &Context, db: &Db, bus: &Bus, projection: Arc<P>) -> Result<()> {
     let follower = Arc::new(Follower { ctx: ctx.clone(), db: db.clone(), projection, turn: Mutex::new(()) });
+    let this = Arc::clone(&follower);
     // Attached before catching up, so that nothing falls between the two.
-    loop {
-        let this = Arc::clone(&follower);
-        let attached = bus
-            .follow(ctx, bus::ORDERS, move |facts| {
-                let this = Arc::clone(&this);
-                async move { this.deliver(facts).await }
-            })
-            .await;
-        match attached {
-            Ok(()) => break,
-            Err(e) if e.is_transient() => {
-                tracing::warn!(service = ctx.service, error = %e, "waiting for the stream of executions");
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    while let Err(e) = follower.resync().await {
-        if !e.is_transient() {
-            return Err(e);
-        }
-        tracing::debug!(service = ctx.service, error = %e, "waiting for the engine");
-        tokio::time::sleep(RESYNC_RETRY).await;
-    }
+    bus.follow(ctx, bus::ORDERS, move |facts| {
+        let this = Arc::clone(&this);
+        async move { this.deliver(facts).await }
+    })
+    .await?;
+    ctx.wait_for("the engine", || follower.resync()).await?;
     let name = format!("{}: resync of executions", ctx.service);
     ctx.tasks.every(name, Schedule::after(RESYNC_EVERY), move || {
         let follower = Arc::clone(&follower);

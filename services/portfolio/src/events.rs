@@ -10,7 +10,6 @@ use fafnir_platform::{
     Context,
     bus::{self, Bus},
     clock::{Clock, SECOND_US},
-    context::retry,
     db::{Db, inbox},
     error::{Error, Result},
     executions::{Applied, Projection},
@@ -26,15 +25,13 @@ use fafnir_proto::{
     },
 };
 use prost::Message as _;
-use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// Updates that wait to be published; what does not fit is found by the next resume.
 const UPDATES_WAITING_MAX: usize = 4_096;
 /// Users whose last published sequence is remembered.
 const USERS_REMEMBERED_MAX: usize = 10_000;
-/// How often somebody is told what a start waits for.
-const PATIENCE: Duration = Duration::from_secs(10);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
 /// A closed hold is kept this long for late repetitions.
 const HOLD_KEPT_US: i64 = 3_600 * SECOND_US;
@@ -157,11 +154,12 @@ pub async fn follow_listings(ctx: &Context, db: &Db, bus: &Bus) -> Result<()> {
         let (db, clock) = (to.clone(), clock.clone());
         async move { listings_apply(&db, &clock, facts).await }
     };
-    follow(ctx, bus, bus::INSTRUMENTS, handle).await?;
-    let listed = patiently("the listings", || async {
-        Ok(ctx.clients.stock(&ctx.system()).list_instruments(Empty {}).await?.into_inner())
-    })
-    .await?;
+    bus.follow(ctx, bus::INSTRUMENTS, handle).await?;
+    let listed = ctx
+        .wait_for("the listings", || async {
+            Ok(ctx.clients.stock(&ctx.system()).list_instruments(Empty {}).await?.into_inner())
+        })
+        .await?;
     db.write(move |tx| {
         for i in &listed.instruments {
             store::instrument_put(tx, &i.symbol, &i.currency, i.version)?;
@@ -221,29 +219,7 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
             Ok(())
         }
     };
-    follow(ctx, bus, bus::USERS, handle).await
-}
-
-/// Follows a stream, however long its owner takes to create it.
-async fn follow<H, F>(ctx: &Context, bus: &Bus, stream: bus::StreamSpec, handle: H) -> Result<()>
-where
-    H: Fn(Vec<(String, Bytes)>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<()>> + Send + 'static,
-{
-    patiently(stream.name, || bus.follow(ctx, stream, handle.clone())).await
-}
-
-/// Repeats what needs another service until that is there; shutdown drops it.
-async fn patiently<T, F>(what: &str, mut operation: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    loop {
-        match retry(PATIENCE, &mut operation).await {
-            Err(e) if e.is_transient() => tracing::warn!(what, error = %e, "waiting"),
-            done => return done,
-        }
-    }
+    bus.follow(ctx, bus::USERS, handle).await
 }
 
 /// Every ten seconds: closes accounts whose last order has ended, forgets holds that ended long ago.

@@ -119,13 +119,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     .context("stock-service does not answer")?;
     let listings = listed.instruments.iter().filter_map(wire::listing).collect();
     engine.list(listings).await.map_err(|e| anyhow::anyhow!(e.message))?;
-    // stock-service makes the stream; it may still be starting.
-    while let Err(e) = events::follow_listings(&ctx, &bus, engine.clone()).await {
-        if !e.is_transient() {
-            return Err(e.into());
-        }
-        tracing::warn!(error = %e, "waiting for the stream of listings");
-    }
+    events::follow_listings(&ctx, &bus, engine).await?;
     Ok(())
 }
 
