@@ -8,7 +8,6 @@ use super::{
     store::{self, projection, retention},
     watch::{Updates, Watchers},
 };
-use bytes::Bytes;
 use fafnir_platform::{
     bus::{self, Bus},
     clock::{Clock, SECOND_US},
@@ -17,12 +16,9 @@ use fafnir_platform::{
     error::{Error, Result},
     executions::{Applied, Projection},
     tasks::{Next, Schedule},
+    users,
 };
-use fafnir_proto::{
-    subject,
-    v1::{ExecutionBatch, UserDeleted},
-};
-use prost::Message as _;
+use fafnir_proto::v1::ExecutionBatch;
 use std::time::Duration;
 
 /// Orders that wait for their hold are tried again this often, when they are older than this.
@@ -73,32 +69,16 @@ impl Projection for ReadModel {
 pub async fn follow_users(ctx: &Context, bus: &Bus, core: &Core) -> Result<()> {
     let core = core.clone();
     bus.follow(ctx, bus::USERS, move |facts| {
-        let core = core.clone();
-        async move { users(&core, facts).await }
-    })
-    .await
-}
-
-async fn users(core: &Core, facts: Vec<(String, Bytes)>) -> Result<()> {
-    for (subject, payload) in facts {
-        if subject != subject::USER_DELETED {
-            continue;
-        }
-        let user = UserDeleted::decode(payload.clone()).ok().and_then(|d| d.user_id.parse().ok());
-        match user {
-            Some(user) => {
+        let (core, now_us) = (core.clone(), core.ctx.clock.now_us());
+        async move {
+            for user in core.db.write(move |tx| users::deleted(tx, &facts, now_us)).await? {
                 let orders = core.cancel_all(user, String::new()).await?;
                 tracing::info!(%user, orders, "the user was deleted, the open orders end");
             }
-            None => {
-                let now_us = core.ctx.clock.now_us();
-                core.db
-                    .write(move |tx| Ok(inbox::bury(tx, &subject, &payload, "an undecodable fact", now_us)?))
-                    .await?;
-            }
+            Ok(())
         }
-    }
-    Ok(())
+    })
+    .await
 }
 
 /// Repeats hold and accept for orders (and replaces) that a crash or an absent portfolio-service left on the way.

@@ -22,6 +22,7 @@ pub mod server;
 pub mod tasks;
 pub mod telemetry;
 pub mod token;
+pub mod users;
 
 pub use caller::Caller;
 pub use clock::Clock;

@@ -14,15 +14,13 @@ use fafnir_platform::{
     error::{Error, Result},
     executions::{Applied, Projection},
     tasks::{Next, Schedule},
+    users,
 };
 use fafnir_proto::{
     id::UserId,
     subject,
     symbol::Symbol,
-    v1::{
-        Empty, ExecutionBatch, ExecutionsRequest, InstrumentChanged, PortfolioUpdate, SymbolPosition,
-        UserDeleted,
-    },
+    v1::{Empty, ExecutionBatch, ExecutionsRequest, InstrumentChanged, PortfolioUpdate, SymbolPosition},
 };
 use prost::Message as _;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -196,21 +194,10 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
             let now_us = clock.now_us();
             let outcome = db
                 .write(move |tx| {
+                    let deleted = users::deleted(tx, &facts, now_us)?;
                     let mut s = store::Session::new(tx, now_us);
-                    for (subject, payload) in &facts {
-                        if subject != subject::USER_DELETED {
-                            continue;
-                        }
-                        let user = UserDeleted::decode(payload.clone())
-                            .ok()
-                            .and_then(|f| UserId::parse(&f.user_id).ok());
-                        match user {
-                            Some(user) => operations::user_deleted(&mut s, user)?,
-                            None => {
-                                tracing::error!(subject, "a deleted user is undecodable");
-                                inbox::bury(s.tx, subject, payload, "not a deleted user", now_us)?;
-                            }
-                        }
+                    for user in deleted {
+                        operations::user_deleted(&mut s, user)?;
                     }
                     Ok(s.finish()?)
                 })

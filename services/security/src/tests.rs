@@ -1,7 +1,7 @@
 //! The story of security-service: roles, permissions, who may change them.
 
 use super::{events, store};
-use fafnir_platform::{Clock, db::Db, tasks::Tasks};
+use fafnir_platform::{Clock, db::Db, tasks::Tasks, users};
 use fafnir_proto::{id::UserId, v1};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ async fn a_deleted_user_has_no_roles_however_often_the_fact_comes() {
         (fafnir_proto::subject::USER_DELETED.to_owned(), vec![0xff].into()),
     ];
     for _ in 0..3 {
-        events::apply(&db, facts.clone(), 3).await.unwrap();
+        users::apply(&db, facts.clone(), 3, events::revoke_all).await.unwrap();
     }
     let (of_gone, of_other, buried) = db
         .read(move |tx| {

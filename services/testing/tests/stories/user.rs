@@ -2,9 +2,8 @@
 
 use crate::stack as testing;
 use crate::stack::Stack;
-use fafnir_platform::bus::USERS;
-use fafnir_proto::id::UserId;
-use fafnir_proto::{client::Caller, v1};
+use fafnir_platform::{bus::USERS, users};
+use fafnir_proto::{client::Caller, id::UserId, subject::USER_DELETED, v1};
 use fafnir_services::{broker, security, user};
 use prost::Message as _;
 use tonic::Code;
@@ -64,9 +63,8 @@ async fn a_profile_belongs_to_its_user() {
     let db = fafnir_platform::Context { service: "user-service", ..db };
     let db = db.database(user::store::MIGRATIONS).await.unwrap();
     let fact = v1::UserDeleted { user_id: bob.to_string(), time_us: 1 }.encode_to_vec();
-    user::events::apply(&db, vec![(fafnir_proto::subject::USER_DELETED.into(), fact.into())], 1)
-        .await
-        .unwrap();
+    let facts = vec![(USER_DELETED.into(), fact.into())];
+    users::apply(&db, facts, 1, user::events::erase).await.unwrap();
     assert_eq!(system.get_profile(ask(bob)).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(system.create_profile(profile(bob, "Bob")).await.unwrap_err().code(), Code::NotFound);
     stack.stop().await;
