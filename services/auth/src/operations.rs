@@ -22,12 +22,9 @@ use fafnir_proto::{
     id::{SessionId, UserId},
     v1,
 };
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -216,13 +213,9 @@ impl Operations {
         Ok(())
     }
 
-    fn throttle(&self) -> std::sync::MutexGuard<'_, Throttle> {
-        self.throttle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn check_throttle(&self, email: &Email, source: Source) -> Result<(), Failure> {
         let now_us = self.ctx.clock.now_us();
-        self.throttle().check(email, source, now_us).map_err(|retry_after_s| {
+        self.throttle.lock().check(email, source, now_us).map_err(|retry_after_s| {
             metrics::counter!("fafnir_sign_ins_total", "result" => "throttled").increment(1);
             Failure::Throttled { retry_after_s }
         })
@@ -249,11 +242,11 @@ impl Operations {
         self.check_throttle(email, source)?;
         let alive = |u: &User| matches!(u.state, UserState::Pending | UserState::Active);
         let Some(mut user) = user.filter(|u| alive(u) && verdict.matches && possible) else {
-            self.throttle().failed(email, source, self.ctx.clock.now_us());
+            self.throttle.lock().failed(email, source, self.ctx.clock.now_us());
             metrics::counter!("fafnir_sign_ins_total", "result" => "failed").increment(1);
             return Err(wrong_credentials().into());
         };
-        self.throttle().succeeded(email, source);
+        self.throttle.lock().succeeded(email, source);
         if verdict.outdated {
             let (id, old, now_us) = (user.id, user.password_hash.clone(), self.ctx.clock.now_us());
             let new = self.pool.hash(given).await?;

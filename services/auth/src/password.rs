@@ -10,9 +10,10 @@ use argon2::{
     },
 };
 use fafnir_platform::{Refusal, Result, error::Error};
+use parking_lot::Mutex;
 use std::{
     cell::RefCell,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     time::Duration,
 };
 use tokio::{sync::oneshot, time::timeout};
@@ -51,7 +52,7 @@ impl Pool {
             let queue = Arc::clone(&queue);
             std::thread::Builder::new().name("argon2".to_owned()).spawn(move || {
                 loop {
-                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let job = queue.lock().recv();
                     let Ok(job) = job else { break };
                     job();
                 }

@@ -1,11 +1,8 @@
 //! How many orders a user may send: a token bucket per user.
 
 use fafnir_proto::id::UserId;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, time::Duration};
 use tokio::time::Instant;
 
 /// Users whose bucket is kept; full buckets go first.
@@ -52,7 +49,7 @@ impl Limiter {
     /// Takes `orders` from a user's bucket, all or none.
     pub fn take(&self, user: UserId, orders: u32, now: Instant) -> Result<(), Exceeded> {
         let wanted = u64::from(orders) * ORDER;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buckets = self.buckets.lock();
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&user) {
             buckets.retain(|_, b| self.level(*b, now) < self.capacity);
         }

@@ -10,12 +10,8 @@ use fafnir_proto::{
     id::{SessionId, UserId},
     v1,
 };
-use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use parking_lot::RwLock;
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
 use tonic::Status;
 
@@ -133,7 +129,7 @@ impl Sessions {
 
     async fn verify(&self, text: &str) -> Result<token::Claims, Status> {
         let now = self.ctx.clock.now_us();
-        let keys = || self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let keys = || self.keys.read().clone();
         let mut result = keys().verify(text, now);
         if matches!(result, Err(token::Error::UnknownKey)) {
             self.refresh_keys().await?;
@@ -160,8 +156,8 @@ impl Sessions {
             tracing::error!(error = %e, "the JWKS of auth-service");
             Status::unavailable("your session cannot be checked just now; try again")
         })?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
-        *self.jwks.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(json);
+        *self.keys.write() = Arc::new(keys);
+        *self.jwks.write() = Arc::from(json);
         *fetched = Some(Instant::now());
         drop(fetched);
         Ok(())
@@ -173,7 +169,7 @@ impl Sessions {
         if !known {
             self.refresh_keys().await?;
         }
-        Ok(self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.jwks.read().clone())
     }
 
     /// Whether the session still lives: token not expired, session not revoked, user not closed. Fails closed.

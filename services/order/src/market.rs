@@ -9,11 +9,9 @@ use fafnir_platform::{
     error::Result,
 };
 use fafnir_proto::v1::{Empty, Instrument, InstrumentChanged};
+use parking_lot::RwLock;
 use prost::Message as _;
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-};
+use std::{collections::HashMap, sync::Arc};
 
 /// What is known of the market. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +38,7 @@ impl Market {
 
     /// Takes a listing unless a newer one is known.
     pub fn list(&self, instrument: Instrument) {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         let newer = known.instruments.get(&instrument.symbol).is_none_or(|k| k.version <= instrument.version);
         if newer {
             known.instruments.insert(instrument.symbol.clone(), Arc::new(instrument));
@@ -52,17 +50,17 @@ impl Market {
         if last_trades.is_empty() {
             return;
         }
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.write();
         known.last_trades.extend(last_trades);
     }
 
     pub fn instrument(&self, symbol: &str) -> Option<Arc<Instrument>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).instruments.get(symbol).cloned()
+        self.0.read().instruments.get(symbol).cloned()
     }
 
     /// Last trade, else the listing's previous close.
     pub fn reference(&self, instrument: &Instrument) -> Option<i64> {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.0.read();
         let last = known.last_trades.get(&instrument.symbol).copied();
         last.or(Some(instrument.previous_close_e4)).filter(|p| *p > 0)
     }

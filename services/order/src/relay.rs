@@ -8,12 +8,10 @@ use fafnir_platform::{
     error::{Error, Result},
 };
 use fafnir_proto::v1::{Empty, EngineCommand, SubmitRequest};
+use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
     time::Duration,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -50,7 +48,7 @@ impl RelayState {
     pub fn push(&self, commands: Vec<EngineCommand>) {
         let Some(last) = commands.last().map(|c| c.cmd_seq) else { return };
         self.written.fetch_max(last, Ordering::AcqRel);
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         let room = QUEUE_LEN.saturating_sub(queue.len());
         queue.extend(commands.into_iter().take(room));
         drop(queue);
@@ -75,7 +73,7 @@ impl RelayState {
 
     /// The next commands from memory, if they begin with number `next`.
     fn take(&self, next: u64) -> Vec<EngineCommand> {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queue.lock();
         while queue.front().is_some_and(|c| c.cmd_seq < next) {
             queue.pop_front();
         }

@@ -10,9 +10,10 @@ use fafnir_platform::{
     tasks::{Schedule, Wake},
 };
 use fafnir_proto::{subject, v1::Order};
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
@@ -53,7 +54,7 @@ pub struct Watcher {
 impl Watchers {
     /// Hears everything about an order from now on.
     pub fn watch(&self, id: &str) -> Watcher {
-        let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.0.lock();
         let (count, sender) = waiting.entry(id.to_owned()).or_insert_with(|| (0, watch::channel(None).0));
         *count += 1;
         Watcher { id: id.to_owned(), news: sender.subscribe(), waiting: Arc::clone(&self.0) }
@@ -61,7 +62,7 @@ impl Watchers {
 
     /// Tells whoever waits for this order.
     pub fn tell(&self, order: &Order, refused: Option<EngineRefusal>) {
-        let waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = self.0.lock();
         if let Some((_, sender)) = waiting.get(&order.id) {
             sender.send_replace(Some(News { order: order.clone(), refused }));
         }
@@ -86,7 +87,7 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.waiting.lock();
         if let Some((count, _)) = waiting.get_mut(&self.id) {
             *count -= 1;
             if *count == 0 {
@@ -111,7 +112,7 @@ struct Pending {
 impl Updates {
     /// A user has new updates, committed.
     pub fn mark(&self, user: &str) {
-        self.0.users.lock().unwrap_or_else(PoisonError::into_inner).insert(user.to_owned());
+        self.0.users.lock().insert(user.to_owned());
         self.0.wake.notify();
     }
 
@@ -129,7 +130,7 @@ impl Updates {
 
     /// Publishes what the marked users have new.
     async fn publish(&self, db: &Db, bus: &Bus) -> Result<()> {
-        let users = std::mem::take(&mut *self.0.users.lock().unwrap_or_else(PoisonError::into_inner));
+        let users = std::mem::take(&mut *self.0.users.lock());
         let mut published = self.0.published.lock().await;
         let mut failed = None;
         for user in users {
@@ -171,6 +172,6 @@ mod tests {
         let news = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
         assert!(news.is_some());
         drop((late, other));
-        assert!(watchers.0.lock().unwrap().is_empty());
+        assert!(watchers.0.lock().is_empty());
     }
 }

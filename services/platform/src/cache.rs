@@ -2,12 +2,8 @@
 
 use super::{config::Settings, error::Error};
 use bytes::Bytes;
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Entries that the in-memory cache keeps.
@@ -47,7 +43,7 @@ struct Redis {
 impl Redis {
     /// Asks the server; nothing when it does not answer.
     async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
-        let resting = || self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let resting = || self.resting_until.lock();
         if resting().is_some_and(|until| Instant::now() < until) {
             return None;
         }

@@ -2,12 +2,13 @@
 
 use super::{caller, context::Context, secrets::Secrets};
 use metrics::Histogram;
+use parking_lot::RwLock;
 use std::{
     collections::HashMap,
     convert::Infallible,
     future::{Future, ready},
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     task,
     time::Instant,
 };
@@ -96,10 +97,10 @@ struct Methods {
 
 impl Methods {
     fn seconds(&self, path: &str) -> Histogram {
-        if let Some(known) = self.by_path.read().unwrap_or_else(PoisonError::into_inner).get(path) {
+        if let Some(known) = self.by_path.read().get(path) {
             return known.clone();
         }
-        let mut by_path = self.by_path.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_path = self.by_path.write();
         let room = by_path.len() < METHODS_MAX;
         let method = if room { path.rsplit('/').next().unwrap_or_default() } else { OTHER };
         let seconds = metrics::histogram!(

@@ -8,12 +8,10 @@ use super::{
     store,
 };
 use fafnir_platform::{clock::Clock, db::Db, error::Result, tasks::Wake};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::atomic::{AtomicI64, Ordering},
 };
 
 type Listings = BTreeMap<String, Listing>;
@@ -66,15 +64,15 @@ impl Desk {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Listings> {
-        self.listings.read().unwrap_or_else(PoisonError::into_inner)
+        self.listings.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Listings> {
-        self.listings.write().unwrap_or_else(PoisonError::into_inner)
+        self.listings.write()
     }
 
     fn changed(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.changed.lock()
     }
 
     fn mark(&self, symbol: &str) {

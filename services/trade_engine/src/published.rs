@@ -8,11 +8,12 @@ use super::{
 };
 use bytes::Bytes;
 use fafnir_proto::v1;
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 use tokio::sync::watch;
 
@@ -143,8 +144,7 @@ impl Published {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Every change under the lock is whole in itself: a panic elsewhere leaves nothing half done.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Tells of each new fact's number.

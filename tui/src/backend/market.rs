@@ -7,12 +7,9 @@ use crate::{
 };
 use fafnir_proto::{subject, v1};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use prost::Message as _;
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
     task::{AbortHandle, JoinSet},
@@ -67,7 +64,7 @@ struct Slots {
 
 impl Mailbox {
     fn put(&self, change: impl FnOnce(&mut Slots)) {
-        change(&mut self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.slots.lock());
         self.arrived.notify_one();
     }
 
@@ -104,7 +101,7 @@ impl Mailbox {
 
     /// Takes what is there.
     pub fn take(&self) -> Vec<Event> {
-        let slots = std::mem::take(&mut *self.slots.lock().unwrap_or_else(PoisonError::into_inner));
+        let slots = std::mem::take(&mut *self.slots.lock());
         let mut events: Vec<Event> = Vec::new();
         for (symbol, trades) in slots.trades {
             events.push(Event::Trades { symbol, trades, after: None });

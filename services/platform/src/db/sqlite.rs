@@ -2,11 +2,12 @@
 
 use super::{Error, Row, Tx, Value};
 use crate::{error, tasks::Tasks};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, ToSql, types::ToSqlOutput, types::ValueRef};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -213,7 +214,7 @@ impl Sqlite {
             .map_err(|_| Error::Unusable("the database is closed".into()))?;
         let (readers, path) = (Arc::clone(&self.readers), self.path.clone());
         let result = tokio::task::spawn_blocking(move || {
-            let idle = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let idle = readers.lock().pop();
             let connection = match idle {
                 Some(connection) => connection,
                 None => connect(&path, false)?,
@@ -221,7 +222,7 @@ impl Sqlite {
             connection.execute_batch("BEGIN").map_err(Error::from)?;
             let result = in_reader(&connection, &mut work);
             connection.execute_batch("ROLLBACK").map_err(Error::from)?;
-            readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            readers.lock().push(connection);
             drop(permit);
             result
         });
