@@ -19,11 +19,12 @@ use fafnir_proto::{
     v1::{
         Account, AccountRequest, AdjustHoldRequest, AssetSum, AuditReply, CreateAccountRequest,
         DefaultAccountRequest, DepositReply, DepositRequest, Empty, EndowReply, EndowRequest, HoldReply,
-        HoldRequest, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply, OpenHold,
-        PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply, ReleaseHoldRequest, SeedAccountReply,
-        SeedAccountRequest, SymbolPosition, SymbolRequest, TransactionsReply, TransactionsRequest,
-        TransferRequest, UpdatesSinceRequest, UserRequest, WatchlistItem, WatchlistReply, WatchlistRequest,
-        portfolio_server::Portfolio,
+        HoldRequest, Holding, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply, OpenHold,
+        PerformanceReply, PerformanceRequest, PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply,
+        ReleaseHoldRequest, SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest,
+        SymbolPosition, SymbolRequest, TransactionsReply, TransactionsRequest, TransferRequest,
+        UpdatesSinceRequest, UserRequest, ValuationReply, ValuationRequest, ValueRequest, ValuedHolding,
+        WatchlistItem, WatchlistReply, WatchlistRequest, portfolio_server::Portfolio,
     },
 };
 use prost::Message;
@@ -53,7 +54,7 @@ pub struct Api {
     pub settler: Arc<Settler>,
 }
 
-fn id<T: FromStr<Err = id::Malformed>>(field: &str, text: &str) -> Result<T> {
+pub(super) fn id<T: FromStr<Err = id::Malformed>>(field: &str, text: &str) -> Result<T> {
     Ok(text.parse().map_err(|e| Refusal::invalid("ID_MALFORMED", format!("{field} {e}")))?)
 }
 
@@ -354,6 +355,13 @@ impl Api {
             .await
     }
 
+    async fn holding_get(&self, user: UserId, account: &str, text: &str) -> Result<Holding> {
+        let symbol = symbol(text)?;
+        let mut found = self.holding_list(user, account, Some(symbol.clone())).await?.holdings;
+        let nothing = || Refusal::not_found("HOLDING_NOT_FOUND", format!("the account holds no {symbol}"));
+        Ok(found.pop().ok_or_else(nothing)?)
+    }
+
     async fn updates(&self, user: UserId, r: UpdatesSinceRequest) -> Result<PortfolioUpdatesReply> {
         let after = i64::try_from(r.after_seq).unwrap_or(i64::MAX);
         let limit = if r.limit == 0 { UPDATES_MAX } else { r.limit.min(UPDATES_MAX) };
@@ -463,12 +471,7 @@ impl Portfolio for Api {
 
     async fn holding(&self, r: Request<HoldingRequest>) -> Result<Response<HoldingReply>, Status> {
         let user = caller::owner(&r, &r.get_ref().user_id)?;
-        let symbol = symbol(&r.get_ref().symbol)?;
-        let mut found =
-            self.holding_list(user, &r.get_ref().account_id, Some(symbol.clone())).await?.holdings;
-        let holding = found.pop().ok_or_else(|| {
-            Refusal::not_found("HOLDING_NOT_FOUND", format!("the account holds no {symbol}"))
-        })?;
+        let holding = self.holding_get(user, &r.get_ref().account_id, &r.get_ref().symbol).await?;
         Ok(Response::new(HoldingReply { holding: Some(holding) }))
     }
 
@@ -478,6 +481,37 @@ impl Portfolio for Api {
     ) -> Result<Response<TransactionsReply>, Status> {
         let user = caller::owner(&r, &r.get_ref().user_id)?;
         reply(self.transaction_list(user, r.into_inner()).await)
+    }
+
+    async fn valuation(&self, r: Request<ValuationRequest>) -> Result<Response<ValuationReply>, Status> {
+        let user = caller::owner(&r, &r.get_ref().user_id)?;
+        let ValuationRequest { account_id, symbol: asked, .. } = r.into_inner();
+        if asked.is_empty() {
+            let holdings = self.holding_list(user, &account_id, None).await?.holdings;
+            return Ok(Response::new(self.valued(holdings).await));
+        }
+        let holding = self.holding_get(user, &account_id, &asked).await?;
+        Ok(Response::new(self.valued(vec![holding]).await))
+    }
+
+    async fn value(&self, r: Request<ValueRequest>) -> Result<Response<ValuedHolding>, Status> {
+        caller::owner(&r, &r.get_ref().user_id)?;
+        let holding = r.into_inner().holding.unwrap_or_default();
+        let valued = self.valued(vec![holding]).await.holdings.pop();
+        Ok(Response::new(valued.unwrap_or_default()))
+    }
+
+    async fn statement(&self, r: Request<StatementRequest>) -> Result<Response<StatementReply>, Status> {
+        let user = caller::owner(&r, &r.get_ref().user_id)?;
+        reply(self.statement_of(user, r.into_inner()).await)
+    }
+
+    async fn performance(
+        &self,
+        r: Request<PerformanceRequest>,
+    ) -> Result<Response<PerformanceReply>, Status> {
+        let user = caller::owner(&r, &r.get_ref().user_id)?;
+        reply(self.performance_of(user, r.into_inner()).await)
     }
 
     async fn watchlist(&self, r: Request<UserRequest>) -> Result<Response<WatchlistReply>, Status> {

@@ -8,6 +8,7 @@ mod api;
 mod domain;
 mod events;
 mod operations;
+mod reports;
 mod settlement;
 mod store;
 mod wire;

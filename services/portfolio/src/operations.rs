@@ -47,7 +47,8 @@ pub fn own_account(tx: &mut dyn fafnir_platform::db::Tx, user: UserId, id: Accou
     }
 }
 
-fn no_account(id: AccountId) -> Refusal {
+/// Not an account of the user, whether somebody else's or nobody's.
+pub fn no_account(id: AccountId) -> Refusal {
     Refusal::not_found("ACCOUNT_NOT_FOUND", format!("account_id {id} is not an account of this user"))
 }
 

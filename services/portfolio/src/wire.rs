@@ -1,11 +1,14 @@
 //! The domain as messages of the contract, and the ids that are derived from ledger keys.
 
-use super::{
-    domain::{Account, AccountKey, AssetKey, Balance, ledger::Cause},
-    store::Line,
+use super::domain::{
+    Account, AccountKey, AssetKey, Balance, Currency,
+    ledger::Cause,
+    performance::{Performance, Period},
+    statement::{Line, Span, Statement},
+    valuation::Worth,
 };
 use fafnir_proto::{
-    money::{format_e4, format_fixed},
+    money::{format_e4, format_fixed, percent_e4},
     v1,
 };
 use uuid::Uuid;
@@ -111,6 +114,60 @@ pub fn transaction(account: &Account, line: &Line) -> v1::Transaction {
         description,
         reference_id: line.reference.map(|id| id.to_string()).unwrap_or_default(),
         created_us: line.time_us,
+    }
+}
+
+/// The currency of a holding's account.
+pub fn currency_of(holding: &v1::Holding) -> Option<Currency> {
+    Currency::parse(&holding.currency)
+}
+
+/// A holding with what it is worth at a price.
+pub fn valued(holding: v1::Holding, market_price_e4: i64, worth: Worth) -> v1::ValuedHolding {
+    v1::ValuedHolding {
+        holding: Some(holding),
+        market_price_e4,
+        market_value_micros: worth.value_micros,
+        unrealized_pnl_micros: worth.unrealized_micros,
+    }
+}
+
+/// The statement of an account.
+pub fn statement(account: &Account, span: Span, s: &Statement) -> v1::StatementReply {
+    let entries = s.entries.iter().map(|e| v1::StatementEntry {
+        transaction: Some(transaction(account, &e.line)),
+        change_micros: e.change,
+        balance_micros: e.balance,
+    });
+    v1::StatementReply {
+        account_id: account.id.to_string(),
+        currency: account.currency.code().to_owned(),
+        from_us: span.from_us,
+        to_us: span.to_us,
+        opening_micros: s.opening,
+        closing_micros: s.closing,
+        entries: entries.collect(),
+    }
+}
+
+/// How the value of an account went.
+pub fn performance(account: &Account, period: Period, p: &Performance) -> v1::PerformanceReply {
+    let points = p.points.iter().map(|point| v1::PerformancePoint {
+        day_us: point.day_us,
+        cash_micros: point.cash,
+        holdings_micros: point.shares,
+        value_micros: point.value(),
+    });
+    v1::PerformanceReply {
+        account_id: account.id.to_string(),
+        currency: account.currency.code().to_owned(),
+        period: period.name.to_owned(),
+        start_micros: p.start,
+        end_micros: p.end,
+        net_flows_micros: p.net_flows,
+        gain_micros: p.gain,
+        gain_percent_e4: percent_e4(p.gain, p.start.saturating_add(p.net_flows)),
+        points: points.collect(),
     }
 }
 

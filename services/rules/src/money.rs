@@ -152,6 +152,17 @@ pub fn average_price_e4(notional_micros: i64, qty_e4: i64) -> i64 {
     i64::try_from(rounded).unwrap_or(i64::MAX)
 }
 
+/// `change / base` in percent at scale 10⁻⁴, rounded half away from zero; 0 without a base.
+pub fn percent_e4(change: i64, base: i64) -> i64 {
+    if base == 0 {
+        return 0;
+    }
+    let (n, d) = (i128::from(change) * 1_000_000, i128::from(base));
+    let magnitude = (2 * n.abs() + d.abs()) / (2 * d.abs());
+    let sign = if (n < 0) == (d < 0) { 1 } else { -1 };
+    i64::try_from(sign * magnitude).unwrap_or(i64::MAX)
+}
+
 /// Number of decimals that a step needs: a tick of 0.01 (`100` at e4) → 2.
 pub fn step_decimals(step_e4: i64) -> u32 {
     let mut decimals = E4_DECIMALS;
@@ -180,6 +191,14 @@ impl fmt::Display for Decimal {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn percentages_are_exact_to_four_decimals() {
+        assert_eq!(percent_e4(12_500, 1_000_000), 12_500);
+        assert_eq!(percent_e4(-1, 3), -333_333);
+        assert_eq!(percent_e4(2, 3), 666_667);
+        assert_eq!(percent_e4(5, 0), 0);
+    }
 
     #[test]
     fn decimals_are_parsed_exactly_or_refused() {

@@ -7,10 +7,7 @@ use crate::{
 };
 use async_graphql::{Context, Object, Result};
 use fafnir_proto::{symbol::Symbol, v1};
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, HashMap};
 use tonic::{Code, Status};
 
 /// Results of a search without a limit, or with one outside 1–20.
@@ -373,10 +370,11 @@ impl Portfolio {
     async fn get_holdings(&self, ctx: &Context<'_>, request: GetHoldingsRequest) -> Result<HoldingsResponse> {
         let (gateway, session) = of(ctx)?;
         let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
-        let request = v1::AccountRequest { user_id: session.user.to_string(), account_id };
+        let symbol = String::new();
+        let request = v1::ValuationRequest { user_id: session.user.to_string(), account_id, symbol };
         let mut client = gateway.ctx.clients.portfolio(&session.caller());
-        let holdings = client.holdings(request).await.map_err(error::of)?.into_inner().holdings;
-        let holdings = gateway.valued(session, holdings).await.map_err(error::of)?;
+        let holdings = client.valuation(request).await.map_err(error::of)?.into_inner().holdings;
+        let holdings = holdings.into_iter().map(Holding::from).collect();
         Ok(HoldingsResponse { data: Some(holdings), code: "OK".to_owned() })
     }
 
@@ -385,16 +383,14 @@ impl Portfolio {
     async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<HoldingResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let request = v1::HoldingRequest {
+            let request = v1::ValuationRequest {
                 user_id: session.user.to_string(),
                 account_id: id_of("accountId", &request.account_id)?,
                 symbol: market::symbol(&request.symbol)?.to_string(),
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            let holding = client.holding(request).await?.into_inner().holding;
-            let holding = holding.ok_or_else(|| Status::not_found("no such holding"))?;
-            let mut valued = gateway.valued(session, vec![holding]).await?;
-            valued.pop().ok_or_else(|| Status::not_found("no such holding"))
+            let found = client.valuation(request).await?.into_inner().holdings.pop();
+            found.map(Holding::from).ok_or_else(|| Status::not_found("no such holding"))
         };
         let (data, code) = error::outcome(asked.await)?;
         Ok(HoldingResponse { data, code })
@@ -505,43 +501,5 @@ impl Gateway {
             }
         }
         Ok(rows)
-    }
-
-    /// Holdings with what they are worth now. A quote that cannot be had leaves the value at 0: the shares are there.
-    pub async fn valued(
-        self: &Arc<Self>,
-        session: &Session,
-        holdings: Vec<v1::Holding>,
-    ) -> std::result::Result<Vec<Holding>, Status> {
-        let symbols: BTreeSet<Symbol> =
-            holdings.iter().filter_map(|h| Symbol::parse(&h.symbol).ok()).collect();
-        let symbols: Vec<Symbol> = symbols.into_iter().collect();
-        if symbols.is_empty() {
-            return Ok(Vec::new());
-        }
-        let accounts = self.accounts(session).await?;
-        let currencies: HashMap<&str, &str> =
-            accounts.iter().map(|a| (a.id.as_str(), a.currency.as_str())).collect();
-        let mut quotes: HashMap<String, v1::Quote> = HashMap::new();
-        for chunk in symbols.chunks(BATCH_MAX) {
-            match self.quotes(session, chunk).await {
-                Ok(found) => quotes.extend(found.into_iter().map(|q| (q.symbol.clone(), q))),
-                Err(status) => {
-                    tracing::warn!(code = ?status.code(), cause = status.message(), "holdings without quotes");
-                }
-            }
-        }
-        Ok(holdings
-            .into_iter()
-            .map(|holding| {
-                let quote = quotes.get(&holding.symbol);
-                let price = quote.map_or(0, |q| q.price_e4);
-                let listing = quote.map_or("", |q| q.currency.as_str());
-                let account =
-                    currencies.get(holding.account_id.as_str()).copied().unwrap_or(&holding.currency);
-                let fx = self.fx(listing, account);
-                Holding::valued(holding, price, fx)
-            })
-            .collect())
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Result, SimpleObject, Subscription as GraphSubscription};
+use fafnir_proto::v1;
 use futures::{Stream, StreamExt as _, stream};
 use std::sync::Arc;
 
@@ -89,7 +90,12 @@ impl Subscription {
             async move {
                 let update = update?;
                 let holding = match update.holding {
-                    Some(holding) => gateway.valued(&session, vec![holding]).await.map_err(error::of)?.pop(),
+                    Some(holding) => {
+                        let user_id = session.user.to_string();
+                        let request = v1::ValueRequest { user_id, holding: Some(holding) };
+                        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+                        Some(client.value(request).await.map_err(error::of)?.into_inner().into())
+                    }
                     None => None,
                 };
                 let account = update.account.map(Account::from);

@@ -18,17 +18,6 @@ fn optional_time(time_us: i64) -> Option<String> {
     if time_us == 0 { None } else { Some(rfc3339(time_us)) }
 }
 
-/// `change / base` in percent at scale 10⁻⁴, rounded half away from zero; 0 without a base.
-pub fn percent_e4(change: i64, base: i64) -> i64 {
-    if base == 0 {
-        return 0;
-    }
-    let (n, d) = (i128::from(change) * 1_000_000, i128::from(base));
-    let magnitude = (2 * n.abs() + d.abs()) / (2 * d.abs());
-    let sign = if (n < 0) == (d < 0) { 1 } else { -1 };
-    i64::try_from(sign * magnitude).unwrap_or(i64::MAX)
-}
-
 /// Whole shares of a quantity.
 fn shares(quantity_e4: i64) -> Int64 {
     Int64(quantity_e4.div_euclid(10_000))
@@ -213,17 +202,9 @@ pub struct Holding {
     pub realized_pnl: Decimal,
 }
 
-impl Holding {
-    /// A holding valued at a price (listing currency); `fx_micros` is what one unit of the listing's currency is worth
-    /// in the account's, `None` when they are the same.
-    pub fn valued(h: v1::Holding, price_e4: i64, fx_micros: Option<i64>) -> Self {
-        let notional = i128::from(price_e4) * i128::from(h.quantity_e4) / 100;
-        let value = match fx_micros {
-            Some(rate) => notional * i128::from(rate) / 1_000_000,
-            None => notional,
-        };
-        let value = i64::try_from(value).unwrap_or(i64::MAX);
-        let pnl = if price_e4 == 0 { 0 } else { value.saturating_sub(h.cost_micros) };
+impl From<v1::ValuedHolding> for Holding {
+    fn from(valued: v1::ValuedHolding) -> Self {
+        let h = valued.holding.unwrap_or_default();
         Self {
             id: h.id,
             account_id: h.account_id,
@@ -233,9 +214,9 @@ impl Holding {
             created_at: rfc3339(h.created_us),
             updated_at: rfc3339(h.updated_us),
             held: Decimal::e4(h.held_e4),
-            market_price: Decimal::e4(price_e4),
-            market_value: Decimal::micros(value),
-            unrealized_pnl: Decimal::micros(pnl),
+            market_price: Decimal::e4(valued.market_price_e4),
+            market_value: Decimal::micros(valued.market_value_micros),
+            unrealized_pnl: Decimal::micros(valued.unrealized_pnl_micros),
             realized_pnl: Decimal::micros(h.realized_pnl_micros),
         }
     }
@@ -377,7 +358,7 @@ impl From<v1::Quote> for StockPriceData {
             open: Decimal::e4(q.open_e4),
             previous_close: Decimal::e4(q.previous_close_e4),
             price_change: Decimal::e4(change),
-            price_change_percent: Decimal::e4(percent_e4(change, q.previous_close_e4)),
+            price_change_percent: Decimal::e4(money::percent_e4(change, q.previous_close_e4)),
             market_cap: Decimal::units(q.market_cap_units),
             day_low: Decimal::e4(q.day_low_e4),
             day_high: Decimal::e4(q.day_high_e4),
@@ -418,7 +399,7 @@ impl From<v1::Candle> for StockHistoricalData {
             low: Decimal::e4(c.low_e4),
             close: Decimal::e4(c.close_e4),
             price_change: Decimal::e4(change),
-            price_change_percent: Decimal::e4(percent_e4(change, c.open_e4)),
+            price_change_percent: Decimal::e4(money::percent_e4(change, c.open_e4)),
             volume: shares(c.volume_e4),
         }
     }
@@ -623,14 +604,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentages_are_exact_to_four_decimals() {
-        assert_eq!(percent_e4(12_500, 1_000_000), 12_500);
-        assert_eq!(percent_e4(-1, 3), -333_333);
-        assert_eq!(percent_e4(2, 3), 666_667);
-        assert_eq!(percent_e4(5, 0), 0);
-    }
-
-    #[test]
     fn the_legacy_status_is_one_of_five() {
         use v1::OrderState::*;
         for (state, filled, want) in [
@@ -646,20 +619,5 @@ mod tests {
         ] {
             assert_eq!(legacy_status(state, filled), want, "{state:?}");
         }
-    }
-
-    #[test]
-    fn a_holding_is_valued_in_the_currency_of_its_account() {
-        let holding = v1::Holding {
-            quantity_e4: 100_000,
-            cost_micros: 1_000_000_000,
-            avg_cost_micros: 100_000_000,
-            ..Default::default()
-        };
-        let same = Holding::valued(holding.clone(), 1_100_000, None);
-        assert_eq!(same.market_value, Decimal::micros(1_100_000_000));
-        assert_eq!(same.unrealized_pnl, Decimal::micros(100_000_000));
-        let foreign = Holding::valued(holding, 1_100_000, Some(1_370_000));
-        assert_eq!(foreign.market_value, Decimal::micros(1_507_000_000));
     }
 }

@@ -1,11 +1,15 @@
-//! Accounts, assets, exchange rates and the faults of settlement; holds, the ledger and trades have files of their own.
+//! Accounts, assets, exchange rates and the faults of settlement; what is
+//! done with them (holds, the ledger, trades, statements, valuation, performance) has files of its own.
 //!
 //! Everything here is integer arithmetic without a clock, randomness or I/O. Amounts are micros of one currency,
 //! quantities and prices have scale 10⁻⁴.
 
 pub mod hold;
 pub mod ledger;
+pub mod performance;
 pub mod settle;
+pub mod statement;
+pub mod valuation;
 
 use fafnir_proto::id::{AccountId, UserId};
 use fafnir_rules::limits::QUANTITY_E4_MAX;

@@ -4,6 +4,7 @@ use super::session::{balance_of, last_update};
 use crate::domain::{
     Account, AssetKey, Balance,
     ledger::{Cause, POSTINGS_MAX},
+    statement::Line,
 };
 use fafnir_platform::{
     db::{Error, Tx},
@@ -43,24 +44,6 @@ fn balances(
         Some(asset) => tx.query(&format!("{ALL} AND b.asset = ?2"), params![account.key, asset])?,
     };
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, balance_of(row, 2)?))).collect()
-}
-
-/// One line of an account's statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// Id of the posting.
-    pub id: i64,
-    /// Asset of the line and what it changed.
-    pub asset: AssetKey,
-    pub amount: i64,
-    pub fee: bool,
-    pub cause: Cause,
-    pub time_us: i64,
-    pub price_e4: i64,
-    pub reference: Option<Uuid>,
-    /// Shares that moved with it, and their symbol.
-    pub shares: i64,
-    pub symbol: String,
 }
 
 /// The newest lines of an account before `before` (a posting's id), newest first: cash, and shares that came without a

@@ -199,6 +199,62 @@ impl Story {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn valuation_statement_and_performance_are_this_services() {
+    let story = Story::start(&Place::Files).await;
+    let (user, account) = story.seeded("CAD", 1_000 * USD, 5 * SHARE).await;
+    let mut me = story.portfolio(&Caller::User(user));
+    let user_id = user.to_string();
+    let asked =
+        v1::ValuationRequest { user_id: user_id.clone(), account_id: account.clone(), symbol: String::new() };
+    let mut valued = me.valuation(asked.clone()).await.unwrap().into_inner().holdings;
+    let holding = valued.pop().unwrap();
+    // 5 shares at the previous close of 10 USD, 68.50 CAD at 1.37.
+    assert_eq!((holding.market_price_e4, holding.market_value_micros), (10 * DOLLAR, 68_500_000));
+    let cost = holding.holding.as_ref().unwrap().cost_micros;
+    assert_eq!(holding.unrealized_pnl_micros, 68_500_000 - cost);
+    let given = v1::ValueRequest { user_id: user_id.clone(), holding: holding.holding.clone() };
+    assert_eq!(me.value(given).await.unwrap().into_inner(), holding);
+    let unheld = v1::ValuationRequest { symbol: "SHOP.TO".into(), ..asked.clone() };
+    assert_eq!(reason(&me.valuation(unheld).await.unwrap_err()), "HOLDING_NOT_FOUND");
+
+    let span = |from: Option<&str>| v1::StatementRequest {
+        user_id: user_id.clone(),
+        account_id: account.clone(),
+        from: from.map(str::to_owned),
+        to: None,
+    };
+    let statement = me.statement(span(None)).await.unwrap().into_inner();
+    assert_eq!((statement.opening_micros, statement.closing_micros), (0, 1_000 * USD));
+    assert_eq!(statement.entries.iter().map(|e| e.change_micros).sum::<i64>(), 1_000 * USD);
+    let early = me.statement(span(Some("2026-02-30"))).await.unwrap_err();
+    assert_eq!(reason(&early), "DATE_MALFORMED");
+    let late = me.statement(span(Some("9000-01-01"))).await.unwrap_err();
+    assert_eq!(reason(&late), "PERIOD_EMPTY");
+
+    let period = |period: &str| v1::PerformanceRequest {
+        user_id: user_id.clone(),
+        account_id: account.clone(),
+        period: period.into(),
+    };
+    let went = me.performance(period("1w")).await.unwrap().into_inner();
+    assert_eq!((went.period.as_str(), went.currency.as_str()), ("1W", "CAD"));
+    assert_eq!(went.end_micros, 1_000 * USD + 68_500_000);
+    assert_eq!(went.points.last().unwrap().value_micros, went.end_micros);
+    assert_eq!(reason(&me.performance(period("4M")).await.unwrap_err()), "PERIOD_UNKNOWN");
+
+    // Somebody else's account is as unknown as none.
+    let other = UserId::new(Uuid::new_v4());
+    let mut they = story.portfolio(&Caller::User(other));
+    let theirs = v1::StatementRequest { user_id: other.to_string(), ..span(None) };
+    assert_eq!(reason(&they.statement(theirs).await.unwrap_err()), "ACCOUNT_NOT_FOUND");
+    let theirs = v1::PerformanceRequest { user_id: other.to_string(), ..period("1M") };
+    assert_eq!(reason(&they.performance(theirs).await.unwrap_err()), "ACCOUNT_NOT_FOUND");
+    let theirs = v1::ValuationRequest { user_id: other.to_string(), ..asked };
+    assert_eq!(reason(&they.valuation(theirs).await.unwrap_err()), "ACCOUNT_NOT_FOUND");
+    story.stack.stop().await;
+}
+
 #[tokio::test]
 async fn two_users_trade_through_the_engine_and_everything_survives_a_restart() {
     trading(Place::Files).await;

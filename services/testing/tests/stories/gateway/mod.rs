@@ -115,6 +115,16 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
     }
 }
 
+/// At 231.07, 31.07 above what a share cost.
+fn valued(holding: v1::Holding) -> v1::ValuedHolding {
+    v1::ValuedHolding {
+        holding: Some(holding),
+        market_price_e4: 2_310_700,
+        market_value_micros: 2_310_700_000,
+        unrealized_pnl_micros: 310_700_000,
+    }
+}
+
 fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
     let owner = decode::<v1::UserRequest>(request.clone()).user_id;
     world.asked.push((method.to_owned(), owner.clone()));
@@ -146,21 +156,38 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             let accounts = if mine { vec![account] } else { vec![] };
             Ok(v1::ListAccountsReply { accounts }.encode_to_vec())
         }
-        "Holdings" | "Holding" | "Transactions" | "CloseAccount" => {
+        "Value" => {
+            let r: v1::ValueRequest = decode(request);
+            Ok(valued(r.holding.unwrap_or_default()).encode_to_vec())
+        }
+        "Holdings" | "Valuation" | "Statement" | "Performance" | "Transactions" | "CloseAccount" => {
             let r: v1::AccountRequest = decode(request.clone());
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());
             }
             match method {
                 "Holdings" => Ok(v1::HoldingsReply { holdings: vec![holding] }.encode_to_vec()),
-                "Holding" => {
-                    let r: v1::HoldingRequest = decode(request);
-                    if r.symbol == "AAPL" {
-                        Ok(v1::HoldingReply { holding: Some(holding) }.encode_to_vec())
+                "Valuation" => {
+                    let r: v1::ValuationRequest = decode(request);
+                    if r.symbol.is_empty() || r.symbol == "AAPL" {
+                        Ok(v1::ValuationReply { holdings: vec![valued(holding)] }.encode_to_vec())
                     } else {
                         Err(refusal(Code::NotFound, "HOLDING_NOT_FOUND", "no such holding"))
                     }
                 }
+                "Statement" => Ok(v1::StatementReply {
+                    account_id: account.id,
+                    currency: account.currency,
+                    to_us: 1,
+                    ..Default::default()
+                }
+                .encode_to_vec()),
+                "Performance" => Ok(v1::PerformanceReply {
+                    account_id: account.id,
+                    currency: account.currency,
+                    ..Default::default()
+                }
+                .encode_to_vec()),
                 "CloseAccount" => Ok(v1::Account { closed: true, ..account }.encode_to_vec()),
                 _ => {
                     let deposit = v1::Transaction {
