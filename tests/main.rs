@@ -1,6 +1,7 @@
 //! End-to-end: the real binary, on its own data directory and free ports.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::assigning_clones,

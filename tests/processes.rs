@@ -7,19 +7,15 @@ use std::{collections::BTreeMap, net::TcpListener, process::Command};
 fn external() -> Option<(String, String, String)> {
     let get = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let all = (get("FAFNIR_TEST_POSTGRES_URL"), get("FAFNIR_TEST_NATS_URL"), get("FAFNIR_TEST_REDIS_URL"));
-    match all {
-        (Some(postgres), Some(nats), Some(redis)) => Some((postgres, nats, redis)),
-        _ => {
-            assert!(
-                get("FAFNIR_TEST_REQUIRE_EXTERNAL").is_none_or(|v| v != "1"),
-                "FAFNIR_TEST_{{POSTGRES,NATS,REDIS}}_URL must be set"
-            );
-            println!(
-                "skipped: FAFNIR_TEST_POSTGRES_URL, FAFNIR_TEST_NATS_URL and FAFNIR_TEST_REDIS_URL are not set"
-            );
-            None
-        }
+    if let (Some(postgres), Some(nats), Some(redis)) = all {
+        return Some((postgres, nats, redis));
     }
+    assert!(
+        get("FAFNIR_TEST_REQUIRE_EXTERNAL").is_none_or(|v| v != "1"),
+        "FAFNIR_TEST_{{POSTGRES,NATS,REDIS}}_URL must be set"
+    );
+    println!("skipped: FAFNIR_TEST_POSTGRES_URL, FAFNIR_TEST_NATS_URL and FAFNIR_TEST_REDIS_URL are not set");
+    None
 }
 
 const SERVICES: [(&str, &str, &str); 8] = [

@@ -121,6 +121,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Up {
     /// `auto`: let the system pick free ports
     #[arg(long, value_name = "auto", value_parser = ["auto"])]
@@ -259,6 +260,7 @@ pub struct Where {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Trade {
     #[command(flatten)]
     pub at: Where,

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 /// What runs beside the services.
 #[derive(Debug, Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Beside {
     /// Fill an empty directory with the built-in seeds.
     pub seed: bool,
@@ -34,6 +35,7 @@ pub struct Beside {
 
 /// What scripts read: one line, in this order.
 #[derive(serde::Serialize)]
+#[expect(clippy::struct_field_names, reason = "scripts read them")]
 struct Ready<'a> {
     ready: bool,
     pid: u32,

@@ -190,17 +190,15 @@ impl Theme {
             Role::Text => style,
             Role::Dim => style.fg(dim),
             Role::Frame => style.fg(frame),
-            Role::Title => style.add_modifier(Modifier::BOLD),
+            Role::Title | Role::Last | Role::Key => style.add_modifier(Modifier::BOLD),
             Role::Bid | Role::Up => style.fg(buy),
             Role::Ask | Role::Down => style.fg(sell),
             Role::Own => style.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
             Role::Cursor => style.add_modifier(Modifier::REVERSED),
-            Role::Last => style.add_modifier(Modifier::BOLD),
             Role::Good => style.fg(Color::Cyan),
             Role::Bad => style.fg(Color::LightRed).add_modifier(Modifier::BOLD),
             Role::Warn => style.fg(Color::LightYellow).add_modifier(Modifier::BOLD),
             Role::Banner => style.fg(Color::LightYellow).add_modifier(Modifier::BOLD | Modifier::REVERSED),
-            Role::Key => style.add_modifier(Modifier::BOLD),
             Role::Field => style.add_modifier(Modifier::UNDERLINED),
         }
     }

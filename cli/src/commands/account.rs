@@ -1,7 +1,7 @@
 //! `fafnir account list|open|deposit|transfer|transactions`.
 
 use crate::{
-    args::{Account, Global},
+    args::{Account, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer, Global, Where},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
@@ -16,93 +16,102 @@ use serde_json::{Value, json};
 
 pub async fn account(global: &Global, command: &Account, out: Out) -> Result {
     match command {
-        Account::List(at) => {
-            let mut client = Client::signed_in(global, at).await?;
-            let accounts = accounts(&mut client).await?;
-            out.data(&json!(accounts.iter().map(account_json).collect::<Vec<_>>()), || {
-                accounts_table(&accounts)
-            });
-        }
-        Account::Open(args) => {
-            let kind = match args.r#type.to_ascii_lowercase().as_str() {
-                "investment" => AccountType::Investment,
-                "savings" => AccountType::Savings,
-                "chequing" => AccountType::Chequing,
-                other => {
-                    return Err(Error::usage(format!(
-                        "type {other:?} must be one of investment, savings, chequing"
-                    )));
-                }
-            };
-            let mut client = Client::signed_in(global, &args.at).await?;
-            let request = client.request(CreateAccountRequest {
-                r#type: kind.into(),
-                currency: args.currency.to_uppercase(),
-                ..Default::default()
-            });
-            let account = client.terminal.create_account(request).await?.into_inner();
-            out.data(&account_json(&account), || accounts_table(std::slice::from_ref(&account)));
-        }
-        Account::Deposit(args) => {
-            let mut client = Client::signed_in(global, &args.at).await?;
-            let currency = currency_of(&mut client, &args.account_id).await?;
-            let request = client.request(DepositRequest {
-                account_id: args.account_id.clone(),
-                amount_micros: amount(&args.amount)?,
-                currency,
-                idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
-                ..Default::default()
-            });
-            let balance = client.terminal.deposit(request).await?.into_inner().new_balance_micros;
-            out.data(&json!({"newBalance": format_micros(balance)}), || {
-                format!("balance {}\n", format_grouped(balance, 6))
-            });
-        }
-        Account::Transfer(args) => {
-            let mut client = Client::signed_in(global, &args.at).await?;
-            let currency = currency_of(&mut client, &args.from_account_id).await?;
-            let request = client.request(TransferRequest {
-                from_account_id: args.from_account_id.clone(),
-                to_account_id: args.to_account_id.clone(),
-                amount_micros: amount(&args.amount)?,
-                currency,
-                idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
-                ..Default::default()
-            });
-            client.terminal.transfer(request).await?;
-            out.data(&json!({"transferred": args.amount}), || format!("transferred {}\n", args.amount));
-        }
-        Account::Transactions(args) => {
-            let mut client = Client::signed_in(global, &args.at).await?;
-            let request = client.request(TransactionsRequest {
-                account_id: args.account_id.clone(),
-                limit: args.limit,
-                ..Default::default()
-            });
-            let list = client.terminal.transactions(request).await?.into_inner().transactions;
-            let kind = |t: &v1::Transaction| {
-                t.r#type().as_str_name().trim_start_matches("TRANSACTION_TYPE_").to_owned()
-            };
-            let document: Vec<_> = list
-                .iter()
-                .map(|t| json!({"id": t.id, "type": kind(t), "amount": format_micros(t.amount_micros), "description": t.description, "referenceId": t.reference_id, "createdAt": rfc3339(t.created_us)}))
-                .collect();
-            out.data(&json!(document), || {
-                let rows: Vec<_> = list
-                    .iter()
-                    .map(|t| {
-                        vec![
-                            rfc3339(t.created_us),
-                            kind(t),
-                            format_grouped(t.amount_micros, 6),
-                            t.description.clone(),
-                        ]
-                    })
-                    .collect();
-                table(&["TIME", "TYPE", ">AMOUNT", "DESCRIPTION"], &rows)
-            });
-        }
+        Account::List(at) => list(global, at, out).await,
+        Account::Open(args) => open(global, args, out).await,
+        Account::Deposit(args) => deposit(global, args, out).await,
+        Account::Transfer(args) => transfer(global, args, out).await,
+        Account::Transactions(args) => transactions(global, args, out).await,
     }
+}
+
+async fn list(global: &Global, at: &Where, out: Out) -> Result {
+    let mut client = Client::signed_in(global, at).await?;
+    let accounts = accounts(&mut client).await?;
+    out.data(&json!(accounts.iter().map(account_json).collect::<Vec<_>>()), || accounts_table(&accounts));
+    Ok(())
+}
+
+async fn open(global: &Global, args: &AccountOpen, out: Out) -> Result {
+    let kind = match args.r#type.to_ascii_lowercase().as_str() {
+        "investment" => AccountType::Investment,
+        "savings" => AccountType::Savings,
+        "chequing" => AccountType::Chequing,
+        other => {
+            return Err(Error::usage(format!("type {other:?} must be one of investment, savings, chequing")));
+        }
+    };
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(CreateAccountRequest {
+        r#type: kind.into(),
+        currency: args.currency.to_uppercase(),
+        ..Default::default()
+    });
+    let account = client.terminal.create_account(request).await?.into_inner();
+    out.data(&account_json(&account), || accounts_table(std::slice::from_ref(&account)));
+    Ok(())
+}
+
+async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let currency = currency_of(&mut client, &args.account_id).await?;
+    let request = client.request(DepositRequest {
+        account_id: args.account_id.clone(),
+        amount_micros: amount(&args.amount)?,
+        currency,
+        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        ..Default::default()
+    });
+    let balance = client.terminal.deposit(request).await?.into_inner().new_balance_micros;
+    out.data(&json!({"newBalance": format_micros(balance)}), || {
+        format!("balance {}\n", format_grouped(balance, 6))
+    });
+    Ok(())
+}
+
+async fn transfer(global: &Global, args: &AccountTransfer, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let currency = currency_of(&mut client, &args.from_account_id).await?;
+    let request = client.request(TransferRequest {
+        from_account_id: args.from_account_id.clone(),
+        to_account_id: args.to_account_id.clone(),
+        amount_micros: amount(&args.amount)?,
+        currency,
+        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        ..Default::default()
+    });
+    client.terminal.transfer(request).await?;
+    out.data(&json!({"transferred": args.amount}), || format!("transferred {}\n", args.amount));
+    Ok(())
+}
+
+async fn transactions(global: &Global, args: &AccountTransactions, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(TransactionsRequest {
+        account_id: args.account_id.clone(),
+        limit: args.limit,
+        ..Default::default()
+    });
+    let list = client.terminal.transactions(request).await?.into_inner().transactions;
+    let kind =
+        |t: &v1::Transaction| t.r#type().as_str_name().trim_start_matches("TRANSACTION_TYPE_").to_owned();
+    let document: Vec<_> = list
+        .iter()
+        .map(|t| json!({"id": t.id, "type": kind(t), "amount": format_micros(t.amount_micros), "description": t.description, "referenceId": t.reference_id, "createdAt": rfc3339(t.created_us)}))
+        .collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = list
+            .iter()
+            .map(|t| {
+                vec![
+                    rfc3339(t.created_us),
+                    kind(t),
+                    format_grouped(t.amount_micros, 6),
+                    t.description.clone(),
+                ]
+            })
+            .collect();
+        table(&["TIME", "TYPE", ">AMOUNT", "DESCRIPTION"], &rows)
+    });
     Ok(())
 }
 

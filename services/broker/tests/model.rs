@@ -645,7 +645,7 @@ fn the_core_agrees_with_a_naive_model_through_random_operations_and_crashes() {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let totals = std::thread::scope(|scope| {
         let running: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        running.into_iter().map(|worker| worker.join()).fold([0_u64; 4], |sum, part| {
+        running.into_iter().map(std::thread::ScopedJoinHandle::join).fold([0_u64; 4], |sum, part| {
             // The panic of a worker is the test's: it names the seed.
             let part = part.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             std::array::from_fn(|at| sum[at] + part[at])

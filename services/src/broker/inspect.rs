@@ -86,6 +86,7 @@ pub struct Position {
 }
 
 /// A connection to a broker.
+#[derive(Debug)]
 pub struct Broker {
     client: async_nats::Client,
     address: String,

@@ -1,7 +1,7 @@
 //! What the tests of several crates share: servers they may also run on, an HTTP client, services played by the test.
 //!
 //! It knows no crate of the platform, so that any of them may use it. The stories of the services are in `tests/stories`.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests only")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests only")]
 
 use axum::body::Body;
 use bytes::{BufMut as _, Bytes, BytesMut};

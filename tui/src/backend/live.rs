@@ -126,7 +126,7 @@ impl Backend for Live {
         }
         while self.calls.try_join_next().is_some() {}
         if self.calls.len() >= CALLS_MAX {
-            self.ready.extend(busy(cmd));
+            self.ready.push_back(busy(cmd));
             return;
         }
         self.calls.spawn(carry_out(Arc::clone(&self.gateway), cmd));
@@ -159,9 +159,9 @@ impl Backend for Live {
 }
 
 /// What a command that cannot be started is answered with: it was not sent.
-fn busy(cmd: Cmd) -> Option<Event> {
+fn busy(cmd: Cmd) -> Event {
     let text = format!("{CALLS_MAX} requests are under way already: try again");
-    Some(match cmd {
+    match cmd {
         Cmd::Place(request) => Event::Placed {
             client_order_id: request.client_order_id,
             outcome: Outcome::Refused(text),
@@ -178,7 +178,7 @@ fn busy(cmd: Cmd) -> Option<Event> {
         }
         Cmd::SignIn { .. } => Event::SignInRefused(text),
         _ => Event::Unanswered { question: "request", text },
-    })
+    }
 }
 
 fn elapsed_us(since: Instant) -> i64 {
@@ -190,114 +190,123 @@ fn as_outcome<T>(answer: Result<T, Status>) -> Outcome<T> {
 }
 
 async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
-    let started = Instant::now();
+    let gateway = &*gateway;
     match cmd {
         Cmd::SignIn { email, password } => gateway.sign_in(email, password).await,
-        Cmd::Load => load(&gateway).await,
-        Cmd::Follow { quotes, .. } => {
-            let message = v1::QuotesRequest { symbols: quotes };
-            let answer =
-                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.quotes(r).await }).await;
-            tell(&gateway, "quotes", answer, |reply| Event::Quotes(reply.quotes)).await;
-        }
-        Cmd::Book { symbol } => {
-            let message = v1::BookRequest { symbol, depth: 0 };
-            let answer =
-                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.book(r).await }).await;
-            tell(&gateway, "book", answer, |image| Event::Book { image, from_feed: false }).await;
-        }
-        Cmd::Trades { symbol, after } => {
-            let limit = if after == 0 { TRADES_ASKED } else { GAP_ASKED };
-            let message = v1::TradesRequest {
-                symbol: symbol.clone(),
-                after_trade_no: after,
-                limit,
-                latest: after == 0,
-            };
-            let answer =
-                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.trades(r).await }).await;
-            tell(&gateway, "trades", answer, |reply| Event::Trades {
-                symbol,
-                trades: reply.trades,
-                after: Some(after),
-            })
-            .await;
-        }
-        Cmd::Candles { symbol, interval } => {
-            let length = INTERVALS.iter().find(|i| i.0 == interval).map_or(60_000_000, |i| i.1);
-            let now = now_us();
-            let message = v1::CandlesRequest {
-                symbol: symbol.clone(),
-                interval: interval.into(),
-                from_us: now - length * CANDLES_MAX as i64,
-                to_us: now + length,
-                limit: CANDLES_MAX as u32,
-            };
-            let answer =
-                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.candles(r).await }).await;
-            tell(&gateway, "candles", answer, |reply| Event::Candles {
-                symbol,
-                interval,
-                candles: reply.candles,
-            })
-            .await;
-        }
-        Cmd::Order { order_id } => {
-            let message = v1::GetOrderRequest { order_id, ..Default::default() };
-            let answer =
-                gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.order(r).await }).await;
-            tell(&gateway, "order", answer, |reply| Event::Orders {
-                orders: reply.order.into_iter().collect(),
-                open_complete: false,
-            })
-            .await;
-        }
-        Cmd::Place(request) => {
-            let client_order_id = request.client_order_id.clone();
-            let answer =
-                gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place(r).await }).await;
-            let outcome = as_outcome(answer.and_then(order_of));
-            gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
-        }
-        Cmd::Replace(request) => {
-            let order_id = request.order_id.clone();
-            let answer =
-                gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.replace(r).await }).await;
-            let outcome = as_outcome(answer.and_then(order_of));
-            gateway.send(Event::Replaced { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
-        }
-        Cmd::Cancel { order_id } => {
-            let message = v1::CancelOrderRequest { order_id: order_id.clone(), ..Default::default() };
-            let answer =
-                gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel(r).await }).await;
-            let outcome = as_outcome(answer.and_then(order_of));
-            gateway.send(Event::Canceled { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
-        }
-        Cmd::CancelAll { symbol } => {
-            let message = v1::CancelAllRequest { symbol: symbol.clone(), ..Default::default() };
-            let answer = gateway
-                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel_all(r).await })
-                .await;
-            let outcome = as_outcome(answer.map(|reply| reply.requested));
-            gateway.send(Event::CanceledAll { symbol, outcome, elapsed_us: elapsed_us(started) }).await;
-        }
-        Cmd::WatchAdd { symbol } => {
-            let message = v1::SymbolRequest { symbol: symbol.clone() };
-            let answer = gateway
-                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.add_to_watchlist(r).await })
-                .await;
-            let outcome = as_outcome(answer.map(|_| ()));
-            gateway.send(Event::WatchChanged { symbol, added: true, outcome }).await;
-        }
-        Cmd::WatchRemove { symbol } => {
-            let message = v1::SymbolRequest { symbol: symbol.clone() };
-            let answer = gateway
-                .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.remove_from_watchlist(r).await })
-                .await;
-            let outcome = as_outcome(answer.map(|_| ()));
-            gateway.send(Event::WatchChanged { symbol, added: false, outcome }).await;
-        }
+        Cmd::Load => load(gateway).await,
+        Cmd::Follow { quotes, .. } => ask_quotes(gateway, quotes).await,
+        Cmd::Book { symbol } => ask_book(gateway, symbol).await,
+        Cmd::Trades { symbol, after } => ask_trades(gateway, symbol, after).await,
+        Cmd::Candles { symbol, interval } => ask_candles(gateway, symbol, interval).await,
+        Cmd::Order { order_id } => ask_order(gateway, order_id).await,
+        Cmd::Place(request) => place(gateway, request).await,
+        Cmd::Replace(request) => replace(gateway, request).await,
+        Cmd::Cancel { order_id } => cancel(gateway, order_id).await,
+        Cmd::CancelAll { symbol } => cancel_all(gateway, symbol).await,
+        Cmd::WatchAdd { symbol } => watch_add(gateway, symbol).await,
+        Cmd::WatchRemove { symbol } => watch_remove(gateway, symbol).await,
     }
+}
+
+async fn ask_quotes(gateway: &Gateway, symbols: Vec<String>) {
+    let message = v1::QuotesRequest { symbols };
+    let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.quotes(r).await }).await;
+    tell(gateway, "quotes", answer, |reply| Event::Quotes(reply.quotes)).await;
+}
+
+async fn ask_book(gateway: &Gateway, symbol: String) {
+    let message = v1::BookRequest { symbol, depth: 0 };
+    let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.book(r).await }).await;
+    tell(gateway, "book", answer, |image| Event::Book { image, from_feed: false }).await;
+}
+
+/// The latest trades, or with `after` those that the feed left out.
+async fn ask_trades(gateway: &Gateway, symbol: String, after: u64) {
+    let limit = if after == 0 { TRADES_ASKED } else { GAP_ASKED };
+    let message =
+        v1::TradesRequest { symbol: symbol.clone(), after_trade_no: after, limit, latest: after == 0 };
+    let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.trades(r).await }).await;
+    tell(gateway, "trades", answer, |reply| Event::Trades {
+        symbol,
+        trades: reply.trades,
+        after: Some(after),
+    })
+    .await;
+}
+
+async fn ask_candles(gateway: &Gateway, symbol: String, interval: &'static str) {
+    let length = INTERVALS.iter().find(|i| i.0 == interval).map_or(60_000_000, |i| i.1);
+    let now = now_us();
+    let message = v1::CandlesRequest {
+        symbol: symbol.clone(),
+        interval: interval.into(),
+        from_us: now - length * CANDLES_MAX as i64,
+        to_us: now + length,
+        limit: CANDLES_MAX as u32,
+    };
+    let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.candles(r).await }).await;
+    tell(gateway, "candles", answer, |reply| Event::Candles { symbol, interval, candles: reply.candles })
+        .await;
+}
+
+async fn ask_order(gateway: &Gateway, order_id: String) {
+    let message = v1::GetOrderRequest { order_id, ..Default::default() };
+    let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.order(r).await }).await;
+    tell(gateway, "order", answer, |reply| Event::Orders {
+        orders: reply.order.into_iter().collect(),
+        open_complete: false,
+    })
+    .await;
+}
+
+async fn place(gateway: &Gateway, request: v1::PlaceOrderRequest) {
+    let started = Instant::now();
+    let client_order_id = request.client_order_id.clone();
+    let answer = gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place(r).await }).await;
+    let outcome = as_outcome(answer.and_then(order_of));
+    gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+async fn replace(gateway: &Gateway, request: v1::ReplaceOrderRequest) {
+    let started = Instant::now();
+    let order_id = request.order_id.clone();
+    let answer = gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.replace(r).await }).await;
+    let outcome = as_outcome(answer.and_then(order_of));
+    gateway.send(Event::Replaced { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+async fn cancel(gateway: &Gateway, order_id: String) {
+    let started = Instant::now();
+    let message = v1::CancelOrderRequest { order_id: order_id.clone(), ..Default::default() };
+    let answer = gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel(r).await }).await;
+    let outcome = as_outcome(answer.and_then(order_of));
+    gateway.send(Event::Canceled { order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+async fn cancel_all(gateway: &Gateway, symbol: String) {
+    let started = Instant::now();
+    let message = v1::CancelAllRequest { symbol: symbol.clone(), ..Default::default() };
+    let answer =
+        gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel_all(r).await }).await;
+    let outcome = as_outcome(answer.map(|reply| reply.requested));
+    gateway.send(Event::CanceledAll { symbol, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+async fn watch_add(gateway: &Gateway, symbol: String) {
+    let message = v1::SymbolRequest { symbol: symbol.clone() };
+    let answer =
+        gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.add_to_watchlist(r).await }).await;
+    let outcome = as_outcome(answer.map(|_| ()));
+    gateway.send(Event::WatchChanged { symbol, added: true, outcome }).await;
+}
+
+async fn watch_remove(gateway: &Gateway, symbol: String) {
+    let message = v1::SymbolRequest { symbol: symbol.clone() };
+    let answer = gateway
+        .call(COMMAND_DEADLINE, message, |mut c, r| async move { c.remove_from_watchlist(r).await })
+        .await;
+    let outcome = as_outcome(answer.map(|_| ()));
+    gateway.send(Event::WatchChanged { symbol, added: false, outcome }).await;
 }
 
 fn order_of(reply: v1::OrderReply) -> Result<v1::Order, Status> {

@@ -176,15 +176,15 @@ impl Gateway {
                 self.session.send_replace(Some(session));
                 Ok(())
             }
-            Err(status) => match outcome::<()>(&status) {
-                Outcome::Unknown(text) => Err(Renewal::NoAnswer(text)),
-                _ => {
-                    self.session.send_replace(None);
-                    let text = "the session has ended: sign in again".to_owned();
-                    self.send(Event::SignedOut(text)).await;
-                    Err(Renewal::Ended)
+            Err(status) => {
+                if let Outcome::Unknown(text) = outcome::<()>(&status) {
+                    return Err(Renewal::NoAnswer(text));
                 }
-            },
+                self.session.send_replace(None);
+                let text = "the session has ended: sign in again".to_owned();
+                self.send(Event::SignedOut(text)).await;
+                Err(Renewal::Ended)
+            }
         }
     }
 

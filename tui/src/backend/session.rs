@@ -81,12 +81,20 @@ impl Session {
 
 /// Where sessions are kept. Several processes may share it: a refresh token is used once, so renewing happens under
 /// its lock, after a look at what another process may have stored meanwhile.
+#[expect(
+    clippy::module_name_repetitions,
+    reason = "the crate's root has it, where nothing else says session"
+)]
 pub trait SessionStore: Send + Sync + 'static {
     /// Takes the lock; may block for a moment.
     fn lock(&self) -> anyhow::Result<Box<dyn SessionLock>>;
 }
 
 /// The store while its lock is held.
+#[expect(
+    clippy::module_name_repetitions,
+    reason = "the crate's root has it, where nothing else says session"
+)]
 pub trait SessionLock: Send {
     /// What is stored for this gateway.
     fn load(&mut self) -> anyhow::Result<Option<Session>>;

@@ -82,7 +82,6 @@ fn bar(pen: &mut Pen, x: u16, area: Rect, candle: &Candle, scale: &Scale) {
         let in_wick = upper >= low && lower <= high;
         let body = if rises { glyphs.candle_up } else { glyphs.candle_down };
         let glyph = match (in_body(lower), in_body(upper)) {
-            (true, true) => body,
             (false, true) if !glyphs.candle_top.is_empty() => glyphs.candle_top,
             (true, false) if !glyphs.candle_bottom.is_empty() => glyphs.candle_bottom,
             (false, false) if in_wick => glyphs.candle_wick,

@@ -239,7 +239,7 @@ fn terms(model: &Model, order: &Order, tick: i64) -> Vec<String> {
 fn whole_pieces(pieces: &[String], columns: usize) -> String {
     let mut line = String::new();
     for piece in pieces {
-        let lead = if line.is_empty() { 0 } else { 1 };
+        let lead = usize::from(!line.is_empty());
         if text::width(&line) + lead + text::width(piece) <= columns {
             line.push_str(if lead == 0 { "" } else { " " });
             line.push_str(piece);

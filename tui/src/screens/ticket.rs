@@ -203,25 +203,24 @@ fn draw_fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) -> u16
         if let Some(meaning) = meaning(model, ticket, field, tick)
             && y < area.bottom()
         {
-            if let Some(text) = meaning {
-                pen.role(area.x + 1, y, area.width.saturating_sub(1), &text, Role::Dim);
-            }
+            pen.role(area.x + 1, y, area.width.saturating_sub(1), &meaning, Role::Dim);
             y += 1;
         }
     }
     y
 }
 
-/// What a trail or an expiry means; the outer none for fields that mean what they say.
-fn meaning(model: &Model, ticket: &Ticket, field: Field, tick: i64) -> Option<Option<String>> {
+/// What a trail or an expiry means, empty while that is not known; none for fields that mean what they say.
+fn meaning(model: &Model, ticket: &Ticket, field: Field, tick: i64) -> Option<String> {
     match field {
-        Field::Trail => Some(
-            ticket.trailing_start_e4(model).map(|stop| format!("stop starts at {}", text::price(stop, tick))),
-        ),
+        Field::Trail => {
+            let stop = ticket.trailing_start_e4(model);
+            Some(stop.map_or_else(String::new, |stop| format!("stop starts at {}", text::price(stop, tick))))
+        }
         Field::Expires => {
             let at = expiry::parse(ticket.expires.text(), model.now_us).ok();
             let text = at.map(|at| expiry::meaning(at, model.now_us));
-            Some(text.or_else(|| Some("18:30 +2h +3d 2026-11-25 18:30".to_owned())))
+            Some(text.unwrap_or_else(|| "18:30 +2h +3d 2026-11-25 18:30".to_owned()))
         }
         _ => None,
     }

@@ -3,11 +3,12 @@
 use super::trade;
 use crate::{
     model::{
-        Model, POINTER_US, Screen, Tone, WATCH_MAX,
+        Model, POINTER_US, Screen, Tone, WATCH_MAX, Who,
         alert::Facts,
         feed::{Feed, Link, VERIFY_US, Wire},
         holdings, intake,
         tape::{GAP_MAX, Tape},
+        ticket::Ticket,
     },
     msg::{Cmd, Event, Outcome},
     view::layout,
@@ -23,41 +24,14 @@ const WATCH_DEFAULT: usize = 12;
 pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
     match event {
         Event::Link(wire, link, why) => connection(model, wire, link, &why, cmds),
-        Event::SignedIn(who) => {
-            model.who = who;
-            model.sign_in = crate::model::SignIn::default();
-            model.screen = Screen::Trading;
-            model.note(Tone::Good, format!("signed in as {}", model.who.email));
-            cmds.push(Cmd::Load);
-            if !model.symbol.is_empty() {
-                ask_symbol(model, cmds);
-            }
-        }
+        Event::SignedIn(who) => signed_in(model, who, cmds),
         Event::SignInRefused(text) => {
             model.sign_in.busy = false;
             model.sign_in.password.clear();
             model.sign_in.refused = Some(crate::text::clean(&text).into_owned());
         }
-        Event::SignedOut(text) => {
-            model.screen = Screen::SignIn;
-            model.sign_in.busy = false;
-            model.sign_in.refused = Some(crate::text::clean(&text).into_owned());
-            model.armed_until_us = None;
-            model.overlay = None;
-            model.flatten = None;
-        }
-        Event::Instruments(instruments) => {
-            model.instruments = instruments
-                .into_iter()
-                .filter(is_well_formed)
-                .map(|i| (i.symbol.clone(), intake::instrument(i)))
-                .collect();
-            if model.watch.is_empty() {
-                model.watch = model.instruments.keys().take(WATCH_DEFAULT).cloned().collect();
-            }
-            place_ladder(model);
-            first_symbol(model, cmds);
-        }
+        Event::SignedOut(text) => signed_out(model, &text),
+        Event::Instruments(instruments) => take_instruments(model, instruments, cmds),
         Event::Watchlist(symbols) => {
             if !symbols.is_empty() {
                 model.watch =
@@ -103,6 +77,40 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
         Event::Unanswered { question, text } => model.note(Tone::Bad, format!("{question}: {text}")),
     }
     model.dirty = true;
+}
+
+fn signed_in(model: &mut Model, who: Who, cmds: &mut Vec<Cmd>) {
+    model.who = who;
+    model.sign_in = crate::model::SignIn::default();
+    model.screen = Screen::Trading;
+    model.note(Tone::Good, format!("signed in as {}", model.who.email));
+    cmds.push(Cmd::Load);
+    if !model.symbol.is_empty() {
+        ask_symbol(model, cmds);
+    }
+}
+
+/// The session has ended: nothing stays armed.
+fn signed_out(model: &mut Model, text: &str) {
+    model.screen = Screen::SignIn;
+    model.sign_in.busy = false;
+    model.sign_in.refused = Some(crate::text::clean(text).into_owned());
+    model.armed_until_us = None;
+    model.overlay = None;
+    model.flatten = None;
+}
+
+fn take_instruments(model: &mut Model, instruments: Vec<v1::Instrument>, cmds: &mut Vec<Cmd>) {
+    model.instruments = instruments
+        .into_iter()
+        .filter(is_well_formed)
+        .map(|i| (i.symbol.clone(), intake::instrument(i)))
+        .collect();
+    if model.watch.is_empty() {
+        model.watch = model.instruments.keys().take(WATCH_DEFAULT).cloned().collect();
+    }
+    place_ladder(model);
+    first_symbol(model, cmds);
 }
 
 fn is_well_formed(instrument: &v1::Instrument) -> bool {
@@ -158,7 +166,7 @@ pub fn select_symbol(model: &mut Model, symbol: &str, cmds: &mut Vec<Cmd>) {
         return;
     }
     trade::disarm(model, "the symbol changed");
-    if model.ticket.as_ref().is_some_and(|t| t.is_editing()) {
+    if model.ticket.as_ref().is_some_and(Ticket::is_editing) {
         model.ticket = None;
     }
     symbol.clone_into(&mut model.symbol);

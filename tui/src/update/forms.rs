@@ -188,12 +188,11 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
         Overlay::Search { input, selected } => match key.code {
             KeyCode::Enter => {
                 let found = find_symbols(model, input.text()).get(*selected).map(|i| i.symbol.clone());
-                match found {
-                    Some(symbol) => feed::select_symbol(model, &symbol, cmds),
-                    None => {
-                        let text = format!("no listed symbol matches {}", input.text());
-                        model.say(Tone::Bad, text);
-                    }
+                if let Some(symbol) = found {
+                    feed::select_symbol(model, &symbol, cmds);
+                } else {
+                    let text = format!("no listed symbol matches {}", input.text());
+                    model.say(Tone::Bad, text);
                 }
                 return;
             }
@@ -211,13 +210,8 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
             _ => list_key(input, selected, key, keys::search(input.text()).len()),
         },
         Overlay::Alert { input, refused } => match key.code {
-            KeyCode::Enter => match Trigger::parse(input.text(), model.reference_e4(&model.symbol)) {
-                Ok(trigger) if model.alerts.len() < ALERTS_MAX => {
-                    let symbol = model.symbol.clone();
-                    model.alerts.push(Alert { symbol, trigger, fired: false });
-                    return;
-                }
-                Ok(_) => *refused = Some(format!("at most {ALERTS_MAX} alerts: d removes the symbol's")),
+            KeyCode::Enter => match set_alert(model, input.text()) {
+                Ok(()) => return,
                 Err(text) => *refused = Some(text),
             },
             _ => {
@@ -227,6 +221,15 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
         },
     }
     model.overlay = Some(overlay);
+}
+
+fn set_alert(model: &mut Model, text: &str) -> Result<(), String> {
+    let trigger = Trigger::parse(text, model.reference_e4(&model.symbol))?;
+    if model.alerts.len() >= ALERTS_MAX {
+        return Err(format!("at most {ALERTS_MAX} alerts: d removes the symbol's"));
+    }
+    model.alerts.push(Alert { symbol: model.symbol.clone(), trigger, fired: false });
+    Ok(())
 }
 
 fn list_key(input: &mut Input, selected: &mut usize, key: KeyEvent, count: usize) {

@@ -22,6 +22,7 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+#[expect(clippy::unnecessary_wraps, reason = "a terminal's input may fail, and so do its events in a script")]
 fn key(code: KeyCode) -> io::Result<InputEvent> {
     Ok(InputEvent::Key(KeyEvent::new(code, KeyModifiers::NONE)))
 }
@@ -148,12 +149,11 @@ impl futures::Stream for Keyboard {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut inner = self.0.lock().unwrap();
-        match inner.0.pop_front() {
-            Some(event) => Poll::Ready(Some(Ok(event))),
-            None => {
-                inner.1.get_or_insert_with(|| cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(event) = inner.0.pop_front() {
+            Poll::Ready(Some(Ok(event)))
+        } else {
+            inner.1.get_or_insert_with(|| cx.waker().clone());
+            Poll::Pending
         }
     }
 }

@@ -169,7 +169,10 @@ async fn from_the_sign_in_screen_to_a_fill() {
     };
     gateway.tell(8, filled, Some(fill));
     desk.until("the fill", |m| m.holdings.fills.len() == 1).await;
-    assert_eq!(desk.model.holdings.orders.values().next().map(|o| o.state()), Some(OrderState::Filled));
+    assert_eq!(
+        desk.model.holdings.orders.values().next().map(fafnir_proto::v1::Order::state),
+        Some(OrderState::Filled)
+    );
     desk.live.shutdown().await;
 }
 

@@ -1,5 +1,5 @@
 //! The terminal as its user sees it: screens, rules, the loop, the real terminal.
-#![expect(clippy::unwrap_used, reason = "the helpers of the tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "the helpers of the tests")]
 
 mod common;
 mod drive;

@@ -66,7 +66,7 @@ fn prop_kind(number: i64) -> v1::OrderType {
     v1::OrderType::try_from(number.rem_euclid(6) as i32).unwrap_or_default()
 }
 
-fn event() -> impl Strategy<Value = Event> {
+fn market_event() -> impl Strategy<Value = Event> {
     let link = prop::sample::select(vec![Link::Up, Link::Down, Link::Connecting]);
     let wire = prop::sample::select(vec![Wire::Grpc, Wire::Nats]);
     prop_oneof![
@@ -92,6 +92,30 @@ fn event() -> impl Strategy<Value = Event> {
         (text(), number(), number()).prop_map(|(symbol, price, close)| {
             Event::Quotes(vec![quote(&symbol, price, close, 1), quote("AAPL", price, close, 2)])
         }),
+        (text(), number(), number()).prop_map(|(name, tick_e4, lot_e4)| {
+            Event::Instruments(vec![
+                v1::Instrument { tick_e4, lot_e4, ..instrument("AAPL", &name, tick_e4) },
+                instrument(&name, "", lot_e4),
+            ])
+        }),
+        prop::collection::vec(text(), 0..4).prop_map(Event::Watchlist),
+        (number(), number(), number()).prop_map(|(time_us, low_e4, high_e4)| Event::Candles {
+            symbol: "AAPL".into(),
+            interval: "1m",
+            candles: vec![v1::Candle {
+                time_us,
+                low_e4,
+                high_e4,
+                open_e4: high_e4,
+                volume_e4: low_e4,
+                ..Default::default()
+            }],
+        }),
+    ]
+}
+
+fn own_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
         (number(), number(), 0..9i32, 0..3i32, text()).prop_map(
             |(price_e4, quantity_e4, state, side, reason)| {
                 // Every sort of order, with extreme numbers where that sort has one.
@@ -121,25 +145,6 @@ fn event() -> impl Strategy<Value = Event> {
         (number(), number()).prop_map(|(available_micros, balance_micros)| {
             Event::Accounts(vec![v1::Account { available_micros, balance_micros, ..account(1) }])
         }),
-        (text(), number(), number()).prop_map(|(name, tick_e4, lot_e4)| {
-            Event::Instruments(vec![
-                v1::Instrument { tick_e4, lot_e4, ..instrument("AAPL", &name, tick_e4) },
-                instrument(&name, "", lot_e4),
-            ])
-        }),
-        prop::collection::vec(text(), 0..4).prop_map(Event::Watchlist),
-        (number(), number(), number()).prop_map(|(time_us, low_e4, high_e4)| Event::Candles {
-            symbol: "AAPL".into(),
-            interval: "1m",
-            candles: vec![v1::Candle {
-                time_us,
-                low_e4,
-                high_e4,
-                open_e4: high_e4,
-                volume_e4: low_e4,
-                ..Default::default()
-            }],
-        }),
         (number(), 0..3u8, text()).prop_map(|(price_e4, answer, text)| {
             let order = order("aaaa", Side::Buy, 1, price_e4, OrderState::New);
             let order_id = order.id.clone();
@@ -158,7 +163,8 @@ fn event() -> impl Strategy<Value = Event> {
 fn message() -> impl Strategy<Value = Msg> {
     prop_oneof![
         6 => input().prop_map(Msg::Input),
-        6 => event().prop_map(Msg::Backend),
+        3 => market_event().prop_map(Msg::Backend),
+        3 => own_event().prop_map(Msg::Backend),
         1 => prop_oneof![(0..600i64).prop_map(|s| START_US + s * 1_000_000), number()].prop_map(Msg::Clock),
     ]
 }

@@ -23,6 +23,7 @@ pub struct Operation {
 }
 
 impl Default for Operation {
+    #[expect(clippy::expect_used, reason = "the bounds are constants that hdrhistogram takes")]
     fn default() -> Self {
         let latency_us = Histogram::new_with_max(LATENCY_US_MAX, DIGITS)
             .expect("invariant: the bounds are hdrhistogram's");

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// What an ack subject names.
 #[derive(Debug, PartialEq, Eq)]
-pub struct AckSubject<'a> {
+pub struct Target<'a> {
     /// Stream.
     pub stream: &'a str,
     /// Consumer.
@@ -20,14 +20,14 @@ pub struct AckSubject<'a> {
 }
 
 /// Reads `$JS.ACK.<stream>.<consumer>.<count>.<stream seq>.<consumer seq>.<ts>.<pending>` and its long forms.
-pub fn parse_subject(subject: &str) -> Option<AckSubject<'_>> {
+pub fn parse_subject(subject: &str) -> Option<Target<'_>> {
     let tokens: Vec<&str> = subject.split('.').collect();
     let at = match tokens.len() {
         9 => 2,
         11 | 12 => 4,
         _ => return None,
     };
-    Some(AckSubject { stream: tokens[at], consumer: tokens[at + 1], sequence: tokens[at + 3].parse().ok()? })
+    Some(Target { stream: tokens[at], consumer: tokens[at + 1], sequence: tokens[at + 3].parse().ok()? })
 }
 
 enum Word<'a> {
@@ -70,7 +70,7 @@ impl Core {
             && let Some(consumer_id) = stream.names.get(ack.consumer).copied()
         {
             answer = !matches!(word, Some(Word::Next(_)));
-            apply(stream, consumer_id, ack.sequence, word, reply, &mut self.env);
+            apply(stream, consumer_id, ack.sequence, word.as_ref(), reply, &mut self.env);
         }
         if answer && let Some(reply) = reply {
             self.env.gate.hurry();
@@ -83,14 +83,14 @@ fn apply(
     stream: &mut Stream,
     consumer_id: u32,
     sequence: u64,
-    word: Option<Word<'_>>,
+    word: Option<&Word<'_>>,
     reply: Option<&Text>,
     env: &mut super::env::Env,
 ) {
     let Some(consumer) = stream.consumers.get_mut(&consumer_id) else { return };
     consumer.active = env.now;
     let mut settled = Vec::new();
-    match &word {
+    match word {
         Some(Word::Ack | Word::Next(_)) if consumer.config().ack_policy == AckPolicy::All => {
             settled = consumer.settle_through(sequence, env);
         }
@@ -102,9 +102,9 @@ fn apply(
         None => {}
     }
     stream.settled(&settled, env);
-    if let (Some(Word::Next(body)), Some(reply)) = (&word, reply) {
+    if let (Some(Word::Next(body)), Some(reply)) = (word, reply) {
         match parse_pull(body) {
-            Ok(pull) => pull::request(stream, consumer_id, pull, reply, env),
+            Ok(pull) => pull::request(stream, consumer_id, &pull, reply, env),
             Err(_) => super::deliver::status(env, reply, "400 Bad Request", &[]),
         }
     } else {
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn ack_subjects_are_read_in_their_short_and_long_forms() {
         let short = parse_subject("$JS.ACK.S.C.1.22.3.4.5").unwrap();
-        assert_eq!(short, AckSubject { stream: "S", consumer: "C", sequence: 22 });
+        assert_eq!(short, Target { stream: "S", consumer: "C", sequence: 22 });
         assert_eq!(parse_subject("$JS.ACK._.hash.S.C.1.22.3.4.5"), Some(short));
         assert!(parse_subject("$JS.ACK.S.C.1.x.3.4.5").is_none());
         assert!(parse_subject("$JS.ACK").is_none());

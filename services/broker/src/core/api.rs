@@ -117,7 +117,7 @@ impl Core {
         match parse_pull(body) {
             Ok(asked) => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
-                    pull::request(stream, consumer, asked, inbox, &mut self.env);
+                    pull::request(stream, consumer, &asked, inbox, &mut self.env);
                 }
             }
             Err(fault) => {

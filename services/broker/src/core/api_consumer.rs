@@ -29,19 +29,15 @@ struct CreateRequest {
     action: String,
 }
 
-impl Core {
-    /// Creates or updates; `by_name` when the subject is that of 2.9, which makes the name part of the configuration.
-    pub(super) fn consumer_create(&mut self, rest: &str, body: &Bytes, by_name: bool) -> Answer {
-        let mut tokens = rest.splitn(3, '.');
-        let stream_name = tokens.next().unwrap_or("");
-        let subject_name = tokens.next();
-        let subject_filter = tokens.next();
-        let mut request: CreateRequest = parse(body)?;
-        let id = self.by_name.get(stream_name).copied().ok_or_else(Fault::stream_not_found)?;
-        if !request.stream_name.is_empty() && request.stream_name != stream_name {
-            return Err(Fault::stream_mismatch());
-        }
-        let config = &mut request.config;
+impl CreateRequest {
+    /// Makes the configuration and the subject it came on agree on the name and the filter.
+    fn agree(
+        &mut self,
+        subject_name: Option<&str>,
+        subject_filter: Option<&str>,
+        by_name: bool,
+    ) -> Result<(), Fault> {
+        let config = &mut self.config;
         for text in [&mut config.name, &mut config.durable_name] {
             if text.as_ref().is_some_and(String::is_empty) {
                 *text = None;
@@ -79,7 +75,24 @@ impl Core {
                 "consumer create request did not match filtered subject from create subject",
             ));
         }
-        let named = config.durable_name.clone().or_else(|| config.name.clone());
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Creates or updates; `by_name` when the subject is that of 2.9, which makes the name part of the configuration.
+    pub(super) fn consumer_create(&mut self, rest: &str, body: &Bytes, by_name: bool) -> Answer {
+        let mut tokens = rest.splitn(3, '.');
+        let stream_name = tokens.next().unwrap_or("");
+        let subject_name = tokens.next();
+        let subject_filter = tokens.next();
+        let mut request: CreateRequest = parse(body)?;
+        let id = self.by_name.get(stream_name).copied().ok_or_else(Fault::stream_not_found)?;
+        if !request.stream_name.is_empty() && request.stream_name != stream_name {
+            return Err(Fault::stream_mismatch());
+        }
+        request.agree(subject_name, subject_filter, by_name)?;
+        let named = request.config.durable_name.clone().or_else(|| request.config.name.clone());
         let stream = self.streams.get(&id).ok_or_else(Fault::stream_not_found)?;
         let mut config = request.config.normalized(&stream.log.config)?;
         let existing = named.as_ref().and_then(|name| stream.names.get(name)).copied();
@@ -107,6 +120,11 @@ impl Core {
         if config.durable_name.is_none() || by_name {
             config.name = Some(name.clone());
         }
+        self.consumer_add(id, name, config)
+    }
+
+    /// A new consumer begins: its record, its timer, its first messages.
+    fn consumer_add(&mut self, id: StreamId, name: String, config: ConsumerConfig) -> Answer {
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         self.consumer_last += 1;
         let record = ConsumerRecord {
@@ -136,6 +154,10 @@ impl Core {
             return;
         };
         if consumer.stored {
+            #[expect(
+                clippy::expect_used,
+                reason = "a record is written by its own derive, its keys are text"
+            )]
             let json =
                 serde_json::to_string(&consumer.record).expect("invariant: a record has only text keys");
             self.env.gate.urgent_op(StoreOp::ConsumerPut { stream, consumer: id, json });

@@ -117,6 +117,10 @@ impl Core {
     fn put_stream(&mut self, stream: &Stream) {
         let record = StreamRecord { config: stream.log.config.clone(), created: stream.log.created };
         if stream.log.on_disk() {
+            #[expect(
+                clippy::expect_used,
+                reason = "a record is written by its own derive, its keys are text"
+            )]
             let json = serde_json::to_string(&record).expect("invariant: a record has only text keys");
             self.env.gate.urgent_op(StoreOp::StreamPut { stream: stream.log.id, json });
         }
@@ -162,7 +166,7 @@ impl Core {
             return Err(Fault::stream_config(reason));
         }
         self.no_overlap(&config)?;
-        let mut stream = self.streams.remove(&id).expect("invariant: found above");
+        let mut stream = self.streams.remove(&id).ok_or_else(Fault::stream_not_found)?;
         stream.log.config = config;
         self.put_stream(&stream);
         stream.enforce_all(&mut self.env);

@@ -62,6 +62,11 @@ pub enum Discard {
 /// Configuration of a stream; durations in nanoseconds, `-1` is unlimited.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    clippy::module_name_repetitions,
+    reason = "the protocol's own fields and name"
+)]
 pub struct StreamConfig {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +140,7 @@ pub enum ReplayPolicy {
 /// Configuration of a consumer; durations in nanoseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::module_name_repetitions, reason = "the protocol's own fields and name")]
 pub struct ConsumerConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durable_name: Option<String>,
@@ -248,27 +254,7 @@ impl StreamConfig {
         if self.subjects.is_empty() {
             self.subjects = vec![self.name.clone()];
         }
-        if self.subjects.len() > SUBJECTS_MAX {
-            return Err(Fault::stream_config(format!("at most {SUBJECTS_MAX} subjects are allowed")));
-        }
-        for (at, subject) in self.subjects.iter().enumerate() {
-            if !is_pattern(subject) {
-                return Err(Fault::stream_config("invalid subject"));
-            }
-            if overlaps(subject, "$JS.API.>") {
-                return Err(Fault::stream_config(
-                    "subjects that overlap with jetstream api require no-ack to be true",
-                ));
-            }
-            if self.subjects[..at].contains(subject) {
-                return Err(Fault::stream_config("duplicate subjects detected"));
-            }
-            if self.subjects[..at].iter().any(|other| overlaps(other, subject)) {
-                return Err(Fault::stream_config(format!(
-                    "subject {subject:?} overlaps with another of this stream"
-                )));
-            }
-        }
+        self.check_subjects()?;
         if self.max_age < 0 || self.duplicate_window < 0 {
             return Err(Fault::stream_config("max age and duplicate window can not be negative"));
         }
@@ -303,6 +289,31 @@ impl StreamConfig {
             return Err(Fault::stream_config("roll-ups require the purge permission"));
         }
         Ok(self)
+    }
+
+    fn check_subjects(&self) -> Result<(), Fault> {
+        if self.subjects.len() > SUBJECTS_MAX {
+            return Err(Fault::stream_config(format!("at most {SUBJECTS_MAX} subjects are allowed")));
+        }
+        for (at, subject) in self.subjects.iter().enumerate() {
+            if !is_pattern(subject) {
+                return Err(Fault::stream_config("invalid subject"));
+            }
+            if overlaps(subject, "$JS.API.>") {
+                return Err(Fault::stream_config(
+                    "subjects that overlap with jetstream api require no-ack to be true",
+                ));
+            }
+            if self.subjects[..at].contains(subject) {
+                return Err(Fault::stream_config("duplicate subjects detected"));
+            }
+            if self.subjects[..at].iter().any(|other| overlaps(other, subject)) {
+                return Err(Fault::stream_config(format!(
+                    "subject {subject:?} overlaps with another of this stream"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// What sealing entails: nothing comes, nothing goes.
@@ -346,83 +357,9 @@ impl ConsumerConfig {
         if durations.iter().any(|duration| *duration < 0) {
             return fault("consumer durations can not be negative");
         }
-        if self.filter_subjects.len() > SUBJECTS_MAX {
-            return fault("consumer has too many filters");
-        }
-        if !self.filter_subject.is_empty() && !self.filter_subjects.is_empty() {
-            return Err(Fault::new(
-                500,
-                10136,
-                "consumer cannot have both FilterSubject and FilterSubjects specified",
-            ));
-        }
-        for filter in self.filters() {
-            if !is_pattern(filter) {
-                return fault("consumer filter subject is not a valid subject");
-            }
-            if !stream.subjects.iter().any(|subject| overlaps(subject, filter)) {
-                return Err(Fault::new(
-                    400,
-                    10093,
-                    "consumer filter subject is not a valid subset of the interest subjects",
-                ));
-            }
-        }
-        if let Some(deliver) = &self.deliver_subject {
-            if !is_pattern(deliver) || has_wildcard(deliver) {
-                return Err(Fault::new(400, 10081, "consumer deliver subject has wildcards"));
-            }
-            if stream.captures(deliver) {
-                return Err(Fault::new(400, 10081, "consumer deliver subject forms a cycle"));
-            }
-            if self.max_waiting > 0 {
-                return Err(Fault::new(400, 10089, "consumer in push mode can not set max waiting"));
-            }
-        } else {
-            if self.flow_control || self.idle_heartbeat > 0 {
-                return fault("consumer idle heartbeat and flow control require a push based consumer");
-            }
-            if self.deliver_group.is_some() {
-                return fault("consumer deliver group requires a push based consumer");
-            }
-            if self.max_waiting < 0 {
-                return Err(Fault::new(400, 10087, "consumer max waiting needs to be positive"));
-            }
-            if self.max_waiting == 0 {
-                self.max_waiting = MAX_WAITING;
-            }
-        }
-        let policy = |reason: &str| Err(Fault::new(400, 10094, reason));
-        match self.deliver_policy {
-            DeliverPolicy::ByStartSequence if self.opt_start_seq == 0 => {
-                return policy(
-                    "consumer delivery policy is deliver by start sequence, but optional start sequence is not set",
-                );
-            }
-            DeliverPolicy::ByStartTime if self.opt_start_time.is_none() => {
-                return policy(
-                    "consumer delivery policy is deliver by start time, but optional start time is not set",
-                );
-            }
-            DeliverPolicy::LastPerSubject if self.filters().next().is_none() => {
-                return policy(
-                    "consumer delivery policy is deliver last per subject, but optional filter subject is not set",
-                );
-            }
-            DeliverPolicy::ByStartSequence | DeliverPolicy::ByStartTime => {}
-            _ if self.opt_start_seq != 0 => {
-                return policy("consumer delivery policy does not take a start sequence");
-            }
-            _ if self.opt_start_time.is_some() => {
-                return policy("consumer delivery policy does not take a start time");
-            }
-            _ => {}
-        }
-        if let Some(time) = &self.opt_start_time
-            && super::clock::parse(time).is_none()
-        {
-            return fault("consumer start time is not an RFC 3339 time");
-        }
+        self.check_filters(stream)?;
+        self.settle_delivery(stream)?;
+        self.check_start()?;
         if let Some(first) = self.backoff.first() {
             self.ack_wait = *first;
             if self.max_deliver > 0 && self.backoff.len() as i64 > self.max_deliver {
@@ -452,6 +389,99 @@ impl ConsumerConfig {
         }
         self.num_replicas = self.num_replicas.max(0);
         Ok(self)
+    }
+
+    fn check_filters(&self, stream: &StreamConfig) -> Result<(), Fault> {
+        let fault = |reason: &str| Err(Fault::consumer_create(reason));
+        if self.filter_subjects.len() > SUBJECTS_MAX {
+            return fault("consumer has too many filters");
+        }
+        if !self.filter_subject.is_empty() && !self.filter_subjects.is_empty() {
+            return Err(Fault::new(
+                500,
+                10136,
+                "consumer cannot have both FilterSubject and FilterSubjects specified",
+            ));
+        }
+        for filter in self.filters() {
+            if !is_pattern(filter) {
+                return fault("consumer filter subject is not a valid subject");
+            }
+            if !stream.subjects.iter().any(|subject| overlaps(subject, filter)) {
+                return Err(Fault::new(
+                    400,
+                    10093,
+                    "consumer filter subject is not a valid subset of the interest subjects",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a push consumer may not set, and what a pull consumer may not.
+    fn settle_delivery(&mut self, stream: &StreamConfig) -> Result<(), Fault> {
+        let fault = |reason: &str| Err(Fault::consumer_create(reason));
+        if let Some(deliver) = &self.deliver_subject {
+            if !is_pattern(deliver) || has_wildcard(deliver) {
+                return Err(Fault::new(400, 10081, "consumer deliver subject has wildcards"));
+            }
+            if stream.captures(deliver) {
+                return Err(Fault::new(400, 10081, "consumer deliver subject forms a cycle"));
+            }
+            if self.max_waiting > 0 {
+                return Err(Fault::new(400, 10089, "consumer in push mode can not set max waiting"));
+            }
+        } else {
+            if self.flow_control || self.idle_heartbeat > 0 {
+                return fault("consumer idle heartbeat and flow control require a push based consumer");
+            }
+            if self.deliver_group.is_some() {
+                return fault("consumer deliver group requires a push based consumer");
+            }
+            if self.max_waiting < 0 {
+                return Err(Fault::new(400, 10087, "consumer max waiting needs to be positive"));
+            }
+            if self.max_waiting == 0 {
+                self.max_waiting = MAX_WAITING;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the place where it starts fits its delivery policy.
+    fn check_start(&self) -> Result<(), Fault> {
+        let policy = |reason: &str| Err(Fault::new(400, 10094, reason));
+        match self.deliver_policy {
+            DeliverPolicy::ByStartSequence if self.opt_start_seq == 0 => {
+                return policy(
+                    "consumer delivery policy is deliver by start sequence, but optional start sequence is not set",
+                );
+            }
+            DeliverPolicy::ByStartTime if self.opt_start_time.is_none() => {
+                return policy(
+                    "consumer delivery policy is deliver by start time, but optional start time is not set",
+                );
+            }
+            DeliverPolicy::LastPerSubject if self.filters().next().is_none() => {
+                return policy(
+                    "consumer delivery policy is deliver last per subject, but optional filter subject is not set",
+                );
+            }
+            DeliverPolicy::ByStartSequence | DeliverPolicy::ByStartTime => {}
+            _ if self.opt_start_seq != 0 => {
+                return policy("consumer delivery policy does not take a start sequence");
+            }
+            _ if self.opt_start_time.is_some() => {
+                return policy("consumer delivery policy does not take a start time");
+            }
+            _ => {}
+        }
+        if let Some(time) = &self.opt_start_time
+            && super::clock::parse(time).is_none()
+        {
+            return Err(Fault::consumer_create("consumer start time is not an RFC 3339 time"));
+        }
+        Ok(())
     }
 
     /// The subjects it wants; none means all.

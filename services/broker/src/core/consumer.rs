@@ -45,6 +45,7 @@ pub struct Request {
 }
 
 /// A consumer.
+#[derive(Debug)]
 pub struct Consumer {
     /// Its number.
     pub id: ConsumerId,

@@ -7,6 +7,7 @@ use super::env::Env;
 use super::log::{Log, Message};
 use super::net::{Nanos, Outgoing};
 use super::subject::Text;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Messages read from the store at once.
@@ -20,7 +21,8 @@ const BURST_MAX: usize = 1024;
 pub fn status(env: &mut Env, inbox: &str, line: &str, extra: &[(&str, u64)]) {
     let mut header = format!("NATS/1.0 {line}\r\n");
     for (name, value) in extra {
-        header.push_str(&format!("{name}: {value}\r\n"));
+        // Writing to a String cannot fail.
+        let _ = write!(header, "{name}: {value}\r\n");
     }
     header.push_str("\r\n");
     env.send(inbox, header.as_bytes(), &[]);
@@ -245,6 +247,7 @@ fn attach(consumer: &mut Consumer, env: &mut Env, to: &str) {
 }
 
 /// What a consumer's deadline brought about.
+#[derive(Debug)]
 pub struct Woken {
     /// Sequences that are settled.
     pub settled: Vec<u64>,

@@ -69,7 +69,7 @@ pub struct Load {
 }
 
 /// Everything a step wants done, in order within each list.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Effects {
     /// Bytes to clients.
     pub writes: Vec<(ConnId, Bytes)>,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 
 /// Shared parts of the core.
+#[derive(Debug)]
 pub struct Env {
     /// Time of this step.
     pub now: Nanos,
@@ -67,7 +68,7 @@ pub enum Held {
 }
 
 /// Numbers the changes of the store and holds back what must not be seen before they are on disk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Gate {
     ops: Vec<StoreOp>,
     last: u64,

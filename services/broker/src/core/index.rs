@@ -16,14 +16,14 @@ pub struct Slot {
     pub subject: u32,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Chunk {
     slots: Vec<Slot>,
     live: u32,
 }
 
 /// The sequences that exist.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Index {
     chunks: BTreeMap<u64, Chunk>,
     len: u64,
@@ -32,6 +32,12 @@ pub struct Index {
 impl Index {
     /// Adds a message; sequences only grow.
     pub fn push(&mut self, seq: u64, slot: Slot) {
+        debug_assert!(
+            self.chunks
+                .last_key_value()
+                .is_none_or(|(number, chunk)| { number * CHUNK + (chunk.slots.len() as u64) <= seq }),
+            "invariant: a stream's sequences ascend; {seq} does not"
+        );
         let chunk = self.chunks.entry(seq / CHUNK).or_default();
         let at = (seq % CHUNK) as usize;
         if chunk.slots.len() <= at {

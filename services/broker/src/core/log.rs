@@ -28,7 +28,7 @@ pub struct Message {
 }
 
 /// One subject that has messages.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct SubjectSlot {
     /// The subject; empty when the slot is free.
     pub name: Arc<str>,
@@ -39,7 +39,7 @@ pub struct SubjectSlot {
 }
 
 /// The subjects that have messages.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Subjects {
     by_name: BTreeMap<Arc<str>, u32>,
     slots: Vec<SubjectSlot>,
@@ -53,17 +53,14 @@ impl Subjects {
             return *id;
         }
         let name: Arc<str> = name.into();
-        let id = match self.free.pop() {
-            Some(id) => {
-                let slot = &mut self.slots[id as usize];
-                slot.name = name.clone();
-                slot.generation = slot.generation.wrapping_add(1);
-                id
-            }
-            None => {
-                self.slots.push(SubjectSlot { name: name.clone(), ..SubjectSlot::default() });
-                (self.slots.len() - 1) as u32
-            }
+        let id = if let Some(id) = self.free.pop() {
+            let slot = &mut self.slots[id as usize];
+            slot.name = name.clone();
+            slot.generation = slot.generation.wrapping_add(1);
+            id
+        } else {
+            self.slots.push(SubjectSlot { name: name.clone(), ..SubjectSlot::default() });
+            (self.slots.len() - 1) as u32
         };
         self.by_name.insert(name, id);
         id
@@ -114,6 +111,7 @@ impl Subjects {
 }
 
 /// A stream's messages.
+#[derive(Debug)]
 pub struct Log {
     /// The stream's number.
     pub id: StreamId,
@@ -185,12 +183,23 @@ impl Log {
     /// Takes up a message that was found in the store.
     pub fn recover(&mut self, seq: u64, ts: Nanos, size: u32, subject: &str) {
         let id = self.subjects.intern(subject);
-        self.subjects.slots[id as usize].seqs.push_back(seq);
-        self.index.push(seq, Slot { ts, size, subject: id });
+        self.push(seq, Slot { ts, size, subject: id });
         self.bytes += u64::from(size);
         self.last_seq = self.last_seq.max(seq);
         self.last_ts = ts;
         self.visible = self.last_seq;
+    }
+
+    /// Takes up a message under its subject and in the index.
+    fn push(&mut self, seq: u64, slot: Slot) {
+        let seqs = &mut self.subjects.slots[slot.subject as usize].seqs;
+        debug_assert!(
+            seqs.back().is_none_or(|last| *last < seq),
+            "invariant: a subject's sequences ascend; {seq} after {:?}",
+            seqs.back()
+        );
+        seqs.push_back(seq);
+        self.index.push(seq, slot);
     }
 
     /// Appends a message; returns it with its size.
@@ -216,8 +225,7 @@ impl Log {
             header: body.slice(..header.len()),
             payload: body.slice(header.len()..),
         });
-        self.subjects.slots[id as usize].seqs.push_back(self.last_seq);
-        self.index.push(self.last_seq, Slot { ts: now, size, subject: id });
+        self.push(self.last_seq, Slot { ts: now, size, subject: id });
         self.bytes += u64::from(size);
         self.recent_bytes += size as usize;
         self.recent.insert(self.last_seq, message.clone());
@@ -266,6 +274,7 @@ impl Log {
 
     /// Marks everything up to `seq` as on disk and lets go of what need not stay in memory.
     pub fn on_disk_up_to(&mut self, seq: u64) {
+        debug_assert!(seq <= self.last_seq, "invariant: nothing is on disk that was not stored: {seq}");
         self.visible = self.visible.max(seq);
         if self.on_disk() {
             while self.recent_bytes > RECENT_BYTES_MAX {

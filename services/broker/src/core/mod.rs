@@ -36,7 +36,7 @@ use records::StoredStream;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::Stream;
 use timers::{TimerKey, Timers};
-use wire::{Op, WireError};
+use wire::Op;
 
 /// Subjects whose stream is remembered.
 const CAPTURE_CACHE_MAX: usize = 4096;
@@ -95,7 +95,7 @@ pub enum Input {
     /// A client asked for something.
     Op { conn: ConnId, op: Op },
     /// A client sent what cannot be read.
-    Bad { conn: ConnId, error: WireError },
+    Bad { conn: ConnId, error: wire::Error },
     /// A client does not read what it is sent.
     Overflow { conn: ConnId },
     /// The store has every change up to this number.
@@ -128,8 +128,15 @@ pub struct Core {
     started: Nanos,
 }
 
+impl std::fmt::Debug for Core {
+    /// Without the accounts: their passwords are nobody's to read.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("streams", &self.by_name).finish_non_exhaustive()
+    }
+}
+
 /// What was found in the store.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Recovered {
     /// The logs with every message taken up, and the rest of each stream.
     pub streams: Vec<(Log, StoredStream)>,

@@ -40,6 +40,8 @@ impl Rights {
 }
 
 /// One client.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "the options of CONNECT, as the protocol has them")]
 pub struct Conn {
     /// Address of the client, for monitoring.
     pub peer: String,
@@ -91,6 +93,7 @@ pub struct Counts {
 }
 
 /// A subscription.
+#[derive(Debug)]
 pub struct Sub {
     conn: ConnId,
     sid: Text,
@@ -101,6 +104,7 @@ pub struct Sub {
 }
 
 /// Everything between the clients and the rest of the core.
+#[derive(Debug)]
 pub struct Net {
     /// The clients.
     pub conns: HashMap<ConnId, Conn>,
@@ -118,7 +122,7 @@ pub struct Net {
 }
 
 /// A message on its way to subscribers.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
     /// Decides who gets it.
     pub route: &'a str,

@@ -43,8 +43,87 @@ pub fn publish(
     env.reply(reply, body.into());
 }
 
-struct Rollup {
-    all: bool,
+/// What a message takes the place of.
+enum Rollup {
+    All,
+    Subject,
+}
+
+/// What the headers of a message that may be stored ask for.
+#[derive(Default)]
+struct Asked<'a> {
+    msg_id: Option<&'a str>,
+    rollup: Option<Rollup>,
+}
+
+/// What its headers come to.
+enum Headers<'a> {
+    Store(Asked<'a>),
+    Duplicate(u64),
+}
+
+/// Checks what the headers expect of the stream.
+fn check_headers<'a>(
+    stream: &mut Stream,
+    env: &mut Env,
+    subject: &str,
+    header: &'a [u8],
+) -> Result<Headers<'a>, Fault> {
+    if header.is_empty() {
+        return Ok(Headers::Store(Asked::default()));
+    }
+    let value = |name| header_value(header, name).filter(|value| !value.is_empty());
+    if value("Nats-Expected-Stream").is_some_and(|expected| expected != stream.log.config.name) {
+        return Err(Fault::new(400, 10060, "expected stream does not match"));
+    }
+    let msg_id = value("Nats-Msg-Id");
+    if let Some(id) = msg_id {
+        if id.len() > MSG_ID_MAX {
+            return Err(Fault::new(400, 10003, format!("Nats-Msg-Id is longer than {MSG_ID_MAX} bytes")));
+        }
+        if let Some(below) = stream.log.forget(env.now)
+            && stream.log.on_disk()
+        {
+            env.gate.op(StoreOp::DedupeTrim { stream: stream.log.id, below });
+        }
+        if let Some(seq) = stream.log.remembered(id) {
+            return Ok(Headers::Duplicate(seq));
+        }
+    }
+    let number = |name| match value(name) {
+        None => Ok(None),
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| Fault::bad_request()),
+    };
+    if let Some(expected) = number("Nats-Expected-Last-Subject-Sequence")? {
+        let last = stream.log.subjects.get(subject).and_then(|slot| slot.seqs.back().copied()).unwrap_or(0);
+        if last != expected {
+            return Err(Fault::new(400, 10071, format!("wrong last sequence: {last}")));
+        }
+    }
+    if let Some(expected) = number("Nats-Expected-Last-Sequence")?
+        && expected != stream.log.last_seq
+    {
+        return Err(Fault::new(400, 10071, format!("wrong last sequence: {}", stream.log.last_seq)));
+    }
+    if let Some(expected) = value("Nats-Expected-Last-Msg-Id") {
+        let last = stream.log.last_msg_id.as_deref().unwrap_or("");
+        if last != expected {
+            return Err(Fault::new(400, 10070, format!("wrong last msg ID: {last}")));
+        }
+    }
+    let rollup = value("Nats-Rollup").map(|kind| rollup_of(stream, kind)).transpose()?;
+    Ok(Headers::Store(Asked { msg_id, rollup }))
+}
+
+fn rollup_of(stream: &Stream, kind: &str) -> Result<Rollup, Fault> {
+    if !stream.log.config.allow_rollup_hdrs {
+        return Err(Fault::new(500, 10111, "rollup not permitted"));
+    }
+    match kind.to_ascii_lowercase().as_str() {
+        "all" => Ok(Rollup::All),
+        "sub" => Ok(Rollup::Subject),
+        _ => Err(Fault::new(500, 10111, format!("rollup value invalid: {kind:?}"))),
+    }
 }
 
 fn store(
@@ -54,70 +133,20 @@ fn store(
     header: &Bytes,
     payload: &Bytes,
 ) -> Result<Outcome, Fault> {
-    let mut msg_id = None;
-    let mut rollup = None;
     if stream.log.config.sealed {
         return Err(Fault::sealed());
     }
-    if !header.is_empty() {
-        let value = |name| header_value(header, name).filter(|value| !value.is_empty());
-        if value("Nats-Expected-Stream").is_some_and(|expected| expected != stream.log.config.name) {
-            return Err(Fault::new(400, 10060, "expected stream does not match"));
-        }
-        msg_id = value("Nats-Msg-Id");
-        if let Some(id) = msg_id {
-            if id.len() > MSG_ID_MAX {
-                return Err(Fault::new(400, 10003, format!("Nats-Msg-Id is longer than {MSG_ID_MAX} bytes")));
-            }
-            if let Some(below) = stream.log.forget(env.now)
-                && stream.log.on_disk()
-            {
-                env.gate.op(StoreOp::DedupeTrim { stream: stream.log.id, below });
-            }
-            if let Some(seq) = stream.log.remembered(id) {
-                return Ok(Outcome::Duplicate(seq));
-            }
-        }
-        let number = |name| match value(name) {
-            None => Ok(None),
-            Some(text) => text.parse::<u64>().map(Some).map_err(|_| Fault::bad_request()),
-        };
-        if let Some(expected) = number("Nats-Expected-Last-Subject-Sequence")? {
-            let last =
-                stream.log.subjects.get(subject).and_then(|slot| slot.seqs.back().copied()).unwrap_or(0);
-            if last != expected {
-                return Err(Fault::new(400, 10071, format!("wrong last sequence: {last}")));
-            }
-        }
-        if let Some(expected) = number("Nats-Expected-Last-Sequence")?
-            && expected != stream.log.last_seq
-        {
-            return Err(Fault::new(400, 10071, format!("wrong last sequence: {}", stream.log.last_seq)));
-        }
-        if let Some(expected) = value("Nats-Expected-Last-Msg-Id") {
-            let last = stream.log.last_msg_id.as_deref().unwrap_or("");
-            if last != expected {
-                return Err(Fault::new(400, 10070, format!("wrong last msg ID: {last}")));
-            }
-        }
-        if let Some(kind) = value("Nats-Rollup") {
-            if !stream.log.config.allow_rollup_hdrs {
-                return Err(Fault::new(500, 10111, "rollup not permitted"));
-            }
-            rollup = match kind.to_ascii_lowercase().as_str() {
-                "all" => Some(Rollup { all: true }),
-                "sub" => Some(Rollup { all: false }),
-                _ => return Err(Fault::new(500, 10111, format!("rollup value invalid: {kind:?}"))),
-            };
-        }
-    }
+    let Asked { msg_id, rollup } = match check_headers(stream, env, subject, header)? {
+        Headers::Store(asked) => asked,
+        Headers::Duplicate(seq) => return Ok(Outcome::Duplicate(seq)),
+    };
     if stream.log.on_disk() && !env.room {
         return Err(Fault::no_room());
     }
     let size = check_limits(stream, subject, header, payload)?;
     let log = &mut stream.log;
     let (message, stored_size) = log.append(env.now, subject, header, payload);
-    debug_assert_eq!(size, stored_size);
+    debug_assert_eq!(size, stored_size, "a message is as long as its limits were checked for");
     let seq = message.seq;
     log.last_msg_id = msg_id.map(Into::into);
     if let Some(id) = msg_id {
@@ -132,20 +161,8 @@ fn store(
         });
         env.gate.hold(Held::Visible { stream: log.id, seq });
     }
-    if let Some(Rollup { all }) = rollup {
-        let older: Vec<u64> = if all {
-            stream.log.index.from(0).map(|(seq, _)| seq).filter(|other| *other < seq).collect()
-        } else {
-            stream
-                .log
-                .subjects
-                .get(subject)
-                .map(|slot| slot.seqs.iter().copied().filter(|other| *other < seq).collect())
-                .unwrap_or_default()
-        };
-        for other in older {
-            stream.drop_message(other, env);
-        }
+    if let Some(rollup) = rollup {
+        roll_up(stream, env, subject, seq, &rollup);
     }
     if stream.log.config.retention == Retention::Interest {
         let subject_id = stream.log.index.get(seq).map(|slot| slot.subject);
@@ -164,6 +181,22 @@ fn store(
     }
     stream.arm(env);
     Ok(Outcome::Stored(seq))
+}
+
+/// Drops the messages whose place the one with this sequence takes.
+fn roll_up(stream: &mut Stream, env: &mut Env, subject: &str, seq: u64, rollup: &Rollup) {
+    let older: Vec<u64> = match rollup {
+        Rollup::All => stream.log.index.from(0).map(|(seq, _)| seq).filter(|other| *other < seq).collect(),
+        Rollup::Subject => stream
+            .log
+            .subjects
+            .get(subject)
+            .map(|slot| slot.seqs.iter().copied().filter(|other| *other < seq).collect())
+            .unwrap_or_default(),
+    };
+    for other in older {
+        stream.drop_message(other, env);
+    }
 }
 
 fn check_limits(stream: &Stream, subject: &str, header: &[u8], payload: &[u8]) -> Result<u32, Fault> {

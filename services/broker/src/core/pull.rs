@@ -25,7 +25,7 @@ pub struct Pull {
 }
 
 /// Queues a request and serves it as far as possible.
-pub fn request(stream: &mut Stream, id: ConsumerId, pull: Pull, inbox: &Text, env: &mut Env) {
+pub fn request(stream: &mut Stream, id: ConsumerId, pull: &Pull, inbox: &Text, env: &mut Env) {
     let Stream { consumers, .. } = stream;
     let Some(consumer) = consumers.get_mut(&id) else { return };
     consumer.active = env.now;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 const ROUND_MIN: u64 = 50_000_000;
 
 /// A stream.
+#[derive(Debug)]
 pub struct Stream {
     /// Its messages.
     pub log: Log,

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 pub type SubId = u64;
 
 /// A trie over the tokens of patterns; it never holds an empty branch.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Sublist {
     root: Node,
     len: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Node {
     children: HashMap<Box<str>, Node>,
     star: Option<Box<Node>>,
@@ -20,14 +20,14 @@ struct Node {
     here: Leaf,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Leaf {
     plain: Vec<SubId>,
     groups: Vec<(Box<str>, Vec<SubId>)>,
 }
 
 /// Everybody who is interested in one subject.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Matches<'a> {
     /// Subscriptions that each get the message.
     pub plain: Vec<SubId>,
@@ -146,10 +146,7 @@ impl Sublist {
                 }
                 "*" => node = node.star.get_or_insert_default(),
                 token => {
-                    if !node.children.contains_key(token) {
-                        node.children.insert(token.into(), Node::default());
-                    }
-                    node = node.children.get_mut(token).expect("invariant: just inserted");
+                    node = node.children.entry(token.into()).or_default();
                 }
             }
         }

@@ -16,7 +16,7 @@ pub enum TimerKey {
 }
 
 /// The set of deadlines.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Timers {
     order: BTreeSet<(Nanos, TimerKey)>,
     at: HashMap<TimerKey, Nanos>,

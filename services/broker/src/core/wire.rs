@@ -27,7 +27,7 @@ pub enum Op {
 
 /// Why a connection is told off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WireError {
+pub enum Error {
     /// An unknown verb or a line that cannot be read; ends the connection.
     UnknownOperation,
     /// A payload above the limit; ends the connection.
@@ -40,7 +40,7 @@ pub enum WireError {
     InvalidSubject,
 }
 
-impl WireError {
+impl Error {
     /// The text after `-ERR`, in the original's words.
     pub fn text(self) -> &'static str {
         match self {
@@ -58,16 +58,18 @@ impl WireError {
     }
 }
 
+#[derive(Debug)]
 struct PubHead {
     subject: Option<Text>,
     reply: Option<Text>,
     header_len: usize,
     total_len: usize,
     /// The message is read and dropped, and this is said.
-    refused: Option<WireError>,
+    refused: Option<Error>,
 }
 
 /// Cuts a byte stream into operations; holds no more than one message beyond the buffer it is given.
+#[derive(Debug)]
 pub struct Parser {
     payload_max: usize,
     head: Option<PubHead>,
@@ -82,37 +84,38 @@ impl Parser {
     }
 
     /// The next operation in the buffer, or nothing until more bytes arrive.
-    pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Op>, WireError> {
+    pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Op>, Error> {
         loop {
-            if let Some(head) = &self.head {
+            if let Some(head) = self.head.take() {
                 if buf.len() < head.total_len + 2 {
                     buf.reserve(head.total_len + 2 - buf.len());
+                    self.head = Some(head);
                     return Ok(None);
                 }
-                let head = self.head.take().expect("invariant: checked above");
                 let mut body = buf.split_to(head.total_len).freeze();
                 if &buf[..2] != b"\r\n" {
-                    return Err(WireError::BadArguments);
+                    return Err(Error::BadArguments);
                 }
                 buf.advance(2);
                 if let Some(error) = head.refused {
                     return Err(error);
                 }
                 let header = body.split_to(head.header_len);
-                let subject = head.subject.expect("invariant: absent only when refused");
+                // Absent only when the head was refused, which is answered above.
+                let subject = head.subject.ok_or(Error::BadArguments)?;
                 return Ok(Some(Op::Pub { subject, reply: head.reply, header, payload: body }));
             }
             let Some(at) = buf[self.searched..].iter().position(|b| *b == b'\n') else {
                 self.searched = buf.len();
                 if self.searched > CONTROL_LINE_MAX {
-                    return Err(WireError::ControlLineTooLong);
+                    return Err(Error::ControlLineTooLong);
                 }
                 return Ok(None);
             };
             let at = self.searched + at;
             self.searched = 0;
             if at > CONTROL_LINE_MAX {
-                return Err(WireError::ControlLineTooLong);
+                return Err(Error::ControlLineTooLong);
             }
             let mut line = buf.split_to(at + 1).freeze();
             line.truncate(line.len() - 1);
@@ -125,7 +128,7 @@ impl Parser {
         }
     }
 
-    fn line(&mut self, line: &Bytes) -> Result<Option<Op>, WireError> {
+    fn line(&mut self, line: &Bytes) -> Result<Option<Op>, Error> {
         let verb_len = line.iter().position(|b| *b == b' ' || *b == b'\t').unwrap_or(line.len());
         let rest = line.slice(verb_len..);
         let verb = &line[..verb_len];
@@ -148,29 +151,28 @@ impl Parser {
         } else if verb.eq_ignore_ascii_case(b"+OK") || verb.eq_ignore_ascii_case(b"-ERR") {
             Ok(None)
         } else {
-            Err(WireError::UnknownOperation)
+            Err(Error::UnknownOperation)
         }
     }
 
-    fn publish(&mut self, rest: &Bytes, with_header: bool) -> Result<(), WireError> {
-        let (args, count) = arguments(rest).ok_or(WireError::BadArguments)?;
+    fn publish(&mut self, rest: &Bytes, with_header: bool) -> Result<(), Error> {
+        let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
         let numbers = if with_header { 2 } else { 1 };
         if count != numbers + 1 && count != numbers + 2 {
-            return Err(WireError::BadArguments);
+            return Err(Error::BadArguments);
         }
-        let total_len = number(&args[count - 1]).ok_or(WireError::BadArguments)?;
-        let header_len =
-            if with_header { number(&args[count - 2]).ok_or(WireError::BadArguments)? } else { 0 };
+        let total_len = number(&args[count - 1]).ok_or(Error::BadArguments)?;
+        let header_len = if with_header { number(&args[count - 2]).ok_or(Error::BadArguments)? } else { 0 };
         if total_len > self.payload_max {
-            return Err(WireError::PayloadTooLarge);
+            return Err(Error::PayloadTooLarge);
         }
         if header_len > total_len {
-            return Err(WireError::BadArguments);
+            return Err(Error::BadArguments);
         }
         let subject = Text::parse(args[0].clone()).filter(|s| is_pattern(s));
         let reply = (count == numbers + 2).then(|| Text::parse(args[1].clone()).filter(|s| is_pattern(s)));
         let refused = match (&subject, &reply) {
-            (None, _) | (_, Some(None)) => Some(WireError::InvalidSubject),
+            (None, _) | (_, Some(None)) => Some(Error::InvalidSubject),
             _ => None,
         };
         self.head = Some(PubHead { subject, reply: reply.flatten(), header_len, total_len, refused });
@@ -201,28 +203,28 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn sid(bytes: &Bytes) -> Result<Text, WireError> {
-    Text::parse(bytes.clone()).filter(|sid| sid.len() <= SID_MAX).ok_or(WireError::BadArguments)
+fn sid(bytes: &Bytes) -> Result<Text, Error> {
+    Text::parse(bytes.clone()).filter(|sid| sid.len() <= SID_MAX).ok_or(Error::BadArguments)
 }
 
-fn subscribe(rest: &Bytes) -> Result<Op, WireError> {
-    let (args, count) = arguments(rest).ok_or(WireError::BadArguments)?;
+fn subscribe(rest: &Bytes) -> Result<Op, Error> {
+    let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
     let (queue, sid_at) = match count {
         2 => (None, 1),
-        3 => (Some(Text::parse(args[1].clone()).ok_or(WireError::InvalidSubject)?), 2),
-        _ => return Err(WireError::BadArguments),
+        3 => (Some(Text::parse(args[1].clone()).ok_or(Error::InvalidSubject)?), 2),
+        _ => return Err(Error::BadArguments),
     };
     let sid = sid(&args[sid_at])?;
-    let subject = Text::parse(args[0].clone()).filter(|s| is_pattern(s)).ok_or(WireError::InvalidSubject)?;
+    let subject = Text::parse(args[0].clone()).filter(|s| is_pattern(s)).ok_or(Error::InvalidSubject)?;
     Ok(Op::Sub { subject, queue, sid })
 }
 
-fn unsubscribe(rest: &Bytes) -> Result<Op, WireError> {
-    let (args, count) = arguments(rest).ok_or(WireError::BadArguments)?;
+fn unsubscribe(rest: &Bytes) -> Result<Op, Error> {
+    let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
     let max = match count {
         1 => None,
-        2 => Some(number(&args[1]).ok_or(WireError::BadArguments)? as u64).filter(|max| *max > 0),
-        _ => return Err(WireError::BadArguments),
+        2 => Some(number(&args[1]).ok_or(Error::BadArguments)? as u64).filter(|max| *max > 0),
+        _ => return Err(Error::BadArguments),
     };
     Ok(Op::Unsub { sid: sid(&args[0])?, max })
 }
@@ -295,7 +297,7 @@ pub fn header_value<'a>(header: &'a [u8], name: &str) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn all(bytes: &[u8]) -> (Vec<Op>, Option<WireError>) {
+    fn all(bytes: &[u8]) -> (Vec<Op>, Option<Error>) {
         let mut parser = Parser::new(1024);
         let mut buf = BytesMut::from(bytes);
         let mut ops = Vec::new();
@@ -353,11 +355,11 @@ mod tests {
 
     #[test]
     fn bad_lines_name_their_fault() {
-        assert_eq!(all(b"HELLO\r\n").1, Some(WireError::UnknownOperation));
-        assert_eq!(all(b"PUB a 99999\r\n").1, Some(WireError::PayloadTooLarge));
-        assert_eq!(all(b"PUB a -1\r\n").1, Some(WireError::BadArguments));
-        assert_eq!(all(b"HPUB a 5 4\r\n").1, Some(WireError::BadArguments));
-        assert_eq!(all(&[b'a'; 5000]).1, Some(WireError::ControlLineTooLong));
+        assert_eq!(all(b"HELLO\r\n").1, Some(Error::UnknownOperation));
+        assert_eq!(all(b"PUB a 99999\r\n").1, Some(Error::PayloadTooLarge));
+        assert_eq!(all(b"PUB a -1\r\n").1, Some(Error::BadArguments));
+        assert_eq!(all(b"HPUB a 5 4\r\n").1, Some(Error::BadArguments));
+        assert_eq!(all(&[b'a'; 5000]).1, Some(Error::ControlLineTooLong));
         assert_eq!(all(b"PUB a..b 1\r\nx\r\nPING\r\n").0, [Op::Ping]);
     }
 

@@ -2,7 +2,7 @@
 
 use super::Event;
 use crate::core::net::ConnId;
-use crate::core::wire::{Op, Parser, WireError};
+use crate::core::wire::{self, Op, Parser};
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -107,7 +107,7 @@ async fn reader(
     let _ = events.send(Event::Closed { conn: id }).await;
 }
 
-fn parse(parser: &mut Parser, buffer: &mut BytesMut) -> (Vec<Result<Op, WireError>>, bool) {
+fn parse(parser: &mut Parser, buffer: &mut BytesMut) -> (Vec<Result<Op, wire::Error>>, bool) {
     let mut batch = Vec::new();
     while batch.len() < BATCH_MAX {
         match parser.next(buffer) {

@@ -9,8 +9,8 @@ use crate::core::effects::{Load, StoreOp, StreamId};
 use crate::core::log::Message;
 use crate::core::net::{ConnId, Nanos, Rights};
 use crate::core::subject::is_pattern;
-use crate::core::wire::{Op, WireError};
-use crate::core::{Account, Core, Input, Settings};
+use crate::core::wire::{self, Op};
+use crate::core::{Account, Core, Input, Recovered, Settings};
 use crate::{Config, Error};
 use connection::Outbox;
 use metric::Metrics;
@@ -52,7 +52,7 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// What the core's task is woken by.
 enum Event {
-    Ops { conn: ConnId, batch: Vec<Result<Op, WireError>> },
+    Ops { conn: ConnId, batch: Vec<Result<Op, wire::Error>> },
     Closed { conn: ConnId },
     Question { question: Question, reply: oneshot::Sender<serde_json::Value> },
 }
@@ -105,19 +105,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let address = listener.local_addr()?;
     let settings = settings(&config, address)?;
     let clock = Clock::start();
-    let failed = |reason: store::OpenError| match reason {
-        store::OpenError::InUse(pid) => Error::InUse { path: config.store_dir.clone(), pid },
-        store::OpenError::Failed(reason) => Error::Store { path: config.store_dir.clone(), reason },
-    };
-    let dir = config.store_dir.clone();
-    let opened_at = clock.now();
-    let opened = tokio::task::spawn_blocking(move || -> Result<_, store::OpenError> {
-        let mut store = Store::open(&dir)?;
-        let recovered = store.recover(opened_at)?;
-        Ok((store, Store::open_reader(&dir)?, Store::open_reader(&dir)?, recovered))
-    });
-    let (store, reader, checker, recovered) =
-        opened.await.map_err(|error| Error::Task(error.to_string()))?.map_err(failed)?;
+    let Opened { store, reader, checker, recovered } = open_store(&config, clock.now()).await?;
     let core = Core::new(settings, recovered, clock.now());
 
     let (stored_sender, stored) = mpsc::unbounded_channel();
@@ -136,7 +124,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
 
     let check_interrupt = checker.interrupt_handle();
     let check_stop = shutdown.clone();
-    let check_done = spawn_thread("broker-check", move || check(checker, &check_sender, &check_stop))?;
+    let check_done = spawn_thread("broker-check", move || check(&checker, &check_sender, &check_stop))?;
 
     let (events_sender, events) = mpsc::channel(EVENTS_MAX);
     let mut broker = Broker {
@@ -176,6 +164,29 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         tracing::warn!("the broker's tasks did not end in time");
     }
     outcome.map_err(|reason| Error::Store { path: config.store_dir, reason })
+}
+
+/// The store's three connections and what the core begins with.
+struct Opened {
+    store: Store,
+    reader: Store,
+    checker: Store,
+    recovered: Recovered,
+}
+
+async fn open_store(config: &Config, opened_at: Nanos) -> Result<Opened, Error> {
+    let failed = |reason: store::OpenError| match reason {
+        store::OpenError::InUse(pid) => Error::InUse { path: config.store_dir.clone(), pid },
+        store::OpenError::Failed(reason) => Error::Store { path: config.store_dir.clone(), reason },
+    };
+    let dir = config.store_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || -> Result<_, store::OpenError> {
+        let mut store = Store::open(&dir)?;
+        let recovered = store.recover(opened_at)?;
+        let (reader, checker) = (Store::open_reader(&dir)?, Store::open_reader(&dir)?);
+        Ok(Opened { store, reader, checker, recovered })
+    });
+    opened.await.map_err(|error| Error::Task(error.to_string()))?.map_err(failed)
 }
 
 fn spawn_thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<oneshot::Receiver<()>, Error> {
@@ -541,7 +552,7 @@ fn read_loop(store: &Store, loads: &blocking::Receiver<Load>, stored: &mpsc::Unb
 }
 
 /// Looks for damage of the store while it is in use.
-fn check(store: Store, stored: &mpsc::UnboundedSender<Stored>, stop: &CancellationToken) {
+fn check(store: &Store, stored: &mpsc::UnboundedSender<Stored>, stop: &CancellationToken) {
     if !stop.is_cancelled()
         && let Err(reason) = store.check()
         && !stop.is_cancelled()

@@ -1,5 +1,5 @@
 //! The embedded broker as clients see it: one binary, so that everything in `support` is used.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 mod support;
 

@@ -132,6 +132,9 @@ async fn outcome(dir: &std::path::Path) -> Result<u64, Error> {
     Ok(last)
 }
 
+/// A frame of SQLite's write-ahead log: its header and a page.
+const FRAME: usize = 24 + 4096;
+
 #[tokio::test]
 async fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
     let store = crashed_store().await;
@@ -142,7 +145,6 @@ async fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
     let again = || std::fs::write(store.path().join("broker.sqlite3"), &rest).unwrap();
 
     // Half a frame behind the last commit, as a crash leaves it.
-    const FRAME: usize = 24 + 4096;
     let written = whole.iter().rposition(|byte| *byte != 0).unwrap();
     let end = 32 + (written - 32).div_ceil(FRAME) * FRAME;
     let mut torn = whole.clone();

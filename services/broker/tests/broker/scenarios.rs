@@ -4,6 +4,7 @@
 use crate::support::{PATIENCE, TestBroker, nats_server, soon};
 use crate::transcript::{Transcript, canonical};
 use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull, push};
+use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Message};
 use async_nats::{Client, HeaderMap};
 use futures::StreamExt;
@@ -127,6 +128,12 @@ async fn consumers(client: &Client, t: &mut Transcript) {
         &create(r#"{"durable_name":"c10","deliver_subject":"ta.loop","ack_policy":"explicit"}"#),
     )
     .await;
+    consumers_asked_for(client, t).await;
+    work_queue_consumers(client, t).await;
+    t.api(client, "STREAM.DELETE.T_A", "").await;
+}
+
+async fn consumers_asked_for(client: &Client, t: &mut Transcript) {
     t.api(client, "CONSUMER.CREATE.none.c1", r#"{"stream_name":"none","config":{"durable_name":"c1"}}"#)
         .await;
     t.api(client, "CONSUMER.CREATE.T_A.c1", r#"{"stream_name":"T_B","config":{"durable_name":"c1"}}"#).await;
@@ -138,6 +145,9 @@ async fn consumers(client: &Client, t: &mut Transcript) {
     t.api(client, "CONSUMER.LIST.T_A", r#"{"offset":5}"#).await;
     t.api(client, "CONSUMER.DELETE.T_A.c2", "").await;
     t.api(client, "CONSUMER.DELETE.T_A.c2", "").await;
+}
+
+async fn work_queue_consumers(client: &Client, t: &mut Transcript) {
     t.api(client, "STREAM.CREATE.T_W", r#"{"name":"T_W","subjects":["tw.>"],"retention":"workqueue"}"#).await;
     let create = |config: &str| format!(r#"{{"stream_name":"T_W","config":{config}}}"#);
     t.api(client, "CONSUMER.CREATE.T_W.n", &create(r#"{"durable_name":"n","ack_policy":"none"}"#)).await;
@@ -161,7 +171,6 @@ async fn consumers(client: &Client, t: &mut Transcript) {
     )
     .await;
     t.api(client, "STREAM.DELETE.T_W", "").await;
-    t.api(client, "STREAM.DELETE.T_A", "").await;
 }
 
 async fn publishing(client: &Client, t: &mut Transcript) {
@@ -263,6 +272,14 @@ async fn delivering(client: &Client, t: &mut Transcript) {
         let subject = if number % 2 == 0 { "ta.even" } else { "ta.odd" };
         js.publish(subject, number.to_string().into()).await.unwrap().await.unwrap();
     }
+    pulling(client, t, &stream).await;
+    from_each_start(t, &stream).await;
+    pushing(client, t, &stream).await;
+    js.delete_stream("T_A").await.unwrap();
+}
+
+/// Acks, refusals and redeliveries of a pull consumer, and acks of all up to one.
+async fn pulling(client: &Client, t: &mut Transcript, stream: &Stream) {
     let mut pull = stream
         .create_consumer(pull::Config {
             durable_name: Some("pull".into()),
@@ -322,7 +339,9 @@ async fn delivering(client: &Client, t: &mut Transcript) {
     got[2].double_ack().await.unwrap();
     let info = stream.consumer_info("all").await.unwrap();
     t.say(format!("ack all: floor {} unacked {}", info.ack_floor.stream_sequence, info.num_ack_pending));
+}
 
+async fn from_each_start(t: &mut Transcript, stream: &Stream) {
     for (name, policy, filter) in [
         ("last", DeliverPolicy::Last, ""),
         ("new", DeliverPolicy::New, ""),
@@ -344,7 +363,9 @@ async fn delivering(client: &Client, t: &mut Transcript) {
             t.say(format!("{name}: {}", shown(&message.unwrap())));
         }
     }
+}
 
+async fn pushing(client: &Client, t: &mut Transcript, stream: &Stream) {
     let inbox = client.new_inbox();
     let pushed: consumer::PushConsumer = stream
         .create_consumer(push::Config {
@@ -381,8 +402,6 @@ async fn delivering(client: &Client, t: &mut Transcript) {
     for _ in 0..5 {
         t.say(format!("ordered push: {}", shown(&messages.next().await.unwrap().unwrap())));
     }
-    drop(messages);
-    js.delete_stream("T_A").await.unwrap();
 }
 
 async fn retention(client: &Client, t: &mut Transcript) {
@@ -479,17 +498,17 @@ async fn suite(client: &Client) -> String {
         let _ = soon(jetstream::new(client.clone()).delete_stream(stream)).await;
     }
     t.say("# streams");
-    patiently(streams(client, &mut t)).await;
+    patiently(Box::pin(streams(client, &mut t))).await;
     t.say("# consumers");
-    patiently(consumers(client, &mut t)).await;
+    patiently(Box::pin(consumers(client, &mut t))).await;
     t.say("# publishing");
-    patiently(publishing(client, &mut t)).await;
+    patiently(Box::pin(publishing(client, &mut t))).await;
     t.say("# delivering");
-    patiently(delivering(client, &mut t)).await;
+    patiently(Box::pin(delivering(client, &mut t))).await;
     t.say("# retention");
-    patiently(retention(client, &mut t)).await;
+    patiently(Box::pin(retention(client, &mut t))).await;
     t.say("# direct");
-    patiently(direct(client, &mut t)).await;
+    patiently(Box::pin(direct(client, &mut t))).await;
     t.lines.join("\n")
 }
 

@@ -1,5 +1,5 @@
 //! The stories of the services as they run: over their own doors, on a stack of their own.
-#![expect(clippy::unwrap_used, reason = "a test target")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test target")]
 
 mod auth;
 mod bus;

@@ -279,6 +279,20 @@ async fn users_bank_on_postgres() {
     }
 }
 
+/// The user heard of it, in order, until the holding is this; answers the number of that update.
+async fn heard_until(updates: &mut async_nats::Subscriber, quantity_e4: i64) -> u64 {
+    let mut last = 0;
+    loop {
+        let message = tokio::time::timeout(DEADLINE, updates.next()).await.unwrap().unwrap();
+        let update = PortfolioUpdate::decode(message.payload).unwrap();
+        assert!(last == 0 || update.user_seq == last + 1, "{} after {last}", update.user_seq);
+        last = update.user_seq;
+        if update.holding.is_some_and(|h| h.quantity_e4 == quantity_e4) {
+            return last;
+        }
+    }
+}
+
 async fn trading(place: Place) {
     let mut story = Story::start(&place).await;
     let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
@@ -302,17 +316,7 @@ async fn trading(place: Place) {
     let lines = mine.transactions(lines).await.unwrap().into_inner().transactions;
     assert_eq!((lines[0].amount_micros, &lines[0].reference_id), (40 * USD, &buy));
 
-    // The user heard of it, in order, the last one as it now is.
-    let mut last = 0;
-    loop {
-        let message = tokio::time::timeout(DEADLINE, updates.next()).await.unwrap().unwrap();
-        let update = PortfolioUpdate::decode(message.payload).unwrap();
-        assert!(last == 0 || update.user_seq == last + 1, "{} after {last}", update.user_seq);
-        last = update.user_seq;
-        if update.holding.is_some_and(|h| h.quantity_e4 == 4 * SHARE) {
-            break;
-        }
-    }
+    let last = heard_until(&mut updates, 4 * SHARE).await;
     let since = UpdatesSinceRequest { after_seq: last - 1, ..UpdatesSinceRequest::default() };
     let since = mine.updates_since(since).await.unwrap().into_inner();
     assert_eq!((since.updates[0].user_seq, since.more, since.reset), (last, false, false));
@@ -429,18 +433,7 @@ async fn banking(place: Place) {
     let balances: Vec<_> = accounts.iter().map(|a| a.balance_micros).collect();
     assert_eq!(balances, [425 * USD, 637 * USD]);
 
-    let symbol = |symbol: &str| WatchlistRequest { symbol: symbol.into(), ..WatchlistRequest::default() };
-    for text in ["aapl", "SHOP.TO", "AAPL"] {
-        mine.add_to_watchlist(symbol(text)).await.unwrap();
-        story.stack.time.advance(1);
-    }
-    assert_eq!(mine.add_to_watchlist(symbol("NOPE")).await.unwrap_err().code(), Code::NotFound);
-    let items = mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items;
-    assert_eq!(items.iter().map(|i| i.symbol.as_str()).collect::<Vec<_>>(), ["SHOP.TO", "AAPL"]);
-    for _ in 0..2 {
-        mine.remove_from_watchlist(symbol("AAPL")).await.unwrap();
-    }
-    assert_eq!(mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items.len(), 1);
+    watching(&story, &mut mine).await;
 
     // Another user sees none of it, and answers tell nothing.
     let mut other = story.portfolio(&Caller::User(UserId::new(Uuid::new_v4())));
@@ -460,4 +453,19 @@ async fn banking(place: Place) {
     story.audit().await;
     story.stack.stop().await;
     place.remove().await;
+}
+
+async fn watching(story: &Story, mine: &mut PortfolioClient<Authorised>) {
+    let symbol = |symbol: &str| WatchlistRequest { symbol: symbol.into(), ..WatchlistRequest::default() };
+    for text in ["aapl", "SHOP.TO", "AAPL"] {
+        mine.add_to_watchlist(symbol(text)).await.unwrap();
+        story.stack.time.advance(1);
+    }
+    assert_eq!(mine.add_to_watchlist(symbol("NOPE")).await.unwrap_err().code(), Code::NotFound);
+    let items = mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items;
+    assert_eq!(items.iter().map(|i| i.symbol.as_str()).collect::<Vec<_>>(), ["SHOP.TO", "AAPL"]);
+    for _ in 0..2 {
+        mine.remove_from_watchlist(symbol("AAPL")).await.unwrap();
+    }
+    assert_eq!(mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items.len(), 1);
 }

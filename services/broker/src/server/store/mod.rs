@@ -103,6 +103,29 @@ struct Dirty {
     pending: BTreeMap<u64, Option<PendingRecord>>,
 }
 
+impl Dirty {
+    fn deliver(&mut self, delivered: Pair, pending: Option<PendingRecord>, floor: Pair) {
+        self.delivered = Some(delivered);
+        self.floor = Some(floor);
+        if let Some(pending) = pending {
+            self.pending.insert(pending.sequence, Some(pending));
+        }
+    }
+
+    /// `through`: with every earlier one.
+    fn settle(&mut self, sequence: u64, through: bool, floor: Pair) {
+        self.floor = Some(floor);
+        if through {
+            self.through = self.through.max(Some(sequence));
+            self.pending.retain(|other, _| *other > sequence);
+        } else if matches!(self.pending.get(&sequence), Some(Some(fresh)) if fresh.count == 1) {
+            self.pending.remove(&sequence);
+        } else {
+            self.pending.insert(sequence, None);
+        }
+    }
+}
+
 impl Store {
     /// Opens the store for writing, making it if needed.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
@@ -226,41 +249,15 @@ impl Store {
                     self.run("DELETE FROM consumers WHERE id = ?1", params![consumer])?;
                 }
                 StoreOp::Delivered { consumer, delivered, pending, floor } => {
-                    let dirty = dirty.entry(*consumer).or_default();
-                    dirty.delivered = Some(*delivered);
-                    dirty.floor = Some(*floor);
-                    if let Some(pending) = pending {
-                        dirty.pending.insert(pending.sequence, Some(*pending));
-                    }
+                    dirty.entry(*consumer).or_default().deliver(*delivered, *pending, *floor);
                 }
                 StoreOp::Settled { consumer, sequence, through, floor } => {
-                    let dirty = dirty.entry(*consumer).or_default();
-                    dirty.floor = Some(*floor);
-                    if *through {
-                        dirty.through = dirty.through.max(Some(*sequence));
-                        dirty.pending.retain(|other, _| other > sequence);
-                    } else if matches!(dirty.pending.get(sequence), Some(Some(fresh)) if fresh.count == 1) {
-                        dirty.pending.remove(sequence);
-                    } else {
-                        dirty.pending.insert(*sequence, None);
-                    }
+                    dirty.entry(*consumer).or_default().settle(*sequence, *through, *floor);
                 }
             }
         }
         for (stream, (ranges, last_seq)) in removals {
-            for (first, last) in ranges {
-                for table in ["index", "body"] {
-                    self.run(
-                        &format!("DELETE FROM {table}_{stream} WHERE seq BETWEEN ?1 AND ?2"),
-                        params![first as i64, last as i64],
-                    )?;
-                }
-            }
-            self.run(
-                "INSERT INTO last (stream, seq, crc) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > seq",
-                params![stream, last_seq as i64, sum::numbers(&[u64::from(stream), last_seq])],
-            )?;
+            self.remove_messages(stream, &ranges, last_seq)?;
         }
         let mut moved = Vec::new();
         for (consumer, dirty) in dirty {
@@ -341,6 +338,28 @@ impl Store {
                 params![seq, message.ts as i64, id, sum::dedupe(message.seq, message.ts, id)],
             )?;
         }
+        Ok(())
+    }
+
+    fn remove_messages(
+        &self,
+        stream: StreamId,
+        ranges: &[(u64, u64)],
+        last_seq: u64,
+    ) -> rusqlite::Result<()> {
+        for (first, last) in ranges {
+            for table in ["index", "body"] {
+                self.run(
+                    &format!("DELETE FROM {table}_{stream} WHERE seq BETWEEN ?1 AND ?2"),
+                    params![*first as i64, *last as i64],
+                )?;
+            }
+        }
+        self.run(
+            "INSERT INTO last (stream, seq, crc) VALUES (?1, ?2, ?3)
+             ON CONFLICT (stream) DO UPDATE SET seq = excluded.seq, crc = excluded.crc WHERE excluded.seq > seq",
+            params![stream, last_seq as i64, sum::numbers(&[u64::from(stream), last_seq])],
+        )?;
         Ok(())
     }
 

@@ -192,10 +192,10 @@ mod tests {
         let log = written(3);
         std::fs::write(&path, &log).unwrap();
         lengthen(&path, 1 << 20).unwrap();
-        let long = std::fs::read(&path).unwrap();
-        assert!(long.starts_with(&log));
-        assert_eq!(found(&long), Found::Whole);
-        assert_eq!(found(&long[log.len()..]), Found::Whole);
+        let lengthened = std::fs::read(&path).unwrap();
+        assert!(lengthened.starts_with(&log));
+        assert_eq!(found(&lengthened), Found::Whole);
+        assert_eq!(found(&lengthened[log.len()..]), Found::Whole);
     }
 
     #[test]

@@ -125,10 +125,8 @@ fn valued(holding: v1::Holding) -> v1::ValuedHolding {
     }
 }
 
-fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
-    let owner = decode::<v1::UserRequest>(request.clone()).user_id;
-    world.asked.push((method.to_owned(), owner.clone()));
-    let account = v1::Account {
+fn account() -> v1::Account {
+    v1::Account {
         id: ACCOUNT.to_owned(),
         user_id: MEMBER.to_owned(),
         account_number: "100000001234".to_owned(),
@@ -137,8 +135,11 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
         balance_micros: 9_007_199_254_740_993,
         available_micros: 9_007_199_254_740_993,
         ..Default::default()
-    };
-    let holding = v1::Holding {
+    }
+}
+
+fn holding() -> v1::Holding {
+    v1::Holding {
         id: Uuid::nil().to_string(),
         account_id: ACCOUNT.to_owned(),
         symbol: "AAPL".to_owned(),
@@ -148,12 +149,28 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
         avg_cost_micros: 200_000_000,
         currency: "USD".to_owned(),
         ..Default::default()
-    };
+    }
+}
+
+fn opening_deposit() -> v1::Transaction {
+    v1::Transaction {
+        id: Uuid::nil().to_string(),
+        account_id: ACCOUNT.to_owned(),
+        r#type: v1::TransactionType::Deposit.into(),
+        amount_micros: 500_000_000,
+        description: "Opening deposit".to_owned(),
+        ..Default::default()
+    }
+}
+
+fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
+    let owner = decode::<v1::UserRequest>(request.clone()).user_id;
+    world.asked.push((method.to_owned(), owner.clone()));
     let mine = owner == MEMBER;
     let not_found = || refusal(Code::NotFound, "ACCOUNT_NOT_FOUND", "no such account");
     match method {
         "ListAccounts" => {
-            let accounts = if mine { vec![account] } else { vec![] };
+            let accounts = if mine { vec![account()] } else { vec![] };
             Ok(v1::ListAccountsReply { accounts }.encode_to_vec())
         }
         "Value" => {
@@ -166,43 +183,33 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
                 return Err(not_found());
             }
             match method {
-                "Holdings" => Ok(v1::HoldingsReply { holdings: vec![holding] }.encode_to_vec()),
+                "Holdings" => Ok(v1::HoldingsReply { holdings: vec![holding()] }.encode_to_vec()),
                 "Valuation" => {
                     let r: v1::ValuationRequest = decode(request);
                     if r.symbol.is_empty() || r.symbol == "AAPL" {
-                        Ok(v1::ValuationReply { holdings: vec![valued(holding)] }.encode_to_vec())
+                        Ok(v1::ValuationReply { holdings: vec![valued(holding())] }.encode_to_vec())
                     } else {
                         Err(refusal(Code::NotFound, "HOLDING_NOT_FOUND", "no such holding"))
                     }
                 }
                 "Statement" => Ok(v1::StatementReply {
-                    account_id: account.id,
-                    currency: account.currency,
+                    account_id: ACCOUNT.to_owned(),
+                    currency: account().currency,
                     to_us: 1,
                     ..Default::default()
                 }
                 .encode_to_vec()),
                 "Performance" => Ok(v1::PerformanceReply {
-                    account_id: account.id,
-                    currency: account.currency,
+                    account_id: ACCOUNT.to_owned(),
+                    currency: account().currency,
                     ..Default::default()
                 }
                 .encode_to_vec()),
-                "CloseAccount" => Ok(v1::Account { closed: true, ..account }.encode_to_vec()),
-                _ => {
-                    let deposit = v1::Transaction {
-                        id: Uuid::nil().to_string(),
-                        account_id: ACCOUNT.to_owned(),
-                        r#type: v1::TransactionType::Deposit.into(),
-                        amount_micros: 500_000_000,
-                        description: "Opening deposit".to_owned(),
-                        ..Default::default()
-                    };
-                    Ok(v1::TransactionsReply { transactions: vec![deposit] }.encode_to_vec())
-                }
+                "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
+                _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
             }
         }
-        "CreateAccount" => Ok(v1::Account { user_id: owner, ..account }.encode_to_vec()),
+        "CreateAccount" => Ok(v1::Account { user_id: owner, ..account() }.encode_to_vec()),
         "Deposit" => {
             let r: v1::DepositRequest = decode(request);
             if !mine || r.account_id != ACCOUNT {
@@ -385,6 +392,7 @@ impl Door {
         clients.auth(&Caller::system("test")).seed(request).await.unwrap();
     }
 
+    #[expect(clippy::unused_async, reason = "a channel wants a runtime to be made in")]
     async fn terminal(&self) -> v1::terminal_client::TerminalClient<tonic::transport::Channel> {
         let channel = fafnir_proto::client::channel(&self.url).unwrap();
         v1::terminal_client::TerminalClient::new(channel)

@@ -73,6 +73,23 @@ async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str
     ask().await["data"]["createOrder"].clone()
 }
 
+/// The private stream tells of the order's fill and of the shares.
+async fn told_of_the_fill(private: &mut tonic::Streaming<v1::PrivateUpdate>, id: &str) {
+    let (mut filled, mut held) = (false, false);
+    while !(filled && held) {
+        let message = private.message().await.unwrap().unwrap();
+        match message.kind.unwrap() {
+            v1::private_update::Kind::Order(u) => {
+                filled |= u.order.is_some_and(|o| o.id == id && o.state() == v1::OrderState::Filled);
+            }
+            v1::private_update::Kind::Portfolio(u) => {
+                held |= u.holding.is_some_and(|h| h.symbol == "AAPL" && h.quantity_e4 == 30_000);
+            }
+            v1::private_update::Kind::Heartbeat(_) => {}
+        }
+    }
+}
+
 #[tokio::test]
 async fn two_users_trade_and_see_it_everywhere() {
     a_trade(true).await;
@@ -94,23 +111,7 @@ async fn a_trade(in_process: bool) {
     let order = place(&door, &door.member, "BUY", "3", "231.10").await;
     assert_eq!(order["code"], "OK", "{order}");
     let id = order["data"]["id"].as_str().unwrap();
-    // The private stream tells of the fill and of the shares.
-    let told = async {
-        let (mut filled, mut held) = (false, false);
-        while !(filled && held) {
-            let message = private.message().await.unwrap().unwrap();
-            match message.kind.unwrap() {
-                v1::private_update::Kind::Order(u) => {
-                    filled |= u.order.is_some_and(|o| o.id == id && o.state() == v1::OrderState::Filled);
-                }
-                v1::private_update::Kind::Portfolio(u) => {
-                    held |= u.holding.is_some_and(|h| h.symbol == "AAPL" && h.quantity_e4 == 30_000);
-                }
-                v1::private_update::Kind::Heartbeat(_) => {}
-            }
-        }
-    };
-    tokio::time::timeout(testing::DEADLINE, told).await.expect("told in time");
+    tokio::time::timeout(testing::DEADLINE, told_of_the_fill(&mut private, id)).await.expect("told in time");
 
     let data = door
         .ask(
