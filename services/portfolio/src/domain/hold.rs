@@ -170,6 +170,10 @@ impl Hold {
             exchanged: now.exchanged - before.exchanged,
             fee: now.fee - before.fee,
         };
+        debug_assert!(
+            legs.principal >= 0 && legs.exchanged >= 0 && legs.fee >= 0,
+            "invariant: the totals of an order only grow; {legs:?}"
+        );
         *self = after;
         Ok(legs)
     }

@@ -2,8 +2,8 @@
 
 use super::{
     AccountKey, AssetKey, Balance, Currency, FEES, FX, Fault, ROUNDING,
-    hold::{Fill, Hold, Side},
-    ledger::{Adjustment, Cause, ExecId, Postings, Role, Transaction},
+    hold::{Fill, Hold, Legs, Side},
+    ledger::{Adjustment, Balanced, Cause, ExecId, Postings, Role, Transaction},
 };
 use fafnir_proto::money::notional_micros;
 
@@ -62,7 +62,6 @@ pub fn settle(trade: Trade, mut buyer: Party, mut seller: Party) -> Result<Settl
     if buyer.listing != seller.listing {
         return Err(Fault::ListingDiffers);
     }
-    let listing = buyer.listing;
     let needs = |hold: &Hold| hold.needed().ok_or(Fault::Overflow);
     let (bought_before, sold_before) = (needs(&buyer.hold)?, needs(&seller.hold)?);
     let of = |party: &Party| Fill { quantity_e4, notional, maker: party.maker, open_e4: party.open_e4 };
@@ -70,26 +69,9 @@ pub fn settle(trade: Trade, mut buyer: Party, mut seller: Party) -> Result<Settl
     let paid = buyer.hold.fill(to_buy)?;
     let got = seller.hold.fill(to_sell)?;
 
-    let mut lines = Postings::default();
-    let (paying, paid_in) = (buyer.currency.asset(), seller.currency.asset());
-    lines.add(buyer.account, paying, -paid.principal, Role::Principal)?;
-    if buyer.hold.terms.fx.foreign {
-        lines.add(FX, paying, paid.exchanged, Role::Conversion)?;
-        lines.add(ROUNDING, paying, paid.principal - paid.exchanged, Role::Conversion)?;
-        lines.add(FX, listing, -notional, Role::Conversion)?;
-    }
-    lines.add(seller.account, paid_in, got.principal, Role::Principal)?;
-    if seller.hold.terms.fx.foreign {
-        lines.add(FX, listing, notional, Role::Conversion)?;
-        lines.add(FX, paid_in, -got.exchanged, Role::Conversion)?;
-        lines.add(ROUNDING, paid_in, got.exchanged - got.principal, Role::Conversion)?;
-    }
-    lines.transfer(seller.account, buyer.account, trade.symbol, quantity_e4, Role::Principal)?;
-    lines.transfer(buyer.account, FEES, paying, paid.fee, Role::Fee)?;
-    lines.transfer(seller.account, FEES, paid_in, got.fee, Role::Fee)?;
-
+    let postings = postings(trade, notional, (&buyer, paid), (&seller, got))?;
     let cost = seller.shares.cost_of(quantity_e4);
-    let mut transaction = Transaction::new(Cause::Trade, lines.balanced()?);
+    let mut transaction = Transaction::new(Cause::Trade, postings);
     transaction.exec = Some(ExecId { symbol: trade.symbol, seq: trade.seq, price_e4 });
     transaction.payer_ref = Some(buyer.hold.order);
     transaction.payee_ref = Some(seller.hold.order);
@@ -99,7 +81,7 @@ pub fn settle(trade: Trade, mut buyer: Party, mut seller: Party) -> Result<Settl
     transaction.adjustments = vec![
         Adjustment {
             account: buyer.account,
-            asset: paying,
+            asset: buyer.currency.asset(),
             held: needs(&buyer.hold)? - bought_before,
             ..nothing
         },
@@ -118,6 +100,34 @@ pub fn settle(trade: Trade, mut buyer: Party, mut seller: Party) -> Result<Settl
         },
     ];
     Ok(Settlement { transaction, buyer: buyer.hold, seller: seller.hold })
+}
+
+/// What both sides post: money one way, shares the other, fees and exchanges to the house.
+fn postings(
+    trade: Trade,
+    notional: i64,
+    (buyer, paid): (&Party, Legs),
+    (seller, got): (&Party, Legs),
+) -> Result<Balanced, Fault> {
+    let mut lines = Postings::default();
+    let listing = buyer.listing;
+    let (paying, paid_in) = (buyer.currency.asset(), seller.currency.asset());
+    lines.add(buyer.account, paying, -paid.principal, Role::Principal)?;
+    if buyer.hold.terms.fx.foreign {
+        lines.add(FX, paying, paid.exchanged, Role::Conversion)?;
+        lines.add(ROUNDING, paying, paid.principal - paid.exchanged, Role::Conversion)?;
+        lines.add(FX, listing, -notional, Role::Conversion)?;
+    }
+    lines.add(seller.account, paid_in, got.principal, Role::Principal)?;
+    if seller.hold.terms.fx.foreign {
+        lines.add(FX, listing, notional, Role::Conversion)?;
+        lines.add(FX, paid_in, -got.exchanged, Role::Conversion)?;
+        lines.add(ROUNDING, paid_in, got.exchanged - got.principal, Role::Conversion)?;
+    }
+    lines.transfer(seller.account, buyer.account, trade.symbol, trade.quantity_e4, Role::Principal)?;
+    lines.transfer(buyer.account, FEES, paying, paid.fee, Role::Fee)?;
+    lines.transfer(seller.account, FEES, paid_in, got.fee, Role::Fee)?;
+    lines.balanced()
 }
 
 #[cfg(test)]

@@ -367,6 +367,7 @@ impl<'a> Session<'a> {
                 return Err(Fault::Uncovered { account, asset, posted: b.posted, held: b.held }.into());
             }
         }
+        self.assert_balanced(&after);
         for (key, balance) in after {
             if self.balances.get(&key) != Some(&balance) {
                 self.balances.insert(key, Balance { updated_us: self.now_us, ..balance });
@@ -374,6 +375,22 @@ impl<'a> Session<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Money and shares only move: what some accounts gain the others lose. [`Balanced`] has refused everything else,
+    /// so this guards the arithmetic here.
+    ///
+    /// [`Balanced`]: crate::domain::ledger::Balanced
+    fn assert_balanced(&self, after: &BTreeMap<(AccountKey, AssetKey), Balance>) {
+        let mut moved = BTreeMap::<AssetKey, i128>::new();
+        for (key, balance) in after {
+            let before = self.balances.get(key).map_or(0, |b| b.posted);
+            *moved.entry(key.1).or_default() += i128::from(balance.posted) - i128::from(before);
+        }
+        assert!(
+            moved.values().all(|sum| *sum == 0),
+            "invariant: the ledger sums to zero per asset; moved by asset: {moved:?}"
+        );
     }
 
     fn seen(
@@ -421,6 +438,10 @@ impl<'a> Session<'a> {
         for (account, asset) in self.changed_balances.clone() {
             let client = self.account(account)?.is_some();
             let b = self.balance(account, asset)?;
+            assert!(
+                b.held >= 0 && (!client || b.held <= b.posted),
+                "invariant: a client's balance covers what is held; account {account} asset {asset}: {b:?}"
+            );
             values.extend_from_slice(params![
                 account,
                 asset,
