@@ -226,6 +226,7 @@ impl Engine {
 
     /// Applies a record and appends its facts. `seq` is the one after the last.
     pub fn apply(&mut self, seq: u64, time_us: i64, record: &Record, facts: &mut Vec<Fact>) {
+        debug_assert!(self.seq == 0 || seq == self.seq + 1, "invariant: record {seq} follows {}", self.seq);
         self.seq = seq;
         self.time_us = time_us;
         if self.day_end_us == 0 {
@@ -415,6 +416,16 @@ impl Engine {
         if outcomes.is_empty() {
             return;
         }
+        debug_assert!(
+            outcomes.windows(2).all(|two| two[0].seq + 1 == two[1].seq)
+                && outcomes.last().is_none_or(|last| last.seq == self.markets[market].exec_seq),
+            "invariant: the outcomes of a symbol are numbered without a gap"
+        );
+        debug_assert!(
+            facts.last().is_none_or(|last| last.fact_no == self.fact_no),
+            "invariant: facts are numbered without a gap, {} is the last",
+            self.fact_no
+        );
         self.fact_no += 1;
         facts.push(Fact { fact_no: self.fact_no, market, cmd_seq, time_us: self.time_us, outcomes });
     }
@@ -436,6 +447,11 @@ impl Engine {
         self.events.clear();
         let m = &mut self.markets[market];
         m.book.apply(command, &mut self.events);
+        debug_assert!(
+            is_uncrossed(m),
+            "invariant: outside a call the best bid of {} is below its best ask, after {command:?}",
+            m.symbol
+        );
         let mut outcomes =
             Outcomes { list: Vec::with_capacity(self.events.as_slice().len()), users: &self.users };
         // Leaving a call: what trades before the phase changes is the auction.
@@ -467,6 +483,11 @@ pub(super) fn state_changed(state: TradingState) -> Outcome {
     Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) }
 }
 
+fn is_uncrossed(m: &Market) -> bool {
+    let best = m.book.best_bid().zip(m.book.best_ask());
+    m.book.phase().is_call() || best.is_none_or(|(bid, ask)| bid < ask)
+}
+
 /// True where the price of an order in the book is its own limit, and not the collar of a stop.
 fn has_limit(kind: Kind) -> bool {
     matches!(kind, Kind::Limit | Kind::StopLimit)
@@ -496,56 +517,13 @@ fn translate(
     auction: bool,
 ) {
     match event.what {
-        What::Accepted { id, slot, open, price, held, .. } => {
-            let Some(order) = m.orders.get_mut(&id) else { return };
-            order.slot = slot;
-            if order.tif == Tif::Gtd {
-                gtd.insert((order.expires_us, id));
-            }
-            let order = *order;
-            let stop = if held { m.book.order(id, slot).map_or(0, |o| o.stop) } else { 0 };
-            let outcome = Outcome {
-                price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
-                quantity_e4: m.quantity_e4(open),
-                open_e4: m.quantity_e4(open),
-                held,
-                stop_e4: m.price_e4(stop),
-                ..out.about(ExecKind::Accepted, &order)
-            };
-            out.push(m, outcome);
-        }
+        What::Accepted { .. } => accepted(m, out, gtd, event.what),
         What::Rejected { id, reason } => {
             let Some(order) = close(m, open_orders, gtd, id) else { return };
             let outcome = Outcome { reason: reason_code(reason), ..out.about(ExecKind::Rejected, &order) };
             out.push(m, outcome);
         }
-        What::Trade { maker, taker, qty, maker_open, taker_open, price, .. } => {
-            let quantity_e4 = m.quantity_e4(qty);
-            let mut take = |m: &mut Market, id: u64, left: Lots| {
-                let order = m.orders.get_mut(&id)?;
-                order.filled += qty;
-                if left == 0 { close(m, open_orders, gtd, id) } else { Some(*order) }
-            };
-            let (Some(maker), Some(taker)) = (take(m, maker, maker_open), take(m, taker, taker_open)) else {
-                return;
-            };
-            m.trade_no += 1;
-            m.last_quantity_e4 = quantity_e4;
-            let outcome = Outcome {
-                price_e4: m.price_e4(price),
-                quantity_e4,
-                open_e4: m.quantity_e4(taker_open),
-                maker: Some(Maker {
-                    order: maker.order,
-                    user: out.user(maker.owner),
-                    open_e4: m.quantity_e4(maker_open),
-                }),
-                trade_no: m.trade_no,
-                auction,
-                ..out.about(ExecKind::Trade, &taker)
-            };
-            out.push(m, outcome);
-        }
+        What::Trade { .. } => traded(m, out, open_orders, gtd, event.what, auction),
         What::Canceled { id, open, reason, .. } => {
             let Some(order) = close(m, open_orders, gtd, id) else { return };
             let outcome = Outcome {
@@ -564,21 +542,7 @@ fn translate(
             };
             out.push(m, outcome);
         }
-        What::Replaced { id, open, slot, price, stop, .. } => {
-            let Some(order) = m.orders.get_mut(&id) else { return };
-            order.slot = slot;
-            order.version += 1;
-            let order = *order;
-            let outcome = Outcome {
-                price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
-                quantity_e4: m.quantity_e4(open.saturating_add(order.filled)),
-                open_e4: m.quantity_e4(open),
-                held: stop != 0,
-                stop_e4: m.price_e4(stop),
-                ..out.about(ExecKind::Replaced, &order)
-            };
-            out.push(m, outcome);
-        }
+        What::Replaced { .. } => replaced(m, out, event.what),
         What::CancelRejected { id, reason } | What::ReplaceRejected { id, reason } => {
             let kind = match event.what {
                 What::CancelRejected { .. } => ExecKind::CancelRejected,
@@ -603,25 +567,101 @@ fn translate(
             };
             out.push(m, outcome);
         }
-        What::Decremented { maker, taker, qty, maker_open, taker_open, .. } => {
-            let (Some(maker), Some(taker)) = (m.orders.get(&maker).copied(), m.orders.get(&taker).copied())
-            else {
-                return;
-            };
-            let outcome = Outcome {
-                quantity_e4: m.quantity_e4(qty),
-                open_e4: m.quantity_e4(taker_open),
-                maker: Some(Maker {
-                    order: maker.order,
-                    user: out.user(maker.owner),
-                    open_e4: m.quantity_e4(maker_open),
-                }),
-                reason: "SELF_TRADE",
-                ..out.about(ExecKind::Decremented, &taker)
-            };
-            out.push(m, outcome);
-        }
+        What::Decremented { .. } => decremented(m, out, event.what),
         // Refills show in the image; runs over the book are told by the outcomes of their orders, halts by STATE_CHANGED.
         _ => {}
     }
+}
+
+fn accepted(m: &mut Market, out: &mut Outcomes<'_>, gtd: &mut BTreeSet<(i64, u64)>, what: What) {
+    let What::Accepted { id, slot, open, price, held, .. } = what else { return };
+    let Some(order) = m.orders.get_mut(&id) else { return };
+    order.slot = slot;
+    if order.tif == Tif::Gtd {
+        gtd.insert((order.expires_us, id));
+    }
+    let order = *order;
+    let stop = if held { m.book.order(id, slot).map_or(0, |o| o.stop) } else { 0 };
+    let outcome = Outcome {
+        price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
+        quantity_e4: m.quantity_e4(open),
+        open_e4: m.quantity_e4(open),
+        held,
+        stop_e4: m.price_e4(stop),
+        ..out.about(ExecKind::Accepted, &order)
+    };
+    out.push(m, outcome);
+}
+
+fn traded(
+    m: &mut Market,
+    out: &mut Outcomes<'_>,
+    open_orders: &mut HashMap<Uuid, (usize, u64)>,
+    gtd: &mut BTreeSet<(i64, u64)>,
+    what: What,
+    auction: bool,
+) {
+    let What::Trade { maker, taker, qty, maker_open, taker_open, price, .. } = what else { return };
+    let quantity_e4 = m.quantity_e4(qty);
+    let mut take = |m: &mut Market, id: u64, left: Lots| {
+        let order = m.orders.get_mut(&id)?;
+        order.filled += qty;
+        if left == 0 { close(m, open_orders, gtd, id) } else { Some(*order) }
+    };
+    let (Some(maker), Some(taker)) = (take(m, maker, maker_open), take(m, taker, taker_open)) else {
+        return;
+    };
+    m.trade_no += 1;
+    m.last_quantity_e4 = quantity_e4;
+    let outcome = Outcome {
+        price_e4: m.price_e4(price),
+        quantity_e4,
+        open_e4: m.quantity_e4(taker_open),
+        maker: Some(Maker {
+            order: maker.order,
+            user: out.user(maker.owner),
+            open_e4: m.quantity_e4(maker_open),
+        }),
+        trade_no: m.trade_no,
+        auction,
+        ..out.about(ExecKind::Trade, &taker)
+    };
+    out.push(m, outcome);
+}
+
+fn replaced(m: &mut Market, out: &mut Outcomes<'_>, what: What) {
+    let What::Replaced { id, open, slot, price, stop, .. } = what else { return };
+    let Some(order) = m.orders.get_mut(&id) else { return };
+    order.slot = slot;
+    order.version += 1;
+    let order = *order;
+    let outcome = Outcome {
+        price_e4: if has_limit(order.kind) { m.price_e4(price) } else { 0 },
+        quantity_e4: m.quantity_e4(open.saturating_add(order.filled)),
+        open_e4: m.quantity_e4(open),
+        held: stop != 0,
+        stop_e4: m.price_e4(stop),
+        ..out.about(ExecKind::Replaced, &order)
+    };
+    out.push(m, outcome);
+}
+
+/// Two orders of one owner met: both lose what would have traded.
+fn decremented(m: &mut Market, out: &mut Outcomes<'_>, what: What) {
+    let What::Decremented { maker, taker, qty, maker_open, taker_open, .. } = what else { return };
+    let (Some(maker), Some(taker)) = (m.orders.get(&maker).copied(), m.orders.get(&taker).copied()) else {
+        return;
+    };
+    let outcome = Outcome {
+        quantity_e4: m.quantity_e4(qty),
+        open_e4: m.quantity_e4(taker_open),
+        maker: Some(Maker {
+            order: maker.order,
+            user: out.user(maker.owner),
+            open_e4: m.quantity_e4(maker_open),
+        }),
+        reason: "SELF_TRADE",
+        ..out.about(ExecKind::Decremented, &taker)
+    };
+    out.push(m, outcome);
 }

@@ -98,6 +98,11 @@ pub fn push(
     time_us: i64,
     payload: &[u8],
 ) -> u32 {
+    assert!(
+        payload.len() <= PAYLOAD_BYTES_MAX,
+        "invariant: what is written can be read again; {} bytes are too long for a frame",
+        payload.len()
+    );
     let start = out.len();
     out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);

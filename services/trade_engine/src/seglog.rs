@@ -230,9 +230,10 @@ impl SegLog {
         remove_leftovers(spec, dir)?;
         let mut segments = segments(spec, dir)?;
         let Some(last) = segments.last().cloned() else {
-            let (segment, file) = create(spec, dir, Header { first_seq, prev_crc: 0 })?;
+            let header = Header { first_seq, prev_crc: 0 };
+            let (segment, file) = create(spec, dir, header)?;
             segments.push(segment);
-            return Ok((Self::new(spec, dir, segments, file, HEADER_BYTES as u64, first_seq, 0, 0), None));
+            return Ok((Self::new(spec, dir, segments, file, Place::first(header), 0), None));
         };
         let (bytes, header) = read_segment(spec, &last)?;
         let mut walk = Frames::new(&bytes, header);
@@ -255,8 +256,7 @@ impl SegLog {
             }
             Some(bad) => return Err(Error::Damaged { path: last.path, bad }),
         };
-        let Place { next_seq, prev_crc, .. } = walk.place();
-        Ok((Self::new(spec, dir, segments, file, length, next_seq, prev_crc, last_time_us), cut))
+        Ok((Self::new(spec, dir, segments, file, walk.place(), last_time_us), cut))
     }
 
     fn new(
@@ -264,17 +264,16 @@ impl SegLog {
         dir: &Path,
         segments: Vec<Segment>,
         file: File,
-        length: u64,
-        next_seq: u64,
-        prev_crc: u32,
+        end: Place,
         last_time_us: i64,
     ) -> Self {
+        let Place { offset, next_seq, prev_crc } = end;
         Self {
             spec,
             dir: dir.to_owned(),
             segments,
             file,
-            length,
+            length: offset as u64,
             buffer: Vec::new(),
             buffered: 0,
             next_seq,
@@ -336,6 +335,7 @@ impl SegLog {
             self.forget();
             return Err(FlushError::NotWritten(e));
         }
+        self.assert_chained();
         let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
         crash_point(self.spec.name, "before the write");
         if let Err(source) = self.file.write_all(&self.buffer) {
@@ -356,6 +356,21 @@ impl SegLog {
         self.buffered = 0;
         self.flushed = (self.next_seq, self.prev_crc, self.last_time_us);
         Ok(())
+    }
+
+    /// What is about to be written continues what was.
+    fn assert_chained(&self) {
+        let (next_seq, prev_crc, _) = self.flushed;
+        assert_eq!(
+            next_seq + u64::from(self.buffered),
+            self.next_seq,
+            "invariant: a batch's frames are numbered without a gap"
+        );
+        debug_assert_eq!(
+            frames::frame_at(&self.buffer, 0).map(|first| (first.seq, first.prev_crc, first.batch_index)),
+            Ok((next_seq, prev_crc, 0)),
+            "invariant: the first frame of a batch is chained to the last one written"
+        );
     }
 
     /// Makes durable what was written.
@@ -405,8 +420,9 @@ impl SegLog {
             fs::remove_file(&segment.path).map_err(at(&segment.path))?;
             crash_point(self.spec.name, "segment removed");
         }
-        let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc: 0 })?;
-        *self = Self::new(self.spec, &self.dir, vec![segment], file, HEADER_BYTES as u64, first_seq, 0, 0);
+        let header = Header { first_seq, prev_crc: 0 };
+        let (segment, file) = create(self.spec, &self.dir, header)?;
+        *self = Self::new(self.spec, &self.dir, vec![segment], file, Place::first(header), 0);
         Ok(())
     }
 }
