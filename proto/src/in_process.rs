@@ -170,7 +170,7 @@ mod tests {
             assert_eq!(read(text), Some(Duration::from_millis(ms)), "{text}");
         }
         assert_eq!(read("7n"), Some(Duration::from_nanos(7)));
-        assert_eq!(read("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(read("99999999H"), Some(Duration::from_hours(99_999_999)));
         for malformed in ["", "S", "2", "2s", "-2S", "123456789S", "zweiS"] {
             assert_eq!(read(malformed), None, "{malformed:?}");
         }

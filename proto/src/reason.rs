@@ -13,7 +13,7 @@ macro_rules! reasons {
     ($($(#[doc = $meaning:literal])+ $name:ident,)+) => {
         /// A machine code of this version. Its name is what travels; its number means nothing outside the process.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "a code is spelled as it travels")]
+        #[expect(non_camel_case_types, reason = "a code is spelled as it travels")]
         pub enum Reason {
             $($(#[doc = $meaning])+ $name,)+
         }
@@ -505,6 +505,7 @@ impl From<Reason> for String {
 
 /// A code as the wire or a table carries it: one of [`Reason`], or one that only another version knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(clippy::module_name_repetitions, reason = "any reason, also one that is not a Reason")]
 pub struct AnyReason(Cow<'static, str>);
 
 impl AnyReason {

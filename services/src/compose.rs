@@ -64,6 +64,38 @@ async fn bind(service: &Service, settings: &Settings, port: u16) -> Result<TcpLi
     })
 }
 
+/// Where each service is: as configured, else on its own port of this host.
+fn directory(settings: &Settings) -> BTreeMap<String, String> {
+    let mut addresses = BTreeMap::new();
+    for service in crate::ALL {
+        let configured = (service.address)(settings);
+        let address = if configured.is_empty() {
+            let (scheme, host) = (service.speaks.scheme(), &settings.bind.host);
+            format!("{scheme}://{host}:{}", (service.port)(settings))
+        } else {
+            configured.to_owned()
+        };
+        addresses.insert(service.directory.to_owned(), address);
+    }
+    addresses
+}
+
+/// Starts one service; it is ready when this resolves, and its door for operations says so.
+async fn start_one(
+    service: &Service,
+    ctx: Context,
+    listener: TcpListener,
+    door: TcpListener,
+) -> anyhow::Result<()> {
+    let (ready, is_ready) = watch::channel(false);
+    server::serve_operations(&ctx, door, is_ready);
+    let started = tokio::time::Instant::now();
+    (service.start)(ctx, listener).await.with_context(|| format!("{} did not start", service.name))?;
+    tracing::debug!(service = service.name, ms = started.elapsed().as_millis() as u64, "ready");
+    ready.send_replace(true);
+    Ok(())
+}
+
 /// Starts `services` and resolves when every one is ready.
 pub async fn start(
     services: &[&'static Service],
@@ -76,17 +108,7 @@ pub async fn start(
     let secrets = Secrets::load_or_create(&secrets_dir)
         .with_context(|| format!("the secrets in {} cannot be used", secrets_dir.display()))?;
 
-    let mut addresses = BTreeMap::new();
-    for service in crate::ALL {
-        let configured = (service.address)(&settings);
-        let address = if configured.is_empty() {
-            let (scheme, host) = (service.speaks.scheme(), &settings.bind.host);
-            format!("{scheme}://{host}:{}", (service.port)(&settings))
-        } else {
-            configured.to_owned()
-        };
-        addresses.insert(service.directory.to_owned(), address);
-    }
+    let mut addresses = directory(&settings);
     let mut bound = Vec::new();
     let mut operations = BTreeMap::new();
     for service in services {
@@ -128,17 +150,7 @@ pub async fn start(
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };
         let ctx = Context { service: service.name, tasks, ..context.clone() };
-        async move {
-            let (ready, is_ready) = watch::channel(false);
-            server::serve_operations(&ctx, door, is_ready);
-            let started = tokio::time::Instant::now();
-            (service.start)(ctx, listener)
-                .await
-                .with_context(|| format!("{} did not start", service.name))?;
-            tracing::debug!(service = service.name, ms = started.elapsed().as_millis() as u64, "ready");
-            ready.send_replace(true);
-            anyhow::Ok(())
-        }
+        start_one(service, ctx, listener, door)
     });
     let stopped = tasks.shutdown().clone();
     let outcome = tokio::select! {

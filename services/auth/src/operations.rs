@@ -293,7 +293,7 @@ impl Operations {
         let session_id = session.id;
         let refresh_token = match kind {
             Kind::Cookie => String::new(),
-            Kind::Bearer => self.new_refresh_token()?,
+            Kind::Bearer => Self::new_refresh_token()?,
         };
         let hash = refresh_hash(&refresh_token);
         let with_refresh = kind == Kind::Bearer;
@@ -336,7 +336,7 @@ impl Operations {
             .map_err(|e| Error::internal(format!("signing a token failed: {e}")))
     }
 
-    fn new_refresh_token(&self) -> Result<String> {
+    fn new_refresh_token() -> Result<String> {
         random_text(REFRESH_BYTES).map_err(|e| Error::internal(e.to_string()))
     }
 
@@ -345,7 +345,7 @@ impl Operations {
     pub async fn refresh(&self, refresh_token: &str) -> Result<SignedIn> {
         let refused = || Error::from(Refusal::unauthenticated("the refresh token is not valid any more"));
         let now_us = self.ctx.clock.now_us();
-        let (old, next) = (refresh_hash(refresh_token), self.new_refresh_token()?);
+        let (old, next) = (refresh_hash(refresh_token), Self::new_refresh_token()?);
         let next_hash = refresh_hash(&next);
         let rotated = self
             .db

@@ -379,6 +379,7 @@ fn gone(secure: bool) -> Response {
     response
 }
 
+#[expect(clippy::expect_used, reason = "a token is URL-safe base64 and dots")]
 fn set_cookies(response: &mut Response, token: &str, csrf_token: &str, max_age_s: u32, secure: bool) {
     let end = if secure { "; Secure" } else { "" };
     let cookies = [

@@ -124,15 +124,12 @@ pub async fn trades(
         last: 0,
         waiting: VecDeque::new(),
     };
-    match after {
-        Some(last) => {
-            tape.last = last;
-            tape.fill().await?;
-        }
-        None => {
-            let latest = tape.page(0, 1, true).await?;
-            tape.last = latest.last().map_or(0, |t| t.trade_no);
-        }
+    if let Some(last) = after {
+        tape.last = last;
+        tape.fill().await?;
+    } else {
+        let latest = tape.page(0, 1, true).await?;
+        tape.last = latest.last().map_or(0, |t| t.trade_no);
     }
     let feed = stream::unfold((tape, live), |(mut tape, mut live)| async move {
         loop {

@@ -55,16 +55,12 @@ impl Limiter {
         }
         let bucket = buckets.entry(user).or_insert(Bucket { level: self.capacity, at: now });
         *bucket = Bucket { level: self.level(*bucket, now), at: now };
-        match bucket.level.checked_sub(wanted) {
-            Some(rest) => {
-                bucket.level = rest;
-                Ok(())
-            }
-            None => {
-                let missing = wanted - bucket.level;
-                Err(Exceeded { retry_after: Duration::from_micros(missing / self.per_second) })
-            }
-        }
+        let Some(rest) = bucket.level.checked_sub(wanted) else {
+            let missing = wanted - bucket.level;
+            return Err(Exceeded { retry_after: Duration::from_micros(missing / self.per_second) });
+        };
+        bucket.level = rest;
+        Ok(())
     }
 
     fn level(&self, bucket: Bucket, now: Instant) -> u64 {

@@ -64,6 +64,7 @@ impl Redis {
 
 impl Cache {
     /// The cache with this logical database number.
+    #[expect(clippy::unused_async, reason = "Redis's client is made inside a runtime")]
     pub async fn connect(settings: &Settings, database: u8) -> Result<Self, Error> {
         if settings.redis.url.is_empty() {
             let cache =

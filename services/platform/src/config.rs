@@ -309,6 +309,7 @@ pub struct Layers {
 }
 
 impl Default for Layers {
+    #[expect(clippy::expect_used, reason = "the defaults are constants; a test reads them")]
     fn default() -> Self {
         let defaults = Table::try_from(Settings::default()).expect("invariant: the defaults are a table");
         let mut values = BTreeMap::new();
@@ -327,8 +328,7 @@ impl Layers {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(Error::Read { file: path.to_owned(), source }),
         };
-        // Strict: unknown keys and wrong types carry a span here.
-        if let Err(e) = toml::from_str::<Settings>(&text) {
+        let refused = |e: &toml::de::Error| {
             let start = e.span().map_or(0, |s| s.start).min(text.len());
             let line = text[..start].matches('\n').count() + 1;
             let key =
@@ -339,9 +339,11 @@ impl Layers {
             } else {
                 format!("{key}: {message}")
             };
-            return Err(Error::File { file: path.to_owned(), line, message });
-        }
-        let table: Table = toml::from_str(&text).expect("invariant: it was parsed above");
+            Error::File { file: path.to_owned(), line, message }
+        };
+        // Strict: unknown keys and wrong types carry a span here.
+        toml::from_str::<Settings>(&text).map_err(|e| refused(&e))?;
+        let table: Table = toml::from_str(&text).map_err(|e| refused(&e))?;
         let origin = Origin::File(path.to_owned());
         flatten("", &table, &mut |key, value| {
             self.values.insert(key, (value.clone(), origin.clone()));

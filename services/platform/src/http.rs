@@ -48,6 +48,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Serves `router` until shutdown. Returns at once; the server is one of the context's tasks. Handlers find the
 /// client's address in `ConnectInfo<SocketAddr>`.
+#[expect(clippy::module_name_repetitions, reason = "beside it stand serve_grpc and serve_operations")]
 pub fn serve_http(ctx: &Context, name: &'static str, listener: TcpListener, router: Router) {
     let router = router.layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, ANSWER_TIMEOUT));
     let shutdown = ctx.tasks.shutdown().clone();

@@ -8,7 +8,7 @@ use super::{
 use axum::{
     Router,
     extract::Request,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
     middleware::{self, Next},
     response::IntoResponse,
     routing::get,
@@ -105,7 +105,7 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
     rest.layer(middleware::from_fn(move |request: Request, next: Next| {
         let grpc = grpc.clone();
         async move {
-            let content_type = request.headers().get(CONTENT_TYPE).map(|v| v.as_bytes());
+            let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
             if content_type.is_some_and(|t| t.starts_with(b"application/grpc")) {
                 grpc.oneshot(request).await.into_response()
             } else {

@@ -250,8 +250,8 @@ impl Model {
             .ledger
             .change(move |s| operations::transfer(s, &rules, a.user, a.id, b.id, amount, code))
             .await;
-        let ((n, d), (m, e)) = (self.fx(to), self.fx(from));
-        let got = (i128::from(amount) * n * e / (d * m)) as i64;
+        let ((to_usd, per_usd), (from_usd, per_from)) = (self.fx(to), self.fx(from));
+        let got = (i128::from(amount) * to_usd * per_from / (per_usd * from_usd)) as i64;
         assert_eq!(done.is_ok(), available >= amount && got > 0, "{done:?}");
         if done.is_ok() {
             self.cash[from] -= amount;

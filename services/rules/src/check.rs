@@ -176,18 +176,8 @@ impl Violation {
             Self::InCall => format!(
                 "symbol {symbol} gathers orders for an auction: MARKET orders and time in force IOC or FOK are not taken"
             ),
-            Self::OffLot { field, value_e4, lot_e4 } => format!(
-                "{} {} must be a multiple of the lot {} of {symbol}",
-                field.name(),
-                format_e4(value_e4),
-                format_e4(lot_e4)
-            ),
-            Self::OffTick { field, value_e4, tick_e4 } => format!(
-                "{} {} must be a multiple of the tick {} of {symbol}",
-                field.name(),
-                format_e4(value_e4),
-                format_e4(tick_e4)
-            ),
+            Self::OffLot { field, value_e4, lot_e4 } => off_step(field, value_e4, "lot", lot_e4, symbol),
+            Self::OffTick { field, value_e4, tick_e4 } => off_step(field, value_e4, "tick", tick_e4, symbol),
             Self::PriceTooLarge { field, most_e4 } => {
                 format!("{} must be at most {}", field.name(), format_e4(most_e4))
             }
@@ -209,6 +199,11 @@ impl Violation {
             }
         }
     }
+}
+
+fn off_step(field: Field, value_e4: i64, step: &str, step_e4: i64, symbol: &str) -> String {
+    let (field, value, by) = (field.name(), format_e4(value_e4), format_e4(step_e4));
+    format!("{field} {value} must be a multiple of the {step} {by} of {symbol}")
 }
 
 type Checked<T = ()> = Result<T, Violation>;

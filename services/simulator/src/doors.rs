@@ -253,7 +253,8 @@ impl Doors {
     pub async fn ask(&self, request: Request) -> Option<Answer> {
         match request {
             Request::Place { ticket, agent, market, side, quantity_e4, price_e4, stands } => {
-                Some(self.place(ticket, agent, market, side, quantity_e4, price_e4, stands).await)
+                let order = self.new_order(agent, market, side, quantity_e4, price_e4, stands);
+                Some(self.place(ticket, agent, market, stands, order).await)
             }
             Request::Replace { agent, market, order, quantity_e4, price_e4 } => {
                 let request = v1::ReplaceOrderRequest {
@@ -299,18 +300,18 @@ impl Doors {
         }
     }
 
-    async fn place(
+    /// At the market where the price is 0.
+    fn new_order(
         &self,
-        ticket: u64,
         agent: Agent,
         market: usize,
         side: Side,
         quantity_e4: i64,
         price_e4: i64,
         stands: bool,
-    ) -> Answer {
+    ) -> v1::PlaceOrderRequest {
         let is_market = price_e4 == 0;
-        let request = v1::PlaceOrderRequest {
+        v1::PlaceOrderRequest {
             user_id: self.user(agent).to_string(),
             account_id: self.account(agent, market).to_string(),
             symbol: self.listings[market].symbol.clone(),
@@ -320,8 +321,18 @@ impl Doors {
             quantity_e4,
             price_e4,
             ..Default::default()
-        };
-        match self.orders().place(patient(request)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
+        }
+    }
+
+    async fn place(
+        &self,
+        ticket: u64,
+        agent: Agent,
+        market: usize,
+        stands: bool,
+        order: v1::PlaceOrderRequest,
+    ) -> Answer {
+        match self.orders().place(patient(order)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
             Ok(order) if order.state() != OrderState::Rejected => {
                 let open = stands && !order.state().has_ended();
                 let order = Uuid::parse_str(&order.id).unwrap_or_default();

@@ -95,15 +95,12 @@ impl Desk {
         let symbol = instrument.symbol.clone();
         let now = u64::try_from(self.clock.now_us()).unwrap_or(0);
         let mut listings = self.write();
-        match listings.get_mut(&symbol) {
-            Some(listing) => {
-                listing.relist(instrument, updated_us);
-                listing.reread(past);
-            }
-            None => {
-                let listing = Listing { past, version: now, ..Listing::new(instrument, updated_us) };
-                listings.insert(symbol.clone(), listing);
-            }
+        if let Some(listing) = listings.get_mut(&symbol) {
+            listing.relist(instrument, updated_us);
+            listing.reread(past);
+        } else {
+            let listing = Listing { past, version: now, ..Listing::new(instrument, updated_us) };
+            listings.insert(symbol.clone(), listing);
         }
         drop(listings);
         self.mark(&symbol);

@@ -1,4 +1,5 @@
 //! Targets for fuzzing what the engine reads: whatever the bytes, nothing panics and nothing damaged is taken for whole.
+#![expect(clippy::expect_used, reason = "a target of fuzzing stops at what must not be")]
 
 use super::{
     domain::{Engine, Fact},

@@ -472,7 +472,7 @@ impl Sequencer {
             state_hash: state::hex(&self.engine.hash()),
             open_orders: ids.len() as u64,
             positions,
-            trades: markets.iter().map(|m| m.trade_no()).sum(),
+            trades: markets.iter().map(super::market::Market::trade_no).sum(),
             snapshot_seq: self.snapshot_seq,
             open_order_ids: ids.iter().take(STATUS_ORDERS_MAX).map(ToString::to_string).collect(),
         }

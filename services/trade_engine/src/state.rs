@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use std::{collections::HashMap, fmt::Write as _};
 
 /// A SHA-256 of the canonical state.
+#[expect(clippy::module_name_repetitions, reason = "others say the hash of what, not of which module")]
 pub type StateHash = [u8; 32];
 
 /// The hash in hexadecimal.

@@ -137,7 +137,7 @@ pub(crate) fn state_name(state: TradingState) -> Option<&'static str> {
 
 /// True while orders gather for an auction and nothing trades.
 pub(crate) fn is_call(state: TradingState) -> bool {
-    state.known().is_some_and(|state| state.is_call())
+    state.known().is_some_and(fafnir_rules::order::TradingState::is_call)
 }
 
 /// How the book leans, in percent of the bids, over the levels that a trader looks at.

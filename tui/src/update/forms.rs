@@ -209,16 +209,14 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
             }
             _ => list_key(input, selected, key, keys::search(input.text()).len()),
         },
-        Overlay::Alert { input, refused } => match key.code {
-            KeyCode::Enter => match set_alert(model, input.text()) {
-                Ok(()) => return,
-                Err(text) => *refused = Some(text),
-            },
-            _ => {
-                *refused = None;
-                edit(input, key);
-            }
-        },
+        Overlay::Alert { input, refused } if key.code == KeyCode::Enter => {
+            let Err(text) = set_alert(model, input.text()) else { return };
+            *refused = Some(text);
+        }
+        Overlay::Alert { input, refused } => {
+            *refused = None;
+            edit(input, key);
+        }
     }
     model.overlay = Some(overlay);
 }

@@ -79,10 +79,9 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
     while i < bytes.len() {
         match bytes[i] {
             b'\\' => i += 1,
-            b'"' if !block => return i,
+            // A string in quotes ends with its line at the latest; the parser refuses that.
+            b'"' | b'\n' | b'\r' if !block => return i,
             b'"' if bytes[i..].starts_with(b"\"\"\"") => return i + 2,
-            // A string in quotes ends with its line; the parser refuses it.
-            b'\n' | b'\r' if !block => return i,
             _ => {}
         }
         i += 1;

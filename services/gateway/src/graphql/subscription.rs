@@ -52,6 +52,7 @@ fn one(
 impl Subscription {
     /// The caller's orders and fills as they change.
     #[graphql(guard = "Needs(OrderStocks)")]
+    #[expect(clippy::unused_async, reason = "a subscription is opened by a future")]
     async fn order_updates(
         &self,
         ctx: &Context<'_>,
@@ -72,6 +73,7 @@ impl Subscription {
 
     /// The caller's accounts and holdings as they change.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
+    #[expect(clippy::unused_async, reason = "a subscription is opened by a future")]
     async fn portfolio_updates(
         &self,
         ctx: &Context<'_>,

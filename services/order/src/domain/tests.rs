@@ -68,10 +68,12 @@ fn check(request: &PlaceOrderRequest) -> Result<Priced, Error> {
     check_with(request, &apple(), REFERENCE)
 }
 
-#[test]
-fn each_refusal_has_its_own_code_and_names_its_field() {
-    let tif = |t: TimeInForce, r: PlaceOrderRequest| PlaceOrderRequest { time_in_force: t.into(), ..r };
-    let cases: Vec<(PlaceOrderRequest, &str, &str)> = vec![
+/// A request, the code that it is refused with, and a word of the message.
+type Refusal = (PlaceOrderRequest, &'static str, &'static str);
+
+/// What is wrong with symbol, side, type, quantity and the prices.
+fn refused_prices() -> Vec<Refusal> {
+    vec![
         (PlaceOrderRequest { symbol: "A*".into(), ..limit() }, "SYMBOL_MALFORMED", "symbol"),
         (PlaceOrderRequest { side: 0, ..limit() }, "SIDE_MISSING", "side"),
         (PlaceOrderRequest { side: 9, ..limit() }, "SIDE_MISSING", "side"),
@@ -114,6 +116,13 @@ fn each_refusal_has_its_own_code_and_names_its_field() {
             "TRAIL_OUT_OF_RANGE",
             "50 %",
         ),
+    ]
+}
+
+/// What is wrong with the rest.
+fn refused_options() -> Vec<Refusal> {
+    let tif = |t: TimeInForce, r: PlaceOrderRequest| PlaceOrderRequest { time_in_force: t.into(), ..r };
+    vec![
         (PlaceOrderRequest { post_only: true, ..market() }, "POST_ONLY_NOT_ALLOWED", "post_only"),
         (
             tif(TimeInForce::Ioc, PlaceOrderRequest { post_only: true, ..limit() }),
@@ -161,8 +170,12 @@ fn each_refusal_has_its_own_code_and_names_its_field() {
             "client_order_id",
         ),
         (PlaceOrderRequest { account_id: "1".into(), ..limit() }, "ACCOUNT_ID_MALFORMED", "account_id"),
-    ];
-    for (request, reason, words) in cases {
+    ]
+}
+
+#[test]
+fn each_refusal_has_its_own_code_and_names_its_field() {
+    for (request, reason, words) in refused_prices().into_iter().chain(refused_options()) {
         let refused = check(&request).expect_err(reason);
         assert_eq!(refused.reason, reason, "{request:?}");
         assert!(refused.message.contains(words), "{reason}: {}", refused.message);
@@ -321,8 +334,9 @@ proptest! {
             let before = entry.clone();
             let (filled, open) = (before.order.filled_e4, before.order.open_e4);
             match &mut event {
-                Event::Filled { quantity_e4, open_e4, .. } => *open_e4 = (open - *quantity_e4).max(0),
-                Event::Decremented { quantity_e4, open_e4 } => *open_e4 = (open - *quantity_e4).max(0),
+                Event::Filled { quantity_e4, open_e4, .. } | Event::Decremented { quantity_e4, open_e4 } => {
+                    *open_e4 = (open - *quantity_e4).max(0);
+                }
                 Event::Replaced { total_e4, open_e4, .. } => *open_e4 = (*total_e4 - filled).max(0),
                 _ => {}
             }

@@ -133,6 +133,7 @@ impl Writer<'_> {
 }
 
 /// Carries out a batch in one transaction: each by itself refused or done. Answers the commands written, in order.
+#[expect(clippy::type_complexity, reason = "answers and commands, taken apart at once")]
 pub fn run(
     tx: &mut dyn Tx,
     ops: &[Op],

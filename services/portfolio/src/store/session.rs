@@ -143,14 +143,13 @@ impl<'a> Session<'a> {
             return Ok(key);
         }
         let row = self.tx.query_opt("SELECT key FROM asset WHERE code = ?1", params![code])?;
-        let key = match row {
-            Some(row) => row.get(0)?,
-            None => {
-                let next = "SELECT COALESCE(MAX(key), 0) + 1 FROM asset";
-                let key: AssetKey = self.tx.query_one(next, &[])?.get(0)?;
-                self.tx.execute("INSERT INTO asset (key, code) VALUES (?1, ?2)", params![key, code])?;
-                key
-            }
+        let key = if let Some(row) = row {
+            row.get(0)?
+        } else {
+            let next = "SELECT COALESCE(MAX(key), 0) + 1 FROM asset";
+            let key: AssetKey = self.tx.query_one(next, &[])?.get(0)?;
+            self.tx.execute("INSERT INTO asset (key, code) VALUES (?1, ?2)", params![key, code])?;
+            key
         };
         self.assets.insert(code.to_owned(), key);
         Ok(key)

@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 use tonic::Code;
 use uuid::Uuid;
 
-const SERVICES: &[&'static Service] = &[&broker::SERVICE, &stock::SERVICE, &trade_engine::SERVICE];
+const SERVICES: &[&Service] = &[&broker::SERVICE, &stock::SERVICE, &trade_engine::SERVICE];
 
 fn instrument(symbol: &str) -> v1::Instrument {
     v1::Instrument {

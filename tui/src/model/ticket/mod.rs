@@ -151,15 +151,15 @@ impl Ticket {
     }
 
     pub fn has_price(&self) -> bool {
-        self.kind.known().is_some_and(|kind| kind.has_price())
+        self.kind.known().is_some_and(order::OrderType::has_price)
     }
 
     pub fn has_stop(&self) -> bool {
-        self.kind.known().is_some_and(|kind| kind.has_stop())
+        self.kind.known().is_some_and(order::OrderType::has_stop)
     }
 
     pub fn has_trail(&self) -> bool {
-        self.kind.known().is_some_and(|kind| kind.has_trail())
+        self.kind.known().is_some_and(order::OrderType::has_trail)
     }
 
     pub fn has_post_only(&self) -> bool {
