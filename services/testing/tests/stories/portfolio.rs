@@ -1,7 +1,7 @@
 //! The service as it runs: over gRPC, with the broker, the listings and the engine beside it.
 
 use crate::stack::{DEADLINE, Stack, drop_databases, external, system};
-use fafnir_platform::{Service, Settings};
+use fafnir_platform::{Service, Settings, bus::Bus};
 use fafnir_proto::id::UserId;
 use fafnir_proto::{
     client::{Authorised, Caller},
@@ -293,6 +293,25 @@ async fn heard_until(updates: &mut async_nats::Subscriber, quantity_e4: i64) -> 
     }
 }
 
+/// Every message three times more: what follows it in the stream is settled, it is not settled again.
+async fn repeat_every_fact(story: &Story, nats: &Bus) {
+    let request = ExecutionsRequest { positions: Vec::new(), limit: 100 };
+    let mut engine = story.stack.running.context.clients.engine(&system());
+    let batches = engine.executions(request).await.unwrap().into_inner().batches;
+    assert!(batches.len() >= 2, "{batches:?}");
+    for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
+        let payload = batch.encode_to_vec().into();
+        nats.publish_fact(
+            fafnir_proto::subject::ORDERS_STREAM,
+            &fafnir_proto::subject::executions("AAPL"),
+            &format!("again-{again}"),
+            payload,
+        )
+        .await
+        .unwrap();
+    }
+}
+
 async fn trading(place: Place) {
     let mut story = Story::start(&place).await;
     let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
@@ -321,22 +340,7 @@ async fn trading(place: Place) {
     let since = mine.updates_since(since).await.unwrap().into_inner();
     assert_eq!((since.updates[0].user_seq, since.more, since.reset), (last, false, false));
 
-    // Every message three times more: what follows it in the stream is settled, it is not settled again.
-    let request = ExecutionsRequest { positions: Vec::new(), limit: 100 };
-    let mut engine = story.stack.running.context.clients.engine(&system());
-    let batches = engine.executions(request).await.unwrap().into_inner().batches;
-    assert!(batches.len() >= 2, "{batches:?}");
-    for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
-        let payload = batch.encode_to_vec().into();
-        nats.publish_fact(
-            fafnir_proto::subject::ORDERS_STREAM,
-            &fafnir_proto::subject::executions("AAPL"),
-            &format!("again-{again}"),
-            payload,
-        )
-        .await
-        .unwrap();
-    }
+    repeat_every_fact(&story, &nats).await;
 
     // A replace that needs more holds it first; the engine's word makes it so.
     let second = story.order(buyer, &buys_from, Side::Buy, 2 * SHARE, 9 * DOLLAR).await.unwrap();
@@ -403,20 +407,7 @@ async fn banking(place: Place) {
     }
     let cad = mine.create_account(create(AccountType::Savings, "CAD", "")).await.unwrap().into_inner();
 
-    let deposit = |amount_micros: i64, currency: &str, key: &str| DepositRequest {
-        account_id: usd.id.clone(),
-        amount_micros,
-        currency: currency.into(),
-        idempotency_key: key.into(),
-        ..DepositRequest::default()
-    };
-    let first = mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner();
-    assert_eq!(first.new_balance_micros, 525 * USD);
-    assert_eq!(mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner(), first);
-    let other = mine.deposit(deposit(26 * USD, "USD", "d")).await.unwrap_err();
-    assert_eq!(other.code(), Code::AlreadyExists);
-    let wrong = mine.deposit(deposit(USD, "CAD", "")).await.unwrap_err();
-    assert_eq!((wrong.code(), reason(&wrong)), (Code::InvalidArgument, "CURRENCY_MISMATCH"));
+    depositing(&usd, &mut mine).await;
 
     let transfer = TransferRequest {
         from_account_id: usd.id.clone(),
@@ -453,6 +444,23 @@ async fn banking(place: Place) {
     story.audit().await;
     story.stack.stop().await;
     place.remove().await;
+}
+
+async fn depositing(usd: &v1::Account, mine: &mut PortfolioClient<Authorised>) {
+    let deposit = |amount_micros: i64, currency: &str, key: &str| DepositRequest {
+        account_id: usd.id.clone(),
+        amount_micros,
+        currency: currency.into(),
+        idempotency_key: key.into(),
+        ..DepositRequest::default()
+    };
+    let first = mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner();
+    assert_eq!(first.new_balance_micros, 525 * USD);
+    assert_eq!(mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner(), first);
+    let other = mine.deposit(deposit(26 * USD, "USD", "d")).await.unwrap_err();
+    assert_eq!(other.code(), Code::AlreadyExists);
+    let wrong = mine.deposit(deposit(USD, "CAD", "")).await.unwrap_err();
+    assert_eq!((wrong.code(), reason(&wrong)), (Code::InvalidArgument, "CURRENCY_MISMATCH"));
 }
 
 async fn watching(story: &Story, mine: &mut PortfolioClient<Authorised>) {
