@@ -3,6 +3,7 @@
 //! Sources are looked at word by word, comments, strings and unit tests left out, so that no form of import escapes. Each
 //! check is a function over sources or manifests in memory; beside the real tree it is given a planted violation.
 
+use fafnir_proto::reason::Reason;
 use std::{
     collections::BTreeSet,
     fs,
@@ -388,6 +389,93 @@ fn subjects_of_the_bus_stand_once() {
     let hidden = "fn f(t: &str) { (format!(\n r#\"orders.exec.{t}\"#), \"users.toml\"); } // \"market.>\"";
     assert_eq!(subjects(&planted("x", hidden)), ["x has r#\"orders.exec.{t}\"#"]);
     assert_eq!(subjects(&planted("x", "const A: &str = \"instruments.*\";")).len(), 1);
+}
+
+/// Spelled like a refusal code.
+fn is_code(text: &str) -> bool {
+    let good =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    text.starts_with(|c: char| c.is_ascii_uppercase()) && text.split('_').all(good)
+}
+
+/// What makes, reads or carries a refusal code: a call with it among its arguments, or a field.
+const REFUSING: [&str; 16] = [
+    "new",
+    "invalid",
+    "out_of_range",
+    "not_found",
+    "exists",
+    "precondition",
+    "exhausted",
+    "unavailable",
+    "refuse",
+    "reject",
+    "refused",
+    "code",
+    "told",
+    "read",
+    "known",
+    "reason",
+];
+
+/// Codes in letters: known ones wherever they stand, and any that is handed to what refuses.
+fn codes_in_letters(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources {
+        let all = classified(&without_tests(text));
+        // The word before each parenthesis that is open.
+        let (mut open, mut word, mut i) = (Vec::new(), String::new(), 0);
+        while i < all.len() {
+            let (c, kind) = all[i];
+            if kind == In::Text {
+                let length = all[i..].iter().take_while(|(_, kind)| *kind == In::Text).count();
+                let text: String = all[i..i + length].iter().map(|(c, _)| c).collect();
+                let text = text.trim_matches('"');
+                let told = open.last().is_some_and(|w: &String| REFUSING.contains(&w.as_str()));
+                let known = text.contains('_') && Reason::known(text).is_some();
+                if known || (is_code(text) && (told || REFUSING.contains(&word.as_str()))) {
+                    found.push(format!("{path} has {text}"));
+                }
+                i += length;
+                continue;
+            }
+            match c {
+                _ if kind == In::Comment => {}
+                '(' => open.push(std::mem::take(&mut word)),
+                ')' => drop(open.pop()),
+                c if c.is_alphanumeric() || c == '_' => word.push(c),
+                // `reason: "…"` and `reason == "…"` belong to the word before.
+                ':' | '=' | ' ' | '\n' if word == "reason" => {}
+                _ => word.clear(),
+            }
+            i += 1;
+        }
+    }
+    found
+}
+
+#[test]
+fn refusal_codes_stand_once() {
+    let mut all = [sources("services"), sources("tui/src"), sources("cli/src")].concat();
+    // The broker and the book stand alone: their words become codes where the engine and the command line read them.
+    let alone = ["services/broker/", "services/matching/"];
+    all.retain(|(path, _)| {
+        path.contains("/src/") && !is_test(path) && !alone.iter().any(|dir| path.starts_with(dir))
+    });
+    let unused: Vec<&str> = {
+        let used: BTreeSet<String> = all.iter().flat_map(|(_, text)| words(text)).collect();
+        Reason::ALL.iter().map(|(reason, _)| reason.as_str()).filter(|code| !used.contains(*code)).collect()
+    };
+    assert_eq!(unused, NOTHING, "nobody refuses with these");
+    // The codes of REST are public-api.md's; one of them is spelled like one of ours.
+    all.retain(|(path, _)| path != "services/platform/src/envelope.rs");
+    assert_eq!(codes_in_letters(&all), NOTHING);
+    let hidden = "fn f() { Err(Refusal::new(\n Kind::Invalid,\n \"MOON_NOT_FULL\", format!(\"no\"))) } // invalid(\"A_B\")";
+    assert_eq!(codes_in_letters(&planted("x", hidden)), ["x has MOON_NOT_FULL"]);
+    assert_eq!(codes_in_letters(&planted("x", "x.code(\"MOON\")")), ["x has MOON"]);
+    assert_eq!(codes_in_letters(&planted("x", "if r.reason == \"FULL_MOON\" {}")).len(), 1);
+    assert_eq!(codes_in_letters(&planted("x", "let s = (1, \"PRICE_OFF_TICK\");")).len(), 1);
+    assert_eq!(codes_in_letters(&planted("x", "table(&[\"SYMBOL\", \"USER\"]); new(\"Mixed\")")), NOTHING);
 }
 
 #[test]

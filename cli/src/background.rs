@@ -4,6 +4,7 @@ use crate::{
     output::{Error, Exit, Out, Result},
     stack::{self, RunFile},
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::platform::secrets::create_private_dir;
 use std::{
     ffi::OsString,
@@ -45,7 +46,7 @@ pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFi
         if let Some(status) = child.try_wait()? {
             let exit = if status.code() == Some(Exit::Usage as i32) { Exit::Usage } else { Exit::Failure };
             return Err(Error::new(exit, format!("the platform did not start: {}", last_words(said)))
-                .code("NOT_STARTED")
+                .code(Reason::NOT_STARTED)
                 .hint("`fafnir logs` has more, `fafnir doctor` looks for the cause"));
         }
         let interrupted = tokio::time::timeout(POLL, tokio::signal::ctrl_c()).await.is_ok();

@@ -7,6 +7,7 @@ use crate::{
 };
 use fafnir_proto::{
     client::channel,
+    reason::Reason,
     v1::{TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
 };
 use fafnir_services::platform::{Clock, clock::SECOND_US};
@@ -98,7 +99,7 @@ impl Client {
     pub async fn session(&mut self) -> Result<Kept> {
         let not_signed_in = || {
             Error::new(Exit::SignIn, format!("not signed in at {}", self.url))
-                .code("UNAUTHENTICATED")
+                .code(Reason::UNAUTHENTICATED)
                 .hint("sign in with `fafnir login`")
         };
         let _lock = lock_sessions()?;

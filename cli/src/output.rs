@@ -1,6 +1,7 @@
 //! The only place that prints: data on stdout, messages on stderr, and how a command ends.
 #![expect(clippy::print_stderr, reason = "the one module that prints")]
 
+use fafnir_proto::reason::{AnyReason, Reason, code_name};
 use serde_json::Value;
 use std::{
     fmt,
@@ -45,7 +46,11 @@ impl Error {
         self.hint = hint.into();
         self
     }
-    pub fn code(mut self, code: impl Into<String>) -> Self {
+    pub fn code(self, code: Reason) -> Self {
+        self.told(code.into())
+    }
+    /// As [`Self::code`], with the code of a platform that may be of another version.
+    pub fn told(mut self, code: AnyReason) -> Self {
         self.code = code.into();
         self
     }
@@ -70,26 +75,23 @@ impl From<std::io::Error> for Error {
 impl From<Status> for Error {
     /// A refusal keeps its machine code; a platform that does not answer is "not running".
     fn from(status: Status) -> Self {
-        let reason = status
-            .metadata()
-            .get(fafnir_proto::client::REASON_KEY)
-            .and_then(|v| v.to_str().ok())
-            .map_or_else(|| format!("{:?}", status.code()).to_uppercase(), ToOwned::to_owned);
+        let reason = status.metadata().get(fafnir_proto::client::REASON_KEY).and_then(|v| v.to_str().ok());
+        let reason = AnyReason::read(reason.unwrap_or(code_name(status.code())));
         let message = status.message().to_owned();
         match status.code() {
             Code::Unavailable if message.contains("connect") || message.contains("transport") => {
                 Self::new(Exit::NotRunning, "no platform answers at this address")
-                    .code("NOT_RUNNING")
+                    .code(Reason::NOT_RUNNING)
                     .hint("start one with `fafnir up`, or name another with --url")
             }
             Code::Unavailable => Self::new(Exit::Failure, message)
-                .code(reason)
+                .told(reason)
                 .hint("try again; `fafnir status` shows what runs"),
             Code::Unauthenticated => {
-                Self::new(Exit::SignIn, message).code(reason).hint("sign in with `fafnir login`")
+                Self::new(Exit::SignIn, message).told(reason).hint("sign in with `fafnir login`")
             }
             Code::DeadlineExceeded | Code::Cancelled => {
-                Self::new(Exit::Timeout, "the platform did not answer in time").code("TIMEOUT")
+                Self::new(Exit::Timeout, "the platform did not answer in time").code(Reason::TIMEOUT)
             }
             Code::InvalidArgument
             | Code::NotFound
@@ -97,8 +99,8 @@ impl From<Status> for Error {
             | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::PermissionDenied
-            | Code::ResourceExhausted => Self::new(Exit::Precondition, message).code(reason),
-            _ => Self::new(Exit::Failure, message).code(reason),
+            | Code::ResourceExhausted => Self::new(Exit::Precondition, message).told(reason),
+            _ => Self::new(Exit::Failure, message).told(reason),
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     ports, seed,
     stack::{self, RunFile},
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL, Service,
     compose::{self, PortError, Running},
@@ -163,7 +164,7 @@ fn port_taken(e: &PortError) -> Error {
     let owner = ports::owner_of(e.port).map(|owner| format!(", taken by {owner}")).unwrap_or_default();
     let message = format!("{} cannot listen on {}:{}: {}{owner}", e.service, e.host, e.port, e.source);
     Error::new(Exit::Failure, message)
-        .code("PORT_TAKEN")
+        .code(Reason::PORT_TAKEN)
         .hint(format!("choose another with {}, or let the system choose all with `--ports auto`", e.flag))
 }
 

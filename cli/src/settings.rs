@@ -4,13 +4,14 @@ use crate::{
     args::Global,
     output::{Error, Exit, Result},
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::platform::{Settings, config::Layers};
 use std::path::PathBuf;
 
 impl From<fafnir_services::platform::config::Error> for Error {
     fn from(e: fafnir_services::platform::config::Error) -> Self {
         Self::new(Exit::Usage, e.to_string())
-            .code("CONFIGURATION")
+            .code(Reason::CONFIGURATION)
             .hint("`fafnir config --show-origin` shows what is in force")
     }
 }

@@ -1,6 +1,7 @@
 //! The data directory of a stack: its lock, and `run.json` that says where it answers.
 
 use crate::output::{Error, Exit, Result};
+use fafnir_proto::reason::Reason;
 use fafnir_services::platform::secrets::create_private_dir;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub struct Lock {
 
 fn unusable(dir: &Path, e: &std::io::Error) -> Error {
     Error::new(Exit::Failure, format!("the data directory {} cannot be used: {e}", dir.display()))
-        .code("DATA_DIR")
+        .code(Reason::DATA_DIR)
         .hint("name another with --data-dir, or mend its permissions")
 }
 
@@ -58,7 +59,7 @@ pub fn lock(dir: &Path, services: &[&str]) -> Result<Lock> {
                     pid.trim()
                 ),
             )
-            .code("DATA_DIR_IN_USE")
+            .code(Reason::DATA_DIR_IN_USE)
             .hint("stop it with `fafnir down`, or name another directory with --data-dir"));
         }
         let write = |file: &mut File| {
@@ -90,7 +91,7 @@ pub fn clear(dir: &Path) -> Result<()> {
             Exit::Failure,
             format!("--fresh refuses to empty {}: {} is not fafnir's", dir.display(), path.display()),
         )
-        .code("DATA_DIR_FOREIGN")
+        .code(Reason::DATA_DIR_FOREIGN)
         .hint("name another directory with --data-dir"));
     }
     for path in paths {

@@ -418,6 +418,12 @@ reasons! {
     TIMEOUT,
     /// Another program listens on this port.
     PORT_TAKEN,
+    /// The configuration is not well formed.
+    CONFIGURATION,
+    /// The seeds are not well formed.
+    SEEDS,
+    /// The books of account or the journal do not hold what they must.
+    AUDIT,
     /// The data directory cannot be used.
     DATA_DIR,
     /// Another process uses the data directory.

@@ -7,6 +7,7 @@ use crate::{
 };
 use fafnir_proto::{
     money::{format_grouped, format_micros, parse_micros},
+    reason::Reason,
     v1::{
         self, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest, TransferRequest,
     },
@@ -124,13 +125,13 @@ async fn currency_of(client: &mut Client, id: &str) -> Result<String> {
     let accounts = accounts(client).await?;
     accounts.into_iter().find(|a| a.id == id).map(|a| a.currency).ok_or_else(|| {
         Error::new(Exit::Precondition, format!("account {id:?} is not one of yours"))
-            .code("ACCOUNT_NOT_FOUND")
+            .code(Reason::ACCOUNT_NOT_FOUND)
             .hint("`fafnir account list` shows them")
     })
 }
 
 fn amount(text: &str) -> Result<i64> {
-    parse_micros(text).map_err(|e| super::order::decimal_error("amount", text, e))
+    parse_micros(text).map_err(|e| super::order::decimal_error("amount", Reason::AMOUNT_MALFORMED, text, e))
 }
 
 pub fn account_json(a: &v1::Account) -> Value {

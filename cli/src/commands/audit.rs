@@ -5,7 +5,7 @@ use crate::{
     args::Global,
     output::{Error, Exit, Out, Result, table},
 };
-use fafnir_proto::v1::Empty;
+use fafnir_proto::{reason::Reason, v1::Empty};
 use serde_json::json;
 use std::collections::BTreeSet;
 
@@ -64,6 +64,6 @@ pub async fn audit(global: &Global, out: Out) -> Result {
     if findings == 0 {
         Ok(())
     } else {
-        Err(Error::new(Exit::Failure, format!("{findings} findings")).code("AUDIT"))
+        Err(Error::new(Exit::Failure, format!("{findings} findings")).code(Reason::AUDIT))
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_matching::flow::{Figures, SHAPES, measure, wl::Workload};
+use fafnir_proto::reason::Reason;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use std::{fs::File, io::BufReader, io::IsTerminal as _, path::Path};
@@ -28,7 +29,7 @@ pub fn bench(args: &Bench, out: Out) -> Result {
             progress.set_position(u64::from(p.done));
         });
         progress.finish_and_clear();
-        all.push(figures.map_err(|e| Error::new(Exit::Failure, e).code("FLOW_MISMATCH"))?);
+        all.push(figures.map_err(|e| Error::new(Exit::Failure, e).code(Reason::FLOW_MISMATCH))?);
         Ok(())
     };
     if args.flow.is_empty() {
@@ -50,8 +51,9 @@ pub fn bench(args: &Bench, out: Out) -> Result {
 }
 
 fn read(path: &Path) -> Result<Workload> {
-    let fail =
-        |e: std::io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE");
+    let fail = |e: std::io::Error| {
+        Error::new(Exit::Failure, format!("{}: {e}", path.display())).code(Reason::FLOW_FILE)
+    };
     let file = File::open(path).map_err(fail)?;
     Workload::read(&mut BufReader::new(file)).map_err(fail)
 }

@@ -5,6 +5,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
     run, settings, stack,
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::{
     broker::{
         MONITOR, SERVICES_USER,
@@ -75,16 +76,16 @@ fn port_taken(e: &PortError) -> Error {
     let flag = if e.service == MONITOR { "--monitor-port" } else { "--port" };
     let message = format!("{} cannot listen on {}:{}: {}", e.service, e.host, e.port, e.source);
     Error::new(Exit::Failure, message)
-        .code("PORT_TAKEN")
+        .code(Reason::PORT_TAKEN)
         .hint(format!("choose another with {flag}, or let the system choose with `{flag} 0`"))
 }
 
 fn store_refused(e: anyhow::Error) -> Error {
     match e.downcast_ref::<fafnir_services::broker::Error>() {
         Some(fafnir_services::broker::Error::InUse { .. }) => Error::from(e)
-            .code("STORE_IN_USE")
+            .code(Reason::STORE_IN_USE)
             .hint("stop that one, or name another directory with --store-dir"),
-        Some(fafnir_services::broker::Error::Store { .. }) => Error::from(e).code("STORE"),
+        Some(fafnir_services::broker::Error::Store { .. }) => Error::from(e).code(Reason::STORE),
         _ => Error::from(e),
     }
 }
@@ -125,13 +126,13 @@ impl From<inspect::Error> for Error {
         let message = e.to_string();
         match e {
             inspect::Error::Absent { .. } => Self::new(Exit::NotRunning, message)
-                .code("NOT_RUNNING")
+                .code(Reason::NOT_RUNNING)
                 .hint("start one with `fafnir up` or `fafnir broker`, or name another with --url"),
             inspect::Error::Refused { .. } => Self::new(Exit::SignIn, message)
-                .code("UNAUTHENTICATED")
+                .code(Reason::UNAUTHENTICATED)
                 .hint("name both with --url nats://user:password@host:port"),
             inspect::Error::Address { .. } => Self::usage(message),
-            inspect::Error::Api(_) => Self::new(Exit::Precondition, message).code("BROKER"),
+            inspect::Error::Api(_) => Self::new(Exit::Precondition, message).code(Reason::BROKER),
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
     ports, settings, stack,
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL,
     platform::{Settings, Speaks, db},
@@ -100,7 +101,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
     match checks.iter().filter(|c| c.state == State::Finding).count() {
         0 => Ok(()),
         n => Err(Error::new(Exit::Failure, format!("{n} finding{}", if n == 1 { "" } else { "s" }))
-            .code("FINDINGS")),
+            .code(Reason::FINDINGS)),
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     output::{Error, Exit, Out, Result},
     settings,
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::platform::log_file;
 use serde_json::{Map, Value};
 use std::{
@@ -26,7 +27,7 @@ pub async fn logs(global: &Global, args: &Logs, out: Out) -> Result {
     let path = log_file::path(&dir);
     let none = |_| {
         Error::new(Exit::NotRunning, format!("no log in {}", dir.display()))
-            .code("NO_LOG")
+            .code(Reason::NO_LOG)
             .hint("`fafnir up` keeps one; --data-dir names another directory")
     };
     let wanted = Wanted::new(args)?;

@@ -7,6 +7,7 @@ use crate::{
 };
 use fafnir_proto::{
     money::{format_e4, format_fixed, format_price},
+    reason::Reason,
     v1::{BookRequest, HistoryRequest, Level, QuotesRequest, TradingState},
 };
 use fafnir_services::platform::clock::{date, rfc3339};
@@ -61,7 +62,7 @@ pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
     let missing: Vec<_> =
         symbols.iter().filter(|s| !quotes.iter().any(|q| q.symbol == **s)).cloned().collect();
     let unlisted = Error::new(Exit::Precondition, format!("symbol {} is not listed", missing.join(", ")))
-        .code("SYMBOL_UNKNOWN");
+        .code(Reason::UNKNOWN_SYMBOL);
     if quotes.is_empty() && !missing.is_empty() {
         return Err(unlisted);
     }

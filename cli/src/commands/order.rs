@@ -7,6 +7,7 @@ use crate::{
 };
 use fafnir_proto::{
     money::{Error as DecimalError, average_price_e4, format_e4, format_micros, format_price, parse_e4},
+    reason::{AnyReason, Reason},
     v1::{
         self, CancelAllRequest, CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState,
         OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
@@ -33,13 +34,12 @@ pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
 }
 
 /// Reads a decimal option of the command line; the refusal names the field.
-fn decimal(field: &str, text: Option<&String>) -> Result<i64> {
-    text.map_or(Ok(0), |t| parse_e4(t).map_err(|e| decimal_error(field, t, e)))
+fn decimal(field: &str, code: Reason, text: Option<&String>) -> Result<i64> {
+    text.map_or(Ok(0), |t| parse_e4(t).map_err(|e| decimal_error(field, code, t, e)))
 }
 
-pub fn decimal_error(field: &str, text: &str, e: DecimalError) -> Error {
-    Error::new(Exit::Precondition, format!("{field} {text:?} {e}"))
-        .code(format!("{}_MALFORMED", field.to_uppercase()))
+pub fn decimal_error(field: &str, code: Reason, text: &str, e: DecimalError) -> Error {
+    Error::new(Exit::Precondition, format!("{field} {text:?} {e}")).code(code)
 }
 
 /// Reads a name of the rules; here they are written in small letters, with hyphens.
@@ -87,12 +87,16 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
         side: side.into(),
         r#type: order_type.into(),
         time_in_force: time_in_force.into(),
-        quantity_e4: decimal("quantity", Some(&args.quantity))?,
-        price_e4: decimal("price", args.price.as_ref())?,
-        stop_price_e4: decimal("stop", args.stop.as_ref())?,
-        trail_amount_e4: decimal("trail", args.trail.as_ref())?,
-        trail_percent_e4: decimal("trail_percent", args.trail_percent.as_ref())?,
-        display_quantity_e4: decimal("display", args.display.as_ref())?,
+        quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, Some(&args.quantity))?,
+        price_e4: decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?,
+        stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
+        trail_amount_e4: decimal("trail", Reason::TRAIL_MALFORMED, args.trail.as_ref())?,
+        trail_percent_e4: decimal(
+            "trail_percent",
+            Reason::TRAIL_PERCENT_MALFORMED,
+            args.trail_percent.as_ref(),
+        )?,
+        display_quantity_e4: decimal("display", Reason::DISPLAY_MALFORMED, args.display.as_ref())?,
         post_only: args.post_only,
         account_id: args.account.clone().unwrap_or_default(),
         client_order_id: args.client_order_id.clone().unwrap_or_default(),
@@ -111,7 +115,9 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
     }
     print_one(&order, out);
     if order.state() == OrderState::Rejected {
-        return Err(Error::new(Exit::Precondition, order.reject_reason).code(order.reject_code));
+        return Err(
+            Error::new(Exit::Precondition, order.reject_reason).told(AnyReason::read(&order.reject_code))
+        );
     }
     Ok(())
 }
@@ -139,9 +145,9 @@ async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
 async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
     let request = ReplaceOrderRequest {
         order_id: args.order_id.clone(),
-        quantity_e4: decimal("quantity", args.quantity.as_ref())?,
-        price_e4: decimal("price", args.price.as_ref())?,
-        stop_price_e4: decimal("stop", args.stop.as_ref())?,
+        quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, args.quantity.as_ref())?,
+        price_e4: decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?,
+        stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
         ..Default::default()
     };
     if request.quantity_e4 == 0 && request.price_e4 == 0 && request.stop_price_e4 == 0 {

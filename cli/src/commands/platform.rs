@@ -8,6 +8,7 @@ use crate::{
     seed::{self, Seeds},
     settings, stack,
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL, by_name, compose,
     platform::{Clock, Settings, telemetry},
@@ -63,7 +64,7 @@ async fn detach(dir: &Path, out: Out) -> Result {
             Exit::Failure,
             format!("a platform runs on {} already, in process {}", dir.display(), run.pid),
         )
-        .code("DATA_DIR_IN_USE")
+        .code(Reason::DATA_DIR_IN_USE)
         .hint("stop it with `fafnir down`, or name another directory with --data-dir"));
     }
     let started = Instant::now();
@@ -167,7 +168,7 @@ pub async fn adopted(global: &Global) -> Result<compose::Running> {
 
 fn not_running(settings: &Settings) -> Error {
     Error::new(Exit::NotRunning, format!("nothing runs on {}", settings.data_dir().display()))
-        .code("NOT_RUNNING")
+        .code(Reason::NOT_RUNNING)
         .hint("start a platform with `fafnir up`")
 }
 

@@ -11,6 +11,7 @@ use fafnir_matching::{
 };
 use fafnir_proto::{
     money::{format_e4, format_price},
+    reason::Reason,
     symbol::Symbol,
     v1::TradingState,
 };
@@ -45,9 +46,9 @@ impl From<recovery::Error> for Error {
     fn from(e: recovery::Error) -> Self {
         let error = Self::new(Exit::Failure, e.to_string());
         match e {
-            recovery::Error::Io { .. } => error.code("JOURNAL_FILE"),
-            recovery::Error::NoBase(_) => error.code("JOURNAL_INCOMPLETE"),
-            _ => error.code("JOURNAL_DAMAGED"),
+            recovery::Error::Io { .. } => error.code(Reason::JOURNAL_FILE),
+            recovery::Error::NoBase(_) => error.code(Reason::JOURNAL_INCOMPLETE),
+            _ => error.code(Reason::JOURNAL_DAMAGED),
         }
     }
 }
@@ -117,16 +118,17 @@ fn state_at(dir: &Path, until: Until, symbol: Option<&Symbol>, depth: usize, out
     let engine = &run.engine;
     if until.seq != u64::MAX && engine.seq() < until.seq {
         let text = format!("--to {} is beyond the journal's last record {}", until.seq, engine.seq());
-        return Err(Error::new(Exit::Precondition, text).code("BEYOND_THE_JOURNAL"));
+        return Err(Error::new(Exit::Precondition, text).code(Reason::BEYOND_THE_JOURNAL));
     }
     if engine.seq() > until.seq || (run.base_seq > 0 && engine.time_us() > until.time_us) {
         let text = format!("the journal's oldest state is that of record {}", engine.seq());
-        return Err(Error::new(Exit::Precondition, text).code("BEFORE_THE_JOURNAL"));
+        return Err(Error::new(Exit::Precondition, text).code(Reason::BEFORE_THE_JOURNAL));
     }
     let market = match symbol {
         None => None,
         Some(symbol) => Some(engine.market_of(symbol).ok_or_else(|| {
-            Error::new(Exit::Precondition, format!("symbol {symbol} is in no record")).code("SYMBOL_UNKNOWN")
+            Error::new(Exit::Precondition, format!("symbol {symbol} is in no record"))
+                .code(Reason::UNKNOWN_SYMBOL)
         })?),
     };
     let mut document = json!({
@@ -160,15 +162,15 @@ fn verified(run: &Run) -> Result {
             }
             Verdict::Damaged(why) => format!("{file}: {why}"),
         };
-        return Err(Error::new(Exit::Failure, text).code("SNAPSHOT_DIFFERS"));
+        return Err(Error::new(Exit::Failure, text).code(Reason::SNAPSHOT_DIFFERS));
     }
     if let Some(fact) = run.fact_differs {
         let text = format!("fact {fact} of the outcome log is not the replay's");
-        return Err(Error::new(Exit::Failure, text).code("FACT_DIFFERS"));
+        return Err(Error::new(Exit::Failure, text).code(Reason::FACT_DIFFERS));
     }
     match &run.outcomes_damaged {
         Some(why) => Err(Error::new(Exit::Failure, why.clone())
-            .code("OUTCOMES_DAMAGED")
+            .code(Reason::OUTCOMES_DAMAGED)
             .hint("the journal is whole: the engine makes the outcome log again when it starts")),
         None => Ok(()),
     }
@@ -344,18 +346,19 @@ fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
     match differs {
         Some((seq, what, ..)) => {
             let text = format!("the two runs part at record {seq}: the {what} differ");
-            Err(Error::new(Exit::Failure, text).code("RUNS_DIFFER"))
+            Err(Error::new(Exit::Failure, text).code(Reason::RUNS_DIFFER))
         }
         None if longer > 0 => {
             let text = format!("one run has {longer} records more than the other");
-            Err(Error::new(Exit::Failure, text).code("RUNS_DIFFER"))
+            Err(Error::new(Exit::Failure, text).code(Reason::RUNS_DIFFER))
         }
         None => Ok(()),
     }
 }
 
 fn flow(path: &Path, out: Out) -> Result {
-    let fail = |e: io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE");
+    let fail =
+        |e: io::Error| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code(Reason::FLOW_FILE);
     let file = File::open(path).map_err(fail)?;
     let progress = bar(out, "reading", file.metadata().map_err(fail)?.len());
     let mut input = BufReader::new(progress.wrap_read(file));
@@ -380,7 +383,7 @@ fn flow(path: &Path, out: Out) -> Result {
             || format!("no order flow: neither the binary form nor a CSV that begins with {RECORDED_HEADER}"),
             |e| e.to_string(),
         );
-        return Err(Error::new(Exit::Failure, format!("{}: {why}", path.display())).code("FLOW_FILE"));
+        return Err(Error::new(Exit::Failure, format!("{}: {why}", path.display())).code(Reason::FLOW_FILE));
     }
     recorded(path, &csv, out)
 }
@@ -431,15 +434,15 @@ fn binary(path: &Path, flow: &Workload, out: Out) -> Result {
         "the flow's header says {} trades, volume {}, checksum {:016x}, {} open orders",
         h.trades, h.volume, h.checksum, h.final_live
     );
-    Err(Error::new(Exit::Failure, text).code("FLOW_MISMATCH"))
+    Err(Error::new(Exit::Failure, text).code(Reason::FLOW_MISMATCH))
 }
 
 fn recorded(path: &Path, csv: &str, out: Out) -> Result {
     let progress = count_bar(out, "replaying", csv.lines().count() as u64);
     let found = replay_recorded(csv, &mut |done| progress.set_position(done));
     progress.finish_and_clear();
-    let found =
-        found.map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code("FLOW_FILE"))?;
+    let found = found
+        .map_err(|e| Error::new(Exit::Failure, format!("{}: {e}", path.display())).code(Reason::FLOW_FILE))?;
     let document = json!({
         "flow": path, "form": "recorded", "lines": found.lines, "commands": found.commands,
         "trades": found.trades, "recordedTrades": found.recorded, "equalTrades": found.equal,

@@ -8,6 +8,7 @@ use crate::{
 };
 use fafnir_proto::{
     money::{parse_e4, parse_micros},
+    reason::Reason,
     symbol::Symbol,
     v1::{
         AccountType, EndowRequest, HistoryRequest, Instrument, InstrumentType, LoadHistoryRequest,
@@ -127,7 +128,7 @@ pub struct Count {
 }
 
 fn bad(file: &str, message: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Usage, format!("{file}: {message}")).code("SEEDS")
+    Error::new(Exit::Usage, format!("{file}: {message}")).code(Reason::SEEDS)
 }
 
 impl Seeds {

@@ -8,6 +8,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{Error, Refusal, caller};
 use fafnir_proto::{
     id::{self, SessionId},
+    reason::Reason,
     v1::{self, auth_server::Auth},
 };
 use sha2::{Digest as _, Sha256};
@@ -28,9 +29,7 @@ impl From<Failure> for Status {
     fn from(f: Failure) -> Self {
         match f {
             Failure::Platform(e) => e.into(),
-            throttled @ Failure::Throttled { .. } => {
-                Refusal::exhausted("RATE_LIMITED", throttled.to_string()).into()
-            }
+            throttled @ Failure::Throttled { .. } => throttled.throttled().into(),
         }
     }
 }
@@ -48,12 +47,8 @@ impl From<SignedIn> for v1::Tokens {
     }
 }
 
-fn parse_id<T: FromStr<Err = id::Malformed>>(
-    field: &'static str,
-    reason: &'static str,
-    text: &str,
-) -> Result<T, Status> {
-    text.parse().map_err(|e| Refusal::invalid(reason, format!("{field} {e}")).into())
+fn parse_id<T: FromStr<Err = id::Malformed>>(field: &'static str, text: &str) -> Result<T, Status> {
+    text.parse().map_err(|e| Refusal::invalid(Reason::ID_MALFORMED, format!("{field} {e}")).into())
 }
 
 #[tonic::async_trait]
@@ -91,7 +86,7 @@ impl Auth for Api {
 
     async fn sign_out(&self, request: Request<v1::SignOutRequest>) -> Result<Response<v1::Empty>, Status> {
         caller::system(&request)?;
-        let id = parse_id("session_id", "SESSION_ID_MALFORMED", &request.get_ref().session_id)?;
+        let id = parse_id("session_id", &request.get_ref().session_id)?;
         self.0.sign_out(id).await?;
         Ok(Response::new(v1::Empty {}))
     }
@@ -106,7 +101,7 @@ impl Auth for Api {
     ) -> Result<Response<v1::SeedUserReply>, Status> {
         caller::system(&request)?;
         let r = request.into_inner();
-        let id = parse_id("user_id", "USER_ID_MALFORMED", &r.user_id)?;
+        let id = parse_id("user_id", &r.user_id)?;
         let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
         let (id, created) = self.0.seed(id, new, &r.roles).await?;
         Ok(Response::new(v1::SeedUserReply { created, user_id: id.to_string() }))

@@ -1,6 +1,7 @@
 //! What an e-mail and a password must be, who is throttled for how long: rules without I/O.
 
-use fafnir_platform::{clock::SECOND_US, error::Refusal, names};
+use fafnir_platform::{Refusal, clock::SECOND_US, names};
+use fafnir_proto::reason::Reason;
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 use unicode_normalization::UnicodeNormalization as _;
 
@@ -25,7 +26,7 @@ impl Email {
 
     /// An address that a user may register.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let refuse = |message: &str| Err(Refusal::invalid("EMAIL_MALFORMED", message));
+        let refuse = |message: &str| Err(Refusal::invalid(Reason::EMAIL_MALFORMED, message));
         let folded = Self::fold(text);
         if folded.0.is_empty() {
             return refuse("email must not be empty");
@@ -79,7 +80,7 @@ impl Password {
     pub fn parse(field: &str, text: &str) -> Result<Self, Refusal> {
         let refuse = || {
             let message = format!("{field} must have {PASSWORD_LEN_MIN} to {PASSWORD_LEN_MAX} characters");
-            Refusal::invalid("PASSWORD_LENGTH", message)
+            Refusal::invalid(Reason::PASSWORD_LENGTH, message)
         };
         let password = Self::given(text).ok_or_else(refuse)?;
         if password.0.chars().count() < PASSWORD_LEN_MIN { Err(refuse()) } else { Ok(password) }

@@ -14,18 +14,19 @@ use fafnir_platform::{
     csrf,
     db::Db,
     error::Error,
+    refusal,
     secrets::random_text,
     tasks::Wake,
     token::{self, Keys, SigningKey},
 };
 use fafnir_proto::{
     id::{SessionId, UserId},
+    reason::Reason,
     v1,
 };
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use std::{net::IpAddr, sync::Arc, time::Duration};
-use tonic::Code;
 use uuid::Uuid;
 
 /// A refresh token that is not used for this long is void.
@@ -62,6 +63,13 @@ pub enum Failure {
     Platform(#[from] Error),
     #[error("too many failed sign-ins; try again in {retry_after_s} s")]
     Throttled { retry_after_s: u64 },
+}
+
+impl Failure {
+    /// The refusal of a sign-in that comes too soon after failed ones.
+    pub fn throttled(&self) -> Refusal {
+        Refusal::exhausted(Reason::TOO_MANY_FAILED_SIGN_INS, self.to_string())
+    }
 }
 
 impl From<Refusal> for Failure {
@@ -150,7 +158,7 @@ impl Operations {
         self.wake.notify();
         match stored {
             Err(Error::Db(e)) if store::is_email_taken(&e) => {
-                Err(Refusal::exists("EMAIL_TAKEN", "a user with this email exists already").into())
+                Err(Refusal::exists(Reason::EMAIL_TAKEN, "a user with this email exists already").into())
             }
             result => result,
         }
@@ -510,5 +518,5 @@ impl Operations {
 const FINISH_BATCH: u32 = 100;
 
 fn is_precondition(e: &Error) -> bool {
-    e.refusal().is_some_and(|r| r.code == Code::FailedPrecondition)
+    e.refusal().is_some_and(|r| r.kind == refusal::Kind::Precondition)
 }

@@ -10,6 +10,7 @@ use argon2::{
     },
 };
 use fafnir_platform::{Refusal, Result, error::Error};
+use fafnir_proto::reason::Reason;
 use parking_lot::Mutex;
 use std::{
     cell::RefCell,
@@ -73,7 +74,7 @@ impl Pool {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let busy =
-            || Refusal::exhausted("SIGN_IN_BUSY", "too many sign-ins at a time; try again in a second");
+            || Refusal::exhausted(Reason::SIGN_IN_BUSY, "too many sign-ins at a time; try again in a second");
         let (reply, answer) = oneshot::channel();
         let job: Job = Box::new(move || {
             // Whoever waited too long has been answered.

@@ -2,7 +2,7 @@
 
 use super::{
     domain::{NewUser, Password},
-    operations::{Client, Failure, Kind, Operations, SignedIn},
+    operations::{self, Client, Kind, Operations, SignedIn},
 };
 use axum::{
     Json, Router,
@@ -13,18 +13,16 @@ use axum::{
     routing::{delete, get, post},
 };
 use fafnir_platform::{
-    Refusal, caller, csrf,
-    error::Error,
+    caller, csrf,
+    envelope::Failure,
     token::{self, Presented},
 };
 use fafnir_proto::id::{SessionId, UserId};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
-    borrow::Cow,
     convert::Infallible,
     net::{IpAddr, SocketAddr},
 };
-use tonic::Code;
 use tower_http::limit::RequestBodyLimitLayer;
 
 /// Bytes of a request.
@@ -48,84 +46,21 @@ pub fn router(operations: Operations) -> Router {
         .route("/auth/me", get(me))
         .route("/auth/password", post(change_password))
         .route("/.well-known/jwks.json", get(jwks))
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is nothing here") })
+        .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "INVALID_INPUT", "this method is not allowed here")
+            Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
         })
         .layer(RequestBodyLimitLayer::new(BODY_MAX))
         .with_state(operations)
 }
 
-/// A failure as the envelope of public-api §3.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    status: StatusCode,
-    code: &'static str,
-    message: Cow<'static, str>,
-    /// The machine code of the refusal; empty when there is none.
-    details: Cow<'static, str>,
-    retry_after_s: Option<u64>,
-}
-
-impl Problem {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), details: Cow::Borrowed(""), retry_after_s: None }
-    }
-    fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "INVALID_INPUT", message)
-    }
-    fn unauthorized(message: &'static str) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
-    }
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "error": {"code": self.code, "message": self.message, "details": self.details}
-        });
-        let mut response = (self.status, Json(body)).into_response();
-        if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        response
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(r: Refusal) -> Self {
-        let (status, code) = match r.code {
-            Code::Unauthenticated => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED"),
-            Code::PermissionDenied => (StatusCode::FORBIDDEN, "FORBIDDEN"),
-            Code::NotFound => (StatusCode::NOT_FOUND, "NOT_FOUND"),
-            Code::AlreadyExists => (StatusCode::CONFLICT, "CONFLICT"),
-            Code::ResourceExhausted => (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED"),
-            _ => (StatusCode::BAD_REQUEST, "INVALID_INPUT"),
-        };
-        let retry_after_s = (status == StatusCode::TOO_MANY_REQUESTS).then_some(1);
-        Self { status, code, message: r.message.into(), details: r.reason, retry_after_s }
-    }
-}
-
-impl From<Error> for Problem {
-    fn from(e: Error) -> Self {
-        // Only our own refusals are for the client: what another service refused us is our fault.
-        if let Error::Refused(refusal) = e {
-            return refusal.into();
-        }
-        tracing::error!(error = %e, "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL_ERROR", "the service failed; try again")
-    }
-}
-
-impl From<Failure> for Problem {
-    fn from(f: Failure) -> Self {
+impl From<operations::Failure> for Failure {
+    fn from(f: operations::Failure) -> Self {
         match f {
-            Failure::Platform(e) => e.into(),
-            Failure::Throttled { retry_after_s } => Self {
-                retry_after_s: Some(retry_after_s),
-                ..Refusal::exhausted("TOO_MANY_FAILED_SIGN_INS", f.to_string()).into()
-            },
+            operations::Failure::Platform(e) => e.into(),
+            operations::Failure::Throttled { retry_after_s } => {
+                Self { retry_after_s: Some(retry_after_s), ..f.throttled().into() }
+            }
         }
     }
 }
@@ -166,8 +101,8 @@ struct SignedInUser {
 
 impl SignedInUser {
     /// Reads the token of a request. `unsafe_method`: a cookie then needs its CSRF token.
-    async fn of(operations: &Operations, headers: &HeaderMap, unsafe_method: bool) -> Result<Self, Problem> {
-        let not_signed_in = || Problem::unauthorized("sign in first");
+    async fn of(operations: &Operations, headers: &HeaderMap, unsafe_method: bool) -> Result<Self, Failure> {
+        let not_signed_in = || Failure::unauthorized("sign in first");
         let presented = token::presented(headers).ok_or_else(not_signed_in)?;
         let claims = operations
             .keys
@@ -181,25 +116,25 @@ impl SignedInUser {
         if unsafe_method && !bearer {
             let key = &operations.ctx.secrets.csrf_key;
             if !csrf::is_valid(key, headers, claims.sid) {
-                return Err(Problem::unauthorized("the CSRF token is missing or wrong"));
+                return Err(Failure::unauthorized("the CSRF token is missing or wrong"));
             }
         }
         Ok(Self { user, session: claims.sid, bearer })
     }
 }
 
-fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Problem> {
+fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Failure> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim();
     if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(Problem::invalid("the content type must be application/json"));
+        return Err(Failure::bad_request("the content type must be application/json"));
     }
     serde_json::from_slice(body).map_err(|e| {
         // The place of the error is of use, an echo of the body is not.
         let text = e.to_string();
         let message =
             if e.is_data() { text.chars().take(200).collect() } else { "the body is not JSON".to_owned() };
-        Problem::invalid(message)
+        Failure::bad_request(message)
     })
 }
 
@@ -223,7 +158,7 @@ async fn register(
     State(operations): State<Operations>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let r: Registration = parse(&headers, &body)?;
     let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
     let user_id = operations.register(new).await?;
@@ -266,10 +201,10 @@ async fn login(
     origin: Origin,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let r: Credentials = parse(&headers, &body)?;
     if r.email.trim().is_empty() || r.password.is_empty() {
-        return Err(Problem::invalid("email and password must not be empty"));
+        return Err(Failure::bad_request("email and password must not be empty"));
     }
     let wants_tokens = headers
         .get_all(header::ACCEPT)
@@ -303,7 +238,7 @@ async fn refresh(
     State(operations): State<Operations>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let r: RefreshBody = parse(&headers, &body)?;
     let pair = TokenPair::new(operations.refresh(&r.refresh_token).await?, None);
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(pair)).into_response())
@@ -313,7 +248,7 @@ async fn logout(
     State(operations): State<Operations>,
     origin: Origin,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, true).await?;
     operations.sign_out(user.session).await?;
     Ok(gone(origin.secure))
@@ -323,12 +258,12 @@ async fn delete_user(
     State(operations): State<Operations>,
     origin: Origin,
     headers: HeaderMap,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, true).await?;
     if operations.delete(user.user).await? {
         Ok(gone(origin.secure))
     } else {
-        Err(Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such user"))
+        Err(Failure::new(StatusCode::NOT_FOUND, "there is no such user"))
     }
 }
 
@@ -339,11 +274,10 @@ struct Me {
     email: String,
 }
 
-async fn me(State(operations): State<Operations>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn me(State(operations): State<Operations>, headers: HeaderMap) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, false).await?;
     let found = operations.user(user.user).await?;
-    let found =
-        found.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "NOT_FOUND", "there is no such user"))?;
+    let found = found.ok_or_else(|| Failure::new(StatusCode::NOT_FOUND, "there is no such user"))?;
     Ok(Json(Me { user_id: found.id, email: found.email }).into_response())
 }
 
@@ -359,7 +293,7 @@ async fn change_password(
     origin: Origin,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Problem> {
+) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, true).await?;
     let r: PasswordChange = parse(&headers, &body)?;
     let new = Password::parse("new", &r.new)?;

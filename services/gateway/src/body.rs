@@ -1,7 +1,7 @@
 //! Reading a request's body within a bound: too much is 413, and is read away so that the client sees the answer.
 
-use super::envelope::Failure;
 use axum::body::{Body, Bytes};
+use fafnir_platform::envelope::Failure;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use std::time::Duration;

@@ -2,7 +2,6 @@
 
 use super::{
     Gateway,
-    envelope::Failure,
     graphql::{self, transport},
     proxy, terminal, ws,
 };
@@ -14,7 +13,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{any, any_service, get},
 };
-use fafnir_platform::config::Mode;
+use fafnir_platform::{config::Mode, envelope::Failure};
 use fafnir_proto::v1::terminal_server::TerminalServer;
 use std::{sync::Arc, time::Instant};
 use tower_http::cors::{AllowOrigin, CorsLayer};

@@ -1,7 +1,6 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
 mod body;
-mod envelope;
 mod graphql;
 mod http;
 mod market;

@@ -5,7 +5,7 @@ use super::{
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::{subject, symbol::Symbol, v1};
+use fafnir_proto::{reason::Reason, subject, symbol::Symbol, v1};
 use futures::{
     Stream, StreamExt as _, future,
     stream::{self, BoxStream},
@@ -31,7 +31,7 @@ pub type Feed<T> = BoxStream<'static, Result<T, Status>>;
 
 /// A symbol as a client wrote it.
 pub fn symbol(text: &str) -> Result<Symbol, Status> {
-    Symbol::parse(text).map_err(|e| Refusal::invalid("SYMBOL_MALFORMED", e.to_string()).into())
+    Symbol::parse(text).map_err(|e| Refusal::invalid(Reason::SYMBOL_MALFORMED, e.to_string()).into())
 }
 
 /// Ends a feed with a status when the session ends or the permission is lost.

@@ -8,7 +8,7 @@ use super::{
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::{subject, v1};
+use fafnir_proto::{reason::Reason, subject, v1};
 use futures::{Stream, StreamExt as _};
 use prost::Message as _;
 use std::{sync::Arc, time::Duration};
@@ -302,5 +302,5 @@ enum Kind {
 }
 
 fn bus_ended() -> Status {
-    Refusal::new(tonic::Code::Unavailable, "BUS_ENDED", "the feed of updates ended; connect again").into()
+    Refusal::unavailable(Reason::BUS_ENDED, "the feed of updates ended; connect again").into()
 }

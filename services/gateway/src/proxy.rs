@@ -1,13 +1,13 @@
 //! `/auth/*` → auth-service: path, body and answer unchanged; the caller's address is told, our own headers are not
 //! believed.
 
-use super::{Gateway, body, envelope::Failure};
+use super::{Gateway, body};
 use axum::{
     body::Body,
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
-use fafnir_platform::csrf;
+use fafnir_platform::{csrf, envelope::Failure};
 use fafnir_proto::client::TOKEN_KEY;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;

@@ -7,7 +7,10 @@ use super::{
 };
 use axum::extract::ConnectInfo;
 use fafnir_platform::{Refusal, clock, config::Mode};
-use fafnir_proto::v1::{self, terminal_server::Terminal};
+use fafnir_proto::{
+    reason::Reason,
+    v1::{self, terminal_server::Terminal},
+};
 use futures::{Stream, StreamExt as _, future::try_join_all};
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use tokio::time::Instant;
@@ -90,7 +93,7 @@ impl Door {
     fn take_order(&self, session: &Session) -> Result<(), Status> {
         self.0.orders.take(session.user, 1, Instant::now()).map_err(|exceeded| {
             Refusal::exhausted(
-                "RATE_LIMITED",
+                Reason::RATE_LIMITED,
                 format!(
                     "more than {} orders a second; try again in {} ms",
                     self.0.ctx.settings.gateway.orders_per_second,
@@ -146,7 +149,7 @@ impl Terminal for Door {
         let message = request.into_inner();
         if message.email.len() > CREDENTIAL_LEN_MAX || message.password.len() > CREDENTIAL_LEN_MAX {
             let text = format!("email and password must have at most {CREDENTIAL_LEN_MAX} bytes");
-            return Err(Refusal::invalid("CREDENTIALS_TOO_LONG", text).into());
+            return Err(Refusal::invalid(Reason::CREDENTIALS_TOO_LONG, text).into());
         }
         let request =
             v1::SignInRequest { email: message.email, password: message.password, client_ip, user_agent };
@@ -355,7 +358,8 @@ mod tests {
         assert_eq!(status.message(), "the service failed; the log has the cause");
         let status = outward(Status::unknown("boom"));
         assert_eq!(status.code(), Code::Internal);
-        let refusal: Status = Refusal::invalid("PRICE_OFF_TICK", "price must be a multiple of 0.01").into();
+        let refusal: Status =
+            Refusal::invalid(Reason::PRICE_OFF_TICK, "price must be a multiple of 0.01").into();
         let status = outward(refusal);
         assert_eq!(status.message(), "price must be a multiple of 0.01");
         assert_eq!(status.metadata().get("x-fafnir-reason").unwrap(), "PRICE_OFF_TICK");

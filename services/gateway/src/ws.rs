@@ -17,7 +17,8 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use fafnir_platform::{csrf, token::Presented};
+use fafnir_platform::{Refusal, csrf, envelope::Failure, token::Presented};
+use fafnir_proto::reason::Reason;
 use futures::{StreamExt as _, stream::AbortHandle};
 use serde::Deserialize;
 use std::{collections::HashMap, time::Duration};
@@ -61,7 +62,6 @@ pub async fn upgrade(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
-    use super::envelope::Failure;
     let Ok(upgrade) = upgrade else {
         return Failure::new(StatusCode::UPGRADE_REQUIRED, "this path speaks WebSocket").into_response();
     };
@@ -234,7 +234,7 @@ impl Connection {
         };
         if self.running.len() >= SUBSCRIPTIONS_MAX {
             let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            let error = error::new(tonic::Code::ResourceExhausted, "TOO_MANY_SUBSCRIPTIONS", text);
+            let error = error::refused(Refusal::exhausted(Reason::TOO_MANY_SUBSCRIPTIONS, text));
             let error = error.into_server_error(async_graphql::Pos::default());
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }
@@ -243,7 +243,8 @@ impl Connection {
             Err(invalid) => return refuse(&invalid.response()),
         };
         if prepared.kind != OperationType::Subscription {
-            let error = error::invalid("NOT_A_SUBSCRIPTION", "queries and mutations are served on /graphql");
+            let error =
+                error::invalid(Reason::NOT_A_SUBSCRIPTION, "queries and mutations are served on /graphql");
             let error = error.into_server_error(async_graphql::Pos::default());
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }

@@ -5,7 +5,6 @@ use crate::command::{Lots, OrderId, Phase, Side, Slot, Ticks, Time};
 /// Why something was refused, canceled or expired. The codes are stable: journals and clients may keep them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u8)]
-#[non_exhaustive]
 pub enum Reason {
     /// Asked for by the owner.
     Requested = 1,

@@ -7,6 +7,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::{
     id::{AccountId, UserId},
+    reason::Reason,
     v1::{AccountType, DefaultAccountRequest, UserRequest},
 };
 use std::time::Duration;
@@ -70,14 +71,16 @@ impl Accounts {
         let account = accounts
             .iter()
             .find(|a| a.id == text)
-            .ok_or_else(|| Refused::not_found("ACCOUNT_NOT_FOUND", "no such account"))
+            .ok_or_else(|| Refused::not_found(Reason::ACCOUNT_NOT_FOUND, "no such account"))
             .map_err(Error::from)?;
         if account.closed {
-            return Err(Refused::precondition("ACCOUNT_CLOSED", "account_id names a closed account").into());
+            return Err(
+                Refused::precondition(Reason::ACCOUNT_CLOSED, "account_id names a closed account").into()
+            );
         }
         if account.r#type() != AccountType::Investment {
             return Err(Refused::precondition(
-                "ACCOUNT_NOT_INVESTMENT",
+                Reason::ACCOUNT_NOT_INVESTMENT,
                 "account_id must name an INVESTMENT account",
             )
             .into());

@@ -3,6 +3,7 @@
 use super::{change, domain::Error as Refused, place::Core, store};
 use fafnir_platform::{caller, error::Error};
 use fafnir_proto::{
+    reason::Reason,
     symbol::Symbol,
     v1::{
         CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, GetOrderRequest, ListFillsReply,
@@ -32,7 +33,8 @@ fn symbol(text: &str) -> Result<String, Error> {
     if text.trim().is_empty() {
         return Ok(String::new());
     }
-    let symbol = Symbol::parse(text).map_err(|e| Refused::invalid("SYMBOL_MALFORMED", e.to_string()))?;
+    let symbol =
+        Symbol::parse(text).map_err(|e| Refused::invalid(Reason::SYMBOL_MALFORMED, e.to_string()))?;
     Ok(symbol.to_string())
 }
 
@@ -66,7 +68,7 @@ impl OrderService for Api {
         caller::system(&request)?;
         let symbol = symbol(&request.get_ref().symbol)?;
         if symbol.is_empty() {
-            return Err(Error::from(Refused::invalid("SYMBOL_MISSING", "symbol must be given")).into());
+            return Err(Error::from(Refused::invalid(Reason::SYMBOL_MISSING, "symbol must be given")).into());
         }
         let requested = self.0.cancel_symbol(symbol).await?;
         Ok(Response::new(CancelAllReply { requested }))

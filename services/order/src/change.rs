@@ -13,6 +13,7 @@ use super::{
 use fafnir_platform::error::{Error, Result};
 use fafnir_proto::{
     id::{OrderId, UserId},
+    reason::Reason,
     v1::{Instrument, Order, OrderState, PendingAction, ReplaceOrderRequest},
 };
 use fafnir_rules::{check::Terms, order::OrderType};
@@ -47,7 +48,7 @@ impl Core {
             (OrderState::Filled, _) => Err(commands::ended(&order, "canceled").into()),
             (state, Some(EngineRefusal::Cancel(code))) if !state.has_ended() => {
                 let text = format!("the engine refused to cancel order {id}: {code}");
-                Err(Refused::precondition("CANCEL_REJECTED", text).into())
+                Err(Refused::precondition(Reason::CANCEL_REJECTED, text).into())
             }
             _ => Ok(order),
         }
@@ -102,7 +103,7 @@ impl Core {
         match self.finish_replace(&entry, &wish).await {
             Ok(order) if order.pending() == PendingAction::Cancel => {
                 let text = format!("order {id} stands as it was: a cancel came first");
-                return Err(Refused::precondition("REPLACE_REJECTED", text).into());
+                return Err(Refused::precondition(Reason::REPLACE_REJECTED, text).into());
             }
             Ok(_) => {}
             // It is on disk and goes on by itself.
@@ -128,14 +129,15 @@ impl Core {
             Some(EngineRefusal::Replace(code)) => code,
             _ => String::new(),
         };
-        let why = match code.as_str() {
-            "BELOW_FILLED" => "the quantity is not above what is already filled",
-            "POST_ONLY_WOULD_CROSS" => "it is post-only, and the new price would trade at once",
-            "NOT_REPLACEABLE" => "this field of this order cannot be changed",
-            "SYMBOL_HALTED" => "trading in the symbol is halted",
-            code => code,
+        let why = match Reason::known(&code) {
+            Some(Reason::BELOW_FILLED) => "the quantity is not above what is already filled",
+            Some(Reason::POST_ONLY_WOULD_CROSS) => "it is post-only, and the new price would trade at once",
+            Some(Reason::NOT_REPLACEABLE) => "this field of this order cannot be changed",
+            Some(Reason::SYMBOL_HALTED) => "trading in the symbol is halted",
+            _ => code.as_str(),
         };
-        Err(Refused::precondition("REPLACE_REJECTED", format!("order {id} stands as it was: {why}")).into())
+        Err(Refused::precondition(Reason::REPLACE_REJECTED, format!("order {id} stands as it was: {why}"))
+            .into())
     }
 }
 
@@ -143,7 +145,7 @@ impl Core {
 pub fn order_id(text: &str) -> Result<String, Refused> {
     OrderId::parse(text)
         .map(|id| id.to_string())
-        .map_err(|_| Refused::invalid("ORDER_ID_MALFORMED", "order_id must be a UUID"))
+        .map_err(|_| Refused::invalid(Reason::ID_MALFORMED, "order_id must be a UUID"))
 }
 
 /// What a replace makes of an order, checked like a new one.
@@ -156,34 +158,34 @@ fn wish(
     let o = &entry.order;
     if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_price_e4 == 0 {
         return Err(Refused::invalid(
-            "NOTHING_TO_REPLACE",
+            Reason::NOTHING_TO_REPLACE,
             "quantity, price or stop_price must be given to replace an order",
         ));
     }
     if r.price_e4 < 0 {
-        return Err(Refused::invalid("PRICE_NOT_POSITIVE", "price must be above 0"));
+        return Err(Refused::invalid(Reason::PRICE_NOT_POSITIVE, "price must be above 0"));
     }
     if r.stop_price_e4 < 0 {
-        return Err(Refused::invalid("STOP_PRICE_NOT_POSITIVE", "stop_price must be above 0"));
+        return Err(Refused::invalid(Reason::STOP_PRICE_NOT_POSITIVE, "stop_price must be above 0"));
     }
     let (Some(side), Some(order_type)) = (o.side().known(), o.r#type().known()) else {
-        return Err(Refused::invalid("SIDE_MISSING", format!("order {} has no side or type", o.id)));
+        return Err(Refused::invalid(Reason::SIDE_UNKNOWN, format!("order {} has no side or type", o.id)));
     };
     if r.price_e4 != 0 && !order_type.has_price() {
         return Err(Refused::invalid(
-            "PRICE_NOT_ALLOWED",
+            Reason::PRICE_NOT_ALLOWED,
             format!("price must not be given: a {order_type} order has none"),
         ));
     }
     if r.stop_price_e4 != 0 && !order_type.has_stop() {
         return Err(Refused::invalid(
-            "STOP_PRICE_NOT_ALLOWED",
+            Reason::STOP_PRICE_NOT_ALLOWED,
             format!("stop_price must not be given: it cannot be changed in a {order_type} order"),
         ));
     }
     if r.stop_price_e4 != 0 && o.state() != OrderState::Held {
         return Err(Refused::precondition(
-            "STOP_TRIGGERED",
+            Reason::STOP_TRIGGERED,
             format!("stop_price cannot be changed: the stop of order {} was triggered", o.id),
         ));
     }
@@ -192,7 +194,7 @@ fn wish(
     pricing::quantity(quantity_e4, o.filled_e4, o.display_quantity_e4, instrument)?;
     if quantity_e4 <= o.filled_e4 {
         return Err(Refused::precondition(
-            "QUANTITY_BELOW_FILLED",
+            Reason::BELOW_FILLED,
             format!(
                 "quantity must be above the {} already filled",
                 fafnir_proto::money::format_e4(o.filled_e4)

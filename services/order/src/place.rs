@@ -2,7 +2,7 @@
 
 use super::{
     accounts::Accounts,
-    domain::{self, Entry, Error as Refused, new_order, pricing},
+    domain::{Entry, Error as Refused, new_order, pricing},
     gate::{self, Gate},
     market::Market,
     relay::RelayState,
@@ -16,10 +16,12 @@ use fafnir_platform::{
     agents,
     context::Context,
     db::Db,
-    error::{Error, Refusal, Result, refusal_of},
+    error::{Error, Result, refusal_of},
+    refusal::Kind,
 };
 use fafnir_proto::{
     id::{AccountId, OrderId, UserId},
+    reason::Reason,
     v1::{
         AdjustHoldRequest, HoldRequest, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest,
         ReleaseHoldRequest, Side, TimeInForce,
@@ -38,7 +40,7 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::Semaphore, time::Instant};
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::{ContextV7, Timestamp, Uuid};
 
 /// Orders being placed at once; one more is refused, cancels are not counted.
@@ -65,25 +67,6 @@ pub struct Core {
     pub places: Arc<Semaphore>,
 }
 
-impl From<Refused> for Refusal {
-    fn from(e: Refused) -> Self {
-        let code = match e.kind {
-            domain::Kind::Invalid => Code::InvalidArgument,
-            domain::Kind::NotFound => Code::NotFound,
-            domain::Kind::Precondition => Code::FailedPrecondition,
-            domain::Kind::Exists => Code::AlreadyExists,
-            domain::Kind::Exhausted => Code::ResourceExhausted,
-        };
-        Self::new(code, e.reason, e.message)
-    }
-}
-
-impl From<Refused> for Error {
-    fn from(e: Refused) -> Self {
-        Self::Refused(e.into())
-    }
-}
-
 /// What the first transaction found.
 enum Begun {
     New,
@@ -107,7 +90,7 @@ fn request_hash(request: &PlaceOrderRequest) -> String {
 
 fn reused(key: &str) -> Refused {
     Refused::exists(
-        "CLIENT_ORDER_ID_REUSED",
+        Reason::CLIENT_ORDER_ID_REUSED,
         format!("client_order_id {key:?} was used for another order; it is unique for ever"),
     )
 }
@@ -121,12 +104,15 @@ impl Core {
     pub fn admit(&self) -> Result<(), Refused> {
         if self.relay.is_stuck(self.now_us()) {
             return Err(Refused::exhausted(
-                "CANCEL_ONLY",
+                Reason::CANCEL_ONLY,
                 "the engine has not taken commands for 30 seconds: only cancels are accepted now",
             ));
         }
         if self.relay.backlog() > BACKLOG_MAX {
-            return Err(Refused::exhausted("OVERLOADED", "too many commands wait for the engine; try again"));
+            return Err(Refused::exhausted(
+                Reason::OVERLOADED,
+                "too many commands wait for the engine; try again",
+            ));
         }
         Ok(())
     }
@@ -140,7 +126,8 @@ impl Core {
 
     /// Places an order for a user.
     pub async fn place(&self, user: UserId, request: PlaceOrderRequest) -> Result<Order> {
-        let overloaded = || Refused::exhausted("OVERLOADED", "too many orders are being placed; try again");
+        let overloaded =
+            || Refused::exhausted(Reason::OVERLOADED, "too many orders are being placed; try again");
         let _place = self.places.try_acquire().map_err(|_| overloaded())?;
         let hash = request_hash(&request);
         let key = request.client_order_id.as_str();
@@ -154,10 +141,9 @@ impl Core {
         let now_us = self.now_us();
         let wish = new_order::NewOrder::parse(&request, now_us)?;
         let symbol = wish.symbol.as_str();
-        let instrument = self
-            .market
-            .instrument(symbol)
-            .ok_or_else(|| Refused::not_found("UNKNOWN_SYMBOL", format!("symbol {symbol} is not listed")))?;
+        let instrument = self.market.instrument(symbol).ok_or_else(|| {
+            Refused::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {symbol} is not listed"))
+        })?;
         let priced = pricing::price(&wish, &instrument, self.market.reference(&instrument))?;
         let account = self.accounts.resolve(user, wish.account, &instrument.currency).await?;
         let id = self.new_id(now_us);
@@ -222,7 +208,7 @@ impl Core {
                 }
                 if store::open_orders_add(tx, &order.user_id, 1)? > open_max {
                     return Err(Refused::precondition(
-                        "TOO_MANY_OPEN_ORDERS",
+                        Reason::TOO_MANY_OPEN_ORDERS,
                         format!("open orders must be at most {open_max} per user; cancel some first"),
                     )
                     .into());
@@ -253,14 +239,14 @@ impl Core {
                 done => return one(done),
             },
             Err(status) => match refusal_of(&status) {
-                Some(r) if is_about_the_order(r.code) => r,
+                Some(r) if is_about_the_order(r.kind) => r,
                 _ => return Err(status.into()),
             },
         };
         if let Ok(user) = UserId::parse(&order.user_id) {
             self.accounts.forget(user, &order.account_id, &order.currency).await;
         }
-        let op = Op::Reject { id, code: refusal.reason.into_owned(), reason: refusal.message };
+        let op = Op::Reject { id, code: refusal.reason.into(), reason: refusal.message };
         one(self.gate.run(op).await??)
     }
 
@@ -270,7 +256,7 @@ impl Core {
         self.ctx.clients.portfolio(&self.ctx.system()).release_hold(request).await?;
         let op = Op::Reject {
             id: order.id.clone(),
-            code: "CANCELED_EARLY".to_owned(),
+            code: Reason::CANCELED_EARLY.into(),
             reason: "canceled before it reached the engine".to_owned(),
         };
         one(self.gate.run(op).await??)
@@ -291,7 +277,7 @@ impl Core {
         match self.adjust_hold(request).await {
             Ok(()) => one(self.gate.run(Op::SendReplace { id, version }).await??),
             Err(status) => match refusal_of(&status) {
-                Some(r) if is_about_the_order(r.code) => {
+                Some(r) if is_about_the_order(r.kind) => {
                     let now_us = self.now_us();
                     self.db
                         .write(move |tx| Ok(store::commands::replace_drop(tx, &id, version, now_us)?))
@@ -312,7 +298,7 @@ impl Core {
             let answer = self.ctx.clients.portfolio(&self.ctx.system()).adjust_hold(request.clone()).await;
             match answer {
                 Ok(_) => return Ok(()),
-                Err(status) if refusal_of(&status).is_none_or(|r| r.reason != "REPLACE_PENDING") => {
+                Err(status) if refusal_of(&status).is_none_or(|r| r.reason != Reason::REPLACE_PENDING) => {
                     return Err(status);
                 }
                 Err(_) if Instant::now() >= end => {
@@ -325,8 +311,8 @@ impl Core {
 }
 
 /// A refusal that is an outcome, in contrast to one that says that the service is busy or does not know us.
-fn is_about_the_order(code: Code) -> bool {
-    matches!(code, Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::OutOfRange)
+fn is_about_the_order(kind: Kind) -> bool {
+    matches!(kind, Kind::Precondition | Kind::NotFound | Kind::Invalid | Kind::OutOfRange)
 }
 
 fn one(done: Done) -> Result<Order> {

@@ -1,12 +1,13 @@
 //! Who calls: the service token is checked once per request, the caller is read from the metadata.
 
 use super::{
-    error::Refusal,
+    refusal::Refusal,
     secrets::{Secret, constant_time_eq},
 };
 use fafnir_proto::{
     client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY},
     id::UserId,
+    reason::Reason,
 };
 use http::HeaderMap;
 use tonic::{Request, Status};
@@ -49,12 +50,12 @@ pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
 pub fn owner<T>(request: &Request<T>, user_id: &str) -> Result<UserId, Status> {
     let named = || {
         UserId::parse(user_id)
-            .map_err(|_| Status::from(Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID")))
+            .map_err(|_| Status::from(Refusal::invalid(Reason::ID_MALFORMED, "user_id must be a UUID")))
     };
     match of(request)? {
         Caller::System(_) => named(),
         Caller::User(me) if user_id.is_empty() || named()? == me => Ok(me),
-        Caller::User(_) => Err(Refusal::not_found("USER_NOT_FOUND", "no such user").into()),
+        Caller::User(_) => Err(Refusal::not_found(Reason::USER_NOT_FOUND, "no such user").into()),
     }
 }
 

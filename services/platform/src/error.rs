@@ -1,49 +1,16 @@
 //! Errors of the platform and how they become a gRPC status, once, at the last step.
 
-use super::db;
-use fafnir_proto::client::REASON_KEY;
-use std::borrow::Cow;
+use super::{
+    db,
+    refusal::{Kind, Refusal},
+};
+use fafnir_proto::{
+    client::REASON_KEY,
+    reason::{AnyReason, Reason},
+};
 use tonic::{Code, Status};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// A request that is refused and changes nothing: a status code, a machine code, a sentence that names the field and
-/// the limit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub code: Code,
-    /// Machine code in capitals, e.g. `PRICE_OFF_TICK`.
-    pub reason: Cow<'static, str>,
-    /// One sentence for a person.
-    pub message: String,
-}
-
-impl Refusal {
-    pub fn new(code: Code, reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into() }
-    }
-    pub fn invalid(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::new(Code::InvalidArgument, reason, message)
-    }
-    pub fn not_found(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::new(Code::NotFound, reason, message)
-    }
-    pub fn precondition(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::new(Code::FailedPrecondition, reason, message)
-    }
-    pub fn denied(message: impl Into<String>) -> Self {
-        Self::new(Code::PermissionDenied, "PERMISSION_DENIED", message)
-    }
-    pub fn unauthenticated(message: impl Into<String>) -> Self {
-        Self::new(Code::Unauthenticated, "UNAUTHENTICATED", message)
-    }
-    pub fn exists(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::new(Code::AlreadyExists, reason, message)
-    }
-    pub fn exhausted(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self::new(Code::ResourceExhausted, reason, message)
-    }
-}
 
 /// What can go wrong inside a service.
 #[derive(Debug, thiserror::Error)]
@@ -111,10 +78,26 @@ impl From<Status> for Error {
     }
 }
 
+impl From<Kind> for Code {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Invalid => Self::InvalidArgument,
+            Kind::OutOfRange => Self::OutOfRange,
+            Kind::NotFound => Self::NotFound,
+            Kind::Exists => Self::AlreadyExists,
+            Kind::Denied => Self::PermissionDenied,
+            Kind::Unauthenticated => Self::Unauthenticated,
+            Kind::Precondition => Self::FailedPrecondition,
+            Kind::Exhausted => Self::ResourceExhausted,
+            Kind::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
 impl From<Refusal> for Status {
     fn from(r: Refusal) -> Self {
-        let mut status = Status::new(r.code, r.message);
-        if let Ok(reason) = r.reason.parse() {
+        let mut status = Status::new(r.kind.into(), r.message);
+        if let Ok(reason) = r.reason.as_str().parse() {
             status.metadata_mut().insert(REASON_KEY, reason);
         }
         status
@@ -123,20 +106,20 @@ impl From<Refusal> for Status {
 
 /// The refusal that a status carries; `None` for faults (UNAVAILABLE, INTERNAL, …).
 pub fn refusal_of(status: &Status) -> Option<Refusal> {
-    match status.code() {
-        Code::InvalidArgument
-        | Code::NotFound
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::FailedPrecondition
-        | Code::ResourceExhausted
-        | Code::Unauthenticated
-        | Code::OutOfRange => {
-            let reason = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok()).unwrap_or("REFUSED");
-            Some(Refusal::new(status.code(), reason.to_owned(), status.message()))
-        }
-        _ => None,
-    }
+    let kind = match status.code() {
+        Code::InvalidArgument => Kind::Invalid,
+        Code::OutOfRange => Kind::OutOfRange,
+        Code::NotFound => Kind::NotFound,
+        Code::AlreadyExists => Kind::Exists,
+        Code::PermissionDenied => Kind::Denied,
+        Code::Unauthenticated => Kind::Unauthenticated,
+        Code::FailedPrecondition => Kind::Precondition,
+        Code::ResourceExhausted => Kind::Exhausted,
+        _ => return None,
+    };
+    let reason = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok());
+    let reason = reason.map_or(Reason::REFUSED.into(), AnyReason::read);
+    Some(Refusal { kind, reason, message: status.message().to_owned() })
 }
 
 impl From<Error> for Status {

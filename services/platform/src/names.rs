@@ -1,6 +1,7 @@
 //! Texts that people write and others see: no control characters, so that a name cannot drive a terminal.
 
-use super::error::Refusal;
+use super::refusal::Refusal;
+use fafnir_proto::reason::Reason;
 use unicode_normalization::UnicodeNormalization as _;
 
 /// Characters of a person's name.
@@ -12,13 +13,13 @@ pub fn person_name(field: &'static str, text: &str) -> Result<String, Refusal> {
     let length = name.chars().count();
     if length == 0 || length > NAME_LEN_MAX {
         return Err(Refusal::invalid(
-            "NAME_LENGTH",
+            Reason::NAME_LENGTH,
             format!("{field} must have 1 to {NAME_LEN_MAX} characters"),
         ));
     }
     if name.chars().any(is_invisible) {
         return Err(Refusal::invalid(
-            "NAME_CHARACTERS",
+            Reason::NAME_CHARACTERS,
             format!("{field} must not contain control characters"),
         ));
     }

@@ -15,6 +15,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::{
     id::{self, AccountId, OrderId, TransactionId, UserId},
+    reason::Reason,
     symbol::Symbol,
     v1::{
         Account, AccountRequest, AdjustHoldRequest, AssetSum, AuditReply, CreateAccountRequest,
@@ -55,28 +56,30 @@ pub struct Api {
 }
 
 pub(super) fn id<T: FromStr<Err = id::Malformed>>(field: &str, text: &str) -> Result<T> {
-    Ok(text.parse().map_err(|e| Refusal::invalid("ID_MALFORMED", format!("{field} {e}")))?)
+    Ok(text.parse().map_err(|e| Refusal::invalid(Reason::ID_MALFORMED, format!("{field} {e}")))?)
 }
 
 fn symbol(text: &str) -> Result<String> {
-    let symbol = Symbol::parse(text).map_err(|e| Refusal::invalid("SYMBOL_MALFORMED", e.to_string()))?;
+    let symbol =
+        Symbol::parse(text).map_err(|e| Refusal::invalid(Reason::SYMBOL_MALFORMED, e.to_string()))?;
     Ok(symbol.to_string())
 }
 
 fn currency(text: &str) -> Result<Currency> {
     Ok(Currency::parse(text)
-        .ok_or_else(|| Refusal::invalid("CURRENCY_UNKNOWN", "currency must be USD or CAD"))?)
+        .ok_or_else(|| Refusal::invalid(Reason::CURRENCY_UNKNOWN, "currency must be USD or CAD"))?)
 }
 
 fn client_kind(number: i32) -> Result<Kind> {
     let kind = Kind::of_number(number).filter(|k| *k != Kind::House);
     Ok(kind.ok_or_else(|| {
-        Refusal::invalid("ACCOUNT_TYPE_UNKNOWN", "type must be INVESTMENT, SAVINGS or CHEQUING")
+        Refusal::invalid(Reason::ACCOUNT_TYPE_UNKNOWN, "type must be INVESTMENT, SAVINGS or CHEQUING")
     })?)
 }
 
 fn side(number: i32) -> Result<Side> {
-    Ok(Side::of_number(number).ok_or_else(|| Refusal::invalid("SIDE_UNKNOWN", "side must be BUY or SELL"))?)
+    Ok(Side::of_number(number)
+        .ok_or_else(|| Refusal::invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL"))?)
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -84,7 +87,7 @@ fn check_key(key: &str) -> Result<()> {
         return Ok(());
     }
     let sentence = format!("the idempotency key must have at most {KEY_LEN_MAX} bytes");
-    Err(Refusal::invalid("IDEMPOTENCY_KEY_TOO_LONG", sentence).into())
+    Err(Refusal::invalid(Reason::IDEMPOTENCY_KEY_TOO_LONG, sentence).into())
 }
 
 /// An idempotency key with the request that it stands for.
@@ -115,7 +118,7 @@ impl Key {
             Repeated::Same(answer) => Ok(Some(answer)),
             Repeated::Different => {
                 let sentence = format!("idempotency key {:?} was used for another request", this.key);
-                Err(Refusal::exists("IDEMPOTENCY_KEY_REUSED", sentence).into())
+                Err(Refusal::exists(Reason::IDEMPOTENCY_KEY_REUSED, sentence).into())
             }
         }
     }
@@ -238,7 +241,7 @@ impl Api {
         let adjusted = self.change(move |s| operations::hold_adjust(s, change)).await;
         match adjusted {
             // The caller may have seen an outcome that is not applied here yet.
-            Err(Error::Refused(r)) if r.reason == "REPLACE_PENDING" => {
+            Err(Error::Refused(r)) if r.reason == Reason::REPLACE_PENDING => {
                 self.settler.catch_up().await?;
                 let change = Change { caught_up: true, ..change };
                 self.change(move |s| operations::hold_adjust(s, change)).await.map(held)
@@ -258,7 +261,7 @@ impl Api {
         };
         let key = std::mem::take(&mut r.key);
         let Some(key) = Key::new(String::new(), &key, "endow", &r)? else {
-            return Err(Refusal::invalid("KEY_MISSING", "key must name the endowment").into());
+            return Err(Refusal::invalid(Reason::KEY_MISSING, "key must name the endowment").into());
         };
         let rules = self.rules;
         self.change(move |s| {
@@ -289,7 +292,7 @@ impl Api {
             }
             Some(_) => {
                 let sentence = format!("account_id {} is another account already", new.id);
-                Err(Refusal::exists("ACCOUNT_EXISTS", sentence).into())
+                Err(Refusal::exists(Reason::ACCOUNT_EXISTS, sentence).into())
             }
         })
         .await
@@ -312,7 +315,7 @@ impl Api {
                 let list = store::watchlist(tx, user)?;
                 if list.len() >= WATCHLIST_MAX && list.iter().all(|(s, _)| *s != symbol) {
                     let sentence = format!("a watchlist has at most {WATCHLIST_MAX} symbols");
-                    return Err(Refusal::exhausted("WATCHLIST_FULL", sentence).into());
+                    return Err(Refusal::exhausted(Reason::WATCHLIST_FULL, sentence).into());
                 }
                 store::watch(tx, user, &symbol, now_us)?;
                 Ok(Empty {})
@@ -325,7 +328,8 @@ impl Api {
         let before = if r.before_id.is_empty() {
             i64::MAX
         } else {
-            let sentence = || Refusal::invalid("ID_MALFORMED", "before_id must be the id of a transaction");
+            let sentence =
+                || Refusal::invalid(Reason::ID_MALFORMED, "before_id must be the id of a transaction");
             wire::posting_of(&id::<TransactionId>("before_id", &r.before_id)?.uuid()).ok_or_else(sentence)?
         };
         let limit = match r.limit {
@@ -358,7 +362,8 @@ impl Api {
     async fn holding_get(&self, user: UserId, account: &str, text: &str) -> Result<Holding> {
         let symbol = symbol(text)?;
         let mut found = self.holding_list(user, account, Some(symbol.clone())).await?.holdings;
-        let nothing = || Refusal::not_found("HOLDING_NOT_FOUND", format!("the account holds no {symbol}"));
+        let nothing =
+            || Refusal::not_found(Reason::HOLDING_NOT_FOUND, format!("the account holds no {symbol}"));
         Ok(found.pop().ok_or_else(nothing)?)
     }
 

@@ -390,7 +390,7 @@ impl Model {
                 self.orders[at].sent = Some((version, total, price));
             }
             Err(e) => {
-                assert!(e.refusal().unwrap().reason.starts_with("INSUFFICIENT"), "{e}");
+                assert!(e.refusal().unwrap().reason.as_str().starts_with("INSUFFICIENT"), "{e}");
                 assert!(needed > before);
                 self.orders[at].pending = was;
                 self.refused += 1;

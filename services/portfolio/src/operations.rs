@@ -13,6 +13,7 @@ use fafnir_platform::{Refusal, error::Result};
 use fafnir_proto::{
     id::{AccountId, UserId},
     money::{format_e4, format_grouped},
+    reason::Reason,
 };
 use fafnir_rules::limits::QUANTITY_E4_MAX;
 use uuid::Uuid;
@@ -49,14 +50,14 @@ pub fn own_account(tx: &mut dyn fafnir_platform::db::Tx, user: UserId, id: Accou
 
 /// Not an account of the user, whether somebody else's or nobody's.
 pub fn no_account(id: AccountId) -> Refusal {
-    Refusal::not_found("ACCOUNT_NOT_FOUND", format!("account_id {id} is not an account of this user"))
+    Refusal::not_found(Reason::ACCOUNT_NOT_FOUND, format!("account_id {id} is not an account of this user"))
 }
 
 fn open(account: Account) -> Result<Account> {
     if account.state == State::Open {
         return Ok(account);
     }
-    Err(Refusal::precondition("ACCOUNT_CLOSED", format!("account {} is closed", account.number)).into())
+    Err(Refusal::precondition(Reason::ACCOUNT_CLOSED, format!("account {} is closed", account.number)).into())
 }
 
 /// Checks an amount that a user names.
@@ -65,7 +66,17 @@ pub fn check_amount(amount: i64) -> Result<()> {
         return Ok(());
     }
     let sentence = format!("amount must be above 0 and at most {}", format_grouped(AMOUNT_MICROS_MAX, 6));
-    Err(Refusal::invalid("AMOUNT_OUT_OF_RANGE", sentence).into())
+    Err(Refusal::invalid(Reason::AMOUNT_OUT_OF_RANGE, sentence).into())
+}
+
+/// Checks the quantity that a hold is for.
+fn check_quantity(quantity_e4: i64) -> Result<()> {
+    if (1..=QUANTITY_E4_MAX).contains(&quantity_e4) {
+        return Ok(());
+    }
+    let reason = if quantity_e4 < 1 { Reason::QUANTITY_NOT_POSITIVE } else { Reason::QUANTITY_TOO_LARGE };
+    let sentence = format!("quantity must be above 0 and at most {}", format_e4(QUANTITY_E4_MAX));
+    Err(Refusal::invalid(reason, sentence).into())
 }
 
 /// Checks that a named currency is the account's.
@@ -74,7 +85,7 @@ pub fn check_currency(account: &Account, named: &str) -> Result<()> {
         return Ok(());
     }
     let sentence = format!("currency must be {}, the account's", account.currency.code());
-    Err(Refusal::invalid("CURRENCY_MISMATCH", sentence).into())
+    Err(Refusal::invalid(Reason::CURRENCY_MISMATCH, sentence).into())
 }
 
 fn insufficient_funds(needed: i64, balance: Balance, currency: Currency) -> Refusal {
@@ -84,7 +95,7 @@ fn insufficient_funds(needed: i64, balance: Balance, currency: Currency) -> Refu
         format_grouped(balance.available(), 6),
         currency = currency.code(),
     );
-    Refusal::precondition("INSUFFICIENT_FUNDS", sentence)
+    Refusal::precondition(Reason::INSUFFICIENT_FUNDS, sentence)
 }
 
 fn insufficient_shares(needed: i64, balance: Balance, symbol: &str) -> Refusal {
@@ -93,14 +104,14 @@ fn insufficient_shares(needed: i64, balance: Balance, symbol: &str) -> Refusal {
         format_e4(needed),
         format_e4(balance.available())
     );
-    Refusal::precondition("INSUFFICIENT_SHARES", sentence)
+    Refusal::precondition(Reason::INSUFFICIENT_SHARES, sentence)
 }
 
 /// Opens an account, with the opening deposit where `opening` is not 0.
 pub fn account_create(s: &mut Session<'_>, new: NewAccount, opening: i64) -> Result<Account> {
     if store::accounts_count(s.tx, new.user)? >= ACCOUNTS_MAX {
         let sentence = format!("a user may open at most {ACCOUNTS_MAX} accounts");
-        return Err(Refusal::exhausted("TOO_MANY_ACCOUNTS", sentence).into());
+        return Err(Refusal::exhausted(Reason::TOO_MANY_ACCOUNTS, sentence).into());
     }
     let account = store::account_insert(s.tx, new, s.now_us)?;
     s.know(account.clone(), true);
@@ -151,7 +162,7 @@ pub fn transfer(
     check_amount(amount)?;
     if from == to {
         let sentence = "to_account_id must be another account than from_account_id";
-        return Err(Refusal::invalid("SAME_ACCOUNT", sentence).into());
+        return Err(Refusal::invalid(Reason::SAME_ACCOUNT, sentence).into());
     }
     let from = open(own_account(s.tx, user, from)?)?;
     let to = open(own_account(s.tx, user, to)?)?;
@@ -165,11 +176,11 @@ pub fn transfer(
     }
     let (fx, rate) = rules.fx(from.currency, to.currency);
     let too_large =
-        || Refusal::invalid("AMOUNT_TOO_LARGE", "amount must fit into 64 bits when it is exchanged");
+        || Refusal::invalid(Reason::AMOUNT_TOO_LARGE, "amount must fit into 64 bits when it is exchanged");
     let (down, up) = fx.convert(amount).ok_or_else(too_large)?;
     if down == 0 {
         let sentence = "amount must be worth at least 0.000001 in the currency of to_account_id";
-        return Err(Refusal::invalid("AMOUNT_TOO_SMALL", sentence).into());
+        return Err(Refusal::invalid(Reason::AMOUNT_TOO_SMALL, sentence).into());
     }
     let lines = (|| {
         let mut lines = Postings::default();
@@ -207,7 +218,7 @@ pub fn default_account(
     let at = accounts.iter().position(|a| a.currency.code() == currency).unwrap_or(0);
     if accounts.is_empty() {
         let sentence = "an INVESTMENT account is needed; the user has none";
-        return Err(Refusal::precondition("NO_INVESTMENT_ACCOUNT", sentence).into());
+        return Err(Refusal::precondition(Reason::NO_INVESTMENT_ACCOUNT, sentence).into());
     }
     Ok(accounts.swap_remove(at))
 }
@@ -233,13 +244,10 @@ pub fn hold_place(s: &mut Session<'_>, rules: &Rules, ask: &Ask) -> Result<(Hold
     if let Some(row) = s.hold(ask.order)? {
         return hold_again(s, ask, symbol, row);
     }
-    if !(1..=QUANTITY_E4_MAX).contains(&ask.quantity_e4) {
-        let sentence = format!("quantity must be above 0 and at most {}", format_e4(QUANTITY_E4_MAX));
-        return Err(Refusal::invalid("QUANTITY_OUT_OF_RANGE", sentence).into());
-    }
+    check_quantity(ask.quantity_e4)?;
     if ask.side == Side::Buy && ask.price_e4 <= 0 {
         let sentence = "price must be above 0: a BUY holds cash for it";
-        return Err(Refusal::invalid("PRICE_NOT_POSITIVE", sentence).into());
+        return Err(Refusal::invalid(Reason::PRICE_NOT_POSITIVE, sentence).into());
     }
     let account = match ask.account {
         Some(id) => own_account(s.tx, ask.user, id)?,
@@ -248,7 +256,7 @@ pub fn hold_place(s: &mut Session<'_>, rules: &Rules, ask: &Ask) -> Result<(Hold
     let account = open(account)?;
     if account.kind != Kind::Investment {
         let sentence = format!("account {} must be an INVESTMENT account to trade", account.number);
-        return Err(Refusal::precondition("ACCOUNT_NOT_INVESTMENT", sentence).into());
+        return Err(Refusal::precondition(Reason::ACCOUNT_NOT_INVESTMENT, sentence).into());
     }
     s.know(account.clone(), false);
     let (fx, rate) = rules.fx(ask.listing, account.currency);
@@ -273,7 +281,7 @@ pub fn hold_place(s: &mut Session<'_>, rules: &Rules, ask: &Ask) -> Result<(Hold
 fn hold_again(s: &mut Session<'_>, ask: &Ask, symbol: AssetKey, row: HoldRow) -> Result<(HoldRow, Account)> {
     if row.hold.end == Some(End::Released) {
         let sentence = format!("order {} was given up, its hold is released", ask.order);
-        return Err(Refusal::precondition("HOLD_RELEASED", sentence).into());
+        return Err(Refusal::precondition(Reason::HOLD_RELEASED, sentence).into());
     }
     let account = s.account(row.account)?.filter(|a| a.user == ask.user);
     let same = row.symbol == symbol
@@ -285,14 +293,15 @@ fn hold_again(s: &mut Session<'_>, ask: &Ask, symbol: AssetKey, row: HoldRow) ->
         Some(account) if same && ask.account.is_none_or(|id| id == account.id) => Ok((row, account)),
         _ => {
             let sentence = format!("order_id {} already has another hold", ask.order);
-            Err(Refusal::exists("HOLD_EXISTS", sentence).into())
+            Err(Refusal::exists(Reason::HOLD_EXISTS, sentence).into())
         }
     }
 }
 
 /// Stores a hold if the account covers what it needs now.
 fn hold_cover(s: &mut Session<'_>, row: HoldRow, account: &Account, symbol: &str) -> Result<HoldRow> {
-    let too_large = || Refusal::invalid("AMOUNT_TOO_LARGE", "price times quantity must fit into 64 bits");
+    let too_large =
+        || Refusal::invalid(Reason::ORDER_TOO_LARGE, "price times quantity must fit into 64 bits");
     let needed = row.hold.needed().ok_or_else(too_large)?;
     let asset = s.held_asset(&row)?;
     let balance = s.balance(account.key, asset)?;
@@ -327,12 +336,13 @@ pub struct Change {
 /// Sets what a replace needs. An earlier replace that has no outcome here is refused with REPLACE_PENDING: a refused
 /// replace gives its version back, so that only the engine's word tells a repetition from another replace.
 pub fn hold_adjust(s: &mut Session<'_>, change: Change) -> Result<(HoldRow, Account)> {
-    let missing = || Refusal::not_found("HOLD_NOT_FOUND", format!("order_id {} has no hold", change.order));
+    let missing =
+        || Refusal::not_found(Reason::HOLD_NOT_FOUND, format!("order_id {} has no hold", change.order));
     let mut row = s.hold(change.order)?.ok_or_else(missing)?;
     let account = s.account(row.account)?.ok_or_else(missing)?;
     if row.hold.end.is_some() {
         let sentence = format!("order {} has ended, its hold is closed", change.order);
-        return Err(Refusal::precondition("HOLD_CLOSED", sentence).into());
+        return Err(Refusal::precondition(Reason::HOLD_CLOSED, sentence).into());
     }
     if change.version <= row.hold.version {
         return Ok((row, account));
@@ -341,13 +351,10 @@ pub fn hold_adjust(s: &mut Session<'_>, change: Change) -> Result<(HoldRow, Acco
         0 => row.hold.filled_e4.saturating_add(change.open_e4),
         total => total,
     };
-    if !(1..=QUANTITY_E4_MAX).contains(&total_e4) {
-        let sentence = format!("quantity must be above 0 and at most {}", format_e4(QUANTITY_E4_MAX));
-        return Err(Refusal::invalid("QUANTITY_OUT_OF_RANGE", sentence).into());
-    }
+    check_quantity(total_e4)?;
     if row.hold.side == Side::Buy && change.price_e4 <= 0 {
         let sentence = "price must be above 0: a BUY holds cash for it";
-        return Err(Refusal::invalid("PRICE_NOT_POSITIVE", sentence).into());
+        return Err(Refusal::invalid(Reason::PRICE_NOT_POSITIVE, sentence).into());
     }
     let price_e4 = if row.hold.side == Side::Buy { change.price_e4 } else { 0 };
     let wanted = Pending { version: change.version, total_e4, price_e4 };
@@ -363,7 +370,7 @@ pub fn hold_adjust(s: &mut Session<'_>, change: Change) -> Result<(HoldRow, Acco
             "version {} of order {} has no outcome yet; try again after it",
             pending.version, change.order
         );
-        return Err(Refusal::precondition("REPLACE_PENDING", sentence).into());
+        return Err(Refusal::precondition(Reason::REPLACE_PENDING, sentence).into());
     }
     row.hold.replace_pending(wanted);
     if !change.only_increase {
@@ -424,13 +431,14 @@ pub fn endow(s: &mut Session<'_>, rules: &Rules, gift: &Gift) -> Result<()> {
         account.currency
     } else {
         Currency::parse(&gift.currency)
-            .ok_or_else(|| Refusal::invalid("CURRENCY_UNKNOWN", "currency must be USD or CAD"))?
+            .ok_or_else(|| Refusal::invalid(Reason::CURRENCY_UNKNOWN, "currency must be USD or CAD"))?
     };
     let range = |field: &str, value: i64, max: i64| -> Result<()> {
         if (0..=max).contains(&value) {
             return Ok(());
         }
-        Err(Refusal::invalid("ENDOWMENT_OUT_OF_RANGE", format!("{field} must be from 0 to {max}")).into())
+        Err(Refusal::invalid(Reason::ENDOWMENT_OUT_OF_RANGE, format!("{field} must be from 0 to {max}"))
+            .into())
     };
     range("amount_micros", gift.amount_micros, ENDOWMENT_MICROS_MAX)?;
     range("quantity_e4", gift.quantity_e4, ENDOWMENT_E4_MAX)?;
@@ -443,7 +451,7 @@ pub fn endow(s: &mut Session<'_>, rules: &Rules, gift: &Gift) -> Result<()> {
         let issuer = s.issuer(&gift.symbol)?;
         let asset = s.asset(&gift.symbol)?;
         let too_large =
-            || Refusal::invalid("AMOUNT_TOO_LARGE", "the cost of the shares must fit into 64 bits");
+            || Refusal::invalid(Reason::AMOUNT_TOO_LARGE, "the cost of the shares must fit into 64 bits");
         let parts = i128::from(gift.quantity_e4) * i128::from(gift.cost_price_e4);
         let cost = i64::try_from(parts / 100).map_err(|_| too_large())?;
         let (fx, _) = rules.fx(currency, account.currency);
@@ -469,7 +477,7 @@ pub fn account_close(s: &mut Session<'_>, account: Account) -> Result<Account> {
     }
     if store::has_open_holds(s.tx, account.key)? {
         let sentence = format!("account {} has open orders; cancel them first", account.number);
-        return Err(Refusal::precondition("OPEN_ORDERS", sentence).into());
+        return Err(Refusal::precondition(Reason::OPEN_ORDERS, sentence).into());
     }
     let cash = account.currency.asset();
     let mut rest = vec![(cash, None)];

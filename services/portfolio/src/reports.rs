@@ -17,6 +17,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::{
     id::{AccountId, UserId},
+    reason::Reason,
     v1,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,8 +34,8 @@ const QUOTES_MAX: usize = 100;
 impl From<Malformed> for Refusal {
     fn from(e: Malformed) -> Self {
         let reason = match e {
-            Malformed::Date(_) => "DATE_MALFORMED",
-            Malformed::Empty => "PERIOD_EMPTY",
+            Malformed::Date(_) => Reason::DATE_MALFORMED,
+            Malformed::Empty => Reason::PERIOD_EMPTY,
         };
         Self::invalid(reason, e.to_string())
     }
@@ -63,7 +64,7 @@ fn lines_since(tx: &mut dyn Tx, account: &Account, from_us: i64) -> Result<Vec<L
         if lines.len() >= LINES_MAX {
             let sentence =
                 format!("the period is more than {LINES_MAX} transactions back; choose a later from");
-            return Err(Refusal::exhausted("STATEMENT_TOO_LONG", sentence).into());
+            return Err(Refusal::exhausted(Reason::PERIOD_TOO_LONG, sentence).into());
         }
     }
 }
@@ -128,7 +129,7 @@ impl Api {
     ) -> Result<v1::PerformanceReply> {
         let account: AccountId = id("account_id", &r.account_id)?;
         let period = Period::parse(&r.period).ok_or_else(|| {
-            Refusal::invalid("PERIOD_UNKNOWN", "period must be one of 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX")
+            Refusal::invalid(Reason::PERIOD_UNKNOWN, "period must be one of 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX")
         })?;
         let now_us = self.ctx.clock.now_us();
         let (account, first_us, mut past) = self
@@ -162,7 +163,7 @@ impl Api {
         let symbols: Vec<String> = past.symbols().cloned().collect();
         if symbols.len() > SYMBOLS_MAX {
             let sentence = format!("the account has traded more than {SYMBOLS_MAX} symbols in the period");
-            return Err(Refusal::exhausted("TOO_MANY_SYMBOLS", sentence).into());
+            return Err(Refusal::exhausted(Reason::TOO_MANY_SYMBOLS, sentence).into());
         }
         let quotes = self.quotes(symbols.clone()).await?;
         let prices: HashMap<&str, i64> = quotes.iter().map(|q| (q.symbol.as_str(), q.price_e4)).collect();

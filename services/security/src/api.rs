@@ -8,6 +8,7 @@ use fafnir_platform::{
 use fafnir_proto::{
     client::Caller,
     id::UserId,
+    reason::Reason,
     v1::{self, security_server::Security},
 };
 use tonic::{Request, Response, Status};
@@ -20,7 +21,7 @@ pub struct Api {
 }
 
 fn parse_user(text: &str) -> Result<UserId, Refusal> {
-    UserId::parse(text).map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))
+    UserId::parse(text).map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "user_id must be a UUID"))
 }
 
 /// A component of the platform may manage roles; a user needs the permission.
@@ -33,7 +34,7 @@ fn check_manager(tx: &mut dyn Tx, caller: &Caller) -> fafnir_platform::Result<()
 }
 
 fn unknown_role(role: &str) -> Refusal {
-    Refusal::not_found("ROLE_UNKNOWN", format!("there is no role {role}"))
+    Refusal::not_found(Reason::ROLE_UNKNOWN, format!("there is no role {role}"))
 }
 
 #[tonic::async_trait]
@@ -45,8 +46,8 @@ impl Security for Api {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
         let permission = domain::parse_name("permission", &request.get_ref().permission)?;
         let known = self.db.read(move |tx| Ok(store::has_permission(tx, user, &permission)?)).await?;
-        let has_permission =
-            known.ok_or_else(|| Refusal::invalid("PERMISSION_UNKNOWN", "there is no such permission"))?;
+        let has_permission = known
+            .ok_or_else(|| Refusal::invalid(Reason::PERMISSION_UNKNOWN, "there is no such permission"))?;
         Ok(Response::new(v1::CheckPermissionReply { has_permission }))
     }
 
@@ -95,7 +96,7 @@ impl Security for Api {
                 if store::revoke(tx, user, &role)? {
                     if role == domain::ADMIN && store::holders(tx, domain::ADMIN)? == 0 {
                         return Err(Refusal::precondition(
-                            "LAST_ADMIN",
+                            Reason::LAST_ADMIN,
                             "the last admin keeps the role admin",
                         )
                         .into());

@@ -1,6 +1,7 @@
 //! Names of roles and permissions.
 
-use fafnir_platform::error::Refusal;
+use fafnir_platform::Refusal;
+use fafnir_proto::reason::Reason;
 
 /// Characters of a role's or a permission's name.
 const NAME_LEN_MAX: usize = 64;
@@ -19,7 +20,7 @@ pub fn parse_name(field: &'static str, text: &str) -> Result<String, Refusal> {
         Ok(text.to_owned())
     } else {
         let message = format!("{field} must have 1 to {NAME_LEN_MAX} characters out of a-z and _");
-        Err(Refusal::invalid("NAME_MALFORMED", message))
+        Err(Refusal::invalid(Reason::NAME_MALFORMED, message))
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
 };
 use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, error::Error, tasks::Wake};
 use fafnir_proto::{
+    reason::Reason,
     symbol::Symbol,
     v1::{
         self, CandlesReply, CandlesRequest, Empty, HistoryRequest, ListInstrumentsReply, LoadHistoryReply,
@@ -29,23 +30,8 @@ pub struct Api {
     pub wake: Wake,
 }
 
-impl From<domain::Error> for Refusal {
-    fn from(e: domain::Error) -> Self {
-        match e {
-            domain::Error::Invalid { reason, message } => Self::invalid(reason, message),
-            domain::Error::Fixed { reason, message } => Self::precondition(reason, message),
-        }
-    }
-}
-
-impl From<domain::Error> for Error {
-    fn from(e: domain::Error) -> Self {
-        Self::Refused(e.into())
-    }
-}
-
 fn unknown(symbol: &str) -> Refusal {
-    Refusal::not_found("UNKNOWN_SYMBOL", format!("symbol {symbol} is not listed"))
+    Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {symbol} is not listed"))
 }
 
 impl Api {
@@ -59,7 +45,7 @@ impl Api {
         if asked.len() > domain::QUOTES_MAX {
             let max = domain::QUOTES_MAX;
             let sentence = format!("symbols must be at most {max} at a time");
-            return Err(Refusal::invalid("TOO_MANY_SYMBOLS", sentence).into());
+            return Err(Refusal::invalid(Reason::TOO_MANY_SYMBOLS, sentence).into());
         }
         let symbols = asked.iter().map(|text| domain::symbol(text)).collect::<Result<Vec<_>, _>>()?;
         Ok(self.desk.quotes(symbols.iter().map(Symbol::as_str), wire::quote))
@@ -102,7 +88,7 @@ impl Api {
         let symbol = self.listed(text, |i| i.symbol.clone())?;
         let Some(state) = state else {
             let sentence = "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION";
-            return Err(Refusal::invalid("STATE_UNKNOWN", sentence).into());
+            return Err(Refusal::invalid(Reason::STATE_UNKNOWN, sentence).into());
         };
         self.change(symbol, move |i| i.state = state).await
     }
@@ -170,7 +156,7 @@ impl Api {
         let last = match request.to_us {
             0 => i64::MAX,
             to if to < request.from_us => {
-                return Err(Refusal::invalid("TIME_RANGE", "to must not be before from").into());
+                return Err(Refusal::invalid(Reason::PERIOD_EMPTY, "to must not be before from").into());
             }
             to => to.div_euclid(domain::MINUTE_US),
         };
@@ -210,13 +196,15 @@ impl Api {
     fn search_all(&self, request: &SearchRequest) -> Result<Vec<v1::Instrument>, Error> {
         let query = request.query.trim();
         if query.is_empty() {
-            return Err(Refusal::invalid("QUERY_MISSING", "query must not be blank").into());
+            return Err(Refusal::invalid(Reason::QUERY_BLANK, "query must not be blank").into());
         }
         if query.len() > domain::QUERY_LEN_MAX {
             let max = domain::QUERY_LEN_MAX;
-            return Err(
-                Refusal::invalid("QUERY_TOO_LONG", format!("query must have at most {max} bytes")).into()
-            );
+            return Err(Refusal::invalid(
+                Reason::QUERY_TOO_LONG,
+                format!("query must have at most {max} bytes"),
+            )
+            .into());
         }
         let limit = match request.limit {
             n @ 1..=domain::SEARCH_MAX => n,

@@ -1,7 +1,7 @@
 //! Listings, bars and quotes: the rules of stock-service, without I/O.
 
-use fafnir_platform::clock::DAY_US;
-use fafnir_proto::{money::step_decimals, symbol::Symbol};
+use fafnir_platform::{Refusal, clock::DAY_US};
+use fafnir_proto::{money::step_decimals, reason::Reason, symbol::Symbol};
 use fafnir_rules::limits::{LISTING_E4_MAX, STEP_DECIMALS_MAX, VOLATILITY_BAND_BPS_MAX};
 use std::collections::BTreeMap;
 
@@ -27,17 +27,8 @@ pub const YEAR_DAYS: i64 = 364;
 /// Microseconds in a minute.
 pub const MINUTE_US: i64 = 60_000_000;
 
-/// Why a request is refused: a machine code and a sentence.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
-    #[error("{message}")]
-    Invalid { reason: &'static str, message: String },
-    #[error("{message}")]
-    Fixed { reason: &'static str, message: String },
-}
-
-fn invalid<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Invalid { reason, message: message.into() })
+fn invalid<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::invalid(reason, message))
 }
 
 /// What an instrument is.
@@ -349,8 +340,9 @@ pub fn day_of(time_us: i64) -> i64 {
 }
 
 /// Reads a symbol of a request.
-pub fn symbol(text: &str) -> Result<Symbol, Error> {
-    Symbol::parse(text).or_else(|e| invalid("SYMBOL_MALFORMED", format!("{e}; {:?} is not", truncated(text))))
+pub fn symbol(text: &str) -> Result<Symbol, Refusal> {
+    Symbol::parse(text)
+        .or_else(|e| invalid(Reason::SYMBOL_MALFORMED, format!("{e}; {:?} is not", truncated(text))))
 }
 
 fn truncated(text: &str) -> String {
@@ -358,32 +350,32 @@ fn truncated(text: &str) -> String {
 }
 
 /// Checks the width of a volatility band; 0 is none.
-pub fn volatility_band(bps: u32) -> Result<(), Error> {
+pub fn volatility_band(bps: u32) -> Result<(), Refusal> {
     if bps > VOLATILITY_BAND_BPS_MAX {
         let message = format!(
             "volatility_band_bps {bps} must be from 1 to {VOLATILITY_BAND_BPS_MAX} basis points, or 0 for no band"
         );
-        return invalid("VOLATILITY_BAND_OUT_OF_RANGE", message);
+        return invalid(Reason::VOLATILITY_BAND_OUT_OF_RANGE, message);
     }
     Ok(())
 }
 
-fn text(field: &str, value: &str, max: usize, required: bool) -> Result<(), Error> {
+fn text(field: &str, value: &str, max: usize, required: bool) -> Result<(), Refusal> {
     if value.len() > max {
-        return invalid("TEXT_TOO_LONG", format!("{field} must have at most {max} bytes"));
+        return invalid(Reason::TEXT_TOO_LONG, format!("{field} must have at most {max} bytes"));
     }
     if value.chars().any(char::is_control) {
-        return invalid("TEXT_MALFORMED", format!("{field} must not have control characters"));
+        return invalid(Reason::TEXT_MALFORMED, format!("{field} must not have control characters"));
     }
     if required && value.trim().is_empty() {
-        return invalid("TEXT_MISSING", format!("{field} must not be empty"));
+        return invalid(Reason::TEXT_MISSING, format!("{field} must not be empty"));
     }
     Ok(())
 }
 
 impl Proposal {
     /// Checks each field and answers what the instrument is.
-    fn check(&self) -> Result<Kind, Error> {
+    fn check(&self) -> Result<Kind, Refusal> {
         symbol(&self.symbol)?;
         let t = &self.terms;
         text("name", &t.name, NAME_LEN_MAX, true)?;
@@ -395,30 +387,30 @@ impl Proposal {
         text("website", &t.website, NAME_LEN_MAX, false)?;
         text("description", &t.description, TEXT_LEN_MAX, false)?;
         let Some(kind) = self.kind else {
-            return invalid("INSTRUMENT_TYPE_UNKNOWN", "type must be EQUITY or ETF");
+            return invalid(Reason::INSTRUMENT_TYPE_UNKNOWN, "type must be EQUITY or ETF");
         };
         if t.currency.len() != 3 || !t.currency.bytes().all(|b| b.is_ascii_uppercase()) {
-            return invalid("CURRENCY_UNKNOWN", "currency must be three capital letters (ISO 4217)");
+            return invalid(Reason::CURRENCY_MALFORMED, "currency must be three capital letters (ISO 4217)");
         }
         for (field, step) in [("tick", t.tick_e4), ("lot", t.lot_e4)] {
             if !(1..=LISTING_E4_MAX).contains(&step) {
-                return invalid("STEP_OUT_OF_RANGE", format!("{field} must be from 0.0001 to 1000000"));
+                return invalid(Reason::STEP_OUT_OF_RANGE, format!("{field} must be from 0.0001 to 1000000"));
             }
         }
         let decimals = step_decimals(t.tick_e4) + step_decimals(t.lot_e4);
         if decimals > STEP_DECIMALS_MAX {
             let max = STEP_DECIMALS_MAX;
             return invalid(
-                "STEP_TOO_FINE",
+                Reason::STEP_TOO_FINE,
                 format!("tick and lot must have at most {max} decimals together, not {decimals}"),
             );
         }
         if !(0..=LISTING_E4_MAX).contains(&t.previous_close_e4) {
-            return invalid("PRICE_OUT_OF_RANGE", "previous_close must be from 0 to 1000000");
+            return invalid(Reason::PRICE_OUT_OF_RANGE, "previous_close must be from 0 to 1000000");
         }
         if !(0..=SHARES_MAX).contains(&t.shares_outstanding) {
             return invalid(
-                "SHARES_OUT_OF_RANGE",
+                Reason::SHARES_OUT_OF_RANGE,
                 format!("shares_outstanding must be from 0 to {SHARES_MAX}"),
             );
         }
@@ -427,12 +419,12 @@ impl Proposal {
     }
 }
 
-fn fixed<T>(reason: &'static str, message: String) -> Result<T, Error> {
-    Err(Error::Fixed { reason, message })
+fn fixed<T>(reason: Reason, message: String) -> Result<T, Refusal> {
+    Err(Refusal::precondition(reason, message))
 }
 
 /// Checks a listing and brings it into its stored form: a new one, or a change of `current`. `None` when nothing changes.
-pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<Instrument>, Error> {
+pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<Instrument>, Refusal> {
     let kind = proposal.check()?;
     let Proposal { symbol, terms, state, volatility_band_bps, .. } = proposal;
     let Some(current) = current else {
@@ -449,11 +441,11 @@ pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<I
     let was = &current.terms;
     for (field, was, is) in [("tick", was.tick_e4, terms.tick_e4), ("lot", was.lot_e4, terms.lot_e4)] {
         if was != is {
-            return fixed("STEP_FIXED", format!("the {field} of {symbol} was fixed at listing"));
+            return fixed(Reason::STEP_FIXED, format!("the {field} of {symbol} was fixed at listing"));
         }
     }
     if was.currency != terms.currency {
-        return fixed("CURRENCY_FIXED", format!("the currency of {symbol} was fixed at listing"));
+        return fixed(Reason::CURRENCY_FIXED, format!("the currency of {symbol} was fixed at listing"));
     }
     // State and volatility band have operations of their own: a listing that is loaded again does not resume trading.
     if kind == current.kind && terms == current.terms {
@@ -463,18 +455,21 @@ pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<I
 }
 
 /// Checks daily bars, each with the time that it names, and answers them by day: before `today`, each day once.
-pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Error> {
+pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Refusal> {
     if bars.len() > BARS_MAX {
-        return invalid("TOO_MANY_BARS", format!("bars must be at most {BARS_MAX} at a time"));
+        return invalid(Reason::TOO_MANY_BARS, format!("bars must be at most {BARS_MAX} at a time"));
     }
     let mut days = BTreeMap::new();
     for (n, (time_us, bar)) in bars.iter().enumerate() {
         let day = day_of(*time_us);
         if time_us.rem_euclid(DAY_US) != 0 || day < 0 {
-            return invalid("BAR_TIME", format!("bars[{n}].time_us must be 00:00 UTC of a day since 1970"));
+            return invalid(
+                Reason::BAR_TIME,
+                format!("bars[{n}].time_us must be 00:00 UTC of a day since 1970"),
+            );
         }
         if day >= today {
-            return invalid("BAR_TIME", format!("bars[{n}].time_us must be before today"));
+            return invalid(Reason::BAR_TIME, format!("bars[{n}].time_us must be before today"));
         }
         let in_order = 0 < bar.low_e4
             && bar.low_e4 <= bar.open_e4.min(bar.close_e4)
@@ -482,15 +477,15 @@ pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Er
             && bar.high_e4 <= LISTING_E4_MAX;
         if !in_order {
             return invalid(
-                "BAR_PRICES",
+                Reason::BAR_PRICES,
                 format!("bars[{n}] needs 0 < low <= open, close <= high <= 1000000"),
             );
         }
         if bar.volume_e4 < 0 {
-            return invalid("BAR_VOLUME", format!("bars[{n}].volume must not be negative"));
+            return invalid(Reason::BAR_VOLUME, format!("bars[{n}].volume must not be negative"));
         }
         if days.insert(day, *bar).is_some() {
-            return invalid("BAR_TIME", format!("bars[{n}] repeats a day"));
+            return invalid(Reason::BAR_TIME, format!("bars[{n}] repeats a day"));
         }
     }
     Ok(days.into_iter().collect())
@@ -573,7 +568,7 @@ pub enum Period {
 
 impl Period {
     /// 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case; empty is 1M.
-    pub fn parse(text: &str) -> Result<Self, Error> {
+    pub fn parse(text: &str) -> Result<Self, Refusal> {
         Ok(match text.trim().to_ascii_uppercase().as_str() {
             "1D" => Self::Newest,
             "1W" => Self::Days(7),
@@ -586,7 +581,7 @@ impl Period {
             "MAX" => Self::Max,
             _ => {
                 return invalid(
-                    "PERIOD_UNKNOWN",
+                    Reason::PERIOD_UNKNOWN,
                     format!("period must be one of 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX, not {:?}", truncated(text)),
                 );
             }
@@ -612,7 +607,7 @@ impl Period {
 }
 
 /// Minutes of an intraday interval.
-pub fn interval_minutes(text: &str) -> Result<i64, Error> {
+pub fn interval_minutes(text: &str) -> Result<i64, Refusal> {
     Ok(match text.trim().to_ascii_lowercase().as_str() {
         "" | "1m" => 1,
         "5m" => 5,
@@ -620,7 +615,7 @@ pub fn interval_minutes(text: &str) -> Result<i64, Error> {
         "1h" => 60,
         _ => {
             return invalid(
-                "INTERVAL_UNKNOWN",
+                Reason::INTERVAL_UNKNOWN,
                 format!("interval must be one of 1m 5m 15m 1h, not {:?}", truncated(text)),
             );
         }
@@ -720,13 +715,13 @@ mod tests {
             (with(Terms { name: "\u{1b}[31m".into(), ..terms() }), "TEXT_MALFORMED"),
             (with(Terms { tick_e4: 0, ..terms() }), "STEP_OUT_OF_RANGE"),
             (with(Terms { tick_e4: 1, lot_e4: 10, ..terms() }), "STEP_TOO_FINE"),
-            (with(Terms { currency: "usd".into(), ..terms() }), "CURRENCY_UNKNOWN"),
+            (with(Terms { currency: "usd".into(), ..terms() }), "CURRENCY_MALFORMED"),
             (Proposal { kind: None, ..good.clone() }, "INSTRUMENT_TYPE_UNKNOWN"),
             (with(Terms { previous_close_e4: -1, ..terms() }), "PRICE_OUT_OF_RANGE"),
             (Proposal { volatility_band_bps: 10_000, ..good.clone() }, "VOLATILITY_BAND_OUT_OF_RANGE"),
         ] {
             match list(proposal, None) {
-                Err(Error::Invalid { reason: found, .. }) => assert_eq!(found, reason),
+                Err(Refusal { reason: found, .. }) => assert_eq!(found, reason),
                 other => panic!("{reason}: {other:?}"),
             }
         }

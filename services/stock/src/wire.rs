@@ -1,10 +1,7 @@
 //! Between the types of stock-service and the contract's messages, once.
 
 use super::domain::{Bar, Event, Instrument, Kind, LastTrade, Proposal, Quote, State, Terms, Top};
-use fafnir_proto::v1;
-
-/// Reason of a STATE_CHANGED with which the engine begins a volatility pause.
-const VOLATILITY_PAUSE: &str = "VOLATILITY_PAUSE";
+use fafnir_proto::{reason::Reason, v1};
 
 fn kind(kind: Kind) -> v1::InstrumentType {
     match kind {
@@ -171,7 +168,9 @@ pub fn event(e: &v1::Execution) -> Option<Event> {
             trade_no: e.trade_no,
             time_us: e.time_us,
         })),
-        v1::ExecKind::StateChanged => Some(Event::StateChanged { paused: e.reason == VOLATILITY_PAUSE }),
+        v1::ExecKind::StateChanged => {
+            Some(Event::StateChanged { paused: e.reason == Reason::VOLATILITY_PAUSE.as_str() })
+        }
         _ => None,
     }
 }

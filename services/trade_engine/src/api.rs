@@ -8,6 +8,7 @@ use super::{
 };
 use fafnir_platform::{Context, Error, Refusal, caller, context::retry};
 use fafnir_proto::{
+    reason::Reason,
     symbol::Symbol,
     v1::{self, trade_engine_server::TradeEngine},
 };
@@ -88,7 +89,7 @@ impl TradeEngine for Api {
         let commands = request.into_inner().commands;
         if commands.len() > COMMANDS_MAX {
             let message = format!("commands may hold at most {COMMANDS_MAX}");
-            return Err(Refusal::invalid("COMMANDS_TOO_MANY", message).into());
+            return Err(Refusal::invalid(Reason::COMMANDS_TOO_MANY, message).into());
         }
         let mut records = Vec::with_capacity(commands.len());
         for (place, command) in commands.iter().enumerate() {
@@ -138,7 +139,7 @@ impl TradeEngine for Api {
     async fn book(&self, request: Request<v1::BookRequest>) -> Result<Response<v1::BookImage>, Status> {
         let request = request.into_inner();
         let image = self.published.image(&request.symbol, request.depth as usize).ok_or_else(|| {
-            Refusal::not_found("SYMBOL_UNKNOWN", format!("symbol {:?} is not listed", request.symbol))
+            Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {:?} is not listed", request.symbol))
         })?;
         Ok(Response::new(image))
     }
@@ -148,10 +149,11 @@ impl TradeEngine for Api {
         let request = request.into_inner();
         if request.levels.max(request.orders) as usize > DEPTH_MAX {
             let message = format!("levels and orders must be at most {DEPTH_MAX}");
-            return Err(Refusal::invalid("DEPTH_TOO_LARGE", message).into());
+            return Err(Refusal::invalid(Reason::DEPTH_OUT_OF_RANGE, message).into());
         }
-        let unknown =
-            || Refusal::not_found("SYMBOL_UNKNOWN", format!("symbol {:?} is not listed", request.symbol));
+        let unknown = || {
+            Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {:?} is not listed", request.symbol))
+        };
         let symbol = Symbol::parse(&request.symbol).map_err(|_| unknown())?;
         let found = self.engine.ask(move |engine| {
             let market = engine.market_of(&symbol)?;
@@ -166,7 +168,7 @@ impl TradeEngine for Api {
     ) -> Result<Response<v1::QueuePositionReply>, Status> {
         caller::system(&request)?;
         let order = Uuid::parse_str(&request.get_ref().order_id)
-            .map_err(|_| Refusal::invalid("ORDER_ID_MALFORMED", "order_id must be a UUID"))?;
+            .map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "order_id must be a UUID"))?;
         let found = self.engine.ask(move |engine| {
             let (market, at) = engine.queue_position(order)?;
             Some(v1::QueuePositionReply {
@@ -177,7 +179,7 @@ impl TradeEngine for Api {
             })
         });
         let found = found.await?.ok_or_else(|| {
-            Refusal::not_found("ORDER_NOT_RESTING", format!("order {order} does not rest in a book"))
+            Refusal::not_found(Reason::ORDER_NOT_RESTING, format!("order {order} does not rest in a book"))
         })?;
         Ok(Response::new(found))
     }

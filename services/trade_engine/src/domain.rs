@@ -8,9 +8,11 @@ use super::{
     record::{Instruction, Listing, NewOrder, Record, Replace},
 };
 use fafnir_matching::{
-    Command, Event, Events, Kind, Lots, QueuePosition, Reason, Replace as BookReplace, Side, Slot, Tif, What,
+    Command, Event, Events, Kind, Lots, QueuePosition, Reason as BookReason, Replace as BookReplace, Side,
+    Slot, Tif, What,
 };
 use fafnir_proto::{
+    reason::Reason,
     symbol::Symbol,
     v1::{ExecKind, TradingState},
 };
@@ -86,18 +88,40 @@ pub struct Engine {
     events: Events,
 }
 
-/// The machine code of a reason on the wire.
-fn reason_code(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Requested | Reason::MassCancel => "USER",
-        Reason::ImmediateRemainder => "IOC",
-        Reason::CannotFillWhole => "FOK",
-        Reason::ExpireTime => "GTD",
-        Reason::WouldTrade => "POST_ONLY_WOULD_CROSS",
-        Reason::Halted => "SYMBOL_HALTED",
-        Reason::UnknownOrder => "ORDER_NOT_OPEN",
-        other => other.as_str(),
-    }
+/// What the book's own word for a reason is on the wire.
+fn code(reason: BookReason) -> &'static str {
+    let reason = match reason {
+        BookReason::Requested | BookReason::MassCancel => Reason::USER,
+        BookReason::SelfTrade => Reason::SELF_TRADE,
+        BookReason::ImmediateRemainder => Reason::IOC,
+        BookReason::CannotFillWhole => Reason::FOK,
+        BookReason::Collar => Reason::COLLAR,
+        BookReason::NoLiquidity => Reason::NO_LIQUIDITY,
+        BookReason::DayEnd => Reason::DAY_END,
+        BookReason::ExpireTime => Reason::GTD,
+        BookReason::VolatilityPause => Reason::VOLATILITY_PAUSE,
+        BookReason::Halted => Reason::SYMBOL_HALTED,
+        BookReason::NotHalted => Reason::NOT_HALTED,
+        BookReason::BadOrderId => Reason::BAD_ORDER_ID,
+        BookReason::BadQuantity => Reason::BAD_QUANTITY,
+        BookReason::BadPrice => Reason::BAD_PRICE,
+        BookReason::BadStopPrice => Reason::BAD_STOP_PRICE,
+        BookReason::BadTrail => Reason::BAD_TRAIL,
+        BookReason::BadDisplay => Reason::BAD_DISPLAY,
+        BookReason::BadTimeInForce => Reason::BAD_TIME_IN_FORCE,
+        BookReason::BadCombination => Reason::BAD_COMBINATION,
+        BookReason::BadExpireTime => Reason::BAD_EXPIRE_TIME,
+        BookReason::NoReferencePrice => Reason::NO_REFERENCE_PRICE,
+        BookReason::WouldTrade => Reason::POST_ONLY_WOULD_CROSS,
+        BookReason::BookFull => Reason::BOOK_FULL,
+        BookReason::UnknownOrder => Reason::ORDER_NOT_OPEN,
+        BookReason::BelowFilled => Reason::BELOW_FILLED,
+        BookReason::NotReplaceable => Reason::NOT_REPLACEABLE,
+        BookReason::WrongPhase => Reason::WRONG_PHASE,
+        BookReason::SamePhase => Reason::SAME_PHASE,
+        BookReason::BadBand => Reason::BAD_BAND,
+    };
+    reason.as_str()
 }
 
 /// Collects the outcomes of one record in one market.
@@ -276,7 +300,9 @@ impl Engine {
             (Instruction::New(new), Some(market)) => self.new_order(market, new, facts),
             (Instruction::Cancel { order }, Some(market)) => match self.find(market, *order) {
                 Some((id, slot)) => self.run(market, cmd_seq, &Command::Cancel { id, slot }, facts),
-                None => self.refuse(market, ExecKind::CancelRejected, *order, 0, "ORDER_NOT_OPEN", facts),
+                None => {
+                    self.refuse(market, ExecKind::CancelRejected, *order, 0, Reason::ORDER_NOT_OPEN, facts)
+                }
             },
             (Instruction::Replace(replace), Some(market)) => self.replace(market, replace, facts),
             (Instruction::CancelAll { user }, market) => {
@@ -324,11 +350,11 @@ impl Engine {
         self.run(market, self.cmd_seq, &Command::New(book_order), facts);
     }
 
-    fn reject(&mut self, market: usize, new: &NewOrder, reason: &'static str, facts: &mut Vec<Fact>) {
+    fn reject(&mut self, market: usize, new: &NewOrder, reason: Reason, facts: &mut Vec<Fact>) {
         let outcome = Outcome {
             side: Some(new.side),
             quantity_e4: new.quantity_e4,
-            reason,
+            reason: reason.as_str(),
             version: 1,
             ..bare(ExecKind::Rejected, new.order, new.user)
         };
@@ -341,17 +367,17 @@ impl Engine {
         kind: ExecKind,
         order: Uuid,
         version: u32,
-        reason: &'static str,
+        reason: Reason,
         facts: &mut Vec<Fact>,
     ) {
-        let outcome = Outcome { reason, version, ..bare(kind, order, Uuid::nil()) };
+        let outcome = Outcome { reason: reason.as_str(), version, ..bare(kind, order, Uuid::nil()) };
         self.emit(market, self.cmd_seq, outcome, facts);
     }
 
     fn replace(&mut self, market: usize, replace: &Replace, facts: &mut Vec<Fact>) {
         let kind = ExecKind::ReplaceRejected;
         let Some((id, slot)) = self.find(market, replace.order) else {
-            return self.refuse(market, kind, replace.order, replace.version, "ORDER_NOT_OPEN", facts);
+            return self.refuse(market, kind, replace.order, replace.version, Reason::ORDER_NOT_OPEN, facts);
         };
         let m = &self.markets[market];
         let order = m.orders[&id];
@@ -477,7 +503,7 @@ impl Engine {
 }
 
 /// Why a symbol changed its state by itself: its volatility pause has begun.
-pub const PAUSED: &str = "VOLATILITY_PAUSE";
+pub const PAUSED: &str = Reason::VOLATILITY_PAUSE.as_str();
 
 pub(super) fn state_changed(state: TradingState) -> Outcome {
     Outcome { state: Some(state), ..bare(ExecKind::StateChanged, Uuid::nil(), Uuid::nil()) }
@@ -520,7 +546,7 @@ fn translate(
         What::Accepted { .. } => accepted(m, out, gtd, event.what),
         What::Rejected { id, reason } => {
             let Some(order) = close(m, open_orders, gtd, id) else { return };
-            let outcome = Outcome { reason: reason_code(reason), ..out.about(ExecKind::Rejected, &order) };
+            let outcome = Outcome { reason: code(reason), ..out.about(ExecKind::Rejected, &order) };
             out.push(m, outcome);
         }
         What::Trade { .. } => traded(m, out, open_orders, gtd, event.what, auction),
@@ -528,7 +554,7 @@ fn translate(
             let Some(order) = close(m, open_orders, gtd, id) else { return };
             let outcome = Outcome {
                 quantity_e4: m.quantity_e4(open),
-                reason: reason_code(reason),
+                reason: code(reason),
                 ..out.about(ExecKind::Canceled, &order)
             };
             out.push(m, outcome);
@@ -537,7 +563,7 @@ fn translate(
             let Some(order) = close(m, open_orders, gtd, id) else { return };
             let outcome = Outcome {
                 quantity_e4: m.quantity_e4(open),
-                reason: reason_code(reason),
+                reason: code(reason),
                 ..out.about(ExecKind::Expired, &order)
             };
             out.push(m, outcome);
@@ -550,11 +576,8 @@ fn translate(
             };
             let Some(order) = m.orders.get(&id).copied() else { return };
             let open = m.book.order(id, order.slot).map_or(0, |o| o.open);
-            let outcome = Outcome {
-                open_e4: m.quantity_e4(open),
-                reason: reason_code(reason),
-                ..out.about(kind, &order)
-            };
+            let outcome =
+                Outcome { open_e4: m.quantity_e4(open), reason: code(reason), ..out.about(kind, &order) };
             out.push(m, outcome);
         }
         What::Triggered { id, open, stop, .. } => {
@@ -660,7 +683,7 @@ fn decremented(m: &mut Market, out: &mut Outcomes<'_>, what: What) {
             user: out.user(maker.owner),
             open_e4: m.quantity_e4(maker_open),
         }),
-        reason: "SELF_TRADE",
+        reason: Reason::SELF_TRADE.as_str(),
         ..out.about(ExecKind::Decremented, &taker)
     };
     out.push(m, outcome);

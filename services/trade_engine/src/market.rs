@@ -2,7 +2,7 @@
 
 use super::record::NewOrder;
 use fafnir_matching::{Book, Kind, Lots, MAX_PRICE, Side, Slot, Ticks, Tif};
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::{reason::Reason, symbol::Symbol, v1::TradingState};
 use fafnir_rules::limits::{COLLAR_PER_MILLE, COLLAR_TICKS_MIN};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -174,28 +174,28 @@ impl Market {
         i64::try_from(lots).unwrap_or(i64::MAX).saturating_mul(self.lot_e4)
     }
 
-    pub(super) fn ticks(&self, price_e4: i64) -> Result<Ticks, &'static str> {
+    pub(super) fn ticks(&self, price_e4: i64) -> Result<Ticks, Reason> {
         if price_e4 < 0 || price_e4 % self.tick_e4 != 0 {
-            return Err("PRICE_OFF_TICK");
+            return Err(Reason::PRICE_OFF_TICK);
         }
         in_range(price_e4 / self.tick_e4)
     }
 
     /// A cap in ticks, towards the better price where it is between two.
-    pub(super) fn cap(&self, side: Side, cap_e4: i64) -> Result<Ticks, &'static str> {
+    pub(super) fn cap(&self, side: Side, cap_e4: i64) -> Result<Ticks, Reason> {
         if cap_e4 < 0 {
-            return Err("PRICE_OUT_OF_RANGE");
+            return Err(Reason::PRICE_OUT_OF_RANGE);
         }
         let down = cap_e4 / self.tick_e4;
         let off = cap_e4 % self.tick_e4 != 0;
         in_range(if off && side == Side::Sell { down + 1 } else { down })
     }
 
-    pub(super) fn lots(&self, quantity_e4: i64) -> Result<Lots, &'static str> {
+    pub(super) fn lots(&self, quantity_e4: i64) -> Result<Lots, Reason> {
         if quantity_e4 < 0 || quantity_e4 % self.lot_e4 != 0 {
-            return Err("QUANTITY_OFF_LOT");
+            return Err(Reason::QUANTITY_OFF_LOT);
         }
-        u64::try_from(quantity_e4 / self.lot_e4).map_err(|_| "QUANTITY_OFF_LOT")
+        u64::try_from(quantity_e4 / self.lot_e4).map_err(|_| Reason::QUANTITY_OFF_LOT)
     }
 
     /// The order in the terms of the book.
@@ -204,9 +204,9 @@ impl Market {
         new: &NewOrder,
         id: u64,
         owner: u32,
-    ) -> Result<fafnir_matching::NewOrder, &'static str> {
+    ) -> Result<fafnir_matching::NewOrder, Reason> {
         if self.tick_e4 <= 0 || self.lot_e4 <= 0 {
-            return Err("UNKNOWN_SYMBOL");
+            return Err(Reason::UNKNOWN_SYMBOL);
         }
         let stop = self.ticks(new.stop_e4)?;
         let price = match new.kind {
@@ -217,7 +217,7 @@ impl Market {
         let trail = match new.kind {
             Kind::TrailingAmount => self.ticks(new.trail_e4)?,
             Kind::TrailingPercent => {
-                in_range(new.trail_e4 / TRAIL_E4_PER_BP).map_err(|_| "TRAIL_OUT_OF_RANGE")?
+                in_range(new.trail_e4 / TRAIL_E4_PER_BP).map_err(|_| Reason::TRAIL_OUT_OF_RANGE)?
             }
             _ => 0,
         };
@@ -239,7 +239,7 @@ impl Market {
     }
 
     /// Distance of a trailing stop's cap from its stop where the command names none: the collar's (exchange-rules §3).
-    fn cap_distance(&self, new: &NewOrder, stop: Ticks) -> Result<Ticks, &'static str> {
+    fn cap_distance(&self, new: &NewOrder, stop: Ticks) -> Result<Ticks, Reason> {
         if new.cap_e4 != 0 && stop != 0 {
             return Ok(self.cap(new.side, new.cap_e4)?.abs_diff(stop));
         }
@@ -249,6 +249,6 @@ impl Market {
     }
 }
 
-fn in_range(ticks: i64) -> Result<Ticks, &'static str> {
-    u32::try_from(ticks).ok().filter(|t| *t <= MAX_PRICE).ok_or("PRICE_OUT_OF_RANGE")
+fn in_range(ticks: i64) -> Result<Ticks, Reason> {
+    u32::try_from(ticks).ok().filter(|t| *t <= MAX_PRICE).ok_or(Reason::PRICE_OUT_OF_RANGE)
 }

@@ -16,7 +16,7 @@ use fafnir_platform::{
     Clock, Refusal,
     clock::{DAY_US, SECOND_US},
 };
-use fafnir_proto::{subject, v1};
+use fafnir_proto::{reason::Reason, subject, v1};
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
@@ -105,14 +105,14 @@ pub struct Handle {
 }
 
 fn stopped() -> Refusal {
-    Refusal::new(tonic::Code::Unavailable, "ENGINE_STOPPED", "the engine is stopping")
+    Refusal::unavailable(Reason::ENGINE_STOPPED, "the engine is stopping")
 }
 
 impl Handle {
     fn send(&self, input: Input) -> Result<(), Refusal> {
         self.input.try_send(input).map_err(|e| match e {
             TrySendError::Full(_) => Refusal::exhausted(
-                "ENGINE_BUSY",
+                Reason::ENGINE_BUSY,
                 format!("more than {QUEUE_MAX} requests wait for the engine; try again"),
             ),
             TrySendError::Disconnected(_) => stopped(),
@@ -335,7 +335,7 @@ impl Sequencer {
             if *cmd_seq != expected {
                 let message = format!("cmd_seq {cmd_seq} leaves a gap: {expected} comes next");
                 // The asker may have given up.
-                let _gone = reply.send(Err(Refusal::precondition("CMD_SEQ_GAP", message)));
+                let _gone = reply.send(Err(Refusal::precondition(Reason::CMD_SEQ_GAP, message)));
                 return;
             }
             expected += 1;
@@ -380,7 +380,7 @@ impl Sequencer {
                     tracing::error!(error = %e, "the journal cannot be written, commands are refused");
                     let refusal = || {
                         let message = "the engine's journal cannot be written; try again";
-                        Refusal::new(tonic::Code::Unavailable, "JOURNAL_UNWRITABLE", message)
+                        Refusal::unavailable(Reason::JOURNAL_UNWRITABLE, message)
                     };
                     for (reply, _) in batch.submits {
                         let _gone = reply.send(Err(refusal()));

@@ -8,6 +8,7 @@ use super::{
 use fafnir_matching::{Kind, MAX_BAND_BPS, SelfTrade, Side, Tif};
 use fafnir_platform::Refusal;
 use fafnir_proto::{
+    reason::Reason,
     symbol::Symbol,
     v1::{self, engine_command},
 };
@@ -17,7 +18,7 @@ use uuid::Uuid;
 pub const IMAGE_LEVELS: usize = 50;
 
 fn malformed(field: &str, must: &str) -> Refusal {
-    Refusal::invalid("COMMAND_MALFORMED", format!("{field} {must}"))
+    Refusal::invalid(Reason::COMMAND_MALFORMED, format!("{field} {must}"))
 }
 
 fn id(field: &str, text: &str) -> Result<Uuid, Refusal> {

@@ -8,6 +8,7 @@ use fafnir_platform::{Context, Refusal, caller, db::Db};
 use fafnir_proto::{
     client::Caller,
     id::UserId,
+    reason::Reason,
     v1::{self, user_server::User},
 };
 use tonic::{Request, Response, Status};
@@ -23,7 +24,7 @@ pub struct Api {
 }
 
 fn unknown() -> Refusal {
-    Refusal::not_found("USER_NOT_FOUND", "no such user")
+    Refusal::not_found(Reason::USER_NOT_FOUND, "no such user")
 }
 
 #[tonic::async_trait]
@@ -32,7 +33,7 @@ impl User for Api {
         caller::system(&request)?;
         let p = request.into_inner();
         let user_id = UserId::parse(&p.user_id)
-            .map_err(|_| Refusal::invalid("USER_ID_MALFORMED", "user_id must be a UUID"))?;
+            .map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "user_id must be a UUID"))?;
         let (first_name, last_name) = domain::parse_names(&p)?;
         let now_us = self.ctx.clock.now_us();
         let created_us = if p.created_us > 0 { p.created_us } else { now_us };

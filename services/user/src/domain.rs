@@ -1,6 +1,6 @@
 //! What a profile is.
 
-use fafnir_platform::{error::Refusal, names};
+use fafnir_platform::{Refusal, names};
 use fafnir_proto::{id::UserId, v1};
 
 /// A user's public face.

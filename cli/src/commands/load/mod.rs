@@ -18,7 +18,10 @@ use crate::{
     output::{Error, Exit, Out, Result},
     settings, stack,
 };
-use fafnir_proto::v1::{Empty, Instrument, QuotesRequest, TradingState};
+use fafnir_proto::{
+    reason::Reason,
+    v1::{Empty, Instrument, QuotesRequest, TradingState},
+};
 use fafnir_services::platform::rng::Rng;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -85,7 +88,7 @@ pub async fn load(global: &Global, args: &Load, out: Out) -> Result {
     let door = Door::new(&url);
     if !args.remote && !door.is_loopback() {
         return Err(Error::new(Exit::Precondition, format!("{url} is not on this machine"))
-            .code("NOT_LOOPBACK")
+            .code(Reason::NOT_LOOPBACK)
             .hint("a load harms whoever it meets; --remote says that you may put it there"));
     }
     let stop = CancellationToken::new();
@@ -113,7 +116,7 @@ pub async fn load(global: &Global, args: &Load, out: Out) -> Result {
             Err(Error::new(Exit::Interrupted, "interrupted: the figures are of a part"))
         }
         0 => Ok(()),
-        n => Err(Error::new(Exit::Failure, format!("{n} requests failed")).code("LOAD_FAILED")),
+        n => Err(Error::new(Exit::Failure, format!("{n} requests failed")).code(Reason::LOAD_FAILED)),
     }
 }
 
@@ -213,7 +216,7 @@ async fn listings(url: &str, token: &str, wanted: &[String]) -> Result<Vec<Listi
             let found = all.iter().find(|i| i.symbol == symbol).filter(|i| is_open(i));
             found.cloned().ok_or_else(|| {
                 Error::new(Exit::Precondition, format!("{symbol} is not an open symbol in USD"))
-                    .code("SYMBOL")
+                    .code(Reason::SYMBOL)
             })
         };
         wanted.iter().map(find).collect::<Result<_>>()?
@@ -232,7 +235,9 @@ async fn listings(url: &str, token: &str, wanted: &[String]) -> Result<Vec<Listi
         }
     }
     if listings.is_empty() {
-        return Err(Error::new(Exit::Precondition, "no open symbol in USD has a price").code("NO_SYMBOL"));
+        return Err(
+            Error::new(Exit::Precondition, "no open symbol in USD has a price").code(Reason::NO_SYMBOL)
+        );
     }
     Ok(listings)
 }
@@ -378,7 +383,8 @@ async fn clean(door: &Door, users: &mut [User], out: Out) -> Result {
     match left {
         None => Ok(()),
         Some(why) => {
-            Err(Error::new(Exit::Failure, format!("orders were left standing: {why:?}")).code("LOAD_CLEAN"))
+            Err(Error::new(Exit::Failure, format!("orders were left standing: {why:?}"))
+                .code(Reason::LOAD_CLEAN))
         }
     }
 }

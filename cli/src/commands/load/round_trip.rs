@@ -13,7 +13,10 @@ use crate::{
     client,
     output::{Error, Exit, Result},
 };
-use fafnir_proto::v1::{Empty, OrderState, PrivateRequest, PrivateUpdate, private_update::Kind};
+use fafnir_proto::{
+    reason::Reason,
+    v1::{Empty, OrderState, PrivateRequest, PrivateUpdate, private_update::Kind},
+};
 use fafnir_services::platform::rng::Rng;
 use serde_json::json;
 use std::{
@@ -151,7 +154,7 @@ async fn subscribe(gateway: &client::Client) -> Result<mpsc::Receiver<(Instant, 
     let mut stream = terminal.private(request).await?.into_inner();
     // The first heartbeat says that the stream stands.
     let first = tokio::time::timeout(WITHIN, stream.message()).await;
-    let silent = || Error::new(Exit::Timeout, "the private stream did not begin").code("TIMEOUT");
+    let silent = || Error::new(Exit::Timeout, "the private stream did not begin").code(Reason::TIMEOUT);
     first.map_err(|_| silent())??;
     let (send, receive) = mpsc::channel(UPDATES_MAX);
     tokio::spawn(async move {

@@ -8,6 +8,7 @@ use crate::{
     output::{Error, Exit, Result},
     settings,
 };
+use fafnir_proto::reason::Reason;
 use fafnir_services::platform::secrets::create_private_dir;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -85,7 +86,7 @@ fn write(kept: &Kept) -> Result {
 }
 
 fn failed(what: &str, why: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Failure, format!("{what}: {why}")).code("LOAD_USERS")
+    Error::new(Exit::Failure, format!("{what}: {why}")).code(Reason::LOAD_USERS)
 }
 
 /// Continues a kept session; none when it has ended.
@@ -161,6 +162,6 @@ fn user(body: &serde_json::Value) -> Option<User> {
 
 fn not_running(why: &str) -> Error {
     Error::new(Exit::NotRunning, format!("no platform answers at this address: {why}"))
-        .code("NOT_RUNNING")
+        .code(Reason::NOT_RUNNING)
         .hint("start one with `fafnir up`, or name another with --url")
 }

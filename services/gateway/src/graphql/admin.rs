@@ -9,7 +9,7 @@ use super::{
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
 use fafnir_platform::{Refusal, clock::rfc3339};
-use fafnir_proto::v1;
+use fafnir_proto::{reason::Reason, v1};
 use tonic::Status;
 
 /// Longest name of a role.
@@ -78,7 +78,7 @@ fn role_of(text: &str) -> std::result::Result<String, Status> {
     let role = text.trim();
     if role.is_empty() || role.len() > ROLE_LEN_MAX {
         let text = format!("role must have 1 to {ROLE_LEN_MAX} characters");
-        return Err(Refusal::invalid("ROLE_MALFORMED", text).into());
+        return Err(Refusal::invalid(Reason::NAME_MALFORMED, text).into());
     }
     Ok(role.to_owned())
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use async_graphql::{Context, InputObject, Object, Result};
 use fafnir_platform::Refusal;
-use fafnir_proto::v1;
+use fafnir_proto::{reason::Reason, v1};
 use std::time::Duration;
 use time::format_description::well_known::Rfc3339;
 use tokio::time::{Instant, sleep};
@@ -115,19 +115,19 @@ fn constant(prefix: &str, word: &str) -> String {
 }
 
 fn side_of(text: &str) -> Result<v1::Side> {
-    v1::Side::parse(text).ok_or_else(|| error::invalid("SIDE_UNKNOWN", "side must be BUY or SELL"))
+    v1::Side::parse(text).ok_or_else(|| error::invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL"))
 }
 
 fn type_of(text: &str) -> Result<v1::OrderType> {
     v1::OrderType::parse(text).ok_or_else(|| {
-        error::invalid("TYPE_UNKNOWN", "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP")
+        error::invalid(Reason::TYPE_UNKNOWN, "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP")
     })
 }
 
 fn time_in_force_of(text: Option<&str>) -> Result<v1::TimeInForce> {
     let Some(text) = text else { return Ok(v1::TimeInForce::Unspecified) };
     v1::TimeInForce::parse(text).ok_or_else(|| {
-        error::invalid("TIME_IN_FORCE_UNKNOWN", "timeInForce must be DAY, GTC, IOC, FOK or GTD")
+        error::invalid(Reason::TIME_IN_FORCE_UNKNOWN, "timeInForce must be DAY, GTC, IOC, FOK or GTD")
     })
 }
 
@@ -135,7 +135,7 @@ fn stp_of(text: Option<&str>) -> Result<v1::StpMode> {
     let Some(text) = text else { return Ok(v1::StpMode::Unspecified) };
     v1::StpMode::parse(text).ok_or_else(|| {
         error::invalid(
-            "SELF_TRADE_PREVENTION_UNKNOWN",
+            Reason::SELF_TRADE_PREVENTION_UNKNOWN,
             "selfTradePrevention must be CANCEL_NEWEST, CANCEL_OLDEST, CANCEL_BOTH or DECREMENT",
         )
     })
@@ -145,10 +145,11 @@ fn account_type_of(text: &str) -> std::result::Result<v1::AccountType, Status> {
     use v1::AccountType::*;
     match v1::AccountType::from_str_name(&constant("ACCOUNT_TYPE_", text)) {
         Some(kind @ (Investment | Savings | Chequing)) => Ok(kind),
-        _ => {
-            Err(Refusal::invalid("ACCOUNT_TYPE_UNKNOWN", "type must be INVESTMENT, SAVINGS or CHEQUING")
-                .into())
-        }
+        _ => Err(Refusal::invalid(
+            Reason::ACCOUNT_TYPE_UNKNOWN,
+            "type must be INVESTMENT, SAVINGS or CHEQUING",
+        )
+        .into()),
     }
 }
 
@@ -156,7 +157,9 @@ fn time_of(field: &str, text: &str) -> Result<i64> {
     let parsed = time::OffsetDateTime::parse(text.trim(), &Rfc3339).ok();
     let micros =
         parsed.and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok()).filter(|us| *us > 0);
-    micros.ok_or_else(|| error::invalid("TIME_MALFORMED", format!("{field} must be a time as in RFC 3339")))
+    micros.ok_or_else(|| {
+        error::invalid(Reason::TIME_MALFORMED, format!("{field} must be a time as in RFC 3339"))
+    })
 }
 
 fn e4(field: &str, number: Option<&Number>) -> Result<i64> {
@@ -164,11 +167,9 @@ fn e4(field: &str, number: Option<&Number>) -> Result<i64> {
 }
 
 /// A number whose absence means "leave it": 0 itself is refused, because it would mean the same.
-fn e4_positive(field: &str, number: Option<&Number>) -> Result<i64> {
+fn e4_positive(field: &str, reason: Reason, number: Option<&Number>) -> Result<i64> {
     match number.map(|n| n.e4(field)).transpose()? {
-        Some(value) if value <= 0 => {
-            Err(error::invalid("NOT_POSITIVE", format!("{field} must be greater than 0")))
-        }
+        Some(value) if value <= 0 => Err(error::invalid(reason, format!("{field} must be greater than 0"))),
         value => Ok(value.unwrap_or(0)),
     }
 }
@@ -177,7 +178,7 @@ fn key_of(key: Option<String>) -> std::result::Result<String, Status> {
     match key {
         Some(key) if key.len() > KEY_LEN_MAX => {
             let text = format!("idempotencyKey must have at most {KEY_LEN_MAX} characters");
-            Err(Refusal::invalid("IDEMPOTENCY_KEY_TOO_LONG", text).into())
+            Err(Refusal::invalid(Reason::IDEMPOTENCY_KEY_TOO_LONG, text).into())
         }
         key => Ok(key.unwrap_or_default()),
     }
@@ -185,7 +186,7 @@ fn key_of(key: Option<String>) -> std::result::Result<String, Status> {
 
 /// An error of a number as the status that a payload's code comes from.
 fn as_status(error: async_graphql::Error) -> Status {
-    Refusal::invalid("NUMBER_REFUSED", error.message).into()
+    Refusal::invalid(Reason::NUMBER_MALFORMED, error.message).into()
 }
 
 fn currency_of(text: &str) -> String {
@@ -204,7 +205,7 @@ fn count_order(ctx: &Context<'_>) -> Result<()> {
             gateway.ctx.settings.gateway.orders_per_second,
             exceeded.retry_after.as_millis().max(1)
         );
-        error::new(Code::ResourceExhausted, "RATE_LIMITED", text)
+        error::refused(Refusal::exhausted(Reason::RATE_LIMITED, text))
     })
 }
 
@@ -278,9 +279,13 @@ impl Trading {
         let request = v1::ReplaceOrderRequest {
             user_id: session.user.to_string(),
             order_id: id_of("orderId", &request.order_id).map_err(error::of)?,
-            quantity_e4: e4_positive("quantity", request.quantity.as_ref())?,
-            price_e4: e4_positive("price", request.price.as_ref())?,
-            stop_price_e4: e4_positive("stopPrice", request.stop_price.as_ref())?,
+            quantity_e4: e4_positive("quantity", Reason::QUANTITY_NOT_POSITIVE, request.quantity.as_ref())?,
+            price_e4: e4_positive("price", Reason::PRICE_NOT_POSITIVE, request.price.as_ref())?,
+            stop_price_e4: e4_positive(
+                "stopPrice",
+                Reason::STOP_PRICE_NOT_POSITIVE,
+                request.stop_price.as_ref(),
+            )?,
             version: request.version.unwrap_or(0),
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
@@ -467,7 +472,7 @@ impl Gateway {
             }
             if Instant::now() >= until {
                 let text = "open orders in the symbol are still being canceled; try again";
-                return Err(Refusal::precondition("CANCELS_PENDING", text).into());
+                return Err(Refusal::precondition(Reason::CANCELS_PENDING, text).into());
             }
             sleep(FLATTEN_POLL).await;
         }

@@ -6,7 +6,7 @@ use crate::{
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Object, Result};
-use fafnir_proto::{symbol::Symbol, v1};
+use fafnir_proto::{reason::Reason, symbol::Symbol, v1};
 use std::collections::{BTreeMap, HashMap};
 use tonic::{Code, Status};
 
@@ -29,14 +29,14 @@ const FILLS_MAX: u32 = 1000;
 pub fn first_of(first: Option<i32>) -> Result<usize> {
     match first.unwrap_or(FIRST_DEFAULT) {
         n if (1..=FIRST_MAX).contains(&n) => Ok(n as usize),
-        _ => Err(error::invalid("FIRST_OUT_OF_RANGE", format!("first must be from 1 to {FIRST_MAX}"))),
+        _ => Err(error::invalid(Reason::FIRST_OUT_OF_RANGE, format!("first must be from 1 to {FIRST_MAX}"))),
     }
 }
 
 /// A UUID in its canonical form; anything else cannot exist.
 pub fn id_of(field: &str, text: &str) -> std::result::Result<String, Status> {
     uuid::Uuid::try_parse(text).map(|id| id.to_string()).map_err(|_| {
-        fafnir_platform::Refusal::invalid("ID_MALFORMED", format!("{field} must be a UUID")).into()
+        fafnir_platform::Refusal::invalid(Reason::ID_MALFORMED, format!("{field} must be a UUID")).into()
     })
 }
 
@@ -60,7 +60,7 @@ impl Stocks {
     ) -> Result<Vec<StockSearchResult>> {
         let (gateway, session) = of(ctx)?;
         if query.trim().is_empty() {
-            return Err(error::invalid("QUERY_BLANK", "query must not be blank"));
+            return Err(error::invalid(Reason::QUERY_BLANK, "query must not be blank"));
         }
         let limit = limit.filter(|n| (1..=SEARCH_LIMIT_MAX).contains(n)).unwrap_or(SEARCH_LIMIT_DEFAULT);
         let request = v1::SearchRequest { query: query.trim().to_owned(), limit: limit as u32 };
@@ -103,7 +103,7 @@ impl Stocks {
         let (gateway, session) = of(ctx)?;
         if symbols.len() > BATCH_MAX {
             let text = format!("symbols must have at most {BATCH_MAX} elements");
-            return Err(error::invalid("TOO_MANY_SYMBOLS", text));
+            return Err(error::invalid(Reason::TOO_MANY_SYMBOLS, text));
         }
         let symbols: Vec<_> = symbols.iter().filter_map(|s| Symbol::parse(s).ok()).collect();
         let (quotes, code) = error::outcome(gateway.quotes(session, &symbols).await)?;
@@ -143,7 +143,10 @@ impl Stocks {
         let (gateway, session) = of(ctx)?;
         let depth = depth.unwrap_or(DEPTH_DEFAULT);
         if !(1..=DEPTH_MAX).contains(&depth) {
-            return Err(error::invalid("DEPTH_OUT_OF_RANGE", format!("depth must be from 1 to {DEPTH_MAX}")));
+            return Err(error::invalid(
+                Reason::DEPTH_OUT_OF_RANGE,
+                format!("depth must be from 1 to {DEPTH_MAX}"),
+            ));
         }
         let asked = async {
             let symbol = market::symbol(&symbol)?.to_string();
@@ -447,7 +450,10 @@ impl Portfolio {
 }
 
 fn too_large() -> async_graphql::Error {
-    error::new(Code::OutOfRange, "SUM_TOO_LARGE", "the sum of the balances is too large")
+    error::refused(fafnir_platform::Refusal::out_of_range(
+        Reason::SUM_TOO_LARGE,
+        "the sum of the balances is too large",
+    ))
 }
 
 impl Gateway {

@@ -10,7 +10,7 @@ use async_graphql::{
     ContextSelectionSet, InputType, InputValueError, InputValueResult, Name, OutputType, Positioned, Scalar,
     ScalarType, ServerResult, Value, parser::types::Field, registry::Registry,
 };
-use fafnir_proto::money;
+use fafnir_proto::{money, reason::Reason};
 use std::borrow::Cow;
 
 /// Digits that a binary double keeps of every decimal.
@@ -92,9 +92,9 @@ impl Number {
     fn scaled(&self, field: &str, decimals: u32) -> async_graphql::Result<i64> {
         money::parse_scaled(&self.0, decimals).map_err(|e| {
             let reason = match e {
-                money::Error::Malformed => "NUMBER_MALFORMED",
-                money::Error::TooManyDecimals(_) => "TOO_MANY_DECIMALS",
-                money::Error::TooLarge => "NUMBER_TOO_LARGE",
+                money::Error::Malformed => Reason::NUMBER_MALFORMED,
+                money::Error::TooManyDecimals(_) => Reason::TOO_MANY_DECIMALS,
+                money::Error::TooLarge => Reason::NUMBER_TOO_LARGE,
             };
             error::invalid(reason, format!("{field} {e}"))
         })

@@ -7,7 +7,7 @@ use crate::{
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Result, SimpleObject, Subscription as GraphSubscription};
-use fafnir_proto::v1;
+use fafnir_proto::{reason::Reason, v1};
 use futures::{Stream, StreamExt as _, stream};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ fn start(after: Option<Int64>) -> Result<Start> {
     match after {
         None => Ok(Start::Now),
         Some(Int64(seq)) if seq >= 0 => Ok(Start::After(seq as u64)),
-        Some(_) => Err(error::invalid("AFTER_NEGATIVE", "after must not be negative")),
+        Some(_) => Err(error::invalid(Reason::AFTER_NEGATIVE, "after must not be negative")),
     }
 }
 
@@ -148,7 +148,7 @@ impl Subscription {
         let (gateway, session) = of(ctx)?;
         if symbols.is_empty() || symbols.len() > market::SYMBOLS_MAX {
             let text = format!("symbols must have 1 to {} elements", market::SYMBOLS_MAX);
-            return Err(error::invalid("TOO_MANY_SYMBOLS", text));
+            return Err(error::invalid(Reason::TOO_MANY_SYMBOLS, text));
         }
         let symbols: std::result::Result<Vec<_>, _> = symbols.iter().map(|s| market::symbol(s)).collect();
         let symbols = symbols.map_err(error::of)?;

@@ -6,7 +6,7 @@ use super::{
     json, lexical,
     mutation::{ORDER_FIELDS, OrdersCounted},
 };
-use crate::{Gateway, body, envelope::Failure, session::Session};
+use crate::{Gateway, body, session::Session};
 use async_graphql::{
     Response, ServerError, Variables,
     parser::{
@@ -19,7 +19,7 @@ use axum::{
     extract::{RawQuery, Request, State},
     response::IntoResponse,
 };
-use fafnir_platform::config::Mode;
+use fafnir_platform::{config::Mode, envelope::Failure};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use std::sync::Arc;

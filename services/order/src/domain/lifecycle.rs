@@ -3,6 +3,7 @@
 use super::Entry;
 use fafnir_proto::{
     money::notional_micros,
+    reason::Reason,
     v1::{OrderState, PendingAction},
 };
 
@@ -200,21 +201,21 @@ pub fn apply(entry: &mut Entry, event: &Event, time_us: i64) -> Result<bool, Ala
 
 /// The end of an order in one sentence.
 pub fn sentence(state: OrderState, code: &str) -> String {
-    let text = match code {
-        "USER" => "canceled at the owner's request",
-        "SELF_TRADE" => {
+    let text = match Reason::known(code) {
+        Some(Reason::USER) => "canceled at the owner's request",
+        Some(Reason::SELF_TRADE) => {
             "canceled by self-trade prevention: it would have traded with another order of its owner"
         }
-        "IOC" => "the rest was canceled: time in force IOC trades at once or not at all",
-        "FOK" => "canceled: time in force FOK, and the whole quantity was not there",
-        "COLLAR" => "the rest was canceled: the next price lies beyond the collar",
-        "NO_LIQUIDITY" => "the rest was canceled: nothing is left on the other side of the book",
-        "DAY_END" => "expired at the end of the trading day",
-        "GTD" => "expired at its time",
-        "POST_ONLY_WOULD_CROSS" => "refused: post-only, and its price would trade at once",
-        "SYMBOL_HALTED" => "refused: trading in the symbol is halted",
-        "NO_REFERENCE_PRICE" => "refused: the symbol has no reference price",
-        "BOOK_FULL" => "refused: the book of the symbol is full",
+        Some(Reason::IOC) => "the rest was canceled: time in force IOC trades at once or not at all",
+        Some(Reason::FOK) => "canceled: time in force FOK, and the whole quantity was not there",
+        Some(Reason::COLLAR) => "the rest was canceled: the next price lies beyond the collar",
+        Some(Reason::NO_LIQUIDITY) => "the rest was canceled: nothing is left on the other side of the book",
+        Some(Reason::DAY_END) => "expired at the end of the trading day",
+        Some(Reason::GTD) => "expired at its time",
+        Some(Reason::POST_ONLY_WOULD_CROSS) => "refused: post-only, and its price would trade at once",
+        Some(Reason::SYMBOL_HALTED) => "refused: trading in the symbol is halted",
+        Some(Reason::NO_REFERENCE_PRICE) => "refused: the symbol has no reference price",
+        Some(Reason::BOOK_FULL) => "refused: the book of the symbol is full",
         _ => return format!("{} by the engine: {code}", state.name().to_lowercase()),
     };
     text.to_owned()

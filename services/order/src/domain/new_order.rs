@@ -4,6 +4,7 @@ use super::Error;
 use fafnir_proto::{
     id::AccountId,
     money::format_e4,
+    reason::Reason,
     symbol::Symbol,
     v1::{PlaceOrderRequest, StpMode},
 };
@@ -32,25 +33,26 @@ pub struct NewOrder {
     pub expires_us: i64,
 }
 
-fn invalid<T>(reason: &'static str, message: impl Into<String>) -> Result<T, Error> {
+fn invalid<T>(reason: Reason, message: impl Into<String>) -> Result<T, Error> {
     Err(Error::invalid(reason, message))
 }
 
 impl NewOrder {
     /// Reads a request at time `now_us`.
     pub fn parse(r: &PlaceOrderRequest, now_us: i64) -> Result<Self, Error> {
-        let symbol = Symbol::parse(&r.symbol).or_else(|e| invalid("SYMBOL_MALFORMED", e.to_string()))?;
+        let symbol =
+            Symbol::parse(&r.symbol).or_else(|e| invalid(Reason::SYMBOL_MALFORMED, e.to_string()))?;
         let account = match r.account_id.as_str() {
             "" => None,
             text => match AccountId::parse(text) {
                 Ok(id) => Some(id),
-                Err(_) => return invalid("ACCOUNT_ID_MALFORMED", "account_id must be a UUID"),
+                Err(_) => return invalid(Reason::ID_MALFORMED, "account_id must be a UUID"),
             },
         };
         let Some(side) = r.side().known() else {
-            return invalid("SIDE_MISSING", "side must be BUY or SELL");
+            return invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL");
         };
-        let refuse = |violation: Violation| Error::of(violation, symbol.as_str());
+        let refuse = |violation: Violation| super::refusal(violation, symbol.as_str());
         check::quantity(r.quantity_e4).map_err(refuse)?;
         let terms = terms(r, symbol.as_str())?;
         let order_type = terms.order_type();
@@ -59,17 +61,17 @@ impl NewOrder {
         if time_in_force == TimeInForce::Gtd {
             check::expiry(r.expires_us, now_us).map_err(refuse)?;
         } else if r.expires_us != 0 {
-            return invalid("EXPIRY_NOT_ALLOWED", "expires_at is only for time in force GTD");
+            return invalid(Reason::EXPIRY_NOT_ALLOWED, "expires_at is only for time in force GTD");
         }
         if r.post_only && !order_type.may_post_only(time_in_force) {
             return invalid(
-                "POST_ONLY_NOT_ALLOWED",
+                Reason::POST_ONLY_NOT_ALLOWED,
                 "post_only is only for LIMIT orders with time in force DAY, GTC or GTD",
             );
         }
         if r.display_quantity_e4 != 0 && !order_type.may_hide(time_in_force) {
             return invalid(
-                "DISPLAY_QUANTITY_NOT_ALLOWED",
+                Reason::DISPLAY_QUANTITY_NOT_ALLOWED,
                 "display_quantity is only for LIMIT and STOP_LIMIT orders with time in force DAY, GTC or GTD",
             );
         }
@@ -97,44 +99,50 @@ impl NewOrder {
 /// The prices of the type: each one that it needs, no other.
 fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
     let Some(order_type) = r.r#type().known() else {
-        return invalid("TYPE_MISSING", "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP");
+        return invalid(
+            Reason::TYPE_UNKNOWN,
+            "type must be MARKET, LIMIT, STOP, STOP_LIMIT or TRAILING_STOP",
+        );
     };
     let (has_price, has_stop) = (order_type.has_price(), order_type.has_stop());
     if r.price_e4 < 0 {
         return invalid(
-            "PRICE_NOT_POSITIVE",
+            Reason::PRICE_NOT_POSITIVE,
             format!("price must be above 0, not {}", format_e4(r.price_e4)),
         );
     }
     if r.stop_price_e4 < 0 {
         let stop = format_e4(r.stop_price_e4);
-        return invalid("STOP_PRICE_NOT_POSITIVE", format!("stop_price must be above 0, not {stop}"));
+        return invalid(Reason::STOP_PRICE_NOT_POSITIVE, format!("stop_price must be above 0, not {stop}"));
     }
     if has_price && r.price_e4 == 0 {
-        return invalid("PRICE_MISSING", format!("price is missing: a {order_type} order needs one above 0"));
+        return invalid(
+            Reason::PRICE_MISSING,
+            format!("price is missing: a {order_type} order needs one above 0"),
+        );
     }
     if has_stop && r.stop_price_e4 == 0 {
         return invalid(
-            "STOP_PRICE_MISSING",
+            Reason::STOP_PRICE_MISSING,
             format!("stop_price is missing: a {order_type} order needs one above 0"),
         );
     }
     if !has_price && r.price_e4 != 0 {
         return invalid(
-            "PRICE_NOT_ALLOWED",
+            Reason::PRICE_NOT_ALLOWED,
             format!("price must not be given: a {order_type} order has none"),
         );
     }
     if !has_stop && r.stop_price_e4 != 0 {
         return invalid(
-            "STOP_PRICE_NOT_ALLOWED",
+            Reason::STOP_PRICE_NOT_ALLOWED,
             format!("stop_price must not be given: a {order_type} order has none"),
         );
     }
     let has_trail = r.trail_amount_e4 != 0 || r.trail_percent_e4 != 0;
     if !order_type.has_trail() && has_trail {
         return invalid(
-            "TRAIL_NOT_ALLOWED",
+            Reason::TRAIL_NOT_ALLOWED,
             format!("a trail must not be given: a {order_type} order has none"),
         );
     }
@@ -145,7 +153,7 @@ fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
         OrderType::StopLimit => Terms::StopLimit { price_e4: r.price_e4, stop_e4: r.stop_price_e4 },
         OrderType::TrailingStop => {
             let trail = trail(r.trail_amount_e4, r.trail_percent_e4)?;
-            check::trail(trail).map_err(|v| Error::of(v, symbol))?;
+            check::trail(trail).map_err(|v| super::refusal(v, symbol))?;
             Terms::TrailingStop { trail }
         }
     })
@@ -153,9 +161,9 @@ fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
 
 fn trail(amount_e4: i64, percent_e4: i64) -> Result<Trail, Error> {
     match (amount_e4, percent_e4) {
-        (0, 0) => Err(Error::of(Violation::TrailMissing, "")),
+        (0, 0) => Err(super::refusal(Violation::TrailMissing, "")),
         (amount, 0) => Ok(Trail::AmountE4(amount)),
         (0, percent) => Ok(Trail::PercentE4(percent)),
-        _ => invalid("TRAIL_AMBIGUOUS", "only one of trail_amount and trail_percent may be given"),
+        _ => invalid(Reason::TRAIL_AMBIGUOUS, "only one of trail_amount and trail_percent may be given"),
     }
 }

@@ -16,7 +16,7 @@ fn listing(instrument: &Instrument) -> Listing {
 }
 
 fn refuse<T>(checked: Result<T, Violation>, instrument: &Instrument) -> Result<T, Error> {
-    checked.map_err(|violation| Error::of(violation, &instrument.symbol))
+    checked.map_err(|violation| super::refusal(violation, &instrument.symbol))
 }
 
 /// Checks an order against its instrument, then against the band around the reference price (last trade, else previous

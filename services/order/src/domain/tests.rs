@@ -75,9 +75,9 @@ type Refusal = (PlaceOrderRequest, &'static str, &'static str);
 fn refused_prices() -> Vec<Refusal> {
     vec![
         (PlaceOrderRequest { symbol: "A*".into(), ..limit() }, "SYMBOL_MALFORMED", "symbol"),
-        (PlaceOrderRequest { side: 0, ..limit() }, "SIDE_MISSING", "side"),
-        (PlaceOrderRequest { side: 9, ..limit() }, "SIDE_MISSING", "side"),
-        (PlaceOrderRequest { r#type: 0, ..limit() }, "TYPE_MISSING", "type"),
+        (PlaceOrderRequest { side: 0, ..limit() }, "SIDE_UNKNOWN", "side"),
+        (PlaceOrderRequest { side: 9, ..limit() }, "SIDE_UNKNOWN", "side"),
+        (PlaceOrderRequest { r#type: 0, ..limit() }, "TYPE_UNKNOWN", "type"),
         (PlaceOrderRequest { quantity_e4: 0, ..limit() }, "QUANTITY_NOT_POSITIVE", "quantity"),
         (PlaceOrderRequest { quantity_e4: i64::MIN, ..limit() }, "QUANTITY_NOT_POSITIVE", "quantity"),
         (PlaceOrderRequest { quantity_e4: 100_000_010_000, ..limit() }, "QUANTITY_TOO_LARGE", "10000000"),
@@ -88,7 +88,7 @@ fn refused_prices() -> Vec<Refusal> {
         (PlaceOrderRequest { price_e4: 2_310_050, ..limit() }, "PRICE_OFF_TICK", "tick 0.01"),
         (PlaceOrderRequest { price_e4: 3_465_100, ..limit() }, "PRICE_OUT_OF_BAND", "50 %"),
         (PlaceOrderRequest { price_e4: 1_154_900, ..limit() }, "PRICE_OUT_OF_BAND", "231"),
-        (PlaceOrderRequest { price_e4: i64::MAX / 100 * 100, ..limit() }, "PRICE_TOO_LARGE", "price"),
+        (PlaceOrderRequest { price_e4: i64::MAX / 100 * 100, ..limit() }, "PRICE_OUT_OF_RANGE", "price"),
         (PlaceOrderRequest { price_e4: 2_310_000, ..market() }, "PRICE_NOT_ALLOWED", "MARKET"),
         (PlaceOrderRequest { price_e4: 2_310_000, ..stop() }, "PRICE_NOT_ALLOWED", "STOP"),
         (PlaceOrderRequest { stop_price_e4: 0, ..stop() }, "STOP_PRICE_MISSING", "stop_price"),
@@ -169,7 +169,7 @@ fn refused_options() -> Vec<Refusal> {
             "CLIENT_ORDER_ID_MALFORMED",
             "client_order_id",
         ),
-        (PlaceOrderRequest { account_id: "1".into(), ..limit() }, "ACCOUNT_ID_MALFORMED", "account_id"),
+        (PlaceOrderRequest { account_id: "1".into(), ..limit() }, "ID_MALFORMED", "account_id"),
     ]
 }
 

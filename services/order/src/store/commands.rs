@@ -9,11 +9,11 @@ use fafnir_platform::{
     db::{Error, Tx},
     params,
 };
-use fafnir_proto::id::UserId;
 use fafnir_proto::v1::{
     CancelAllOfUser, CancelOrder, EngineCommand, NewOrder, Order, OrderState, OrderType, PendingAction,
     ReplaceOrder, engine_command,
 };
+use fafnir_proto::{id::UserId, reason::Reason};
 use prost::Message as _;
 use std::collections::BTreeSet;
 
@@ -169,7 +169,7 @@ fn one(w: &mut Writer<'_>, op: &Op) -> Result<Result<Done, Refused>, Error> {
 }
 
 pub(crate) fn unknown() -> Refused {
-    Refused::not_found("ORDER_NOT_FOUND", "no such order")
+    Refused::not_found(Reason::ORDER_NOT_FOUND, "no such order")
 }
 
 fn accept(w: &mut Writer<'_>, id: &str) -> Result<Result<Done, Refused>, Error> {
@@ -213,7 +213,7 @@ fn new_order(entry: &Entry) -> NewOrder {
 /// The refusal to change an order that has ended.
 pub(crate) fn ended(order: &Order, verb: &str) -> Refused {
     Refused::precondition(
-        "ORDER_DONE",
+        Reason::ORDER_DONE,
         format!("order {} is {} and can no longer be {verb}", order.id, order.state().name()),
     )
 }
@@ -302,7 +302,7 @@ pub fn replace_begin(
     }
     if wish.quantity_e4 <= entry.order.filled_e4 {
         return Ok(Err(Refused::precondition(
-            "QUANTITY_BELOW_FILLED",
+            Reason::BELOW_FILLED,
             "quantity must be above what is already filled",
         )));
     }
@@ -321,20 +321,20 @@ pub(crate) fn replaceable(order: &Order, version: u32) -> Result<(), Refused> {
     }
     if order.state() == OrderState::PendingNew {
         return Err(Refused::precondition(
-            "ORDER_PENDING",
+            Reason::ORDER_PENDING,
             format!("order {} is not in the book yet and cannot be replaced", order.id),
         ));
     }
     if order.pending() != PendingAction::None {
         let what = if order.pending() == PendingAction::Cancel { "cancel" } else { "replace" };
         return Err(Refused::precondition(
-            "ORDER_PENDING",
+            Reason::ORDER_PENDING,
             format!("a {what} of order {} is already on its way", order.id),
         ));
     }
     if version != 0 && version != order.version {
         return Err(Refused::precondition(
-            "VERSION_DIFFERS",
+            Reason::VERSION_DIFFERS,
             format!("version of order {} is {}, not {version}", order.id, order.version),
         ));
     }

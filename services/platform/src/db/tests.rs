@@ -3,6 +3,7 @@
 use super::*;
 use crate::params;
 use crate::{Clock, Refusal, error::Error as PlatformError, tasks::Tasks};
+use fafnir_proto::reason::Reason;
 use fafnir_testing::{self as testing, DEADLINE};
 use futures::future::join_all;
 use std::sync::{
@@ -143,7 +144,7 @@ async fn what_fails_leaves_nothing(place: Place) {
     let refused: error::Result<()> = db
         .write(|tx| {
             tx.execute("UPDATE accounts SET balance = 0 WHERE id = 1", &[])?;
-            Err(Refusal::precondition("NO", "no").into())
+            Err(Refusal::precondition(Reason::OVERLOADED, "no").into())
         })
         .await;
     assert!(matches!(refused, Err(PlatformError::Refused(_))));
@@ -291,7 +292,7 @@ async fn of_a_thousand_buyers_of_the_last_unit_one_succeeds(place: Place) {
             db.write(|tx| {
                 let left: i64 = tx.query_one("SELECT balance FROM accounts WHERE id = 1", &[])?.get(0)?;
                 if left < 1 {
-                    return Err(Refusal::precondition("SOLD_OUT", "nothing is left").into());
+                    return Err(Refusal::precondition(Reason::WATCHLIST_FULL, "nothing is left").into());
                 }
                 tx.execute("UPDATE accounts SET balance = ?1 WHERE id = 1", params![left - 1])?;
                 Ok(())
@@ -303,7 +304,7 @@ async fn of_a_thousand_buyers_of_the_last_unit_one_succeeds(place: Place) {
     let bought = results.iter().filter(|r| r.as_ref().unwrap().is_ok()).count();
     let sold_out = results
         .iter()
-        .filter(|r| matches!(r.as_ref().unwrap(), Err(PlatformError::Refused(r)) if r.reason == "SOLD_OUT"))
+        .filter(|r| matches!(r.as_ref().unwrap(), Err(PlatformError::Refused(r)) if r.reason == Reason::WATCHLIST_FULL))
         .count();
     assert_eq!((bought, sold_out), (1, BUYERS - 1));
     assert_eq!(balance(&db, 1).await, Some(0));

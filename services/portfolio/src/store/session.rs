@@ -10,12 +10,12 @@ use crate::{
     wire,
 };
 use fafnir_platform::{
-    agents, db,
+    Refusal, agents, db,
     db::{Row, Tx, Value},
     error, params,
 };
-use fafnir_proto::id::UserId;
 use fafnir_proto::v1;
+use fafnir_proto::{id::UserId, reason::Reason};
 use prost::Message as _;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
@@ -44,8 +44,8 @@ impl From<Failure> for error::Error {
     fn from(f: Failure) -> Self {
         match f {
             Failure::Error(e) => e,
-            Failure::Fault(Fault::Overflow) => error::Refusal::invalid(
-                "AMOUNT_TOO_LARGE",
+            Failure::Fault(Fault::Overflow) => Refusal::invalid(
+                Reason::AMOUNT_TOO_LARGE,
                 "amount must keep the balance within 9,223,372,036,854",
             )
             .into(),

@@ -5,6 +5,7 @@ use fafnir_platform::{Context, Refusal, caller, server};
 use fafnir_proto::{
     client::{Authorised, Caller, Clients, MESSAGE_BYTES_MAX},
     in_process::{CONCURRENT_CALLS_MAX, WAITING_CALLS_MAX},
+    reason::Reason,
     v1::{self, security_client::SecurityClient, security_server::Security, security_server::SecurityServer},
 };
 use futures::future::{join_all, poll_immediate};
@@ -37,7 +38,7 @@ impl Security for Played {
         let _handler = Handler(self.0.clone());
         self.0.send("began").ok();
         match request.into_inner().permission.as_str() {
-            "refuse" => Err(Refusal::not_found("ROLE_NOT_FOUND", "no such role").into()),
+            "refuse" => Err(Refusal::not_found(Reason::ROLE_UNKNOWN, "no such role").into()),
             "panic" => panic!("the handler panics, as the test asks"),
             "hang" => pending().await,
             _ => {

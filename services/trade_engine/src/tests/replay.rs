@@ -8,10 +8,10 @@ use crate::{
     recovery,
 };
 use fafnir_matching::{Side, Tif};
+use fafnir_platform::refusal::Kind;
 use fafnir_proto::v1;
 use prost::Message as _;
 use std::{fs, path::Path, sync::Arc, sync::atomic::Ordering};
-use tonic::Code;
 
 async fn feed(running: &Running, commands: Vec<(u64, Record)>) {
     for chunk in commands.chunks(97) {
@@ -79,7 +79,7 @@ async fn commands_seen_before_change_nothing_and_a_gap_is_refused_whole() {
     assert_eq!(running.handle.submit(commands[..30].to_vec()).await, Ok(30));
     assert_eq!(running.hash().await, hash);
     let gap = running.handle.submit(vec![commands[30].clone(), commands[32].clone()]).await.unwrap_err();
-    assert_eq!((gap.code, gap.reason.as_ref()), (Code::FailedPrecondition, "CMD_SEQ_GAP"));
+    assert_eq!((gap.kind, gap.reason.as_str()), (Kind::Precondition, "CMD_SEQ_GAP"));
     assert_eq!(running.hash().await, hash);
     assert_eq!(running.handle.submit(commands[10..].to_vec()).await, Ok(60));
     running.stop().await;

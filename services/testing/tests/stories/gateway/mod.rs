@@ -11,7 +11,10 @@ use crate::stack as testing;
 use crate::stack::{Answer, Stack, decode};
 use axum::http::Method;
 use fafnir_platform::Settings;
-use fafnir_proto::{client::Caller, v1};
+use fafnir_proto::{
+    client::{Caller, REASON_KEY},
+    v1,
+};
 use fafnir_services::{auth, broker, gateway, security, user};
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -45,7 +48,9 @@ type Shared = Arc<Mutex<World>>;
 type Played = Result<Vec<u8>, Status>;
 
 fn refusal(code: Code, reason: &'static str, message: &str) -> Status {
-    fafnir_platform::Refusal::new(code, reason, message).into()
+    let mut status = Status::new(code, message);
+    status.metadata_mut().insert(REASON_KEY, reason.parse().unwrap());
+    status
 }
 
 fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
@@ -271,7 +276,7 @@ fn quote() -> v1::Quote {
 }
 
 fn stock_service(method: &str, request: bytes::Bytes) -> Played {
-    let unknown = || refusal(Code::NotFound, "SYMBOL_UNKNOWN", "there is no such symbol");
+    let unknown = || refusal(Code::NotFound, "UNKNOWN_SYMBOL", "there is no such symbol");
     match method {
         "GetInstrument" => match decode::<v1::SymbolRequest>(request).symbol.as_str() {
             "AAPL" => Ok(instrument().encode_to_vec()),
@@ -304,7 +309,7 @@ fn engine(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
         "Book" => {
             let symbol = decode::<v1::BookRequest>(request).symbol;
             if symbol != "AAPL" {
-                return Err(refusal(Code::NotFound, "SYMBOL_UNKNOWN", "there is no such symbol"));
+                return Err(refusal(Code::NotFound, "UNKNOWN_SYMBOL", "there is no such symbol"));
             }
             let level = |price_e4| v1::Level { price_e4, quantity_e4: 10_000, orders: 1 };
             let image = v1::BookImage {
