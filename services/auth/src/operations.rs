@@ -12,7 +12,7 @@ use fafnir_platform::{
     clock::SECOND_US,
     context::retry,
     csrf,
-    db::Db,
+    db::{Copies, Db},
     error::Error,
     refusal,
     secrets::random_text,
@@ -36,6 +36,8 @@ const SESSION_MAX_US: i64 = 14 * 24 * 3600 * SECOND_US;
 const REFRESH_BYTES: usize = 32;
 /// Characters of a user agent that are kept.
 const USER_AGENT_LEN_MAX: usize = 200;
+/// Sessions whose state is kept in memory.
+const SESSIONS_KEPT_MAX: u64 = 50_000;
 /// How long an answer waits for role and profile, or for orders and accounts to close.
 const FINISH_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two tries to close an account whose orders are still being cancelled.
@@ -51,6 +53,7 @@ pub struct Operations {
     pub db: Db,
     pub wake: Wake,
     pub keys: Keys,
+    sessions: Arc<Copies<SessionId, Option<(UserId, i64)>>>,
     signing: Arc<SigningKey>,
     pool: Pool,
     throttle: Arc<Mutex<Throttle>>,
@@ -122,6 +125,7 @@ impl Operations {
         Ok(Self {
             keys: Keys::from_jwks(&signing.jwks())?,
             ctx: ctx.clone(),
+            sessions: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
             db,
             wake: Wake::default(),
             signing: Arc::new(signing),
@@ -389,7 +393,8 @@ impl Operations {
     /// User and end of a session that is alive.
     pub async fn session(&self, id: SessionId) -> Result<Option<(UserId, i64)>> {
         let now_us = self.ctx.clock.now_us();
-        self.db.read(move |tx| Ok(store::live_session(tx, id, now_us)?)).await
+        let alive = self.sessions.read(id, move |tx| Ok(store::live_session(tx, id, now_us)?)).await?;
+        Ok(alive.filter(|(_, expires_us)| *expires_us > now_us))
     }
 
     pub async fn sign_out(&self, session: SessionId) -> Result<()> {

@@ -1,10 +1,6 @@
 //! What is where on the public port (public-api.md §2): REST, GraphQL, WebSocket, gRPC; everything else is 404.
 
-use super::{
-    Gateway,
-    graphql::{self, transport},
-    proxy, terminal, ws,
-};
+use super::{Gateway, graphql::transport, proxy, terminal, ws};
 use axum::{
     Router,
     extract::{Request, State},
@@ -27,7 +23,7 @@ const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style
 
 /// Everything that the port serves.
 pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
-    let api = transport::Endpoint { gateway: gateway.clone(), api: graphql::schema(gateway) };
+    let api = transport::Endpoint::new(gateway);
     let graphql = Router::new()
         .route("/graphql", get(transport::get).post(transport::post))
         .route("/graphql/ws", get(ws::upgrade))

@@ -4,6 +4,7 @@ use axum::http::HeaderMap;
 use fafnir_platform::{
     Context, Refusal, csrf,
     token::{self, Keys, Presented},
+    verifier::Verifier,
 };
 use fafnir_proto::{
     client::Caller,
@@ -75,7 +76,7 @@ type Allowed = Arc<BTreeSet<String>>;
 /// Verifies tokens and remembers for a moment what auth-service and security-service said.
 pub struct Sessions {
     ctx: Context,
-    keys: RwLock<Arc<Keys>>,
+    verifier: RwLock<Arc<Verifier>>,
     jwks: RwLock<Arc<str>>,
     fetched: Mutex<Option<Instant>>,
     alive: moka::future::Cache<SessionId, Option<UserId>>,
@@ -98,7 +99,7 @@ impl Sessions {
         let cache = || moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED);
         Self {
             ctx,
-            keys: RwLock::default(),
+            verifier: RwLock::default(),
             jwks: RwLock::new(Arc::from("{\"keys\":[]}")),
             fetched: Mutex::default(),
             alive: cache().build(),
@@ -127,13 +128,13 @@ impl Sessions {
         Ok(session)
     }
 
-    async fn verify(&self, text: &str) -> Result<token::Claims, Status> {
+    async fn verify(&self, text: &str) -> Result<Arc<token::Claims>, Status> {
         let now = self.ctx.clock.now_us();
-        let keys = || self.keys.read().clone();
-        let mut result = keys().verify(text, now);
+        let verifier = || self.verifier.read().clone();
+        let mut result = verifier().verify(text, now);
         if matches!(result, Err(token::Error::UnknownKey)) {
             self.refresh_keys().await?;
-            result = keys().verify(text, now);
+            result = verifier().verify(text, now);
         }
         result.map_err(|e| {
             tracing::debug!(error = %e, "token refused");
@@ -152,11 +153,16 @@ impl Sessions {
         }
         let reply = self.ctx.clients.auth(&self.ctx.system()).jwks(v1::Empty {}).await;
         let json = reply.map_err(|s| unavailable("auth-service", &s))?.into_inner().json;
+        // The same keys keep what they verified: an unknown `kid`, which anybody can send, empties nothing.
+        if *json == **self.jwks.read() {
+            *fetched = Some(Instant::now());
+            return Ok(());
+        }
         let keys = Keys::from_jwks(&json).map_err(|e| {
             tracing::error!(error = %e, "the JWKS of auth-service");
             Status::unavailable("your session cannot be checked just now; try again")
         })?;
-        *self.keys.write() = Arc::new(keys);
+        *self.verifier.write() = Arc::new(Verifier::new(keys));
         *self.jwks.write() = Arc::from(json);
         *fetched = Some(Instant::now());
         drop(fetched);

@@ -242,7 +242,7 @@ impl Connection {
             Ok(prepared) => prepared,
             Err(invalid) => return refuse(&invalid.response()),
         };
-        if prepared.kind != OperationType::Subscription {
+        if prepared.shape.kind != OperationType::Subscription {
             let error =
                 error::invalid(Reason::NOT_A_SUBSCRIPTION, "queries and mutations are served on /graphql");
             let error = error.into_server_error(async_graphql::Pos::default());

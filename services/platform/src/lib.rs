@@ -25,6 +25,7 @@ pub mod tasks;
 pub mod telemetry;
 pub mod token;
 pub mod users;
+pub mod verifier;
 
 pub use caller::Caller;
 pub use clock::Clock;

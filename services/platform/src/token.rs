@@ -49,6 +49,21 @@ pub struct Claims {
     pub exp: i64,
 }
 
+impl Claims {
+    /// Refuses what has expired or is not valid yet at `now_us`, give or take [`LEEWAY_S`].
+    pub fn check_times(&self, now_us: i64) -> Result<(), Error> {
+        let now_s = now_us.div_euclid(SECOND_US);
+        if self.exp.saturating_add(LEEWAY_S) <= now_s {
+            return Err(Error::Expired);
+        }
+        let latest = now_s.saturating_add(LEEWAY_S);
+        if self.nbf > latest || self.iat > latest {
+            return Err(Error::NotYet);
+        }
+        Ok(())
+    }
+}
+
 /// Why a token is refused. All of them mean "not signed in" to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -112,6 +127,13 @@ impl Keys {
     /// The claims of a token that is genuine, ours and valid at `now_us`. Whether its session is still alive is
     /// another question (`Auth.Session`).
     pub fn verify(&self, token: &str, now_us: i64) -> Result<Claims, Error> {
+        let claims = self.genuine(token)?;
+        claims.check_times(now_us)?;
+        Ok(claims)
+    }
+
+    /// The claims of a token that one of these keys signed for us, whenever it is valid.
+    fn genuine(&self, token: &str) -> Result<Claims, Error> {
         install_provider();
         if token.len() > TOKEN_LEN_MAX {
             return Err(Error::Malformed);
@@ -135,25 +157,16 @@ impl Keys {
         validation.set_audience(&[AUDIENCE]);
         validation.set_issuer(&[ISSUER]);
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "iss", "sub"]);
-        // Times are checked below, against the clock that the caller hands in.
+        // Times are another check, against the clock that the caller hands in.
         validation.validate_exp = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &validation)
-            .map_err(|e| match e.kind() {
-                ErrorKind::InvalidSignature => Error::Signature,
-                ErrorKind::InvalidAudience | ErrorKind::InvalidIssuer => Error::Audience,
-                ErrorKind::InvalidAlgorithm => Error::Algorithm,
-                _ => Error::Malformed,
-            })?
-            .claims;
-        let now_s = now_us.div_euclid(SECOND_US);
-        if claims.exp.saturating_add(LEEWAY_S) <= now_s {
-            return Err(Error::Expired);
-        }
-        let latest = now_s.saturating_add(LEEWAY_S);
-        if claims.nbf > latest || claims.iat > latest {
-            return Err(Error::NotYet);
-        }
-        Ok(claims)
+        let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation);
+        let token = decoded.map_err(|e| match e.kind() {
+            ErrorKind::InvalidSignature => Error::Signature,
+            ErrorKind::InvalidAudience | ErrorKind::InvalidIssuer => Error::Audience,
+            ErrorKind::InvalidAlgorithm => Error::Algorithm,
+            _ => Error::Malformed,
+        })?;
+        Ok(token.claims)
     }
 }
 

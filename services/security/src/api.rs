@@ -3,7 +3,7 @@
 use super::{domain, store};
 use fafnir_platform::{
     Context, Refusal, caller,
-    db::{Db, Tx},
+    db::{Copies, Db, Tx},
 };
 use fafnir_proto::{
     client::Caller,
@@ -13,11 +13,21 @@ use fafnir_proto::{
 };
 use tonic::{Request, Response, Status};
 
+/// Users whose permissions are kept in memory.
+const USERS_KEPT_MAX: u64 = 50_000;
+
 /// The service behind the door.
 #[derive(Debug)]
 pub struct Api {
-    pub ctx: Context,
-    pub db: Db,
+    ctx: Context,
+    db: Db,
+    granted: Copies<UserId, v1::PermissionsReply>,
+}
+
+impl Api {
+    pub fn new(ctx: Context, db: Db) -> Self {
+        Self { ctx, granted: Copies::new(db.clone(), USERS_KEPT_MAX), db }
+    }
 }
 
 fn parse_user(text: &str) -> Result<UserId, Refusal> {
@@ -56,11 +66,11 @@ impl Security for Api {
         request: Request<v1::PermissionsRequest>,
     ) -> Result<Response<v1::PermissionsReply>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let (permissions, roles) = self
-            .db
-            .read(move |tx| Ok((store::permissions_of(tx, user)?, store::roles_of(tx, user)?)))
-            .await?;
-        Ok(Response::new(v1::PermissionsReply { permissions, roles }))
+        let work = move |tx: &mut dyn Tx| {
+            let (permissions, roles) = (store::permissions_of(tx, user)?, store::roles_of(tx, user)?);
+            Ok(v1::PermissionsReply { permissions, roles })
+        };
+        Ok(Response::new(self.granted.read(user, work).await?))
     }
 
     async fn grant(&self, request: Request<v1::GrantRequest>) -> Result<Response<v1::Empty>, Status> {

@@ -26,7 +26,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(store::MIGRATIONS).await?;
-    let api = api::Api { ctx: ctx.clone(), db: db.clone() };
+    let api = api::Api::new(ctx.clone(), db.clone());
     server::serve_grpc(&ctx, SERVICE.name, listener, SecurityServer::new(api)).await?;
     events::follow(&ctx, db).await?;
     Ok(())

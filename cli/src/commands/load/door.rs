@@ -1,4 +1,5 @@
-//! The gateway's public HTTP door as a client sees it: REST to sign in, GraphQL for the rest.
+//! The gateway's public HTTP door as a client sees it: REST to sign in, GraphQL for what is not counted, and what an
+//! answer means.
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, Uri, header};
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// Deadline of one request, so that a stack that hangs is a failure and not a wait.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Bytes of an answer.
-const ANSWER_MAX: usize = 1024 * 1024;
+pub const ANSWER_MAX: usize = 1024 * 1024;
 /// Pause after a 429 that names none.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -90,6 +91,11 @@ impl Door {
         Self { client, base: base.to_owned() }
     }
 
+    /// `http://host:port`.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     /// Whether the address is of this machine alone.
     pub fn is_loopback(&self) -> bool {
         let host = self.base.parse::<Uri>().ok().and_then(|u| u.host().map(ToOwned::to_owned));
@@ -105,7 +111,7 @@ impl Door {
         token: Option<&str>,
         accept: &str,
         body: String,
-    ) -> Result<(StatusCode, Option<u64>, Bytes), String> {
+    ) -> Result<(StatusCode, Bytes), String> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("{}{path}", self.base))
@@ -118,10 +124,8 @@ impl Door {
         let exchange = async {
             let response = self.client.request(request).await.map_err(|e| chain(&e))?;
             let status = response.status();
-            let retry = response.headers().get(header::RETRY_AFTER);
-            let retry = retry.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-            Ok((status, retry, body.map_err(|e| e.to_string())?.to_bytes()))
+            Ok((status, body.map_err(|e| e.to_string())?.to_bytes()))
         };
         tokio::time::timeout(DEADLINE, exchange)
             .await
@@ -131,13 +135,13 @@ impl Door {
     /// A REST request that asks for the tokens themselves.
     pub async fn rest(&self, path: &str, body: &Value) -> Result<Answer, String> {
         let accept = "application/vnd.fafnir.token+json";
-        let (status, _, body) = self.send(path, None, accept, body.to_string()).await?;
+        let (status, body) = self.send(path, None, accept, body.to_string()).await?;
         Ok(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
     }
 
     /// A GraphQL request; its answer as it came.
     pub async fn ask(&self, token: &str, body: &Value) -> Result<Value, String> {
-        let (status, _, bytes) =
+        let (status, bytes) =
             self.send("/graphql", Some(token), "application/json", body.to_string()).await?;
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let problem = answer["errors"][0]["message"].as_str().or(answer["error"]["message"].as_str());
@@ -147,18 +151,10 @@ impl Door {
             None => Err(format!("HTTP {}", status.as_u16())),
         }
     }
-
-    /// A GraphQL request that is counted: what became of its field `op`.
-    pub async fn operate(&self, token: &str, body: String) -> Outcome {
-        match self.send("/graphql", Some(token), "application/json", body).await {
-            Ok((status, retry, body)) => outcome(status, retry, &body),
-            Err(e) => Outcome::Failed(e),
-        }
-    }
 }
 
 /// What an answer of `/graphql` means.
-fn outcome(status: StatusCode, retry_after_s: Option<u64>, body: &[u8]) -> Outcome {
+pub fn outcome(status: StatusCode, retry_after_s: Option<u64>, body: &[u8]) -> Outcome {
     let shed = || Outcome::Shed(Duration::from_secs(retry_after_s.unwrap_or(RETRY_AFTER_S)));
     if status == StatusCode::TOO_MANY_REQUESTS {
         return shed();

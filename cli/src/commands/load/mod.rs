@@ -2,6 +2,7 @@
 
 mod door;
 mod figures;
+mod line;
 mod round_trip;
 mod traffic;
 mod users;
@@ -9,6 +10,7 @@ mod users;
 use self::{
     door::{Door, Outcome},
     figures::{Figures, Usage},
+    line::Line,
     traffic::{Client, Listing, Plan},
     users::User,
 };
@@ -229,8 +231,7 @@ async fn listings(url: &str, token: &str, wanted: &[String]) -> Result<Vec<Listi
         for i in page {
             let reference_e4 = quotes.iter().find(|q| q.symbol == i.symbol).map_or(0, |q| q.price_e4);
             if reference_e4 > 0 && i.tick_e4 > 0 {
-                let (symbol, tick_e4, lot_e4) = (i.symbol.clone(), i.tick_e4, i.lot_e4);
-                listings.push(Listing { symbol, tick_e4, lot_e4, reference_e4 });
+                listings.push(Listing::new(&i.symbol, i.tick_e4, i.lot_e4, reference_e4));
             }
         }
     }
@@ -284,7 +285,9 @@ async fn measure(
             }
             Some(user) => {
                 users.push(user);
-                clients.spawn(Client { plan, users, rng, figures: Figures::default() }.run());
+                clients.spawn(
+                    Client { line: Line::new(url), plan, users, rng, figures: Figures::default() }.run(),
+                );
             }
             None => {}
         }

@@ -3,12 +3,7 @@
 //! One user per client, one order at a time, buying and selling in turn against whoever quotes. Settlement moves both
 //! sides in one transaction, so the client's new position says that the other side has been settled too.
 
-use super::{
-    door::Outcome,
-    figures::Figures,
-    traffic::{Listing, Plan, number},
-    users::User,
-};
+use super::{door::Outcome, figures::Figures, line::Line, traffic::Plan, users::User};
 use crate::{
     client,
     output::{Error, Exit, Result},
@@ -18,7 +13,6 @@ use fafnir_proto::{
     v1::{Empty, OrderState, PrivateRequest, PrivateUpdate, private_update::Kind},
 };
 use fafnir_services::platform::rng::Rng;
-use serde_json::json;
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
@@ -30,7 +24,6 @@ use tokio::sync::mpsc;
 const UPDATES_MAX: usize = 4_096;
 /// A round trip ends within this, or has failed.
 const WITHIN: Duration = Duration::from_secs(10);
-const CREATE: &str = "mutation($r:CreateOrderRequest!){op:createOrder(request:$r){code data{id status}}}";
 
 /// What a round trip was waiting for when it came.
 #[derive(Debug, Default)]
@@ -44,6 +37,7 @@ struct Told {
 /// Sends market orders until the end; hands the user back.
 pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> Result<(Vec<User>, Figures)> {
     let mut figures = Figures::default();
+    let mut line = Line::new(&url);
     let mut gateway = client::Client::with_token(&url, &user.token)?;
     let mut positions = positions(&mut gateway).await?;
     let mut updates = subscribe(&gateway).await?;
@@ -55,7 +49,7 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
         let listing = plan.listings[rng.below(plan.listings.len() as u64) as usize].clone();
         let had = positions.get(&listing.symbol).copied().unwrap_or(0);
         let sells = had >= listing.lot_e4;
-        let outcome = plan.door.operate(&user.token, body(&listing, sells)).await;
+        let outcome = line.operate(&user.bearer, listing.market(sells)).await;
         let accepted = began.elapsed();
         let measured = plan.measures(began);
         if measured {
@@ -78,14 +72,6 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
         }
     }
     Ok((vec![user], figures))
-}
-
-fn body(listing: &Listing, sells: bool) -> String {
-    let request = json!({
-        "symbol": listing.symbol, "side": if sells { "SELL" } else { "BUY" }, "type": "MARKET",
-        "quantity": number(listing.lot_e4),
-    });
-    json!({"query": CREATE, "variables": {"r": request}}).to_string()
 }
 
 fn count(figures: &mut Figures, told: &Told, began: Instant) {

@@ -7,12 +7,14 @@
 use super::{
     door::{Door, Outcome},
     figures::Figures,
+    line::Line,
     users::User,
 };
 use crate::{args::Scenario, output::Result};
+use bytes::Bytes;
 use fafnir_proto::money::format_e4;
 use fafnir_services::platform::rng::Rng;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::{
     sync::{
         Arc,
@@ -40,9 +42,45 @@ const QUOTE: &str = "query($s:String!){op:getStockQuote(symbol:$s){code data{sym
 #[derive(Debug, Clone)]
 pub struct Listing {
     pub symbol: String,
+    /// The symbol in JSON.
+    json: String,
     pub tick_e4: i64,
     pub lot_e4: i64,
     pub reference_e4: i64,
+    quote: Bytes,
+}
+
+impl Listing {
+    pub fn new(symbol: &str, tick_e4: i64, lot_e4: i64, reference_e4: i64) -> Self {
+        let json = quoted(symbol);
+        let quote = body(QUOTE, &format!(r#"{{"s":{json}}}"#));
+        Self { symbol: symbol.to_owned(), json, tick_e4, lot_e4, reference_e4, quote }
+    }
+
+    /// A limit order for one lot.
+    fn limit(&self, price_e4: i64) -> Bytes {
+        let (symbol, lot, price) = (&self.json, format_e4(self.lot_e4), format_e4(price_e4));
+        let order =
+            format!(r#"{{"symbol":{symbol},"side":"BUY","type":"LIMIT","quantity":{lot},"price":{price}}}"#);
+        body(CREATE, &format!(r#"{{"r":{order}}}"#))
+    }
+
+    /// A market order for one lot.
+    pub fn market(&self, sells: bool) -> Bytes {
+        let (symbol, lot) = (&self.json, format_e4(self.lot_e4));
+        let side = if sells { "SELL" } else { "BUY" };
+        let order = format!(r#"{{"symbol":{symbol},"side":"{side}","type":"MARKET","quantity":{lot}}}"#);
+        body(CREATE, &format!(r#"{{"r":{order}}}"#))
+    }
+}
+
+/// The body of a request; `query` holds nothing that JSON escapes, `variables` is JSON.
+fn body(query: &str, variables: &str) -> Bytes {
+    Bytes::from(format!(r#"{{"query":"{query}","variables":{variables}}}"#))
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// What all clients share.
@@ -97,6 +135,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Client {
     pub plan: Arc<Plan>,
+    pub line: Line,
     pub users: Vec<User>,
     pub rng: Rng,
     pub figures: Figures,
@@ -139,8 +178,8 @@ impl Client {
         }
     }
 
-    async fn operate(&mut self, at: usize, name: &'static str, began: Instant, body: Value) -> Outcome {
-        let outcome = self.plan.door.operate(&self.users[at].token, body.to_string()).await;
+    async fn operate(&mut self, at: usize, name: &'static str, began: Instant, body: Bytes) -> Outcome {
+        let outcome = self.line.operate(&self.users[at].bearer, body).await;
         match &outcome {
             Outcome::Shed(pause) => self.users[at].not_before = Some(Instant::now() + *pause),
             Outcome::Failed(_) => self.users[at].not_before = Some(Instant::now() + FAILED_PAUSE),
@@ -155,8 +194,8 @@ impl Client {
 
     async fn quote(&mut self, at: usize, began: Instant) {
         let which = self.which();
-        let symbol = &self.plan.listings[which].symbol;
-        self.operate(at, "getStockQuote", began, json!({"query": QUOTE, "variables": {"s": symbol}})).await;
+        let body = self.plan.listings[which].quote.clone();
+        self.operate(at, "getStockQuote", began, body).await;
     }
 
     /// A listing at random.
@@ -164,7 +203,8 @@ impl Client {
         self.rng.below(self.plan.listings.len() as u64) as usize
     }
 
-    fn passive_price(&mut self, listing: &Listing) -> i64 {
+    fn passive_price(&mut self, which: usize) -> i64 {
+        let listing = &self.plan.listings[which];
         let below = listing.reference_e4 - listing.reference_e4 / 1_000 * BELOW_PER_MILLE;
         let ticks = below / listing.tick_e4 - self.rng.below(SPREAD_TICKS) as i64;
         ticks.max(1) * listing.tick_e4
@@ -177,20 +217,15 @@ impl Client {
             return;
         }
         let which = self.which();
-        let listing = self.plan.listings[which].clone();
-        let price = self.passive_price(&listing);
-        let request = json!({
-            "symbol": listing.symbol, "side": "BUY", "type": "LIMIT",
-            "quantity": number(listing.lot_e4), "price": number(price),
-        });
-        let body = json!({"query": CREATE, "variables": {"r": request}});
+        let price = self.passive_price(which);
+        let body = self.plan.listings[which].limit(price);
         if let Outcome::Done(Some(id)) = self.operate(at, "createOrder", began, body).await {
             self.users[at].open.push_back((id, which));
         }
     }
 
     async fn cancel_all(&mut self, at: usize, began: Instant) {
-        let outcome = self.operate(at, "cancelAllOrders", began, json!({"query": CANCEL_ALL})).await;
+        let outcome = self.operate(at, "cancelAllOrders", began, body(CANCEL_ALL, "{}")).await;
         if matches!(outcome, Outcome::Done(_)) {
             self.users[at].open.clear();
         }
@@ -202,16 +237,15 @@ impl Client {
         match self.rng.below(100) {
             50..90 if standing > 0 => {
                 let Some((order, _)) = self.users[at].open.pop_front() else { return };
-                let body = json!({"query": CANCEL, "variables": {"o": order}});
+                let body = body(CANCEL, &format!(r#"{{"o":{}}}"#, quoted(&order)));
                 self.operate(at, "cancelOrder", began, body).await;
             }
             90..98 => self.marketable(at, began).await,
             98..100 if standing > 0 => {
-                let (order, listing) = self.users[at].open[self.rng.below(standing as u64) as usize].clone();
-                let listing = self.plan.listings[listing].clone();
-                let price = self.passive_price(&listing);
-                let request = json!({"orderId": order, "price": number(price)});
-                let body = json!({"query": REPLACE, "variables": {"r": request}});
+                let (order, which) = self.users[at].open[self.rng.below(standing as u64) as usize].clone();
+                let price = format_e4(self.passive_price(which));
+                let order = quoted(&order);
+                let body = body(REPLACE, &format!(r#"{{"r":{{"orderId":{order},"price":{price}}}}}"#));
                 self.operate(at, "replaceOrder", began, body).await;
             }
             _ => self.passive(at, began).await,
@@ -221,28 +255,39 @@ impl Client {
     /// A market order of one lot; every other one sells again what was bought.
     async fn marketable(&mut self, at: usize, began: Instant) {
         let which = self.which();
-        let listing = self.plan.listings[which].clone();
-        let bought = self.users[at].bought.entry(listing.symbol.clone()).or_default();
-        let side = if *bought > 0 { "SELL" } else { "BUY" };
-        let request = json!({
-            "symbol": listing.symbol, "side": side, "type": "MARKET", "quantity": number(listing.lot_e4),
-        });
-        let body = json!({"query": CREATE, "variables": {"r": request}});
+        let symbol = self.plan.listings[which].symbol.clone();
+        let sells = self.users[at].bought.get(&symbol).is_some_and(|n| *n > 0);
+        let body = self.plan.listings[which].market(sells);
         if matches!(self.operate(at, "createOrder MARKET", began, body).await, Outcome::Done(_)) {
-            let bought = self.users[at].bought.entry(listing.symbol).or_default();
-            *bought = if side == "BUY" { *bought + 1 } else { bought.saturating_sub(1) };
+            let bought = self.users[at].bought.entry(symbol).or_default();
+            *bought = if sells { bought.saturating_sub(1) } else { *bought + 1 };
         }
     }
 }
 
 /// Takes back what a user has standing.
 pub async fn clean(door: &Door, user: &mut User) -> Outcome {
-    let outcome = door.operate(&user.token, json!({"query": CANCEL_ALL}).to_string()).await;
+    let outcome = Line::new(door.base()).operate(&user.bearer, body(CANCEL_ALL, "{}")).await;
     user.open.clear();
     outcome
 }
 
-/// A decimal as a JSON number, digit by digit.
-pub fn number(e4: i64) -> Value {
-    serde_json::from_str(&format_e4(e4)).unwrap_or(Value::Null)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_bodies_are_the_requests_in_json() {
+        let read = |body: Bytes| serde_json::from_slice::<Value>(&body).unwrap();
+        let listing = Listing::new("A\"B", 100, 10_000, 1_000_000);
+        assert_eq!(read(listing.quote.clone()), json!({"query": QUOTE, "variables": {"s": "A\"B"}}));
+        let limit = json!({"symbol": "A\"B", "side": "BUY", "type": "LIMIT", "quantity": 1, "price": 12.34});
+        assert_eq!(read(listing.limit(123_400)), json!({"query": CREATE, "variables": {"r": limit}}));
+        let market = json!({"symbol": "A\"B", "side": "SELL", "type": "MARKET", "quantity": 1});
+        assert_eq!(read(listing.market(true)), json!({"query": CREATE, "variables": {"r": market}}));
+        for query in [REPLACE, CANCEL, CANCEL_ALL] {
+            assert_eq!(read(body(query, "{}")), json!({"query": query, "variables": {}}));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! What is kept are refresh tokens, no passwords: a password is random and forgotten. A user whose session has ended is
 //! replaced by a new one.
 
-use super::door::Door;
+use super::{door::Door, line::Bearer};
 use crate::{
     output::{Error, Exit, Result},
     settings,
@@ -33,6 +33,8 @@ const KEPT_MAX: usize = 2_000;
 #[derive(Debug)]
 pub struct User {
     pub token: String,
+    /// The same as the load sends it.
+    pub bearer: Bearer,
     refresh: String,
     since: Instant,
     /// Orders that stand, oldest first: id and listing (its place in the plan).
@@ -144,14 +146,17 @@ impl User {
         }
         let fresh = resume(door, &self.refresh).await?;
         let fresh = fresh.ok_or_else(|| failed("a session ended", "its refresh token was refused"))?;
-        (self.token, self.refresh, self.since) = (fresh.token, fresh.refresh, fresh.since);
+        (self.token, self.bearer) = (fresh.token, fresh.bearer);
+        (self.refresh, self.since) = (fresh.refresh, fresh.since);
         Ok(true)
     }
 }
 
 fn user(body: &serde_json::Value) -> Option<User> {
+    let token = body["accessToken"].as_str()?;
     Some(User {
-        token: body["accessToken"].as_str()?.to_owned(),
+        token: token.to_owned(),
+        bearer: Bearer::new(token),
         refresh: body["refreshToken"].as_str()?.to_owned(),
         since: Instant::now(),
         open: VecDeque::new(),

@@ -2,7 +2,9 @@
 
 mod admin;
 mod cost;
+mod documents;
 pub mod error;
+mod inputs;
 mod json;
 pub mod lexical;
 mod mutation;
@@ -18,7 +20,7 @@ use super::{
     Gateway,
     session::{Permission, Session},
 };
-use async_graphql::{Context, Guard, MergedObject, Result, Schema};
+use async_graphql::{Context, Guard, MergedObject, Result, Schema, ValidationMode};
 use std::sync::Arc;
 
 pub use json::response as write_response;
@@ -39,10 +41,11 @@ pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation);
 
 pub type Api = Schema<Query, Mutation, subscription::Subscription>;
 
-/// The schema over a gateway.
-pub fn schema(gateway: &Arc<Gateway>) -> Api {
+/// The schema over a gateway. `Strict` validates what it executes; `Fast` is for documents that were validated before.
+pub fn schema(gateway: &Arc<Gateway>, validation: ValidationMode) -> Api {
     Schema::build(Query::default(), Mutation::default(), subscription::Subscription)
         .data(gateway.clone())
+        .validation_mode(validation)
         .finish()
 }
 

@@ -1,19 +1,15 @@
 //! GraphQL over HTTP (public-api.md §5): who may send what how, and which status the answer has.
 
 use super::{
-    Api, cost,
-    error::{self, PARSE_FAILED, VALIDATION_FAILED},
+    Api,
+    documents::{Documents, Found, Shape},
+    error::{self, VALIDATION_FAILED},
     json, lexical,
-    mutation::{ORDER_FIELDS, OrdersCounted},
+    mutation::OrdersCounted,
+    schema,
 };
 use crate::{Gateway, body, session::Session};
-use async_graphql::{
-    Response, ServerError, Variables,
-    parser::{
-        parse_query,
-        types::{DocumentOperations, ExecutableDocument, OperationDefinition, OperationType},
-    },
-};
+use async_graphql::{Response, ServerError, ValidationMode, Variables, parser::types::OperationType};
 use axum::{
     body::Body,
     extract::{RawQuery, Request, State},
@@ -34,7 +30,11 @@ const RESPONSE_JSON: &str = "application/graphql-response+json";
 #[derive(Clone)]
 pub struct Endpoint {
     pub gateway: Arc<Gateway>,
+    /// Validates what it executes.
     pub api: Api,
+    /// The same schema, for what needs no validation again.
+    trusting: Api,
+    documents: Arc<Documents>,
 }
 
 /// A request as it was sent.
@@ -62,10 +62,10 @@ impl Sent {
 /// A request that was parsed, costed and is allowed to run.
 pub struct Prepared {
     pub request: async_graphql::Request,
-    pub kind: OperationType,
-    /// Orders that the root fields send, and whether every root field does.
-    orders: u64,
-    only_orders: bool,
+    pub shape: Shape,
+    found: Found,
+    /// The validation would find nothing.
+    is_valid: bool,
 }
 
 /// Why a request is not run.
@@ -76,7 +76,7 @@ pub struct Invalid {
 }
 
 impl Invalid {
-    fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         let mut message = message.into();
         error::truncate(&mut message);
         Self { code, message }
@@ -90,33 +90,27 @@ impl Invalid {
 }
 
 impl Endpoint {
-    /// Parses a request once, and refuses it before anything expensive is done with it.
+    pub fn new(gateway: &Arc<Gateway>) -> Self {
+        let introspection = gateway.ctx.settings.mode == Mode::Development;
+        let api = schema(gateway, ValidationMode::Strict);
+        let documents = Arc::new(Documents::new(&api.sdl(), introspection));
+        Self { gateway: gateway.clone(), trusting: schema(gateway, ValidationMode::Fast), api, documents }
+    }
+
+    /// Refuses a request before anything expensive is done with it; a text that ran before is not even parsed.
     pub fn prepare(&self, sent: Sent) -> Result<Prepared, Invalid> {
-        let query = sent.query.unwrap_or_default();
-        if query.trim().is_empty() {
-            return Err(Invalid::new(PARSE_FAILED, "query must not be blank"));
-        }
-        let refused = |e: cost::Refused| Invalid::new(VALIDATION_FAILED, e.to_string());
-        lexical::check(&query).map_err(|e| Invalid::new(VALIDATION_FAILED, e.to_string()))?;
-        let document = parse_query(&query).map_err(|e| Invalid::new(PARSE_FAILED, e.to_string()))?;
-        let introspection = self.gateway.ctx.settings.mode == Mode::Development;
-        cost::check(&document, introspection).map_err(refused)?;
-        let operation = operation(&document, sent.operation_name.as_deref())?;
-        let kind = operation.ty;
-        let fields = cost::root_fields(&document, operation).map_err(refused)?;
-        let count = |orders: bool| {
-            let of_kind = fields.iter().filter(|(name, _)| ORDER_FIELDS.contains(&name.as_str()) == orders);
-            of_kind.map(|(_, n)| *n).sum::<u64>()
-        };
-        let (orders, others) = (count(true), count(false));
-        let mut request = async_graphql::Request::new(query);
+        let found = self.documents.find(sent.query.unwrap_or_default())?;
+        let shape = found.parsed.operation(sent.operation_name.as_deref())?;
+        // The library needs no text where it has the document.
+        let mut request = async_graphql::Request::new(String::new());
         request.operation_name = sent.operation_name;
         request.variables = sent.variables.unwrap_or_default();
-        request.set_parsed_query(document);
-        if !introspection {
+        request.set_parsed_query(found.parsed.document.clone());
+        if self.gateway.ctx.settings.mode != Mode::Development {
             request = request.disable_introspection();
         }
-        Ok(Prepared { request, kind, orders, only_orders: orders > 0 && others == 0 })
+        let is_valid = self.documents.is_valid(&found, &request.variables);
+        Ok(Prepared { request, shape, found, is_valid })
     }
 
     async fn run(
@@ -125,11 +119,11 @@ impl Endpoint {
         headers: &HeaderMap,
         mut prepared: Prepared,
     ) -> Result<Response, Failure> {
-        if prepared.kind == OperationType::Mutation {
+        if prepared.shape.kind == OperationType::Mutation {
             self.gateway.sessions.check_csrf(&session, headers)?;
         }
-        if prepared.only_orders {
-            let orders = u32::try_from(prepared.orders).unwrap_or(u32::MAX);
+        if prepared.shape.only_orders {
+            let orders = u32::try_from(prepared.shape.orders).unwrap_or(u32::MAX);
             self.gateway.orders.take(session.user, orders, Instant::now()).map_err(|exceeded| {
                 let limit = self.gateway.ctx.settings.gateway.orders_per_second;
                 let text = format!("more than {limit} orders a second; try again later");
@@ -139,7 +133,11 @@ impl Endpoint {
             })?;
             prepared.request = prepared.request.data(OrdersCounted);
         }
-        let mut response = self.api.execute(prepared.request.data(session)).await;
+        let api = if prepared.is_valid { &self.trusting } else { &self.api };
+        let mut response = api.execute(prepared.request.data(session)).await;
+        if response.errors.is_empty() {
+            self.documents.remember(prepared.found);
+        }
         let was_executed = was_executed(&response);
         for error in &mut response.errors {
             error::finish(error, was_executed);
@@ -151,22 +149,6 @@ impl Endpoint {
 /// Resolvers have a path; what the validation found has none.
 pub fn was_executed(response: &Response) -> bool {
     response.errors.is_empty() || response.errors.iter().any(|e| !e.path.is_empty())
-}
-
-fn operation<'a>(
-    document: &'a ExecutableDocument,
-    name: Option<&str>,
-) -> Result<&'a OperationDefinition, Invalid> {
-    let found = match (&document.operations, name) {
-        (DocumentOperations::Single(operation), None) => Some(operation),
-        (DocumentOperations::Multiple(operations), Some(name)) => operations.get(name),
-        (DocumentOperations::Multiple(operations), None) if operations.len() == 1 => {
-            operations.values().next()
-        }
-        _ => None,
-    };
-    let unknown = || Invalid::new(VALIDATION_FAILED, "operationName must name an operation of the document");
-    Ok(&found.ok_or_else(unknown)?.node)
 }
 
 /// `POST /graphql`.
@@ -227,7 +209,7 @@ async fn answer(
         Ok(prepared) => prepared,
         Err(invalid) => return Ok(reply(invalid_status, media_type, &invalid.response())),
     };
-    match prepared.kind {
+    match prepared.shape.kind {
         OperationType::Mutation if by_get => {
             let mut response =
                 Failure::new(StatusCode::METHOD_NOT_ALLOWED, "a mutation must be sent by POST")

@@ -5,6 +5,7 @@
 //! when `write` returns `Ok`; when it returns `Err` nothing of it is. A statement that fails dooms its transaction: the
 //! closure returns the error, and a closure that swallows it does not commit.
 
+mod copies;
 mod dialect;
 pub mod inbox;
 pub mod outbox;
@@ -13,6 +14,7 @@ mod sqlite;
 #[cfg(test)]
 mod tests;
 
+pub use copies::Copies;
 pub use sqlite::quick_check;
 
 use super::{clock::Clock, config::Settings, error, tasks::Tasks};
@@ -312,6 +314,16 @@ impl Db {
         match &*self.0 {
             Backend::Sqlite(sqlite) => sqlite.read(work).await,
             Backend::Postgres(postgres) => postgres.read(work).await,
+        }
+    }
+
+    /// Commits so far, where this process alone writes the database: two equal counts around a read say that what was
+    /// read is still so. A commit is counted before its caller hears of it. `None` on Postgres, where other processes
+    /// write too.
+    fn commits(&self) -> Option<u64> {
+        match &*self.0 {
+            Backend::Sqlite(sqlite) => Some(sqlite.commits()),
+            Backend::Postgres(_) => None,
         }
     }
 

@@ -7,7 +7,10 @@ use rusqlite::{Connection, OpenFlags, ToSql, types::ToSqlOutput, types::ValueRef
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -31,6 +34,8 @@ type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 pub(super) struct Sqlite {
     path: PathBuf,
     writer: mpsc::Sender<Job>,
+    /// Commits so far, each counted before its callers hear of it.
+    commits: Arc<AtomicU64>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
 }
@@ -162,10 +167,12 @@ impl Sqlite {
         let connection = connect(&path, true)?;
         let (writer, jobs) = mpsc::channel(QUEUE_LEN);
         let (ended, end) = oneshot::channel();
+        let commits = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&commits);
         std::thread::Builder::new()
             .name(format!("db-{service}"))
             .spawn(move || {
-                drop(ended.send(write_loop(&connection, jobs)));
+                drop(ended.send(write_loop(&connection, jobs, &counted)));
             })
             .map_err(|e| Error::Unusable(e.to_string()))?;
         // The thread ends when the last handle is dropped; until then its failure stops the process.
@@ -176,7 +183,12 @@ impl Sqlite {
                 Err(_) => Err("the writer thread panicked".to_owned()),
             }
         });
-        Ok(Self { path, writer, readers: Arc::default(), reading: Arc::new(Semaphore::new(READERS)) })
+        let reading = Arc::new(Semaphore::new(READERS));
+        Ok(Self { path, writer, commits, readers: Arc::default(), reading })
+    }
+
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     pub(super) async fn write<T, F>(&self, mut work: F) -> error::Result<T>
@@ -230,7 +242,11 @@ impl Sqlite {
     }
 }
 
-fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) -> Result<(), Error> {
+fn write_loop(
+    connection: &Connection,
+    mut jobs: mpsc::Receiver<Job>,
+    commits: &AtomicU64,
+) -> Result<(), Error> {
     while let Some(first) = jobs.blocking_recv() {
         connection.execute_batch("BEGIN IMMEDIATE")?;
         let mut finishes = Vec::new();
@@ -243,6 +259,7 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) -> Result<
         if committed.is_err() && !connection.is_autocommit() {
             connection.execute_batch("ROLLBACK")?;
         }
+        commits.fetch_add(1, Ordering::Release);
         for finish in finishes {
             finish(committed.clone());
         }

@@ -77,6 +77,7 @@ macro_rules! on_both {
     };
 }
 on_both!(
+    a_copy_is_never_older_than_the_last_write,
     what_is_committed_is_there_after_reopening,
     what_fails_leaves_nothing,
     a_constraint_names_its_columns,
@@ -135,6 +136,40 @@ async fn what_is_committed_is_there_after_reopening(place: Place) {
     assert_eq!(balance(&db, 1).await, Some(20));
     tasks.shutdown().cancel();
     drop(db);
+    place.remove().await;
+}
+
+async fn a_copy_is_never_older_than_the_last_write(place: Place) {
+    let (db, tasks) = place.open(SCHEMA).await;
+    let copies = Copies::new(db.clone(), 10);
+    let reads = Arc::new(AtomicU32::new(0));
+    let ask = async |id: i64| {
+        let reads = Arc::clone(&reads);
+        let work = move |tx: &mut dyn Tx| {
+            reads.fetch_add(1, Ordering::Relaxed);
+            let row = tx.query_opt("SELECT balance FROM accounts WHERE id = ?1", params![id])?;
+            Ok(row.map(|r| r.get::<i64>(0)).transpose()?)
+        };
+        copies.read(id, work).await.unwrap()
+    };
+    assert_eq!(ask(1).await, None);
+    for balance in 1..20 {
+        if balance == 1 {
+            open_account(&db, 1, "a", 1).await.unwrap();
+        } else {
+            db.write(|tx| {
+                tx.execute("UPDATE accounts SET balance = balance + 1 WHERE id = 1", &[])?;
+                Ok(())
+            })
+            .await
+            .unwrap();
+        }
+        assert_eq!((ask(1).await, ask(2).await, ask(1).await), (Some(balance), None, Some(balance)));
+    }
+    let kept = matches!(place, Place::Sqlite(_));
+    assert_eq!(reads.load(Ordering::Relaxed), if kept { 1 + 19 * 2 } else { 1 + 19 * 3 });
+    tasks.shutdown().cancel();
+    drop((copies, db));
     place.remove().await;
 }
 

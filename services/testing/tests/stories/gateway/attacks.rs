@@ -119,14 +119,16 @@ async fn documents_that_would_cost_too_much_are_refused_before_they_do() {
     let cycle = "{ getOrders { ...f } } fragment f on OrdersResponse { ...f }".to_owned();
     let directives = format!("{{ health {} }}", "@include(if: true) ".repeat(5));
     for query in [bomb, aliases, mutations, deep, list, cycle, directives] {
-        let started = Instant::now();
-        let answer = door.ask_as(&door.member, &query, json!({})).await;
-        let took = started.elapsed();
         let start: String = query.chars().take(60).collect();
-        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{start}");
-        let error = &answer.json()["errors"][0];
-        assert_eq!(error["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{start}");
-        assert!(took < Duration::from_secs(1), "{start}: {took:?}");
+        for _ in 0..2 {
+            let started = Instant::now();
+            let answer = door.ask_as(&door.member, &query, json!({})).await;
+            let took = started.elapsed();
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{start}");
+            let error = &answer.json()["errors"][0];
+            assert_eq!(error["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED", "{start}");
+            assert!(took < Duration::from_secs(1), "{start}: {took:?}");
+        }
     }
     assert!(door.world.lock().unwrap().asked.is_empty(), "nothing was executed");
     door.stack.stop().await;
@@ -268,12 +270,47 @@ async fn a_known_path_with_a_wrong_method_is_405_and_anything_else_404() {
 }
 
 #[tokio::test]
+async fn a_document_that_ran_before_is_still_held_against_its_variables_and_its_sender() {
+    let door = Door::open().await;
+    let quote = "query one($s: String!, $more: Boolean! = true) \
+                 { op: getStockQuote(symbol: $s) { code @include(if: $more) data { symbol } } } \
+                 query two($l: Int) { searchStocks(query: \"A\", limit: $l) { symbol } }";
+    let ask = async |token: &str, name: Option<&str>, variables: serde_json::Value| {
+        let body = json!({"query": quote, "operationName": name, "variables": variables}).to_string();
+        let bearer = format!("Bearer {token}");
+        let headers = [JSON, ("authorization", bearer.as_str())];
+        door.send(Method::POST, "/graphql", &headers, &body).await
+    };
+    for _ in 0..3 {
+        let good = ask(&door.member, Some("one"), json!({"s": "AAPL", "more": true})).await;
+        assert_eq!((good.status, &good.json()["data"]["op"]["code"]), (StatusCode::OK, &json!("OK")));
+        let less = ask(&door.member, Some("one"), json!({"s": "AAPL", "more": false})).await;
+        assert_eq!(less.json()["data"]["op"], json!({"data": {"symbol": "AAPL"}}));
+        assert_eq!(ask(&door.member, Some("two"), json!({"l": 3})).await.status, StatusCode::OK);
+        for wrong in [json!({"s": 7}), json!({"s": null}), json!({"s": ["AAPL"]})] {
+            let answer = ask(&door.member, Some("one"), wrong.clone()).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+            assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED");
+        }
+        assert!(ask(&door.member, Some("one"), json!({})).await.json()["errors"][0]["message"].is_string());
+        for name in [None, Some("three")] {
+            let answer = ask(&door.member, name, json!({"s": "AAPL"})).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{name:?}");
+        }
+        assert_eq!(ask("nobody", Some("one"), json!({"s": "AAPL"})).await.status, StatusCode::UNAUTHORIZED);
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
 async fn in_production_there_is_no_playground_and_no_introspection() {
     let door = Door::open_with(|s| s.mode = fafnir_platform::config::Mode::Production).await;
     assert_eq!(door.send(Method::GET, "/", &[], "").await.status, StatusCode::NOT_FOUND);
     for query in ["{ __schema { types { name } } }", "{ __type(name: \"Order\") { name } }"] {
-        let answer = door.ask_as(&door.member, query, json!({})).await;
-        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{query}");
+        for _ in 0..2 {
+            let answer = door.ask_as(&door.member, query, json!({})).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{query}");
+        }
     }
     assert_eq!(door.ask("{ __typename health }").await["health"], "OK");
     door.stack.stop().await;
