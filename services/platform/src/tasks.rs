@@ -37,6 +37,7 @@ impl Schedule {
     }
 
     /// Also when it is woken: the interval is the safety net then.
+    #[must_use]
     pub fn or_on(self, wake: &Wake) -> Self {
         Self { wake: wake.clone(), ..self }
     }

@@ -172,12 +172,11 @@ async fn listings_apply(db: &Db, clock: &Clock, facts: Vec<(String, Bytes)>) -> 
     db.write(move |tx| {
         for (subject, payload) in &facts {
             let instrument = InstrumentChanged::decode(payload.clone()).ok().and_then(|f| f.instrument);
-            match instrument.filter(|i| Symbol::parse(&i.symbol).is_ok()) {
-                Some(i) => store::instrument_put(tx, &i.symbol, &i.currency, i.version)?,
-                None => {
-                    tracing::error!(subject, "a listing is undecodable");
-                    inbox::bury(tx, subject, payload, "not a listing", now_us)?;
-                }
+            if let Some(i) = instrument.filter(|i| Symbol::parse(&i.symbol).is_ok()) {
+                store::instrument_put(tx, &i.symbol, &i.currency, i.version)?;
+            } else {
+                tracing::error!(subject, "a listing is undecodable");
+                inbox::bury(tx, subject, payload, "not a listing", now_us)?;
             }
         }
         Ok(())

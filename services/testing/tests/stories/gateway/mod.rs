@@ -168,6 +168,36 @@ fn opening_deposit() -> v1::Transaction {
     }
 }
 
+/// What the service answers about the member's account.
+fn about_the_account(method: &str, request: bytes::Bytes) -> Played {
+    match method {
+        "Holdings" => Ok(v1::HoldingsReply { holdings: vec![holding()] }.encode_to_vec()),
+        "Valuation" => {
+            let r: v1::ValuationRequest = decode(request);
+            if r.symbol.is_empty() || r.symbol == "AAPL" {
+                Ok(v1::ValuationReply { holdings: vec![valued(holding())] }.encode_to_vec())
+            } else {
+                Err(refusal(Code::NotFound, "HOLDING_NOT_FOUND", "no such holding"))
+            }
+        }
+        "Statement" => Ok(v1::StatementReply {
+            account_id: ACCOUNT.to_owned(),
+            currency: account().currency,
+            to_us: 1,
+            ..Default::default()
+        }
+        .encode_to_vec()),
+        "Performance" => Ok(v1::PerformanceReply {
+            account_id: ACCOUNT.to_owned(),
+            currency: account().currency,
+            ..Default::default()
+        }
+        .encode_to_vec()),
+        "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
+        _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
+    }
+}
+
 fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> Played {
     let owner = decode::<v1::UserRequest>(request.clone()).user_id;
     world.asked.push((method.to_owned(), owner.clone()));
@@ -187,32 +217,7 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());
             }
-            match method {
-                "Holdings" => Ok(v1::HoldingsReply { holdings: vec![holding()] }.encode_to_vec()),
-                "Valuation" => {
-                    let r: v1::ValuationRequest = decode(request);
-                    if r.symbol.is_empty() || r.symbol == "AAPL" {
-                        Ok(v1::ValuationReply { holdings: vec![valued(holding())] }.encode_to_vec())
-                    } else {
-                        Err(refusal(Code::NotFound, "HOLDING_NOT_FOUND", "no such holding"))
-                    }
-                }
-                "Statement" => Ok(v1::StatementReply {
-                    account_id: ACCOUNT.to_owned(),
-                    currency: account().currency,
-                    to_us: 1,
-                    ..Default::default()
-                }
-                .encode_to_vec()),
-                "Performance" => Ok(v1::PerformanceReply {
-                    account_id: ACCOUNT.to_owned(),
-                    currency: account().currency,
-                    ..Default::default()
-                }
-                .encode_to_vec()),
-                "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
-                _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
-            }
+            about_the_account(method, request)
         }
         "CreateAccount" => Ok(v1::Account { user_id: owner, ..account() }.encode_to_vec()),
         "Deposit" => {
