@@ -56,21 +56,21 @@ pub enum Command {
     /// Look for what keeps a platform from running well; fails on a finding
     Doctor,
     /// The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
-    Gateway(One),
+    Gateway(ServiceArgs),
     /// Users, passwords, sessions and tokens
-    AuthService(One),
+    AuthService(ServiceArgs),
     /// Roles and permissions
-    SecurityService(One),
+    SecurityService(ServiceArgs),
     /// Profiles
-    UserService(One),
+    UserService(ServiceArgs),
     /// Instruments, quotes, candles, history and search
-    StockService(One),
+    StockService(ServiceArgs),
     /// The command gate, and the read model of orders and fills
-    OrderService(One),
+    OrderService(ServiceArgs),
     /// Accounts, the ledger in cash and shares, holds, settlement, watchlists
-    PortfolioService(One),
+    PortfolioService(ServiceArgs),
     /// The books: journal, matching, market data
-    TradeEngine(One),
+    TradeEngine(ServiceArgs),
     /// The embedded NATS and JetStream server alone, or a look inside one
     Broker(Broker),
     /// The simulated market alone, against services that run elsewhere
@@ -169,7 +169,7 @@ pub struct Logs {
 }
 
 #[derive(Debug, Args)]
-pub struct One {
+pub struct ServiceArgs {
     /// Port to listen on; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     pub port: Option<u16>,

@@ -18,7 +18,7 @@ pub enum Msg {
     Backend(Event),
 }
 
-/// News from the exchange.
+/// An event of the exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     Link(Wire, Link, String),

@@ -22,7 +22,7 @@ pub fn bench(args: &Bench, out: Out) -> Result {
         bar
     };
     let mut all = Vec::new();
-    let mut one = |name: &str, flow: &Workload| -> Result {
+    let mut measure = |name: &str, flow: &Workload| -> Result {
         let progress = bar(name, 0);
         let figures = measure(name, flow, &mut |p| {
             progress.set_length(u64::from(p.of));
@@ -38,13 +38,13 @@ pub fn bench(args: &Bench, out: Out) -> Result {
                 bar(&format!("generating {}", shape.name), fafnir_matching::flow::Shape::OPS as u64);
             let flow = shape.generate(&mut |done| progress.set_position(done));
             progress.finish_and_clear();
-            one(shape.name, &flow)?;
+            measure(shape.name, &flow)?;
         }
     }
     for path in &args.flow {
         let name =
             path.file_stem().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());
-        one(&name, &read(path)?)?;
+        measure(&name, &read(path)?)?;
     }
     print(&all, out);
     Ok(())

@@ -31,18 +31,28 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Status => platform::status(global, out).await,
         Command::Logs(args) => logs::logs(global, args, out).await,
         Command::Doctor => doctor::doctor(global, out).await,
-        Command::Gateway(args) => platform::one(global, "api-gateway", "ports.gateway", args, out).await,
-        Command::AuthService(args) => platform::one(global, "auth-service", "ports.auth", args, out).await,
+        Command::Gateway(args) => platform::service(global, "api-gateway", "ports.gateway", args, out).await,
+        Command::AuthService(args) => {
+            platform::service(global, "auth-service", "ports.auth", args, out).await
+        }
         Command::SecurityService(args) => {
-            platform::one(global, "security-service", "ports.security", args, out).await
+            platform::service(global, "security-service", "ports.security", args, out).await
         }
-        Command::UserService(args) => platform::one(global, "user-service", "ports.user", args, out).await,
-        Command::StockService(args) => platform::one(global, "stock-service", "ports.stock", args, out).await,
-        Command::OrderService(args) => platform::one(global, "order-service", "ports.order", args, out).await,
+        Command::UserService(args) => {
+            platform::service(global, "user-service", "ports.user", args, out).await
+        }
+        Command::StockService(args) => {
+            platform::service(global, "stock-service", "ports.stock", args, out).await
+        }
+        Command::OrderService(args) => {
+            platform::service(global, "order-service", "ports.order", args, out).await
+        }
         Command::PortfolioService(args) => {
-            platform::one(global, "portfolio-service", "ports.portfolio", args, out).await
+            platform::service(global, "portfolio-service", "ports.portfolio", args, out).await
         }
-        Command::TradeEngine(args) => platform::one(global, "trade-engine", "ports.engine", args, out).await,
+        Command::TradeEngine(args) => {
+            platform::service(global, "trade-engine", "ports.engine", args, out).await
+        }
         Command::Broker(args) => broker::broker(global, args, out).await,
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,

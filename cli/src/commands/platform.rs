@@ -1,7 +1,7 @@
 //! Commands that run services, or look at those that run.
 
 use crate::{
-    args::{Global, One, Seed, Sim, Up},
+    args::{Global, Seed, ServiceArgs, Sim, Up},
     background,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
@@ -73,7 +73,7 @@ async fn detach(dir: &Path, out: Out) -> Result {
     run::say_ready(&run, dir, started.elapsed(), "`fafnir logs -f` follows it, `fafnir down` stops it", out)
 }
 
-pub async fn one(global: &Global, name: &str, port_key: &str, args: &One, out: Out) -> Result {
+pub async fn service(global: &Global, name: &str, port_key: &str, args: &ServiceArgs, out: Out) -> Result {
     let settings = settings::settings(global, &[(port_key, text(args.port))])?;
     let service = by_name(name)
         .ok_or_else(|| Error::new(Exit::Failure, format!("{name} is not in the table of services")))?;

@@ -146,7 +146,7 @@ impl Connection {
                         None | Some(Err(_) | Ok(Message::Close(_))) => break None,
                         Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                         Some(Ok(Message::Binary(_))) => break Some(Close(BAD_REQUEST, "Invalid message received")),
-                        Some(Ok(Message::Text(text))) => match this.hear(&text).await {
+                        Some(Ok(Message::Text(text))) => match this.receive(&text).await {
                             Ok(None) => {}
                             Ok(Some(answer)) => {
                                 if !write(&mut socket, Message::Text(answer.into())).await {
@@ -169,7 +169,7 @@ impl Connection {
     }
 
     /// Handles a message of the client; answers what is to be said at once.
-    async fn hear(&mut self, text: &str) -> Result<Option<String>, Close> {
+    async fn receive(&mut self, text: &str) -> Result<Option<String>, Close> {
         lexical::check(text).map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
         let message: Incoming =
             serde_json::from_str(text).map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;

@@ -35,12 +35,17 @@ impl Accounts {
 
     /// The account of an order of `user` in a listing of this currency: the one asked for, if it is the user's and for
     /// investment, else the default one.
-    pub async fn resolve(&self, user: UserId, wish: Option<AccountId>, currency: &str) -> Result<AccountId> {
-        let key = (user, wish.map_or_else(|| currency.to_owned(), |id| id.to_string()));
+    pub async fn resolve(
+        &self,
+        user: UserId,
+        requested: Option<AccountId>,
+        currency: &str,
+    ) -> Result<AccountId> {
+        let key = (user, requested.map_or_else(|| currency.to_owned(), |id| id.to_string()));
         if let Some(account) = self.answers.get(&key).await {
             return Ok(account);
         }
-        let (account, stays) = match wish {
+        let (account, stays) = match requested {
             Some(id) => (self.own(user, id).await?, true),
             None => self.default(user, currency).await?,
         };

@@ -24,8 +24,8 @@ const FILLS_MAX: u32 = 10_000;
 #[derive(Debug, Clone)]
 pub struct Api(pub Core);
 
-fn limit(wish: u32) -> u32 {
-    if wish == 0 { LIST_DEFAULT } else { wish.min(LIST_MAX) }
+fn limit(requested: u32) -> u32 {
+    if requested == 0 { LIST_DEFAULT } else { requested.min(LIST_MAX) }
 }
 
 /// An optional symbol; empty is all.

@@ -8,7 +8,7 @@ use super::{
         self, Replace,
         commands::{self, Done, Op},
     },
-    watch::{EngineRefusal, News},
+    watch::{EngineRefusal, Progress},
 };
 use fafnir_platform::error::{Error, Result};
 use fafnir_proto::{
@@ -38,10 +38,10 @@ impl Core {
         let Done::Order(requested) = done else {
             return Err(Error::internal("the gate answered another question"));
         };
-        let settled = |news: &News| {
-            news.order.state().has_ended() || matches!(news.refused, Some(EngineRefusal::Cancel(_)))
+        let settled = |progress: &Progress| {
+            progress.order.state().has_ended() || matches!(progress.refused, Some(EngineRefusal::Cancel(_)))
         };
-        let Some(News { order, refused }) = watcher.wait(WORD_WAIT, settled).await else {
+        let Some(Progress { order, refused }) = watcher.wait(WORD_WAIT, settled).await else {
             return Ok(requested);
         };
         match (order.state(), refused) {
@@ -85,7 +85,7 @@ impl Core {
         let mut watcher = self.watchers.watch(&id);
         let mut entry = self.order_of(user, &id).await?;
         if entry.order.state() == OrderState::PendingNew {
-            let arrived = |news: &News| news.order.state() != OrderState::PendingNew;
+            let arrived = |progress: &Progress| progress.order.state() != OrderState::PendingNew;
             if watcher.wait(WORD_WAIT, arrived).await.is_some() {
                 entry = self.order_of(user, &id).await?;
             }
@@ -95,12 +95,12 @@ impl Core {
             .market
             .instrument(&entry.order.symbol)
             .ok_or_else(|| Error::internal("an order is in an unknown symbol"))?;
-        let wish = wish(&entry, request, &instrument, self.market.reference(&instrument))?;
-        let (stored, now_us) = (wish.clone(), self.ctx.clock.now_us());
+        let replace = replacement(&entry, request, &instrument, self.market.reference(&instrument))?;
+        let (stored, now_us) = (replace.clone(), self.ctx.clock.now_us());
         let begun =
             self.db.write(move |tx| Ok(commands::replace_begin(tx, &user, &stored, now_us)?)).await??;
         gate::mark(&self.updates, &begun);
-        match self.finish_replace(&entry, &wish).await {
+        match self.finish_replace(&entry, &replace).await {
             Ok(order) if order.pending() == PendingAction::Cancel => {
                 let text = format!("order {id} stands as it was: a cancel came first");
                 return Err(Refused::precondition(Reason::REPLACE_REJECTED, text).into());
@@ -113,19 +113,19 @@ impl Core {
             }
             Err(e) => return Err(e),
         }
-        let settled = |news: &News| {
-            news.order.state().has_ended()
-                || news.order.version >= wish.version
-                || matches!(news.refused, Some(EngineRefusal::Replace(_)))
+        let settled = |progress: &Progress| {
+            progress.order.state().has_ended()
+                || progress.order.version >= replace.version
+                || matches!(progress.refused, Some(EngineRefusal::Replace(_)))
         };
-        let Some(news) = watcher.wait(WORD_WAIT, settled).await else { return Ok(begun) };
-        if news.order.version >= wish.version {
-            return Ok(news.order);
+        let Some(progress) = watcher.wait(WORD_WAIT, settled).await else { return Ok(begun) };
+        if progress.order.version >= replace.version {
+            return Ok(progress.order);
         }
-        if news.order.state().has_ended() {
-            return Err(commands::ended(&news.order, "replaced").into());
+        if progress.order.state().has_ended() {
+            return Err(commands::ended(&progress.order, "replaced").into());
         }
-        let code = match news.refused {
+        let code = match progress.refused {
             Some(EngineRefusal::Replace(code)) => code,
             _ => String::new(),
         };
@@ -149,7 +149,7 @@ pub fn order_id(text: &str) -> Result<String, Refused> {
 }
 
 /// What a replace makes of an order, checked like a new one.
-fn wish(
+fn replacement(
     entry: &Entry,
     r: &ReplaceOrderRequest,
     instrument: &Instrument,

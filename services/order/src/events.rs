@@ -59,7 +59,7 @@ impl Projection for ReadModel {
         }
         for (order, refused) in learned.orders {
             gate::mark(&self.updates, &order);
-            self.watchers.tell(&order, refused);
+            self.watchers.notify(&order, refused);
         }
         Ok(learned.applied)
     }

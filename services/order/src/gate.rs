@@ -90,7 +90,7 @@ impl Writer {
                 self.relay.push(written);
                 for (answer, reply) in answers.into_iter().zip(replies) {
                     if let Ok(Done::Order(order)) = &answer {
-                        self.tell(order);
+                        self.notify(order);
                     }
                     // The caller may have given up.
                     drop(reply.send(Ok(answer)));
@@ -107,8 +107,8 @@ impl Writer {
         }
     }
 
-    fn tell(&self, order: &Order) {
-        self.watchers.tell(order, None);
+    fn notify(&self, order: &Order) {
+        self.watchers.notify(order, None);
         mark(&self.updates, order);
     }
 }

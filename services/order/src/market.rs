@@ -90,7 +90,8 @@ async fn take(ctx: &Context, db: &Db, market: &Market, facts: Vec<(String, Bytes
             Ok(InstrumentChanged { instrument: None }) => {}
             Err(e) => {
                 let (error, now_us) = (e.to_string(), ctx.clock.now_us());
-                db.write(move |tx| Ok(inbox::bury(tx, &subject, &payload, &error, now_us)?)).await?;
+                db.write(move |tx| Ok(inbox::dead_letter_put(tx, &subject, &payload, &error, now_us)?))
+                    .await?;
             }
         }
     }

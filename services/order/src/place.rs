@@ -139,15 +139,15 @@ impl Core {
         }
         self.admit()?;
         let now_us = self.now_us();
-        let wish = new_order::NewOrder::parse(&request, now_us)?;
-        let symbol = wish.symbol.as_str();
+        let new = new_order::NewOrder::parse(&request, now_us)?;
+        let symbol = new.symbol.as_str();
         let instrument = self.market.instrument(symbol).ok_or_else(|| {
             Refused::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {symbol} is not listed"))
         })?;
-        let priced = pricing::price(&wish, &instrument, self.market.reference(&instrument))?;
-        let account = self.accounts.resolve(user, wish.account, &instrument.currency).await?;
+        let priced = pricing::price(&new, &instrument, self.market.reference(&instrument))?;
+        let account = self.accounts.resolve(user, new.account, &instrument.currency).await?;
         let id = self.new_id(now_us);
-        let entry = new_entry(id, user, account, &instrument.currency, &wish, priced, now_us);
+        let entry = new_entry(id, user, account, &instrument.currency, &new, priced, now_us);
         match self.begin(user, &entry, hash).await? {
             Begun::Repeated(order) => self.settled(*order).await,
             Begun::New => match self.finish(&entry).await {
@@ -185,7 +185,7 @@ impl Core {
         let now = self.db.read(move |tx| Ok(store::order_get(tx, &id)?)).await?;
         match now {
             Some(entry) if entry.accepted => Ok(entry.order),
-            _ => Ok(watcher.wait(REPEAT_WAIT, |_| true).await.map_or(order, |news| news.order)),
+            _ => Ok(watcher.wait(REPEAT_WAIT, |_| true).await.map_or(order, |progress| progress.order)),
         }
     }
 
@@ -236,7 +236,7 @@ impl Core {
         let refusal = match self.ctx.clients.portfolio(&self.ctx.system()).hold(request).await {
             Ok(_) => match self.gate.run(Op::Accept { id: id.clone() }).await?? {
                 Done::CanceledEarly(order) => return self.abandon(&order).await,
-                done => return one(done),
+                done => return order_of(done),
             },
             Err(status) => match refusal_of(&status) {
                 Some(r) if is_about_the_order(r.kind) => r,
@@ -247,7 +247,7 @@ impl Core {
             self.accounts.forget(user, &order.account_id, &order.currency).await;
         }
         let op = Op::Reject { id, code: refusal.reason.into(), reason: refusal.message };
-        one(self.gate.run(op).await??)
+        order_of(self.gate.run(op).await??)
     }
 
     /// Ends an order that was canceled before it was accepted.
@@ -259,23 +259,23 @@ impl Core {
             code: Reason::CANCELED_EARLY.into(),
             reason: "canceled before it reached the engine".to_owned(),
         };
-        one(self.gate.run(op).await??)
+        order_of(self.gate.run(op).await??)
     }
 
     /// The extra hold of a replace, then its command; or the replace is taken back and refused. Can be repeated.
-    pub async fn finish_replace(&self, entry: &Entry, wish: &store::Replace) -> Result<Order> {
+    pub async fn finish_replace(&self, entry: &Entry, replace: &store::Replace) -> Result<Order> {
         let order = &entry.order;
         let request = AdjustHoldRequest {
-            order_id: wish.order_id.clone(),
-            version: wish.version,
-            open_quantity_e4: wish.quantity_e4.saturating_sub(order.filled_e4),
-            price_e4: if order.side() == Side::Buy { wish.cap_price_e4 } else { 0 },
+            order_id: replace.order_id.clone(),
+            version: replace.version,
+            open_quantity_e4: replace.quantity_e4.saturating_sub(order.filled_e4),
+            price_e4: if order.side() == Side::Buy { replace.cap_price_e4 } else { 0 },
             only_increase: true,
-            quantity_e4: wish.quantity_e4,
+            quantity_e4: replace.quantity_e4,
         };
-        let (id, version) = (wish.order_id.clone(), wish.version);
+        let (id, version) = (replace.order_id.clone(), replace.version);
         match self.adjust_hold(request).await {
-            Ok(()) => one(self.gate.run(Op::SendReplace { id, version }).await??),
+            Ok(()) => order_of(self.gate.run(Op::SendReplace { id, version }).await??),
             Err(status) => match refusal_of(&status) {
                 Some(r) if is_about_the_order(r.kind) => {
                     let now_us = self.now_us();
@@ -315,7 +315,7 @@ fn is_about_the_order(kind: Kind) -> bool {
     matches!(kind, Kind::Precondition | Kind::NotFound | Kind::Invalid | Kind::OutOfRange)
 }
 
-fn one(done: Done) -> Result<Order> {
+fn order_of(done: Done) -> Result<Order> {
     match done {
         Done::Order(order) | Done::CanceledEarly(order) => Ok(order),
         Done::Requested(_) => Err(Error::internal("the gate answered another question")),
@@ -327,11 +327,11 @@ fn new_entry(
     user: UserId,
     account: AccountId,
     currency: &str,
-    wish: &new_order::NewOrder,
+    new: &new_order::NewOrder,
     priced: Priced,
     now_us: i64,
 ) -> Entry {
-    let (trail_amount_e4, trail_percent_e4) = match wish.terms {
+    let (trail_amount_e4, trail_percent_e4) = match new.terms {
         Terms::TrailingStop { trail: Trail::AmountE4(amount) } => (amount, 0),
         Terms::TrailingStop { trail: Trail::PercentE4(percent) } => (0, percent),
         _ => (0, 0),
@@ -340,27 +340,27 @@ fn new_entry(
         id: id.to_string(),
         user_id: user.to_string(),
         account_id: account.to_string(),
-        symbol: wish.symbol.to_string(),
-        side: Side::from(wish.side).into(),
-        r#type: OrderType::from(wish.terms.order_type()).into(),
-        time_in_force: TimeInForce::from(wish.time_in_force).into(),
+        symbol: new.symbol.to_string(),
+        side: Side::from(new.side).into(),
+        r#type: OrderType::from(new.terms.order_type()).into(),
+        time_in_force: TimeInForce::from(new.time_in_force).into(),
         state: OrderState::PendingNew.into(),
         pending: PendingAction::None.into(),
-        quantity_e4: wish.quantity_e4,
-        price_e4: wish.terms.price_e4(),
+        quantity_e4: new.quantity_e4,
+        price_e4: new.terms.price_e4(),
         stop_price_e4: priced.stop_e4,
         trail_amount_e4,
         trail_percent_e4,
-        display_quantity_e4: wish.display_e4,
-        post_only: wish.post_only,
-        stp: wish.stp.into(),
+        display_quantity_e4: new.display_e4,
+        post_only: new.post_only,
+        stp: new.stp.into(),
         currency: currency.to_owned(),
-        client_order_id: wish.client_order_id.clone(),
+        client_order_id: new.client_order_id.clone(),
         version: 1,
         created_us: now_us,
         updated_us: now_us,
-        expires_us: wish.expires_us,
-        open_e4: wish.quantity_e4,
+        expires_us: new.expires_us,
+        open_e4: new.quantity_e4,
         ..Order::default()
     };
     Entry { order, cap_price_e4: priced.cap_e4, accepted: false, agent: agents::is_agent(user) }

@@ -68,16 +68,21 @@ async fn an_impossible_fact_is_put_away_and_what_follows_is_applied() {
         db.write(move |tx| Ok(projection::apply(tx, &facts, 9)?)).await.unwrap();
     }
     let id = entry.order.id.clone();
-    let (now, buried, position, fills) = db
+    let (now, dead_letters, position, fills) = db
         .read(move |tx| {
             let order = store::order_get(tx, &id)?.unwrap().order;
-            Ok((order, inbox::buried(tx)?, inbox::position(tx, "AAPL")?, store::fills_of(tx, &id, 9)?))
+            Ok((
+                order,
+                inbox::dead_letter_count(tx)?,
+                inbox::position(tx, "AAPL")?,
+                store::fills_of(tx, &id, 9)?,
+            ))
         })
         .await
         .unwrap();
     // The unknown maker twice, and the fill after the end.
     assert_eq!(
-        (now.state(), now.filled_e4, buried, position, fills.len()),
+        (now.state(), now.filled_e4, dead_letters, position, fills.len()),
         (OrderState::Canceled, 10_000, 3, 4, 1)
     );
     let gap = batch(vec![about(9, ExecKind::Canceled)]);

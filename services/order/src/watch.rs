@@ -23,9 +23,9 @@ const UPDATES_BATCH: u32 = 256;
 /// The safety net behind [`Updates::mark`].
 const POLL: Duration = Duration::from_secs(1);
 
-/// News of an order.
+/// How an order has gone on.
 #[derive(Debug, Clone)]
-pub struct News {
+pub struct Progress {
     pub order: Order,
     pub refused: Option<EngineRefusal>,
 }
@@ -37,7 +37,7 @@ pub enum EngineRefusal {
     Replace(String),
 }
 
-type Waiting = Arc<Mutex<HashMap<String, (usize, watch::Sender<Option<News>>)>>>;
+type Waiting = Arc<Mutex<HashMap<String, (usize, watch::Sender<Option<Progress>>)>>>;
 
 /// Lets a request wait for what becomes of its order. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +48,7 @@ pub struct Watchers(Waiting);
 pub struct Watcher {
     id: String,
     waiting: Waiting,
-    news: watch::Receiver<Option<News>>,
+    progress: watch::Receiver<Option<Progress>>,
 }
 
 impl Watchers {
@@ -57,26 +57,26 @@ impl Watchers {
         let mut waiting = self.0.lock();
         let (count, sender) = waiting.entry(id.to_owned()).or_insert_with(|| (0, watch::channel(None).0));
         *count += 1;
-        Watcher { id: id.to_owned(), news: sender.subscribe(), waiting: Arc::clone(&self.0) }
+        Watcher { id: id.to_owned(), progress: sender.subscribe(), waiting: Arc::clone(&self.0) }
     }
 
-    /// Tells whoever waits for this order.
-    pub fn tell(&self, order: &Order, refused: Option<EngineRefusal>) {
+    /// Notifies whoever waits for this order.
+    pub fn notify(&self, order: &Order, refused: Option<EngineRefusal>) {
         let waiting = self.0.lock();
         if let Some((_, sender)) = waiting.get(&order.id) {
-            sender.send_replace(Some(News { order: order.clone(), refused }));
+            sender.send_replace(Some(Progress { order: order.clone(), refused }));
         }
     }
 }
 
 impl Watcher {
-    /// Waits for news, later than the watch began, that `enough` is content with; `None` after the time.
-    pub async fn wait(&mut self, time: Duration, enough: impl Fn(&News) -> bool) -> Option<News> {
+    /// Waits for progress, later than the watch began, that `enough` is content with; `None` after the time.
+    pub async fn wait(&mut self, time: Duration, enough: impl Fn(&Progress) -> bool) -> Option<Progress> {
         let found = async {
-            while self.news.changed().await.is_ok() {
-                let news = self.news.borrow_and_update().clone();
-                if news.as_ref().is_some_and(&enough) {
-                    return news;
+            while self.progress.changed().await.is_ok() {
+                let progress = self.progress.borrow_and_update().clone();
+                if progress.as_ref().is_some_and(&enough) {
+                    return progress;
                 }
             }
             None
@@ -165,12 +165,12 @@ mod tests {
     async fn a_watcher_hears_only_what_comes_after_it_began() {
         let (watchers, order) = (Watchers::default(), Order { id: "1".into(), ..Order::default() });
         let other = watchers.watch("1");
-        watchers.tell(&order, None);
+        watchers.notify(&order, None);
         let mut late = watchers.watch("1");
         assert!(late.wait(Duration::from_millis(1), |_| true).await.is_none());
-        watchers.tell(&Order { version: 2, ..order.clone() }, None);
-        let news = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
-        assert!(news.is_some());
+        watchers.notify(&Order { version: 2, ..order.clone() }, None);
+        let progress = late.wait(Duration::from_secs(5), |n| n.order.version == 2).await;
+        assert!(progress.is_some());
         drop((late, other));
         assert!(watchers.0.lock().is_empty());
     }

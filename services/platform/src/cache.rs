@@ -42,7 +42,7 @@ struct Redis {
 
 impl Redis {
     /// Asks the server; nothing when it does not answer.
-    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
+    async fn query<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
         let resting = || self.resting_until.lock();
         if resting().is_some_and(|until| Instant::now() < until) {
             return None;
@@ -90,7 +90,7 @@ impl Cache {
             Backend::Redis(redis) => {
                 let mut connection = redis.manager.clone();
                 let question = async move { redis::cmd("GET").arg(key).query_async(&mut connection).await };
-                redis.ask::<Option<Vec<u8>>>(question).await.flatten().map(Bytes::from)
+                redis.query::<Option<Vec<u8>>>(question).await.flatten().map(Bytes::from)
             }
         }
     }
@@ -107,7 +107,7 @@ impl Cache {
                     set.query_async(&mut connection).await
                 };
                 // A value that is not kept is asked for again from its owner.
-                let _kept: Option<()> = redis.ask(question).await;
+                let _kept: Option<()> = redis.query(question).await;
             }
         }
     }

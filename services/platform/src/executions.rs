@@ -93,7 +93,9 @@ impl<P: Projection> Follower<P> {
                 Err(e) => {
                     tracing::error!(service = self.ctx.service, subject, error = %e, "an execution fact is undecodable");
                     let (now, error) = (self.ctx.clock.now_us(), e.to_string());
-                    self.db.write(move |tx| Ok(inbox::bury(tx, &subject, &payload, &error, now)?)).await?;
+                    self.db
+                        .write(move |tx| Ok(inbox::dead_letter_put(tx, &subject, &payload, &error, now)?))
+                        .await?;
                 }
             }
         }

@@ -45,7 +45,7 @@ pub fn deleted(tx: &mut dyn Tx, facts: &[(String, Bytes)], now_us: i64) -> Resul
             Ok(user) => users.push(user),
             Err(e) => {
                 tracing::error!(subject, error = %e, "a deleted user is undecodable");
-                inbox::bury(tx, subject, payload, &e, now_us)?;
+                inbox::dead_letter_put(tx, subject, payload, &e, now_us)?;
             }
         }
     }

@@ -3,7 +3,7 @@
 use super::{
     domain::{Currency, Kind, hold::Side},
     events::{Publisher, Settler},
-    operations::{self, Ask, Change, Gift, Rules},
+    operations::{self, Change, Endowment, NewHold, Rules},
     settlement::SETTLED,
     store::{self, HoldRow, NewAccount, Repeated, Session},
     wire,
@@ -147,7 +147,7 @@ impl Api {
                 Ok((answer, s.finish()?))
             })
             .await?;
-        self.publisher.tell(outcome);
+        self.publisher.queue(outcome);
         Ok(answer)
     }
 
@@ -214,7 +214,7 @@ impl Api {
 
     async fn hold_place(&self, user: UserId, r: HoldRequest) -> Result<HoldReply> {
         let side = side(r.side)?;
-        let ask = Ask {
+        let new = NewHold {
             order: id::<OrderId>("order_id", &r.order_id)?.uuid(),
             user,
             account: if r.account_id.is_empty() { None } else { Some(id("account_id", &r.account_id)?) },
@@ -225,7 +225,7 @@ impl Api {
             listing: currency(&r.currency)?,
         };
         let rules = self.rules;
-        self.change(move |s| operations::hold_place(s, &rules, &ask)).await.map(held)
+        self.change(move |s| operations::hold_place(s, &rules, &new)).await.map(held)
     }
 
     async fn hold_adjust(&self, r: AdjustHoldRequest) -> Result<HoldReply> {
@@ -251,7 +251,7 @@ impl Api {
     }
 
     async fn endow_make(&self, mut r: EndowRequest) -> Result<EndowReply> {
-        let gift = Gift {
+        let endowment = Endowment {
             account: id("account_id", &r.account_id)?,
             symbol: if r.quantity_e4 == 0 { String::new() } else { symbol(&r.symbol)? },
             quantity_e4: r.quantity_e4,
@@ -268,7 +268,7 @@ impl Api {
             if Key::answered(Some(&key), s.tx)?.is_some() {
                 return Ok(EndowReply { applied: false });
             }
-            operations::endow(s, &rules, &gift)?;
+            operations::endow(s, &rules, &endowment)?;
             Key::remember(Some(&key), s, "")?;
             Ok(EndowReply { applied: true })
         })
@@ -408,7 +408,7 @@ impl Api {
                 Ok(PortfolioStatusReply {
                     positions: inbox::positions(tx)?.into_iter().map(position).collect(),
                     settled: store::counter(tx, SETTLED)?,
-                    dead_letters: inbox::buried(tx)?,
+                    dead_letters: inbox::dead_letter_count(tx)?,
                 })
             })
             .await

@@ -60,8 +60,8 @@ impl Publisher {
         Self(sender)
     }
 
-    /// Queues what a transaction told. Never waits: a client that misses an update sees the gap and resumes.
-    pub fn tell(&self, outcome: Outcome) {
+    /// Queues what a transaction changed. Never waits: a client that misses an update sees the gap and resumes.
+    pub fn queue(&self, outcome: Outcome) {
         for update in outcome.updates {
             if self.0.try_send(update).is_err() {
                 metrics::counter!("fafnir_private_updates_dropped_total").increment(1);
@@ -140,7 +140,7 @@ impl Projection for Settler {
             metrics::counter!("fafnir_settlement_alarms_total").increment(1);
             tracing::error!(exec_id, cause, "an execution cannot be settled, it is a dead letter");
         }
-        self.publisher.tell(outcome);
+        self.publisher.queue(outcome);
         Ok(applied)
     }
 }
@@ -176,7 +176,7 @@ async fn listings_apply(db: &Db, clock: &Clock, facts: Vec<(String, Bytes)>) -> 
                 store::instrument_put(tx, &i.symbol, &i.currency, i.version)?;
             } else {
                 tracing::error!(subject, "a listing is undecodable");
-                inbox::bury(tx, subject, payload, "not a listing", now_us)?;
+                inbox::dead_letter_put(tx, subject, payload, "not a listing", now_us)?;
             }
         }
         Ok(())
@@ -201,7 +201,7 @@ pub async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, publisher: Publishe
                     Ok(s.finish()?)
                 })
                 .await?;
-            publisher.tell(outcome);
+            publisher.queue(outcome);
             Ok(())
         }
     };
@@ -235,7 +235,7 @@ async fn housekeep(db: &Db, clock: &Clock, publisher: &Publisher) -> Result<bool
                 Ok(s.finish()?)
             })
             .await?;
-        publisher.tell(outcome);
+        publisher.queue(outcome);
     }
     let before_us = now_us - HOLD_KEPT_US;
     let idle = db.read(move |tx| Ok(!store::holds_prunable(tx, before_us)?)).await?;

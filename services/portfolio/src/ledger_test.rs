@@ -85,7 +85,7 @@ async fn a_fact_for_an_unknown_or_ended_order_is_an_alarm_and_moves_nothing() {
         .await;
     let alarmed: Vec<_> = report.alarms.iter().map(|(id, _)| id.as_str()).collect();
     assert_eq!(alarmed, ["AAPL:1", "AAPL:3"]);
-    assert_eq!(l.read(|tx| Ok(fafnir_platform::db::inbox::buried(tx)?)).await, 2);
+    assert_eq!(l.read(|tx| Ok(fafnir_platform::db::inbox::dead_letter_count(tx)?)).await, 2);
     assert_eq!(l.cash(&buyer).await.posted, 1_000 * USD);
     l.check("after").await;
 }
@@ -153,7 +153,7 @@ async fn a_replace_holds_more_at_once_and_less_after_the_engines_word() {
     let l = Ledger::new(0, 0).await;
     let a = l.account(Currency::Usd, 100 * USD, 0).await;
     let order = l.hold(&a, Side::Buy, 5 * SHARE, 10 * DOLLAR).await.unwrap();
-    let wish = |version, total, price| Change {
+    let change = |version, total, price| Change {
         order,
         version,
         total_e4: total,
@@ -162,24 +162,24 @@ async fn a_replace_holds_more_at_once_and_less_after_the_engines_word() {
         only_increase: true,
         caught_up: false,
     };
-    let more = wish(2, 8 * SHARE, 10 * DOLLAR);
+    let more = change(2, 8 * SHARE, 10 * DOLLAR);
     assert_eq!(l.adjust(more).await.unwrap(), 80 * USD);
     assert_eq!(refusal(l.adjust(more).await).reason, "REPLACE_PENDING");
     assert_eq!(l.adjust(Change { caught_up: true, ..more }).await.unwrap(), 80 * USD, "a repetition");
-    assert_eq!(refusal(l.adjust(wish(3, 4 * SHARE, 10 * DOLLAR)).await).reason, "REPLACE_PENDING");
+    assert_eq!(refusal(l.adjust(change(3, 4 * SHARE, 10 * DOLLAR)).await).reason, "REPLACE_PENDING");
     l.facts(&[fact(1, ExecKind::ReplaceRejected, order)]).await;
     assert_eq!(l.cash(&a).await.held, 50 * USD);
-    assert_eq!(refusal(l.adjust(wish(2, 20 * SHARE, 10 * DOLLAR)).await).reason, "INSUFFICIENT_FUNDS");
+    assert_eq!(refusal(l.adjust(change(2, 20 * SHARE, 10 * DOLLAR)).await).reason, "INSUFFICIENT_FUNDS");
     assert_eq!(l.cash(&a).await.held, 50 * USD);
-    assert_eq!(l.adjust(wish(2, 3 * SHARE, 11 * DOLLAR)).await.unwrap(), 50 * USD);
+    assert_eq!(l.adjust(change(2, 3 * SHARE, 11 * DOLLAR)).await.unwrap(), 50 * USD);
     let mut replaced = fact(2, ExecKind::Replaced, order);
     (replaced.version, replaced.open_e4) = (2, 3 * SHARE);
     l.facts(&[replaced]).await;
     assert_eq!(l.cash(&a).await.held, 33 * USD);
-    assert_eq!(l.adjust(wish(2, 9 * SHARE, 11 * DOLLAR)).await.unwrap(), 33 * USD, "done already");
+    assert_eq!(l.adjust(change(2, 9 * SHARE, 11 * DOLLAR)).await.unwrap(), 33 * USD, "done already");
     l.facts(&[fact(3, ExecKind::Canceled, order)]).await;
     assert_eq!(l.cash(&a).await.held, 0);
-    assert_eq!(refusal(l.adjust(wish(3, SHARE, DOLLAR)).await).reason, "HOLD_CLOSED");
+    assert_eq!(refusal(l.adjust(change(3, SHARE, DOLLAR)).await).reason, "HOLD_CLOSED");
     l.check("after").await;
 }
 

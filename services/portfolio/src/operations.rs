@@ -114,7 +114,7 @@ pub fn account_create(s: &mut Session<'_>, new: NewAccount, opening: i64) -> Res
         return Err(Refusal::exhausted(Reason::TOO_MANY_ACCOUNTS, sentence).into());
     }
     let account = store::account_insert(s.tx, new, s.now_us)?;
-    s.know(account.clone(), true);
+    s.account_put(account.clone(), true);
     if opening > 0 {
         post_cash(s, &account, opening, Cause::Opening)?;
     }
@@ -144,7 +144,7 @@ pub fn deposit(
     check_amount(amount)?;
     let account = open(own_account(s.tx, user, account)?)?;
     check_currency(&account, currency)?;
-    s.know(account.clone(), false);
+    s.account_put(account.clone(), false);
     let posting = post_cash(s, &account, amount, Cause::Deposit)?;
     Ok((s.balance(account.key, account.currency.asset())?.posted, posting))
 }
@@ -167,8 +167,8 @@ pub fn transfer(
     let from = open(own_account(s.tx, user, from)?)?;
     let to = open(own_account(s.tx, user, to)?)?;
     check_currency(&from, currency)?;
-    s.know(from.clone(), false);
-    s.know(to.clone(), false);
+    s.account_put(from.clone(), false);
+    s.account_put(to.clone(), false);
     let (paid, got) = (from.currency.asset(), to.currency.asset());
     let balance = s.balance(from.key, paid)?;
     if balance.available() < amount {
@@ -223,9 +223,9 @@ pub fn default_account(
     Ok(accounts.swap_remove(at))
 }
 
-/// What an order asks to be held for it.
+/// A hold that an order needs.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct NewHold {
     pub order: Uuid,
     pub user: UserId,
     /// `None`: the default account.
@@ -239,60 +239,65 @@ pub struct Ask {
 }
 
 /// Places the hold of an order; the same again answers the same hold.
-pub fn hold_place(s: &mut Session<'_>, rules: &Rules, ask: &Ask) -> Result<(HoldRow, Account)> {
-    let symbol = s.asset(&ask.symbol)?;
-    if let Some(row) = s.hold(ask.order)? {
-        return hold_again(s, ask, symbol, row);
+pub fn hold_place(s: &mut Session<'_>, rules: &Rules, new: &NewHold) -> Result<(HoldRow, Account)> {
+    let symbol = s.asset(&new.symbol)?;
+    if let Some(row) = s.hold(new.order)? {
+        return hold_again(s, new, symbol, row);
     }
-    check_quantity(ask.quantity_e4)?;
-    if ask.side == Side::Buy && ask.price_e4 <= 0 {
+    check_quantity(new.quantity_e4)?;
+    if new.side == Side::Buy && new.price_e4 <= 0 {
         let sentence = "price must be above 0: a BUY holds cash for it";
         return Err(Refusal::invalid(Reason::PRICE_NOT_POSITIVE, sentence).into());
     }
-    let account = match ask.account {
-        Some(id) => own_account(s.tx, ask.user, id)?,
-        None => default_account(s.tx, ask.user, ask.listing.code())?,
+    let account = match new.account {
+        Some(id) => own_account(s.tx, new.user, id)?,
+        None => default_account(s.tx, new.user, new.listing.code())?,
     };
     let account = open(account)?;
     if account.kind != Kind::Investment {
         let sentence = format!("account {} must be an INVESTMENT account to trade", account.number);
         return Err(Refusal::precondition(Reason::ACCOUNT_NOT_INVESTMENT, sentence).into());
     }
-    s.know(account.clone(), false);
-    let (fx, rate) = rules.fx(ask.listing, account.currency);
+    s.account_put(account.clone(), false);
+    let (fx, rate) = rules.fx(new.listing, account.currency);
     let terms = Terms { fx, maker_bp: rules.maker_bp, taker_bp: rules.taker_bp };
-    let hold = Hold::new(ask.order, ask.side, ask.quantity_e4, ask.price_e4, terms);
+    let hold = Hold::new(new.order, new.side, new.quantity_e4, new.price_e4, terms);
     let row = HoldRow {
         hold,
         account: account.key,
         symbol,
-        listing: ask.listing.asset(),
+        listing: new.listing.asset(),
         rate,
-        asked_e4: ask.quantity_e4,
-        asked_price_e4: ask.price_e4,
+        asked_e4: new.quantity_e4,
+        asked_price_e4: new.price_e4,
         held: 0,
         created_us: s.now_us,
         closed_us: None,
     };
-    let row = hold_cover(s, row, &account, &ask.symbol)?;
+    let row = hold_cover(s, row, &account, &new.symbol)?;
     Ok((row, account))
 }
 
-fn hold_again(s: &mut Session<'_>, ask: &Ask, symbol: AssetKey, row: HoldRow) -> Result<(HoldRow, Account)> {
+fn hold_again(
+    s: &mut Session<'_>,
+    new: &NewHold,
+    symbol: AssetKey,
+    row: HoldRow,
+) -> Result<(HoldRow, Account)> {
     if row.hold.end == Some(End::Released) {
-        let sentence = format!("order {} was given up, its hold is released", ask.order);
+        let sentence = format!("order {} was given up, its hold is released", new.order);
         return Err(Refusal::precondition(Reason::HOLD_RELEASED, sentence).into());
     }
-    let account = s.account(row.account)?.filter(|a| a.user == ask.user);
+    let account = s.account(row.account)?.filter(|a| a.user == new.user);
     let same = row.symbol == symbol
-        && row.hold.side == ask.side
-        && row.asked_e4 == ask.quantity_e4
-        && row.asked_price_e4 == ask.price_e4
-        && row.listing == ask.listing.asset();
+        && row.hold.side == new.side
+        && row.asked_e4 == new.quantity_e4
+        && row.asked_price_e4 == new.price_e4
+        && row.listing == new.listing.asset();
     match account {
-        Some(account) if same && ask.account.is_none_or(|id| id == account.id) => Ok((row, account)),
+        Some(account) if same && new.account.is_none_or(|id| id == account.id) => Ok((row, account)),
         _ => {
-            let sentence = format!("order_id {} already has another hold", ask.order);
+            let sentence = format!("order_id {} already has another hold", new.order);
             Err(Refusal::exists(Reason::HOLD_EXISTS, sentence).into())
         }
     }
@@ -411,7 +416,7 @@ pub fn hold_release(s: &mut Session<'_>, order: Uuid) -> Result<()> {
 
 /// Cash and shares that the house gives.
 #[derive(Debug, Clone)]
-pub struct Gift {
+pub struct Endowment {
     pub account: AccountId,
     /// Empty: no shares.
     pub symbol: String,
@@ -423,14 +428,15 @@ pub struct Gift {
 }
 
 /// Posts cash from funding and shares from the issuer to an account.
-pub fn endow(s: &mut Session<'_>, rules: &Rules, gift: &Gift) -> Result<()> {
-    let account = store::account_by_id(s.tx, gift.account)?.ok_or_else(|| no_account(gift.account))?;
+pub fn endow(s: &mut Session<'_>, rules: &Rules, endowment: &Endowment) -> Result<()> {
+    let account =
+        store::account_by_id(s.tx, endowment.account)?.ok_or_else(|| no_account(endowment.account))?;
     let account = open(account)?;
-    s.know(account.clone(), false);
-    let currency = if gift.currency.is_empty() {
+    s.account_put(account.clone(), false);
+    let currency = if endowment.currency.is_empty() {
         account.currency
     } else {
-        Currency::parse(&gift.currency)
+        Currency::parse(&endowment.currency)
             .ok_or_else(|| Refusal::invalid(Reason::CURRENCY_UNKNOWN, "currency must be USD or CAD"))?
     };
     let range = |field: &str, value: i64, max: i64| -> Result<()> {
@@ -440,26 +446,26 @@ pub fn endow(s: &mut Session<'_>, rules: &Rules, gift: &Gift) -> Result<()> {
         Err(Refusal::invalid(Reason::ENDOWMENT_OUT_OF_RANGE, format!("{field} must be from 0 to {max}"))
             .into())
     };
-    range("amount_micros", gift.amount_micros, ENDOWMENT_MICROS_MAX)?;
-    range("quantity_e4", gift.quantity_e4, ENDOWMENT_E4_MAX)?;
-    range("cost_price_e4", gift.cost_price_e4, i64::MAX)?;
-    if gift.amount_micros > 0 {
+    range("amount_micros", endowment.amount_micros, ENDOWMENT_MICROS_MAX)?;
+    range("quantity_e4", endowment.quantity_e4, ENDOWMENT_E4_MAX)?;
+    range("cost_price_e4", endowment.cost_price_e4, i64::MAX)?;
+    if endowment.amount_micros > 0 {
         check_currency(&account, currency.code())?;
-        post_cash(s, &account, gift.amount_micros, Cause::Endowment)?;
+        post_cash(s, &account, endowment.amount_micros, Cause::Endowment)?;
     }
-    if gift.quantity_e4 > 0 {
-        let issuer = s.issuer(&gift.symbol)?;
-        let asset = s.asset(&gift.symbol)?;
+    if endowment.quantity_e4 > 0 {
+        let issuer = s.issuer(&endowment.symbol)?;
+        let asset = s.asset(&endowment.symbol)?;
         let too_large =
             || Refusal::invalid(Reason::AMOUNT_TOO_LARGE, "the cost of the shares must fit into 64 bits");
-        let parts = i128::from(gift.quantity_e4) * i128::from(gift.cost_price_e4);
+        let parts = i128::from(endowment.quantity_e4) * i128::from(endowment.cost_price_e4);
         let cost = i64::try_from(parts / 100).map_err(|_| too_large())?;
         let (fx, _) = rules.fx(currency, account.currency);
         let (_, cost) = fx.convert(cost).ok_or_else(too_large)?;
         let mut lines = Postings::default();
         lines
-            .add(account.key, asset, gift.quantity_e4, Role::Principal)
-            .and_then(|l| l.add(issuer, asset, -gift.quantity_e4, Role::Principal))
+            .add(account.key, asset, endowment.quantity_e4, Role::Principal)
+            .and_then(|l| l.add(issuer, asset, -endowment.quantity_e4, Role::Principal))
             .map_err(store::Failure::from)?;
         let mut transaction =
             Transaction::new(Cause::Endowment, lines.balanced().map_err(store::Failure::from)?);
@@ -504,7 +510,7 @@ pub fn account_close(s: &mut Session<'_>, account: Account) -> Result<Account> {
     }
     store::account_set_state(s.tx, account.key, State::Closed, s.now_us)?;
     let closed = Account { state: State::Closed, updated_us: s.now_us, ..account };
-    s.know(closed.clone(), true);
+    s.account_put(closed.clone(), true);
     Ok(closed)
 }
 
@@ -513,7 +519,7 @@ pub fn user_deleted(s: &mut Session<'_>, user: UserId) -> Result<()> {
     for account in store::accounts_of(s.tx, user)? {
         if account.state == State::Open {
             store::account_set_state(s.tx, account.key, State::Closing, s.now_us)?;
-            s.know(Account { state: State::Closing, ..account.clone() }, true);
+            s.account_put(Account { state: State::Closing, ..account.clone() }, true);
         }
         close_when_idle(s, Account { state: State::Closing, ..account })?;
     }

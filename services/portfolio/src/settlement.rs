@@ -42,8 +42,8 @@ pub fn apply(tx: &mut dyn Tx, batches: &[ExecutionBatch], now_us: i64) -> Result
             Some(last) => *last,
             None => inbox::position(s.tx, symbol)?,
         };
-        let news = match read(last, &batch.executions) {
-            Reading::New(news) => news,
+        let new = match read(last, &batch.executions) {
+            Reading::New(new) => new,
             Reading::Seen => continue,
             Reading::Gap => {
                 report.applied.gap = true;
@@ -51,7 +51,7 @@ pub fn apply(tx: &mut dyn Tx, batches: &[ExecutionBatch], now_us: i64) -> Result
             }
         };
         let mut position = last;
-        for execution in news {
+        for execution in new {
             if execution.seq != position + 1 {
                 report.applied.gap = true;
                 break;
@@ -63,7 +63,7 @@ pub fn apply(tx: &mut dyn Tx, batches: &[ExecutionBatch], now_us: i64) -> Result
                 Err(Failure::Fault(fault)) => {
                     let exec_id = format!("{symbol}:{}", execution.seq);
                     let cause = fault.to_string();
-                    inbox::bury(s.tx, &exec_id, &execution.encode_to_vec(), &cause, now_us)?;
+                    inbox::dead_letter_put(s.tx, &exec_id, &execution.encode_to_vec(), &cause, now_us)?;
                     report.alarms.push((exec_id, cause));
                 }
             }

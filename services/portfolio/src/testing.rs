@@ -2,7 +2,7 @@
 
 use super::{
     domain::{Account, Balance, Currency, Kind, hold::Side},
-    operations::{self, Ask, Change, Gift, Rules},
+    operations::{self, Change, Endowment, NewHold, Rules},
     settlement::{self, Report},
     store::{self, MIGRATIONS, NewAccount, Session},
 };
@@ -121,7 +121,7 @@ impl Ledger {
         let rules = self.rules;
         self.change(move |s| {
             let account = operations::account_create(s, new, 0)?;
-            let gift = Gift {
+            let endowment = Endowment {
                 account: account.id,
                 symbol: SYMBOL.into(),
                 quantity_e4: shares,
@@ -129,7 +129,7 @@ impl Ledger {
                 currency: String::new(),
                 amount_micros: cash,
             };
-            operations::endow(s, &rules, &gift)?;
+            operations::endow(s, &rules, &endowment)?;
             Ok(account)
         })
         .await
@@ -150,7 +150,7 @@ impl Ledger {
         quantity_e4: i64,
         price_e4: i64,
     ) -> Result<i64> {
-        let ask = Ask {
+        let new = NewHold {
             order,
             user: of.user,
             account: Some(of.id),
@@ -161,7 +161,7 @@ impl Ledger {
             listing: Currency::Usd,
         };
         let rules = self.rules;
-        self.change(move |s| Ok(operations::hold_place(s, &rules, &ask)?.0.held)).await
+        self.change(move |s| Ok(operations::hold_place(s, &rules, &new)?.0.held)).await
     }
 
     pub async fn adjust(&self, change: Change) -> Result<i64> {

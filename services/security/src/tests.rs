@@ -61,15 +61,15 @@ async fn a_deleted_user_has_no_roles_however_often_the_fact_comes() {
     for _ in 0..3 {
         users::apply(&db, facts.clone(), 3, events::revoke_all).await.unwrap();
     }
-    let (of_gone, of_other, buried) = db
+    let (of_gone, of_other, dead_letters) = db
         .read(move |tx| {
-            let buried = fafnir_platform::db::inbox::buried(tx)?;
-            Ok((store::roles_of(tx, gone)?, store::roles_of(tx, other)?, buried))
+            let dead_letters = fafnir_platform::db::inbox::dead_letter_count(tx)?;
+            Ok((store::roles_of(tx, gone)?, store::roles_of(tx, other)?, dead_letters))
         })
         .await
         .unwrap();
     assert!(of_gone.is_empty());
     assert_eq!(of_other, ["member"]);
-    assert_eq!(buried, 3, "what cannot be read is kept for a person");
+    assert_eq!(dead_letters, 3, "what cannot be read is kept for a person");
     tasks.shutdown().cancel();
 }

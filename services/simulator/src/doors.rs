@@ -250,7 +250,7 @@ impl Doors {
     }
 
     /// Carries a request out. What fails without a refusal is unknown: the core looks it up.
-    pub async fn ask(&self, request: Request) -> Option<Answer> {
+    pub async fn carry_out(&self, request: Request) -> Option<Answer> {
         match request {
             Request::Place { ticket, agent, market, side, quantity_e4, price_e4, stands } => {
                 let order = self.new_order(agent, market, side, quantity_e4, price_e4, stands);

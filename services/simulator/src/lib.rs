@@ -119,7 +119,7 @@ async fn run(
         while under_way.len() < REQUESTS_MAX
             && let Some(request) = waiting.pop_front()
         {
-            under_way.push(doors.ask(request));
+            under_way.push(doors.carry_out(request));
         }
         tokio::select! {
             Some(answer) = under_way.next() => {

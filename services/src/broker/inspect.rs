@@ -137,7 +137,7 @@ impl Broker {
     ) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();
         for _ in 0..PAGES_MAX {
-            let mut page = self.ask(operation, &json!({"offset": all.len()})).await?;
+            let mut page = self.request(operation, &json!({"offset": all.len()})).await?;
             let total = page["total"].as_u64().unwrap_or(0) as usize;
             // An empty list may be null.
             let items =
@@ -152,7 +152,7 @@ impl Broker {
         Ok(all)
     }
 
-    async fn ask(&self, operation: &str, body: &Value) -> Result<Value, Error> {
+    async fn request(&self, operation: &str, body: &Value) -> Result<Value, Error> {
         let request = self.client.request(format!("$JS.API.{operation}"), body.to_string().into());
         let answer = request.await.map_err(|e| match e.kind() {
             async_nats::RequestErrorKind::NoResponders => {

@@ -522,7 +522,7 @@ mod tests {
         assert_eq!(pruned(2).await.unwrap(), 2);
         assert_eq!(pruned(2).await.unwrap(), 1);
         assert_eq!(pruned(2).await.unwrap(), 0);
-        assert_eq!(b.api.db.read(|tx| Ok(inbox::buried(tx)?)).await.unwrap(), 0);
+        assert_eq!(b.api.db.read(|tx| Ok(inbox::dead_letter_count(tx)?)).await.unwrap(), 0);
     }
 
     #[tokio::test]

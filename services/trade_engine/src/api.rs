@@ -155,7 +155,7 @@ impl TradeEngine for Api {
             Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {:?} is not listed", request.symbol))
         };
         let symbol = Symbol::parse(&request.symbol).map_err(|_| unknown())?;
-        let found = self.engine.ask(move |engine| {
+        let found = self.engine.query(move |engine| {
             let market = engine.market_of(&symbol)?;
             Some(wire::depth(market, engine.users(), request.levels as usize, request.orders as usize))
         });
@@ -169,7 +169,7 @@ impl TradeEngine for Api {
         caller::system(&request)?;
         let order = Uuid::parse_str(&request.get_ref().order_id)
             .map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "order_id must be a UUID"))?;
-        let found = self.engine.ask(move |engine| {
+        let found = self.engine.query(move |engine| {
             let (market, at) = engine.queue_position(order)?;
             Some(v1::QueuePositionReply {
                 symbol: market.symbol.to_string(),

@@ -123,13 +123,13 @@ impl Relay {
     async fn session(&mut self) -> Result<Never> {
         self.bus.ensure_stream(bus::ORDERS).await?;
         self.meet_stream().await?;
-        let mut news = self.published.watch();
+        let mut last_fact = self.published.watch();
         loop {
-            news.mark_unchanged();
+            last_fact.mark_unchanged();
             if self.relay_some().await? {
                 continue;
             }
-            match tokio::time::timeout(STREAM_CHECK, news.changed()).await {
+            match tokio::time::timeout(STREAM_CHECK, last_fact.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Err(Error::internal("the engine's facts have ended")),
                 Err(_) => self.meet_stream().await?,

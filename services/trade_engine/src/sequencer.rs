@@ -140,7 +140,7 @@ impl Handle {
     }
 
     /// Lets the thread read the engine between two batches.
-    pub async fn ask<T: Send + 'static>(
+    pub async fn query<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Engine) -> T + Send + 'static,
     ) -> Result<T, Refusal> {

@@ -211,13 +211,13 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
 async fn ask_quotes(gateway: &Gateway, symbols: Vec<String>) {
     let message = v1::QuotesRequest { symbols };
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.quotes(r).await }).await;
-    tell(gateway, "quotes", answer, |reply| Event::Quotes(reply.quotes)).await;
+    forward(gateway, "quotes", answer, |reply| Event::Quotes(reply.quotes)).await;
 }
 
 async fn ask_book(gateway: &Gateway, symbol: String) {
     let message = v1::BookRequest { symbol, depth: 0 };
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.book(r).await }).await;
-    tell(gateway, "book", answer, |image| Event::Book { image, from_feed: false }).await;
+    forward(gateway, "book", answer, |image| Event::Book { image, from_feed: false }).await;
 }
 
 /// The latest trades, or with `after` those that the feed left out.
@@ -226,7 +226,7 @@ async fn ask_trades(gateway: &Gateway, symbol: String, after: u64) {
     let message =
         v1::TradesRequest { symbol: symbol.clone(), after_trade_no: after, limit, latest: after == 0 };
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.trades(r).await }).await;
-    tell(gateway, "trades", answer, |reply| Event::Trades {
+    forward(gateway, "trades", answer, |reply| Event::Trades {
         symbol,
         trades: reply.trades,
         after: Some(after),
@@ -245,14 +245,14 @@ async fn ask_candles(gateway: &Gateway, symbol: String, interval: &'static str) 
         limit: CANDLES_MAX as u32,
     };
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.candles(r).await }).await;
-    tell(gateway, "candles", answer, |reply| Event::Candles { symbol, interval, candles: reply.candles })
+    forward(gateway, "candles", answer, |reply| Event::Candles { symbol, interval, candles: reply.candles })
         .await;
 }
 
 async fn ask_order(gateway: &Gateway, order_id: String) {
     let message = v1::GetOrderRequest { order_id, ..Default::default() };
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.order(r).await }).await;
-    tell(gateway, "order", answer, |reply| Event::Orders {
+    forward(gateway, "order", answer, |reply| Event::Orders {
         orders: reply.order.into_iter().collect(),
         open_complete: false,
     })
@@ -313,7 +313,7 @@ fn order_of(reply: v1::OrderReply) -> Result<v1::Order, Status> {
     reply.order.ok_or_else(|| Status::internal("the answer holds no order"))
 }
 
-async fn tell<R>(
+async fn forward<R>(
     gateway: &Gateway,
     question: &'static str,
     answer: Result<R, Status>,
@@ -331,9 +331,9 @@ async fn load(gateway: &Gateway) {
     let empty = v1::Empty {};
     let instruments =
         gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.instruments(r).await }).await;
-    tell(gateway, "instruments", instruments, |reply| Event::Instruments(reply.instruments)).await;
+    forward(gateway, "instruments", instruments, |reply| Event::Instruments(reply.instruments)).await;
     let watchlist = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.watchlist(r).await }).await;
-    tell(gateway, "watchlist", watchlist, |reply| {
+    forward(gateway, "watchlist", watchlist, |reply| {
         Event::Watchlist(reply.items.into_iter().map(|i| i.symbol).collect())
     })
     .await;
@@ -344,16 +344,16 @@ async fn load(gateway: &Gateway) {
 async fn load_private(gateway: &Gateway) {
     let empty = v1::Empty {};
     let accounts = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.accounts(r).await }).await;
-    tell(gateway, "accounts", accounts, |reply| Event::Accounts(reply.accounts)).await;
+    forward(gateway, "accounts", accounts, |reply| Event::Accounts(reply.accounts)).await;
     let positions = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.positions(r).await }).await;
-    tell(gateway, "positions", positions, |reply| Event::Positions(reply.holdings)).await;
+    forward(gateway, "positions", positions, |reply| Event::Positions(reply.holdings)).await;
     let open = orders(gateway, true).await;
-    tell(gateway, "orders", open, |(orders, open_complete)| Event::Orders { orders, open_complete }).await;
+    forward(gateway, "orders", open, |(orders, open_complete)| Event::Orders { orders, open_complete }).await;
     let recent = orders(gateway, false).await;
-    tell(gateway, "orders", recent, |(orders, _)| Event::Orders { orders, open_complete: false }).await;
+    forward(gateway, "orders", recent, |(orders, _)| Event::Orders { orders, open_complete: false }).await;
     let message = v1::ListFillsRequest { limit: FILLS_ASKED, ..Default::default() };
     let fills = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.fills(r).await }).await;
-    tell(gateway, "fills", fills, |reply| Event::Fills(reply.fills)).await;
+    forward(gateway, "fills", fills, |reply| Event::Fills(reply.fills)).await;
 }
 
 /// All open orders page by page, or the newest page of all; and whether the pages came to their end.

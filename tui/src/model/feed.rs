@@ -43,8 +43,8 @@ pub enum Link {
 pub struct Links {
     pub grpc: Link,
     pub nats: Link,
-    /// Why each was down last, to tell a reason once and not at every attempt.
-    told: [String; 2],
+    /// Why each was down last, to report a reason once and not at every attempt.
+    reported: [String; 2],
     round_trips_us: VecDeque<i64>,
 }
 
@@ -63,17 +63,17 @@ impl Links {
         }
     }
 
-    /// Keeps the reason why a connection is down; true when it is news.
-    pub fn tell_down(&mut self, wire: Wire, why: &str) -> bool {
-        let told = &mut self.told[wire as usize];
-        let is_news = told != why || why.is_empty();
-        why.clone_into(told);
-        is_news
+    /// Keeps the reason why a connection is down; true when it is new.
+    pub fn report_down(&mut self, wire: Wire, why: &str) -> bool {
+        let reported = &mut self.reported[wire as usize];
+        let is_new = reported != why || why.is_empty();
+        why.clone_into(reported);
+        is_new
     }
 
-    /// The connection stands: the next loss is news whatever its reason.
+    /// The connection stands: the next loss is reported whatever its reason.
     pub fn forget_down(&mut self, wire: Wire) {
-        self.told[wire as usize].clear();
+        self.reported[wire as usize].clear();
     }
 
     pub fn round_trip(&mut self, elapsed_us: i64) {
@@ -133,7 +133,7 @@ pub struct Feed {
     pub verify_us: Option<i64>,
     /// From the engine's clock to ours at the last image, microseconds.
     pub delay_us: Option<i64>,
-    /// The last state told to the user, to notice a change.
+    /// The last state reported to the user, to notice a change.
     pub was_stale: bool,
 }
 

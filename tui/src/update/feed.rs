@@ -1,4 +1,4 @@
-//! News from the exchange: market data, private updates, connections, answers.
+//! Events of the exchange: market data, private updates, connections, answers.
 
 use super::trade;
 use crate::{
@@ -135,7 +135,7 @@ fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut V
             }
         }
         Link::Down => {
-            if model.links.tell_down(wire, why) {
+            if model.links.report_down(wire, why) {
                 model.note(Tone::Bad, format!("{} disconnected: {why}", wire.name()));
             }
         }
@@ -229,14 +229,14 @@ fn take_book(model: &mut Model, image: v1::BookImage, from_feed: bool) {
     }
     holdings::estimate_queue(&mut model.holdings, &image);
     if known.is_some() {
-        state_news(model, image.state());
+        log_state(model, image.state());
     }
     model.book = Some(image);
     place_ladder(model);
 }
 
 /// Tells when the symbol on the ladder begins or stops to trade.
-fn state_news(model: &mut Model, state: v1::TradingState) {
+fn log_state(model: &mut Model, state: v1::TradingState) {
     use v1::TradingState::{Auction, Closed, Halted, Open, PreOpen, Unspecified};
     let old = model.trading_state(&model.symbol);
     if state == old || state == Unspecified {
@@ -319,11 +319,11 @@ fn private(model: &mut Model, update: v1::PrivateUpdate) {
         Some(private_update::Kind::Order(update)) => {
             if let Some(order) = update.order {
                 trade::resolve_ticket(model, &order);
-                trade::order_news(model, &order);
+                trade::log_order(model, &order);
                 model.holdings.take_order(order);
             }
             if let Some(fill) = update.fill {
-                trade::fill_news(model, fill);
+                trade::log_fill(model, fill);
             }
         }
         Some(private_update::Kind::Portfolio(update)) => {

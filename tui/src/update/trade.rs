@@ -329,7 +329,7 @@ pub(super) fn resolve_ticket(model: &mut Model, order: &v1::Order) {
 }
 
 /// Ends and rejections that no command of ours answers are told.
-pub(super) fn order_news(model: &mut Model, order: &v1::Order) {
+pub(super) fn log_order(model: &mut Model, order: &v1::Order) {
     let Some(old) = model.holdings.orders.get(&order.id) else { return };
     let waited = old.pending() == PendingAction::Replace && order.pending() == PendingAction::None;
     let asks = model.ticket.as_ref().is_some_and(|t| t.replaces.as_ref().is_some_and(|o| o.id == order.id));
@@ -356,7 +356,7 @@ pub(super) fn order_news(model: &mut Model, order: &v1::Order) {
     }
 }
 
-pub(super) fn fill_news(model: &mut Model, fill: v1::Fill) {
+pub(super) fn log_fill(model: &mut Model, fill: v1::Fill) {
     let price = text::price(fill.price_e4, model.tick_e4(&fill.symbol));
     let quantity = money::format_e4(fill.quantity_e4);
     let text = format!(

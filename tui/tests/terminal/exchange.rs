@@ -100,7 +100,7 @@ impl Gateway {
     }
 
     /// Tells the private stream about an order.
-    pub fn tell(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
+    pub fn push(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
         let update = v1::OrderUpdate { user_id: "u".into(), user_seq, order: Some(order), fill };
         let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)) });
     }

@@ -167,7 +167,7 @@ async fn from_the_sign_in_screen_to_a_fill() {
         symbol: "AAPL".into(),
         ..Default::default()
     };
-    gateway.tell(8, filled, Some(fill));
+    gateway.push(8, filled, Some(fill));
     desk.until("the fill", |m| m.holdings.fills.len() == 1).await;
     assert_eq!(
         desk.model.holdings.orders.values().next().map(fafnir_proto::v1::Order::state),
@@ -280,7 +280,7 @@ async fn after_a_restart_of_the_gateway_the_private_stream_goes_on_where_it_was(
     let (gateway, mut nats) = exchange().await;
     let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
     desk.is_ready(&mut nats).await;
-    gateway.tell(8, order("aaaa", Side::Buy, 5, 2_310_000, OrderState::New), None);
+    gateway.push(8, order("aaaa", Side::Buy, 5, 2_310_000, OrderState::New), None);
     desk.until("an order", |m| m.holdings.orders.len() == 1).await;
     let gateway = gateway.restart().await;
     desk.until("the loss", |m| m.links.grpc != Link::Up).await;

@@ -140,7 +140,7 @@ impl Door {
     }
 
     /// A GraphQL request; its answer as it came.
-    pub async fn ask(&self, token: &str, body: &Value) -> Result<Value, String> {
+    pub async fn query(&self, token: &str, body: &Value) -> Result<Value, String> {
         let (status, bytes) =
             self.send("/graphql", Some(token), "application/json", body.to_string()).await?;
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);

@@ -27,7 +27,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 
 /// What a round trip was waiting for when it came.
 #[derive(Debug, Default)]
-struct Told {
+struct Arrived {
     filled: Option<Instant>,
     settled: Option<Instant>,
     /// The order ended without a fill: why.
@@ -59,12 +59,12 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
         match outcome {
             Outcome::Done(Some(order)) => {
                 let has = if sells { had - listing.lot_e4 } else { had + listing.lot_e4 };
-                let told = follow(&mut updates, &order, &listing.symbol, has).await;
-                if told.settled.is_some() {
+                let arrived = follow(&mut updates, &order, &listing.symbol, has).await;
+                if arrived.settled.is_some() {
                     positions.insert(listing.symbol, has);
                 }
                 if measured {
-                    count(&mut figures, &told, began);
+                    count(&mut figures, &arrived, began);
                 }
             }
             Outcome::Shed(pause) => tokio::time::sleep(pause).await,
@@ -74,15 +74,15 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
     Ok((vec![user], figures))
 }
 
-fn count(figures: &mut Figures, told: &Told, began: Instant) {
-    if let Some(why) = &told.ended {
+fn count(figures: &mut Figures, arrived: &Arrived, began: Instant) {
+    if let Some(why) = &arrived.ended {
         figures.of("2 filled").count(&Outcome::Refused(why.clone()), Duration::ZERO);
         return;
     }
     let late = || Outcome::Failed(format!("not told within {} s", WITHIN.as_secs()));
     let done = [
-        ("2 filled", told.filled),
-        ("3 settled", told.filled.max(told.settled).filter(|_| told.settled.is_some())),
+        ("2 filled", arrived.filled),
+        ("3 settled", arrived.filled.max(arrived.settled).filter(|_| arrived.settled.is_some())),
     ];
     for (name, when) in done {
         match when {
@@ -98,18 +98,18 @@ async fn follow(
     order: &str,
     symbol: &str,
     has_e4: i64,
-) -> Told {
-    let mut told = Told::default();
+) -> Arrived {
+    let mut arrived = Arrived::default();
     let until = tokio::time::Instant::now() + WITHIN;
-    while told.ended.is_none() && (told.filled.is_none() || told.settled.is_none()) {
+    while arrived.ended.is_none() && (arrived.filled.is_none() || arrived.settled.is_none()) {
         let Ok(Some((when, update))) = tokio::time::timeout_at(until, updates.recv()).await else { break };
         match update.kind {
             Some(Kind::Order(update)) => {
                 let Some(now) = update.order.filter(|o| o.id == order) else { continue };
                 match now.state() {
-                    OrderState::Filled => told.filled = Some(when),
+                    OrderState::Filled => arrived.filled = Some(when),
                     OrderState::Canceled | OrderState::Expired | OrderState::Rejected => {
-                        told.ended = Some(now.reject_code);
+                        arrived.ended = Some(now.reject_code);
                     }
                     _ => {}
                 }
@@ -117,13 +117,13 @@ async fn follow(
             Some(Kind::Portfolio(update)) => {
                 let holding = update.holding.filter(|h| h.symbol == symbol);
                 if holding.is_some_and(|h| h.quantity_e4 == has_e4) {
-                    told.settled = Some(when);
+                    arrived.settled = Some(when);
                 }
             }
             _ => {}
         }
     }
-    told
+    arrived
 }
 
 /// The shares a user has, by symbol.

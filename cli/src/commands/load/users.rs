@@ -114,7 +114,7 @@ pub async fn register(door: &Door) -> Result<User> {
     let user = user(&answer.body)
         .ok_or_else(|| failed("a new user cannot sign in", answer.body["error"]["message"].clone()))?;
     let open = "mutation{op:createAccount(request:{type:\"INVESTMENT\",currency:\"USD\"}){code}}";
-    door.ask(&user.token, &json!({"query": open})).await.map_err(|e| failed("no account", e))?;
+    door.query(&user.token, &json!({"query": open})).await.map_err(|e| failed("no account", e))?;
     Ok(user)
 }
 
@@ -122,7 +122,7 @@ pub async fn register(door: &Door) -> Result<User> {
 pub async fn fund(door: &Door, user: &User) -> Result {
     let query = "{op:getPortfolioSummary{code accounts{id type currency available}}}";
     let answer =
-        door.ask(&user.token, &json!({"query": query})).await.map_err(|e| failed("no account", e))?;
+        door.query(&user.token, &json!({"query": query})).await.map_err(|e| failed("no account", e))?;
     let accounts = answer["data"]["op"]["accounts"].as_array().cloned().unwrap_or_default();
     let account = accounts
         .iter()
@@ -134,7 +134,7 @@ pub async fn fund(door: &Door, user: &User) -> Result {
     let deposit = "mutation($r:DepositRequest!){op:deposit(request:$r){code}}";
     let request = json!({"accountId": account["id"], "amount": DEPOSIT, "currency": "USD"});
     let body = json!({"query": deposit, "variables": {"r": request}});
-    door.ask(&user.token, &body).await.map_err(|e| failed("no deposit", e))?;
+    door.query(&user.token, &body).await.map_err(|e| failed("no deposit", e))?;
     Ok(())
 }
 

@@ -38,14 +38,14 @@ fn start(after: Option<Int64>) -> Result<Start> {
     }
 }
 
-fn one(
+fn updates(
     gateway: &Arc<Gateway>,
     session: &Session,
     orders: Start,
     portfolio: Start,
 ) -> impl Stream<Item = Result<Event>> + use<> {
-    let updates = private::updates(gateway.clone(), session.clone(), orders, portfolio);
-    private::stream(updates).map(|event| event.map_err(error::of))
+    let received = private::updates(gateway.clone(), session.clone(), orders, portfolio);
+    private::stream(received).map(|event| event.map_err(error::of))
 }
 
 #[GraphSubscription]
@@ -59,7 +59,7 @@ impl Subscription {
         after: Option<Int64>,
     ) -> Result<impl Stream<Item = Result<OrderUpdate>> + use<>> {
         let (gateway, session) = of(ctx)?;
-        let events = one(gateway, session, start(after)?, Start::Never);
+        let events = updates(gateway, session, start(after)?, Start::Never);
         Ok(events.filter_map(async |event| match event {
             Ok(Event::Order(update)) => Some(Ok(OrderUpdate {
                 sequence: update.user_seq.into(),
@@ -81,7 +81,7 @@ impl Subscription {
     ) -> Result<impl Stream<Item = Result<PortfolioUpdate>> + use<>> {
         let (gateway, session) = of(ctx)?;
         let (gateway, session) = (gateway.clone(), session.clone());
-        let events = one(&gateway, &session, Start::Never, start(after)?);
+        let events = updates(&gateway, &session, Start::Never, start(after)?);
         let updates = events.filter_map(async |event| match event {
             Ok(Event::Portfolio(update)) => Some(Ok(update)),
             Ok(_) => None,

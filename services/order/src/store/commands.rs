@@ -143,7 +143,7 @@ pub fn run(
     let mut writer = Writer { tx, next: last + 1, now_us, written: Vec::new() };
     let mut answers = Vec::with_capacity(ops.len());
     for op in ops {
-        answers.push(one(&mut writer, op)?);
+        answers.push(carry_out(&mut writer, op)?);
     }
     let Writer { tx, next, written, .. } = writer;
     if !written.is_empty() {
@@ -152,7 +152,7 @@ pub fn run(
     Ok((answers, written))
 }
 
-fn one(w: &mut Writer<'_>, op: &Op) -> Result<Result<Done, Refused>, Error> {
+fn carry_out(w: &mut Writer<'_>, op: &Op) -> Result<Result<Done, Refused>, Error> {
     match op {
         Op::Accept { id } => accept(w, id),
         Op::Reject { id, code, reason } => {
@@ -263,44 +263,44 @@ fn cancel_all(w: &mut Writer<'_>, user: &UserId, symbol: &str) -> Result<Result<
 
 fn send_replace(w: &mut Writer<'_>, id: &str, version: u32) -> Result<Result<Done, Refused>, Error> {
     let Some(entry) = order_get(w.tx, id)? else { return Ok(Err(unknown())) };
-    let wish = replace_get(w.tx, id)?.filter(|r| r.version == version);
-    let Some(wish) = wish else { return Ok(Ok(Done::Order(entry.order))) };
+    let replace = replace_get(w.tx, id)?.filter(|r| r.version == version);
+    let Some(replace) = replace else { return Ok(Ok(Done::Order(entry.order))) };
     if entry.order.state().has_ended() || entry.order.pending() != PendingAction::Replace {
         // It has ended, or a cancel overrode the replace.
         replace_delete(w.tx, id)?;
         return Ok(Ok(Done::Order(entry.order)));
     }
-    if !wish.sent {
-        replace_put(w.tx, &Replace { sent: true, ..wish.clone() })?;
-        w.put(&entry.order.symbol, engine_command::Kind::Replace(replace_order(&entry, &wish)))?;
+    if !replace.sent {
+        replace_put(w.tx, &Replace { sent: true, ..replace.clone() })?;
+        w.put(&entry.order.symbol, engine_command::Kind::Replace(replace_order(&entry, &replace)))?;
     }
     Ok(Ok(Done::Order(entry.order)))
 }
 
-fn replace_order(entry: &Entry, wish: &Replace) -> ReplaceOrder {
-    let has_cap = entry.order.r#type() == OrderType::Stop && wish.stop_price_e4 != 0;
+fn replace_order(entry: &Entry, replace: &Replace) -> ReplaceOrder {
+    let has_cap = entry.order.r#type() == OrderType::Stop && replace.stop_price_e4 != 0;
     ReplaceOrder {
-        order_id: wish.order_id.clone(),
-        quantity_e4: wish.quantity_e4,
-        price_e4: wish.price_e4,
-        stop_price_e4: wish.stop_price_e4,
-        version: wish.version,
-        cap_price_e4: if has_cap { wish.cap_price_e4 } else { 0 },
+        order_id: replace.order_id.clone(),
+        quantity_e4: replace.quantity_e4,
+        price_e4: replace.price_e4,
+        stop_price_e4: replace.stop_price_e4,
+        version: replace.version,
+        cap_price_e4: if has_cap { replace.cap_price_e4 } else { 0 },
     }
 }
 
-/// Marks an order as being replaced and remembers the wish; refused where the order is not as the wish supposes.
+/// Marks an order as being replaced and remembers how; refused where the order is not as the replace supposes.
 pub fn replace_begin(
     tx: &mut dyn Tx,
     user: &UserId,
-    wish: &Replace,
+    replace: &Replace,
     now_us: i64,
 ) -> Result<Result<Order, Refused>, Error> {
-    let Some(mut entry) = order_of(tx, user, &wish.order_id)? else { return Ok(Err(unknown())) };
-    if let Err(refused) = replaceable(&entry.order, wish.version.saturating_sub(1)) {
+    let Some(mut entry) = order_of(tx, user, &replace.order_id)? else { return Ok(Err(unknown())) };
+    if let Err(refused) = replaceable(&entry.order, replace.version.saturating_sub(1)) {
         return Ok(Err(refused));
     }
-    if wish.quantity_e4 <= entry.order.filled_e4 {
+    if replace.quantity_e4 <= entry.order.filled_e4 {
         return Ok(Err(Refused::precondition(
             Reason::BELOW_FILLED,
             "quantity must be above what is already filled",
@@ -309,7 +309,7 @@ pub fn replace_begin(
     entry.order.set_pending(PendingAction::Replace);
     entry.order.updated_us = now_us;
     order_update(tx, &entry)?;
-    replace_put(tx, wish)?;
+    replace_put(tx, replace)?;
     update_put(tx, &entry, None)?;
     Ok(Ok(entry.order))
 }

@@ -439,7 +439,7 @@ pub fn figures(tx: &mut dyn Tx) -> Result<Figures, Error> {
         positions: inbox::positions(tx)?,
         last_cmd_seq: commands::last_cmd_seq(tx)?,
         open_orders: tx.query_one("SELECT COUNT(*) FROM orders WHERE state <= 4", &[])?.get(0)?,
-        dead_letters: inbox::buried(tx)?,
+        dead_letters: inbox::dead_letter_count(tx)?,
     })
 }
 

@@ -132,14 +132,14 @@ impl Projector<'_> {
             ExecKind::ReplaceRejected => vec![part(Event::ReplaceRejected)],
             ExecKind::CancelRejected => vec![part(Event::CancelRejected)],
             ExecKind::Replaced => {
-                let wish = replace_get(self.tx, &e.order_id)?;
+                let replace = replace_get(self.tx, &e.order_id)?;
                 vec![part(Event::Replaced {
                     version: e.version,
                     total_e4: e.quantity_e4,
                     open_e4: e.open_e4,
                     price_e4: e.price_e4,
                     stop_e4: e.stop_price_e4,
-                    cap_e4: wish.filter(|w| w.version == e.version).map(|w| w.cap_price_e4),
+                    cap_e4: replace.filter(|w| w.version == e.version).map(|w| w.cap_price_e4),
                 })]
             }
             ExecKind::Trade => {
@@ -166,7 +166,7 @@ impl Projector<'_> {
                 ]
             }
             ExecKind::StateChanged => Vec::new(),
-            ExecKind::Unspecified => return self.bury(symbol, e, "an execution of unknown kind"),
+            ExecKind::Unspecified => return self.dead_letter(symbol, e, "an execution of unknown kind"),
         };
         for part in parts {
             self.part(symbol, e, part)?;
@@ -185,12 +185,12 @@ impl Projector<'_> {
                 None if matches!(part.event, Event::CancelRejected | Event::ReplaceRejected) => {
                     return Ok(());
                 }
-                None => return self.bury(symbol, e, &format!("order {id} is not known here")),
+                None => return self.dead_letter(symbol, e, &format!("order {id} is not known here")),
             }
         }
         let Some(entry) = self.entries.get_mut(id) else { return Ok(()) };
         match lifecycle::apply(entry, &part.event, e.time_us) {
-            Err(alarm) => return self.bury(symbol, e, &alarm.to_string()),
+            Err(alarm) => return self.dead_letter(symbol, e, &alarm.to_string()),
             Ok(false) => return Ok(()),
             Ok(true) => {}
         }
@@ -204,17 +204,23 @@ impl Projector<'_> {
             replace_delete(self.tx, id)?;
         }
         update_put(self.tx, entry, part.fill)?;
-        let news = self.dirty.entry(id.to_owned()).or_default();
+        let refused = self.dirty.entry(id.to_owned()).or_default();
         match part.event {
-            Event::CancelRejected => *news = Some(EngineRefusal::Cancel(e.reason.clone())),
-            Event::ReplaceRejected => *news = Some(EngineRefusal::Replace(e.reason.clone())),
+            Event::CancelRejected => *refused = Some(EngineRefusal::Cancel(e.reason.clone())),
+            Event::ReplaceRejected => *refused = Some(EngineRefusal::Replace(e.reason.clone())),
             _ => {}
         }
         Ok(())
     }
 
-    fn bury(&mut self, symbol: &str, e: &Execution, why: &str) -> Result<(), Error> {
-        inbox::bury(self.tx, &format!("{symbol}:{}", e.seq), &e.encode_to_vec(), why, self.now_us)?;
+    fn dead_letter(&mut self, symbol: &str, e: &Execution, why: &str) -> Result<(), Error> {
+        inbox::dead_letter_put(
+            self.tx,
+            &format!("{symbol}:{}", e.seq),
+            &e.encode_to_vec(),
+            why,
+            self.now_us,
+        )?;
         self.learned.alarms.push(format!("{symbol}:{}: {why}", e.seq));
         Ok(())
     }

@@ -28,7 +28,13 @@ pub fn advance(tx: &mut dyn Tx, source: &str, seq: u64) -> Result<(), Error> {
 }
 
 /// Keeps a message that can never be applied, for a person to look at.
-pub fn bury(tx: &mut dyn Tx, subject: &str, payload: &[u8], error: &str, now_us: i64) -> Result<(), Error> {
+pub fn dead_letter_put(
+    tx: &mut dyn Tx,
+    subject: &str,
+    payload: &[u8],
+    error: &str,
+    now_us: i64,
+) -> Result<(), Error> {
     tx.execute(
         "INSERT INTO dead_letter (subject, payload, error, created_us) VALUES (?1, ?2, ?3, ?4)",
         params![subject, payload, error, now_us],
@@ -36,7 +42,7 @@ pub fn bury(tx: &mut dyn Tx, subject: &str, payload: &[u8], error: &str, now_us:
     Ok(())
 }
 
-/// How many messages are buried.
-pub fn buried(tx: &mut dyn Tx) -> Result<u64, Error> {
+/// How many dead letters are kept.
+pub fn dead_letter_count(tx: &mut dyn Tx) -> Result<u64, Error> {
     tx.query_one("SELECT COUNT(*) FROM dead_letter", &[])?.get(0)
 }

@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts an account that was read or changed outside into the view, so that its user hears of it.
-    pub fn know(&mut self, account: Account, changed: bool) {
+    pub fn account_put(&mut self, account: Account, changed: bool) {
         if changed {
             self.changed_accounts.insert(account.key);
         }

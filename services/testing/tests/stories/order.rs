@@ -30,7 +30,7 @@ fn services() -> Vec<&'static Service> {
 
 /// What the played portfolio-service knows and how it answers.
 #[derive(Default)]
-struct Purse {
+struct Portfolio {
     holds: BTreeMap<String, HoldRequest>,
     hold_calls: u32,
     adjusted: Vec<AdjustHoldRequest>,
@@ -46,7 +46,7 @@ fn refusal(code: Code, reason: &str, text: &str) -> Status {
     status
 }
 
-impl Purse {
+impl Portfolio {
     fn answer(&mut self, method: &str, request: bytes::Bytes) -> Result<Vec<u8>, Status> {
         if self.down {
             return Err(Status::unavailable("down"));
@@ -96,8 +96,8 @@ impl Purse {
 
 struct Story {
     stack: Stack,
-    purse: Arc<Mutex<Purse>>,
-    purse_url: String,
+    portfolio: Arc<Mutex<Portfolio>>,
+    portfolio_url: String,
 }
 
 impl Story {
@@ -106,26 +106,26 @@ impl Story {
     }
 
     async fn start_with(change: impl FnOnce(&mut fafnir_platform::Settings)) -> Self {
-        let purse = Arc::new(Mutex::new(Purse::default()));
-        let played = Arc::clone(&purse);
-        let purse_url =
+        let portfolio = Arc::new(Mutex::new(Portfolio::default()));
+        let played = Arc::clone(&portfolio);
+        let portfolio_url =
             testing::play(move |method, request| played.lock().unwrap().answer(method, request)).await;
-        let url = purse_url.clone();
+        let url = portfolio_url.clone();
         let stack = Stack::start_with(&services(), |s| {
             s.addresses.portfolio = url;
             change(s);
         })
         .await;
-        let story = Self { stack, purse, purse_url };
+        let story = Self { stack, portfolio, portfolio_url };
         story.list("AAPL", 2_310_000).await;
         story
     }
 
     async fn restart(self) -> Self {
-        let Self { stack, purse, purse_url } = self;
-        let url = purse_url.clone();
+        let Self { stack, portfolio, portfolio_url } = self;
+        let url = portfolio_url.clone();
         let stack = stack.restart(&services(), |s| s.addresses.portfolio = url).await;
-        Self { stack, purse, purse_url }
+        Self { stack, portfolio, portfolio_url }
     }
 
     /// Lists a symbol and waits until the gate and the engine know it.
@@ -144,8 +144,8 @@ impl Story {
         let clients = &self.stack.running.context.clients;
         clients.stock(&testing::system()).upsert_instrument(instrument).await.unwrap();
         testing::until(&self.stack.running.context, "the symbol is known", async || {
-            let wish = PlaceOrderRequest { symbol: symbol.into(), quantity_e4: 1, ..sell(1, 1) };
-            reason(&self.place(ALICE, wish).await.unwrap_err()) != "UNKNOWN_SYMBOL"
+            let request = PlaceOrderRequest { symbol: symbol.into(), quantity_e4: 1, ..sell(1, 1) };
+            reason(&self.place(ALICE, request).await.unwrap_err()) != "UNKNOWN_SYMBOL"
         })
         .await;
     }
@@ -279,19 +279,19 @@ async fn two_users_trade_and_each_sees_its_own_side() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_client_order_id_is_one_order_for_ever() {
     let story = Story::start().await;
-    let wish = PlaceOrderRequest { client_order_id: "mine-1".into(), ..buy(1, 2_300_000) };
-    let placed = join_all((0..50).map(|_| story.place(BOB, wish.clone()))).await;
+    let request = PlaceOrderRequest { client_order_id: "mine-1".into(), ..buy(1, 2_300_000) };
+    let placed = join_all((0..50).map(|_| story.place(BOB, request.clone()))).await;
     let ids: Vec<String> = placed.into_iter().map(|o| o.unwrap().id).collect();
     assert!(ids.iter().all(|id| *id == ids[0]));
-    assert_eq!(story.purse.lock().unwrap().hold_calls, 1);
-    let other = PlaceOrderRequest { quantity_e4: 20_000, ..wish.clone() };
+    assert_eq!(story.portfolio.lock().unwrap().hold_calls, 1);
+    let other = PlaceOrderRequest { quantity_e4: 20_000, ..request.clone() };
     let refused = story.place(BOB, other).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::AlreadyExists, "CLIENT_ORDER_ID_REUSED"));
     // Another user's is another one; and it holds after the end of the order.
-    assert_ne!(story.place(ALICE, wish.clone()).await.unwrap().id, ids[0]);
+    assert_ne!(story.place(ALICE, request.clone()).await.unwrap().id, ids[0]);
     story.reaches(BOB, &ids[0], OrderState::New).await;
     story.cancel(BOB, &ids[0]).await.unwrap();
-    let again = story.place(BOB, wish).await.unwrap();
+    let again = story.place(BOB, request).await.unwrap();
     assert_eq!((&again.id, again.state()), (&ids[0], OrderState::Canceled));
     story.stack.stop().await;
 }
@@ -326,10 +326,10 @@ async fn what_is_refused_changes_nothing_and_says_why() {
     );
 
     // For funds: a REJECTED order, also the second time.
-    story.purse.lock().unwrap().funds_e4 = Some(1_000_000);
-    let wish = PlaceOrderRequest { client_order_id: "poor".into(), ..buy(1, 2_310_000) };
+    story.portfolio.lock().unwrap().funds_e4 = Some(1_000_000);
+    let request = PlaceOrderRequest { client_order_id: "poor".into(), ..buy(1, 2_310_000) };
     for _ in 0..2 {
-        let rejected = story.place(ALICE, wish.clone()).await.unwrap();
+        let rejected = story.place(ALICE, request.clone()).await.unwrap();
         assert_eq!(
             (rejected.state(), rejected.reject_code.as_str()),
             (OrderState::Rejected, "INSUFFICIENT_FUNDS")
@@ -363,12 +363,12 @@ async fn a_market_order_trades_within_its_collar_and_holds_for_it() {
     story.place(ALICE, sell(2, 2_320_000)).await.unwrap();
     story.place(ALICE, sell(2, 2_400_000)).await.unwrap();
     let order = story.place(BOB, market.clone()).await.unwrap();
-    assert_eq!(story.purse.lock().unwrap().holds[&order.id].price_e4, 2_367_700);
+    assert_eq!(story.portfolio.lock().unwrap().holds[&order.id].price_e4, 2_367_700);
     let ended = story.reaches(BOB, &order.id, OrderState::Canceled).await;
     assert_eq!((ended.filled_e4, ended.reject_code.as_str()), (20_000, "COLLAR"));
     // From now on the last trade is the reference: 232.00 + 2.5 % = 237.80.
     let order = story.place(BOB, market).await.unwrap();
-    assert_eq!(story.purse.lock().unwrap().holds[&order.id].price_e4, 2_378_000);
+    assert_eq!(story.portfolio.lock().unwrap().holds[&order.id].price_e4, 2_378_000);
     story.stack.stop().await;
 }
 
@@ -377,17 +377,18 @@ async fn a_replace_places_the_extra_hold_first_and_counts_versions() {
     let story = Story::start().await;
     let order = story.place(BOB, buy(2, 2_300_000)).await.unwrap();
     let change = ReplaceOrderRequest { order_id: order.id.clone(), ..ReplaceOrderRequest::default() };
-    let wish = ReplaceOrderRequest { quantity_e4: 30_000, price_e4: 2_310_000, version: 1, ..change.clone() };
-    let replaced = story.replace(BOB, wish.clone()).await.unwrap();
+    let request =
+        ReplaceOrderRequest { quantity_e4: 30_000, price_e4: 2_310_000, version: 1, ..change.clone() };
+    let replaced = story.replace(BOB, request.clone()).await.unwrap();
     assert_eq!((replaced.version, replaced.quantity_e4, replaced.price_e4), (2, 30_000, 2_310_000));
     assert_eq!((replaced.state(), replaced.pending()), (OrderState::New, PendingAction::None));
-    let adjusted = story.purse.lock().unwrap().adjusted.clone();
+    let adjusted = story.portfolio.lock().unwrap().adjusted.clone();
     assert_eq!(adjusted.len(), 1);
     assert_eq!(
         (adjusted[0].version, adjusted[0].quantity_e4, adjusted[0].price_e4, adjusted[0].only_increase),
         (2, 30_000, 2_310_000, true)
     );
-    let stale = story.replace(BOB, wish).await.unwrap_err();
+    let stale = story.replace(BOB, request).await.unwrap_err();
     assert_eq!((stale.code(), reason(&stale).as_str()), (Code::FailedPrecondition, "VERSION_DIFFERS"));
     for (bad, why) in [
         (change.clone(), "NOTHING_TO_REPLACE"),
@@ -399,14 +400,14 @@ async fn a_replace_places_the_extra_hold_first_and_counts_versions() {
         assert_eq!(reason(&story.replace(BOB, bad).await.unwrap_err()), why);
     }
     // A refused extra hold leaves the order as it was.
-    story.purse.lock().unwrap().funds_e4 = Some(1);
+    story.portfolio.lock().unwrap().funds_e4 = Some(1);
     let refused =
         story.replace(BOB, ReplaceOrderRequest { price_e4: 2_320_000, ..change.clone() }).await.unwrap_err();
     assert_eq!(reason(&refused), "INSUFFICIENT_FUNDS");
     let same = story.get(BOB, &order.id).await.unwrap();
     assert_eq!((same.version, same.price_e4, same.pending()), (2, 2_310_000, PendingAction::None));
     // And it can be replaced again.
-    story.purse.lock().unwrap().funds_e4 = None;
+    story.portfolio.lock().unwrap().funds_e4 = None;
     let again = story.replace(BOB, ReplaceOrderRequest { price_e4: 2_320_000, ..change }).await.unwrap();
     assert_eq!(again.version, 3);
     story.stack.stop().await;
@@ -420,20 +421,20 @@ async fn what_a_crash_left_on_its_way_goes_on_after_the_restart_once() {
     // Bob's account is known from an earlier order.
     let early = story.place(BOB, buy(1, 2_200_000)).await.unwrap();
     story.cancel(BOB, &early.id).await.unwrap();
-    story.purse.lock().unwrap().down = true;
+    story.portfolio.lock().unwrap().down = true;
     let waiting = story.place(BOB, buy(3, 2_310_000)).await.unwrap();
     assert_eq!(waiting.state(), OrderState::PendingNew);
     let unwanted = story.place(BOB, buy(7, 2_310_000)).await.unwrap();
     let asked = story.cancel(BOB, &unwanted.id).await.unwrap();
     assert_eq!((asked.state(), asked.pending()), (OrderState::PendingNew, PendingAction::Cancel));
 
-    story.purse.lock().unwrap().down = false;
+    story.portfolio.lock().unwrap().down = false;
     let story = story.restart().await;
     let gone_on = story.reaches(BOB, &waiting.id, OrderState::PartiallyFilled).await;
     assert_eq!((gone_on.filled_e4, gone_on.fills.len()), (10_000, 1));
     let abandoned = story.reaches(BOB, &unwanted.id, OrderState::Rejected).await;
     assert_eq!(abandoned.reject_code, "CANCELED_EARLY");
-    assert_eq!(story.purse.lock().unwrap().released, [unwanted.id]);
+    assert_eq!(story.portfolio.lock().unwrap().released, [unwanted.id]);
     // The book is the same after one more restart, and numbers go on.
     let story = story.restart().await;
     let status = story.status().await;

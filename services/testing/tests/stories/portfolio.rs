@@ -107,7 +107,7 @@ impl Story {
         for created in [true, false] {
             assert_eq!(house.seed_account(seed.clone()).await.unwrap().into_inner().created, created);
         }
-        let gift = EndowRequest {
+        let endowment = EndowRequest {
             key: format!("seed:{account}"),
             account_id: account.clone(),
             symbol: "AAPL".into(),
@@ -117,7 +117,7 @@ impl Story {
             amount_micros: cash,
         };
         for applied in [true, false] {
-            assert_eq!(house.endow(gift.clone()).await.unwrap().into_inner().applied, applied);
+            assert_eq!(house.endow(endowment.clone()).await.unwrap().into_inner().applied, applied);
         }
         (user, account)
     }

@@ -31,7 +31,7 @@ impl Bench {
         self.facts(record).into_iter().flat_map(|f| f.outcomes).collect()
     }
 
-    fn tell(&mut self, instruction: Instruction) -> Vec<Outcome> {
+    fn instruct(&mut self, instruction: Instruction) -> Vec<Outcome> {
         let record = command(self.engine.cmd_seq() + 1, "AAPL", instruction).1;
         self.apply(&record)
     }
@@ -44,8 +44,8 @@ fn kinds(outcomes: &[Outcome]) -> Vec<ExecKind> {
 #[test]
 fn a_trade_prints_at_the_makers_price_and_names_both_sides() {
     let mut bench = Bench::new();
-    bench.tell(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
-    let outcomes = bench.tell(Instruction::New(limit(2, 2, Side::Buy, 4, 10_100)));
+    bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
+    let outcomes = bench.instruct(Instruction::New(limit(2, 2, Side::Buy, 4, 10_100)));
     assert_eq!(kinds(&outcomes), [ExecKind::Accepted, ExecKind::Trade]);
     let trade = &outcomes[1];
     let maker = trade.maker.unwrap();
@@ -75,7 +75,7 @@ fn prices_off_tick_and_quantities_off_lot_are_rejected_and_change_nothing() {
         ),
         (super::super::record::NewOrder { quantity_e4: 0, ..limit(1, 1, Side::Buy, 1, 1) }, "BAD_QUANTITY"),
     ] {
-        let outcomes = bench.tell(Instruction::New(order));
+        let outcomes = bench.instruct(Instruction::New(order));
         assert_eq!(kinds(&outcomes), [ExecKind::Rejected]);
         assert_eq!(outcomes[0].reason, reason);
         assert_eq!(bench.engine.open_orders(), 0);
@@ -96,7 +96,7 @@ fn an_order_for_a_symbol_that_is_not_listed_is_rejected_with_a_sequence_of_its_o
 #[test]
 fn a_cancel_of_an_order_that_is_not_open_is_refused_by_name() {
     let mut bench = Bench::new();
-    let outcomes = bench.tell(Instruction::Cancel { order: order_id(9) });
+    let outcomes = bench.instruct(Instruction::Cancel { order: order_id(9) });
     assert_eq!(kinds(&outcomes), [ExecKind::CancelRejected]);
     assert_eq!((outcomes[0].order, outcomes[0].reason), (order_id(9), "ORDER_NOT_OPEN"));
 }
@@ -104,8 +104,8 @@ fn a_cancel_of_an_order_that_is_not_open_is_refused_by_name() {
 #[test]
 fn a_replace_counts_versions_and_tells_the_new_total() {
     let mut bench = Bench::new();
-    bench.tell(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
-    bench.tell(Instruction::New(limit(2, 2, Side::Buy, 4, 10_000)));
+    bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
+    bench.instruct(Instruction::New(limit(2, 2, Side::Buy, 4, 10_000)));
     let change = Replace {
         order: order_id(1),
         quantity_e4: 80_000,
@@ -114,12 +114,13 @@ fn a_replace_counts_versions_and_tells_the_new_total() {
         cap_e4: 0,
         version: 2,
     };
-    let outcomes = bench.tell(Instruction::Replace(change.clone()));
+    let outcomes = bench.instruct(Instruction::Replace(change.clone()));
     assert_eq!(kinds(&outcomes), [ExecKind::Replaced]);
     let replaced = &outcomes[0];
     assert_eq!((replaced.version, replaced.quantity_e4, replaced.open_e4), (2, 80_000, 40_000));
     assert_eq!(replaced.price_e4, 1_010_000);
-    let outcomes = bench.tell(Instruction::Replace(Replace { quantity_e4: 40_000, version: 3, ..change }));
+    let outcomes =
+        bench.instruct(Instruction::Replace(Replace { quantity_e4: 40_000, version: 3, ..change }));
     assert_eq!((outcomes[0].kind, outcomes[0].version), (ExecKind::ReplaceRejected, 3));
     assert_eq!((outcomes[0].reason, outcomes[0].open_e4), ("BELOW_FILLED", 40_000));
 }
@@ -128,8 +129,8 @@ fn a_replace_counts_versions_and_tells_the_new_total() {
 fn a_replaced_stop_has_no_limit_price() {
     for kind in [Kind::Stop, Kind::TrailingAmount, Kind::TrailingPercent] {
         let mut bench = Bench::new();
-        bench.tell(Instruction::New(limit(1, 1, Side::Sell, 1, 10_000)));
-        bench.tell(Instruction::New(limit(2, 2, Side::Buy, 1, 10_000)));
+        bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 1, 10_000)));
+        bench.instruct(Instruction::New(limit(2, 2, Side::Buy, 1, 10_000)));
         let (stop_e4, trail_e4) = if kind == Kind::Stop { (950_000, 0) } else { (0, 50_000) };
         let stop = super::super::record::NewOrder {
             kind,
@@ -139,7 +140,7 @@ fn a_replaced_stop_has_no_limit_price() {
             cap_e4: 930_000,
             ..limit(3, 3, Side::Sell, 5, 0)
         };
-        let outcomes = bench.tell(Instruction::New(stop));
+        let outcomes = bench.instruct(Instruction::New(stop));
         assert_eq!((outcomes[0].kind, outcomes[0].held), (ExecKind::Accepted, true), "{kind:?}");
         let more = Replace {
             order: order_id(3),
@@ -149,7 +150,7 @@ fn a_replaced_stop_has_no_limit_price() {
             cap_e4: 0,
             version: 2,
         };
-        let outcomes = bench.tell(Instruction::Replace(more));
+        let outcomes = bench.instruct(Instruction::Replace(more));
         assert_eq!((outcomes[0].kind, outcomes[0].price_e4), (ExecKind::Replaced, 0), "{kind:?}");
         assert!(outcomes[0].stop_e4 > 0, "{kind:?}");
     }
@@ -158,29 +159,32 @@ fn a_replaced_stop_has_no_limit_price() {
 #[test]
 fn a_halt_refuses_new_orders_and_lets_cancels_through() {
     let mut bench = Bench::new();
-    bench.tell(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
-    let halted = bench.tell(Instruction::SetState { state: TradingState::Halted });
+    bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
+    let halted = bench.instruct(Instruction::SetState { state: TradingState::Halted });
     assert_eq!((halted[0].kind, halted[0].state), (ExecKind::StateChanged, Some(TradingState::Halted)));
-    assert!(bench.tell(Instruction::SetState { state: TradingState::Halted }).is_empty());
-    let refused = bench.tell(Instruction::New(limit(2, 2, Side::Buy, 1, 10_000)));
+    assert!(bench.instruct(Instruction::SetState { state: TradingState::Halted }).is_empty());
+    let refused = bench.instruct(Instruction::New(limit(2, 2, Side::Buy, 1, 10_000)));
     assert_eq!((refused[0].kind, refused[0].reason), (ExecKind::Rejected, "SYMBOL_HALTED"));
-    assert_eq!(kinds(&bench.tell(Instruction::Cancel { order: order_id(1) })), [ExecKind::Canceled]);
-    let closed = bench.tell(Instruction::SetState { state: TradingState::Closed });
+    assert_eq!(kinds(&bench.instruct(Instruction::Cancel { order: order_id(1) })), [ExecKind::Canceled]);
+    let closed = bench.instruct(Instruction::SetState { state: TradingState::Closed });
     assert_eq!(closed[0].state, Some(TradingState::Closed));
-    bench.tell(Instruction::SetState { state: TradingState::Open });
-    assert_eq!(kinds(&bench.tell(Instruction::New(limit(3, 2, Side::Buy, 1, 10_000)))), [ExecKind::Accepted]);
+    bench.instruct(Instruction::SetState { state: TradingState::Open });
+    assert_eq!(
+        kinds(&bench.instruct(Instruction::New(limit(3, 2, Side::Buy, 1, 10_000)))),
+        [ExecKind::Accepted]
+    );
 }
 
 #[test]
 fn a_held_stop_is_accepted_held_and_triggers_on_the_last_trade() {
     let mut bench = Bench::new();
-    bench.tell(Instruction::New(limit(1, 1, Side::Sell, 1, 10_000)));
-    bench.tell(Instruction::New(limit(2, 1, Side::Sell, 5, 10_010)));
+    bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 1, 10_000)));
+    bench.instruct(Instruction::New(limit(2, 1, Side::Sell, 5, 10_010)));
     let mut stop = limit(3, 3, Side::Buy, 2, 0);
     (stop.kind, stop.stop_e4, stop.cap_e4) = (Kind::Stop, 1_000_000, 1_005_000);
-    let held = bench.tell(Instruction::New(stop));
+    let held = bench.instruct(Instruction::New(stop));
     assert_eq!((held[0].kind, held[0].held, held[0].stop_e4), (ExecKind::Accepted, true, 1_000_000));
-    let outcomes = bench.tell(Instruction::New(limit(4, 4, Side::Buy, 1, 10_000)));
+    let outcomes = bench.instruct(Instruction::New(limit(4, 4, Side::Buy, 1, 10_000)));
     assert_eq!(kinds(&outcomes), [ExecKind::Accepted, ExecKind::Trade, ExecKind::Triggered, ExecKind::Trade]);
     assert_eq!((outcomes[3].order, outcomes[3].price_e4), (order_id(3), 1_001_000));
 }
@@ -188,10 +192,10 @@ fn a_held_stop_is_accepted_held_and_triggers_on_the_last_trade() {
 #[test]
 fn decrement_takes_both_sides_down_in_one_outcome() {
     let mut bench = Bench::new();
-    bench.tell(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
+    bench.instruct(Instruction::New(limit(1, 1, Side::Sell, 10, 10_000)));
     let mut order = limit(2, 1, Side::Buy, 4, 10_000);
     order.self_trade = SelfTrade::Decrement;
-    let outcomes = bench.tell(Instruction::New(order));
+    let outcomes = bench.instruct(Instruction::New(order));
     assert_eq!(kinds(&outcomes), [ExecKind::Accepted, ExecKind::Decremented, ExecKind::Canceled]);
     let maker = outcomes[1].maker.unwrap();
     assert_eq!((outcomes[1].quantity_e4, outcomes[1].open_e4, maker.open_e4), (40_000, 0, 60_000));
@@ -204,9 +208,9 @@ fn the_day_end_expires_day_orders_and_a_gtd_order_expires_at_its_time() {
     day.tif = Tif::Day;
     let mut gtd = limit(2, 1, Side::Buy, 1, 9_000);
     (gtd.tif, gtd.expires_us) = (Tif::Gtd, START_US + 1_000);
-    bench.tell(Instruction::New(day));
-    bench.tell(Instruction::New(gtd));
-    bench.tell(Instruction::New(limit(3, 1, Side::Buy, 1, 9_000)));
+    bench.instruct(Instruction::New(day));
+    bench.instruct(Instruction::New(gtd));
+    bench.instruct(Instruction::New(limit(3, 1, Side::Buy, 1, 9_000)));
     assert_eq!(bench.engine.next_expiry_us(), Some(START_US + 1_000));
     bench.time_us = START_US + 2_000;
     let expired = bench.apply(&Record::Expire);
@@ -224,9 +228,9 @@ fn the_day_end_expires_day_orders_and_a_gtd_order_expires_at_its_time() {
 fn cancel_all_without_a_symbol_reaches_every_book_and_no_stranger() {
     let mut bench = Bench::new();
     bench.apply(&Record::Listing(listing("MSFT")));
-    bench.tell(Instruction::New(limit(1, 1, Side::Buy, 1, 9_000)));
+    bench.instruct(Instruction::New(limit(1, 1, Side::Buy, 1, 9_000)));
     bench.apply(&command(2, "MSFT", Instruction::New(limit(2, 1, Side::Buy, 1, 9_000))).1);
-    bench.tell(Instruction::New(limit(3, 2, Side::Buy, 1, 9_000)));
+    bench.instruct(Instruction::New(limit(3, 2, Side::Buy, 1, 9_000)));
     let all =
         |user| Record::Command { cmd_seq: 9, symbol: None, instruction: Instruction::CancelAll { user } };
     assert!(bench.facts(&all(user_id(77))).is_empty());

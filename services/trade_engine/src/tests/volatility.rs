@@ -40,13 +40,13 @@ impl Bench {
         facts.into_iter().flat_map(|f| f.outcomes).collect()
     }
 
-    fn tell(&mut self, instruction: Instruction) -> Vec<Outcome> {
+    fn instruct(&mut self, instruction: Instruction) -> Vec<Outcome> {
         let record = command(self.engine.cmd_seq() + 1, "AAPL", instruction).1;
         self.apply(&record)
     }
 
     fn limit(&mut self, order: u64, side: Side, shares: i64, cents: i64) -> Vec<Outcome> {
-        self.tell(Instruction::New(limit(order, order, side, shares, cents)))
+        self.instruct(Instruction::New(limit(order, order, side, shares, cents)))
     }
 
     fn reopen(&mut self) -> Vec<Outcome> {
@@ -83,7 +83,7 @@ fn a_trade_outside_the_band_pauses_gathers_and_reopens_at_the_auctions_price() {
 
     let mut immediate = limit(3, 3, Side::Buy, 1, 11_300);
     immediate.tif = Tif::Ioc;
-    let refused = bench.tell(Instruction::New(immediate));
+    let refused = bench.instruct(Instruction::New(immediate));
     assert_eq!((refused[0].kind, refused[0].reason), (ExecKind::Rejected, "WRONG_PHASE"));
     // A seller comes: all eight trade at 112.00 or 113.00, and 112.00 is nearer to the previous close.
     assert_eq!(kinds(&bench.limit(4, Side::Sell, 3, 11_100)), [ExecKind::Accepted]);
@@ -107,7 +107,7 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
     bench.limit(1, Side::Sell, 5, 11_200);
     let mut market = limit(2, 2, Side::Buy, 5, 0);
     (market.kind, market.tif, market.cap_e4) = (Kind::Market, Tif::Ioc, 1_150_000);
-    let paused = bench.tell(Instruction::New(market));
+    let paused = bench.instruct(Instruction::New(market));
     assert_eq!(kinds(&paused), [ExecKind::Accepted, ExecKind::StateChanged, ExecKind::Canceled]);
     assert_eq!(paused[2].reason, PAUSED);
 
@@ -116,7 +116,7 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
     bench.limit(4, Side::Sell, 5, 13_000);
     let mut stop = limit(5, 5, Side::Buy, 1, 0);
     (stop.kind, stop.stop_e4, stop.cap_e4) = (Kind::Stop, 1_120_000, 1_400_000);
-    bench.tell(Instruction::New(stop));
+    bench.instruct(Instruction::New(stop));
     let reopened = bench.reopen();
     assert_eq!(states(&reopened), [OPEN, IN_PAUSE]);
     let seqs: Vec<u64> = reopened.iter().map(|o| o.seq).collect();
@@ -133,15 +133,15 @@ fn a_reopening_without_a_trade_moves_the_band_to_the_middle_of_the_market() {
         (market.kind, market.tif, market.cap_e4) = (Kind::Market, Tif::Ioc, 1_150_000);
         Instruction::New(market)
     };
-    assert_eq!(states(&bench.tell(market(2))), [IN_PAUSE]);
+    assert_eq!(states(&bench.instruct(market(2))), [IN_PAUSE]);
     // One side alone is no market: the band stays, and the next order pauses again.
     assert_eq!(states(&bench.reopen()), [OPEN]);
     assert_eq!(bench.market().band(), Some((900_000, 1_100_000)));
-    assert_eq!(states(&bench.tell(market(3))), [IN_PAUSE]);
+    assert_eq!(states(&bench.instruct(market(3))), [IN_PAUSE]);
     bench.limit(4, Side::Buy, 5, 11_001);
     assert_eq!(states(&bench.reopen()), [OPEN]);
     assert_eq!(bench.market().band(), Some((999_000, 1_221_000)));
-    assert_eq!(kinds(&bench.tell(market(5))), [ExecKind::Accepted, ExecKind::Trade]);
+    assert_eq!(kinds(&bench.instruct(market(5))), [ExecKind::Accepted, ExecKind::Trade]);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn an_operators_state_ends_the_pause_and_decides_from_then_on() {
         let mut bench = Bench::new(banded());
         bench.limit(1, Side::Sell, 5, 11_200);
         bench.limit(2, Side::Buy, 5, 11_200);
-        let told = bench.apply(&Record::Listing(Listing { state, ..banded() }));
-        assert_eq!(states(&told), [(Some(state), "")]);
+        let outcomes = bench.apply(&Record::Listing(Listing { state, ..banded() }));
+        assert_eq!(states(&outcomes), [(Some(state), "")]);
         assert_eq!((bench.market().state(), bench.market().paused_us()), (state, None));
         assert!(bench.reopen().is_empty(), "{state:?}");
         let open = bench.apply(&Record::Listing(banded()));
@@ -273,7 +273,7 @@ async fn random_commands_in_narrow_bands_replay_to_the_same_hash() {
     let mut pauses = 0;
     for chunk in random_commands(91, 3_000).chunks(30) {
         running.handle.submit(chunk.to_vec()).await.unwrap();
-        pauses += running.handle.ask(|engine| engine.paused().count()).await.unwrap();
+        pauses += running.handle.query(|engine| engine.paused().count()).await.unwrap();
         running.now_us.fetch_add(PAUSE_US / 3, Ordering::Relaxed);
     }
     assert!(pauses > 20, "{pauses}");

@@ -26,7 +26,7 @@ impl Socket {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    async fn hear(&mut self) -> Value {
+    async fn receive(&mut self) -> Value {
         loop {
             let next = tokio::time::timeout(testing::DEADLINE, self.0.next()).await.expect("in time");
             match next.expect("open").unwrap() {
@@ -49,7 +49,7 @@ impl Socket {
     async fn init(&mut self, token: &str) {
         self.say(json!({"type": "connection_init", "payload": {"Authorization": format!("Bearer {token}")}}))
             .await;
-        assert_eq!(self.hear().await["type"], "connection_ack");
+        assert_eq!(self.receive().await["type"], "connection_ack");
     }
 
     async fn subscribe(&mut self, id: &str, query: &str) {
@@ -66,7 +66,7 @@ async fn books_trades_and_own_orders_are_pushed() {
     socket
         .subscribe("b", "subscription { orderBookUpdates(symbol: \"aapl\") { sequence bids { price } } }")
         .await;
-    let first = socket.hear().await;
+    let first = socket.receive().await;
     assert_eq!((&first["type"], &first["id"]), (&json!("next"), &json!("b")));
     assert_eq!(
         first["payload"]["data"]["orderBookUpdates"],
@@ -77,7 +77,7 @@ async fn books_trades_and_own_orders_are_pushed() {
         let image = v1::BookImage { symbol: "AAPL".into(), epoch: 1, book_seq, ..Default::default() };
         bus.publish(fafnir_proto::subject::book("AAPL"), image.encode_to_vec().into()).await.unwrap();
     }
-    assert_eq!(socket.hear().await["payload"]["data"]["orderBookUpdates"]["sequence"], 12);
+    assert_eq!(socket.receive().await["payload"]["data"]["orderBookUpdates"]["sequence"], 12);
     socket.say(json!({"type": "complete", "id": "b"})).await;
 
     door.world.lock().unwrap().order_updates.push(v1::OrderUpdate {
@@ -88,7 +88,7 @@ async fn books_trades_and_own_orders_are_pushed() {
     });
     socket.subscribe("o", "subscription { orderUpdates(after: 0) { sequence order { id price } } }").await;
     assert_eq!(
-        socket.hear().await["payload"]["data"]["orderUpdates"],
+        socket.receive().await["payload"]["data"]["orderUpdates"],
         json!({"sequence": 1, "order": {"id": "o", "price": 0.0001}})
     );
     socket.say(json!({"type": "complete", "id": "o"})).await;
@@ -98,18 +98,18 @@ async fn books_trades_and_own_orders_are_pushed() {
         |trade_no| v1::Trade { symbol: "AAPL".into(), trade_no, price_e4: 10_000, ..Default::default() };
     door.world.lock().unwrap().trades = (1..=3).map(trade).collect();
     socket.subscribe("t", "subscription { tradeUpdates(symbol: \"AAPL\", after: 2) { tradeNo } }").await;
-    assert_eq!(socket.hear().await["payload"]["data"]["tradeUpdates"]["tradeNo"], 3);
+    assert_eq!(socket.receive().await["payload"]["data"]["tradeUpdates"]["tradeNo"], 3);
     door.world.lock().unwrap().trades = (1..=6).map(trade).collect();
     let print = v1::TradePrint { symbol: "AAPL".into(), epoch: 1, trades: vec![trade(6)] };
     bus.publish(fafnir_proto::subject::trades("AAPL"), print.encode_to_vec().into()).await.unwrap();
     for want in 4..=6 {
-        assert_eq!(socket.hear().await["payload"]["data"]["tradeUpdates"]["tradeNo"], want);
+        assert_eq!(socket.receive().await["payload"]["data"]["tradeUpdates"]["tradeNo"], want);
     }
     socket.say(json!({"type": "complete", "id": "t"})).await;
 
     socket.subscribe("q", "subscription { quoteUpdates(symbols: [\"AAPL\"]) { symbol price } }").await;
     assert_eq!(
-        socket.hear().await["payload"]["data"]["quoteUpdates"],
+        socket.receive().await["payload"]["data"]["quoteUpdates"],
         json!({"symbol": "AAPL", "price": 231.07})
     );
     door.stack.stop().await;
@@ -130,7 +130,7 @@ async fn what_is_refused_is_refused_in_the_words_of_the_protocol() {
     let mut socket = connect(&door, &[]).await.unwrap();
     socket.init(&door.member).await;
     socket.say(json!({"type": "ping"})).await;
-    assert_eq!(socket.hear().await["type"], "pong");
+    assert_eq!(socket.receive().await["type"], "pong");
     for (id, query, code) in [
         ("1", "{ health }", "INVALID_ARGUMENT"),
         ("2", "mutation { cancelAllOrders { code } }", "INVALID_ARGUMENT"),
@@ -138,14 +138,14 @@ async fn what_is_refused_is_refused_in_the_words_of_the_protocol() {
         ("4", "subscription {", "GRAPHQL_PARSE_FAILED"),
     ] {
         socket.subscribe(id, query).await;
-        let answer = socket.hear().await;
+        let answer = socket.receive().await;
         assert_eq!((&answer["type"], &answer["id"]), (&json!("error"), &json!(id)), "{answer}");
         assert_eq!(answer["payload"][0]["extensions"]["code"], code, "{answer}");
     }
     socket.subscribe("5", "subscription { orderBookUpdates(symbol: \"NOPE\") { sequence } }").await;
-    let answer = socket.hear().await;
+    let answer = socket.receive().await;
     assert_eq!(answer["payload"]["errors"][0]["extensions"]["code"], "NOT_FOUND", "{answer}");
-    assert_eq!(socket.hear().await, json!({"type": "complete", "id": "5"}));
+    assert_eq!(socket.receive().await, json!({"type": "complete", "id": "5"}));
     socket.subscribe("6", "subscription { portfolioUpdates { sequence } }").await;
     socket.subscribe("6", "subscription { portfolioUpdates { sequence } }").await;
     assert_eq!(socket.closed_with().await, 4409);
@@ -153,7 +153,7 @@ async fn what_is_refused_is_refused_in_the_words_of_the_protocol() {
     let mut socket = connect(&door, &[]).await.unwrap();
     socket.init(&door.admin).await;
     socket.subscribe("1", "subscription { orderUpdates { sequence } }").await;
-    let answer = socket.hear().await;
+    let answer = socket.receive().await;
     let errors = if answer["type"] == "error" { &answer["payload"] } else { &answer["payload"]["errors"] };
     assert_eq!(errors[0]["extensions"]["code"], "PERMISSION_DENIED", "{answer}");
     door.stack.stop().await;
@@ -170,7 +170,7 @@ async fn a_foreign_page_cannot_use_the_cookie() {
     }
     let mut socket = connect(&door, &[("cookie", cookies.as_str())]).await.unwrap();
     socket.say(json!({"type": "connection_init"})).await;
-    assert_eq!(socket.hear().await["type"], "connection_ack");
+    assert_eq!(socket.receive().await["type"], "connection_ack");
     door.stack.stop().await;
 }
 
@@ -180,10 +180,10 @@ async fn a_subscription_ends_when_its_session_does() {
     let mut socket = connect(&door, &[]).await.unwrap();
     socket.init(&door.member).await;
     socket.subscribe("1", "subscription { orderBookUpdates(symbol: \"AAPL\") { sequence } }").await;
-    assert_eq!(socket.hear().await["type"], "next");
+    assert_eq!(socket.receive().await["type"], "next");
     door.stack.time.advance(700);
-    let answer = socket.hear().await;
+    let answer = socket.receive().await;
     assert_eq!(answer["payload"]["errors"][0]["extensions"]["code"], "UNAUTHENTICATED", "{answer}");
-    assert_eq!(socket.hear().await["type"], "complete");
+    assert_eq!(socket.receive().await["type"], "complete");
     door.stack.stop().await;
 }

@@ -48,10 +48,10 @@ async fn whole_with(in_process: bool) -> (Door, String) {
         currency: "USD".to_owned(),
         ..Default::default()
     };
-    for gift in [cash, shares] {
+    for endowment in [cash, shares] {
         // The listing reaches portfolio-service as a fact.
-        let endowed = async || portfolio.clone().endow(gift.clone()).await.is_ok();
-        testing::until(&door.stack.running.context, "the gift is there", endowed).await;
+        let endowed = async || portfolio.clone().endow(endowment.clone()).await.is_ok();
+        testing::until(&door.stack.running.context, "the endowment is there", endowed).await;
     }
     door.member = door.sign_in("user@test.com").await.access_token;
     door.admin = door.sign_in("admin@test.com").await.access_token;
