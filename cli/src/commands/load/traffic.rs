@@ -161,7 +161,7 @@ impl Client {
 
     /// A listing at random.
     fn which(&mut self) -> usize {
-        self.rng.below(self.plan.listings.len() as u64) as usize
+        self.rng.index(self.plan.listings.len())
     }
 
     fn passive_price(&mut self, listing: &Listing) -> i64 {
@@ -207,7 +207,7 @@ impl Client {
             }
             90..98 => self.marketable(at, began).await,
             98..100 if standing > 0 => {
-                let (order, listing) = self.users[at].open[self.rng.below(standing as u64) as usize].clone();
+                let (order, listing) = self.users[at].open[self.rng.index(standing)].clone();
                 let listing = self.plan.listings[listing].clone();
                 let price = self.passive_price(&listing);
                 let request = json!({"orderId": order, "price": number(price)});
