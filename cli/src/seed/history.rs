@@ -1,7 +1,7 @@
 //! Five years of daily bars from a fixed seed: a random walk in integers that ends at the listing's previous close.
 
 use fafnir_proto::v1::Candle;
-use fafnir_services::platform::clock::DAY_US;
+use fafnir_services::platform::{clock::DAY_US, rng::Rng};
 
 /// Weekdays in five years.
 pub const DAYS: usize = 1305;
@@ -10,35 +10,23 @@ const EPOCH_WEEKDAY: i64 = 3;
 const SATURDAY: i64 = 5;
 const BP: i64 = 10_000;
 
-/// SplitMix64: the same bars on every machine.
-struct Rng(u64);
+/// The numbers of a symbol: the same bars on every machine and in every version, so the draws below keep their form.
+fn numbers_of(symbol: &str) -> Rng {
+    // FNV-1a: a stable start per symbol.
+    let mix = |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+    Rng::new(symbol.bytes().fold(0xcbf2_9ce4_8422_2325, mix))
+}
 
-impl Rng {
-    fn of(symbol: &str) -> Self {
-        // FNV-1a: a stable start per symbol.
-        Self(
-            symbol
-                .bytes()
-                .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)),
-        )
-    }
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    /// Uniform in 0..n.
-    fn below(&mut self, n: u64) -> i64 {
-        (self.next() % n.max(1)) as i64
-    }
-    /// About normal with the given standard deviation: the sum of twelve uniform draws has deviation 1.
-    fn bell(&mut self, deviation: i64) -> i64 {
-        let sum: i64 = (0..12).map(|_| self.below(2001) - 1000).sum();
-        // One draw has variance 1000²/3; twelve have 4 × 1000².
-        sum * deviation / 2000
-    }
+/// Uniform in 0..n.
+fn below(rng: &mut Rng, n: u64) -> i64 {
+    (rng.word() % n.max(1)) as i64
+}
+
+/// About normal with the given standard deviation: the sum of twelve uniform draws has deviation 1.
+fn bell(rng: &mut Rng, deviation: i64) -> i64 {
+    let sum: i64 = (0..12).map(|_| below(rng, 2001) - 1000).sum();
+    // One draw has variance 1000²/3; twelve have 4 × 1000².
+    sum * deviation / 2000
 }
 
 /// Bars of the last [`DAYS`] weekdays before the day of `now_us`, oldest first. Prices are multiples of the tick.
@@ -50,7 +38,7 @@ pub fn generate(
     volume: u64,
     now_us: i64,
 ) -> Vec<Candle> {
-    let mut rng = Rng::of(symbol);
+    let mut rng = numbers_of(symbol);
     let volatility = i64::from(volatility_bp);
     let tick = tick_e4.max(1);
     let on_tick = |price: i64| (price / tick * tick).max(tick);
@@ -60,13 +48,13 @@ pub fn generate(
     while bars.len() < DAYS {
         if (day + EPOCH_WEEKDAY).rem_euclid(7) < SATURDAY {
             // Backwards: a small positive drift forwards is a negative one here.
-            let step = (rng.bell(volatility) - volatility / 40).clamp(-BP / 4, BP / 4);
+            let step = (bell(&mut rng, volatility) - volatility / 40).clamp(-BP / 4, BP / 4);
             let previous = on_tick(close * BP / (BP - step).max(1));
-            let open = on_tick(previous + previous * rng.bell(volatility / 3) / BP);
-            let reach = |rng: &mut Rng, price: i64| price * rng.bell(volatility / 2).abs() / BP;
+            let open = on_tick(previous + previous * bell(&mut rng, volatility / 3) / BP);
+            let reach = |rng: &mut Rng, price: i64| price * bell(rng, volatility / 2).abs() / BP;
             let high = on_tick(open.max(close) + reach(&mut rng, close));
             let low = on_tick(open.min(close) - reach(&mut rng, close)).min(open).min(close);
-            let shares = volume as i64 * (60 + rng.below(80)) / 100;
+            let shares = volume as i64 * (60 + below(&mut rng, 80)) / 100;
             bars.push(Candle {
                 symbol: symbol.to_owned(),
                 time_us: day * DAY_US,

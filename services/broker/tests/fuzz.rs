@@ -1,6 +1,9 @@
 //! The fuzz entry points on mutated samples: a fixed number of rounds, more by `FAFNIR_TEST_BROKER_FUZZ_ROUNDS`.
 
-use fafnir_broker::fuzz::{jetstream, protocol};
+use fafnir_broker::{
+    core::random::Random,
+    fuzz::{jetstream, protocol},
+};
 
 const SESSION: &[u8] = b"CONNECT {\"verbose\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\nSUB a.* q 1\r\nSUB > 2\r\n\
 UNSUB 1 2\r\nPUB a.b r 2\r\nhi\r\nHPUB a.c 12 14\r\nNATS/1.0\r\n\r\nhi\r\nPUB $JS.API.STREAM.CREATE.S r 32\r\n\
@@ -13,32 +16,23 @@ const BODIES: [&[u8]; 4] = [
     br#"{"seq":18446744073709551615,"last_by_subj":"s.>","keep":1,"filter":"s.*","offset":18446744073709551615,"subjects_filter":">","deleted_details":true}"#,
 ];
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % bound.max(1)
-    }
-}
-
 fn mutated(sample: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = sample.to_vec();
-    for _ in 0..=random.below(6) {
+    for _ in 0..=random.index(6) {
         if bytes.is_empty() {
             break;
         }
-        let at = random.below(bytes.len());
-        match random.below(6) {
-            0 => bytes[at] = random.below(256) as u8,
-            1 => bytes.insert(at, b" \r\n{}[]\",:.*>0-9"[random.below(16)]),
+        let at = random.index(bytes.len());
+        match random.index(6) {
+            0 => bytes[at] = random.index(256) as u8,
+            1 => bytes.insert(at, b" \r\n{}[]\",:.*>0-9"[random.index(16)]),
             2 => {
                 bytes.remove(at);
             }
             3 => bytes.truncate(at.max(1)),
             4 => {
-                let piece = bytes[at..(at + random.below(40)).min(bytes.len())].to_vec();
-                let to = random.below(bytes.len());
+                let piece = bytes[at..(at + random.index(40)).min(bytes.len())].to_vec();
+                let to = random.index(bytes.len());
                 bytes.splice(to..to, piece);
             }
             _ => bytes[at] = bytes[at].wrapping_add(1),
@@ -53,7 +47,7 @@ fn rounds() -> usize {
 
 #[test]
 fn no_bytes_of_a_client_make_the_broker_panic_or_swell() {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for _ in 0..rounds() {
         let bytes = mutated(SESSION, &mut random);
         assert!(protocol(&bytes).len() < 1 << 20);
@@ -62,7 +56,7 @@ fn no_bytes_of_a_client_make_the_broker_panic_or_swell() {
 
 #[test]
 fn no_body_of_a_jetstream_request_makes_the_broker_panic() {
-    let mut random = Random(2);
+    let mut random = Random::new(2);
     for round in 0..rounds() {
         jetstream(&mutated(BODIES[round % BODIES.len()], &mut random));
     }

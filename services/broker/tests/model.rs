@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use fafnir_broker::core::effects::{Pair, PendingRecord, StoreOp};
 use fafnir_broker::core::log::{Log, Message};
 use fafnir_broker::core::net::Nanos;
+use fafnir_broker::core::random::Random;
 use fafnir_broker::core::records::{ConsumerRecord, StoredConsumer, StoredStream, StreamRecord};
 use fafnir_broker::core::wire::Parser;
 use fafnir_broker::core::{Core, Input, Recovered, Settings};
@@ -25,23 +26,6 @@ const WINDOW: Nanos = 2_000 * MS;
 const MAX_MSGS: usize = 60;
 const MAX_ACK_PENDING: usize = 8;
 const MAX_DELIVER: u64 = 4;
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// What reached the simulated disk.
 #[derive(Default)]
@@ -521,7 +505,7 @@ impl World {
         if self.held.is_empty() {
             return;
         }
-        let delivery = self.held.swap_remove(random.below(self.held.len() as u64) as usize);
+        let delivery = self.held.swap_remove(random.index(self.held.len()));
         let seq = delivery.sequence;
         let known = self.model.pending.get(&seq).copied();
         let over = known.is_some_and(|out| out.over);
@@ -612,7 +596,7 @@ impl World {
 }
 
 fn run(seed: u64) -> (u64, u64, u64, u64) {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut world = World::new(seed);
     for step in 0..OPERATIONS {
         world.step = step;

@@ -22,6 +22,11 @@ impl Rng {
         ((u128::from(self.word()) * u128::from(n)) >> 64) as u64
     }
 
+    /// A position in a list of this length; 0 for an empty one.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
     /// `low..=high`.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
         low + self.below(high.saturating_sub(low).saturating_add(1).max(1).cast_unsigned()).cast_signed()

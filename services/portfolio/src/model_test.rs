@@ -9,6 +9,7 @@ use super::{
     store::NewAccount,
     testing::{DOLLAR, Ledger, SHARE, SYMBOL, USD, fact, trade},
 };
+use fafnir_platform::rng::Rng;
 use fafnir_proto::id::AccountId;
 use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch};
 use fafnir_testing::external;
@@ -19,28 +20,6 @@ const STEPS: usize = 250;
 const STEPS_ON_SERVER: usize = 120;
 const USERS: usize = 4;
 const LOT: i64 = SHARE / 10;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-    fn between(&mut self, low: i64, high: i64) -> i64 {
-        low + (self.next() % (high - low + 1) as u64) as i64
-    }
-    fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
 
 /// An order as somebody sees it: the engine at its end of the log, the ledger at what it has applied.
 #[derive(Clone)]
@@ -65,7 +44,7 @@ struct Order {
 }
 
 struct Model {
-    random: Random,
+    random: Rng,
     ledger: Ledger,
     accounts: Vec<Account>,
     /// Deposits and transfers, and shares given.
@@ -93,8 +72,8 @@ impl Seen {
 impl Model {
     /// On SQLite, or on a server.
     async fn new(seed: u64, url: Option<&str>) -> Self {
-        let mut random = Random(seed);
-        let bp = [(0, 0), (0, 10), (3, 7), (25, 1)][random.below(4)];
+        let mut random = Rng::new(seed);
+        let bp = [(0, 0), (0, 10), (3, 7), (25, 1)][random.index(4)];
         let ledger = match url {
             None => Ledger::new(bp.0, bp.1).await,
             Some(url) => Ledger::on_server(url, bp.0, bp.1).await,
@@ -232,7 +211,7 @@ impl Model {
     }
 
     async fn deposit(&mut self) -> &'static str {
-        let (at, amount) = (self.random.below(self.accounts.len()), self.random.between(1, 100 * USD));
+        let (at, amount) = (self.random.index(self.accounts.len()), self.random.between(1, 100 * USD));
         let a = self.accounts[at].clone();
         let code = a.currency.code();
         self.ledger.change(move |s| operations::deposit(s, a.user, a.id, amount, code)).await.unwrap();
@@ -241,7 +220,7 @@ impl Model {
     }
 
     async fn transfer(&mut self) -> &'static str {
-        let from = self.random.below(self.accounts.len());
+        let from = self.random.index(self.accounts.len());
         let (to, amount) = (from ^ 1, self.random.between(1, 300 * USD));
         let (a, b) = (self.accounts[from].clone(), self.accounts[to].clone());
         let (rules, code) = (self.ledger.rules, a.currency.code());
@@ -261,8 +240,8 @@ impl Model {
     }
 
     async fn place(&mut self) -> &'static str {
-        let account = self.random.below(USERS) * 2;
-        let side = if self.random.chance(50) { Side::Buy } else { Side::Sell };
+        let account = self.random.index(USERS) * 2;
+        let side = if self.random.chance(500) { Side::Buy } else { Side::Sell };
         let (quantity, price) =
             (self.random.between(1, 200) * LOT, self.random.between(800, 1_200) * (DOLLAR / 100));
         let seen = Seen { price, open: quantity, fills: Vec::new(), ended: false, version: 1 };
@@ -275,7 +254,7 @@ impl Model {
             Side::Sell => self.ledger.shares(&a).await.available(),
         };
         let needed = self.held(&order);
-        let tries = if self.random.chance(20) { 2 } else { 1 };
+        let tries = if self.random.chance(200) { 2 } else { 1 };
         for _ in 0..tries {
             let placed = self.ledger.hold_as(id, &a, side, quantity, price).await;
             assert_eq!(placed.is_ok(), needed <= available, "{placed:?}: {needed} of {available}");
@@ -287,11 +266,11 @@ impl Model {
             self.refused += 1;
             return "refused";
         }
-        if self.random.chance(5) {
+        if self.random.chance(50) {
             self.ledger.change(move |s| operations::hold_release(s, id)).await.unwrap();
             return "released";
         }
-        let kind = if self.random.chance(8) { ExecKind::Rejected } else { ExecKind::Accepted };
+        let kind = if self.random.chance(80) { ExecKind::Rejected } else { ExecKind::Accepted };
         self.orders.push(order);
         let at = self.orders.len() - 1;
         self.orders[at].engine.ended = kind == ExecKind::Rejected;
@@ -313,7 +292,7 @@ impl Model {
                 !o.engine.ended && side.is_none_or(|s| s == o.side)
             })
             .collect();
-        (!open.is_empty()).then(|| open[self.random.below(open.len())])
+        (!open.is_empty()).then(|| open[self.random.index(open.len())])
     }
 
     /// An open buy and an open sell of two users that cross.
@@ -329,8 +308,8 @@ impl Model {
         let Some((buy, sell)) = self.crossing() else { return "no cross" };
         let (b, s) = (&self.orders[buy], &self.orders[sell]);
         let most = b.engine.open.min(s.engine.open);
-        let quantity = if self.random.chance(30) { most } else { self.random.between(1, most / LOT) * LOT };
-        let (taker, maker) = if self.random.chance(50) { (buy, sell) } else { (sell, buy) };
+        let quantity = if self.random.chance(300) { most } else { self.random.between(1, most / LOT) * LOT };
+        let (taker, maker) = if self.random.chance(500) { (buy, sell) } else { (sell, buy) };
         let price = self.orders[maker].engine.price;
         for (at, is_maker) in [(taker, false), (maker, true)] {
             let seen = &mut self.orders[at].engine;
@@ -346,10 +325,10 @@ impl Model {
 
     fn end(&mut self) -> &'static str {
         let Some(at) = self.pick(None) else { return "nothing to end" };
-        let kind = if self.random.chance(70) { ExecKind::Canceled } else { ExecKind::Expired };
+        let kind = if self.random.chance(700) { ExecKind::Canceled } else { ExecKind::Expired };
         self.orders[at].engine.ended = true;
         self.emit(kind, at, |_| {});
-        if self.random.chance(30) {
+        if self.random.chance(300) {
             self.emit(ExecKind::CancelRejected, at, |_| {});
         }
         "ended"
@@ -405,11 +384,11 @@ impl Model {
         if sent.is_empty() {
             return "no replace under way";
         }
-        let at = sent[self.random.below(sent.len())];
+        let at = sent[self.random.index(sent.len())];
         let Some((version, total, price)) = self.orders[at].sent.take() else { return "none" };
         let seen = &mut self.orders[at].engine;
         let open = total - seen.filled();
-        if seen.ended || open <= 0 || self.random.chance(20) {
+        if seen.ended || open <= 0 || self.random.chance(200) {
             self.emit(ExecKind::ReplaceRejected, at, |e| e.version = version);
             return "replace rejected";
         }
@@ -458,20 +437,20 @@ impl Model {
 
     /// Delivers some facts, with some that were there before, in batches of any size.
     async fn deliver(&mut self) -> &'static str {
-        let to = self.applied + self.random.below(self.log.len() - self.applied + 1);
+        let to = self.applied + self.random.index(self.log.len() - self.applied + 1);
         self.apply(to).await;
         "delivered"
     }
 
     async fn apply(&mut self, to: usize) {
-        let from = self.applied.saturating_sub(self.random.below(10));
+        let from = self.applied.saturating_sub(self.random.index(10));
         let mut batches = Vec::new();
         let mut at = from;
         while at < to {
-            let end = (at + 1 + self.random.below(4)).min(to);
+            let end = (at + 1 + self.random.index(4)).min(to);
             batches.push(ExecutionBatch { symbol: SYMBOL.into(), executions: self.log[at..end].to_vec() });
             // Each message may come up to three times.
-            for _ in 0..self.random.below(3) {
+            for _ in 0..self.random.index(3) {
                 batches.push(batches.last().unwrap().clone());
             }
             at = end;

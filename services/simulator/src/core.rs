@@ -324,7 +324,7 @@ impl Core {
     /// A marketable order: noise, value (back to fair) or momentum (with the move).
     fn trade(&mut self) -> Option<Request> {
         let market = self.pick()?;
-        let trader = self.rng.below(TRADERS as u64) as usize;
+        let trader = self.rng.index(TRADERS);
         let quantity_e4 = self.quantity(market);
         let noise = self.side(trader, market);
         let m = &self.markets[market];
@@ -372,7 +372,7 @@ impl Core {
             return None;
         }
         let market = self.pick()?;
-        let trader = self.rng.below(TRADERS as u64) as usize;
+        let trader = self.rng.index(TRADERS);
         let side = self.side(trader, market);
         let quantity_e4 = self.quantity(market);
         let away = self.rng.between(1, 4);

@@ -46,7 +46,7 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
             gateway = client::Client::with_token(&url, &user.token)?;
             updates = subscribe(&gateway).await?;
         }
-        let listing = plan.listings[rng.below(plan.listings.len() as u64) as usize].clone();
+        let listing = plan.listings[rng.index(plan.listings.len())].clone();
         let had = positions.get(&listing.symbol).copied().unwrap_or(0);
         let sells = had >= listing.lot_e4;
         let outcome = line.operate(&user.bearer, listing.market(sells)).await;

@@ -200,7 +200,7 @@ impl Client {
 
     /// A listing at random.
     fn which(&mut self) -> usize {
-        self.rng.below(self.plan.listings.len() as u64) as usize
+        self.rng.index(self.plan.listings.len())
     }
 
     fn passive_price(&mut self, which: usize) -> i64 {
@@ -242,7 +242,7 @@ impl Client {
             }
             90..98 => self.marketable(at, began).await,
             98..100 if standing > 0 => {
-                let (order, which) = self.users[at].open[self.rng.below(standing as u64) as usize].clone();
+                let (order, which) = self.users[at].open[self.rng.index(standing)].clone();
                 let price = format_e4(self.passive_price(which));
                 let order = quoted(&order);
                 let body = body(REPLACE, &format!(r#"{{"r":{{"orderId":{order},"price":{price}}}}}"#));

@@ -201,7 +201,7 @@ impl Core {
     fn ephemeral_name(&mut self) -> String {
         const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
         (0..EPHEMERAL_NAME_LEN)
-            .map(|_| char::from(ALPHABET[(self.env.net.random() >> 32) as usize % ALPHABET.len()]))
+            .map(|_| char::from(ALPHABET[self.env.net.random().index(ALPHABET.len())]))
             .collect()
     }
 

@@ -21,6 +21,7 @@ pub mod monitor;
 pub mod net;
 mod publish;
 mod pull;
+pub mod random;
 pub mod records;
 pub mod stream;
 pub mod subject;

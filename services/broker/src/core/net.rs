@@ -1,6 +1,7 @@
 //! Connections and their subscriptions: who is there, what they may do, and what is on its way to them.
 
 use super::effects::Effects;
+use super::random::Random;
 use super::subject::{Text, is_subset, matches};
 use super::sublist::{SubId, Sublist};
 use super::wire::{put_error, put_message};
@@ -118,7 +119,7 @@ pub struct Net {
     sub_last: SubId,
     dirty: Vec<ConnId>,
     closed: Vec<ConnId>,
-    rng: u64,
+    random: Random,
 }
 
 /// A message on its way to subscribers.
@@ -148,16 +149,13 @@ impl Net {
             sub_last: 0,
             dirty: Vec::new(),
             closed: Vec::new(),
-            rng: seed | 1,
+            random: Random::new(seed),
         }
     }
 
-    /// A pseudo-random number (xorshift64*): choices that need no secrecy.
-    pub fn random(&mut self) -> u64 {
-        self.rng ^= self.rng >> 12;
-        self.rng ^= self.rng << 25;
-        self.rng ^= self.rng >> 27;
-        self.rng.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    /// The numbers behind choices that need no secrecy.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
     }
 
     /// Registers a client.
@@ -281,8 +279,7 @@ impl Net {
     /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
     pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
         let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
-        let mut draw = self.random();
-        let Self { conns, index, subs, dirty, counts, .. } = self;
+        let Self { conns, index, subs, dirty, counts, random, .. } = self;
         let found = index.matches(message.route);
         let mut reached = 0;
         let mut finished = Vec::new();
@@ -311,8 +308,7 @@ impl Net {
         }
         for (_, slices) in &found.groups {
             let members = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            draw = draw.rotate_left(17).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut at = (draw >> 33) as usize % members.max(1);
+            let mut at = random.index(members);
             for slice in slices {
                 if let Some(sub_id) = slice.get(at) {
                     send(*sub_id);

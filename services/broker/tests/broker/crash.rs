@@ -3,7 +3,7 @@
 use crate::support::soon;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, stream};
-use fafnir_broker::{Config, serve};
+use fafnir_broker::{Config, core::random::Random, serve};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -174,12 +174,11 @@ async fn what_was_acknowledged_survives_kill_minus_nine() {
     let dir = tempfile::tempdir().unwrap();
     let known = Arc::new(Mutex::new(Known::default()));
     let mut next = 1;
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random::new(1);
     let mut checked = 0;
     for round in 1..=kills {
         let mut victim = Victim::start(dir.path());
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        load(&victim.url, &known, &mut next, 20 + (random >> 33) as usize % 300).await;
+        load(&victim.url, &known, &mut next, 20 + random.index(300)).await;
         victim.kill();
         // Numbers whose publish was never acknowledged are not sent again: the next ones have new numbers.
         let victim = Victim::start(dir.path());

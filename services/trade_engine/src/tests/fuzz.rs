@@ -16,7 +16,7 @@ fn bytes_at_random(r: &mut Rng) -> Vec<u8> {
 fn damaged(good: &[u8], r: &mut Rng) -> Vec<u8> {
     let mut bytes = good.to_vec();
     for _ in 0..=r.below(4) {
-        let at = r.below(bytes.len().max(1) as u64) as usize;
+        let at = r.index(bytes.len());
         match r.below(4) {
             0 => bytes.truncate(at),
             1 => {
