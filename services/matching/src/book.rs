@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::*;
 use crate::event::{Event, Events, Reason, Sink, What};
-use crate::ladder::{Far, Marks, Top, in_window, window_node};
+use crate::ladder::{Ladder, Top, block_of};
 use crate::order::*;
 
 /// XOR with this turns a side's price into its ladder key and back.
@@ -30,7 +30,7 @@ pub struct Book {
     /// Price of the last trade, 0 before the first.
     pub(crate) last: Ticks,
     pub(crate) slab: Slab,
-    pub(crate) marks: [Marks; 2],
+    pub(crate) ladder: Ladder,
     pub(crate) trades: u64,
     pub(crate) volume: u64,
     pub(crate) band: Band,
@@ -41,7 +41,6 @@ pub struct Book {
     pub(crate) reached: std::collections::VecDeque<u32>,
     /// Open GTD orders by time, then number.
     pub(crate) gtd: BTreeSet<(Time, OrderId, u32)>,
-    pub(crate) far: [Far; 2],
     /// Latest time that an expiry run brought.
     pub(crate) now: Time,
     /// Numbers the stops in the order in which they came.
@@ -126,13 +125,13 @@ impl Book {
     /// An empty book that trades.
     pub fn new() -> Book {
         Book {
-            tops: [Top::default(); 2],
+            tops: [Top::NONE; 2],
             seq: 0,
             last_id: 0,
             room: MAX_ORDERS,
             last: 0,
             slab: Slab::new(),
-            marks: [Marks::default(); 2],
+            ladder: Ladder::new(),
             trades: 0,
             volume: 0,
             band: Band::new(0, 0),
@@ -140,7 +139,6 @@ impl Book {
             trailing: [Vec::new(), Vec::new()],
             reached: std::collections::VecDeque::new(),
             gtd: BTreeSet::new(),
-            far: [Far::new(), Far::new()],
             now: 0,
             stops_entered: 0,
             halted: false,
@@ -239,17 +237,10 @@ impl Book {
         let flags = side as u8
             | if new.tif == Tif::Day { DAY } else { 0 }
             | if new.post_only { POST_ONLY } else { 0 };
-        let node = self.node_for_insert(side, new.price ^ mask(side));
         let slot = self.slab.take();
-        let hot = &mut *self.slab.hot;
-        let level = &mut hot[node as usize];
-        let tail = level.prev;
-        level.prev = slot;
-        level.owner += 1;
-        level.level_add(new.qty);
-        hot[tail as usize].next = slot;
-        let order = &mut hot[slot as usize];
-        order.write(new.id, new.owner, new.price, new.qty, flags);
+        let (node, tail) = self.append(side, new.price ^ mask(side), slot, new.qty);
+        let order = &mut self.slab.hot[slot as usize];
+        order.write(new.id, new.owner, node, new.qty, flags);
         order.prev = tail;
         order.next = node;
         let (id, open, price) = (new.id, new.qty, new.price);
@@ -435,59 +426,36 @@ impl Book {
         shown
     }
 
-    /// Puts an order at the back of its level.
+    /// Puts an order whose place is its limit at the back of that price's level.
     #[inline(always)]
     pub(crate) fn link(&mut self, slot: u32) {
         let order = self.slab.hot[slot as usize];
         let side = order.side();
-        let node = self.node_for_insert(side, order.price ^ mask(side));
-        let level = &mut self.slab.hot[node as usize];
-        let tail = level.prev;
-        level.prev = slot;
-        level.owner += 1;
-        level.level_add(order.shown());
-        self.slab.hot[tail as usize].next = slot;
+        let (node, tail) = self.append(side, order.place ^ mask(side), slot, order.shown());
         let order = &mut self.slab.hot[slot as usize];
+        order.place = node;
         order.prev = tail;
         order.next = node;
     }
 
-    /// Takes an order out of its level.
+    /// Takes an order out of its level: its place is its limit again.
     #[inline(always)]
     pub(crate) fn unlink(&mut self, slot: u32) {
         let order = &self.slab.hot[slot as usize];
-        let (side, shown, next, prev) = (order.side(), order.shown(), order.next, order.prev);
-        let key = order.price ^ mask(side);
-        if !in_window(self.tops[side as usize], key) {
-            return self.unlink_far(slot);
-        }
+        let (side, shown, next, prev, node) =
+            (order.side(), order.shown(), order.next, order.prev, order.place);
+        let price = self.slab.level_key(node) ^ mask(side);
         let hot = &mut *self.slab.hot;
+        hot[slot as usize].place = price;
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
-        let level = &mut hot[window_node(side, key) as usize];
+        let level = &mut hot[node as usize];
         level.level_sub(shown);
         level.owner -= 1;
-        // Whether it was the best level is a coin toss that no processor predicts: one branch on both.
-        if level.owner | (key ^ self.best_key(side)) == 0 {
-            self.leave_best(side);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn unlink_far(&mut self, slot: u32) {
-        let order = self.slab.hot[slot as usize];
-        let side = order.side();
-        let key = order.price ^ mask(side);
-        let node = self.node_of(side, key);
-        let hot = &mut *self.slab.hot;
-        hot[order.prev as usize].next = order.next;
-        hot[order.next as usize].prev = order.prev;
-        let level = &mut hot[node as usize];
-        level.level_sub(order.shown());
-        level.owner -= 1;
-        if level.owner == 0 {
-            self.remove_far(side, key);
+        let count = level.owner;
+        let block_empty = self.slab.block_sub(block_of(node));
+        if block_empty || count | (node ^ self.best_node(side)) == 0 {
+            self.level_left(side, node);
         }
     }
 
@@ -524,22 +492,23 @@ impl Book {
         let Some(order) = found else {
             return self.emit(out, What::CancelRejected { id, reason: Reason::UnknownOrder });
         };
-        let (side, open, next, prev) = (order.side(), order.shown(), order.next, order.prev);
-        let key = order.price ^ mask(side);
-        if order.flags() & (HELD | GTD | ICEBERG) != 0 || !in_window(self.tops[side as usize], key) {
+        let (side, open, next, prev, node) =
+            (order.side(), order.shown(), order.next, order.prev, order.place);
+        if order.flags() & (HELD | GTD | ICEBERG) != 0 {
             return self.cancel_any(id, slot, out);
         }
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
-        let level = &mut hot[window_node(side, key) as usize];
+        let level = &mut hot[node as usize];
         level.level_sub(open);
         level.owner -= 1;
         let count = level.owner;
+        let block_empty = self.slab.block_sub(block_of(node));
         self.slab.remove(slot.0);
         self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
-        // Whether it was the best level is a coin toss that no processor predicts: one branch on both.
-        if count | (key ^ self.best_key(side)) == 0 {
-            self.leave_best(side);
+        // Whether it was the best level is a coin toss that no processor predicts: one branch on all.
+        if block_empty | (count | (node ^ self.best_node(side)) == 0) {
+            self.level_left(side, node);
         }
     }
 
@@ -588,7 +557,7 @@ impl Book {
                 self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::DayEnd });
                 count += 1;
             }
-            self.slab.trim();
+            self.trim();
         }
         self.emit(out, What::Expiry { now, count, day_end });
     }

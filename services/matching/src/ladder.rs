@@ -1,227 +1,334 @@
-//! The price levels of a side: a window of directly indexed levels around the best, an ordered map beyond it.
+//! The price levels of a side, in blocks of eight: made where an order comes, given back when the last one left.
 //!
 //! Prices are turned into keys that grow towards the better price (`key = price` for bids, `!price` for asks), so that
 //! one code serves both sides without a branch. A level is a node of the slab: the ring of its orders begins and ends
-//! there. Invariants: the best level, if there is one, lies in the window; every level of `far` has a key below the
-//! window. A key's place in the window is `key % WINDOW`: moving the window moves no level that stays inside.
+//! there, and a resting order knows it. Eight neighbouring keys share a block, blocks of a side are linked in the order
+//! of keys, and a tree finds them by key (index.rs). Nothing depends on where the best price stands.
+//!
+//! A level leaves one word free for its block: the first level's holds how many orders the block has and the marks of
+//! levels that may have some, the others' the block's key, its neighbours and its fork in the tree.
+//!
+//! Invariants: every level with orders is marked; the counts of a block's levels sum up to the block's; a block without
+//! orders is in the ring of those that wait to be freed. A mark whose level is empty is taken out by whoever looks for
+//! the next best: an order that leaves does not touch the marks.
 
-use std::collections::BTreeMap;
+use crate::book::{Book, mask};
+use crate::command::{Lots, Side, Ticks};
+use crate::index::Index;
+use crate::order::{BLOCK, NIL, Order, Slab};
 
-use crate::book::Book;
-use crate::command::Side;
-use crate::order::WINDOW;
+/// Blocks that a side finds without its tree: one for each value of the key's last six bits, 512 levels around the best.
+const KNOWN: usize = 64;
+/// No node of a slab: what a side knows before it knows a block.
+const UNKNOWN: u32 = 1 << 31;
+/// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
+const WAITING: usize = 16;
 
-const WORDS: usize = (WINDOW / 64) as usize;
-/// How far above the best key the window reaches after it moved: room for a better price without moving again.
-const HEADROOM: u32 = WINDOW / 4;
+/// The first level's word: marks in the low byte, this bit where the block waits, above it the count of orders.
+const WAITS: u32 = 1 << 8;
+const ONE_ORDER: u32 = 1 << 9;
+/// Levels whose words hold the block's key, the blocks next to it, and its fork.
+const KEY: u32 = 1;
+const WORSE: u32 = 2;
+const BETTER: u32 = 3;
+const PARENT: u32 = 4;
 
-/// Where a side's window stands.
-#[derive(Clone, Copy, Debug, Default)]
+/// A side's best level.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Top {
-    /// Best key, 0 = side empty.
-    pub best: u32,
-    /// Lowest key of the window, a multiple of 64.
-    pub base: u32,
+    /// 0 = side empty.
+    pub key: u32,
+    /// [`NIL`] = side empty.
+    pub node: u32,
 }
 
-/// The levels of a window that may have orders. Every level with orders is marked. A mark whose level is empty is taken
-/// out by whoever looks for the next best: an order that leaves does not touch the marks.
-pub(crate) type Marks = [u64; WORDS];
+impl Top {
+    pub const NONE: Top = Top { key: 0, node: NIL };
+}
 
-/// Nodes of the levels beyond the window by key.
-pub(crate) type Far = BTreeMap<u32, u32>;
+/// How levels are found, and what is empty.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    known: [[u32; KNOWN]; 2],
+    pub index: Index,
+    /// Blocks that have, or had a while ago, no order: first node, the side in the highest bit.
+    waiting: [u32; WAITING],
+    waiting_next: usize,
+}
 
-/// The node of a key that lies in its side's window.
+impl Ladder {
+    pub fn new() -> Ladder {
+        Ladder {
+            known: [[UNKNOWN; KNOWN]; 2],
+            index: Index::new(),
+            waiting: [NIL; WAITING],
+            waiting_next: 0,
+        }
+    }
+}
+
+/// The first node of a level's block.
 #[inline(always)]
-pub(crate) fn window_node(side: Side, key: u32) -> u32 {
-    side as u32 * WINDOW + key % WINDOW
+pub(crate) fn block_of(node: u32) -> u32 {
+    node & !(BLOCK - 1)
 }
 
 #[inline(always)]
-pub(crate) fn in_window(top: Top, key: u32) -> bool {
-    key.wrapping_sub(top.base) < WINDOW
+fn known_at(block_key: u32) -> usize {
+    block_key as usize % KNOWN
+}
+
+/// The nodes of a block.
+#[inline(always)]
+fn block_mut(hot: &mut [Order], block: u32) -> Option<&mut [Order; BLOCK as usize]> {
+    hot.get_mut(block as usize..)?.first_chunk_mut()
+}
+
+impl Slab {
+    #[inline(always)]
+    pub fn block_key(&self, block: u32) -> u32 {
+        self.hot[(block + KEY) as usize].place
+    }
+
+    pub fn block_worse(&self, block: u32) -> u32 {
+        self.hot[(block + WORSE) as usize].place
+    }
+
+    pub fn block_better(&self, block: u32) -> u32 {
+        self.hot[(block + BETTER) as usize].place
+    }
+
+    pub fn block_fork(&self, block: u32) -> u32 {
+        self.hot[(block + PARENT) as usize].place
+    }
+
+    pub fn set_block_fork(&mut self, block: u32, fork: u32) {
+        self.hot[(block + PARENT) as usize].place = fork;
+    }
+
+    /// Puts a block between two others; [`NIL`] stands for none.
+    pub fn set_block_neighbours(&mut self, block: u32, worse: u32, better: u32) {
+        self.hot[(block + WORSE) as usize].place = worse;
+        self.hot[(block + BETTER) as usize].place = better;
+        if worse != NIL {
+            self.hot[(worse + BETTER) as usize].place = block;
+        }
+        if better != NIL {
+            self.hot[(better + WORSE) as usize].place = block;
+        }
+    }
+
+    /// Makes a block's neighbours each other's.
+    pub fn join_around(&mut self, block: u32) {
+        let (worse, better) = (self.block_worse(block), self.block_better(block));
+        if worse != NIL {
+            self.hot[(worse + BETTER) as usize].place = better;
+        }
+        if better != NIL {
+            self.hot[(better + WORSE) as usize].place = worse;
+        }
+    }
+
+    /// Marks of a block's levels that may have orders.
+    #[inline(always)]
+    fn block_marks(&self, block: u32) -> u32 {
+        self.hot[block as usize].place & 0xFF
+    }
+
+    /// A block without orders.
+    #[inline(always)]
+    fn block_is_empty(&self, block: u32) -> bool {
+        self.hot[block as usize].place < ONE_ORDER
+    }
+
+    /// Takes one order off its block's count. True where it was the last.
+    #[inline(always)]
+    pub fn block_sub(&mut self, block: u32) -> bool {
+        let word = &mut self.hot[block as usize].place;
+        *word -= ONE_ORDER;
+        *word < ONE_ORDER
+    }
+
+    /// The key of a level.
+    #[inline(always)]
+    pub fn level_key(&self, node: u32) -> u32 {
+        self.block_key(block_of(node)) * BLOCK + node % BLOCK
+    }
 }
 
 impl Book {
     /// The best key of a side, 0 for none.
     #[inline(always)]
     pub(crate) fn best_key(&self, side: Side) -> u32 {
-        self.tops[side as usize].best
+        self.tops[side as usize].key
     }
 
-    /// The node of the best key, which the caller has seen to be there.
+    /// The node of the best key, [`NIL`] for none.
     #[inline(always)]
     pub(crate) fn best_node(&self, side: Side) -> u32 {
-        window_node(side, self.best_key(side))
+        self.tops[side as usize].node
     }
 
-    /// The node of the level that a resting order of this key belongs to.
+    /// The price of a resting order, or what a held one has in its place.
     #[inline(always)]
-    pub(crate) fn node_of(&self, side: Side, key: u32) -> u32 {
-        if in_window(self.tops[side as usize], key) {
-            window_node(side, key)
-        } else {
-            self.far_node(side, key)
-        }
+    pub(crate) fn price_of(&self, slot: u32) -> Ticks {
+        let order = &self.slab.hot[slot as usize];
+        if order.is_held() { order.place } else { self.slab.level_key(order.place) ^ mask(order.side()) }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn far_node(&self, side: Side, key: u32) -> u32 {
-        *self.far[side as usize].get(&key).expect("invariant: a resting order's level exists")
-    }
-
-    /// The node of a key that is about to get an order.
+    /// Puts the order that will be written at `slot` at the back of a key's level. Returns the level's node and the
+    /// order's predecessor in the ring.
     #[inline(always)]
-    pub(crate) fn node_for_insert(&mut self, side: Side, key: u32) -> u32 {
-        if !in_window(self.tops[side as usize], key) {
-            return self.node_for_insert_outside(side, key);
+    pub(crate) fn append(&mut self, side: Side, key: u32, slot: u32, shown: Lots) -> (u32, u32) {
+        let mut block = self.ladder.known[side as usize][known_at(key / BLOCK)];
+        let found = block_mut(&mut self.slab.hot, block)
+            .is_some_and(|levels| levels[KEY as usize].place == key / BLOCK);
+        if !found {
+            block = self.block_for(side, key / BLOCK);
         }
-        self.mark(side, key);
+        let hot = &mut *self.slab.hot;
+        let levels = block_mut(hot, block).expect("invariant: a block lies in the slab");
+        let digit = key % BLOCK;
+        levels[0].place = (levels[0].place + ONE_ORDER) | 1 << digit;
+        let level = &mut levels[digit as usize];
+        let tail = level.prev;
+        level.prev = slot;
+        level.owner += 1;
+        level.level_add(shown);
+        hot[tail as usize].next = slot;
+        let node = block + digit;
         let top = &mut self.tops[side as usize];
-        top.best = top.best.max(key);
-        window_node(side, key)
+        if key > top.key {
+            *top = Top { key, node };
+        }
+        (node, tail)
     }
 
-    #[inline(always)]
-    fn mark(&mut self, side: Side, key: u32) {
-        self.marks[side as usize][(key / 64) as usize % WORDS] |= 1 << (key % 64);
-    }
-
-    #[inline(always)]
-    fn unmark(&mut self, side: Side, key: u32) {
-        self.marks[side as usize][(key / 64) as usize % WORDS] &= !(1 << (key % 64));
-    }
-
+    /// The block of a key that the side does not know, made if there is none.
     #[cold]
     #[inline(never)]
-    fn node_for_insert_outside(&mut self, side: Side, key: u32) -> u32 {
-        let Top { best, base } = self.tops[side as usize];
-        let better = key > best;
-        // A worse price than the window's: move the window only if that brings the price in and wastes no headroom.
-        let lower = !better && key < base && best - base < WINDOW / 2;
-        if better || lower {
-            self.move_window(side, key.max(best));
-        }
-        if in_window(self.tops[side as usize], key) {
-            return self.node_for_insert(side, key);
-        }
-        match self.far[side as usize].get(&key) {
-            Some(&node) => node,
-            None => {
-                let node = self.slab.insert_level();
-                self.far[side as usize].insert(key, node);
-                node
-            }
-        }
+    fn block_for(&mut self, side: Side, key: u32) -> u32 {
+        let found = self.ladder.index.find(&self.slab, side, key);
+        let block = found.unwrap_or_else(|| {
+            let block = self.slab.take_levels();
+            self.slab.hot[block as usize].place = 0;
+            self.slab.hot[(block + KEY) as usize].place = key;
+            self.ladder.index.insert(&mut self.slab, side, block);
+            block
+        });
+        self.ladder.known[side as usize][known_at(key)] = block;
+        block
     }
 
-    /// Puts the window so that `top` is in it with headroom above. Levels that leave go to `far`, others come back.
-    fn move_window(&mut self, side: Side, top: u32) {
-        let base = (top.saturating_add(HEADROOM) / 64 * 64).saturating_sub(WINDOW - 64);
-        if base == self.tops[side as usize].base {
-            return;
-        }
-        let mut cursor = self.highest_marked(side);
-        while let Some(key) = cursor {
-            cursor = self.next_marked_below(side, key);
-            if key.wrapping_sub(base) >= WINDOW {
-                let node = window_node(side, key);
-                if self.slab.hot[node as usize].level_count() > 0 {
-                    let far = self.slab.insert_level();
-                    self.slab.move_level(node, far);
-                    self.far[side as usize].insert(key, far);
-                }
-                self.unmark(side, key);
-            }
-        }
-        self.tops[side as usize].base = base;
-        while let Some((&key, &node)) = self.far[side as usize].last_key_value() {
-            if !in_window(self.tops[side as usize], key) {
-                break;
-            }
-            self.far[side as usize].remove(&key);
-            self.slab.move_level(node, window_node(side, key));
-            self.slab.remove_level(node);
-            self.mark(side, key);
-        }
-    }
-
-    fn highest_marked(&self, side: Side) -> Option<u32> {
-        let top = self.tops[side as usize].base.saturating_add(WINDOW - 1);
-        let bit = self.marks[side as usize][(top / 64) as usize % WORDS] >> (top % 64) & 1;
-        if bit == 1 { Some(top) } else { self.next_marked_below(side, top) }
-    }
-
-    /// The next marked key of the window below one that lies in it.
-    #[inline(always)]
-    fn next_marked_below(&self, side: Side, key: u32) -> Option<u32> {
-        let marks = &self.marks[side as usize];
-        let lowest = self.tops[side as usize].base / 64;
-        let mut word = key / 64;
-        let mut bits = marks[word as usize % WORDS] & ((1u64 << (key % 64)) - 1);
-        loop {
-            if let Some(bit) = bits.checked_ilog2() {
-                return Some(word * 64 + bit);
-            }
-            if word == lowest {
-                return None;
-            }
-            word -= 1;
-            bits = marks[word as usize % WORDS];
-        }
-    }
-
-    /// The last order of the best level left: finds the next best one.
+    /// After the last order of a level left, where that level was the best or its block is empty now.
     #[inline(never)]
-    pub(crate) fn leave_best(&mut self, side: Side) {
-        let mut key = self.best_key(side);
+    pub(crate) fn level_left(&mut self, side: Side, node: u32) {
+        debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
+        if self.best_node(side) == node {
+            self.next_best(side, node);
+        }
+        let block = block_of(node);
+        if self.slab.block_is_empty(block) {
+            self.wait(side, block);
+        }
+    }
+
+    fn next_best(&mut self, side: Side, left: u32) {
+        let mut block = block_of(left);
+        let mut below = (1u32 << (left % BLOCK)) - 1;
         loop {
-            self.unmark(side, key);
-            match self.next_marked_below(side, key) {
-                Some(next) => key = next,
-                None => {
-                    self.tops[side as usize].best = self.best_from_far(side);
-                    return;
+            if !self.slab.block_is_empty(block) {
+                let mut marks = self.slab.block_marks(block) & below;
+                while let Some(digit) = marks.checked_ilog2() {
+                    let node = block + digit;
+                    if self.slab.hot[node as usize].level_count() > 0 {
+                        let key = self.slab.block_key(block) * BLOCK + digit;
+                        self.tops[side as usize] = Top { key, node };
+                        // Marks above the best are those of levels that were seen to be empty.
+                        self.slab.hot[block as usize].place &= !0xFF | (2 << digit) - 1;
+                        return;
+                    }
+                    marks &= !(1 << digit);
                 }
+                debug_assert!(false, "a block counts orders that none of its marked levels has");
             }
-            if self.slab.hot[window_node(side, key) as usize].level_count() > 0 {
-                self.tops[side as usize].best = key;
+            block = self.slab.block_worse(block);
+            if block == NIL {
+                self.tops[side as usize] = Top::NONE;
                 return;
             }
+            below = 0xFF;
         }
     }
 
-    /// Forgets a level beyond the window whose last order left.
-    pub(crate) fn remove_far(&mut self, side: Side, key: u32) {
-        if let Some(node) = self.far[side as usize].remove(&key) {
-            self.slab.remove_level(node);
+    /// A block's last order left: it waits, and the block that has waited longest goes if it is still empty.
+    fn wait(&mut self, side: Side, block: u32) {
+        let word = &mut self.slab.hot[block as usize].place;
+        if *word & WAITS != 0 {
+            return;
         }
+        *word |= WAITS;
+        let at = self.ladder.waiting_next % WAITING;
+        self.ladder.waiting_next = at + 1;
+        let oldest = std::mem::replace(&mut self.ladder.waiting[at], block | (side as u32) << 31);
+        self.stop_waiting(oldest);
     }
 
-    #[cold]
-    #[inline(never)]
-    fn best_from_far(&mut self, side: Side) -> u32 {
-        let Some((&key, _)) = self.far[side as usize].last_key_value() else { return 0 };
-        self.move_window(side, key);
-        key
-    }
-
-    /// The best key below `key` that has orders, 0 for none.
-    pub(crate) fn below(&self, side: Side, key: u32) -> u32 {
-        if in_window(self.tops[side as usize], key) {
-            let mut key = key;
-            while let Some(next) = self.next_marked_below(side, key) {
-                if self.slab.hot[window_node(side, next) as usize].level_count() > 0 {
-                    return next;
-                }
-                key = next;
+    fn stop_waiting(&mut self, waiting: u32) {
+        if waiting == NIL {
+            return;
+        }
+        let block = waiting & !(1 << 31);
+        let side = if waiting == block { Side::Buy } else { Side::Sell };
+        self.slab.hot[block as usize].place &= !WAITS;
+        if self.slab.block_is_empty(block) {
+            self.ladder.index.remove(&mut self.slab, side, block);
+            let known = &mut self.ladder.known[side as usize][known_at(self.slab.block_key(block))];
+            if *known == block {
+                *known = UNKNOWN;
             }
+            self.slab.free_levels(block);
         }
-        self.far[side as usize].range(..key).next_back().map_or(0, |(&key, _)| key)
+    }
+
+    /// Gives the memory of everything that is empty back.
+    pub(crate) fn trim(&mut self) {
+        for waiting in std::mem::replace(&mut self.ladder.waiting, [NIL; WAITING]) {
+            self.stop_waiting(waiting);
+        }
+        self.ladder.waiting_next = 0;
+        self.ladder.index.trim();
+        self.slab.trim();
+    }
+
+    /// The best level with orders below one of a side, [`NIL`] for none.
+    pub(crate) fn below(&self, node: u32) -> u32 {
+        let mut block = block_of(node);
+        let mut below = (1u32 << (node % BLOCK)) - 1;
+        loop {
+            let mut marks = self.slab.block_marks(block) & below;
+            while let Some(digit) = marks.checked_ilog2() {
+                let node = block + digit;
+                if self.slab.hot[node as usize].level_count() > 0 {
+                    return node;
+                }
+                marks &= !(1 << digit);
+            }
+            block = self.slab.block_worse(block);
+            if block == NIL {
+                return NIL;
+            }
+            below = 0xFF;
+        }
+    }
+
+    /// The node of a key's level, if it has orders.
+    pub(crate) fn find_level(&self, side: Side, key: u32) -> Option<u32> {
+        let block = self.ladder.index.find(&self.slab, side, key / BLOCK)?;
+        let node = block + key % BLOCK;
+        (self.slab.hot[node as usize].level_count() > 0).then_some(node)
     }
 }
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;

@@ -179,6 +179,7 @@ mod cross;
 mod event;
 pub mod flow;
 pub mod fuzz;
+mod index;
 mod ladder;
 mod order;
 mod prefetch;

@@ -84,7 +84,7 @@ impl Book {
         put64(out, order.id);
         put64(out, order.shown());
         put32(out, order.owner);
-        put32(out, order.price);
+        put32(out, self.price_of(slot));
         let flags = order.flags() & !(COLD | PARTLY);
         if *cold == Cold::DEFAULT && filled == 0 {
             out.push(flags);
@@ -146,7 +146,7 @@ impl Book {
             let mut worst = u32::MAX;
             for _ in 0..count {
                 let slot = book.read_order(&mut reader, side, false)?;
-                let key = book.slab.hot[slot as usize].price ^ mask(side);
+                let key = book.slab.hot[slot as usize].place ^ mask(side);
                 if key > worst {
                     return Err(Error::Invalid("resting orders come best price first"));
                 }

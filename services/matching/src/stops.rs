@@ -125,11 +125,11 @@ impl Book {
         let (id, owner, side, open) = (order.id, order.owner, order.side(), order.shown());
         let price = match cold.stop.kind {
             StopKind::TrailingAmount | StopKind::TrailingPercent => {
-                cap_of_trailing(side, cold.stop.price, order.price)
+                cap_of_trailing(side, cold.stop.price, order.place)
             }
-            _ => order.price,
+            _ => order.place,
         };
-        order.price = price;
+        order.place = price;
         self.slab.cold_mut(slot).stop = Cold::DEFAULT.stop;
         self.slab.cold_mut(slot).entered = 0;
         let last = self.last;
