@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::*;
 use crate::event::{Event, Events, Reason, Sink, What};
-use crate::ladder::{Ladder, Top, block_of};
+use crate::ladder::{Ladder, Top};
 use crate::order::*;
 
 /// XOR with this turns a side's price into its ladder key and back.
@@ -453,8 +453,7 @@ impl Book {
         level.level_sub(shown);
         level.owner -= 1;
         let count = level.owner;
-        let block_empty = self.slab.block_sub(block_of(node));
-        if block_empty || count | (node ^ self.best_node(side)) == 0 {
+        if count == 0 {
             self.level_left(side, node);
         }
     }
@@ -503,11 +502,9 @@ impl Book {
         level.level_sub(open);
         level.owner -= 1;
         let count = level.owner;
-        let block_empty = self.slab.block_sub(block_of(node));
         self.slab.remove(slot.0);
         self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
-        // Whether it was the best level is a coin toss that no processor predicts: one branch on all.
-        if block_empty | (count | (node ^ self.best_node(side)) == 0) {
+        if count == 0 {
             self.level_left(side, node);
         }
     }

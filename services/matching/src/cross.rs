@@ -3,7 +3,7 @@
 use crate::book::{Book, Ended, Incoming, mask};
 use crate::command::{Lots, SelfTrade, Side, Slot, Ticks};
 use crate::event::{Event, Reason, Sink, What};
-use crate::ladder::{Top, block_of};
+use crate::ladder::Top;
 use crate::order::{COLD, GTD, ICEBERG, NIL};
 use crate::prefetch::prefetch;
 
@@ -71,7 +71,6 @@ impl Book {
             level.owner -= 1;
             let count = level.owner;
             hot[next as usize].prev = node;
-            self.slab.block_sub(block_of(node));
             self.slab.remove(slot);
             if count == 0 {
                 self.level_left(other, node);

@@ -5,28 +5,27 @@
 //! there, and a resting order knows it. Eight neighbouring keys share a block, blocks of a side are linked in the order
 //! of keys, and a tree finds them by key (index.rs). Nothing depends on where the best price stands.
 //!
-//! A level leaves one word free for its block: the first level's holds how many orders the block has and the marks of
-//! levels that may have some, the others' the block's key, its neighbours and its fork in the tree.
+//! A level leaves one word free for its block: the first level's holds the marks of those that have orders, the others'
+//! the block's key, its neighbours and its fork in the tree.
 //!
-//! Invariants: every level with orders is marked; the counts of a block's levels sum up to the block's; a block without
-//! orders is in the ring of those that wait to be freed. A mark whose level is empty is taken out by whoever looks for
-//! the next best: an order that leaves does not touch the marks.
+//! Invariants: a level is marked where it has orders, and only there; a block without a mark is in the ring of those that
+//! wait to be freed. An order that leaves touches its block only where its level is empty then.
 
 use crate::book::{Book, mask};
 use crate::command::{Lots, Side, Ticks};
 use crate::index::Index;
 use crate::order::{BLOCK, NIL, Order, Slab};
 
-/// Blocks that a side finds without its tree: one for each value of the key's last six bits, 512 levels around the best.
-const KNOWN: usize = 64;
+/// Blocks that a side finds without its tree: one for each value of the key's last five bits, 256 levels around the best.
+const KNOWN: usize = 32;
 /// No node of a slab: what a side knows before it knows a block.
 const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
 const WAITING: usize = 16;
 
-/// The first level's word: marks in the low byte, this bit where the block waits, above it the count of orders.
-const WAITS: u32 = 1 << 8;
-const ONE_ORDER: u32 = 1 << 9;
+/// The first level's word: marks, and this bit where the block waits.
+const WAITS: u32 = 1 << BLOCK;
+const MARKS: u32 = WAITS - 1;
 /// Levels whose words hold the block's key, the blocks next to it, and its fork.
 const KEY: u32 = 1;
 const WORSE: u32 = 2;
@@ -129,24 +128,10 @@ impl Slab {
         }
     }
 
-    /// Marks of a block's levels that may have orders.
+    /// Bits of a block's levels that have orders.
     #[inline(always)]
     fn block_marks(&self, block: u32) -> u32 {
-        self.hot[block as usize].place & 0xFF
-    }
-
-    /// A block without orders.
-    #[inline(always)]
-    fn block_is_empty(&self, block: u32) -> bool {
-        self.hot[block as usize].place < ONE_ORDER
-    }
-
-    /// Takes one order off its block's count. True where it was the last.
-    #[inline(always)]
-    pub fn block_sub(&mut self, block: u32) -> bool {
-        let word = &mut self.hot[block as usize].place;
-        *word -= ONE_ORDER;
-        *word < ONE_ORDER
+        self.hot[block as usize].place & MARKS
     }
 
     /// The key of a level.
@@ -180,16 +165,14 @@ impl Book {
     /// order's predecessor in the ring.
     #[inline(always)]
     pub(crate) fn append(&mut self, side: Side, key: u32, slot: u32, shown: Lots) -> (u32, u32) {
-        let mut block = self.ladder.known[side as usize][known_at(key / BLOCK)];
-        let found = block_mut(&mut self.slab.hot, block)
-            .is_some_and(|levels| levels[KEY as usize].place == key / BLOCK);
-        if !found {
-            block = self.block_for(side, key / BLOCK);
-        }
+        let block = self.ladder.known[side as usize][known_at(key / BLOCK)];
         let hot = &mut *self.slab.hot;
-        let levels = block_mut(hot, block).expect("invariant: a block lies in the slab");
+        let Some(levels) = block_mut(hot, block).filter(|levels| levels[KEY as usize].place == key / BLOCK)
+        else {
+            return self.append_unknown(side, key, slot, shown);
+        };
         let digit = key % BLOCK;
-        levels[0].place = (levels[0].place + ONE_ORDER) | 1 << digit;
+        levels[0].place |= 1 << digit;
         let level = &mut levels[digit as usize];
         let tail = level.prev;
         level.prev = slot;
@@ -204,61 +187,52 @@ impl Book {
         (node, tail)
     }
 
-    /// The block of a key that the side does not know, made if there is none.
     #[cold]
     #[inline(never)]
+    fn append_unknown(&mut self, side: Side, key: u32, slot: u32, shown: Lots) -> (u32, u32) {
+        let block = self.block_for(side, key / BLOCK);
+        self.ladder.known[side as usize][known_at(key / BLOCK)] = block;
+        self.append(side, key, slot, shown)
+    }
+
+    /// The block of a key, made if there is none.
     fn block_for(&mut self, side: Side, key: u32) -> u32 {
-        let found = self.ladder.index.find(&self.slab, side, key);
-        let block = found.unwrap_or_else(|| {
-            let block = self.slab.take_levels();
-            self.slab.hot[block as usize].place = 0;
-            self.slab.hot[(block + KEY) as usize].place = key;
-            self.ladder.index.insert(&mut self.slab, side, block);
-            block
-        });
-        self.ladder.known[side as usize][known_at(key)] = block;
+        if let Some(block) = self.ladder.index.find(&self.slab, side, key) {
+            return block;
+        }
+        let block = self.slab.take_levels();
+        self.slab.hot[block as usize].place = 0;
+        self.slab.hot[(block + KEY) as usize].place = key;
+        self.ladder.index.insert(&mut self.slab, side, block);
         block
     }
 
-    /// After the last order of a level left, where that level was the best or its block is empty now.
+    /// The last order of a level left.
     #[inline(never)]
     pub(crate) fn level_left(&mut self, side: Side, node: u32) {
         debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
-        if self.best_node(side) == node {
-            self.next_best(side, node);
-        }
         let block = block_of(node);
-        if self.slab.block_is_empty(block) {
+        let word = &mut self.slab.hot[block as usize].place;
+        *word &= !(1 << (node % BLOCK));
+        let marks = *word & MARKS;
+        if self.best_node(side) == node {
+            self.tops[side as usize] = self.best_from(block);
+        }
+        if marks == 0 {
             self.wait(side, block);
         }
     }
 
-    fn next_best(&mut self, side: Side, left: u32) {
-        let mut block = block_of(left);
-        let mut below = (1u32 << (left % BLOCK)) - 1;
-        loop {
-            if !self.slab.block_is_empty(block) {
-                let mut marks = self.slab.block_marks(block) & below;
-                while let Some(digit) = marks.checked_ilog2() {
-                    let node = block + digit;
-                    if self.slab.hot[node as usize].level_count() > 0 {
-                        let key = self.slab.block_key(block) * BLOCK + digit;
-                        self.tops[side as usize] = Top { key, node };
-                        // Marks above the best are those of levels that were seen to be empty.
-                        self.slab.hot[block as usize].place &= !0xFF | (2 << digit) - 1;
-                        return;
-                    }
-                    marks &= !(1 << digit);
-                }
-                debug_assert!(false, "a block counts orders that none of its marked levels has");
+    /// The best level of a block and those that are worse.
+    fn best_from(&self, block: u32) -> Top {
+        let mut block = block;
+        while block != NIL {
+            if let Some(digit) = self.slab.block_marks(block).checked_ilog2() {
+                return Top { key: self.slab.block_key(block) * BLOCK + digit, node: block + digit };
             }
             block = self.slab.block_worse(block);
-            if block == NIL {
-                self.tops[side as usize] = Top::NONE;
-                return;
-            }
-            below = 0xFF;
         }
+        Top::NONE
     }
 
     /// A block's last order left: it waits, and the block that has waited longest goes if it is still empty.
@@ -280,8 +254,9 @@ impl Book {
         }
         let block = waiting & !(1 << 31);
         let side = if waiting == block { Side::Buy } else { Side::Sell };
-        self.slab.hot[block as usize].place &= !WAITS;
-        if self.slab.block_is_empty(block) {
+        let word = &mut self.slab.hot[block as usize].place;
+        *word &= !WAITS;
+        if *word == 0 {
             self.ladder.index.remove(&mut self.slab, side, block);
             let known = &mut self.ladder.known[side as usize][known_at(self.slab.block_key(block))];
             if *known == block {
@@ -303,22 +278,11 @@ impl Book {
 
     /// The best level with orders below one of a side, [`NIL`] for none.
     pub(crate) fn below(&self, node: u32) -> u32 {
-        let mut block = block_of(node);
-        let mut below = (1u32 << (node % BLOCK)) - 1;
-        loop {
-            let mut marks = self.slab.block_marks(block) & below;
-            while let Some(digit) = marks.checked_ilog2() {
-                let node = block + digit;
-                if self.slab.hot[node as usize].level_count() > 0 {
-                    return node;
-                }
-                marks &= !(1 << digit);
-            }
-            block = self.slab.block_worse(block);
-            if block == NIL {
-                return NIL;
-            }
-            below = 0xFF;
+        let block = block_of(node);
+        let marks = self.slab.block_marks(block) & ((1 << (node % BLOCK)) - 1);
+        match marks.checked_ilog2() {
+            Some(digit) => block + digit,
+            None => self.best_from(self.slab.block_worse(block)).node,
         }
     }
 
