@@ -450,10 +450,7 @@ impl Book {
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
         let level = &mut hot[node as usize];
-        level.level_sub(shown);
-        level.owner -= 1;
-        let count = level.owner;
-        if count == 0 {
+        if level.level_sub_one(shown) {
             self.level_left(side, node);
         }
     }
@@ -499,12 +496,10 @@ impl Book {
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
         let level = &mut hot[node as usize];
-        level.level_sub(open);
-        level.owner -= 1;
-        let count = level.owner;
+        let level_empty = level.level_sub_one(open);
         self.slab.remove(slot.0);
         self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
-        if count == 0 {
+        if level_empty {
             self.level_left(side, node);
         }
     }

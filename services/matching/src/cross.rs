@@ -60,19 +60,18 @@ impl Book {
                 },
             });
             let level = &mut hot[node as usize];
-            level.level_sub(qty);
             if left > 0 {
+                level.level_sub(qty);
                 hot[slot as usize].set_shown(left);
                 self.slab.add_filled(slot, qty);
                 return Ended::Normally;
             }
             // The maker is filled: it is the first of its level, so this is the whole of its leaving.
             level.next = next;
-            level.owner -= 1;
-            let count = level.owner;
+            let level_empty = level.level_sub_one(qty);
             hot[next as usize].prev = node;
             self.slab.remove(slot);
-            if count == 0 {
+            if level_empty {
                 self.level_left(other, node);
             }
         }

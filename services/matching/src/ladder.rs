@@ -5,8 +5,8 @@
 //! there, and a resting order knows it. Eight neighbouring keys share a block, blocks of a side are linked in the order
 //! of keys, and a tree finds them by key (index.rs). Nothing depends on where the best price stands.
 //!
-//! A level leaves one word free for its block: the first level's holds the marks of those that have orders, the others'
-//! the block's key, its neighbours and its fork in the tree.
+//! A level leaves one word free for its block: the first level's holds the block's key (and the bits above its count the
+//! marks of levels that have orders), the others' its neighbours and its fork in the tree.
 //!
 //! Invariants: a level is marked where it has orders, and only there; a block without a mark is in the ring of those that
 //! wait to be freed. An order that leaves touches its block only where its level is empty then.
@@ -23,14 +23,13 @@ const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
 const WAITING: usize = 16;
 
-/// The first level's word: marks, and this bit where the block waits.
-const WAITS: u32 = 1 << BLOCK;
-const MARKS: u32 = WAITS - 1;
-/// Levels whose words hold the block's key, the blocks next to it, and its fork.
-const KEY: u32 = 1;
-const WORSE: u32 = 2;
-const BETTER: u32 = 3;
-const PARENT: u32 = 4;
+/// Bits of the first level's `owner`, above its count: the block waits; marks from here on.
+const WAITS: u32 = 1 << 23;
+const MARKS_SHIFT: u32 = 24;
+/// Levels whose words hold the blocks next to it, and its fork.
+const WORSE: u32 = 1;
+const BETTER: u32 = 2;
+const PARENT: u32 = 3;
 
 /// A side's best level.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +85,7 @@ fn block_mut(hot: &mut [Order], block: u32) -> Option<&mut [Order; BLOCK as usiz
 impl Slab {
     #[inline(always)]
     pub fn block_key(&self, block: u32) -> u32 {
-        self.hot[(block + KEY) as usize].place
+        self.hot[block as usize].place
     }
 
     pub fn block_worse(&self, block: u32) -> u32 {
@@ -131,7 +130,7 @@ impl Slab {
     /// Bits of a block's levels that have orders.
     #[inline(always)]
     fn block_marks(&self, block: u32) -> u32 {
-        self.hot[block as usize].place & MARKS
+        self.hot[block as usize].owner >> MARKS_SHIFT
     }
 
     /// The key of a level.
@@ -167,17 +166,15 @@ impl Book {
     pub(crate) fn append(&mut self, side: Side, key: u32, slot: u32, shown: Lots) -> (u32, u32) {
         let block = self.ladder.known[side as usize][known_at(key / BLOCK)];
         let hot = &mut *self.slab.hot;
-        let Some(levels) = block_mut(hot, block).filter(|levels| levels[KEY as usize].place == key / BLOCK)
-        else {
+        let Some(levels) = block_mut(hot, block).filter(|levels| levels[0].place == key / BLOCK) else {
             return self.append_unknown(side, key, slot, shown);
         };
         let digit = key % BLOCK;
-        levels[0].place |= 1 << digit;
+        levels[0].owner |= 1 << MARKS_SHIFT << digit;
         let level = &mut levels[digit as usize];
         let tail = level.prev;
         level.prev = slot;
-        level.owner += 1;
-        level.level_add(shown);
+        level.level_add_one(shown);
         hot[tail as usize].next = slot;
         let node = block + digit;
         let top = &mut self.tops[side as usize];
@@ -201,8 +198,7 @@ impl Book {
             return block;
         }
         let block = self.slab.take_levels();
-        self.slab.hot[block as usize].place = 0;
-        self.slab.hot[(block + KEY) as usize].place = key;
+        self.slab.hot[block as usize].place = key;
         self.ladder.index.insert(&mut self.slab, side, block);
         block
     }
@@ -212,13 +208,13 @@ impl Book {
     pub(crate) fn level_left(&mut self, side: Side, node: u32) {
         debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
         let block = block_of(node);
-        let word = &mut self.slab.hot[block as usize].place;
-        *word &= !(1 << (node % BLOCK));
-        let marks = *word & MARKS;
+        let bits = &mut self.slab.hot[block as usize].owner;
+        *bits &= !(1 << MARKS_SHIFT << (node % BLOCK));
+        let empty = *bits >> MARKS_SHIFT == 0;
         if self.best_node(side) == node {
             self.tops[side as usize] = self.best_from(block);
         }
-        if marks == 0 {
+        if empty {
             self.wait(side, block);
         }
     }
@@ -237,11 +233,11 @@ impl Book {
 
     /// A block's last order left: it waits, and the block that has waited longest goes if it is still empty.
     fn wait(&mut self, side: Side, block: u32) {
-        let word = &mut self.slab.hot[block as usize].place;
-        if *word & WAITS != 0 {
+        let bits = &mut self.slab.hot[block as usize].owner;
+        if *bits & WAITS != 0 {
             return;
         }
-        *word |= WAITS;
+        *bits |= WAITS;
         let at = self.ladder.waiting_next % WAITING;
         self.ladder.waiting_next = at + 1;
         let oldest = std::mem::replace(&mut self.ladder.waiting[at], block | (side as u32) << 31);
@@ -254,9 +250,8 @@ impl Book {
         }
         let block = waiting & !(1 << 31);
         let side = if waiting == block { Side::Buy } else { Side::Sell };
-        let word = &mut self.slab.hot[block as usize].place;
-        *word &= !WAITS;
-        if *word == 0 {
+        self.slab.hot[block as usize].owner &= !WAITS;
+        if self.slab.block_marks(block) == 0 {
             self.ladder.index.remove(&mut self.slab, side, block);
             let known = &mut self.ladder.known[side as usize][known_at(self.slab.block_key(block))];
             if *known == block {

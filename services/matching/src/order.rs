@@ -29,8 +29,12 @@ pub(crate) const POST_ONLY: u8 = 64;
 pub(crate) const PARTLY: u8 = 128;
 const QTY_SHIFT: u32 = 8;
 
+/// The bits of a level's `owner` that count its orders: [`MAX_ORDERS`] fits.
+const COUNT: u32 = (1 << 23) - 1;
+const _: () = assert!(MAX_ORDERS <= COUNT);
+
 /// What matching needs of an order; or a level: number [`LEVEL`], visible lots, count of orders (in `owner`), first
-/// order in `next`, last one in `prev`, a word about its block in `place` (ladder.rs).
+/// order in `next`, last one in `prev`, something about its block in `place` and above the count (ladder.rs).
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Order {
@@ -119,13 +123,28 @@ impl Order {
 
     /// A level that nobody stands in, as it was made but for the word about its block.
     fn is_empty_level(&self, node: u32) -> bool {
-        self.id == LEVEL && self.word == 0 && self.owner == 0 && self.next == node && self.prev == node
+        self.id == LEVEL && self.word == 0 && self.level_count() == 0 && self.next == node && self.prev == node
     }
 
     /// Orders of a level.
     #[inline(always)]
     pub fn level_count(&self) -> u32 {
-        self.owner
+        self.owner & COUNT
+    }
+
+    /// One order more.
+    #[inline(always)]
+    pub fn level_add_one(&mut self, shown: Lots) {
+        self.owner += 1;
+        self.word = self.word.wrapping_add(shown);
+    }
+
+    /// One order less. True where it was the last.
+    #[inline(always)]
+    pub fn level_sub_one(&mut self, shown: Lots) -> bool {
+        self.owner -= 1;
+        self.word = self.word.wrapping_sub(shown);
+        self.owner & COUNT == 0
     }
 
     /// Visible lots of a level. Up to 2^22 orders of up to 2^55 lots: the sum wraps only where it is beyond any issue,
@@ -133,11 +152,6 @@ impl Order {
     #[inline(always)]
     pub fn level_shown(&self) -> Lots {
         self.word
-    }
-
-    #[inline(always)]
-    pub fn level_add(&mut self, shown: Lots) {
-        self.word = self.word.wrapping_add(shown);
     }
 
     #[inline(always)]
