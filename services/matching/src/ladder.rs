@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::order::{BLOCK, NIL, Order, Slab};
 
 /// Blocks that a side finds without its tree: one for each value of the key's last five bits, 256 levels around the best.
-const KNOWN: usize = 32;
+const KNOWN: usize = 128;
 /// No node of a slab: what a side knows before it knows a block.
 const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
@@ -208,15 +208,27 @@ impl Book {
     pub(crate) fn level_left(&mut self, side: Side, node: u32) {
         debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
         let block = block_of(node);
-        let bits = &mut self.slab.hot[block as usize].owner;
-        *bits &= !(1 << MARKS_SHIFT << (node % BLOCK));
-        let empty = *bits >> MARKS_SHIFT == 0;
-        if self.best_node(side) == node {
-            self.tops[side as usize] = self.best_from(block);
+        let first = &mut self.slab.hot[block as usize];
+        first.owner &= !(1 << MARKS_SHIFT << (node % BLOCK));
+        match (first.owner >> MARKS_SHIFT).checked_ilog2() {
+            Some(digit) => {
+                let next = Top { key: first.place * BLOCK + digit, node: block + digit };
+                self.leave_if_best(side, node, next);
+            }
+            None => {
+                let next = self.best_from(self.slab.block_worse(block));
+                self.leave_if_best(side, node, next);
+                self.wait(side, block);
+            }
         }
-        if empty {
-            self.wait(side, block);
-        }
+    }
+
+    /// Makes `next` the best where `node` was it. Which it is no processor predicts: no branch.
+    #[inline(always)]
+    fn leave_if_best(&mut self, side: Side, node: u32, next: Top) {
+        let top = &mut self.tops[side as usize];
+        let was_best = top.node == node;
+        *top = std::hint::select_unpredictable(was_best, next, *top);
     }
 
     /// The best level of a block and those that are worse.
