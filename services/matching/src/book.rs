@@ -497,9 +497,11 @@ impl Book {
         hot[next as usize].prev = prev;
         let level = &mut hot[node as usize];
         let level_empty = level.level_sub_one(open);
+        let block_empty = self.slab.unmark_if(level_empty, node);
         self.slab.remove(slot.0);
         self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
-        if level_empty {
+        // Whether a level is empty now, and whether it was the best, no processor predicts: one branch on all.
+        if block_empty | (level_empty & (node == self.best_node(side))) {
             self.level_left(side, node);
         }
     }
