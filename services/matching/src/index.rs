@@ -46,7 +46,7 @@ impl Fork {
 }
 
 /// Where a key belongs that is not there.
-struct Gap {
+pub(crate) struct Gap {
     /// The last fork whose prefix the key has, [`NIL`] for none.
     above: u32,
     /// What stands where the key's way leaves that fork (or the root): a block or fork of another prefix, or [`NIL`].
@@ -73,8 +73,9 @@ impl Index {
         self.walk(slab, side, key).ok()
     }
 
+    /// The first node of the block with this key, or where it belongs.
     #[inline(always)]
-    fn walk(&self, slab: &Slab, side: Side, key: u32) -> Result<u32, Gap> {
+    pub fn walk(&self, slab: &Slab, side: Side, key: u32) -> Result<u32, Gap> {
         let last = self.last[side as usize];
         let mut above = NIL;
         let mut at = match self.forks.get(last as usize) {
@@ -97,12 +98,10 @@ impl Index {
         }
     }
 
-    /// Puts a block in and between its neighbours. Its key stands in the slab.
-    pub fn insert(&mut self, slab: &mut Slab, side: Side, block: u32) {
+    /// Puts a block where its key, which stands in the slab, belongs, and between its neighbours.
+    pub fn insert(&mut self, slab: &mut Slab, side: Side, block: u32, gap: Gap) {
         let key = slab.block_key(block);
-        let Err(Gap { above, there }) = self.walk(slab, side, key) else {
-            unreachable!("invariant: a block that is about to be put in is not in")
-        };
+        let Gap { above, there } = gap;
         let fork = if there == NIL { above } else { self.split(slab, side, key, above, there) };
         slab.set_block_fork(block, fork);
         if fork == NIL {

@@ -202,13 +202,15 @@ impl Book {
 
     /// The block of a key, made if there is none.
     fn block_for(&mut self, side: Side, key: u32) -> u32 {
-        if let Some(block) = self.ladder.index.find(&self.slab, side, key) {
-            return block;
+        match self.ladder.index.walk(&self.slab, side, key) {
+            Ok(block) => block,
+            Err(gap) => {
+                let block = self.slab.take_levels();
+                self.slab.hot[block as usize].place = key;
+                self.ladder.index.insert(&mut self.slab, side, block, gap);
+                block
+            }
         }
-        let block = self.slab.take_levels();
-        self.slab.hot[block as usize].place = key;
-        self.ladder.index.insert(&mut self.slab, side, block);
-        block
     }
 
     /// The last order of a level left.
@@ -216,27 +218,13 @@ impl Book {
     pub(crate) fn level_left(&mut self, side: Side, node: u32) {
         debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
         let block = block_of(node);
-        let first = &mut self.slab.hot[block as usize];
-        first.owner &= !(1 << MARKS_SHIFT << (node % BLOCK));
-        match (first.owner >> MARKS_SHIFT).checked_ilog2() {
-            Some(digit) => {
-                let next = Top { key: first.place * BLOCK + digit, node: block + digit };
-                self.leave_if_best(side, node, next);
-            }
-            None => {
-                let next = self.best_from(self.slab.block_worse(block));
-                self.leave_if_best(side, node, next);
-                self.wait(side, block);
-            }
+        let block_empty = self.slab.unmark_if(true, node);
+        if self.best_node(side) == node {
+            self.tops[side as usize] = self.best_from(block);
         }
-    }
-
-    /// Makes `next` the best where `node` was it. Which it is no processor predicts: no branch.
-    #[inline(always)]
-    fn leave_if_best(&mut self, side: Side, node: u32, next: Top) {
-        let top = &mut self.tops[side as usize];
-        let was_best = top.node == node;
-        *top = std::hint::select_unpredictable(was_best, next, *top);
+        if block_empty {
+            self.wait(side, block);
+        }
     }
 
     /// The best level of a block and those that are worse.
