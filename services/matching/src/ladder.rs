@@ -21,7 +21,7 @@ const KNOWN: usize = 128;
 /// No node of a slab: what a side knows before it knows a block.
 const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
-const WAITING: usize = 16;
+const WAITING: usize = 32;
 
 /// Bits of the first level's `owner`, above its count: the block waits; marks from here on.
 const WAITS: u32 = 1 << 23;
