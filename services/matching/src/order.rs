@@ -287,7 +287,7 @@ pub(crate) struct Slab {
     free_block: u32,
     cold: Rare<Cold>,
     /// Filled lots of partly filled orders: the one rare fact that frequent trades write, so it has lines of its own.
-    filled: Rare<Lots>,
+    filled: Vec<Lots>,
 }
 
 impl Slab {
@@ -299,7 +299,7 @@ impl Slab {
             used: 0,
             free_block: NIL,
             cold: Rare::NONE,
-            filled: Rare::NONE,
+            filled: Vec::new(),
         }
     }
 
@@ -413,16 +413,25 @@ impl Slab {
 
     /// What was filled of an open order.
     pub fn filled(&self, slot: u32) -> Lots {
-        if self.hot[slot as usize].has(PARTLY) { *self.filled.get(slot) } else { 0 }
+        if self.hot[slot as usize].has(PARTLY) { self.filled[slot as usize] } else { 0 }
     }
 
     #[inline(always)]
     pub fn add_filled(&mut self, slot: u32, qty: Lots) {
-        let filled = self.filled.get_mut(slot, 0);
+        if self.filled.len() <= slot as usize {
+            self.grow_filled();
+        }
         let order = &mut self.hot[slot as usize];
         let valid = u64::from(order.has(PARTLY)).wrapping_neg();
         order.set(PARTLY);
+        let filled = &mut self.filled[slot as usize];
         *filled = (*filled & valid) + qty;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow_filled(&mut self) {
+        self.filled.resize(self.hot.len(), 0);
     }
 
     /// The order's fills count from 0 again.
@@ -474,11 +483,12 @@ impl Slab {
             hot[first..first + BLOCK as usize].iter().any(|node| node.is_order() && node.has(flag))
         };
         self.cold.trim(blocks, |block| has(block, COLD));
-        self.filled.trim(blocks, |block| has(block, PARTLY));
+        self.filled.truncate(self.used as usize);
+        self.filled.shrink_to_fit();
     }
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        self.hot.len() * size_of::<Order>() + self.cold.memory() + self.filled.memory()
+        self.hot.len() * size_of::<Order>() + self.cold.memory() + self.filled.capacity() * size_of::<Lots>()
     }
 }
