@@ -228,10 +228,7 @@ impl Book {
                 self.emit(out, decremented);
                 for (slot, open) in [(older, maker_open), (newer, taker_open)] {
                     if open == qty {
-                        let id = id(self, slot);
-                        self.take_out(slot);
-                        let reason = Reason::SelfTrade;
-                        self.emit(out, What::Canceled { id, slot: Slot(slot), open: 0, reason });
+                        self.cancel_out(slot, 0, Reason::SelfTrade, out);
                     } else {
                         self.reduce_open(slot, qty);
                     }

@@ -263,7 +263,8 @@ impl Book {
             }
             if incoming.open > 0 {
                 let reason = self.remainder_reason(&incoming, ended, market);
-                self.emit(out, What::Canceled { id, slot: Slot(slot), open: incoming.open, reason });
+                let open = incoming.open;
+                self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
             }
         } else {
             let flags = side as u8 | if day { DAY } else { 0 };
@@ -310,15 +311,14 @@ impl Book {
             filled: 0,
         };
         if new.tif == Tif::Fok && !self.can_fill_whole(&incoming, new.price) {
-            let reason = Reason::CannotFillWhole;
-            return self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: new.qty, reason });
+            return self.cancel_immediate(new, new.qty, Reason::CannotFillWhole, out);
         }
         let ended = self.cross(&mut incoming, new.price, out);
         if rests {
             self.settle(slot, &incoming, ended, out);
         } else if incoming.open > 0 || ended == Ended::SelfTrade {
             let reason = self.remainder_reason(&incoming, ended, new.kind == Kind::Market);
-            self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: incoming.open, reason });
+            self.cancel_immediate(new, incoming.open, reason, out);
         }
         if incoming.filled > 0 {
             self.after_trades(out);
@@ -394,9 +394,11 @@ impl Book {
             self.slab.add_filled(slot, incoming.filled);
         }
         if ended == Ended::SelfTrade {
+            let price = self.slab.hot[slot as usize].place;
             self.release(slot);
+            let Incoming { id, side, open, .. } = *incoming;
             let reason = Reason::SelfTrade;
-            self.emit(out, What::Canceled { id: incoming.id, slot: Slot(slot), open: incoming.open, reason });
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
         } else if incoming.open == 0 {
             self.release(slot);
         } else {
@@ -491,7 +493,7 @@ impl Book {
         let (side, open, next, prev, node) =
             (order.side(), order.shown(), order.next, order.prev, order.place);
         if order.flags() & (HELD | GTD | ICEBERG) != 0 {
-            return self.cancel_any(id, slot, out);
+            return self.cancel_any(slot, out);
         }
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
@@ -499,7 +501,8 @@ impl Book {
         let level_empty = level.level_sub_one(open);
         let block_empty = self.slab.unmark_if(level_empty, node);
         self.slab.remove(slot.0);
-        self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
+        let price = self.slab.level_key(node) ^ mask(side);
+        self.emit(out, What::Canceled { id, slot, open, price, side, reason: Reason::Requested });
         // Whether a level is empty now, and whether it was the best, no processor predicts: one branch on all.
         if block_empty | (level_empty & (node == self.best_node(side))) {
             self.level_left(side, node);
@@ -509,10 +512,30 @@ impl Book {
     /// Cancels an open order, wherever it is.
     #[cold]
     #[inline(never)]
-    fn cancel_any(&mut self, id: OrderId, slot: Slot, out: &mut impl Sink) {
-        let open = self.slab.open(slot.0);
-        self.take_out(slot.0);
-        self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
+    fn cancel_any(&mut self, slot: Slot, out: &mut impl Sink) {
+        self.cancel_out(slot.0, self.slab.open(slot.0), Reason::Requested, out);
+    }
+
+    /// Takes an open order out, wherever it is, and tells it with this much open.
+    pub(crate) fn cancel_out(&mut self, slot: u32, open: Lots, reason: Reason, out: &mut impl Sink) {
+        let (order, price) = (self.slab.hot[slot as usize], self.price_of(slot));
+        self.take_out(slot);
+        let (id, side) = (order.id, order.side());
+        self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
+    }
+
+    /// Tells that what is left of an order that cannot rest is canceled.
+    fn cancel_immediate(&mut self, new: &NewOrder, open: Lots, reason: Reason, out: &mut impl Sink) {
+        let (id, price, side) = (new.id, new.price, new.side);
+        self.emit(out, What::Canceled { id, slot: Slot::NONE, open, price, side, reason });
+    }
+
+    /// Takes an open order out whose time has come.
+    fn expire_out(&mut self, slot: u32, reason: Reason, out: &mut impl Sink) {
+        let (order, price, open) = (self.slab.hot[slot as usize], self.price_of(slot), self.slab.open(slot));
+        self.take_out(slot);
+        let (id, side) = (order.id, order.side());
+        self.emit(out, What::Expired { id, slot: Slot(slot), open, price, side, reason });
     }
 
     fn cancel_all(&mut self, owner: Owner, out: &mut impl Sink) {
@@ -522,10 +545,7 @@ impl Book {
             .map(|order| order.slot.0)
             .collect();
         for &slot in &slots {
-            let id = self.slab.hot[slot as usize].id;
-            let open = self.slab.open(slot);
-            self.take_out(slot);
-            self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::MassCancel });
+            self.cancel_out(slot, self.slab.open(slot), Reason::MassCancel, out);
         }
         self.emit(out, What::AllCanceled { count: slots.len() as u32 });
     }
@@ -533,22 +553,17 @@ impl Book {
     fn expire(&mut self, now: Time, day_end: bool, out: &mut impl Sink) {
         self.now = self.now.max(now);
         let mut count = 0;
-        while let Some(&(time, id, slot)) = self.gtd.first()
+        while let Some(&(time, _, slot)) = self.gtd.first()
             && time <= now
         {
-            let open = self.slab.open(slot);
-            self.take_out(slot);
-            self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::ExpireTime });
+            self.expire_out(slot, Reason::ExpireTime, out);
             count += 1;
         }
         if day_end {
             let slots: Vec<u32> =
                 self.orders().filter(|order| order.tif == Tif::Day).map(|order| order.slot.0).collect();
             for slot in slots {
-                let id = self.slab.hot[slot as usize].id;
-                let open = self.slab.open(slot);
-                self.take_out(slot);
-                self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::DayEnd });
+                self.expire_out(slot, Reason::DayEnd, out);
                 count += 1;
             }
             self.trim();

@@ -150,10 +150,7 @@ impl Book {
     }
 
     pub(crate) fn cancel_own(&mut self, slot: u32, out: &mut impl Sink) {
-        let id = self.slab.hot[slot as usize].id;
-        let open = self.slab.open(slot);
-        self.take_out(slot);
-        self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::SelfTrade });
+        self.cancel_out(slot, self.slab.open(slot), Reason::SelfTrade, out);
     }
 
     /// Both orders lose the smaller open quantity, a resting iceberg its hidden part first. The one that is empty is
@@ -175,11 +172,7 @@ impl Book {
             },
         );
         if open == qty {
-            self.take_out(slot);
-            self.emit(
-                out,
-                What::Canceled { id: maker, slot: Slot(slot), open: 0, reason: Reason::SelfTrade },
-            );
+            self.cancel_out(slot, 0, Reason::SelfTrade, out);
         } else {
             self.reduce_open(slot, qty);
         }

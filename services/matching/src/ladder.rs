@@ -56,12 +56,7 @@ pub(crate) struct Ladder {
 
 impl Ladder {
     pub fn new() -> Ladder {
-        Ladder {
-            known: [[UNKNOWN; KNOWN]; 2],
-            index: Index::new(),
-            waiting: [NIL; WAITING],
-            waiting_next: 0,
-        }
+        Ladder { known: [[UNKNOWN; KNOWN]; 2], index: Index::new(), waiting: [NIL; WAITING], waiting_next: 0 }
     }
 }
 

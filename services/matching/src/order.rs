@@ -123,7 +123,11 @@ impl Order {
 
     /// A level that nobody stands in, as it was made but for the word about its block.
     fn is_empty_level(&self, node: u32) -> bool {
-        self.id == LEVEL && self.word == 0 && self.level_count() == 0 && self.next == node && self.prev == node
+        self.id == LEVEL
+            && self.word == 0
+            && self.level_count() == 0
+            && self.next == node
+            && self.prev == node
     }
 
     /// Orders of a level.
@@ -267,7 +271,8 @@ impl<T: Copy> Rare<T> {
     }
 
     fn memory(&self) -> usize {
-        self.chunk_of.capacity() * size_of::<u32>() + self.chunks.capacity() * size_of::<[T; BLOCK as usize]>()
+        self.chunk_of.capacity() * size_of::<u32>()
+            + self.chunks.capacity() * size_of::<[T; BLOCK as usize]>()
     }
 }
 
@@ -467,7 +472,11 @@ impl Slab {
                 self.free_block = first;
                 continue;
             }
-            for node in (first..first + BLOCK).rev().filter(|&node| self.hot[node as usize].id == 0).collect::<Vec<_>>() {
+            for node in (first..first + BLOCK)
+                .rev()
+                .filter(|&node| self.hot[node as usize].id == 0)
+                .collect::<Vec<_>>()
+            {
                 self.hot[node as usize].next = self.free;
                 self.free = node;
             }

@@ -198,11 +198,7 @@ impl Book {
     /// Bytes that the book holds, nearly.
     pub fn memory(&self) -> usize {
         let stops: usize = self.stops.iter().map(|stops| stops.len() * 32).sum();
-        size_of::<Book>()
-            + self.slab.memory()
-            + self.ladder.index.memory()
-            + stops
-            + self.gtd.len() * 32
+        size_of::<Book>() + self.slab.memory() + self.ladder.index.memory() + stops + self.gtd.len() * 32
     }
 
     /// Starts fetching the order at a slot, which a cancel or replace will soon name. A hint: it changes nothing, any

@@ -143,7 +143,8 @@ impl Book {
         self.release(slot);
         if incoming.open > 0 || ended == Ended::SelfTrade {
             let reason = self.remainder_reason(&incoming, ended, true);
-            self.emit(out, What::Canceled { id, slot: Slot(slot), open: incoming.open, reason });
+            let open = incoming.open;
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
         }
     }
 }

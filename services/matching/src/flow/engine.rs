@@ -160,7 +160,6 @@ impl Engine for FafnirEngine {
     }
 }
 
-
 /// The same, each operation by itself: nothing is fetched ahead.
 #[derive(Debug)]
 pub struct OneByOne(FafnirEngine);

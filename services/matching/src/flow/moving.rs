@@ -99,8 +99,7 @@ pub fn generate_moving(
 fn lone(above: u32, ops: usize) -> Workload {
     let bid = |id: u64, price: u32| Msg { id, price, qty: 1, op: ADD, ..Msg::default() };
     let best = START as u32;
-    let mut msgs: Vec<Msg> =
-        (0..LONE_LEVELS).map(|level| bid(u64::from(level) + 1, best - level)).collect();
+    let mut msgs: Vec<Msg> = (0..LONE_LEVELS).map(|level| bid(u64::from(level) + 1, best - level)).collect();
     for k in 0..ops as u64 {
         let id = u64::from(LONE_LEVELS) + 1 + k / 2;
         msgs.push(if k % 2 == 0 {
