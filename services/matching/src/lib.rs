@@ -180,6 +180,7 @@ mod event;
 pub mod flow;
 pub mod fuzz;
 mod index;
+mod keyed;
 mod ladder;
 mod order;
 mod prefetch;
@@ -195,5 +196,6 @@ pub use command::{
     OrderId, Owner, Phase, Replace, SelfTrade, Side, Slot, Ticks, Tif, Time,
 };
 pub use event::{Event, Events, Reason, Sink, What};
+pub use keyed::KeyedBook;
 pub use query::{OpenOrder, PriceLevel, QueuePosition};
 pub use snapshot::Error as SnapshotError;

@@ -2,7 +2,9 @@
 
 use super::wl::{ADD, CANCEL, Engine, IOC, MARKET, Msg, REPLACE, Stats};
 use crate::prefetch::prefetch;
-use crate::{Book, Command, Event, MAX_PRICE, NewOrder, Owner, Replace, Side, Sink, Slot, Tif, What};
+use crate::{
+    Book, Command, Event, KeyedBook, MAX_PRICE, NewOrder, Owner, Replace, Side, Sink, Slot, Tif, What,
+};
 
 /// Open orders from which the order that an operation names is fetched early: they no longer fit the nearest cache.
 const FETCH_FROM: u64 = 4_096;
@@ -169,6 +171,113 @@ impl Engine for OneByOne {
 
     fn new(n_symbols: usize, max_id: usize) -> OneByOne {
         OneByOne(FafnirEngine::new(n_symbols, max_id))
+    }
+
+    #[inline(always)]
+    fn op(&mut self, m: &Msg) {
+        self.0.op(m);
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        self.0.stats()
+    }
+
+    fn live(&self) -> Option<u64> {
+        self.0.live()
+    }
+}
+
+/// Operations that are turned into commands together.
+const BATCH: usize = 256;
+
+/// Books that look their orders up by number, as an outside caller has them.
+#[derive(Debug)]
+pub struct KeyedEngine {
+    books: Vec<KeyedBook>,
+    trades: Trades,
+    batch: Vec<Command>,
+}
+
+/// Counts trades, keeps whole records like [`Desk`].
+#[derive(Debug)]
+struct Trades {
+    stats: Stats,
+    ring: [Event; RING],
+}
+
+impl Sink for Trades {
+    #[inline(always)]
+    fn event(&mut self, event: Event) {
+        self.ring[event.seq as usize % RING] = event;
+        if let What::Trade { maker, taker, qty, price, .. } = event.what {
+            self.stats.trade(maker, taker, price, qty as u32);
+        }
+    }
+}
+
+/// The command of an operation; its slot is for a book that ignores it.
+#[inline(always)]
+fn command(m: &Msg) -> Command {
+    let (side, owner, qty) = (side(m), owner(m), u64::from(m.qty));
+    match m.op {
+        ADD => Command::New(NewOrder::limit(m.id, owner, side, qty, m.price)),
+        CANCEL => Command::Cancel { id: m.old_id, slot: Slot::NONE },
+        REPLACE => {
+            Command::Replace(Replace { new_id: m.id, ..Replace::new(m.old_id, Slot::NONE, qty, m.price) })
+        }
+        MARKET => {
+            let cap = if m.side == 0 { MAX_PRICE } else { 1 };
+            Command::New(NewOrder::market(m.id, owner, side, qty, cap))
+        }
+        _ => Command::New(NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc)),
+    }
+}
+
+impl Engine for KeyedEngine {
+    const NAME: &'static str = "fafnir by number";
+
+    fn new(n_symbols: usize, _: usize) -> KeyedEngine {
+        KeyedEngine {
+            books: (0..n_symbols).map(|_| KeyedBook::new()).collect(),
+            trades: Trades { stats: Stats::default(), ring: [Event { seq: 0, what: What::Resumed }; RING] },
+            batch: Vec::with_capacity(BATCH),
+        }
+    }
+
+    #[inline(always)]
+    fn op(&mut self, m: &Msg) {
+        self.books[m.sym as usize].apply_into(&command(m), &mut self.trades);
+    }
+
+    fn run(&mut self, ops: &[Msg]) {
+        let [book] = &mut self.books[..] else {
+            return ops.iter().for_each(|m| self.op(m));
+        };
+        for part in ops.chunks(BATCH) {
+            self.batch.clear();
+            self.batch.extend(part.iter().map(command));
+            book.apply_batch(&self.batch, &mut self.trades);
+        }
+    }
+
+    fn stats(&mut self) -> &mut Stats {
+        &mut self.trades.stats
+    }
+
+    fn live(&self) -> Option<u64> {
+        Some(self.books.iter().map(|book| u64::from(book.book().open_orders())).sum())
+    }
+}
+
+/// The same, each operation by itself.
+#[derive(Debug)]
+pub struct KeyedOneByOne(KeyedEngine);
+
+impl Engine for KeyedOneByOne {
+    const NAME: &'static str = "fafnir by number, one at a time";
+
+    fn new(n_symbols: usize, max_id: usize) -> KeyedOneByOne {
+        KeyedOneByOne(KeyedEngine::new(n_symbols, max_id))
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ pub mod naive;
 mod recorded;
 pub mod wl;
 
-pub use engine::{FafnirEngine, OneByOne};
+pub use engine::{FafnirEngine, KeyedEngine, KeyedOneByOne, OneByOne};
 pub use generate::generate;
 pub use measure::{Figures, Progress, SHAPES, Shape, measure, replay, replay_in_parts};
 pub use moving::{Way, generate_moving};
