@@ -295,7 +295,8 @@ impl Book {
 mod tests {
     use std::collections::BTreeMap;
 
-    use crate::{Book, Command, Events, NewOrder, Side, Slot, What};
+    use super::*;
+    use crate::{Command, Events, NewOrder, Slot, What};
 
     #[test]
     fn the_ladder_agrees_with_an_ordered_map_over_wide_and_narrow_prices() {
@@ -341,6 +342,7 @@ mod tests {
                 let best = if side == Side::Buy { model.last_key_value() } else { model.first_key_value() };
                 assert_eq!(book.best(side), best.map(|(&price, _)| price), "step {step}");
                 if step % 500 == 0 {
+                    book.check_ladder();
                     let mut depth: Vec<_> =
                         book.depth(side).map(|level| (level.price, level.orders as usize)).collect();
                     depth.sort_unstable();
@@ -349,6 +351,88 @@ mod tests {
                     assert_eq!(depth, expected, "step {step}");
                 }
             }
+        }
+    }
+
+    impl Book {
+        /// The invariants of both sides' blocks.
+        fn check_ladder(&self) {
+            for side in [Side::Buy, Side::Sell] {
+                let mut block = self.best_node(side);
+                if block == NIL {
+                    continue;
+                }
+                block = block_of(block);
+                while self.slab.block_better(block) != NIL {
+                    block = self.slab.block_better(block);
+                }
+                let mut before = u32::MAX;
+                while block != NIL {
+                    let key = self.slab.block_key(block);
+                    assert!(key < before, "blocks are linked in the order of keys");
+                    assert_eq!(self.ladder.index.walk(&self.slab, side, key).ok(), Some(block));
+                    let first = &self.slab.hot[block as usize];
+                    for digit in 0..BLOCK {
+                        let has = self.slab.hot[(block + digit) as usize].level_count() > 0;
+                        assert_eq!(self.slab.block_marks(block) >> digit & 1 == 1, has, "marks are exact");
+                    }
+                    let waits = self.ladder.waiting.contains(&(block | (side as u32) << 31));
+                    assert_eq!(first.owner & WAITS != 0, waits);
+                    assert!(waits || self.slab.block_marks(block) != 0, "an empty block waits");
+                    before = key;
+                    block = self.slab.block_worse(block);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_price_that_moves_leaves_no_memory_behind() {
+        let (mut book, mut events) = (Book::new(), Events::new());
+        let mut memory = 0;
+        for step in 1..=200_000u64 {
+            events.clear();
+            let price = 1_000_000 + step as u32 * 61;
+            book.apply(&Command::New(NewOrder::limit(step, 1, Side::Buy, 1, price)), &mut events);
+            let What::Accepted { slot, .. } = events.as_slice()[0].what else { panic!("accepted") };
+            book.apply(&Command::Cancel { id: step, slot }, &mut events);
+            if step == 1_000 {
+                memory = book.memory();
+            }
+        }
+        assert_eq!(book.memory(), memory);
+    }
+
+    #[test]
+    fn the_end_of_the_day_gives_the_memory_of_lone_orders_back() {
+        let (mut book, mut events) = (Book::new(), Events::new());
+        book.apply(&Command::DayEnd { now: 1 }, &mut events);
+        let empty = book.memory();
+        for id in 1..=10_000u32 {
+            let order = NewOrder::limit(u64::from(id), 1, Side::Sell, 1, id * 4_096);
+            book.apply(&Command::New(order.with_tif(crate::Tif::Day)), &mut events);
+        }
+        assert!(book.memory() > empty);
+        book.check_ladder();
+        book.apply(&Command::DayEnd { now: 2 }, &mut events);
+        assert_eq!(book.memory(), empty);
+        book.apply(&Command::New(NewOrder::limit(20_000, 1, Side::Buy, 1, 7)), &mut events);
+        assert_eq!(book.best_bid(), Some(7));
+        book.check_ladder();
+    }
+
+    #[test]
+    fn an_order_that_stands_alone_takes_few_bytes() {
+        // Lone, in pairs of neighbouring blocks, and where each pair needs a fork of its own.
+        for step in [64, 1_000, 4_096, 1 << 20] {
+            let (mut book, mut events) = (Book::new(), Events::new());
+            let empty = book.memory();
+            for id in 1..=2_048u32 {
+                let price = (id / 2) * step + (id % 2) * 128 + 1;
+                book.apply(&Command::New(NewOrder::limit(u64::from(id), 1, Side::Buy, 1, price)), &mut events);
+            }
+            let each = (book.memory() - empty) / 2_048;
+            assert!(each <= 1_024, "{each} bytes, {step} ticks apart");
         }
     }
 }

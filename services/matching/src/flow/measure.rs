@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::engine::{FafnirEngine, OneByOne};
+use super::engine::{FafnirEngine, KeyedEngine, KeyedOneByOne, OneByOne};
 use super::moving::Way;
 use super::naive::Naive;
 use super::wl::{Engine, Msg, Stats, Workload};
@@ -78,6 +78,9 @@ pub struct Figures {
     pub mops_cpu: f64,
     /// The same, one operation at a time: nothing is known of the next one.
     pub single_mops_cpu: f64,
+    /// The same two where orders are named by number only ([`KeyedBook`](crate::KeyedBook)).
+    pub keyed_mops_cpu: f64,
+    pub keyed_single_mops_cpu: f64,
     /// Nanoseconds per operation, clock reading (about 20 ns) included, one at a time; of each operation the shortest of
     /// a few replays.
     pub p50_ns: u64,
@@ -134,23 +137,27 @@ pub fn replay_in_parts<E: Engine>(flow: &Workload, progress: &mut dyn FnMut(u64)
 /// Measures one flow. Fails with a sentence if a book does not reproduce what the header says.
 pub fn measure(name: &str, flow: &Workload, progress: &mut dyn FnMut(Progress)) -> Result<Figures, String> {
     let expected = Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
-    let of = (3 * ROUNDS + LATENCY_ROUNDS) as u32;
+    let of = (5 * ROUNDS + LATENCY_ROUNDS) as u32;
     let mut done = 0;
     let mut step = || {
         done += 1;
         progress(Progress { done, of });
     };
-    let (mut batches, mut single, mut naive) = (Vec::new(), Vec::new(), Vec::new());
-    let mut book_bytes = 0;
+    let mut seconds: [Vec<f64>; 5] = Default::default();
     for _ in 0..ROUNDS {
-        let (engine, seconds) = replay_checked::<FafnirEngine>(name, flow)?;
-        batches.push(seconds);
-        book_bytes = engine.books().iter().map(Book::memory).sum::<usize>() / engine.books().len().max(1);
-        step();
-        single.push(replay_checked::<OneByOne>(name, flow)?.1);
-        step();
-        naive.push(replay_checked::<Naive>(name, flow)?.1);
-        step();
+        for (engine, times) in [
+            seconds_of::<FafnirEngine>,
+            seconds_of::<OneByOne>,
+            seconds_of::<KeyedEngine>,
+            seconds_of::<KeyedOneByOne>,
+            seconds_of::<Naive>,
+        ]
+        .iter()
+        .zip(&mut seconds)
+        {
+            times.push(engine(name, flow)?);
+            step();
+        }
     }
     let mut latencies = vec![u32::MAX; flow.ops().len()];
     for _ in 0..LATENCY_ROUNDS {
@@ -158,38 +165,47 @@ pub fn measure(name: &str, flow: &Workload, progress: &mut dyn FnMut(Progress)) 
         step();
     }
     latencies.sort_unstable();
-    let mops = |seconds: &mut Vec<f64>| {
+    let [batches, single, keyed, keyed_single, naive] = seconds.map(|mut seconds| {
         seconds.sort_by(f64::total_cmp);
-        flow.h.n_ops as f64 / seconds[seconds.len() / 2].max(1e-9) / 1e6
-    };
+        flow.h.n_ops as f64 / seconds[ROUNDS / 2].max(1e-9) / 1e6
+    });
     Ok(Figures {
         name: name.to_owned(),
         ops: flow.h.n_ops,
-        mops_cpu: mops(&mut batches),
-        single_mops_cpu: mops(&mut single),
+        mops_cpu: batches,
+        single_mops_cpu: single,
+        keyed_mops_cpu: keyed,
+        keyed_single_mops_cpu: keyed_single,
         p50_ns: quantile(&latencies, 5_000),
         p99_ns: quantile(&latencies, 9_900),
         p999_ns: quantile(&latencies, 9_990),
         p9999_ns: quantile(&latencies, 9_999),
         max_ns: quantile(&latencies, 10_000),
-        book_bytes: book_bytes as u64,
+        book_bytes: book_bytes(flow),
         trades: expected.trades,
         volume: expected.volume,
         checksum: expected.checksum,
-        naive_mops_cpu: mops(&mut naive),
+        naive_mops_cpu: naive,
     })
 }
 
-/// One replay of the flow that gave what the header says, or a sentence.
-fn replay_checked<E: Engine>(name: &str, flow: &Workload) -> Result<(E, f64), String> {
+/// CPU-seconds of one replay that gave what the header says, or a sentence.
+fn seconds_of<E: Engine>(name: &str, flow: &Workload) -> Result<f64, String> {
     let expected = Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
     let (mut engine, seconds) = replay::<E>(flow);
     let (got, live) = (*engine.stats(), engine.live());
     if got == expected && live.is_none_or(|live| live == flow.h.final_live) {
-        Ok((engine, seconds))
+        Ok(seconds)
     } else {
         Err(format!("{name}: {} gave {got:?} and {live:?} live orders, the flow says {:?}", E::NAME, flow.h))
     }
+}
+
+/// What a book holds after the flow, on average.
+fn book_bytes(flow: &Workload) -> u64 {
+    let (engine, _) = replay::<FafnirEngine>(flow);
+    let bytes: usize = engine.books().iter().map(Book::memory).sum();
+    (bytes / engine.books().len().max(1)) as u64
 }
 
 /// Keeps of each operation the shorter time: the one before, or that of another replay.
@@ -254,6 +270,22 @@ mod tests {
             let stats = *engine.stats();
             assert_eq!((stats.trades, stats.volume), (flow.h.trades, flow.h.volume));
             assert_eq!((stats.checksum, engine.live()), (flow.h.checksum, Some(flow.h.final_live)));
+        }
+    }
+
+    #[test]
+    fn every_shape_replays_to_the_trades_of_the_naive_book_in_batches_and_one_by_one() {
+        for shape in SHAPES {
+            let flow = shape.generate_ops(20_000, &mut |_| {});
+            for seconds in [
+                seconds_of::<FafnirEngine>,
+                seconds_of::<OneByOne>,
+                seconds_of::<KeyedEngine>,
+                seconds_of::<KeyedOneByOne>,
+                seconds_of::<Naive>,
+            ] {
+                assert_eq!(seconds(shape.name, &flow).err(), None);
+            }
         }
     }
 
