@@ -499,13 +499,15 @@ impl Book {
         hot[next as usize].prev = prev;
         let level = &mut hot[node as usize];
         let level_empty = level.level_sub_one(open);
-        let block_empty = self.slab.unmark_if(level_empty, node);
         self.slab.remove(slot.0);
         let price = self.slab.level_key(node) ^ mask(side);
         self.emit(out, What::Canceled { id, slot, open, price, side, reason: Reason::Requested });
-        // Whether a level is empty now, and whether it was the best, no processor predicts: one branch on all.
-        if block_empty | (level_empty & (node == self.best_node(side))) {
-            self.level_left(side, node);
+        if level_empty {
+            let block_empty = self.slab.unmark(node);
+            // Whether it was the best no processor predicts: one branch on both.
+            if block_empty | (node == self.best_node(side)) {
+                self.level_left(side, node);
+            }
         }
     }
 

@@ -128,11 +128,11 @@ impl Slab {
         self.hot[block as usize].owner >> MARKS_SHIFT
     }
 
-    /// Takes a level's mark out, or does nothing, without a branch. True where its block has no mark now.
+    /// Takes a level's mark out. True where its block has no mark now.
     #[inline(always)]
-    pub fn unmark_if(&mut self, level_empty: bool, node: u32) -> bool {
+    pub fn unmark(&mut self, node: u32) -> bool {
         let first = &mut self.hot[block_of(node) as usize];
-        first.owner &= !(u32::from(level_empty) << MARKS_SHIFT << (node % BLOCK));
+        first.owner &= !(1 << MARKS_SHIFT << (node % BLOCK));
         first.owner >> MARKS_SHIFT == 0
     }
 
@@ -213,7 +213,7 @@ impl Book {
     pub(crate) fn level_left(&mut self, side: Side, node: u32) {
         debug_assert_eq!(self.slab.hot[node as usize].level_count(), 0);
         let block = block_of(node);
-        let block_empty = self.slab.unmark_if(true, node);
+        let block_empty = self.slab.unmark(node);
         if self.best_node(side) == node {
             self.tops[side as usize] = self.best_from(block);
         }
