@@ -74,7 +74,7 @@ fn known_at(block_key: u32) -> usize {
 /// The nodes of a block.
 #[inline(always)]
 fn block_mut(hot: &mut [Order], block: u32) -> Option<&mut [Order; BLOCK as usize]> {
-    hot.get_mut(block as usize..)?.first_chunk_mut()
+    hot.get_mut(block as usize..block as usize + BLOCK as usize)?.first_chunk_mut()
 }
 
 impl Slab {
