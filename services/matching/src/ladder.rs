@@ -181,9 +181,7 @@ impl Book {
         hot[tail as usize].next = slot;
         let node = block + digit;
         let top = &mut self.tops[side as usize];
-        if key > top.key {
-            *top = Top { key, node };
-        }
+        *top = std::hint::select_unpredictable(key > top.key, Top { key, node }, *top);
         (node, tail)
     }
 
