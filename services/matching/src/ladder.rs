@@ -17,7 +17,7 @@ use crate::index::Index;
 use crate::order::{BLOCK, NIL, Order, Slab};
 
 /// Blocks that a side finds without its tree: one for each value of the key's last five bits, 256 levels around the best.
-const KNOWN: usize = 128;
+const KNOWN: usize = 64;
 /// No node of a slab: what a side knows before it knows a block.
 const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
