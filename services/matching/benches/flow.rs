@@ -9,12 +9,27 @@ use fafnir_matching::{Book, Command, Events, NewOrder, Side};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    println!("Million operations per CPU-second: in batches, one at a time, the same by number; naive; ratio; of A1k.");
+    println!(
+        "Million operations per CPU-second: in batches, one at a time, the same by number; naive; ratio; of A1k."
+    );
     println!("Nanoseconds of a command with the clock's 20; KiB of a book at the end.");
     println!(
         "{:<6}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7} |{:>5}{:>5}{:>6}{:>7}{:>8} |{:>7}{:>9}",
-        "flow", "batch", "single", "by no.", "single", "naive", "ratio", "of A1k", "p50", "p99", "p99.9", "p99.99",
-        "worst", "KiB", "trades"
+        "flow",
+        "batch",
+        "single",
+        "by no.",
+        "single",
+        "naive",
+        "ratio",
+        "of A1k",
+        "p50",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "worst",
+        "KiB",
+        "trades"
     );
     let mut a1k = None;
     for shape in SHAPES {

@@ -16,8 +16,8 @@ use crate::command::{Lots, Side, Ticks};
 use crate::index::Index;
 use crate::order::{BLOCK, NIL, Order, Slab};
 
-/// Blocks that a side finds without its tree: one for each value of the key's last five bits, 256 levels around the best.
-const KNOWN: usize = 64;
+/// Blocks that a side finds without its tree: one for each value of the key's last seven bits, 1,024 levels around the best.
+const KNOWN: usize = 128;
 /// No node of a slab: what a side knows before it knows a block.
 const UNKNOWN: u32 = 1 << 31;
 /// Empty blocks of a book that wait for an order before they are freed: prices go to and fro.
@@ -52,11 +52,22 @@ pub(crate) struct Ladder {
     /// Blocks that have, or had a while ago, no order: first node, the side in the highest bit.
     waiting: [u32; WAITING],
     waiting_next: usize,
+    /// A book is 33 cache lines then: an odd number, so that the books of many symbols spread over the sets of a cache,
+    /// and one that a shift and an addition find a book by.
+    _apart: [u64; 64],
 }
+
+const _: () = assert!(size_of::<Book>() == 33 * 64);
 
 impl Ladder {
     pub fn new() -> Ladder {
-        Ladder { known: [[UNKNOWN; KNOWN]; 2], index: Index::new(), waiting: [NIL; WAITING], waiting_next: 0 }
+        Ladder {
+            known: [[UNKNOWN; KNOWN]; 2],
+            index: Index::new(),
+            waiting: [NIL; WAITING],
+            waiting_next: 0,
+            _apart: [0; 64],
+        }
     }
 }
 
@@ -427,7 +438,10 @@ mod tests {
             let empty = book.memory();
             for id in 1..=2_048u32 {
                 let price = (id / 2) * step + (id % 2) * 128 + 1;
-                book.apply(&Command::New(NewOrder::limit(u64::from(id), 1, Side::Buy, 1, price)), &mut events);
+                book.apply(
+                    &Command::New(NewOrder::limit(u64::from(id), 1, Side::Buy, 1, price)),
+                    &mut events,
+                );
             }
             let each = (book.memory() - empty) / 2_048;
             assert!(each <= 1_024, "{each} bytes, {step} ticks apart");

@@ -110,7 +110,8 @@ fn numbers_in_any_order_give_the_same_events_as_growing_ones() {
             }
         }
         batched.apply_batch(&own, &mut in_batch);
-        let plain = |events: &Events| events.iter().map(|event| without_slots(event.what)).collect::<Vec<_>>();
+        let plain =
+            |events: &Events| events.iter().map(|event| without_slots(event.what)).collect::<Vec<_>>();
         let expected: Vec<What> = plain(&expected).into_iter().map(renamed).collect();
         assert_eq!(plain(&got), expected, "seed {seed}");
         assert_eq!(in_batch.as_slice(), got.as_slice(), "seed {seed}");

@@ -50,7 +50,8 @@ impl Caller {
     /// Prices up to 200,000 ticks apart: in the middle, at both ends, and around prices where blocks of levels and their
     /// forks meet, as bids and as asks.
     pub fn far(seed: u64) -> Caller {
-        let centres = [200_100, 1 << 20, 1 << 24, !(1 << 20), 3 << 27, 5, 100_000, MAX_PRICE - 3, MAX_PRICE - 100_000];
+        let centres =
+            [200_100, 1 << 20, 1 << 24, !(1 << 20), 3 << 27, 5, 100_000, MAX_PRICE - 3, MAX_PRICE - 100_000];
         let mut caller = Caller::new(seed);
         caller.centre = centres[caller.rng.below(centres.len() as u64) as usize];
         caller.far = [1, 900, 100_000][caller.rng.below(3) as usize];
