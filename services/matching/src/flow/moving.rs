@@ -265,14 +265,14 @@ impl Maker {
         let gap = self.mid as f64 + 0.5 - f64::from(bid + ask) / 2.0;
         let wide = self.way == Way::Wide;
         let pull = if wide { 0.0 } else { gap * 0.1 };
-        let mut m = Msg::default();
-        m.side = u8::from(self.r.float() >= (0.5 + pull).clamp(0.05, 0.95));
-        m.qty = 1 + self.r.below(125) as u32;
-        m.op = match self.r.below(8) {
+        let side = u8::from(self.r.float() >= (0.5 + pull).clamp(0.05, 0.95));
+        let qty = 1 + self.r.below(125) as u32;
+        let op = match self.r.below(8) {
             0..3 => MARKET,
             3..6 => IOC,
             _ => ADD,
         };
+        let mut m = Msg { qty, op, side, ..Msg::default() };
         let ran = if wide { 0 } else { gap.abs() as u32 };
         if m.op != MARKET {
             let reach = self.r.below(3) as u32 + if ran > 2 { ran } else { 0 };
