@@ -10,7 +10,7 @@ use crate::snapshot::Error;
 /// Entries that a table begins with.
 const ENTRIES_FIRST: usize = 64;
 /// Open orders from which a batch's orders are fetched early: they no longer fit the nearest caches.
-const FETCH_FROM: u32 = 4_096;
+const FETCH_FROM: u32 = 16_384;
 /// Commands ahead at which the table, the order and its neighbours are fetched.
 const TABLE_AHEAD: usize = 24;
 const ORDER_AHEAD: usize = 16;
@@ -71,6 +71,14 @@ impl KeyedBook {
         &self.book
     }
 
+    /// [`Book::reserve`].
+    pub fn reserve(&mut self, orders: u32) {
+        self.book.reserve(orders);
+        while self.table.entries.len() < 2 * orders as usize {
+            self.table.grow();
+        }
+    }
+
     /// Where an open order lives.
     pub fn slot(&self, id: OrderId) -> Option<Slot> {
         self.table.find(id)
@@ -99,8 +107,9 @@ impl KeyedBook {
         }
     }
 
-    /// Applies commands one after the other. While one is applied, what the coming ones will touch is fetched: where many
-    /// orders are open this is much faster than one at a time.
+    /// Applies commands one after the other. From 16,384 open orders on, what the coming ones will touch is fetched while
+    /// one is applied: that is faster than one at a time. With fewer it is the same, and a caller who makes commands as he
+    /// goes does better with [`KeyedBook::apply_into`].
     pub fn apply_batch(&mut self, commands: &[Command], out: &mut impl Sink) {
         if self.book.open_orders() < FETCH_FROM {
             for command in commands {

@@ -359,6 +359,18 @@ impl Slab {
         self.used - BLOCK
     }
 
+    /// Makes room for this many nodes more at once.
+    pub fn reserve(&mut self, nodes: u32) {
+        let wanted = (self.used as usize + nodes as usize).next_multiple_of(BLOCK as usize);
+        if wanted > self.hot.len() {
+            let mut all = std::mem::take(&mut self.hot).into_vec();
+            all.reserve_exact(wanted - all.len());
+            all.resize(wanted, Order::UNUSED);
+            self.hot = all.into_boxed_slice();
+        }
+        self.grow_filled();
+    }
+
     /// Twice the room.
     fn grow(&mut self) {
         let mut nodes = std::mem::take(&mut self.hot).into_vec();

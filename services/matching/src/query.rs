@@ -1,7 +1,7 @@
 //! What can be asked of a book without changing it.
 
 use crate::book::{Book, mask};
-use crate::command::{Kind, Lots, OrderId, Owner, Phase, Side, Slot, Ticks, Tif, Time};
+use crate::command::{Kind, Lots, MAX_ORDERS, OrderId, Owner, Phase, Side, Slot, Ticks, Tif, Time};
 use crate::order::{COLD, HELD, ICEBERG, NIL, POST_ONLY, StopKind};
 use crate::prefetch::prefetch;
 
@@ -193,6 +193,13 @@ impl Book {
             at = self.slab.hot[at as usize].next;
         }
         Some(position)
+    }
+
+    /// Makes room for this many orders at once, eight neighbouring levels counting as eight orders. Room doubles by itself
+    /// when it is used up; the command that needs it then takes the time that copying the book takes (some 10 µs at 4,000
+    /// orders). Changes no answer and no snapshot.
+    pub fn reserve(&mut self, orders: u32) {
+        self.slab.reserve(orders.min(2 * MAX_ORDERS));
     }
 
     /// Bytes that the book holds, nearly.

@@ -188,7 +188,7 @@ impl Engine for OneByOne {
 }
 
 /// Operations that are turned into commands together.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 
 /// Books that look their orders up by number, as an outside caller has them.
 #[derive(Debug)]
