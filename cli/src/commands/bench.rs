@@ -63,9 +63,11 @@ fn print(all: &[Figures], out: Out) {
         .iter()
         .map(|f| {
             json!({
-                "name": f.name, "ops": f.ops, "mops_cpu": f.mops_cpu, "p50_ns": f.p50_ns, "p99_ns": f.p99_ns,
-                "p999_ns": f.p999_ns, "trades": f.trades, "volume": f.volume, "checksum": f.checksum,
-                "naive_mops_cpu": f.naive_mops_cpu,
+                "name": f.name, "ops": f.ops, "mops_cpu": f.mops_cpu, "single_mops_cpu": f.single_mops_cpu,
+                "keyed_mops_cpu": f.keyed_mops_cpu, "keyed_single_mops_cpu": f.keyed_single_mops_cpu,
+                "naive_mops_cpu": f.naive_mops_cpu, "p50_ns": f.p50_ns, "p99_ns": f.p99_ns, "p999_ns": f.p999_ns,
+                "p9999_ns": f.p9999_ns, "max_ns": f.max_ns, "book_bytes": f.book_bytes, "trades": f.trades,
+                "volume": f.volume, "checksum": f.checksum,
             })
         })
         .collect();
@@ -76,11 +78,18 @@ fn print(all: &[Figures], out: Out) {
                 vec![
                     f.name.clone(),
                     format!("{:.1}", f.mops_cpu),
+                    format!("{:.1}", f.single_mops_cpu),
+                    format!("{:.1}", f.keyed_mops_cpu),
+                    format!("{:.1}", f.keyed_single_mops_cpu),
                     format!("{:.1}", f.naive_mops_cpu),
                     format!("{:.1}", f.mops_cpu / f.naive_mops_cpu),
+                    of_first(f, all),
                     f.p50_ns.to_string(),
                     f.p99_ns.to_string(),
                     f.p999_ns.to_string(),
+                    f.p9999_ns.to_string(),
+                    f.max_ns.to_string(),
+                    f.book_bytes.div_ceil(1024).to_string(),
                     f.trades.to_string(),
                     f.volume.to_string(),
                     format!("{:016x}", f.checksum),
@@ -90,15 +99,27 @@ fn print(all: &[Figures], out: Out) {
         let header = [
             "FLOW",
             ">MOPS/CPU-S",
+            ">SINGLE",
+            ">BY NUMBER",
+            ">SINGLE",
             ">NAIVE",
             ">RATIO",
+            ">OF FIRST",
             ">P50 NS",
             ">P99 NS",
             ">P99.9 NS",
+            ">P99.99 NS",
+            ">WORST NS",
+            ">BOOK KIB",
             ">TRADES",
             ">VOLUME",
             "CHECKSUM",
         ];
         table(&header, &rows)
     });
+}
+
+/// A flow's throughput as a share of the first one's (A1k's, where all are measured).
+fn of_first(f: &Figures, all: &[Figures]) -> String {
+    all.first().map_or_else(String::new, |first| format!("{:.2}", f.mops_cpu / first.mops_cpu))
 }

@@ -3,7 +3,7 @@
 use crate::book::{Band, Book, mask};
 use crate::command::{Lots, MAX_BAND_BPS, MAX_PRICE, Phase, SelfTrade, Side, Slot, Ticks};
 use crate::event::{Reason, Sink, What};
-use crate::order::ICEBERG;
+use crate::order::{ICEBERG, NIL};
 
 /// What an auction would give now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,9 +77,9 @@ impl Book {
     fn meeting_levels(&self, side: Side, worst: Ticks) -> Vec<(Ticks, Lots)> {
         let worst = worst ^ mask(side);
         let mut levels = Vec::new();
-        let mut key = self.best_key(side);
-        while key != 0 && key >= worst {
-            let node = self.node_of(side, key);
+        let mut node = self.best_node(side);
+        while node != NIL && self.slab.level_key(node) >= worst {
+            let key = self.slab.level_key(node);
             let mut open = 0u64;
             let mut slot = self.slab.hot[node as usize].next;
             while slot != node {
@@ -87,7 +87,7 @@ impl Book {
                 slot = self.slab.hot[slot as usize].next;
             }
             levels.push((key ^ mask(side), open));
-            key = self.below(side, key);
+            node = self.below(node);
         }
         levels
     }
@@ -228,10 +228,7 @@ impl Book {
                 self.emit(out, decremented);
                 for (slot, open) in [(older, maker_open), (newer, taker_open)] {
                     if open == qty {
-                        let id = id(self, slot);
-                        self.take_out(slot);
-                        let reason = Reason::SelfTrade;
-                        self.emit(out, What::Canceled { id, slot: Slot(slot), open: 0, reason });
+                        self.cancel_out(slot, 0, Reason::SelfTrade, out);
                     } else {
                         self.reduce_open(slot, qty);
                     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::*;
 use crate::event::{Event, Events, Reason, Sink, What};
-use crate::ladder::{Far, Marks, Top, in_window, window_node};
+use crate::ladder::{Ladder, Top};
 use crate::order::*;
 
 /// XOR with this turns a side's price into its ladder key and back.
@@ -30,7 +30,7 @@ pub struct Book {
     /// Price of the last trade, 0 before the first.
     pub(crate) last: Ticks,
     pub(crate) slab: Slab,
-    pub(crate) marks: [Marks; 2],
+    pub(crate) ladder: Ladder,
     pub(crate) trades: u64,
     pub(crate) volume: u64,
     pub(crate) band: Band,
@@ -41,7 +41,6 @@ pub struct Book {
     pub(crate) reached: std::collections::VecDeque<u32>,
     /// Open GTD orders by time, then number.
     pub(crate) gtd: BTreeSet<(Time, OrderId, u32)>,
-    pub(crate) far: [Far; 2],
     /// Latest time that an expiry run brought.
     pub(crate) now: Time,
     /// Numbers the stops in the order in which they came.
@@ -126,13 +125,13 @@ impl Book {
     /// An empty book that trades.
     pub fn new() -> Book {
         Book {
-            tops: [Top::default(); 2],
+            tops: [Top::NONE; 2],
             seq: 0,
             last_id: 0,
             room: MAX_ORDERS,
             last: 0,
             slab: Slab::new(),
-            marks: [Marks::default(); 2],
+            ladder: Ladder::new(),
             trades: 0,
             volume: 0,
             band: Band::new(0, 0),
@@ -140,7 +139,6 @@ impl Book {
             trailing: [Vec::new(), Vec::new()],
             reached: std::collections::VecDeque::new(),
             gtd: BTreeSet::new(),
-            far: [Far::new(), Far::new()],
             now: 0,
             stops_entered: 0,
             halted: false,
@@ -239,17 +237,10 @@ impl Book {
         let flags = side as u8
             | if new.tif == Tif::Day { DAY } else { 0 }
             | if new.post_only { POST_ONLY } else { 0 };
-        let node = self.node_for_insert(side, new.price ^ mask(side));
         let slot = self.slab.take();
-        let hot = &mut *self.slab.hot;
-        let level = &mut hot[node as usize];
-        let tail = level.prev;
-        level.prev = slot;
-        level.owner += 1;
-        level.level_add(new.qty);
-        hot[tail as usize].next = slot;
-        let order = &mut hot[slot as usize];
-        order.write(new.id, new.owner, new.price, new.qty, flags);
+        let (node, tail) = self.append(side, new.price ^ mask(side), slot, new.qty);
+        let order = &mut self.slab.hot[slot as usize];
+        order.write(new.id, new.owner, node, new.qty, flags);
         order.prev = tail;
         order.next = node;
         let (id, open, price) = (new.id, new.qty, new.price);
@@ -272,7 +263,8 @@ impl Book {
             }
             if incoming.open > 0 {
                 let reason = self.remainder_reason(&incoming, ended, market);
-                self.emit(out, What::Canceled { id, slot: Slot(slot), open: incoming.open, reason });
+                let open = incoming.open;
+                self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
             }
         } else {
             let flags = side as u8 | if day { DAY } else { 0 };
@@ -319,15 +311,14 @@ impl Book {
             filled: 0,
         };
         if new.tif == Tif::Fok && !self.can_fill_whole(&incoming, new.price) {
-            let reason = Reason::CannotFillWhole;
-            return self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: new.qty, reason });
+            return self.cancel_immediate(new, new.qty, Reason::CannotFillWhole, out);
         }
         let ended = self.cross(&mut incoming, new.price, out);
         if rests {
             self.settle(slot, &incoming, ended, out);
         } else if incoming.open > 0 || ended == Ended::SelfTrade {
             let reason = self.remainder_reason(&incoming, ended, new.kind == Kind::Market);
-            self.emit(out, What::Canceled { id: new.id, slot: Slot::NONE, open: incoming.open, reason });
+            self.cancel_immediate(new, incoming.open, reason, out);
         }
         if incoming.filled > 0 {
             self.after_trades(out);
@@ -403,9 +394,11 @@ impl Book {
             self.slab.add_filled(slot, incoming.filled);
         }
         if ended == Ended::SelfTrade {
+            let price = self.slab.hot[slot as usize].place;
             self.release(slot);
+            let Incoming { id, side, open, .. } = *incoming;
             let reason = Reason::SelfTrade;
-            self.emit(out, What::Canceled { id: incoming.id, slot: Slot(slot), open: incoming.open, reason });
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
         } else if incoming.open == 0 {
             self.release(slot);
         } else {
@@ -435,59 +428,32 @@ impl Book {
         shown
     }
 
-    /// Puts an order at the back of its level.
+    /// Puts an order whose place is its limit at the back of that price's level.
     #[inline(always)]
     pub(crate) fn link(&mut self, slot: u32) {
         let order = self.slab.hot[slot as usize];
         let side = order.side();
-        let node = self.node_for_insert(side, order.price ^ mask(side));
-        let level = &mut self.slab.hot[node as usize];
-        let tail = level.prev;
-        level.prev = slot;
-        level.owner += 1;
-        level.level_add(order.shown());
-        self.slab.hot[tail as usize].next = slot;
+        let (node, tail) = self.append(side, order.place ^ mask(side), slot, order.shown());
         let order = &mut self.slab.hot[slot as usize];
+        order.place = node;
         order.prev = tail;
         order.next = node;
     }
 
-    /// Takes an order out of its level.
+    /// Takes an order out of its level: its place is its limit again.
     #[inline(always)]
     pub(crate) fn unlink(&mut self, slot: u32) {
         let order = &self.slab.hot[slot as usize];
-        let (side, shown, next, prev) = (order.side(), order.shown(), order.next, order.prev);
-        let key = order.price ^ mask(side);
-        if !in_window(self.tops[side as usize], key) {
-            return self.unlink_far(slot);
-        }
+        let (side, shown, next, prev, node) =
+            (order.side(), order.shown(), order.next, order.prev, order.place);
+        let price = self.slab.level_key(node) ^ mask(side);
         let hot = &mut *self.slab.hot;
+        hot[slot as usize].place = price;
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
-        let level = &mut hot[window_node(side, key) as usize];
-        level.level_sub(shown);
-        level.owner -= 1;
-        // Whether it was the best level is a coin toss that no processor predicts: one branch on both.
-        if level.owner | (key ^ self.best_key(side)) == 0 {
-            self.leave_best(side);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn unlink_far(&mut self, slot: u32) {
-        let order = self.slab.hot[slot as usize];
-        let side = order.side();
-        let key = order.price ^ mask(side);
-        let node = self.node_of(side, key);
-        let hot = &mut *self.slab.hot;
-        hot[order.prev as usize].next = order.next;
-        hot[order.next as usize].prev = order.prev;
         let level = &mut hot[node as usize];
-        level.level_sub(order.shown());
-        level.owner -= 1;
-        if level.owner == 0 {
-            self.remove_far(side, key);
+        if level.level_sub_one(shown) {
+            self.level_left(side, node);
         }
     }
 
@@ -524,32 +490,54 @@ impl Book {
         let Some(order) = found else {
             return self.emit(out, What::CancelRejected { id, reason: Reason::UnknownOrder });
         };
-        let (side, open, next, prev) = (order.side(), order.shown(), order.next, order.prev);
-        let key = order.price ^ mask(side);
-        if order.flags() & (HELD | GTD | ICEBERG) != 0 || !in_window(self.tops[side as usize], key) {
-            return self.cancel_any(id, slot, out);
+        let (side, open, next, prev, node) =
+            (order.side(), order.shown(), order.next, order.prev, order.place);
+        if order.flags() & (HELD | GTD | ICEBERG) != 0 {
+            return self.cancel_any(slot, out);
         }
         hot[prev as usize].next = next;
         hot[next as usize].prev = prev;
-        let level = &mut hot[window_node(side, key) as usize];
-        level.level_sub(open);
-        level.owner -= 1;
-        let count = level.owner;
+        let level = &mut hot[node as usize];
+        let level_empty = level.level_sub_one(open);
         self.slab.remove(slot.0);
-        self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
-        // Whether it was the best level is a coin toss that no processor predicts: one branch on both.
-        if count | (key ^ self.best_key(side)) == 0 {
-            self.leave_best(side);
+        let price = self.slab.level_key(node) ^ mask(side);
+        self.emit(out, What::Canceled { id, slot, open, price, side, reason: Reason::Requested });
+        if level_empty {
+            let block_empty = self.slab.unmark(node);
+            // Whether it was the best no processor predicts: one branch on both.
+            if block_empty | (node == self.best_node(side)) {
+                self.level_left(side, node);
+            }
         }
     }
 
     /// Cancels an open order, wherever it is.
     #[cold]
     #[inline(never)]
-    fn cancel_any(&mut self, id: OrderId, slot: Slot, out: &mut impl Sink) {
-        let open = self.slab.open(slot.0);
-        self.take_out(slot.0);
-        self.emit(out, What::Canceled { id, slot, open, reason: Reason::Requested });
+    fn cancel_any(&mut self, slot: Slot, out: &mut impl Sink) {
+        self.cancel_out(slot.0, self.slab.open(slot.0), Reason::Requested, out);
+    }
+
+    /// Takes an open order out, wherever it is, and tells it with this much open.
+    pub(crate) fn cancel_out(&mut self, slot: u32, open: Lots, reason: Reason, out: &mut impl Sink) {
+        let (order, price) = (self.slab.hot[slot as usize], self.price_of(slot));
+        self.take_out(slot);
+        let (id, side) = (order.id, order.side());
+        self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
+    }
+
+    /// Tells that what is left of an order that cannot rest is canceled.
+    fn cancel_immediate(&mut self, new: &NewOrder, open: Lots, reason: Reason, out: &mut impl Sink) {
+        let (id, price, side) = (new.id, new.price, new.side);
+        self.emit(out, What::Canceled { id, slot: Slot::NONE, open, price, side, reason });
+    }
+
+    /// Takes an open order out whose time has come.
+    fn expire_out(&mut self, slot: u32, reason: Reason, out: &mut impl Sink) {
+        let (order, price, open) = (self.slab.hot[slot as usize], self.price_of(slot), self.slab.open(slot));
+        self.take_out(slot);
+        let (id, side) = (order.id, order.side());
+        self.emit(out, What::Expired { id, slot: Slot(slot), open, price, side, reason });
     }
 
     fn cancel_all(&mut self, owner: Owner, out: &mut impl Sink) {
@@ -559,10 +547,7 @@ impl Book {
             .map(|order| order.slot.0)
             .collect();
         for &slot in &slots {
-            let id = self.slab.hot[slot as usize].id;
-            let open = self.slab.open(slot);
-            self.take_out(slot);
-            self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::MassCancel });
+            self.cancel_out(slot, self.slab.open(slot), Reason::MassCancel, out);
         }
         self.emit(out, What::AllCanceled { count: slots.len() as u32 });
     }
@@ -570,25 +555,20 @@ impl Book {
     fn expire(&mut self, now: Time, day_end: bool, out: &mut impl Sink) {
         self.now = self.now.max(now);
         let mut count = 0;
-        while let Some(&(time, id, slot)) = self.gtd.first()
+        while let Some(&(time, _, slot)) = self.gtd.first()
             && time <= now
         {
-            let open = self.slab.open(slot);
-            self.take_out(slot);
-            self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::ExpireTime });
+            self.expire_out(slot, Reason::ExpireTime, out);
             count += 1;
         }
         if day_end {
             let slots: Vec<u32> =
                 self.orders().filter(|order| order.tif == Tif::Day).map(|order| order.slot.0).collect();
             for slot in slots {
-                let id = self.slab.hot[slot as usize].id;
-                let open = self.slab.open(slot);
-                self.take_out(slot);
-                self.emit(out, What::Expired { id, slot: Slot(slot), open, reason: Reason::DayEnd });
+                self.expire_out(slot, Reason::DayEnd, out);
                 count += 1;
             }
-            self.slab.trim();
+            self.trim();
         }
         self.emit(out, What::Expiry { now, count, day_end });
     }

@@ -3,8 +3,8 @@
 use crate::book::{Book, Ended, Incoming, mask};
 use crate::command::{Lots, SelfTrade, Side, Slot, Ticks};
 use crate::event::{Event, Reason, Sink, What};
-use crate::ladder::window_node;
-use crate::order::{COLD, GTD, ICEBERG};
+use crate::ladder::Top;
+use crate::order::{COLD, GTD, ICEBERG, NIL};
 use crate::prefetch::prefetch;
 
 impl Book {
@@ -18,11 +18,10 @@ impl Book {
         // Nobody's orders are never each other's own.
         let own = u64::from(incoming.owner) | u64::from(incoming.owner == 0) << 32;
         while incoming.open > 0 {
-            let best = self.best_key(other);
+            let Top { key: best, node } = self.tops[other as usize];
             if best < limit_key || best > band_to {
                 return self.beyond_limit(incoming.side, limit, out);
             }
-            let node = window_node(other, best);
             let hot = &mut *self.slab.hot;
             let slot = hot[node as usize].next;
             let maker = &hot[slot as usize];
@@ -61,20 +60,19 @@ impl Book {
                 },
             });
             let level = &mut hot[node as usize];
-            level.level_sub(qty);
             if left > 0 {
+                level.level_sub(qty);
                 hot[slot as usize].set_shown(left);
                 self.slab.add_filled(slot, qty);
                 return Ended::Normally;
             }
             // The maker is filled: it is the first of its level, so this is the whole of its leaving.
             level.next = next;
-            level.owner -= 1;
-            let count = level.owner;
+            let level_empty = level.level_sub_one(qty);
             hot[next as usize].prev = node;
             self.slab.remove(slot);
-            if count == 0 {
-                self.leave_best(other);
+            if level_empty {
+                self.level_left(other, node);
             }
         }
         Ended::Normally
@@ -89,10 +87,11 @@ impl Book {
         if maker.owner == incoming.owner && maker.owner != 0 {
             return self.prevent_self_trade(incoming, slot, out);
         }
+        let price = self.price_of(slot);
         let qty = incoming.open.min(maker.shown());
         incoming.open -= qty;
         incoming.filled += qty;
-        self.last = maker.price;
+        self.last = price;
         self.trades += 1;
         self.volume = self.volume.wrapping_add(qty);
         let trade = What::Trade {
@@ -101,7 +100,7 @@ impl Book {
             qty,
             maker_open: self.slab.open(slot) - qty,
             taker_open: incoming.open,
-            price: maker.price,
+            price,
             maker_slot: Slot(slot),
             aggressor: incoming.side,
         };
@@ -127,8 +126,7 @@ impl Book {
         self.slab.add_filled(slot, traded);
         let shown = self.show_next(slot);
         self.link(slot);
-        let order = &self.slab.hot[slot as usize];
-        let (id, price) = (order.id, order.price);
+        let (id, price) = (self.slab.hot[slot as usize].id, self.price_of(slot));
         self.emit(out, What::Refilled { id, slot: Slot(slot), shown, price });
     }
 
@@ -152,10 +150,7 @@ impl Book {
     }
 
     pub(crate) fn cancel_own(&mut self, slot: u32, out: &mut impl Sink) {
-        let id = self.slab.hot[slot as usize].id;
-        let open = self.slab.open(slot);
-        self.take_out(slot);
-        self.emit(out, What::Canceled { id, slot: Slot(slot), open, reason: Reason::SelfTrade });
+        self.cancel_out(slot, self.slab.open(slot), Reason::SelfTrade, out);
     }
 
     /// Both orders lose the smaller open quantity, a resting iceberg its hidden part first. The one that is empty is
@@ -177,11 +172,7 @@ impl Book {
             },
         );
         if open == qty {
-            self.take_out(slot);
-            self.emit(
-                out,
-                What::Canceled { id: maker, slot: Slot(slot), open: 0, reason: Reason::SelfTrade },
-            );
+            self.cancel_out(slot, 0, Reason::SelfTrade, out);
         } else {
             self.reduce_open(slot, qty);
         }
@@ -199,10 +190,8 @@ impl Book {
         let from_shown = qty - from_hidden;
         if from_shown > 0 {
             self.slab.hot[slot as usize].set_shown(order.shown() - from_shown);
-            if !order.has(crate::order::HELD) {
-                let side = order.side();
-                let node = self.node_of(side, order.price ^ mask(side));
-                self.slab.hot[node as usize].level_sub(from_shown);
+            if !order.is_held() {
+                self.slab.hot[order.place as usize].level_sub(from_shown);
             }
         }
     }
@@ -216,12 +205,11 @@ impl Book {
         let (band_from, band_to) = self.band.keys[other as usize];
         let limit_key = band_from.max(limit ^ mask(other));
         let mut missing = incoming.open;
-        let mut key = self.best_key(other);
-        if key > band_to {
+        if self.best_key(other) > band_to {
             return false;
         }
-        while key != 0 && key >= limit_key {
-            let node = self.node_of(other, key);
+        let mut node = self.best_node(other);
+        while node != NIL && self.slab.level_key(node) >= limit_key {
             let mut slot = self.slab.hot[node as usize].next;
             while slot != node {
                 let order = &self.slab.hot[slot as usize];
@@ -238,7 +226,7 @@ impl Book {
                 }
                 slot = order.next;
             }
-            key = self.below(other, key);
+            node = self.below(node);
         }
         false
     }

@@ -139,12 +139,13 @@ pub enum What {
         /// Side of the taker.
         aggressor: Side,
     },
-    /// The order is out with this much open.
-    Canceled { id: OrderId, slot: Slot, open: Lots, reason: Reason },
+    /// The order is out with this much open. `price` is what it had last: its limit or cap (a held trailing stop's:
+    /// distance to the cap).
+    Canceled { id: OrderId, slot: Slot, open: Lots, price: Ticks, side: Side, reason: Reason },
     /// A cancel named no open order (or the book is busy with nothing of it): nothing changed.
     CancelRejected { id: OrderId, reason: Reason },
-    /// The order's time ended with this much open.
-    Expired { id: OrderId, slot: Slot, open: Lots, reason: Reason },
+    /// The order's time ended with this much open; `price` as of a canceled one.
+    Expired { id: OrderId, slot: Slot, open: Lots, price: Ticks, side: Side, reason: Reason },
     /// The order stands as it is here now; trades and a cancel of the remainder may follow. `id` differs from `old`
     /// only where the command renamed it. `version` counts its replaces.
     Replaced {

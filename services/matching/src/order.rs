@@ -1,16 +1,16 @@
-//! Where open orders live: a slab of 32-byte nodes, a second slab of what is rarely needed, a free list.
+//! Where open orders and price levels live: a slab of 32-byte nodes in blocks of eight, and apart from it what is
+//! rarely needed of an order.
 //!
 //! A node is an order or a level. The orders of a level form a ring that begins and ends in the level's node, so that
-//! an order leaves its ring without a branch. The first nodes are the levels of the two windows (ladder.rs).
+//! an order leaves its ring without a branch. A block holds eight orders' slots, or eight neighbouring levels
+//! (ladder.rs), or is free.
 
 use crate::command::{Lots, MAX_ORDERS, OrderId, Owner, SelfTrade, Side, Ticks, Tif, Time};
 
-/// Levels in one side's window. 2 × 512 nodes of 32 bytes per book, of which the ones near the best are touched.
-pub(crate) const WINDOW: u32 = 512;
-/// Nodes of the two windows, before the first order's.
-const WINDOWS: u32 = 2 * WINDOW;
-/// Room for orders that a book begins with.
-const ORDERS_FIRST: usize = 64;
+/// Nodes of a block.
+pub(crate) const BLOCK: u32 = 8;
+/// Nodes that a book begins with.
+const NODES_FIRST: usize = 64;
 /// No node.
 pub(crate) const NIL: u32 = u32::MAX;
 /// Number of a node that is a level. No order has it.
@@ -29,8 +29,12 @@ pub(crate) const POST_ONLY: u8 = 64;
 pub(crate) const PARTLY: u8 = 128;
 const QTY_SHIFT: u32 = 8;
 
+/// The bits of a level's `owner` that count its orders: [`MAX_ORDERS`] fits.
+const COUNT: u32 = (1 << 23) - 1;
+const _: () = assert!(MAX_ORDERS <= COUNT);
+
 /// What matching needs of an order; or a level: number [`LEVEL`], visible lots, count of orders (in `owner`), first
-/// order in `next`, last one in `prev`.
+/// order in `next`, last one in `prev`, something about its block in `place` and above the count (ladder.rs).
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 pub(crate) struct Order {
@@ -39,8 +43,9 @@ pub(crate) struct Order {
     /// Visible open lots above, flags in the low byte.
     word: u64,
     pub owner: Owner,
-    /// Limit; of a held stop its limit, cap or cap distance.
-    pub price: Ticks,
+    /// Of a resting order its level's node, which knows the price. Of one in no level its limit; of a held stop its
+    /// limit, cap or cap distance.
+    pub place: u32,
     /// Next in the level, or in the free list.
     pub next: u32,
     pub prev: u32,
@@ -51,16 +56,16 @@ const _: () = assert!(size_of::<Order>() == 32);
 impl Order {
     #[inline(always)]
     pub fn new(id: OrderId, owner: Owner, price: Ticks, shown: Lots, flags: u8) -> Order {
-        Order { id, word: shown << QTY_SHIFT | u64::from(flags), owner, price, next: NIL, prev: NIL }
+        Order { id, word: shown << QTY_SHIFT | u64::from(flags), owner, place: price, next: NIL, prev: NIL }
     }
 
     /// Writes all but the links, field by field: a whole record through the stack costs a stalled load.
     #[inline(always)]
-    pub fn write(&mut self, id: OrderId, owner: Owner, price: Ticks, shown: Lots, flags: u8) {
+    pub fn write(&mut self, id: OrderId, owner: Owner, place: u32, shown: Lots, flags: u8) {
         self.id = id;
         self.word = shown << QTY_SHIFT | u64::from(flags);
         self.owner = owner;
-        self.price = price;
+        self.place = place;
     }
 
     /// Visible open lots (all open lots of an order that is no iceberg).
@@ -98,13 +103,52 @@ impl Order {
         if self.has(SELL) { Side::Sell } else { Side::Buy }
     }
 
-    const UNUSED: Order = Order { id: 0, word: 0, owner: 0, price: 0, next: NIL, prev: NIL };
-    const EMPTY_LEVEL: Order = Order { id: LEVEL, word: 0, owner: 0, price: 0, next: NIL, prev: NIL };
+    const UNUSED: Order = Order { id: 0, word: 0, owner: 0, place: 0, next: NIL, prev: NIL };
+
+    /// The node of a level without orders: its ring is itself.
+    fn empty_level(node: u32) -> Order {
+        Order { id: LEVEL, word: 0, owner: 0, place: 0, next: node, prev: node }
+    }
+
+    /// A stop that waits for its trigger.
+    #[inline(always)]
+    pub fn is_held(&self) -> bool {
+        self.has(HELD)
+    }
+
+    /// An open order, not a level or a free slot.
+    fn is_order(&self) -> bool {
+        self.id != 0 && self.id != LEVEL
+    }
+
+    /// A level that nobody stands in, as it was made but for the word about its block.
+    fn is_empty_level(&self, node: u32) -> bool {
+        self.id == LEVEL
+            && self.word == 0
+            && self.level_count() == 0
+            && self.next == node
+            && self.prev == node
+    }
 
     /// Orders of a level.
     #[inline(always)]
     pub fn level_count(&self) -> u32 {
-        self.owner
+        self.owner & COUNT
+    }
+
+    /// One order more.
+    #[inline(always)]
+    pub fn level_add_one(&mut self, shown: Lots) {
+        self.owner += 1;
+        self.word = self.word.wrapping_add(shown);
+    }
+
+    /// One order less. True where it was the last.
+    #[inline(always)]
+    pub fn level_sub_one(&mut self, shown: Lots) -> bool {
+        self.owner -= 1;
+        self.word = self.word.wrapping_sub(shown);
+        self.owner & COUNT == 0
     }
 
     /// Visible lots of a level. Up to 2^22 orders of up to 2^55 lots: the sum wraps only where it is beyond any issue,
@@ -112,11 +156,6 @@ impl Order {
     #[inline(always)]
     pub fn level_shown(&self) -> Lots {
         self.word
-    }
-
-    #[inline(always)]
-    pub fn level_add(&mut self, shown: Lots) {
-        self.word = self.word.wrapping_add(shown);
     }
 
     #[inline(always)]
@@ -179,29 +218,94 @@ pub(crate) enum StopKind {
     TrailingPercent = 4,
 }
 
-/// Orders' cold records leave out the windows' nodes.
-#[inline(always)]
-fn cold_index(slot: u32) -> usize {
-    (slot - WINDOWS) as usize
+/// What few nodes have, in chunks for a block of nodes each: blocks without it have none.
+#[derive(Debug)]
+struct Rare<T> {
+    /// Chunk of each block of nodes, [`NIL`] for none.
+    chunk_of: Vec<u32>,
+    chunks: Vec<[T; BLOCK as usize]>,
 }
 
-/// Slots of open orders.
+impl<T: Copy> Rare<T> {
+    const NONE: Rare<T> = Rare { chunk_of: Vec::new(), chunks: Vec::new() };
+
+    /// The record of a node, whose block has a chunk.
+    #[inline(always)]
+    fn get(&self, node: u32) -> &T {
+        &self.chunks[self.chunk_of[(node / BLOCK) as usize] as usize][(node % BLOCK) as usize]
+    }
+
+    /// The record of a node; its block gets a chunk of `empty` ones if it has none.
+    #[inline(always)]
+    fn get_mut(&mut self, node: u32, empty: T) -> &mut T {
+        let known = self.chunk_of.get((node / BLOCK) as usize).is_some_and(|&chunk| chunk != NIL);
+        if !known {
+            self.make(node / BLOCK, empty);
+        }
+        &mut self.chunks[self.chunk_of[(node / BLOCK) as usize] as usize][(node % BLOCK) as usize]
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, block: u32, empty: T) {
+        if self.chunk_of.len() <= block as usize {
+            self.chunk_of.resize(block as usize + 1, NIL);
+        }
+        self.chunk_of[block as usize] = self.chunks.len() as u32;
+        self.chunks.push([empty; BLOCK as usize]);
+    }
+
+    /// Keeps the chunks of blocks that still need theirs.
+    fn trim(&mut self, blocks: usize, needs: impl Fn(u32) -> bool) {
+        let old = std::mem::replace(self, Rare::NONE);
+        for (block, chunk) in (0..blocks as u32).zip(old.chunk_of) {
+            if chunk != NIL && needs(block) {
+                let records = old.chunks[chunk as usize];
+                self.chunk_of.resize(block as usize + 1, NIL);
+                self.chunk_of[block as usize] = self.chunks.len() as u32;
+                self.chunks.push(records);
+            }
+        }
+        self.chunk_of.shrink_to_fit();
+        self.chunks.shrink_to_fit();
+    }
+
+    fn memory(&self) -> usize {
+        self.chunk_of.capacity() * size_of::<u32>()
+            + self.chunks.capacity() * size_of::<[T; BLOCK as usize]>()
+    }
+}
+
+/// Nodes, and who of them is free.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slab {
     /// All nodes. Those from `used` on were not given out yet.
     pub hot: Box<[Order]>,
+    /// First free slot of an order.
     free: u32,
+    /// Open orders.
     pub live: u32,
+    /// A multiple of [`BLOCK`].
     used: u32,
-    cold: Vec<Cold>,
+    /// First free block; the next one's number is in the first node's `place`.
+    free_block: u32,
+    cold: Rare<Cold>,
     /// Filled lots of partly filled orders: the one rare fact that frequent trades write, so it has lines of its own.
     filled: Vec<Lots>,
 }
 
 impl Slab {
     pub fn new() -> Slab {
-        Slab { hot: Box::default(), free: NIL, live: 0, used: 0, cold: Vec::new(), filled: Vec::new() }
+        Slab {
+            hot: Box::default(),
+            free: NIL,
+            live: 0,
+            used: 0,
+            free_block: NIL,
+            cold: Rare::NONE,
+            filled: Vec::new(),
+        }
     }
 
     pub fn full(&self) -> bool {
@@ -225,55 +329,74 @@ impl Slab {
                 self.free = place.next;
                 slot
             }
-            None => self.take_unused(),
+            None => self.take_of_new_block(),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn take_unused(&mut self) -> u32 {
+    fn take_of_new_block(&mut self) -> u32 {
+        let first = self.take_block();
+        for node in first + 1..first + BLOCK {
+            self.hot[node as usize] = Order { next: node + 1, ..Order::UNUSED };
+        }
+        self.hot[(first + BLOCK - 1) as usize].next = NIL;
+        self.free = first + 1;
+        first
+    }
+
+    /// The first node of a block that nobody uses, whatever its nodes hold.
+    fn take_block(&mut self) -> u32 {
+        let first = self.free_block;
+        if let Some(node) = self.hot.get(first as usize) {
+            self.free_block = node.place;
+            return first;
+        }
         if self.used as usize == self.hot.len() {
             self.grow();
         }
-        self.used += 1;
-        self.used - 1
+        self.used += BLOCK;
+        self.used - BLOCK
     }
 
-    /// Twice the room for orders; with the book's first order also the windows' nodes.
+    /// Makes room for this many nodes more at once.
+    pub fn reserve(&mut self, nodes: u32) {
+        let wanted = (self.used as usize + nodes as usize).next_multiple_of(BLOCK as usize);
+        if wanted > self.hot.len() {
+            let mut all = std::mem::take(&mut self.hot).into_vec();
+            all.reserve_exact(wanted - all.len());
+            all.resize(wanted, Order::UNUSED);
+            self.hot = all.into_boxed_slice();
+        }
+        self.grow_filled();
+    }
+
+    /// Twice the room.
     fn grow(&mut self) {
         let mut nodes = std::mem::take(&mut self.hot).into_vec();
-        if nodes.is_empty() {
-            nodes.reserve_exact(WINDOWS as usize + ORDERS_FIRST);
-            nodes.extend((0..WINDOWS).map(|node| Order { next: node, prev: node, ..Order::EMPTY_LEVEL }));
-            self.used = WINDOWS;
-        }
-        let more = (nodes.len() - WINDOWS as usize).max(ORDERS_FIRST);
+        let more = nodes.len().max(NODES_FIRST);
         nodes.reserve_exact(more);
         nodes.resize(nodes.len() + more, Order::UNUSED);
         self.hot = nodes.into_boxed_slice();
     }
 
-    /// A node for a level beyond the window.
-    pub fn insert_level(&mut self) -> u32 {
-        let node = self.take();
-        self.live -= 1;
-        self.hot[node as usize] = Order { next: node, prev: node, ..Order::EMPTY_LEVEL };
-        node
+    /// The first node of a block of eight empty levels.
+    pub fn take_levels(&mut self) -> u32 {
+        let first = self.take_block();
+        // Levels that come back are as empty as they left.
+        if self.hot[first as usize].id != LEVEL {
+            for node in first..first + BLOCK {
+                self.hot[node as usize] = Order::empty_level(node);
+            }
+        }
+        first
     }
 
-    /// Frees the node of an empty level beyond the window.
-    pub fn remove_level(&mut self, node: u32) {
-        self.live += 1;
-        self.remove(node);
-    }
-
-    /// Moves a level with orders to an empty level's node.
-    pub fn move_level(&mut self, from: u32, to: u32) {
-        let level = self.hot[from as usize];
-        self.hot[level.next as usize].prev = to;
-        self.hot[level.prev as usize].next = to;
-        self.hot[to as usize] = level;
-        self.hot[from as usize] = Order { next: from, prev: from, ..Order::EMPTY_LEVEL };
+    /// Frees a block of empty levels.
+    pub fn free_levels(&mut self, first: u32) {
+        debug_assert!((first..first + BLOCK).all(|node| self.hot[node as usize].is_empty_level(node)));
+        self.hot[first as usize].place = self.free_block;
+        self.free_block = first;
     }
 
     #[inline(always)]
@@ -292,44 +415,40 @@ impl Slab {
     }
 
     pub fn cold(&self, slot: u32) -> &Cold {
-        if self.hot[slot as usize].has(COLD) { &self.cold[cold_index(slot)] } else { &Cold::DEFAULT }
+        if self.hot[slot as usize].has(COLD) { self.cold.get(slot) } else { &Cold::DEFAULT }
     }
 
     pub fn cold_mut(&mut self, slot: u32) -> &mut Cold {
-        let at = cold_index(slot);
-        if self.cold.len() <= at {
-            self.cold.resize(cold_index(self.hot.len() as u32), Cold::DEFAULT);
-        }
+        let cold = self.cold.get_mut(slot, Cold::DEFAULT);
         let order = &mut self.hot[slot as usize];
         if !order.has(COLD) {
             order.set(COLD);
-            self.cold[at] = Cold::DEFAULT;
+            *cold = Cold::DEFAULT;
         }
-        &mut self.cold[at]
+        cold
     }
 
     /// What was filled of an open order.
     pub fn filled(&self, slot: u32) -> Lots {
-        if self.hot[slot as usize].has(PARTLY) { self.filled[cold_index(slot)] } else { 0 }
+        if self.hot[slot as usize].has(PARTLY) { self.filled[slot as usize] } else { 0 }
     }
 
     #[inline(always)]
     pub fn add_filled(&mut self, slot: u32, qty: Lots) {
-        let at = cold_index(slot);
-        if self.filled.len() <= at {
+        if self.filled.len() <= slot as usize {
             self.grow_filled();
         }
         let order = &mut self.hot[slot as usize];
         let valid = u64::from(order.has(PARTLY)).wrapping_neg();
         order.set(PARTLY);
-        let filled = &mut self.filled[at];
+        let filled = &mut self.filled[slot as usize];
         *filled = (*filled & valid) + qty;
     }
 
     #[cold]
     #[inline(never)]
     fn grow_filled(&mut self) {
-        self.filled.resize(cold_index(self.hot.len() as u32), 0);
+        self.filled.resize(self.hot.len(), 0);
     }
 
     /// The order's fills count from 0 again.
@@ -340,19 +459,38 @@ impl Slab {
     /// All open lots, hidden included.
     pub fn open(&self, slot: u32) -> Lots {
         let order = &self.hot[slot as usize];
-        order.shown() + if order.has(ICEBERG) { self.cold[cold_index(slot)].hidden } else { 0 }
+        order.shown() + if order.has(ICEBERG) { self.cold.get(slot).hidden } else { 0 }
     }
 
-    /// Gives memory back: lowest slots are used first from now on, free slots at the end go.
+    /// Gives memory back: blocks without an order or a level are anybody's, the lowest first; those at the end go.
     pub fn trim(&mut self) {
-        while self.used > 0 && self.hot[self.used as usize - 1].id == 0 {
-            self.used -= 1;
+        while let Some(node) = self.hot.get(self.free_block as usize) {
+            let first = self.free_block;
+            self.free_block = node.place;
+            for node in first..first + BLOCK {
+                self.hot[node as usize].id = 0;
+            }
+        }
+        let block_is_free = |hot: &[Order], first: u32| {
+            hot[first as usize..(first + BLOCK) as usize].iter().all(|node| node.id == 0)
+        };
+        while self.used > 0 && block_is_free(&self.hot, self.used - BLOCK) {
+            self.used -= BLOCK;
         }
         self.free = NIL;
-        for slot in (0..self.used).rev() {
-            if self.hot[slot as usize].id == 0 {
-                self.hot[slot as usize].next = self.free;
-                self.free = slot;
+        for first in (0..self.used).step_by(BLOCK as usize).rev() {
+            if block_is_free(&self.hot, first) {
+                self.hot[first as usize].place = self.free_block;
+                self.free_block = first;
+                continue;
+            }
+            for node in (first..first + BLOCK)
+                .rev()
+                .filter(|&node| self.hot[node as usize].id == 0)
+                .collect::<Vec<_>>()
+            {
+                self.hot[node as usize].next = self.free;
+                self.free = node;
             }
         }
         if self.hot.len() > 2 * self.used as usize {
@@ -360,17 +498,18 @@ impl Slab {
             nodes.truncate(self.used as usize);
             self.hot = nodes.into_boxed_slice();
         }
-        let orders = (self.used as usize).saturating_sub(WINDOWS as usize);
-        self.cold.truncate(orders);
-        self.filled.truncate(orders);
-        self.cold.shrink_to_fit();
+        let (hot, blocks) = (&self.hot, (self.used / BLOCK) as usize);
+        let has = |block: u32, flag: u8| {
+            let first = (block * BLOCK) as usize;
+            hot[first..first + BLOCK as usize].iter().any(|node| node.is_order() && node.has(flag))
+        };
+        self.cold.trim(blocks, |block| has(block, COLD));
+        self.filled.truncate(self.used as usize);
         self.filled.shrink_to_fit();
     }
 
     /// Bytes held.
     pub fn memory(&self) -> usize {
-        self.hot.len() * size_of::<Order>()
-            + self.cold.capacity() * size_of::<Cold>()
-            + self.filled.capacity() * size_of::<Lots>()
+        self.hot.len() * size_of::<Order>() + self.cold.memory() + self.filled.capacity() * size_of::<Lots>()
     }
 }

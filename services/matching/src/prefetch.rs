@@ -3,10 +3,7 @@
 /// Starts fetching the line of an element into the caches. Changes nothing, whether or not there is such an element; does
 /// nothing on other processors.
 #[inline(always)]
-#[expect(
-    unsafe_code,
-    reason = "measured in lib.rs, \"What was tried\"; there is no safe prefetch in stable Rust"
-)]
+#[expect(unsafe_code, reason = "measured, see docs/figures.md; there is no safe prefetch in stable Rust")]
 pub(crate) fn prefetch<T>(list: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86_64 processor has SSE, the one condition of the call; a prefetch of any address cannot fault. The

@@ -52,7 +52,7 @@ impl Book {
         }
         self.unlink(slot);
         let order = &mut self.slab.hot[slot as usize];
-        order.price = change.price;
+        order.place = change.price;
         if change.display != 0 {
             order.set(ICEBERG);
             self.slab.cold_mut(slot).display = change.display;
@@ -82,7 +82,7 @@ impl Book {
         cold.stop.price = change.stop;
         cold.display = change.display;
         let order = &mut self.slab.hot[slot as usize];
-        order.price = change.price;
+        order.place = change.price;
         order.set_shown(change.open);
         if change.display != 0 && change.display < change.open {
             order.set(ICEBERG);
@@ -139,9 +139,10 @@ impl Book {
         if display != 0 && open.div_ceil(display) > MAX_PARTS {
             return Err(Reason::BadDisplay);
         }
-        let (price, stop) = (or(replace.price, order.price), or(replace.stop, cold.stop.price));
+        let old_price = self.price_of(slot);
+        let (price, stop) = (or(replace.price, old_price), or(replace.stop, cold.stop.price));
         let keeps_place = replace.new_id == 0
-            && price == order.price
+            && price == old_price
             && stop == cold.stop.price
             && display == cold.display
             && open <= was_open;

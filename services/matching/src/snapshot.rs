@@ -84,7 +84,7 @@ impl Book {
         put64(out, order.id);
         put64(out, order.shown());
         put32(out, order.owner);
-        put32(out, order.price);
+        put32(out, self.price_of(slot));
         let flags = order.flags() & !(COLD | PARTLY);
         if *cold == Cold::DEFAULT && filled == 0 {
             out.push(flags);
@@ -142,17 +142,7 @@ impl Book {
             return Err(Error::Invalid("last price within its range"));
         }
         for side in [Side::Buy, Side::Sell] {
-            let count = reader.u32()?;
-            let mut worst = u32::MAX;
-            for _ in 0..count {
-                let slot = book.read_order(&mut reader, side, false)?;
-                let key = book.slab.hot[slot as usize].price ^ mask(side);
-                if key > worst {
-                    return Err(Error::Invalid("resting orders come best price first"));
-                }
-                worst = key;
-                book.link(slot);
-            }
+            book.read_resting(&mut reader, side)?;
         }
         if let (Some(bid), Some(ask)) = (book.best_bid(), book.best_ask())
             && bid >= ask
@@ -161,21 +151,7 @@ impl Book {
             return Err(Error::Invalid("bids lie below asks"));
         }
         for side in [Side::Buy, Side::Sell] {
-            let count = reader.u32()?;
-            let mut before = (0, 0);
-            for _ in 0..count {
-                let slot = book.read_order(&mut reader, side, true)?;
-                let cold = *book.slab.cold(slot);
-                let place = (cold.stop.price ^ mask(side), cold.entered);
-                if place <= before || cold.entered == 0 || cold.entered > book.stops_entered {
-                    return Err(Error::Invalid("stops come in trigger order"));
-                }
-                before = place;
-                book.queue_stop(slot);
-                if matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent) {
-                    book.trailing[side as usize].push(slot);
-                }
-            }
+            book.read_stops(&mut reader, side)?;
         }
         if !reader.rest.is_empty() {
             return Err(Error::Length);
@@ -186,6 +162,42 @@ impl Book {
             return Err(Error::Invalid("order numbers are unique"));
         }
         Ok(book)
+    }
+
+    /// A side's resting orders, each put into its level.
+    fn read_resting(&mut self, reader: &mut Reader, side: Side) -> Result<(), Error> {
+        let count = reader.u32()?;
+        let mut worst = u32::MAX;
+        for _ in 0..count {
+            let slot = self.read_order(reader, side, false)?;
+            let key = self.slab.hot[slot as usize].place ^ mask(side);
+            if key > worst {
+                return Err(Error::Invalid("resting orders come best price first"));
+            }
+            worst = key;
+            self.link(slot);
+        }
+        Ok(())
+    }
+
+    /// A side's held stops, each put among those that wait.
+    fn read_stops(&mut self, reader: &mut Reader, side: Side) -> Result<(), Error> {
+        let count = reader.u32()?;
+        let mut before = (0, 0);
+        for _ in 0..count {
+            let slot = self.read_order(reader, side, true)?;
+            let cold = *self.slab.cold(slot);
+            let place = (cold.stop.price ^ mask(side), cold.entered);
+            if place <= before || cold.entered == 0 || cold.entered > self.stops_entered {
+                return Err(Error::Invalid("stops come in trigger order"));
+            }
+            before = place;
+            self.queue_stop(slot);
+            if matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent) {
+                self.trailing[side as usize].push(slot);
+            }
+        }
+        Ok(())
     }
 
     fn read_order(&mut self, reader: &mut Reader, side: Side, held: bool) -> Result<u32, Error> {

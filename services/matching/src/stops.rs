@@ -125,11 +125,11 @@ impl Book {
         let (id, owner, side, open) = (order.id, order.owner, order.side(), order.shown());
         let price = match cold.stop.kind {
             StopKind::TrailingAmount | StopKind::TrailingPercent => {
-                cap_of_trailing(side, cold.stop.price, order.price)
+                cap_of_trailing(side, cold.stop.price, order.place)
             }
-            _ => order.price,
+            _ => order.place,
         };
-        order.price = price;
+        order.place = price;
         self.slab.cold_mut(slot).stop = Cold::DEFAULT.stop;
         self.slab.cold_mut(slot).entered = 0;
         let last = self.last;
@@ -143,7 +143,8 @@ impl Book {
         self.release(slot);
         if incoming.open > 0 || ended == Ended::SelfTrade {
             let reason = self.remainder_reason(&incoming, ended, true);
-            self.emit(out, What::Canceled { id, slot: Slot(slot), open: incoming.open, reason });
+            let open = incoming.open;
+            self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
         }
     }
 }

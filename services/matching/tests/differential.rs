@@ -191,8 +191,8 @@ const COVERED: [&str; 59] = [
 const COVERED_TIMES_MIN: u64 = 100;
 
 /// Runs a seed; the message of a panic names it.
-fn run(seed: u64, commands: u32, whole_book_every: u32, coverage: &mut Coverage) {
-    let mut caller = Caller::new(seed);
+fn run(seed: u64, commands: u32, whole_book_every: u32, far: bool, coverage: &mut Coverage) {
+    let mut caller = if far { Caller::far(seed) } else { Caller::new(seed) };
     let (mut book, mut reference) = (Book::new(), Reference::default());
     let mut events = Events::new();
     let mut checker = Checker::default();
@@ -237,6 +237,11 @@ fn compare_books(book: &Book, reference: &Reference, caller: &Caller, at: &str) 
             }
         }
         assert_eq!(book.depth(side).collect::<Vec<_>>(), levels, "{at}");
+        for level in levels {
+            assert_eq!(book.level(side, level.price), Some(level), "{at}");
+            let next = book.level(side, level.price ^ 1).map_or(level.price ^ 1, |found| found.price);
+            assert_eq!(next, level.price ^ 1, "{at}");
+        }
     }
     // The reference tries every price: only where they are few.
     if let (Some(bid), Some(ask)) = (book.best_bid(), book.best_ask())
@@ -263,14 +268,14 @@ fn restored(book: &Book, caller: &mut Caller) -> Book {
 }
 
 /// Runs seeds on two threads and tells what they came across together.
-fn run_all(seeds: std::ops::Range<u64>, commands: u32, whole_book_every: u32) -> Coverage {
+fn run_all(seeds: std::ops::Range<u64>, commands: u32, whole_book_every: u32, far: bool) -> Coverage {
     std::thread::scope(|scope| {
         let part = |part: u64| {
             let seeds = seeds.clone();
             scope.spawn(move || {
                 let mut coverage = Coverage::new();
                 for seed in (seeds.start + part..seeds.end).step_by(2) {
-                    run(seed, commands, whole_book_every, &mut coverage);
+                    run(seed, commands, whole_book_every, far, &mut coverage);
                 }
                 coverage
             })
@@ -286,12 +291,22 @@ fn run_all(seeds: std::ops::Range<u64>, commands: u32, whole_book_every: u32) ->
 
 #[test]
 fn the_book_agrees_with_the_reference_event_by_event() {
-    run_all(0..SEEDS, COMMANDS, 25);
+    run_all(0..SEEDS, COMMANDS, 25, false);
+}
+
+#[test]
+fn the_book_agrees_with_the_reference_where_prices_lie_far_apart_and_at_the_ends() {
+    run_all(0..SEEDS, COMMANDS, 25, true);
+}
+
+#[test]
+fn the_book_agrees_with_the_reference_over_a_million_commands_whose_prices_lie_far_apart() {
+    run_all(20_000..20_200, 5_000, 500, true);
 }
 
 #[test]
 fn the_book_agrees_with_the_reference_over_a_million_commands_that_leave_nothing_out() {
-    let coverage = run_all(10_000..10_200, 5_000, 500);
+    let coverage = run_all(10_000..10_200, 5_000, 500, false);
     for name in COVERED {
         let times = coverage.get(name).copied().unwrap_or(0);
         assert!(times >= COVERED_TIMES_MIN, "{name} came {times} times: {coverage:?}");

@@ -195,3 +195,20 @@ fn a_market_order_stops_at_its_cap() {
     let events = desk.new_order(NewOrder::market(4, 2, Sell, 8, 90));
     assert!(matches!(events[1], What::Canceled { open: 8, reason: Reason::NoLiquidity, .. }));
 }
+
+#[test]
+fn room_made_ahead_changes_nothing_but_memory() {
+    let (mut book, mut roomy) = (Book::new(), Book::new());
+    roomy.reserve(10_000);
+    let before = roomy.memory();
+    let (mut events, mut expected) = (Events::new(), Events::new());
+    for id in 1..=5_000u64 {
+        let side = if id % 2 == 0 { Buy } else { Sell };
+        let order = NewOrder::limit(id, 1 + id as u32 % 9, side, 1 + id % 5, 1_000 + (id * 7 % 40) as u32);
+        book.apply(&Command::New(order), &mut expected);
+        roomy.apply(&Command::New(order), &mut events);
+    }
+    assert_eq!(events.as_slice(), expected.as_slice());
+    assert_eq!(roomy.state_hash(), book.state_hash());
+    assert!(roomy.memory() < before + 4_096, "no command needed room for orders");
+}

@@ -180,13 +180,11 @@ impl Documents {
 
     /// The document of a text: as it is remembered, or read now.
     pub fn find(&self, text: String) -> Result<Found, Invalid> {
-        match self.known.get(text.as_str()) {
-            Some(parsed) => Ok(Found { parsed, is_known: true, text }),
-            None => {
-                let parsed = Arc::new(Parsed::read(&text, self.introspection)?);
-                Ok(Found { parsed, is_known: false, text })
-            }
+        if let Some(parsed) = self.known.get(text.as_str()) {
+            return Ok(Found { parsed, is_known: true, text });
         }
+        let parsed = Arc::new(Parsed::read(&text, self.introspection)?);
+        Ok(Found { parsed, is_known: false, text })
     }
 
     /// Whether a request with these variables need not be validated again.

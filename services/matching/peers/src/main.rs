@@ -6,7 +6,7 @@
 
 use fafnir_matching::flow::naive::Naive;
 use fafnir_matching::flow::wl::{CANCEL, Engine, IOC, MARKET, Msg, REPLACE, Stats, Workload};
-use fafnir_matching::flow::{FafnirEngine, SHAPES, Shape, generate, replay};
+use fafnir_matching::flow::{FafnirEngine, SHAPES, replay};
 
 const ROUNDS: usize = 3;
 
@@ -276,7 +276,7 @@ fn main() {
     }
     println!("{:<7}{:<22}{:>9}{:>18}  trades", "flow", "engine", "Mop/s", "fafnir is faster");
     for shape in SHAPES.iter().filter(|shape| wanted.iter().any(|name| name == shape.name)) {
-        let flow = generate(Shape::SEED, shape.symbols, shape.live_per_symbol, ops, &mut |_| {});
+        let flow = shape.generate_ops(ops, &mut |_| {});
         type Run = fn(&Workload) -> (f64, Stats);
         let engines: [(&str, Run); 5] = [
             (FafnirEngine::NAME, once::<FafnirEngine>),

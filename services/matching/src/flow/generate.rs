@@ -5,11 +5,11 @@
 use super::naive::Book;
 use super::wl::*;
 
-struct Rng(u64);
+/// SplitMix64.
+pub(super) struct Rng(pub u64);
 
 impl Rng {
-    /// SplitMix64.
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,11 +17,11 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    fn float(&mut self) -> f64 {
+    pub fn float(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 }

@@ -2,31 +2,27 @@
 
 use std::time::Instant;
 
+use super::engine::{FafnirEngine, KeyedEngine, KeyedOneByOne, OneByOne};
+use super::moving::Way;
 use super::naive::Naive;
-use super::wl::{ADD, CANCEL, Engine, IOC, MARKET, Msg, REPLACE, Stats, Workload};
-use crate::prefetch::prefetch;
-use crate::{Book, Command, Event, MAX_PRICE, NewOrder, Owner, Replace, Side, Sink, Slot, Tif, What};
+use super::wl::{Engine, Msg, Stats, Workload};
+use crate::Book;
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 5;
-/// Open orders from which the order that an operation names is fetched early: they no longer fit the nearest cache.
-const FETCH_FROM: u64 = 4_096;
-/// Open orders from which the input is read ahead further, and by how many operations.
-const READ_AHEAD_FROM: u64 = 16_384;
-const READ_AHEAD: usize = 8;
-/// Events that the reader's ring holds: 4 KiB of them.
-const RING: usize = 64;
+/// Replays of which each command's shortest time counts: what else the machine does falls on other commands each time.
+const LATENCY_ROUNDS: usize = 3;
 /// Operations between two words of progress.
 const PROGRESS_EVERY: usize = 1 << 18;
-/// Nanoseconds of the latency histogram; the last bucket holds everything longer.
-const LATENCY_NS_MAX: usize = 1 << 16;
 
-/// A flow of performance.md §1 by its `gen` arguments.
+/// A flow by the arguments of its generator.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub name: &'static str,
     pub symbols: usize,
     pub live_per_symbol: usize,
+    /// How its price moves, in one symbol; the common flow, whose mid stays within a few ticks, with none.
+    pub way: Option<Way>,
 }
 
 impl Shape {
@@ -35,16 +31,41 @@ impl Shape {
 
     /// Generates the flow.
     pub fn generate(&self, progress: &mut dyn FnMut(u64)) -> Workload {
-        super::generate(Shape::SEED, self.symbols, self.live_per_symbol, Shape::OPS, progress)
+        self.generate_ops(Shape::OPS, progress)
+    }
+
+    /// Generates the flow with another number of operations.
+    pub fn generate_ops(&self, ops: usize, progress: &mut dyn FnMut(u64)) -> Workload {
+        match self.way {
+            None => super::generate(Shape::SEED, self.symbols, self.live_per_symbol, ops, progress),
+            Some(way) => super::generate_moving(way, Shape::SEED, self.live_per_symbol, ops, progress),
+        }
     }
 }
 
-/// The flows that every matching benchmark reports.
-pub const SHAPES: [Shape; 4] = [
-    Shape { name: "A1k", symbols: 1, live_per_symbol: 1_000 },
-    Shape { name: "A10k", symbols: 1, live_per_symbol: 10_000 },
-    Shape { name: "A100k", symbols: 1, live_per_symbol: 100_000 },
-    Shape { name: "B100", symbols: 100, live_per_symbol: 1_000 },
+const fn common(name: &'static str, symbols: usize, live_per_symbol: usize) -> Shape {
+    Shape { name, symbols, live_per_symbol, way: None }
+}
+
+const fn moving(name: &'static str, way: Way) -> Shape {
+    Shape { name, symbols: 1, live_per_symbol: 1_000, way: Some(way) }
+}
+
+/// The flows that every matching benchmark reports: four whose mid stands, then those whose prices move.
+pub const SHAPES: [Shape; 13] = [
+    common("A1k", 1, 1_000),
+    common("A10k", 1, 10_000),
+    common("A100k", 1, 100_000),
+    common("B100", 100, 1_000),
+    moving("N1k", Way::Walk),
+    moving("FC", Way::Crash),
+    moving("J", Way::Far),
+    moving("W25", Way::Swing(25)),
+    moving("W40", Way::Swing(40)),
+    moving("S", Way::Sparse),
+    moving("K", Way::Wide),
+    moving("L450", Way::Lone(450)),
+    moving("L1M", Way::Lone(1_000_000)),
 ];
 
 /// What one flow gave.
@@ -53,12 +74,22 @@ pub struct Figures {
     pub name: String,
     /// Timed operations.
     pub ops: u64,
-    /// Million operations per CPU-second, one thread, median of the rounds.
+    /// Million operations per CPU-second, one thread, median of the rounds; operations come in batches.
     pub mops_cpu: f64,
-    /// Nanoseconds per operation, clock reading (about 20 ns) included.
+    /// The same, one operation at a time: nothing is known of the next one.
+    pub single_mops_cpu: f64,
+    /// The same two where orders are named by number only ([`KeyedBook`](crate::KeyedBook)).
+    pub keyed_mops_cpu: f64,
+    pub keyed_single_mops_cpu: f64,
+    /// Nanoseconds per operation, clock reading (about 20 ns) included, one at a time; of each operation the shortest of
+    /// a few replays.
     pub p50_ns: u64,
     pub p99_ns: u64,
     pub p999_ns: u64,
+    pub p9999_ns: u64,
+    pub max_ns: u64,
+    /// Bytes that a book holds at the end of the flow, on average.
+    pub book_bytes: u64,
     pub trades: u64,
     pub volume: u64,
     pub checksum: u64,
@@ -71,150 +102,6 @@ pub struct Figures {
 pub struct Progress {
     pub done: u32,
     pub of: u32,
-}
-
-/// The full book, every feature on, behind the flow's interface: it numbers nothing itself, the table of slots is
-/// what an engine around the book keeps.
-#[derive(Debug)]
-pub struct FafnirEngine {
-    books: Vec<Book>,
-    desk: Desk,
-}
-
-/// Who reads the events: keeps each as a whole record in a small ring, the slots of open orders, and counts trades.
-#[derive(Debug)]
-struct Desk {
-    slots: Vec<Slot>,
-    stats: Stats,
-    ring: [Event; RING],
-}
-
-impl Sink for Desk {
-    #[inline(always)]
-    fn event(&mut self, event: Event) {
-        self.ring[event.seq as usize % RING] = event;
-        match event.what {
-            What::Trade { maker, taker, qty, price, .. } => {
-                self.stats.trade(maker, taker, price, qty as u32);
-            }
-            What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
-                self.slots[id as usize] = slot;
-            }
-            _ => {}
-        }
-    }
-}
-
-impl FafnirEngine {
-    /// The books, to look at after a replay.
-    pub fn books(&self) -> &[Book] {
-        &self.books
-    }
-
-    /// The operations other than add and cancel, one in ten.
-    #[inline(never)]
-    fn seldom(&mut self, m: &Msg) {
-        let (side, owner, qty) = (side(m), owner(m), u64::from(m.qty));
-        match m.op {
-            REPLACE => {
-                let slot = self.desk.slots[m.old_id as usize];
-                let replace = Replace { new_id: m.id, ..Replace::new(m.old_id, slot, qty, m.price) };
-                self.apply(m.sym, &Command::Replace(replace));
-            }
-            MARKET => {
-                let cap = if m.side == 0 { MAX_PRICE } else { 1 };
-                self.apply(m.sym, &Command::New(NewOrder::market(m.id, owner, side, qty, cap)));
-            }
-            _ => {
-                debug_assert_eq!(m.op, IOC);
-                let order = NewOrder::limit(m.id, owner, side, qty, m.price).with_tif(Tif::Ioc);
-                self.apply(m.sym, &Command::New(order));
-            }
-        }
-    }
-
-    /// One command. Called with each kind of command apart, so that the record's operation is looked at once, not again
-    /// as a command.
-    #[inline(always)]
-    fn apply(&mut self, symbol: u16, command: &Command) {
-        self.books[symbol as usize].apply_into(command, &mut self.desk);
-    }
-}
-
-fn side(m: &Msg) -> Side {
-    if m.side & 1 == 0 { Side::Buy } else { Side::Sell }
-}
-
-/// Owners count from 1: 0 would take no part in self-trade prevention.
-fn owner(m: &Msg) -> Owner {
-    u32::from(m.owner) + 1
-}
-
-impl Engine for FafnirEngine {
-    const NAME: &'static str = "fafnir";
-
-    fn new(n_symbols: usize, max_id: usize) -> FafnirEngine {
-        FafnirEngine {
-            books: (0..n_symbols).map(|_| Book::new()).collect(),
-            desk: Desk {
-                slots: vec![Slot(0); max_id + 1],
-                stats: Stats::default(),
-                ring: [Event { seq: 0, what: What::Resumed }; RING],
-            },
-        }
-    }
-
-    #[inline(always)]
-    fn op(&mut self, m: &Msg) {
-        if m.op == ADD {
-            let order = NewOrder::limit(m.id, owner(m), side(m), u64::from(m.qty), m.price);
-            self.apply(m.sym, &Command::New(order));
-        } else if m.op == CANCEL {
-            let slot = self.desk.slots[m.old_id as usize];
-            self.apply(m.sym, &Command::Cancel { id: m.old_id, slot });
-        } else {
-            self.seldom(m);
-        }
-    }
-
-    fn run(&mut self, ops: &[Msg]) {
-        let live = self.live().unwrap_or(0);
-        let ahead = ops.len().saturating_sub(3 * READ_AHEAD);
-        let (most, rest) = ops.split_at(ahead);
-        if live < FETCH_FROM {
-            for m in most {
-                self.op(m);
-            }
-        } else if live < READ_AHEAD_FROM {
-            for ((m, next), second) in
-                most.iter().zip(&ops[ops.len().min(READ_AHEAD)..]).zip(&ops[ops.len().min(2 * READ_AHEAD)..])
-            {
-                prefetch(&self.desk.slots, second.old_id as usize);
-                self.books[next.sym as usize].fetch_order(self.desk.slots[next.old_id as usize]);
-                self.op(m);
-            }
-        } else {
-            let later = |groups: usize| &ops[ops.len().min(groups * READ_AHEAD)..];
-            for (((m, next), second), third) in most.iter().zip(later(1)).zip(later(2)).zip(later(3)) {
-                prefetch(&self.desk.slots, third.old_id as usize);
-                self.books[second.sym as usize].fetch_order(self.desk.slots[second.old_id as usize]);
-                let book = &self.books[next.sym as usize];
-                book.fetch_neighbours(self.desk.slots[next.old_id as usize]);
-                self.op(m);
-            }
-        }
-        for m in rest {
-            self.op(m);
-        }
-    }
-
-    fn stats(&mut self) -> &mut Stats {
-        &mut self.desk.stats
-    }
-
-    fn live(&self) -> Option<u64> {
-        Some(self.books.iter().map(|book| u64::from(book.open_orders())).sum())
-    }
 }
 
 /// One replay of the flow: what the timed part gave, and its CPU-seconds.
@@ -250,71 +137,94 @@ pub fn replay_in_parts<E: Engine>(flow: &Workload, progress: &mut dyn FnMut(u64)
 /// Measures one flow. Fails with a sentence if a book does not reproduce what the header says.
 pub fn measure(name: &str, flow: &Workload, progress: &mut dyn FnMut(Progress)) -> Result<Figures, String> {
     let expected = Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
-    let check = |engine: &str, got: Stats, live: Option<u64>| {
-        if got == expected && live.is_none_or(|live| live == flow.h.final_live) {
-            Ok(())
-        } else {
-            Err(format!("{name}: {engine} gave {got:?} and {live:?} live orders, the flow says {:?}", flow.h))
+    let of = (5 * ROUNDS + LATENCY_ROUNDS) as u32;
+    let mut done = 0;
+    let mut step = || {
+        done += 1;
+        progress(Progress { done, of });
+    };
+    let mut seconds: [Vec<f64>; 5] = Default::default();
+    for _ in 0..ROUNDS {
+        for (engine, times) in [
+            seconds_of::<FafnirEngine>,
+            seconds_of::<OneByOne>,
+            seconds_of::<KeyedEngine>,
+            seconds_of::<KeyedOneByOne>,
+            seconds_of::<Naive>,
+        ]
+        .iter()
+        .zip(&mut seconds)
+        {
+            times.push(engine(name, flow)?);
+            step();
         }
-    };
-    let of = 2 * ROUNDS as u32 + 1;
-    let (mut own, mut naive) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS as u32 {
-        let (mut engine, seconds) = replay::<FafnirEngine>(flow);
-        check("fafnir", *engine.stats(), engine.live())?;
-        own.push(seconds);
-        progress(Progress { done: 2 * round + 1, of });
-        let (mut engine, seconds) = replay::<Naive>(flow);
-        check("the naive book", *engine.stats(), engine.live())?;
-        naive.push(seconds);
-        progress(Progress { done: 2 * round + 2, of });
     }
-    let latency = latencies(flow);
-    progress(Progress { done: of, of });
-    let mops = |seconds: &mut Vec<f64>| {
+    let mut latencies = vec![u32::MAX; flow.ops().len()];
+    for _ in 0..LATENCY_ROUNDS {
+        shorten(&mut latencies, flow);
+        step();
+    }
+    latencies.sort_unstable();
+    let [batches, single, keyed, keyed_single, naive] = seconds.map(|mut seconds| {
         seconds.sort_by(f64::total_cmp);
-        flow.h.n_ops as f64 / seconds[seconds.len() / 2].max(1e-9) / 1e6
-    };
+        flow.h.n_ops as f64 / seconds[ROUNDS / 2].max(1e-9) / 1e6
+    });
     Ok(Figures {
         name: name.to_owned(),
         ops: flow.h.n_ops,
-        mops_cpu: mops(&mut own),
-        p50_ns: quantile(&latency, 500),
-        p99_ns: quantile(&latency, 990),
-        p999_ns: quantile(&latency, 999),
+        mops_cpu: batches,
+        single_mops_cpu: single,
+        keyed_mops_cpu: keyed,
+        keyed_single_mops_cpu: keyed_single,
+        p50_ns: quantile(&latencies, 5_000),
+        p99_ns: quantile(&latencies, 9_900),
+        p999_ns: quantile(&latencies, 9_990),
+        p9999_ns: quantile(&latencies, 9_999),
+        max_ns: quantile(&latencies, 10_000),
+        book_bytes: book_bytes(flow),
         trades: expected.trades,
         volume: expected.volume,
         checksum: expected.checksum,
-        naive_mops_cpu: mops(&mut naive),
+        naive_mops_cpu: naive,
     })
 }
 
-/// How many operations took how many nanoseconds.
-fn latencies(flow: &Workload) -> Vec<u32> {
-    let mut engine = FafnirEngine::new(flow.h.n_symbols as usize, flow.h.max_id as usize);
-    engine.run(flow.preload());
-    let mut histogram = vec![0u32; LATENCY_NS_MAX];
-    let mut before = Instant::now();
-    for m in flow.ops() {
-        engine.op(m);
-        let now = Instant::now();
-        let ns = (now - before).as_nanos() as usize;
-        histogram[ns.min(LATENCY_NS_MAX - 1)] += 1;
-        before = now;
+/// CPU-seconds of one replay that gave what the header says, or a sentence.
+fn seconds_of<E: Engine>(name: &str, flow: &Workload) -> Result<f64, String> {
+    let expected = Stats { trades: flow.h.trades, volume: flow.h.volume, checksum: flow.h.checksum };
+    let (mut engine, seconds) = replay::<E>(flow);
+    let (got, live) = (*engine.stats(), engine.live());
+    if got == expected && live.is_none_or(|live| live == flow.h.final_live) {
+        Ok(seconds)
+    } else {
+        Err(format!("{name}: {} gave {got:?} and {live:?} live orders, the flow says {:?}", E::NAME, flow.h))
     }
-    histogram
 }
 
-fn quantile(histogram: &[u32], per_mille: u64) -> u64 {
-    let total: u64 = histogram.iter().map(|&count| u64::from(count)).sum();
-    let mut seen = 0;
-    for (ns, &count) in histogram.iter().enumerate() {
-        seen += u64::from(count);
-        if seen * 1000 >= total * per_mille {
-            return ns as u64;
-        }
+/// What a book holds after the flow, on average.
+fn book_bytes(flow: &Workload) -> u64 {
+    let (engine, _) = replay::<FafnirEngine>(flow);
+    let bytes: usize = engine.books().iter().map(Book::memory).sum();
+    (bytes / engine.books().len().max(1)) as u64
+}
+
+/// Keeps of each operation the shorter time: the one before, or that of another replay.
+fn shorten(latencies: &mut [u32], flow: &Workload) {
+    let mut engine = FafnirEngine::new(flow.h.n_symbols as usize, flow.h.max_id as usize);
+    engine.run(flow.preload());
+    let mut before = Instant::now();
+    for (m, latency) in flow.ops().iter().zip(latencies) {
+        engine.op(m);
+        let now = Instant::now();
+        *latency = (*latency).min(u32::try_from((now - before).as_nanos()).unwrap_or(u32::MAX));
+        before = now;
     }
-    0
+}
+
+/// The time that so many of ten thousand operations stay within.
+fn quantile(sorted: &[u32], per_ten_thousand: usize) -> u64 {
+    let rank = (sorted.len() * per_ten_thousand).div_ceil(10_000);
+    sorted.get(rank.max(1) - 1).copied().map_or(0, u64::from)
 }
 
 /// CPU time of this thread where the system tells it, else time on the wall.
@@ -360,6 +270,22 @@ mod tests {
             let stats = *engine.stats();
             assert_eq!((stats.trades, stats.volume), (flow.h.trades, flow.h.volume));
             assert_eq!((stats.checksum, engine.live()), (flow.h.checksum, Some(flow.h.final_live)));
+        }
+    }
+
+    #[test]
+    fn every_shape_replays_to_the_trades_of_the_naive_book_in_batches_and_one_by_one() {
+        for shape in SHAPES {
+            let flow = shape.generate_ops(20_000, &mut |_| {});
+            for seconds in [
+                seconds_of::<FafnirEngine>,
+                seconds_of::<OneByOne>,
+                seconds_of::<KeyedEngine>,
+                seconds_of::<KeyedOneByOne>,
+                seconds_of::<Naive>,
+            ] {
+                assert_eq!(seconds(shape.name, &flow).err(), None);
+            }
         }
     }
 

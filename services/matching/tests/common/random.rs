@@ -32,6 +32,8 @@ pub struct Caller {
     now: Time,
     centre: Ticks,
     width: u64,
+    /// How far from the centre one price in four may lie; 0 = none.
+    far: u64,
     pub slots: BTreeMap<OrderId, Slot>,
     /// Some that were open once.
     gone: Vec<(OrderId, Slot)>,
@@ -42,7 +44,18 @@ impl Caller {
         let mut rng = Rng(seed);
         let centre = if rng.one_in(8) { 5 } else { 1_000_000 + rng.below(1000) as u32 };
         let width = [3, 8, 20][rng.below(3) as usize];
-        Caller { rng, next_id: 1, now: 1, centre, width, slots: BTreeMap::new(), gone: Vec::new() }
+        Caller { rng, next_id: 1, now: 1, centre, width, far: 0, slots: BTreeMap::new(), gone: Vec::new() }
+    }
+
+    /// Prices up to 200,000 ticks apart: in the middle, at both ends, and around prices where blocks of levels and their
+    /// forks meet, as bids and as asks.
+    pub fn far(seed: u64) -> Caller {
+        let centres =
+            [200_100, 1 << 20, 1 << 24, !(1 << 20), 3 << 27, 5, 100_000, MAX_PRICE - 3, MAX_PRICE - 100_000];
+        let mut caller = Caller::new(seed);
+        caller.centre = centres[caller.rng.below(centres.len() as u64) as usize];
+        caller.far = [1, 900, 100_000][caller.rng.below(3) as usize];
+        caller
     }
 
     fn price(&mut self) -> Ticks {
@@ -50,9 +63,12 @@ impl Caller {
             return [0, 1, MAX_PRICE, u32::MAX, self.centre / 2, self.centre.saturating_mul(3)]
                 [self.rng.below(6) as usize];
         }
-        let spread = if self.rng.one_in(15) { 40 * self.width } else { self.width };
+        let mut spread = if self.rng.one_in(15) { 40 * self.width } else { self.width };
+        if self.far > 0 && self.rng.one_in(4) {
+            spread = self.far;
+        }
         let offset = self.rng.below(2 * spread + 1);
-        (u64::from(self.centre) + offset).saturating_sub(spread).max(1) as u32
+        (u64::from(self.centre) + offset).saturating_sub(spread).clamp(1, u64::from(u32::MAX)) as u32
     }
 
     fn qty(&mut self) -> Lots {

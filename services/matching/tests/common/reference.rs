@@ -73,8 +73,9 @@ pub fn seen(o: &OpenOrder) -> Seen {
 
 const SLOT: Slot = Slot(0);
 
-fn canceled(id: OrderId, open: Lots, reason: Reason) -> What {
-    What::Canceled { id, slot: SLOT, open, reason }
+fn canceled(order: &NewOrder, open: Lots, reason: Reason) -> What {
+    let (id, price, side) = (order.id, order.price, order.side);
+    What::Canceled { id, slot: SLOT, open, price, side, reason }
 }
 
 impl Reference {
@@ -82,7 +83,7 @@ impl Reference {
         match *command {
             Command::New(new) => self.enter(&new),
             Command::Cancel { id, .. } => match self.remove(id) {
-                Some(order) => self.out.push(canceled(id, order.open(), Reason::Requested)),
+                Some(order) => self.out.push(canceled(&order, order.open(), Reason::Requested)),
                 None => self.out.push(What::CancelRejected { id, reason: Reason::UnknownOrder }),
             },
             Command::Replace(replace) => self.replace(&replace),
@@ -185,7 +186,7 @@ impl Reference {
     fn cancel_all<'a>(&mut self, orders: impl IntoIterator<Item = &'a Order>, reason: Reason) {
         for order in orders {
             self.remove(order.id);
-            self.out.push(canceled(order.id, order.open(), reason));
+            self.out.push(canceled(order, order.open(), reason));
         }
     }
 
@@ -253,7 +254,7 @@ impl Reference {
             return self.rest(order);
         }
         if new.tif == Tif::Fok && !self.fills_whole(&order) {
-            return self.out.push(canceled(id, order.open(), Reason::CannotFillWhole));
+            return self.out.push(canceled(&order, order.open(), Reason::CannotFillWhole));
         }
         self.aggress(order, rests, new.kind == Kind::Market);
         self.run_stops();
@@ -293,7 +294,7 @@ impl Reference {
             End::Limit if self.best(order.side.opposite()).is_none() => Reason::NoLiquidity,
             End::Limit => Reason::Collar,
         };
-        self.out.push(canceled(order.id, open, reason));
+        self.out.push(canceled(&order, open, reason));
     }
 
     fn trade(&mut self, order: &mut Order) -> End {
@@ -309,12 +310,12 @@ impl Reference {
             }
             let maker = self.first(other).unwrap();
             if maker.owner == order.owner && order.owner != 0 {
-                let (id, open) = (maker.id, maker.open());
+                let (maker, id, open) = (maker.new, maker.id, maker.open());
                 match order.self_trade {
                     SelfTrade::CancelNewest => return End::SelfTrade,
                     SelfTrade::CancelOldest | SelfTrade::CancelBoth => {
                         self.remove(id);
-                        self.out.push(canceled(id, open, Reason::SelfTrade));
+                        self.out.push(canceled(&maker, open, Reason::SelfTrade));
                         if order.self_trade == SelfTrade::CancelBoth {
                             return End::SelfTrade;
                         }
@@ -350,8 +351,9 @@ impl Reference {
         let order = self.find_mut(id);
         order.reduce(qty);
         if order.open() == 0 {
+            let order = order.new;
             self.remove(id);
-            self.out.push(canceled(id, 0, Reason::SelfTrade));
+            self.out.push(canceled(&order, 0, Reason::SelfTrade));
         }
     }
 
@@ -490,7 +492,8 @@ impl Reference {
         for (at, order) in gone.iter().enumerate() {
             self.remove(order.id);
             let reason = if at < timed { Reason::ExpireTime } else { Reason::DayEnd };
-            self.out.push(What::Expired { id: order.id, slot: SLOT, open: order.open(), reason });
+            let (id, open, price, side) = (order.id, order.open(), order.price, order.side);
+            self.out.push(What::Expired { id, slot: SLOT, open, price, side, reason });
         }
         self.out.push(What::Expiry { now, count: gone.len() as u32, day_end });
     }
