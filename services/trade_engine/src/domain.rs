@@ -301,7 +301,7 @@ impl Engine {
             (Instruction::Cancel { order }, Some(market)) => match self.find(market, *order) {
                 Some((id, slot)) => self.run(market, cmd_seq, &Command::Cancel { id, slot }, facts),
                 None => {
-                    self.refuse(market, ExecKind::CancelRejected, *order, 0, Reason::ORDER_NOT_OPEN, facts)
+                    self.refuse(market, ExecKind::CancelRejected, *order, 0, Reason::ORDER_NOT_OPEN, facts);
                 }
             },
             (Instruction::Replace(replace), Some(market)) => self.replace(market, replace, facts),

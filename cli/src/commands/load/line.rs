@@ -36,6 +36,9 @@ struct Broken {
     why: String,
 }
 
+/// An open connection: where requests go in, and what drives it.
+type Open = (SendRequest<Full<Bytes>>, Pin<Box<Connection>>);
+
 /// A connection that is opened when it is first needed and again after it broke.
 #[derive(Debug)]
 pub struct Line {
@@ -43,7 +46,7 @@ pub struct Line {
     authority: String,
     path: Uri,
     headers: HeaderMap,
-    open: Option<(SendRequest<Full<Bytes>>, Pin<Box<Connection>>)>,
+    open: Option<Open>,
 }
 
 impl Line {

@@ -116,7 +116,10 @@ mod tests {
             assert!(!fit(kind, value.clone()), "{kind} {value}");
         }
         assert!(
-            !Inputs::of("nonsense").fit(&Type::new("Order").unwrap(), &Value::Object(Default::default()))
+            !Inputs::of("nonsense").fit(
+                &Type::new("Order").unwrap(),
+                &Value::Object(async_graphql::indexmap::IndexMap::default())
+            )
         );
     }
 }
