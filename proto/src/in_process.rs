@@ -84,6 +84,8 @@ impl Place {
         let _under_way = self.calls.token();
         let deadline = deadline(request.headers());
         let answering = async {
+            // A call is a step of its task: a loop of calls that are answered at once lets others run too.
+            tokio::task::coop::consume_budget().await;
             let _place = self.enter().await?;
             let callee = self.callee.get().ok_or_else(|| self.unavailable("does not serve"))?;
             self.unless_it_panics(callee(request)).await
