@@ -1,7 +1,7 @@
 //! Two people trade with each other, to the micro.
 
 use crate::harness::Stack;
-use fafnir_proto::money::parse_micros;
+use fafnir_rules::money::parse_micros;
 use serde_json::Value;
 
 const SELLER: &str = "admin@test.com";

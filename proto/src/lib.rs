@@ -16,8 +16,5 @@ pub mod order;
 pub mod reason;
 pub mod subject;
 
-/// Exact decimals and symbols as the rules have them: most of what reads a message needs both.
-pub use fafnir_rules::{money, symbol};
-
 /// The encoded descriptors of every proto file, for gRPC reflection.
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fafnir.v1.bin"));

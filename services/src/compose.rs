@@ -9,7 +9,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
-use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -143,10 +143,7 @@ pub async fn start(
         tasks: tasks.clone(),
         addresses: Arc::new(addresses.clone()),
     };
-    tasks.spawn_until_shutdown("metrics", async {
-        telemetry::upkeep().await;
-        Ok::<(), Infallible>(())
-    });
+    telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };
         let ctx = Context { service: service.name, tasks, ..context.clone() };

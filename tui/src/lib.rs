@@ -113,7 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.armed_notional_micros_max = options.armed_notional_micros_max;
     model.sign_in.email = text::Input::new(options.email.clone());
     model.sign_in.on_password = !options.email.is_empty();
-    let symbol = fafnir_proto::symbol::Symbol::parse(&options.symbol);
+    let symbol = fafnir_rules::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();
     let mut recorder = match file {
         None => None,

@@ -1,6 +1,6 @@
 //! Text on the screen: what the server sent is made harmless, what does not fit is left out, input lines are edited.
 
-use fafnir_proto::money;
+use fafnir_rules::money;
 use std::borrow::Cow;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 

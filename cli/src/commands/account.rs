@@ -6,12 +6,12 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{format_grouped, format_micros, parse_micros},
     reason::Reason,
     v1::{
         self, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest, TransferRequest,
     },
 };
+use fafnir_rules::money::{format_grouped, format_micros, parse_micros};
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 

@@ -6,10 +6,10 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{format_e4, format_fixed, format_price},
     reason::Reason,
     v1::{BookRequest, HistoryRequest, Level, QuotesRequest, TradingState},
 };
+use fafnir_rules::money::{format_e4, format_fixed, format_price};
 use fafnir_services::platform::clock::{date, rfc3339};
 use serde_json::json;
 

@@ -5,13 +5,11 @@ use crate::{
     args::{Global, Market, MarketState},
     output::{Out, Result, table},
 };
-use fafnir_proto::{
-    money::{format_e4, format_price},
-    v1::{
-        DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
-        SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
-    },
+use fafnir_proto::v1::{
+    DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
+    SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
 };
+use fafnir_rules::money::{format_e4, format_price};
 use fafnir_services::platform::{Caller, clock::rfc3339};
 use serde_json::{Value, json};
 

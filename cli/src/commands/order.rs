@@ -6,12 +6,14 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{Error as DecimalError, average_price_e4, format_e4, format_micros, format_price, parse_e4},
     reason::{AnyReason, Reason},
     v1::{
         self, CancelAllRequest, CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState,
         OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
     },
+};
+use fafnir_rules::money::{
+    Error as DecimalError, average_price_e4, format_e4, format_micros, format_price, parse_e4,
 };
 use fafnir_rules::order as rules;
 use fafnir_services::platform::clock::rfc3339;

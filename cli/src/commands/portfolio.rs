@@ -6,9 +6,9 @@ use crate::{
     client::Client,
     output::{Out, Result, table},
 };
-use fafnir_proto::{
-    money::{format_e4, format_fixed, format_grouped, format_micros, format_price, notional_micros},
-    v1::{Empty, QuotesRequest, SymbolRequest},
+use fafnir_proto::v1::{Empty, QuotesRequest, SymbolRequest};
+use fafnir_rules::money::{
+    format_e4, format_fixed, format_grouped, format_micros, format_price, notional_micros,
 };
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::json;

@@ -9,11 +9,10 @@ use fafnir_matching::{
     Side,
     flow::{FafnirEngine, replay_in_parts, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
 };
-use fafnir_proto::{
+use fafnir_proto::{reason::Reason, v1::TradingState};
+use fafnir_rules::{
     money::{format_e4, format_price},
-    reason::Reason,
     symbol::Symbol,
-    v1::TradingState,
 };
 use fafnir_services::{
     platform::clock::rfc3339,

@@ -7,13 +7,15 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
-    money::{parse_e4, parse_micros},
     reason::Reason,
-    symbol::Symbol,
     v1::{
         AccountType, EndowRequest, HistoryRequest, Instrument, InstrumentType, LoadHistoryRequest,
         SeedAccountRequest, SeedUserRequest, TradingState, UserRequest, WatchlistRequest,
     },
+};
+use fafnir_rules::{
+    money::{parse_e4, parse_micros},
+    symbol::Symbol,
 };
 use fafnir_services::platform::{Caller, Context, context::retry, error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};

@@ -5,7 +5,8 @@ use super::{
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::{reason::Reason, subject, symbol::Symbol, v1};
+use fafnir_proto::{reason::Reason, subject, v1};
+use fafnir_rules::symbol::Symbol;
 use futures::{
     Stream, StreamExt as _, future,
     stream::{self, BoxStream},

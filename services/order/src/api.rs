@@ -4,7 +4,6 @@ use super::{change, domain::Error as Refused, place::Core, store};
 use fafnir_platform::{caller, error::Error};
 use fafnir_proto::{
     reason::Reason,
-    symbol::Symbol,
     v1::{
         CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, GetOrderRequest, ListFillsReply,
         ListFillsRequest, ListOrdersReply, ListOrdersRequest, OrderReply, OrderStatusReply,
@@ -12,6 +11,7 @@ use fafnir_proto::{
         UpdatesSinceRequest, order_service_server::OrderService,
     },
 };
+use fafnir_rules::symbol::Symbol;
 use tonic::{Request, Response, Status};
 
 /// Orders, fills and updates in one answer.

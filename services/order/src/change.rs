@@ -197,7 +197,7 @@ fn replacement(
             Reason::BELOW_FILLED,
             format!(
                 "quantity must be above the {} already filled",
-                fafnir_proto::money::format_e4(o.filled_e4)
+                fafnir_rules::money::format_e4(o.filled_e4)
             ),
         ));
     }

@@ -54,7 +54,7 @@ fn ticks() -> u64 {
     after_name.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
-async fn context(in_process: bool, listener: &TcpListener, dir: &std::path::Path) -> Context {
+fn context(in_process: bool, listener: &TcpListener, dir: &std::path::Path) -> Context {
     let secrets = Secrets::load_or_create(dir).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let addresses = BTreeMap::from([(SERVICE.to_owned(), url)]);
@@ -83,7 +83,7 @@ async fn call(ctx: &Context, user: &Caller) {
 async fn measure(in_process: bool, under_way: u32) {
     let dir = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let ctx = context(in_process, &listener, dir.path()).await;
+    let ctx = context(in_process, &listener, dir.path());
     fafnir_platform::telemetry::recorder();
     server::serve_grpc(&ctx, SERVICE, listener, SecurityServer::new(Played)).await.unwrap();
     let user = Caller::User(UserId::new(Uuid::new_v4()));

@@ -417,11 +417,11 @@ impl Layers {
 impl Settings {
     fn check(&self) -> Result<(), Error> {
         let bad = |key: &str, message: &str| Err(Error::Key { key: key.into(), message: message.into() });
-        match fafnir_proto::money::parse_e4(&self.sim.rate) {
+        match fafnir_rules::money::parse_e4(&self.sim.rate) {
             Ok(rate) if (0..=100_0000).contains(&rate) => {}
             _ => return bad("sim.rate", "must be a decimal from 0 to 100 with at most 4 decimals"),
         }
-        match fafnir_proto::money::parse_micros(&self.portfolio.opening_deposit) {
+        match fafnir_rules::money::parse_micros(&self.portfolio.opening_deposit) {
             Ok(amount) if amount >= 0 => {}
             _ => {
                 return bad(
@@ -430,7 +430,7 @@ impl Settings {
                 );
             }
         }
-        match fafnir_proto::money::parse_micros(&self.portfolio.usd_cad) {
+        match fafnir_rules::money::parse_micros(&self.portfolio.usd_cad) {
             Ok(rate) if rate > 0 => {}
             _ => return bad("portfolio.usd_cad", "must be a rate above 0 with at most 6 decimals"),
         }

@@ -1,8 +1,12 @@
 //! Logs for people or as JSON, and the metrics of the process.
 
-use super::log_file::LogFile;
+use super::{
+    log_file::LogFile,
+    tasks::{Schedule, Tasks},
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::{
+    convert::Infallible,
     sync::{Mutex, OnceLock},
     time::Duration,
 };
@@ -55,13 +59,13 @@ pub fn init_to(sinks: Sinks, format: LogFormat, filter: &str, colour: bool) {
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps what the metrics hold bounded, also where nobody scrapes them: until then every recorded time is kept.
-pub async fn upkeep() {
-    loop {
-        tokio::time::sleep(UPKEEP_EVERY).await;
+pub fn spawn_upkeep(tasks: &Tasks) {
+    tasks.every("metrics", Schedule::after(UPKEEP_EVERY), || async {
         if let Some(metrics) = recorder() {
             metrics.run_upkeep();
         }
-    }
+        Ok::<(), Infallible>(())
+    });
 }
 
 /// The metrics of this process in Prometheus' text format.

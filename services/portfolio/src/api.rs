@@ -16,7 +16,6 @@ use fafnir_platform::{
 use fafnir_proto::{
     id::{self, AccountId, OrderId, TransactionId, UserId},
     reason::Reason,
-    symbol::Symbol,
     v1::{
         Account, AccountRequest, AdjustHoldRequest, AssetSum, AuditReply, CreateAccountRequest,
         DefaultAccountRequest, DepositReply, DepositRequest, Empty, EndowReply, EndowRequest, HoldReply,
@@ -28,6 +27,7 @@ use fafnir_proto::{
         WatchlistItem, WatchlistReply, WatchlistRequest, portfolio_server::Portfolio,
     },
 };
+use fafnir_rules::symbol::Symbol;
 use prost::Message;
 use sha2::{Digest as _, Sha256};
 use std::{str::FromStr, sync::Arc};

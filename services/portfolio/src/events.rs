@@ -19,9 +19,9 @@ use fafnir_platform::{
 use fafnir_proto::{
     id::UserId,
     subject,
-    symbol::Symbol,
     v1::{Empty, ExecutionBatch, ExecutionsRequest, InstrumentChanged, PortfolioUpdate, SymbolPosition},
 };
+use fafnir_rules::symbol::Symbol;
 use prost::Message as _;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;

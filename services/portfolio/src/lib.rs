@@ -22,7 +22,8 @@ mod testing;
 
 use anyhow::Context as _;
 use fafnir_platform::{Context, Service, Starting, executions, server};
-use fafnir_proto::{client::MESSAGE_BYTES_MAX, money::parse_micros, v1::portfolio_server::PortfolioServer};
+use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::portfolio_server::PortfolioServer};
+use fafnir_rules::money::parse_micros;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 

@@ -12,10 +12,10 @@ use super::{
 use fafnir_platform::{Refusal, error::Result};
 use fafnir_proto::{
     id::{AccountId, UserId},
-    money::{format_e4, format_grouped},
     reason::Reason,
 };
 use fafnir_rules::limits::QUANTITY_E4_MAX;
+use fafnir_rules::money::{format_e4, format_grouped};
 use uuid::Uuid;
 
 /// Accounts that a user may open.

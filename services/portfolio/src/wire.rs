@@ -7,10 +7,8 @@ use super::domain::{
     statement::{Line, Span, Statement},
     valuation::Worth,
 };
-use fafnir_proto::{
-    money::{format_e4, format_fixed, percent_e4},
-    v1,
-};
+use fafnir_proto::v1;
+use fafnir_rules::money::{format_e4, format_fixed, percent_e4};
 use uuid::Uuid;
 
 /// First bytes of ids that are made from ledger keys.

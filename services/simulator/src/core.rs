@@ -8,10 +8,8 @@ use super::{
     market::Market,
 };
 use fafnir_platform::rng::Rng;
-use fafnir_proto::{
-    money::notional_micros,
-    v1::{self, ExecKind, Side, TradingState},
-};
+use fafnir_proto::v1::{self, ExecKind, Side, TradingState};
+use fafnir_rules::money::notional_micros;
 use std::collections::HashMap;
 use uuid::Uuid;
 

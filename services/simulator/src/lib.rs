@@ -16,7 +16,8 @@ use self::{
     doors::Doors,
 };
 use fafnir_platform::{Context, Error};
-use fafnir_proto::{money::parse_scaled, subject, v1::ExecutionBatch};
+use fafnir_proto::{subject, v1::ExecutionBatch};
+use fafnir_rules::money::parse_scaled;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use prost::Message as _;
 use std::{collections::VecDeque, time::Duration};

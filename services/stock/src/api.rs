@@ -8,13 +8,13 @@ use super::{
 use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, error::Error, tasks::Wake};
 use fafnir_proto::{
     reason::Reason,
-    symbol::Symbol,
     v1::{
         self, CandlesReply, CandlesRequest, Empty, HistoryRequest, ListInstrumentsReply, LoadHistoryReply,
         LoadHistoryRequest, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
         SetVolatilityBandRequest, SymbolRequest, UpsertReply, stock_server::Stock,
     },
 };
+use fafnir_rules::symbol::Symbol;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 

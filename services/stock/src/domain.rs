@@ -1,8 +1,9 @@
 //! Listings, bars and quotes: the rules of stock-service, without I/O.
 
 use fafnir_platform::{Refusal, clock::DAY_US};
-use fafnir_proto::{money::step_decimals, reason::Reason, symbol::Symbol};
+use fafnir_proto::reason::Reason;
 use fafnir_rules::limits::{LISTING_E4_MAX, STEP_DECIMALS_MAX, VOLATILITY_BAND_BPS_MAX};
+use fafnir_rules::{money::step_decimals, symbol::Symbol};
 use std::collections::BTreeMap;
 
 /// Longest texts of a listing in bytes.

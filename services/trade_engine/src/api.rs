@@ -9,9 +9,9 @@ use super::{
 use fafnir_platform::{Context, Error, Refusal, caller, context::retry};
 use fafnir_proto::{
     reason::Reason,
-    symbol::Symbol,
     v1::{self, trade_engine_server::TradeEngine},
 };
+use fafnir_rules::symbol::Symbol;
 use prost::Message as _;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tonic::{Code, Request, Response, Status};

@@ -13,9 +13,9 @@ use fafnir_matching::{
 };
 use fafnir_proto::{
     reason::Reason,
-    symbol::Symbol,
     v1::{ExecKind, TradingState},
 };
+use fafnir_rules::symbol::Symbol;
 use std::collections::{BTreeSet, HashMap};
 use uuid::Uuid;
 

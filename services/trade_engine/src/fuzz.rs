@@ -8,7 +8,8 @@ use super::{
     recovery::JOURNAL,
     snapshot,
 };
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::v1::TradingState;
+use fafnir_rules::symbol::Symbol;
 use std::collections::HashMap;
 
 /// Records that one input may hold.

@@ -2,8 +2,9 @@
 
 use super::record::NewOrder;
 use fafnir_matching::{Book, Kind, Lots, MAX_PRICE, Side, Slot, Ticks, Tif};
-use fafnir_proto::{reason::Reason, symbol::Symbol, v1::TradingState};
+use fafnir_proto::{reason::Reason, v1::TradingState};
 use fafnir_rules::limits::{COLLAR_PER_MILLE, COLLAR_TICKS_MIN};
+use fafnir_rules::symbol::Symbol;
 use std::collections::HashMap;
 use uuid::Uuid;
 

@@ -11,7 +11,8 @@ use super::{
     record::Listing,
 };
 use fafnir_matching::{Command, MAX_BAND_BPS, Phase};
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::v1::TradingState;
+use fafnir_rules::symbol::Symbol;
 
 impl Engine {
     /// The symbols in a volatility pause and when it began.

@@ -1,7 +1,8 @@
 //! What the journal holds: one record per input of the engine, in a compact encoding of its own.
 
 use fafnir_matching::{Kind, MAX_BAND_BPS, SelfTrade, Side, Tif};
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::v1::TradingState;
+use fafnir_rules::symbol::Symbol;
 use uuid::Uuid;
 
 /// An input of the engine.

@@ -10,7 +10,8 @@ use super::{
     },
 };
 use fafnir_matching::{Book, Phase, Tif};
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::v1::TradingState;
+use fafnir_rules::symbol::Symbol;
 use sha2::{Digest as _, Sha256};
 use std::{collections::HashMap, fmt::Write as _};
 

@@ -9,9 +9,9 @@ use fafnir_matching::{Kind, MAX_BAND_BPS, SelfTrade, Side, Tif};
 use fafnir_platform::Refusal;
 use fafnir_proto::{
     reason::Reason,
-    symbol::Symbol,
     v1::{self, engine_command},
 };
+use fafnir_rules::symbol::Symbol;
 use uuid::Uuid;
 
 /// Levels of a published book per side.

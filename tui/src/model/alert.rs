@@ -1,6 +1,6 @@
 //! Alerts: a price of a symbol, above or below which the user wants to know.
 
-use fafnir_proto::money;
+use fafnir_rules::money;
 
 /// Alerts kept.
 pub const ALERTS_MAX: usize = 50;

@@ -1,10 +1,8 @@
 //! What is the user's: orders, fills, positions, accounts. Older news never replaces newer.
 
 use super::{Model, intake};
-use fafnir_proto::{
-    money,
-    v1::{self, AccountType, OrderState, PendingAction, Side},
-};
+use fafnir_proto::v1::{self, AccountType, OrderState, PendingAction, Side};
+use fafnir_rules::money;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Finished orders kept; open ones are kept all.

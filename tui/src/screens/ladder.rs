@@ -14,10 +14,8 @@ use crate::{
     update::ladder_price_e4,
     view::{Layout, Pen},
 };
-use fafnir_proto::{
-    money,
-    v1::{Holding, Order, Side, TradingState},
-};
+use fafnir_proto::v1::{Holding, Order, Side, TradingState};
+use fafnir_rules::money;
 use ratatui::layout::Rect;
 use std::collections::BTreeMap;
 

@@ -12,10 +12,8 @@ use crate::{
     update::{short_id, trail},
     view::Pen,
 };
-use fafnir_proto::{
-    money,
-    v1::{Order, OrderState, OrderType, Side},
-};
+use fafnir_proto::v1::{Order, OrderState, OrderType, Side};
+use fafnir_rules::money;
 use ratatui::layout::Rect;
 
 /// A column: heading, width, whether numbers stand right, and from which width of the window on it shows.

@@ -120,7 +120,7 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
         let least = model.tape.filter_e4();
         let filter = match least {
             0 => "all".to_owned(),
-            _ => format!("{} {}", glyphs.at_least, fafnir_proto::money::format_e4(least)),
+            _ => format!("{} {}", glyphs.at_least, fafnir_rules::money::format_e4(least)),
         };
         pen.words(area.x + 1, y, area.width.saturating_sub(2), &format!(" Time & sales  {filter} "), title);
     }

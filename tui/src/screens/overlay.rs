@@ -8,7 +8,7 @@ use crate::{
     update::find_symbols,
     view::{Layout, Pen},
 };
-use fafnir_proto::money;
+use fafnir_rules::money;
 use ratatui::layout::Rect;
 
 pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {

@@ -10,7 +10,8 @@ use crate::{
     update::short_id,
     view::{Layout, Pen},
 };
-use fafnir_proto::{money, v1::Side};
+use fafnir_proto::v1::Side;
+use fafnir_rules::money;
 use ratatui::{layout::Rect, style::Style};
 
 /// Columns of the box, and its rows at least.

@@ -13,10 +13,8 @@ use crate::{
     msg::{Cmd, Event, Outcome},
     view::layout,
 };
-use fafnir_proto::{
-    symbol::Symbol,
-    v1::{self, Side, private_update},
-};
+use fafnir_proto::v1::{self, Side, private_update};
+use fafnir_rules::symbol::Symbol;
 
 /// A watchlist that is empty shows this many of the listed symbols.
 const WATCH_DEFAULT: usize = 12;

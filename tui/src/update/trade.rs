@@ -14,10 +14,8 @@ use crate::{
     text,
     text::Input,
 };
-use fafnir_proto::{
-    money,
-    v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce},
-};
+use fafnir_proto::v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce};
+use fafnir_rules::money;
 use std::collections::BTreeSet;
 
 /// Characters of an id that people see.

@@ -368,7 +368,7 @@ fn a_click_on_the_bid_column_opens_a_ticket_at_that_price() {
     };
     update(&mut model, Msg::Input(InputEvent::Mouse(click)));
     let ticket = model.ticket.as_ref().unwrap();
-    assert_eq!(ticket.price.text(), fafnir_proto::money::format_e4(row * 100));
+    assert_eq!(ticket.price.text(), fafnir_rules::money::format_e4(row * 100));
     assert_eq!(ticket.side, Side::Buy);
 }
 

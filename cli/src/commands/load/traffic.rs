@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{args::Scenario, output::Result};
 use bytes::Bytes;
-use fafnir_proto::money::format_e4;
+use fafnir_rules::money::format_e4;
 use fafnir_services::platform::rng::Rng;
 use serde_json::Value;
 use std::{

@@ -6,7 +6,8 @@ use crate::{
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Object, Result};
-use fafnir_proto::{reason::Reason, symbol::Symbol, v1};
+use fafnir_proto::{reason::Reason, v1};
+use fafnir_rules::symbol::Symbol;
 use std::collections::{BTreeMap, HashMap};
 use tonic::{Code, Status};
 

@@ -10,7 +10,8 @@ use async_graphql::{
     ContextSelectionSet, InputType, InputValueError, InputValueResult, Name, OutputType, Positioned, Scalar,
     ScalarType, ServerResult, Value, parser::types::Field, registry::Registry,
 };
-use fafnir_proto::{money, reason::Reason};
+use fafnir_proto::reason::Reason;
+use fafnir_rules::money;
 use std::borrow::Cow;
 
 /// Digits that a binary double keeps of every decimal.

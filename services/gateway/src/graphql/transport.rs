@@ -264,7 +264,7 @@ fn answer_type(headers: &HeaderMap) -> &'static str {
 
 /// Thousandths of a `q` (RFC 9110 §12.4.2); what is malformed counts as nothing.
 fn quality_of(text: &str) -> u32 {
-    fafnir_proto::money::parse_scaled(text, 3).ok().and_then(|q| u32::try_from(q).ok()).unwrap_or(0).min(1000)
+    fafnir_rules::money::parse_scaled(text, 3).ok().and_then(|q| u32::try_from(q).ok()).unwrap_or(0).min(1000)
 }
 
 /// The parameters of a GET.

@@ -3,7 +3,8 @@
 use super::scalars::{Decimal, Int64};
 use async_graphql::{InputObject, SimpleObject};
 use fafnir_platform::clock::{date, rfc3339};
-use fafnir_proto::{money, v1};
+use fafnir_proto::v1;
+use fafnir_rules::money;
 
 /// The name of an enum value without its type's prefix: `ORDER_TYPE_STOP_LIMIT` → `STOP_LIMIT`.
 fn bare(name: &str, prefix: &str) -> String {

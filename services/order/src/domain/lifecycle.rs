@@ -2,10 +2,10 @@
 
 use super::Entry;
 use fafnir_proto::{
-    money::notional_micros,
     reason::Reason,
     v1::{OrderState, PendingAction},
 };
+use fafnir_rules::money::notional_micros;
 
 /// What the engine (or the gate) said, as far as the state is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,9 +3,7 @@
 use super::Error;
 use fafnir_proto::{
     id::AccountId,
-    money::format_e4,
     reason::Reason,
-    symbol::Symbol,
     v1::{PlaceOrderRequest, StpMode},
 };
 use fafnir_rules::{
@@ -13,6 +11,7 @@ use fafnir_rules::{
     order::{OrderType, Side, TimeInForce},
     price::Trail,
 };
+use fafnir_rules::{money::format_e4, symbol::Symbol};
 
 /// A new order of the right shape; whether its instrument allows it is the next question.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -295,7 +295,7 @@ mod tests {
     }
 
     fn fill(hold: &mut Hold, quantity_e4: i64, price_e4: i64, maker: bool) -> Result<Legs, Fault> {
-        let notional = fafnir_proto::money::notional_micros(price_e4, quantity_e4).unwrap();
+        let notional = fafnir_rules::money::notional_micros(price_e4, quantity_e4).unwrap();
         hold.fill(Fill { quantity_e4, notional, maker, open_e4: hold.open_e4 - quantity_e4 })
     }
 

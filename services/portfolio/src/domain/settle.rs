@@ -5,7 +5,7 @@ use super::{
     hold::{Fill, Hold, Legs, Side},
     ledger::{Adjustment, Balanced, Cause, ExecId, Postings, Role, Transaction},
 };
-use fafnir_proto::money::notional_micros;
+use fafnir_rules::money::notional_micros;
 
 /// A trade of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

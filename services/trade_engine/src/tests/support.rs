@@ -9,7 +9,8 @@ use crate::{
 };
 use fafnir_matching::{Kind, SelfTrade, Side, Tif};
 use fafnir_platform::{Clock, rng::Rng};
-use fafnir_proto::{symbol::Symbol, v1::TradingState};
+use fafnir_proto::v1::TradingState;
+use fafnir_rules::symbol::Symbol;
 use std::{
     path::Path,
     sync::{

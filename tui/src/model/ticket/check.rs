@@ -8,10 +8,10 @@ use crate::{
     model::{Model, holdings},
     text::{self, Input},
 };
-use fafnir_proto::{
-    money,
-    v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, ReplaceOrderRequest, Side},
+use fafnir_proto::v1::{
+    self, OrderState, OrderType, PendingAction, PlaceOrderRequest, ReplaceOrderRequest, Side,
 };
+use fafnir_rules::money;
 use fafnir_rules::{
     check::{self, Listing, Terms, Violation},
     limits::{BAND_PERCENT, QUANTITY_E4_MAX},

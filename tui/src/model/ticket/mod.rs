@@ -10,10 +10,10 @@ mod tests;
 
 use super::holdings;
 use crate::text::Input;
-use fafnir_proto::{
-    money,
-    v1::{self, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce},
+use fafnir_proto::v1::{
+    self, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
 };
+use fafnir_rules::money;
 use fafnir_rules::order;
 use std::collections::BTreeSet;
 
