@@ -46,6 +46,7 @@ pub enum Side {
 impl Side {
     /// The other side.
     #[inline(always)]
+    #[must_use]
     pub fn opposite(self) -> Side {
         match self {
             Side::Buy => Side::Sell,
@@ -259,6 +260,7 @@ impl NewOrder {
     }
 
     /// The same order with another time in force.
+    #[must_use]
     pub fn with_tif(self, tif: Tif) -> NewOrder {
         NewOrder { tif, ..self }
     }

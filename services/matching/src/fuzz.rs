@@ -46,6 +46,7 @@ pub fn fuzz_commands_with(data: &[u8], check: &mut dyn FnMut(&Book, &Command, &[
     }
     let mut bytes = Vec::new();
     book.snapshot(&mut bytes);
+    #[expect(clippy::expect_used, reason = "a target: that it panics is its finding")]
     let copy = Book::restore(&bytes).expect("invariant: a book's own snapshot is a book");
     assert_eq!(copy.state_hash(), book.state_hash(), "a restored book is the same book");
 }

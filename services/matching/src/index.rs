@@ -143,16 +143,13 @@ impl Index {
 
     fn make(&mut self, fork: Fork) -> u32 {
         let made = self.free;
-        match self.forks.get_mut(made as usize) {
-            Some(place) => {
-                self.free = place.parent;
-                *place = fork;
-                made
-            }
-            None => {
-                self.forks.push(fork);
-                self.forks.len() as u32 - 1
-            }
+        if let Some(place) = self.forks.get_mut(made as usize) {
+            self.free = place.parent;
+            *place = fork;
+            made
+        } else {
+            self.forks.push(fork);
+            self.forks.len() as u32 - 1
         }
     }
 

@@ -1,4 +1,5 @@
 //! The book against the reference: the same events, command by command, and the invariants after each.
+#![expect(clippy::expect_used, reason = "a test target")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The rules at a glance, each on a small book.
+#![expect(clippy::expect_used, reason = "a test target")]
 use fafnir_matching::*;
 
 struct Desk {

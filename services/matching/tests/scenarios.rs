@@ -3,6 +3,7 @@
 //! A scenario is a sentence, then `given` (commands that make the book before), `when` (the commands of the rule),
 //! `then` (their events) and `book` (the book after, best price first, orders in the order in which they trade:
 //! `number(shown)`, `number(shown+hidden)`). `FAFNIR_BLESS=1` writes `then` and `book` as they are, to be reviewed.
+#![expect(clippy::expect_used, reason = "a test target")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

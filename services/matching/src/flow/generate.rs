@@ -77,147 +77,197 @@ pub fn generate(
     ops: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Workload {
-    let (ns, l, n) = (symbols, live, ops);
-    let mut r = Rng(seed);
-    let mut syms: Vec<Symbol> =
-        (0..ns).map(|_| Symbol { book: Book::default(), live: vec![], mid: START }).collect();
-    let mut pos: Vec<u32> = vec![u32::MAX; ns * l + n * 2 + 2]; // id -> index in its symbol's live vec
-    let mut cdf: Vec<f64> = (1..=ns).map(|k| 1.0 / k as f64).collect(); // Zipf s=1
-    let total: f64 = cdf.iter().sum();
-    let mut acc = 0.0;
-    for x in &mut cdf {
-        acc += *x / total;
-        *x = acc;
-    }
-    let mut msgs: Vec<Msg> = Vec::with_capacity(ns * l + n);
-    let (mut next_id, mut st, mut max_live, mut live_now) = (1u64, Stats::default(), 0u64, 0u64);
-    // preload, round-robin over symbols
-    for i in 0..ns * l {
-        let sy = i % ns;
-        let side = r.below(2) as u8;
-        let price = passive(&mut r, &syms[sy], side);
-        let qty = 1 + r.below(100) as u32;
-        let owner = owner(&mut r, side);
-        let m = Msg { id: next_id, price, qty, sym: sy as u16, owner, op: ADD, side, ..Default::default() };
-        next_id += 1;
-        syms[sy].book.rest(m.id, side, price, m.qty);
-        add_live(&mut syms[sy], &mut pos, m.id, side);
-        live_now += 1;
-        msgs.push(m);
-    }
-    let mut gone = vec![];
-    for k in 0..n {
-        let u = r.float();
-        let sy = cdf.partition_point(|c| *c < u).min(ns - 1);
-        let s = &mut syms[sy];
-        if r.float() < 0.02 {
-            s.mid = (s.mid + if r.next() & 1 == 0 { 1 } else { -1 }).clamp(START - RANGE, START + RANGE);
-        }
-        let e = ((s.live.len() as f64 - l as f64) / l as f64).clamp(-1.0, 1.0);
-        let p_cancel = 0.40 + 0.3 * e;
-        let mut x = r.float();
-        let mut m = Msg { sym: sy as u16, ..Default::default() };
-        let both = s.book.best_bid().zip(s.book.best_ask());
-        let mut marketable = None;
-        let mut kind = ADD;
-        if x < 0.10
-            && let Some(touch) = both
-        {
-            if x < 0.08 {
-                marketable = Some(touch);
-            } else {
-                kind = REPLACE;
-            }
-        } else {
-            x -= 0.10;
-            if x < p_cancel && s.live.len() > 2 {
-                kind = CANCEL;
-            }
-        }
-        if let Some((bid, ask)) = marketable {
-            // pull the book's mid towards s.mid
-            let gap = s.mid as f64 + 0.5 - f64::from(bid + ask) / 2.0;
-            m.side = u8::from(r.float() >= (0.5 + gap * 0.1).clamp(0.05, 0.95));
-            m.qty = 1 + r.below(125) as u32;
-            let v = r.below(8);
-            m.op = if v < 3 {
-                MARKET
-            } else if v < 6 {
-                IOC
-            } else {
-                ADD
-            };
-            if m.op != MARKET {
-                let t = r.below(3) as u32;
-                m.price =
-                    if m.side == 0 { (ask + t).min(MAX_PRICE - 1) } else { bid.saturating_sub(t).max(1) };
-            }
-        } else {
-            m.op = kind;
-            if kind == ADD {
-                m.side = r.below(2) as u8;
-            } else {
-                let (id, side) = s.live[r.below(s.live.len() as u64) as usize];
-                m.old_id = id;
-                m.side = side;
-            }
-            if kind == REPLACE {
-                s.book.cancel(m.old_id);
-                delete_live(s, &mut pos, m.old_id);
-                live_now -= 1;
-            }
-            if kind != CANCEL {
-                m.price = passive(&mut r, s, m.side);
-                m.qty = 1 + r.below(100) as u32;
-            }
-        }
-        m.owner = owner(&mut r, m.side);
-        if m.op == CANCEL {
-            s.book.cancel(m.old_id);
-            delete_live(s, &mut pos, m.old_id);
-            live_now -= 1;
-        } else {
-            m.id = next_id;
-            next_id += 1;
-            let limit = match (m.op, m.side) {
-                (MARKET, 0) => u32::MAX,
-                (MARKET, _) => 0,
-                _ => m.price,
-            };
-            gone.clear();
-            let left = s.book.cross(m.id, m.side, limit, m.qty, |maker, price, qty, done| {
-                st.trade(maker, m.id, price, qty);
-                if done {
-                    gone.push(maker);
-                }
-            });
-            for &id in &gone {
-                delete_live(s, &mut pos, id);
-                live_now -= 1;
-            }
-            if left > 0 && (m.op == ADD || m.op == REPLACE) {
-                s.book.rest(m.id, m.side, m.price, left);
-                add_live(s, &mut pos, m.id, m.side);
-                live_now += 1;
-            }
-        }
-        max_live = max_live.max(live_now);
-        msgs.push(m);
+    let mut g = Generator::new(seed, symbols, live, ops);
+    g.preload();
+    for k in 0..ops {
+        let (at, m) = g.next_message();
+        g.carry_out(at, m);
         if k % 65_536 == 0 {
             progress(k as u64);
         }
     }
-    let h = Header {
-        n_symbols: ns as u32,
-        max_price: MAX_PRICE,
-        n_preload: (ns * l) as u64,
-        n_ops: n as u64,
-        max_id: next_id,
-        trades: st.trades,
-        volume: st.volume,
-        checksum: st.checksum,
-        final_live: live_now,
-        max_live,
-    };
-    Workload { h, msgs }
+    g.finish(ops)
+}
+
+/// A flow in the making.
+struct Generator {
+    r: Rng,
+    symbols: Vec<Symbol>,
+    /// Live orders that each symbol is held near.
+    live: usize,
+    /// By order, its index in its symbol's live orders.
+    pos: Vec<u32>,
+    /// How often each symbol and those before it are picked: Zipf, s = 1.
+    cdf: Vec<f64>,
+    msgs: Vec<Msg>,
+    next_id: u64,
+    stats: Stats,
+    live_now: u64,
+    max_live: u64,
+}
+
+impl Generator {
+    fn new(seed: u64, symbols: usize, live: usize, ops: usize) -> Self {
+        let mut cdf: Vec<f64> = (1..=symbols).map(|k| 1.0 / k as f64).collect();
+        let total: f64 = cdf.iter().sum();
+        let mut acc = 0.0;
+        for x in &mut cdf {
+            acc += *x / total;
+            *x = acc;
+        }
+        Self {
+            r: Rng(seed),
+            symbols: (0..symbols)
+                .map(|_| Symbol { book: Book::default(), live: vec![], mid: START })
+                .collect(),
+            live,
+            pos: vec![u32::MAX; symbols * live + ops * 2 + 2],
+            cdf,
+            msgs: Vec::with_capacity(symbols * live + ops),
+            next_id: 1,
+            stats: Stats::default(),
+            live_now: 0,
+            max_live: 0,
+        }
+    }
+
+    /// Fills the books, round-robin over the symbols.
+    fn preload(&mut self) {
+        for i in 0..self.symbols.len() * self.live {
+            let at = i % self.symbols.len();
+            let side = self.r.below(2) as u8;
+            let price = passive(&mut self.r, &self.symbols[at], side);
+            let qty = 1 + self.r.below(100) as u32;
+            let owner = owner(&mut self.r, side);
+            let id = self.next_id;
+            let m = Msg { id, price, qty, sym: at as u16, owner, op: ADD, side, ..Default::default() };
+            self.next_id += 1;
+            self.symbols[at].book.rest(id, side, price, qty);
+            add_live(&mut self.symbols[at], &mut self.pos, id, side);
+            self.live_now += 1;
+            self.msgs.push(m);
+        }
+    }
+
+    /// The next operation, and the index of its symbol.
+    fn next_message(&mut self) -> (usize, Msg) {
+        let drawn = self.r.float();
+        let at = self.cdf.partition_point(|share| *share < drawn).min(self.symbols.len() - 1);
+        let s = &mut self.symbols[at];
+        if self.r.float() < 0.02 {
+            s.mid = (s.mid + if self.r.next() & 1 == 0 { 1 } else { -1 }).clamp(START - RANGE, START + RANGE);
+        }
+        let excess = ((s.live.len() as f64 - self.live as f64) / self.live as f64).clamp(-1.0, 1.0);
+        let p_cancel = 0.40 + 0.3 * excess;
+        let x = self.r.float();
+        let touch = s.book.best_bid().zip(s.book.best_ask()).filter(|_| x < 0.10);
+        let mut m = match touch {
+            Some(touch) if x < 0.08 => self.marketable(at, touch),
+            Some(_) => self.passive(at, REPLACE),
+            None => {
+                let is_cancel = x - 0.10 < p_cancel && s.live.len() > 2;
+                self.passive(at, if is_cancel { CANCEL } else { ADD })
+            }
+        };
+        m.sym = at as u16;
+        m.owner = owner(&mut self.r, m.side);
+        (at, m)
+    }
+
+    /// An order that trades: it pulls the middle of the book towards where the price should be.
+    fn marketable(&mut self, at: usize, (bid, ask): (u32, u32)) -> Msg {
+        let r = &mut self.r;
+        let gap = self.symbols[at].mid as f64 + 0.5 - f64::from(bid + ask) / 2.0;
+        let side = u8::from(r.float() >= (0.5 + gap * 0.1).clamp(0.05, 0.95));
+        let qty = 1 + r.below(125) as u32;
+        let op = match r.below(8) {
+            0..3 => MARKET,
+            3..6 => IOC,
+            _ => ADD,
+        };
+        let mut m = Msg { qty, op, side, ..Default::default() };
+        if op != MARKET {
+            let t = r.below(3) as u32;
+            m.price = if side == 0 { (ask + t).min(MAX_PRICE - 1) } else { bid.saturating_sub(t).max(1) };
+        }
+        m
+    }
+
+    /// An order that rests, a cancel or a replace; what it cancels has left the book.
+    fn passive(&mut self, at: usize, op: u8) -> Msg {
+        let mut m = Msg { op, ..Default::default() };
+        if op == ADD {
+            m.side = self.r.below(2) as u8;
+        } else {
+            let live = &self.symbols[at].live;
+            (m.old_id, m.side) = live[self.r.below(live.len() as u64) as usize];
+        }
+        if op == REPLACE {
+            self.cancel(at, m.old_id);
+        }
+        if op != CANCEL {
+            m.price = passive(&mut self.r, &self.symbols[at], m.side);
+            m.qty = 1 + self.r.below(100) as u32;
+        }
+        m
+    }
+
+    fn cancel(&mut self, at: usize, id: u64) {
+        self.symbols[at].book.cancel(id);
+        delete_live(&mut self.symbols[at], &mut self.pos, id);
+        self.live_now -= 1;
+    }
+
+    /// Gives the operation to the naive book, which says what it comes to.
+    fn carry_out(&mut self, at: usize, mut m: Msg) {
+        if m.op == CANCEL {
+            self.cancel(at, m.old_id);
+        } else {
+            m.id = self.next_id;
+            self.next_id += 1;
+            self.cross(at, &m);
+        }
+        self.max_live = self.max_live.max(self.live_now);
+        self.msgs.push(m);
+    }
+
+    fn cross(&mut self, at: usize, m: &Msg) {
+        let limit = match (m.op, m.side) {
+            (MARKET, 0) => u32::MAX,
+            (MARKET, _) => 0,
+            _ => m.price,
+        };
+        let (s, stats, mut gone) = (&mut self.symbols[at], &mut self.stats, vec![]);
+        let left = s.book.cross(m.id, m.side, limit, m.qty, |maker, price, qty, done| {
+            stats.trade(maker, m.id, price, qty);
+            if done {
+                gone.push(maker);
+            }
+        });
+        for id in gone {
+            delete_live(s, &mut self.pos, id);
+            self.live_now -= 1;
+        }
+        if left > 0 && (m.op == ADD || m.op == REPLACE) {
+            s.book.rest(m.id, m.side, m.price, left);
+            add_live(s, &mut self.pos, m.id, m.side);
+            self.live_now += 1;
+        }
+    }
+
+    fn finish(self, ops: usize) -> Workload {
+        let h = Header {
+            n_symbols: self.symbols.len() as u32,
+            max_price: MAX_PRICE,
+            n_preload: (self.symbols.len() * self.live) as u64,
+            n_ops: ops as u64,
+            max_id: self.next_id,
+            trades: self.stats.trades,
+            volume: self.stats.volume,
+            checksum: self.stats.checksum,
+            final_live: self.live_now,
+            max_live: self.max_live,
+        };
+        Workload { h, msgs: self.msgs }
+    }
 }
