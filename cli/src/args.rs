@@ -640,7 +640,7 @@ pub struct Load {
 
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// A flow file; may be given several times [default: A1k, A10k, A100k and B100, generated]
+    /// A flow file; may be given several times [default: every flow, generated]
     #[arg(long, value_name = "FILE")]
     pub flow: Vec<PathBuf>,
 }
