@@ -18,6 +18,7 @@ pub use copies::Copies;
 pub use sqlite::quick_check;
 
 use super::{clock::Clock, config::Settings, error, tasks::Tasks};
+use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// A value of a column or a parameter.
@@ -247,6 +248,29 @@ enum Backend {
     Postgres(postgres::Postgres),
 }
 
+/// Work without its type: what runs it is compiled once, not for each of the services' closures.
+type Work = Box<dyn FnMut(&mut dyn Tx) -> error::Result<()> + Send>;
+/// Where a run leaves what it answers; the last run, of those that were repeated, counts.
+type Answer<T> = Arc<Mutex<Option<T>>>;
+
+fn erased<T, F>(mut work: F) -> (Answer<T>, Work)
+where
+    T: Send + 'static,
+    F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+{
+    let answer = Answer::default();
+    let left = Arc::clone(&answer);
+    let work = move |tx: &mut dyn Tx| {
+        *left.lock() = Some(work(tx)?);
+        Ok(())
+    };
+    (answer, Box::new(work))
+}
+
+fn answered<T>(answer: &Answer<T>) -> error::Result<T> {
+    answer.lock().take().ok_or_else(|| error::Error::internal("work on the database ended without an answer"))
+}
+
 impl Db {
     /// Opens the database of `service` and applies what is missing of its migrations.
     pub async fn open(
@@ -299,6 +323,12 @@ impl Db {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
+        let (answer, work) = erased(work);
+        self.write_erased(work).await?;
+        answered(&answer)
+    }
+
+    async fn write_erased(&self, work: Work) -> error::Result<()> {
         match &*self.0 {
             Backend::Sqlite(sqlite) => sqlite.write(work).await,
             Backend::Postgres(postgres) => postgres.write(work).await,
@@ -311,6 +341,12 @@ impl Db {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
+        let (answer, work) = erased(work);
+        self.read_erased(work).await?;
+        answered(&answer)
+    }
+
+    async fn read_erased(&self, work: Work) -> error::Result<()> {
         match &*self.0 {
             Backend::Sqlite(sqlite) => sqlite.read(work).await,
             Backend::Postgres(postgres) => postgres.read(work).await,
