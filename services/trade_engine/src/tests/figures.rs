@@ -1,4 +1,4 @@
-//! Figures, printed and never judged: `cargo test --release -p fafnir-services --lib figures -- --ignored --nocapture`.
+//! Figures, printed and never judged: `cargo test --release --workspace --lib figures -- --ignored --nocapture`.
 
 use super::support::*;
 use crate::recovery;
