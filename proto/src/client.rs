@@ -28,6 +28,8 @@ pub const TOKEN_KEY: &str = "x-fafnir-token";
 pub const USER_KEY: &str = "x-fafnir-user";
 /// Metadata key of the component that calls on its own behalf.
 pub const SYSTEM_KEY: &str = "x-fafnir-system";
+/// Metadata key of a position: a reader's, what the answer must know at least; an answer's, what it knows.
+pub const POSITION_KEY: &str = "x-fafnir-position";
 /// Metadata key of the machine code of a refusal.
 pub const REASON_KEY: &str = "x-fafnir-reason";
 /// Deadline of a call that does not set its own.

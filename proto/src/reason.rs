@@ -395,6 +395,22 @@ reasons! {
     INSUFFICIENT_FUNDS,
     /// The account has fewer shares available than are needed.
     INSUFFICIENT_SHARES,
+    /// The projections are further behind than this request can wait for, or than its key can be looked up in.
+    PROJECTION_BEHIND,
+    /// The deposits of a user and day are bounded.
+    DEPOSITS_OF_DAY,
+    /// The cash of an account is bounded for deposits.
+    ACCOUNT_FULL,
+    /// The cash of all clients together is bounded.
+    EXCHANGE_FULL,
+    /// What the shares of a position cost, with what open orders may add, is beyond 64 bits.
+    COST_TOO_LARGE,
+    /// The user has left.
+    USER_CLOSED,
+    /// The account of the order was closed.
+    ACCOUNT_CLOSING,
+    /// There is nothing to sell.
+    NOTHING_TO_SELL,
     /// The order has another hold.
     HOLD_EXISTS,
     /// The order has no hold.

@@ -19,6 +19,11 @@ pub const ORDERS_STREAM: &str = "orders";
 /// What [`ORDERS_STREAM`] holds: the `ExecutionBatch`es of every symbol.
 pub const EXECUTIONS: &str = "orders.exec.*";
 
+/// Stream of everything that happened; trade-engine's. It holds `FactBatch`es.
+pub const FACTS_STREAM: &str = "facts";
+/// What [`FACTS_STREAM`] holds.
+pub const FACTS: &str = "facts";
+
 /// Stream of the listings, the newest of each; stock-service's.
 pub const INSTRUMENTS_STREAM: &str = "instruments";
 /// What [`INSTRUMENTS_STREAM`] holds: `InstrumentChanged` of every symbol.

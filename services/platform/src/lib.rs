@@ -12,6 +12,7 @@ pub mod db;
 pub mod envelope;
 pub mod error;
 pub mod executions;
+pub mod facts;
 pub mod guard;
 pub mod http;
 pub mod log_file;

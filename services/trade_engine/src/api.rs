@@ -184,6 +184,26 @@ impl TradeEngine for Api {
         Ok(Response::new(found))
     }
 
+    async fn execute(&self, _r: Request<v1::ExecuteRequest>) -> Result<Response<v1::ExecuteReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn facts(&self, _r: Request<v1::FactsRequest>) -> Result<Response<v1::FactsReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn position(&self, _r: Request<v1::PositionRequest>) -> Result<Response<v1::PositionReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn open_orders(&self, _r: Request<v1::OpenOrdersRequest>) -> Result<Response<v1::OpenOrdersReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn image(&self, _r: Request<v1::ImageRequest>) -> Result<Response<v1::ImageReply>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn status(&self, _request: Request<v1::Empty>) -> Result<Response<v1::EngineStatusReply>, Status> {
         Ok(Response::new(self.engine.status().await?))
     }

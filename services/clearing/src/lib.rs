@@ -1,0 +1,13 @@
+//! The exchange as a state machine: accounts, balances, holds, fees, conversion and settlement around the books.
+//!
+//! [`step`] takes a command and its time and gives facts and an answer. No I/O, no clock, no randomness, no float; the
+//! same commands give the same facts and the same canonical state everywhere. It checks everything, then changes: the
+//! second half cannot fail (journal.md §1).
+
+pub mod account;
+pub mod command;
+pub mod fact;
+pub mod hold;
+pub mod order;
+pub mod refusal;
+pub mod terms;
