@@ -162,6 +162,9 @@ pub enum What {
     ReplaceRejected { id: OrderId, reason: Reason },
     /// A held stop was reached by a trade at `last` and enters the book now; trades and a cancel may follow.
     Triggered { id: OrderId, slot: Slot, open: Lots, stop: Ticks, last: Ticks },
+    /// A held trailing stop followed the last price to `stop`. The stops of a side move in the order in which they came,
+    /// before those that are reached enter.
+    StopMoved { id: OrderId, slot: Slot, stop: Ticks },
     /// An iceberg showed its next part, at the back of its level.
     Refilled { id: OrderId, slot: Slot, shown: Lots, price: Ticks },
     /// Self-trade prevention took `qty` off both orders without a trade. An order that is left with 0 is canceled by

@@ -21,7 +21,8 @@
 //! # Reading events
 //! `Accepted` → any number of `Trade`s → `Canceled` if the remainder may not rest. Without a terminal event the order
 //! rests. A stop is `Accepted { held: true }`; `Triggered` makes it a new order in its turn. Reached stops enter after
-//! the match that reached them, in the order stop price, then time.
+//! the match that reached them, in the order stop price, then time. A trailing stop that follows the last price says so:
+//! `StopMoved`, before the `Triggered` of that match.
 //!
 //! # Phases
 //! A book trades continuously unless told otherwise. [`Command::SetPhase`] to a call (pre-open, auction) lets orders

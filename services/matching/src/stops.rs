@@ -65,13 +65,13 @@ impl Book {
     #[cold]
     #[inline(never)]
     fn run_stops(&mut self, out: &mut impl Sink) {
-        self.collect_reached();
+        self.collect_reached(out);
         while let Some(slot) = self.reached.pop_front() {
             self.enter_stop(slot, out);
             if !self.trades_now() {
                 return self.hold_reached();
             }
-            self.collect_reached();
+            self.collect_reached(out);
         }
     }
 
@@ -87,12 +87,12 @@ impl Book {
         }
     }
 
-    fn collect_reached(&mut self) {
+    fn collect_reached(&mut self, out: &mut impl Sink) {
         if self.last == 0 || !self.trades_now() {
             return;
         }
         for side in [Side::Buy, Side::Sell] {
-            self.move_trailing(side);
+            self.move_trailing(side, out);
             let reached_key = self.last ^ mask(side);
             while let Some(entry) = self.stops[side as usize].first_entry()
                 && entry.key().0 <= reached_key
@@ -105,17 +105,22 @@ impl Book {
     }
 
     /// Trailing stops follow the last price; they never move away from it.
-    fn move_trailing(&mut self, side: Side) {
-        for at in 0..self.trailing[side as usize].len() {
-            let slot = self.trailing[side as usize][at];
+    fn move_trailing(&mut self, side: Side, out: &mut impl Sink) {
+        let mut waiting = std::mem::take(&mut self.trailing[side as usize]);
+        // Events come in an order that a restored book has too; a list that is in it already costs one pass.
+        waiting.sort_by_key(|&slot| self.slab.cold(slot).entered);
+        for &slot in &waiting {
             let stop = self.slab.cold(slot).stop;
             let price = trailed(stop.kind, side, stop.trail, self.last);
             if price ^ mask(side) < stop.price ^ mask(side) {
                 self.unqueue_stop(slot);
                 self.slab.cold_mut(slot).stop.price = price;
                 self.queue_stop(slot);
+                let id = self.slab.hot[slot as usize].id;
+                self.emit(out, What::StopMoved { id, slot: Slot(slot), stop: price });
             }
         }
+        self.trailing[side as usize] = waiting;
     }
 
     fn enter_stop(&mut self, slot: u32, out: &mut impl Sink) {

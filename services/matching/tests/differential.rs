@@ -99,6 +99,7 @@ fn cover(coverage: &mut Coverage, command: &Command, events: &[Event]) {
             What::Replaced { kept_place: true, .. } => count("replace in place"),
             What::Replaced { .. } => count("replace"),
             What::Triggered { .. } => count("triggered"),
+            What::StopMoved { .. } => count("stop moved"),
             What::Refilled { .. } => count("refilled"),
             What::Decremented { .. } => count("decremented"),
             What::Uncrossed { qty: 1.., .. } => count("auction with trades"),
@@ -128,7 +129,7 @@ fn tif_name(tif: Tif) -> &'static str {
 }
 
 /// Everything that a run of a million commands must come across, often.
-const COVERED: [&str; 59] = [
+const COVERED: [&str; 60] = [
     "limit",
     "market",
     "stop",
@@ -149,6 +150,7 @@ const COVERED: [&str; 59] = [
     "replace in place",
     "replace",
     "triggered",
+    "stop moved",
     "refilled",
     "decremented",
     "auction with trades",

@@ -169,6 +169,7 @@ fn say(what: &What) -> String {
         }
         What::ReplaceRejected { id, reason } => format!("replace-rejected {id} {}", reason.as_str()),
         What::Triggered { id, stop, last, .. } => format!("triggered {id} stop {stop} by {last}"),
+        What::StopMoved { id, stop, .. } => format!("stop-moved {id} to {stop}"),
         What::Refilled { id, shown, .. } => format!("refilled {id} shows {shown}"),
         What::Decremented { maker, taker, qty, maker_open, taker_open, .. } => {
             format!("decremented {maker} and {taker} by {qty} left {maker_open}/{taker_open}")

@@ -14,6 +14,7 @@ pub fn without_slots(mut what: What) -> What {
         | What::Expired { slot, .. }
         | What::Replaced { slot, .. }
         | What::Triggered { slot, .. }
+        | What::StopMoved { slot, .. }
         | What::Refilled { slot, .. } => *slot = Slot(0),
         What::Trade { maker_slot, .. } | What::Decremented { maker_slot, .. } => *maker_slot = Slot(0),
         _ => {}

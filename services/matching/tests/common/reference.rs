@@ -383,10 +383,15 @@ impl Reference {
         let mut reached: VecDeque<Order> = VecDeque::new();
         loop {
             if self.trading() && self.last != 0 {
+                self.held.sort_by_key(|order| (order.side, order.entered));
                 for order in self.held.iter_mut().filter(|order| order.kind.is_trailing()) {
-                    let stop = trail(&order.new, self.last);
+                    let trailed = trail(&order.new, self.last);
                     let buy = order.side == Side::Buy;
-                    order.new.stop = if buy { order.stop.min(stop) } else { order.stop.max(stop) };
+                    let stop = if buy { order.stop.min(trailed) } else { order.stop.max(trailed) };
+                    if stop != order.stop {
+                        order.new.stop = stop;
+                        self.out.push(What::StopMoved { id: order.id, slot: SLOT, stop });
+                    }
                 }
                 let last = self.last;
                 let (mut now, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|order| {
