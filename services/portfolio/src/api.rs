@@ -398,6 +398,7 @@ impl Api {
             hold_mismatches: audit.hold_mismatches,
             balance_mismatches: audit.balance_mismatches,
             open_holds: audit.open_holds.into_iter().map(hold).collect(),
+            ..AuditReply::default()
         })
     }
 
@@ -409,6 +410,7 @@ impl Api {
                     positions: inbox::positions(tx)?.into_iter().map(position).collect(),
                     settled: store::counter(tx, SETTLED)?,
                     dead_letters: inbox::dead_letter_count(tx)?,
+                    ..PortfolioStatusReply::default()
                 })
             })
             .await
@@ -462,6 +464,17 @@ impl Portfolio for Api {
     async fn deposit(&self, r: Request<DepositRequest>) -> Result<Response<DepositReply>, Status> {
         let user = caller::owner(&r, &r.get_ref().user_id)?;
         reply(self.deposit_make(user, r.into_inner()).await)
+    }
+
+    async fn withdraw(
+        &self,
+        _: Request<fafnir_proto::v1::WithdrawRequest>,
+    ) -> Result<Response<DepositReply>, Status> {
+        Err(Status::unimplemented("withdraw"))
+    }
+
+    async fn close_user(&self, _: Request<UserRequest>) -> Result<Response<Empty>, Status> {
+        Err(Status::unimplemented("close_user"))
     }
 
     async fn transfer(&self, r: Request<TransferRequest>) -> Result<Response<Empty>, Status> {
