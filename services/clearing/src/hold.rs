@@ -82,8 +82,7 @@ impl Hold {
     /// Running totals of what was posted: debits rounded up, credits down; a fee never exceeds a seller's proceeds.
     /// `None` is beyond 64 bits.
     pub fn posted(self, charges: &Charges) -> Option<Legs> {
-        let (numerator, denominator) =
-            (i128::from(charges.fx.numerator), i128::from(charges.fx.denominator));
+        let (numerator, denominator) = (i128::from(charges.fx.numerator), i128::from(charges.fx.denominator));
         let product = (self.maker_notional + self.taker_notional).checked_mul(numerator)?;
         let (up, down) = (ceiling(product, denominator), product.div_euclid(denominator));
         let fees = self.fee_parts(charges).checked_mul(numerator)?;

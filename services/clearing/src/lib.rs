@@ -5,6 +5,7 @@
 //! second half cannot fail (journal.md §1).
 
 pub mod account;
+pub mod codec;
 pub mod command;
 pub mod fact;
 pub mod hold;

@@ -18,35 +18,68 @@ pub enum Refusal {
     AccountExists(Uuid),
     AccountNotInvestment(String),
     NoInvestmentAccount,
-    TooManyAccounts { max: usize },
+    TooManyAccounts {
+        max: usize,
+    },
     UserClosed,
     KeyReused(String),
     /// The window of recent ids begins after the position up to which the door looked.
     ProjectionBehind,
-    TooManyOpenOrders { max: u32 },
-    InsufficientFunds { needed: i64, available: i64, currency: Currency },
-    InsufficientShares { needed_e4: i64, available_e4: i64, symbol: String },
+    TooManyOpenOrders {
+        max: u32,
+    },
+    InsufficientFunds {
+        needed: i64,
+        available: i64,
+        currency: Currency,
+    },
+    InsufficientShares {
+        needed_e4: i64,
+        available_e4: i64,
+        symbol: String,
+    },
     /// What the position costs, with all that is held, would be beyond 64 bits.
     CostTooLarge,
     /// Not an open order of the user.
     OrderNotOpen(Uuid),
     OrderExists(Uuid),
-    VersionDiffers { asked: u32, is: u32 },
+    VersionDiffers {
+        asked: u32,
+        is: u32,
+    },
     NothingToReplace,
-    PriceNotAllowed { field: &'static str, order_type: &'static str },
+    PriceNotAllowed {
+        field: &'static str,
+        order_type: &'static str,
+    },
     StopTriggered,
-    BelowFilled { filled_e4: i64 },
+    BelowFilled {
+        filled_e4: i64,
+    },
     /// The book's own word.
     Book(BookReason),
-    CurrencyMismatch { field: &'static str, is: Currency },
-    AmountOutOfRange { max: i64 },
-    DepositsOfDay { max: i64, left: i64 },
-    AccountFull { max: i64 },
+    CurrencyMismatch {
+        field: &'static str,
+        is: Currency,
+    },
+    AmountOutOfRange {
+        max: i64,
+    },
+    DepositsOfDay {
+        max: i64,
+        left: i64,
+    },
+    AccountFull {
+        max: i64,
+    },
     ExchangeFull,
     AmountTooSmall,
     AmountTooLarge,
     SameAccount,
-    EndowmentOutOfRange { field: &'static str, max: i64 },
+    EndowmentOutOfRange {
+        field: &'static str,
+        max: i64,
+    },
     NothingToSell(String),
     /// A number of the configuration.
     TermsOutOfRange(&'static str),
@@ -68,9 +101,12 @@ impl Refusal {
             Self::NoInvestmentAccount => "an INVESTMENT account is needed; the user has none".to_owned(),
             Self::TooManyAccounts { max } => format!("a user may have at most {max} open accounts"),
             Self::UserClosed => "the user has left".to_owned(),
-            Self::KeyReused(key) => format!("key {key:?} was used for another request; it is unique for ever"),
+            Self::KeyReused(key) => {
+                format!("key {key:?} was used for another request; it is unique for ever")
+            }
             Self::ProjectionBehind => {
-                "the records behind the key are further behind than recent requests reach; try again".to_owned()
+                "the records behind the key are further behind than recent requests reach; try again"
+                    .to_owned()
             }
             Self::TooManyOpenOrders { max } => {
                 format!("open orders must be at most {max} per user; cancel some first")
@@ -115,7 +151,9 @@ impl Refusal {
             Self::AccountFull { max } => {
                 format!("amount must keep the account's cash within {}", units(*max))
             }
-            Self::ExchangeFull => "the exchange holds as much of its clients' cash or shares as it can".to_owned(),
+            Self::ExchangeFull => {
+                "the exchange holds as much of its clients' cash or shares as it can".to_owned()
+            }
             Self::AmountTooSmall => {
                 "amount must be worth at least 0.000001 in the currency of to_account_id".to_owned()
             }
