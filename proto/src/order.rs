@@ -1,6 +1,6 @@
 //! Between the contract's enums and those of the rules: what was not given is `None` there, and has no name of its own.
 
-use crate::v1;
+use crate::{reason::Reason, v1};
 use fafnir_rules::order as rules;
 
 /// What the API calls a value that was not given.
@@ -57,6 +57,29 @@ impl v1::OrderState {
     pub const fn has_ended(self) -> bool {
         matches!(self.known(), Some(state) if !state.is_open())
     }
+}
+
+/// The end of an order in one sentence, from the code that says why.
+pub fn end_sentence(state: v1::OrderState, code: &str) -> String {
+    let text = match Reason::known(code) {
+        Some(Reason::USER) => "canceled at the owner's request",
+        Some(Reason::ACCOUNT_CLOSING) => "canceled: its account was closed",
+        Some(Reason::SELF_TRADE) => {
+            "canceled by self-trade prevention: it would have traded with another order of its owner"
+        }
+        Some(Reason::IOC) => "the rest was canceled: time in force IOC trades at once or not at all",
+        Some(Reason::FOK) => "canceled: time in force FOK, and the whole quantity was not there",
+        Some(Reason::COLLAR) => "the rest was canceled: the next price lies beyond the collar",
+        Some(Reason::NO_LIQUIDITY) => "the rest was canceled: nothing is left on the other side of the book",
+        Some(Reason::DAY_END) => "expired at the end of the trading day",
+        Some(Reason::GTD) => "expired at its time",
+        Some(Reason::POST_ONLY_WOULD_CROSS) => "refused: post-only, and its price would trade at once",
+        Some(Reason::SYMBOL_HALTED) => "refused: trading in the symbol is halted",
+        Some(Reason::NO_REFERENCE_PRICE) => "refused: the symbol has no reference price",
+        Some(Reason::BOOK_FULL) => "refused: the book of the symbol is full",
+        _ => return format!("{} by the engine: {code}", state.name().to_lowercase()),
+    };
+    text.to_owned()
 }
 
 #[cfg(test)]

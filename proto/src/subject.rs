@@ -23,6 +23,9 @@ pub const EXECUTIONS: &str = "orders.exec.*";
 pub const FACTS_STREAM: &str = "facts";
 /// What [`FACTS_STREAM`] holds.
 pub const FACTS: &str = "facts";
+/// Headers of a `FactBatch`: the positions of its first and its last fact.
+pub const FIRST_POSITION: &str = "Fafnir-First-Position";
+pub const LAST_POSITION: &str = "Fafnir-Last-Position";
 
 /// Stream of the listings, the newest of each; stock-service's.
 pub const INSTRUMENTS_STREAM: &str = "instruments";

@@ -18,6 +18,7 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 /// Facts live this long in a stream (architecture.md §6).
 const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
 const STREAM_BYTES_MAX: i64 = 256 * 1024 * 1024;
+const MEMORY_STREAM_BYTES_MAX: i64 = 64 * 1024 * 1024;
 const DEDUPE_WINDOW: Duration = Duration::from_mins(2);
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const ACK_PENDING_MAX: i64 = 256;
@@ -37,19 +38,37 @@ pub struct StreamSpec {
     pub subjects: &'static [&'static str],
     /// Keep only the newest message of each subject.
     pub one_per_subject: bool,
+    /// Its owner keeps a copy and answers for what the broker loses: in memory.
+    pub has_copy: bool,
 }
 
 /// `users`, owned by auth-service.
-pub const USERS: StreamSpec =
-    StreamSpec { name: subject::USERS_STREAM, subjects: &[subject::USERS], one_per_subject: false };
+pub const USERS: StreamSpec = StreamSpec {
+    name: subject::USERS_STREAM,
+    subjects: &[subject::USERS],
+    one_per_subject: false,
+    has_copy: false,
+};
 /// `orders`, owned by trade-engine.
-pub const ORDERS: StreamSpec =
-    StreamSpec { name: subject::ORDERS_STREAM, subjects: &[subject::EXECUTIONS], one_per_subject: false };
+pub const ORDERS: StreamSpec = StreamSpec {
+    name: subject::ORDERS_STREAM,
+    subjects: &[subject::EXECUTIONS],
+    one_per_subject: false,
+    has_copy: false,
+};
 /// `instruments`, owned by stock-service.
 pub const INSTRUMENTS: StreamSpec = StreamSpec {
     name: subject::INSTRUMENTS_STREAM,
     subjects: &[subject::INSTRUMENTS],
     one_per_subject: true,
+    has_copy: false,
+};
+/// `facts`, owned by trade-engine, whose fact log is the copy.
+pub const FACTS: StreamSpec = StreamSpec {
+    name: subject::FACTS_STREAM,
+    subjects: &[subject::FACTS],
+    one_per_subject: false,
+    has_copy: true,
 };
 
 /// A connection to the bus. Cheap to clone.
@@ -186,10 +205,10 @@ impl Bus {
             name: spec.name.to_owned(),
             subjects: spec.subjects.iter().map(|s| (*s).to_owned()).collect(),
             retention: RetentionPolicy::Limits,
-            storage: StorageType::File,
+            storage: if spec.has_copy { StorageType::Memory } else { StorageType::File },
             discard: DiscardPolicy::Old,
             max_age: STREAM_AGE_MAX,
-            max_bytes: STREAM_BYTES_MAX,
+            max_bytes: if spec.has_copy { MEMORY_STREAM_BYTES_MAX } else { STREAM_BYTES_MAX },
             max_messages_per_subject: if spec.one_per_subject { 1 } else { -1 },
             duplicate_window: DEDUPE_WINDOW,
             ..Default::default()
@@ -233,6 +252,24 @@ impl Bus {
             .message_id(msg_id)
             .expected_stream(stream)
             .payload(payload);
+        let ack = self.jetstream.send_publish(subject, publish).await.map_err(unavailable)?;
+        Ok(FactAck { stream, ack })
+    }
+
+    /// Publishes to a stream with headers of the publisher's own, and without an id: what is lost is asked for. Does not
+    /// wait for the ack.
+    pub async fn send_batch(
+        &self,
+        stream: &'static str,
+        subject: &'static str,
+        headers: &[(&'static str, String)],
+        payload: Bytes,
+    ) -> Result<FactAck> {
+        let mut publish =
+            jetstream::message::PublishMessage::build().expected_stream(stream).payload(payload);
+        for (name, value) in headers {
+            publish = publish.header(*name, value.as_str());
+        }
         let ack = self.jetstream.send_publish(subject, publish).await.map_err(unavailable)?;
         Ok(FactAck { stream, ack })
     }

@@ -12,6 +12,10 @@ use std::{
 };
 use toml::{Table, Value};
 
+/// What `engine.recent_ids` may be.
+const RECENT_IDS_MIN: u32 = 16;
+const RECENT_IDS_MAX: u32 = 1 << 24;
+
 /// Everything that can be configured; the defaults are the embedded development platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -171,6 +175,16 @@ pub struct Engine {
     pub snapshot_every_s: u64,
     /// Seconds from a volatility pause to the auction that ends it.
     pub volatility_pause_s: u32,
+    /// Largest deposit, in the account's currency.
+    pub deposit_max: String,
+    /// Largest sum of a user's deposits of a UTC day, in each currency.
+    pub deposits_per_day_max: String,
+    /// A deposit is refused that would leave more cash than this in its account.
+    pub account_max: String,
+    /// Ids of recent commands that are remembered, so that a repetition has no second effect.
+    pub recent_ids: u32,
+    /// `recent` (facts of 7 days or 2 GiB, and what a follower still lacks) or `all`.
+    pub facts_keep: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -260,6 +274,11 @@ impl Default for Engine {
             snapshot_every_commands: 100_000,
             snapshot_every_s: 60,
             volatility_pause_s: 120,
+            deposit_max: "10000000".into(),
+            deposits_per_day_max: "100000000".into(),
+            account_max: "1000000000".into(),
+            recent_ids: 262_144,
+            facts_keep: "recent".into(),
         }
     }
 }
@@ -436,6 +455,21 @@ impl Settings {
         }
         if !matches!(self.engine.journal_keep.as_str(), "covered" | "all") {
             return bad("engine.journal_keep", "must be \"covered\" or \"all\"");
+        }
+        if !matches!(self.engine.facts_keep.as_str(), "recent" | "all") {
+            return bad("engine.facts_keep", "must be \"recent\" or \"all\"");
+        }
+        for (key, amount) in [
+            ("engine.deposit_max", &self.engine.deposit_max),
+            ("engine.deposits_per_day_max", &self.engine.deposits_per_day_max),
+            ("engine.account_max", &self.engine.account_max),
+        ] {
+            if !fafnir_rules::money::parse_micros(amount).is_ok_and(|amount| amount > 0) {
+                return bad(key, "must be an amount above 0 with at most 6 decimals");
+            }
+        }
+        if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.engine.recent_ids) {
+            return bad("engine.recent_ids", "must be from 16 to 16777216");
         }
         if self.portfolio.maker_fee_bp > 1000 || self.portfolio.taker_fee_bp > 1000 {
             return bad("portfolio.taker_fee_bp", "fees must be at most 1000 basis points");

@@ -1,6 +1,7 @@
 //! A request that is refused and changes nothing, as every layer says it: no transport is seen here.
 
 use fafnir_proto::reason::{AnyReason, Reason};
+use fafnir_rules::check::{Field, Violation};
 
 /// What sort of refusal it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,5 +67,47 @@ impl Refusal {
     }
     pub fn unavailable(reason: Reason, message: impl Into<String>) -> Self {
         Self::new(Kind::Unavailable, reason, message)
+    }
+
+    /// An order in `symbol` breaks a rule.
+    pub fn of_rule(violation: Violation, symbol: &str) -> Self {
+        use Violation::{Closed, Halted, InCall, NoReferencePrice};
+        let kind = match violation {
+            Halted | Closed | InCall | NoReferencePrice { .. } => Kind::Precondition,
+            _ => Kind::Invalid,
+        };
+        Self::new(kind, rule_code(violation), violation.sentence(symbol))
+    }
+}
+
+/// The code of a rule.
+fn rule_code(violation: Violation) -> Reason {
+    use Violation::*;
+    match violation {
+        QuantityNotPositive => Reason::QUANTITY_NOT_POSITIVE,
+        QuantityTooLarge { .. } => Reason::QUANTITY_TOO_LARGE,
+        TimeNotAllowed { .. } => Reason::TIME_IN_FORCE_NOT_ALLOWED,
+        ExpiryMissing => Reason::EXPIRY_MISSING,
+        ExpiryInThePast => Reason::EXPIRY_IN_THE_PAST,
+        ExpiryTooFar => Reason::EXPIRY_TOO_FAR,
+        TrailMissing => Reason::TRAIL_MISSING,
+        TrailAmountNotPositive | TrailPercentOutOfRange | TrailTooWide { .. } => Reason::TRAIL_OUT_OF_RANGE,
+        DisplayOutOfRange { .. } => Reason::DISPLAY_QUANTITY_OUT_OF_RANGE,
+        TooManyParts { .. } => Reason::DISPLAY_QUANTITY_TOO_SMALL,
+        ClientOrderIdTooLong => Reason::CLIENT_ORDER_ID_TOO_LONG,
+        ClientOrderIdMalformed => Reason::CLIENT_ORDER_ID_MALFORMED,
+        Halted => Reason::SYMBOL_HALTED,
+        Closed => Reason::SYMBOL_CLOSED,
+        InCall => Reason::SYMBOL_IN_AUCTION,
+        OffLot { field: Field::DisplayQuantity, .. } => Reason::DISPLAY_QUANTITY_OFF_LOT,
+        OffLot { .. } => Reason::QUANTITY_OFF_LOT,
+        OffTick { field: Field::StopPrice, .. } => Reason::STOP_PRICE_OFF_TICK,
+        OffTick { field: Field::TrailAmount, .. } => Reason::TRAIL_OFF_TICK,
+        OffTick { .. } => Reason::PRICE_OFF_TICK,
+        PriceTooLarge { .. } => Reason::PRICE_OUT_OF_RANGE,
+        OutOfBand { field: Field::StopPrice, .. } => Reason::STOP_PRICE_OUT_OF_BAND,
+        OutOfBand { .. } => Reason::PRICE_OUT_OF_BAND,
+        NoReferencePrice { .. } => Reason::NO_REFERENCE_PRICE,
+        OrderTooLarge => Reason::ORDER_TOO_LARGE,
     }
 }

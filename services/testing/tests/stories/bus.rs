@@ -51,7 +51,7 @@ fn stream(one_per_subject: bool) -> StreamSpec {
     let name: &'static str = Box::leak(format!("test_{}", uuid::Uuid::new_v4().simple()).into_boxed_str());
     let subjects: &'static [&'static str] =
         Box::leak(Box::new([&*Box::leak(format!("{name}.*").into_boxed_str())]));
-    StreamSpec { name, subjects, one_per_subject }
+    StreamSpec { name, subjects, one_per_subject, has_copy: false }
 }
 
 async fn remove(stack: Stack, bus: &Bus, spec: StreamSpec) {
