@@ -3,7 +3,7 @@
 use crate::{
     connection::{Answer, Connection},
     id::UserId,
-    in_process::{Place, TIMEOUT_KEY},
+    in_process::{self, Place, TIMEOUT_KEY},
     v1,
 };
 use std::{
@@ -127,6 +127,11 @@ pub enum Error {
     Token,
 }
 
+/// The time that the caller of a request waits for its answer, where it says so.
+pub fn time_left(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
+    in_process::deadline(metadata.as_ref())
+}
+
 /// A lazily connected channel with our time limits.
 pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
@@ -214,7 +219,6 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::in_process;
 
     #[test]
     fn the_default_deadline_is_what_goes_over_the_wire() {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod context;
 pub mod csrf;
 pub mod db;
+pub mod door;
 pub mod envelope;
 pub mod error;
 pub mod executions;
