@@ -9,6 +9,17 @@ pub mod codec;
 pub mod command;
 pub mod fact;
 pub mod hold;
+pub mod market;
+pub mod money;
 pub mod order;
+mod orders;
+pub mod recent;
+pub mod reference;
 pub mod refusal;
+mod settle;
+mod state;
+mod step;
 pub mod terms;
+
+pub use state::{RULES_VERSION, State, account_after};
+pub use step::step;

@@ -40,6 +40,8 @@ pub enum Refusal {
     },
     /// What the position costs, with all that is held, would be beyond 64 bits.
     CostTooLarge,
+    /// Nobody has set a rate between the currencies.
+    NoRate,
     /// Not an open order of the user.
     OrderNotOpen(Uuid),
     OrderExists(Uuid),
@@ -125,6 +127,7 @@ impl Refusal {
             Self::CostTooLarge => {
                 "the cost of the position with all that is held must be at most 9,223,372,036,854".to_owned()
             }
+            Self::NoRate => "there is no exchange rate between USD and CAD".to_owned(),
             Self::OrderNotOpen(id) => format!("order_id {id} is not an open order of this user"),
             Self::OrderExists(id) => format!("order_id {id} is an open order already"),
             Self::VersionDiffers { asked, is } => format!("version must be {is}, the order's, not {asked}"),

@@ -1,0 +1,266 @@
+//! Everything that the exchange knows. Hash maps are for look-ups and never iterated, save where the result is sorted at
+//! once.
+
+use crate::{
+    account::{Account, Asset, Currency, House, MICROS, User},
+    fact::{AccountAfter, Posting, Terms, Touched},
+    market::Market,
+    order::Order,
+    recent::Recent,
+    refusal::Refusal,
+    terms::{Fees, Fx, Rules},
+};
+use fafnir_matching::Events;
+use fafnir_rules::symbol::Symbol;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use uuid::Uuid;
+
+/// Version of what a step does: a journal's tail is replayed by the version that wrote it.
+pub const RULES_VERSION: u32 = 1;
+/// All clients' cash, in either currency, stays within half of what an amount can be: with it no balance of a client
+/// overflows, whatever is traded or exchanged at one rate.
+pub(crate) const CASH_MAX: i128 = i64::MAX as i128 / 2;
+
+/// The state of the exchange.
+#[derive(Debug)]
+pub struct State {
+    /// Sequence of the last command.
+    pub(crate) seq: u64,
+    pub(crate) time_us: i64,
+    /// Position of the last fact.
+    pub(crate) position: u64,
+    pub(crate) order_no: u64,
+    pub(crate) account_no: u64,
+    /// Time of the last day end; before the first that of the first command.
+    pub(crate) day_end_us: i64,
+    pub(crate) rules: Rules,
+    /// Fee schedules and rates: id − 1 is the index, the last one is in force. Without a rate nobody changes currencies.
+    pub(crate) fees: Vec<Fees>,
+    pub(crate) rates: Vec<i64>,
+    pub(crate) users: Vec<User>,
+    pub(crate) user_numbers: HashMap<Uuid, u32>,
+    pub(crate) accounts: HashMap<Uuid, Account>,
+    pub(crate) markets: Vec<Market>,
+    pub(crate) market_numbers: HashMap<Symbol, u32>,
+    /// Open order → market and number.
+    pub(crate) open: HashMap<Uuid, (u32, u64)>,
+    /// Open orders by owner, in the order of their numbers.
+    pub(crate) by_owner: BTreeSet<(u32, u64, u32)>,
+    /// Open GTD orders by time.
+    pub(crate) gtd: BTreeSet<(i64, u64)>,
+    pub(crate) house: BTreeMap<(House, Asset), i128>,
+    /// All clients' cash by currency: what the accounts add up to.
+    pub(crate) client_cash: [i128; 2],
+    pub(crate) recent: Recent,
+    pub(crate) events: Events,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            time_us: 0,
+            position: 0,
+            order_no: 0,
+            account_no: 0,
+            day_end_us: 0,
+            rules: Rules::default(),
+            fees: Vec::new(),
+            rates: Vec::new(),
+            users: Vec::new(),
+            user_numbers: HashMap::new(),
+            accounts: HashMap::new(),
+            markets: Vec::new(),
+            market_numbers: HashMap::new(),
+            open: HashMap::new(),
+            by_owner: BTreeSet::new(),
+            gtd: BTreeSet::new(),
+            house: BTreeMap::new(),
+            client_cash: [0; 2],
+            recent: Recent::default(),
+            events: Events::new(),
+        }
+    }
+}
+
+impl State {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sequence of the last command.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Time of the last command.
+    pub fn time_us(&self) -> i64 {
+        self.time_us
+    }
+
+    /// Position of the last fact.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Time of the last day end; before the first that of the first command, 0 before any.
+    pub fn day_end_us(&self) -> i64 {
+        self.day_end_us
+    }
+
+    /// The earliest GTD time of an open order.
+    pub fn next_expiry_us(&self) -> Option<i64> {
+        self.gtd.first().map(|(time, _)| *time)
+    }
+
+    /// The symbols in a volatility pause and when it began.
+    pub fn paused(&self) -> impl Iterator<Item = (&Symbol, i64)> {
+        self.markets.iter().filter_map(|m| Some((&m.symbol, m.paused_us()?)))
+    }
+
+    pub fn markets(&self) -> &[Market] {
+        &self.markets
+    }
+
+    /// The market of a symbol.
+    pub fn market(&self, symbol: &Symbol) -> Option<&Market> {
+        self.market_numbers.get(symbol).map(|number| &self.markets[*number as usize])
+    }
+
+    /// The users; the number of one is its index + 1.
+    pub fn users(&self) -> &[User] {
+        &self.users
+    }
+
+    /// A user by its id.
+    pub fn user(&self, id: Uuid) -> Option<&User> {
+        self.user_numbers.get(&id).map(|number| &self.users[*number as usize - 1])
+    }
+
+    /// The user with this number.
+    pub fn owner(&self, number: u32) -> Option<&User> {
+        self.users.get((number as usize).checked_sub(1)?)
+    }
+
+    /// An open account.
+    pub fn account(&self, id: Uuid) -> Option<&Account> {
+        self.accounts.get(&id)
+    }
+
+    /// The open accounts in the order of their ids, after one.
+    pub fn accounts_after(&self, after: Uuid, limit: usize) -> Vec<&Account> {
+        let mut found: Vec<_> = self.accounts.values().filter(|a| a.id > after).collect();
+        found.sort_unstable_by_key(|a| a.id);
+        found.truncate(limit);
+        found
+    }
+
+    /// Number of open accounts.
+    pub fn open_accounts(&self) -> usize {
+        self.accounts.len()
+    }
+
+    /// An open order.
+    pub fn order(&self, id: Uuid) -> Option<&Order> {
+        let (market, number) = *self.open.get(&id)?;
+        self.markets[market as usize].orders.get(&number)
+    }
+
+    /// Number of open orders, held stops included.
+    pub fn open_orders(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Open orders of a user, oldest first.
+    pub fn orders_of(&self, user: Uuid) -> impl Iterator<Item = &Order> {
+        let number = self.user_numbers.get(&user).copied().unwrap_or(0);
+        self.by_owner
+            .range((number, 0, 0)..=(number, u64::MAX, u32::MAX))
+            .filter_map(|(_, order, market)| self.markets[*market as usize].orders.get(order))
+    }
+
+    /// Every open order, by owner, oldest first.
+    pub fn orders(&self) -> impl Iterator<Item = &Order> {
+        self.by_owner.iter().filter_map(|(_, order, market)| self.markets[*market as usize].orders.get(order))
+    }
+
+    /// What the house has.
+    pub fn house(&self) -> impl Iterator<Item = (House, Asset, i128)> {
+        self.house.iter().map(|((house, asset), amount)| (*house, *asset, *amount))
+    }
+
+    /// What is computed with.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            rules: self.rules,
+            fees_id: self.fees.len() as u32,
+            fees: self.fees.last().copied().unwrap_or_default(),
+            rate_id: self.rates.len() as u32,
+            usd_cad: self.rates.last().copied().unwrap_or(MICROS),
+        }
+    }
+
+    /// The rate with this id; 0 is that of one currency.
+    pub(crate) fn fx(&self, rate: u32, from: Currency, to: Currency) -> Fx {
+        let found = (rate as usize).checked_sub(1).and_then(|i| self.rates.get(i));
+        found.map_or(Fx::LOCAL, |usd_cad| Fx::between(from, to, *usd_cad))
+    }
+
+    /// The id of the rate in force between two currencies; 0 where they are one.
+    pub(crate) fn rate_id(&self, from: Currency, to: Currency) -> Result<u32, Refusal> {
+        match (from == to, self.rates.len() as u32) {
+            (true, _) => Ok(0),
+            (false, 0) => Err(Refusal::NoRate),
+            (false, last) => Ok(last),
+        }
+    }
+
+    /// What all clients' cash is worth in either currency at a rate: within [`CASH_MAX`] or not.
+    pub(crate) fn fits(&self, more: [i128; 2], usd_cad: i64) -> bool {
+        let rate = i128::from(usd_cad);
+        let (usd, cad) = (self.client_cash[0] + more[0], self.client_cash[1] + more[1]);
+        let micros = i128::from(MICROS);
+        usd + cad * micros / rate <= CASH_MAX && cad + usd * rate / micros <= CASH_MAX
+    }
+
+    /// Notes what a posting did to the house.
+    pub(crate) fn post_house(&mut self, posting: &Posting) {
+        if let crate::fact::Party::House(house) = posting.party {
+            let key = (house, posting.asset);
+            let balance = self.house.entry(key).or_default();
+            *balance += i128::from(posting.amount);
+            if *balance == 0 {
+                self.house.remove(&key);
+            }
+        }
+    }
+
+    /// The account after what was just done, with the next number of its user's money.
+    pub(crate) fn touch(&mut self, account: Uuid, market: Option<u32>, closed: bool) -> Option<Touched> {
+        let now = self.time_us;
+        let a = self.accounts.get_mut(&account)?;
+        a.updated_us = now;
+        let holding = market.map(|m| (m, a.holdings.get(&m).copied().unwrap_or_default()));
+        let after = account_after(a, closed);
+        let user = &mut self.users[a.owner as usize - 1];
+        if !user.agent {
+            user.money_seq += 1;
+        }
+        user.touched = self.position + 1;
+        Some(Touched { user: user.id, seq: user.money_seq, account: after, holding })
+    }
+}
+
+/// An account as it is.
+pub fn account_after(a: &Account, closed: bool) -> AccountAfter {
+    AccountAfter {
+        id: a.id,
+        number: a.number,
+        kind: a.kind,
+        currency: a.currency,
+        cash: a.cash,
+        opened_us: a.opened_us,
+        updated_us: a.updated_us,
+        closed,
+    }
+}
