@@ -42,6 +42,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 static TOKEN: HeaderName = HeaderName::from_static(TOKEN_KEY);
 static USER: HeaderName = HeaderName::from_static(USER_KEY);
 static SYSTEM: HeaderName = HeaderName::from_static(SYSTEM_KEY);
+static POSITION: HeaderName = HeaderName::from_static(POSITION_KEY);
 static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
 /// [`DEADLINE_DEFAULT`] as the protocol writes it.
 static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
@@ -77,6 +78,7 @@ pub struct Authorised {
     token: HeaderValue,
     key: &'static HeaderName,
     caller: HeaderValue,
+    position: Option<HeaderValue>,
 }
 
 impl fmt::Debug for Authorised {
@@ -99,6 +101,9 @@ impl Service<http::Request<Body>> for Authorised {
         headers.entry(&TIMEOUT).or_insert_with(|| TIMEOUT_DEFAULT.clone());
         headers.insert(&TOKEN, self.token.clone());
         headers.insert(self.key, self.caller.clone());
+        if let Some(position) = &self.position {
+            headers.insert(&POSITION, position.clone());
+        }
         self.connection.call(request)
     }
 }
@@ -108,6 +113,7 @@ impl Service<http::Request<Body>> for Authorised {
 pub struct Clients {
     connections: Arc<BTreeMap<String, Connection>>,
     token: HeaderValue,
+    position: Option<HeaderValue>,
 }
 
 impl fmt::Debug for Clients {
@@ -142,6 +148,18 @@ pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
         .connect_lazy())
 }
 
+/// What an answer knows; `None` where it does not say.
+pub fn position_of<T>(answer: &tonic::Response<T>) -> Option<u64> {
+    answer.metadata().get(POSITION_KEY)?.to_str().ok()?.parse().ok()
+}
+
+/// The answer of a command, which knows this position.
+pub fn knowing<T>(position: u64, answer: T) -> tonic::Response<T> {
+    let mut answer = tonic::Response::new(answer);
+    answer.metadata_mut().insert(POSITION_KEY, position.into());
+    answer
+}
+
 macro_rules! client {
     ($method:ident, $service:literal, $module:ident :: $client:ident) => {
         #[doc = concat!("The client of ", $service, " for this caller.")]
@@ -172,7 +190,13 @@ impl Clients {
             connections.insert(service.clone(), connection);
         }
         let token = HeaderValue::from_str(token).map_err(|_| Error::Token)?;
-        Ok(Self { connections: Arc::new(connections), token })
+        Ok(Self { connections: Arc::new(connections), token, position: None })
+    }
+
+    /// The same directory for a reader: whoever is called waits until it knows this position; 0 waits for nothing.
+    #[must_use]
+    pub fn at(&self, position: u64) -> Self {
+        Self { position: (position > 0).then(|| position.into()), ..self.clone() }
     }
 
     /// Where this service takes the calls of its own process, when it runs in it.
@@ -204,7 +228,8 @@ impl Clients {
             Caller::System(name) => (&SYSTEM, HeaderValue::from_str(name)),
         };
         let caller = value.unwrap_or_else(|_| HeaderValue::from_static("invalid"));
-        Authorised { connection, token: self.token.clone(), key, caller }
+        let position = self.position.clone();
+        Authorised { connection, token: self.token.clone(), key, caller, position }
     }
 
     client!(auth, "auth-service", auth_client::AuthClient);
@@ -219,6 +244,12 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_is_read_as_it_was_put() {
+        assert_eq!(position_of(&knowing(u64::MAX, ())), Some(u64::MAX));
+        assert_eq!(position_of(&tonic::Response::new(())), None);
+    }
 
     #[test]
     fn the_default_deadline_is_what_goes_over_the_wire() {

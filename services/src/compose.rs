@@ -5,12 +5,13 @@
 
 use anyhow::Context as _;
 use fafnir_platform::{
-    Clock, Context, Service, Settings, db::Db, secrets::Secrets, server, tasks::Tasks, telemetry,
+    Clock, Context, Service, Settings, db::Db, health::Health, secrets::Secrets, server, tasks::Tasks,
+    telemetry,
 };
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
 use std::{collections::BTreeMap, io, sync::Arc};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// Services that are ready.
@@ -87,12 +88,12 @@ async fn start_one(
     listener: TcpListener,
     door: TcpListener,
 ) -> anyhow::Result<()> {
-    let (ready, is_ready) = watch::channel(false);
-    server::serve_operations(&ctx, door, is_ready);
+    let health = ctx.health.clone();
+    server::serve_operations(&ctx, door);
     let started = tokio::time::Instant::now();
     (service.start)(ctx, listener).await.with_context(|| format!("{} did not start", service.name))?;
     tracing::debug!(service = service.name, ms = started.elapsed().as_millis() as u64, "ready");
-    ready.send_replace(true);
+    health.started();
     Ok(())
 }
 
@@ -141,12 +142,14 @@ pub async fn start(
         clients,
         clock,
         tasks: tasks.clone(),
+        health: Health::default(),
         addresses: Arc::new(addresses.clone()),
     };
     telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };
-        let ctx = Context { service: service.name, tasks, ..context.clone() };
+        let health = Health::default();
+        let ctx = Context { service: service.name, tasks, health, ..context.clone() };
         start_one(service, ctx, listener, door)
     });
     let stopped = tasks.shutdown().clone();

@@ -1,7 +1,9 @@
 //! CPU time of one call between two services, over loopback and in process: `cargo bench -p fafnir-platform`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
-use fafnir_platform::{Clock, Context, Settings, caller, secrets::Secrets, server, tasks::Tasks};
+use fafnir_platform::{
+    Clock, Context, Settings, caller, health::Health, secrets::Secrets, server, tasks::Tasks,
+};
 use fafnir_proto::{
     client::{Caller, Clients},
     id::UserId,
@@ -67,6 +69,7 @@ fn context(in_process: bool, listener: &TcpListener, dir: &std::path::Path) -> C
         clients,
         clock: Clock::wall(),
         tasks: Tasks::new(CancellationToken::new()),
+        health: Health::default(),
         addresses: Arc::new(addresses),
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use async_nats::jetstream::{
     self, AckKind,
-    consumer::{AckPolicy, pull},
+    consumer::{AckPolicy, DeliverPolicy, pull},
     stream::{DiscardPolicy, RetentionPolicy, StorageType},
 };
 use bytes::Bytes;
@@ -26,6 +26,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 /// Messages handled in one transaction.
 const BATCH_MAX: usize = 128;
+/// Messages that a tail has asked for at once.
+const TAIL_BATCH_MAX: usize = 64;
+/// A tail that asks for nothing for so long is forgotten by the broker.
+const TAIL_IDLE_MAX: Duration = Duration::from_mins(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const NAK_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -318,6 +322,54 @@ impl Bus {
         Ok(())
     }
 
+    /// Follows a stream from now on until shutdown, without acks, however long its owner takes to create it: for who
+    /// keeps its own position and reads elsewhere what it missed. `handle` takes the messages one by one in order; while
+    /// it waits, the broker keeps them. What came between two subscriptions is missing.
+    pub async fn tail<H, F>(&self, ctx: &Context, spec: StreamSpec, handle: H) -> Result<()>
+    where
+        H: Fn(Bytes) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Attached before this returns: nothing falls between it and what is read elsewhere.
+        let mut attached = Some(self.tail_consumer(ctx, spec).await?);
+        let name = format!("{}: tail of {}", ctx.service, spec.name);
+        let (this, ctx2, handle) = (self.clone(), ctx.clone(), Arc::new(handle));
+        ctx.tasks.every(name, Schedule::at_once(NAK_DELAY_MIN), move || {
+            let (this, ctx, handle, attached) =
+                (this.clone(), ctx2.clone(), Arc::clone(&handle), attached.take());
+            async move {
+                let consumer = match attached {
+                    Some(consumer) => consumer,
+                    None => this.tail_consumer(&ctx, spec).await?,
+                };
+                let mut messages = messages(&consumer, TAIL_BATCH_MAX).await?;
+                while let Some(message) = messages.next().await {
+                    handle(message.map_err(unavailable)?.message.payload).await;
+                }
+                Err::<(), _>(Error::unavailable("the subscription ended"))
+            }
+        });
+        Ok(())
+    }
+
+    async fn tail_consumer(
+        &self,
+        ctx: &Context,
+        spec: StreamSpec,
+    ) -> Result<jetstream::consumer::PullConsumer> {
+        let config = pull::Config {
+            ack_policy: AckPolicy::None,
+            deliver_policy: DeliverPolicy::New,
+            inactive_threshold: TAIL_IDLE_MAX,
+            ..Default::default()
+        };
+        ctx.wait_for(&format!("stream {}", spec.name), || async {
+            let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
+            stream.create_consumer(config.clone()).await.map_err(unavailable)
+        })
+        .await
+    }
+
     /// Attaches to a stream, as soon as it is there.
     async fn consumer(&self, ctx: &Context, spec: StreamSpec) -> Result<jetstream::consumer::PullConsumer> {
         let durable = ctx.service;
@@ -341,6 +393,17 @@ impl Bus {
     }
 }
 
+async fn messages(consumer: &jetstream::consumer::PullConsumer, batch_max: usize) -> Result<pull::Stream> {
+    consumer
+        .stream()
+        .max_messages_per_batch(batch_max)
+        .expires(PULL_EXPIRES)
+        .heartbeat(HEARTBEAT)
+        .messages()
+        .await
+        .map_err(unavailable)
+}
+
 async fn consume<H, F>(
     ctx: &Context,
     spec: StreamSpec,
@@ -351,15 +414,7 @@ where
     H: Fn(Vec<(String, Bytes)>) -> F + Sync,
     F: Future<Output = Result<()>> + Send,
 {
-    let messages = consumer
-        .stream()
-        .max_messages_per_batch(BATCH_MAX)
-        .expires(PULL_EXPIRES)
-        .heartbeat(HEARTBEAT)
-        .messages()
-        .await
-        .map_err(unavailable)?;
-    let mut batches = messages.ready_chunks(BATCH_MAX);
+    let mut batches = messages(consumer, BATCH_MAX).await?.ready_chunks(BATCH_MAX);
     while let Some(batch) = batches.next().await {
         let mut deliveries = Vec::with_capacity(batch.len());
         for message in batch {

@@ -7,6 +7,7 @@ use super::{
     config::Settings,
     db::{Db, Migration},
     error::Error,
+    health::Health,
     secrets::Secrets,
     tasks::Tasks,
 };
@@ -23,6 +24,7 @@ pub struct Context {
     pub clients: Clients,
     pub clock: Clock,
     pub tasks: Tasks,
+    pub health: Health,
     /// Service name → address, as everybody in this stack sees it; `nats` is the broker.
     pub addresses: Arc<BTreeMap<String, String>>,
 }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod executions;
 pub mod facts;
 pub mod guard;
+pub mod health;
 pub mod http;
 pub mod log_file;
 pub mod names;

@@ -116,20 +116,20 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
 }
 
 /// Serves /metrics, /healthz (alive) and /readyz (ready) until shutdown.
-pub fn serve_operations(ctx: &Context, listener: TcpListener, ready: tokio::sync::watch::Receiver<bool>) {
+pub fn serve_operations(ctx: &Context, listener: TcpListener) {
     telemetry::recorder();
+    let health = ctx.health.clone();
     let router = Router::new()
         .route("/metrics", get(|| async { telemetry::render_metrics() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/readyz",
             get(move || {
-                let ready = *ready.borrow();
+                let ready = health.ready();
                 async move {
-                    if ready {
-                        (StatusCode::OK, "ready\n")
-                    } else {
-                        (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
+                    match ready {
+                        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
                     }
                 }
             }),
