@@ -153,13 +153,6 @@ pub fn position_of<T>(answer: &tonic::Response<T>) -> Option<u64> {
     answer.metadata().get(POSITION_KEY)?.to_str().ok()?.parse().ok()
 }
 
-/// The answer of a command, which knows this position.
-pub fn knowing<T>(position: u64, answer: T) -> tonic::Response<T> {
-    let mut answer = tonic::Response::new(answer);
-    answer.metadata_mut().insert(POSITION_KEY, position.into());
-    answer
-}
-
 macro_rules! client {
     ($method:ident, $service:literal, $module:ident :: $client:ident) => {
         #[doc = concat!("The client of ", $service, " for this caller.")]
@@ -247,7 +240,9 @@ mod tests {
 
     #[test]
     fn a_position_is_read_as_it_was_put() {
-        assert_eq!(position_of(&knowing(u64::MAX, ())), Some(u64::MAX));
+        let mut answer = tonic::Response::new(());
+        answer.metadata_mut().insert(POSITION_KEY, u64::MAX.into());
+        assert_eq!(position_of(&answer), Some(u64::MAX));
         assert_eq!(position_of(&tonic::Response::new(())), None);
     }
 
