@@ -7,6 +7,7 @@
 pub mod account;
 pub mod codec;
 pub mod command;
+mod encode;
 pub mod fact;
 pub mod hold;
 pub mod market;
@@ -21,5 +22,5 @@ mod state;
 mod step;
 pub mod terms;
 
-pub use state::{RULES_VERSION, State, account_after};
+pub use state::{State, account_after};
 pub use step::step;

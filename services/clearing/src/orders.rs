@@ -456,6 +456,10 @@ impl<S: Sink> Stepper<'_, S> {
             Said::Triggered { id, .. } => {
                 self.changed(market, id, OrderKind::Triggered, |order| order.state = OrderState::New);
             }
+            Said::StopMoved { id, stop, .. } => {
+                let stop_e4 = self.at(market).price_e4(stop);
+                self.changed(market, id, OrderKind::StopMoved, |order| order.stop_e4 = stop_e4);
+            }
             Said::Decremented { maker, taker, qty, .. } => self.decremented(market, maker, taker, qty),
             // Refills show in the image; runs over the book are told by their orders, halts by the state.
             _ => {}

@@ -15,8 +15,6 @@ use fafnir_rules::symbol::Symbol;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
-/// Version of what a step does: a journal's tail is replayed by the version that wrote it.
-pub const RULES_VERSION: u32 = 1;
 /// All clients' cash, in either currency, stays within half of what an amount can be: with it no balance of a client
 /// overflows, whatever is traded or exchanged at one rate.
 pub(crate) const CASH_MAX: i128 = i64::MAX as i128 / 2;
