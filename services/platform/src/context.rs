@@ -57,6 +57,11 @@ impl Context {
         Ok(Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
     }
 
+    /// The same for a database that is made from the facts alone ([`Db::open_projection`]).
+    pub async fn projection(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
+        Ok(Db::open_projection(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
+    }
+
     /// Connects to the bus as the user `services`.
     pub async fn bus(&self) -> Result<Bus, Error> {
         Bus::connect(self).await

@@ -8,6 +8,7 @@
 mod copies;
 mod dialect;
 pub mod inbox;
+pub mod many;
 pub mod outbox;
 mod postgres;
 mod sqlite;
@@ -19,6 +20,7 @@ pub use sqlite::quick_check;
 
 use super::{clock::Clock, config::Settings, error, tasks::Tasks};
 use parking_lot::Mutex;
+use sqlite::Use;
 use std::sync::Arc;
 
 /// A value of a column or a parameter.
@@ -68,6 +70,11 @@ pub trait Tx {
     fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, Error>;
     /// Runs a query (or a statement with `RETURNING`), answers every row.
     fn query(&mut self, sql: &str, params: &[Value]) -> Result<Vec<Row>, Error>;
+
+    /// How many rows one statement should carry: each is a way to the server and back on Postgres, and none on SQLite.
+    fn rows_per_statement(&self) -> usize {
+        1
+    }
 
     /// Keeps other processes from migrating at the same time, until the end of the transaction. SQLite has one writer.
     fn lock_schema(&mut self) -> Result<(), Error> {
@@ -280,12 +287,35 @@ impl Db {
         tasks: &Tasks,
         clock: &Clock,
     ) -> Result<Self, Error> {
+        Self::open_for(settings, service, migrations, Use::Write, tasks, clock).await
+    }
+
+    /// The same for what is made from the facts alone: after a power failure the last commits may be gone, their facts
+    /// come again.
+    pub async fn open_projection(
+        settings: &Settings,
+        service: &'static str,
+        migrations: &'static [Migration],
+        tasks: &Tasks,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        Self::open_for(settings, service, migrations, Use::WriteBehind, tasks, clock).await
+    }
+
+    async fn open_for(
+        settings: &Settings,
+        service: &'static str,
+        migrations: &'static [Migration],
+        purpose: Use,
+        tasks: &Tasks,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
         if !settings.database.url.is_empty() {
             let name = postgres_name(&settings.database.prefix, service);
             return Self::open_postgres(&settings.database.url, &name, migrations, clock).await;
         }
         let path = settings.data_dir().join("db").join(format!("{service}.sqlite"));
-        Self::open_sqlite(path, service, migrations, tasks, clock).await
+        Self::open_file(path, service, migrations, purpose, tasks, clock).await
     }
 
     /// Opens an SQLite file (tests).
@@ -296,7 +326,18 @@ impl Db {
         tasks: &Tasks,
         clock: &Clock,
     ) -> Result<Self, Error> {
-        let sqlite = sqlite::Sqlite::open(path, service, tasks)?;
+        Self::open_file(path, service, migrations, Use::Write, tasks, clock).await
+    }
+
+    async fn open_file(
+        path: std::path::PathBuf,
+        service: &'static str,
+        migrations: &'static [Migration],
+        purpose: Use,
+        tasks: &Tasks,
+        clock: &Clock,
+    ) -> Result<Self, Error> {
+        let sqlite = sqlite::Sqlite::open(path, service, purpose, tasks)?;
         let db = Self(Arc::new(Backend::Sqlite(sqlite)));
         db.migrate(migrations, clock.now_us()).await?;
         Ok(db)

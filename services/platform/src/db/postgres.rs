@@ -41,6 +41,8 @@ const LOCK_TIMEOUT_MS: u32 = 5_000;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
 /// Prepared statements that a connection keeps: inserts of many rows have a text for every number of rows.
 const STATEMENTS_MAX: usize = 256;
+/// Rows of one statement; with 16 columns their parameters are a sixtieth of what the protocol carries.
+const ROWS_PER_STATEMENT: usize = 64;
 /// Tries after the first one (reliability.md).
 const RETRIES_MAX: u32 = 5;
 /// The attempt, from 0, from which a transaction runs alone.
@@ -454,6 +456,10 @@ impl Tx for PostgresTx<'_> {
             client.query(&statement, &params).await
         })?;
         rows.iter().map(row).collect()
+    }
+
+    fn rows_per_statement(&self) -> usize {
+        ROWS_PER_STATEMENT
     }
 
     fn lock_schema(&mut self) -> Result<(), Error> {

@@ -129,7 +129,17 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-fn connect(path: &Path, writer: bool) -> Result<Connection, Error> {
+/// How a connection is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    Read,
+    /// A commit is on disk when it is answered.
+    Write,
+    /// A commit reaches the disk with the next checkpoint; after a power failure the file is sound and its tail gone.
+    WriteBehind,
+}
+
+fn connect(path: &Path, purpose: Use) -> Result<Connection, Error> {
     let named = |e: Error| Error::Unusable(format!("{}: {e}", path.display()));
     let open = || -> Result<Connection, Error> {
         let connection = Connection::open_with_flags(
@@ -141,11 +151,12 @@ fn connect(path: &Path, writer: bool) -> Result<Connection, Error> {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         connection.pragma_update(None, "foreign_keys", true)?;
-        if writer {
-            connection.pragma_update(None, "journal_mode", "WAL")?;
-            connection.pragma_update(None, "synchronous", "FULL")?;
-        } else {
+        if purpose == Use::Read {
             connection.pragma_update(None, "query_only", true)?;
+        } else {
+            connection.pragma_update(None, "journal_mode", "WAL")?;
+            let synchronous = if purpose == Use::Write { "FULL" } else { "NORMAL" };
+            connection.pragma_update(None, "synchronous", synchronous)?;
         }
         Ok(connection)
     };
@@ -153,7 +164,12 @@ fn connect(path: &Path, writer: bool) -> Result<Connection, Error> {
 }
 
 impl Sqlite {
-    pub(super) fn open(path: PathBuf, service: &'static str, tasks: &Tasks) -> Result<Self, Error> {
+    pub(super) fn open(
+        path: PathBuf,
+        service: &'static str,
+        purpose: Use,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(Error::Unusable(format!(
                 "SQLite {} is too old, 3.51.3 is needed",
@@ -164,7 +180,7 @@ impl Sqlite {
             crate::secrets::create_private_dir(dir)
                 .map_err(|e| Error::Unusable(format!("{}: {e}", dir.display())))?;
         }
-        let connection = connect(&path, true)?;
+        let connection = connect(&path, purpose)?;
         let (writer, jobs) = mpsc::channel(QUEUE_LEN);
         let (ended, end) = oneshot::channel();
         let commits = Arc::new(AtomicU64::new(0));
@@ -229,7 +245,7 @@ impl Sqlite {
             let idle = readers.lock().pop();
             let connection = match idle {
                 Some(connection) => connection,
-                None => connect(&path, false)?,
+                None => connect(&path, Use::Read)?,
             };
             connection.execute_batch("BEGIN").map_err(Error::from)?;
             let result = in_reader(&connection, &mut work);
