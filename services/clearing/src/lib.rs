@@ -24,3 +24,6 @@ pub mod terms;
 
 pub use state::{State, account_after};
 pub use step::step;
+
+#[cfg(test)]
+mod tests;
