@@ -473,9 +473,8 @@ impl<S: Sink> Stepper<'_, S> {
         let Some(order) = m.orders.get_mut(&number) else { return };
         order.slot = slot;
         if held {
+            // Its stop stays the one that it came with: the book may have moved or reached it since.
             order.state = OrderState::Held;
-            let stop = m.book.order(number, slot).map_or(0, |o| o.stop);
-            order.stop_e4 = i64::from(stop).saturating_mul(m.tick_e4);
         }
         let order = order.clone();
         if order.time == TimeInForce::Gtd {

@@ -45,8 +45,7 @@ pub fn step(state: &mut State, seq: u64, time_us: i64, command: &Command, sink: 
         sink,
     };
     let done = s.run();
-    if let (Some(id), Some(first)) = (&command.id, s.first) {
-        let known = Known { at: first, ..s.known };
+    if let (Some(id), Some(known)) = (&command.id, s.first) {
         let entry = Entry { hash: id.hash, payload: id.payload, known };
         let max = s.state.rules.recent_ids;
         s.state.recent.put(entry, max);
@@ -77,7 +76,8 @@ pub(crate) struct Stepper<'a, S: Sink> {
     named: Option<RequestId>,
     /// What a repetition is answered; set before the first fact.
     pub known: Known,
-    first: Option<u64>,
+    /// The same as it was told with the first fact.
+    first: Option<Known>,
     /// The order that the command is about, and how it was when it ended.
     pub subject: Uuid,
     pub ended: Option<Box<Order>>,
@@ -130,7 +130,7 @@ impl<S: Sink> Stepper<'_, S> {
     pub fn done(&mut self) -> Done {
         let order = self.ended.take().or_else(|| self.state.order(self.subject).cloned().map(Box::new));
         Done {
-            known: Known { at: self.first.unwrap_or_default(), ..self.known },
+            known: self.first.unwrap_or_default(),
             order,
             account: self.account,
             canceled: self.canceled,
@@ -149,10 +149,7 @@ impl<S: Sink> Stepper<'_, S> {
             m.exec_seq += 1;
             (number, m.exec_seq)
         });
-        if self.first.is_none() {
-            self.first = Some(position);
-        }
-        let known = Known { at: position, ..self.known };
+        let known = *self.first.get_or_insert(Known { at: position, ..self.known });
         let named = self.named.take().map(|id| Box::new((id, known)));
         self.sink.fact(Fact { position, time_us: state.time_us, user: self.command.user, named, at, what });
     }
