@@ -3,9 +3,19 @@
 use super::{
     desk::Desk,
     domain::{self, Instrument, Period, State},
-    events, store, wire,
+    events,
+    journal::Journal,
+    store, wire,
 };
-use fafnir_platform::{Refusal, caller, clock::Clock, clock::DAY_US, db::Db, error::Error, tasks::Wake};
+use fafnir_platform::{
+    Refusal, caller,
+    clock::{Clock, DAY_US},
+    db::{Db, Tx},
+    door,
+    error::Error,
+    facts::Follower,
+    tasks::Wake,
+};
 use fafnir_proto::{
     reason::Reason,
     v1::{
@@ -15,11 +25,17 @@ use fafnir_proto::{
     },
 };
 use fafnir_rules::symbol::Symbol;
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 /// Daily bars in one answer: more than a century of trading days.
 const DAILY_MAX: u32 = 30_000;
+/// Longest that the answer to a listing waits for the engine.
+const TELL_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The service behind the RPCs.
 #[derive(Debug, Clone)]
@@ -28,10 +44,20 @@ pub struct Api {
     pub desk: Arc<Desk>,
     pub clock: Clock,
     pub wake: Wake,
+    pub journal: Journal,
+    /// What the trading states come from, once it follows.
+    pub follower: Arc<OnceLock<Follower>>,
 }
 
 fn unknown(symbol: &str) -> Refusal {
     Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {symbol} is not listed"))
+}
+
+/// Stores a listing as it now is, for everybody who is told of it.
+fn list(tx: &mut dyn Tx, instrument: &Instrument, now_us: i64) -> Result<(), Error> {
+    store::instrument_put(tx, instrument, now_us)?;
+    store::untold_put(tx, &instrument.symbol, instrument.version)?;
+    events::instrument_changed(tx, instrument, now_us)
 }
 
 impl Api {
@@ -51,7 +77,7 @@ impl Api {
         Ok(self.desk.quotes(symbols.iter().map(Symbol::as_str), wire::quote))
     }
 
-    async fn upsert(&self, message: v1::Instrument) -> Result<UpsertReply, Error> {
+    async fn upsert(&self, message: v1::Instrument, deadline: Instant) -> Result<UpsertReply, Error> {
         let mut proposal = wire::proposal(message);
         proposal.symbol = domain::symbol(&proposal.symbol)?.to_string();
         let now_us = self.clock.now_us();
@@ -63,8 +89,7 @@ impl Api {
                 let Some(new) = domain::list(proposal.clone(), current.as_ref())? else {
                     return Ok((current, None));
                 };
-                store::instrument_put(tx, &new, now_us)?;
-                events::instrument_changed(tx, &new, now_us)?;
+                list(tx, &new, now_us)?;
                 let past = store::past(tx, &new.symbol, year_from)?;
                 Ok((current, Some((new, past))))
             })
@@ -77,54 +102,67 @@ impl Api {
         self.wake.notify();
         let reply = UpsertReply { created, changed: true, instrument: Some(wire::instrument(&instrument)) };
         if created {
-            self.desk.list(instrument, now_us, past);
+            self.desk.list(instrument.clone(), now_us, past);
         } else {
-            self.desk.relist(instrument, now_us);
+            self.desk.relist(instrument.clone(), now_us);
         }
+        self.tell(&instrument, deadline).await;
         Ok(reply)
     }
 
-    async fn state_set(&self, text: &str, state: Option<State>) -> Result<v1::Instrument, Error> {
+    /// Has the engine know a listing that is stored; without an answer in time it is told later.
+    async fn tell(&self, instrument: &Instrument, deadline: Instant) {
+        if let Err(e) = self.journal.tell(instrument, deadline.min(Instant::now() + TELL_WAIT_MAX)).await {
+            tracing::warn!(symbol = instrument.symbol, error = %e, "the engine is told of the listing later");
+        }
+    }
+
+    /// Has the engine set a state; answered when it is in force.
+    async fn state_set(
+        &self,
+        text: &str,
+        state: Option<State>,
+        deadline: Instant,
+    ) -> Result<v1::Instrument, Error> {
         let symbol = self.listed(text, |i| i.symbol.clone())?;
         let Some(state) = state else {
             let sentence = "state must be OPEN, HALTED, CLOSED, PRE_OPEN or AUCTION";
             return Err(Refusal::invalid(Reason::STATE_UNKNOWN, sentence).into());
         };
-        self.change(symbol, move |i| i.state = state).await
+        let position = self.journal.set_state(&symbol, state, deadline).await?;
+        if let Some(follower) = self.follower.get()
+            && tokio::time::timeout_at(deadline, follower.wait(position)).await.is_ok_and(|w| w.is_ok())
+        {
+            return self.listed(&symbol, wire::instrument);
+        }
+        // In force, and not yet a fact here.
+        self.listed(&symbol, |i| wire::instrument(&Instrument { state, ..i.clone() }))
     }
 
-    async fn band_set(&self, text: &str, bps: u32) -> Result<v1::Instrument, Error> {
+    async fn band_set(&self, text: &str, bps: u32, deadline: Instant) -> Result<v1::Instrument, Error> {
         let symbol = self.listed(text, |i| i.symbol.clone())?;
         domain::volatility_band(bps)?;
-        self.change(symbol, move |i| i.volatility_band_bps = bps).await
-    }
-
-    /// Changes a listing; what changes nothing is no fact.
-    async fn change(
-        &self,
-        symbol: String,
-        change: impl Fn(&mut Instrument) + Send + 'static,
-    ) -> Result<v1::Instrument, Error> {
+        // What changes nothing is no fact.
         let now_us = self.clock.now_us();
         let (instrument, changed) = self
             .db
             .write(move |tx| {
                 let stored = store::instrument_get(tx, &symbol)?.ok_or_else(|| unknown(&symbol))?;
                 let mut new = stored.clone();
-                change(&mut new);
+                new.volatility_band_bps = bps;
                 if new == stored {
                     return Ok((new, false));
                 }
                 new.version += 1;
-                store::instrument_put(tx, &new, now_us)?;
-                events::instrument_changed(tx, &new, now_us)?;
+                list(tx, &new, now_us)?;
                 Ok((new, true))
             })
             .await?;
         let reply = wire::instrument(&instrument);
         if changed {
             self.wake.notify();
-            self.desk.relist(instrument, now_us);
+            self.desk.relist(instrument.clone(), now_us);
+            self.tell(&instrument, deadline).await;
         }
         Ok(reply)
     }
@@ -237,7 +275,8 @@ impl Stock for Api {
         request: Request<v1::Instrument>,
     ) -> Result<Response<UpsertReply>, Status> {
         caller::system(&request)?;
-        Ok(Response::new(self.upsert(request.into_inner()).await?))
+        let deadline = door::deadline(&request);
+        Ok(Response::new(self.upsert(request.into_inner(), deadline).await?))
     }
 
     async fn set_trading_state(
@@ -245,9 +284,10 @@ impl Stock for Api {
         request: Request<SetTradingStateRequest>,
     ) -> Result<Response<v1::Instrument>, Status> {
         caller::system(&request)?;
+        let deadline = door::deadline(&request);
         let request = request.into_inner();
         let state = wire::state_of(request.state());
-        Ok(Response::new(self.state_set(&request.symbol, state).await?))
+        Ok(Response::new(self.state_set(&request.symbol, state, deadline).await?))
     }
 
     async fn set_volatility_band(
@@ -255,8 +295,9 @@ impl Stock for Api {
         request: Request<SetVolatilityBandRequest>,
     ) -> Result<Response<v1::Instrument>, Status> {
         caller::system(&request)?;
+        let deadline = door::deadline(&request);
         let request = request.into_inner();
-        Ok(Response::new(self.band_set(&request.symbol, request.volatility_band_bps).await?))
+        Ok(Response::new(self.band_set(&request.symbol, request.volatility_band_bps, deadline).await?))
     }
 
     async fn search(
@@ -293,10 +334,12 @@ impl Stock for Api {
 mod tests {
     use super::*;
     use crate::events::Bars;
-    use fafnir_platform::{Caller, db::inbox, executions::Projection as _, tasks::Tasks};
+    use fafnir_platform::{Caller, db::inbox, door::Answer, facts::Projection as _, tasks::Tasks};
     use fafnir_proto::v1::{
-        Candle, ExecKind, Execution, ExecutionBatch, Instrument, InstrumentType, Quote, TradingState,
+        Candle, Command, Done, Fact, FactKind, Instrument, InstrumentType, Quote, TradingState, command::What,
     };
+    use parking_lot::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     /// Noon of a day.
     const NOW_US: i64 = 20_000 * DAY_US + DAY_US / 2;
@@ -304,6 +347,9 @@ mod tests {
     struct Bench {
         api: Api,
         bars: Bars,
+        /// What the engine was told.
+        told: Arc<Mutex<Vec<Command>>>,
+        engine_is_away: Arc<AtomicBool>,
         _dir: tempfile::TempDir,
     }
 
@@ -322,8 +368,33 @@ mod tests {
         .unwrap();
         let desk = Arc::new(Desk::load(&db, &clock).await.unwrap());
         let wake = Wake::default();
-        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), clock: clock.clone(), wake: wake.clone() };
-        Bench { api: Api { db, desk, clock, wake }, bars, _dir: dir }
+        let (told, away) = (Arc::<Mutex<Vec<Command>>>::default(), Arc::new(AtomicBool::new(false)));
+        let (list, is_away) = (Arc::clone(&told), Arc::clone(&away));
+        let journal = Journal::through(&db, move |command, _| {
+            let (list, is_away) = (Arc::clone(&list), is_away.load(Ordering::Relaxed));
+            Box::pin(async move {
+                if is_away {
+                    return Err(Error::unavailable("the engine is away"));
+                }
+                list.lock().push(command);
+                Ok(Answer { position: 1, outcome: Ok(Done::default()), is_repeated: false })
+            })
+        });
+        let bars = Bars { db: db.clone(), desk: Arc::clone(&desk), wake: wake.clone() };
+        let api = Api { db, desk, clock, wake, journal, follower: Arc::default() };
+        Bench { api, bars, told, engine_is_away: away, _dir: dir }
+    }
+
+    impl Bench {
+        /// Applies facts at the position that they follow.
+        async fn apply(&self, facts: Vec<Fact>) {
+            let from = facts[0].position - 1;
+            self.bars.apply(from, facts).await.unwrap();
+        }
+
+        async fn untold(&self) -> usize {
+            self.api.db.read(|tx| Ok(store::untold_list(tx, 10)?)).await.unwrap().len()
+        }
     }
 
     impl Api {
@@ -356,20 +427,23 @@ mod tests {
         }
     }
 
-    fn trade(seq: u64, price_e4: i64, time_us: i64) -> Execution {
-        Execution {
-            seq,
-            kind: ExecKind::Trade.into(),
+    fn trade(position: u64, price_e4: i64, time_us: i64) -> Fact {
+        Fact {
+            position,
+            kind: FactKind::Executed.into(),
+            symbol: "AAPL".into(),
             price_e4,
             quantity_e4: 50_000,
-            trade_no: seq,
+            trade_no: position,
             time_us,
-            ..Execution::default()
+            ..Fact::default()
         }
     }
 
-    fn batch(executions: Vec<Execution>) -> ExecutionBatch {
-        ExecutionBatch { symbol: "AAPL".into(), executions }
+    fn state(position: u64, state: TradingState, reason: &str) -> Fact {
+        let kind = FactKind::StateChanged.into();
+        let (symbol, reason) = ("AAPL".into(), reason.into());
+        Fact { position, kind, symbol, state: state.into(), reason, ..Fact::default() }
     }
 
     #[tokio::test]
@@ -379,10 +453,11 @@ mod tests {
         assert!(first.created && first.changed);
         let again = b.api.upsert_instrument(system(apple())).await.unwrap().into_inner();
         assert!(!again.created && !again.changed);
-        let halt = SetTradingStateRequest { symbol: "aapl".into(), state: TradingState::Halted.into() };
-        let halted = b.api.set_trading_state(system(halt)).await.unwrap().into_inner();
-        assert_eq!((halted.state(), halted.version), (TradingState::Halted, 2));
-        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Halted);
+        assert_eq!(b.untold().await, 0);
+        let renamed = Instrument { name: "Apple".into(), ..apple() };
+        assert!(b.api.upsert_instrument(system(renamed)).await.unwrap().into_inner().changed);
+        let told = b.told.lock().iter().filter(|c| matches!(c.what, Some(What::SetInstrument(_)))).count();
+        assert_eq!(told, 2, "what changes nothing is not told");
         let facts = b
             .api
             .db
@@ -426,32 +501,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_listing_is_stored_while_the_engine_is_away_and_told_later() {
+        let b = bench().await;
+        b.engine_is_away.store(true, Ordering::Relaxed);
+        assert!(b.api.upsert_instrument(system(apple())).await.unwrap().into_inner().created);
+        assert_eq!((b.untold().await, b.told.lock().len()), (1, 0));
+        b.engine_is_away.store(false, Ordering::Relaxed);
+        b.api.journal.tell_all().await.unwrap();
+        assert_eq!((b.untold().await, b.told.lock().len()), (0, 1));
+        // An answer to an older version leaves the newer one to be told.
+        let (db, listed) = (b.api.db.clone(), b.api.desk.instrument("AAPL", Clone::clone).unwrap());
+        db.write(|tx| Ok(store::untold_put(tx, "AAPL", 2)?)).await.unwrap();
+        b.api.journal.tell(&listed, Instant::now()).await.unwrap();
+        assert_eq!(b.untold().await, 1);
+        let ids: Vec<_> = b.told.lock().iter().map(|c| c.id.clone()).collect();
+        assert!(ids[0] == ids[1] && ids[0].len() == 16, "the same version has the same id");
+    }
+
+    #[tokio::test]
+    async fn a_state_is_the_engines_and_is_not_set_while_it_is_away() {
+        let b = bench().await;
+        b.api.upsert_instrument(system(apple())).await.unwrap();
+        let halt = SetTradingStateRequest { symbol: "aapl".into(), state: TradingState::Halted.into() };
+        b.engine_is_away.store(true, Ordering::Relaxed);
+        let refused = b.api.set_trading_state(system(halt.clone())).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Open);
+        b.engine_is_away.store(false, Ordering::Relaxed);
+        let halted = b.api.set_trading_state(system(halt)).await.unwrap().into_inner();
+        assert_eq!(halted.state(), TradingState::Halted);
+        let told = b.told.lock().last().cloned().unwrap();
+        assert!(matches!(told.what, Some(What::SetState(set)) if set.state() == TradingState::Halted));
+        // The fact alone changes the listing.
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Open);
+        b.apply(vec![state(1, TradingState::Halted, "")]).await;
+        assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Halted);
+        assert_eq!(b.untold().await, 0, "the engine knows");
+    }
+
+    #[tokio::test]
     async fn a_pause_of_the_engine_shows_as_auction_until_the_next_state() {
         let b = bench().await;
         b.api.upsert_instrument(system(apple())).await.unwrap();
-        let state = |seq, state: TradingState, reason: &str| {
-            let kind = ExecKind::StateChanged.into();
-            Execution { seq, kind, state: state.into(), reason: reason.into(), ..Execution::default() }
-        };
-        let pause = state(1, TradingState::Auction, "VOLATILITY_PAUSE");
-        for _ in 0..2 {
-            b.bars.apply(vec![batch(vec![pause.clone()])]).await.unwrap();
-        }
+        b.apply(vec![state(1, TradingState::Auction, "VOLATILITY_PAUSE")]).await;
         let paused = b.api.desk.instrument("AAPL", wire::instrument).unwrap();
         assert_eq!((paused.state(), paused.trading_state()), (TradingState::Open, TradingState::Auction));
         assert_eq!(paused.version, 2);
         assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Auction);
         let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
         assert_eq!(reloaded.instrument("AAPL", |i| i.volatility_pause), Some(true));
-        b.bars.apply(vec![batch(vec![state(2, TradingState::Open, "")])]).await.unwrap();
+        b.apply(vec![state(2, TradingState::Open, "")]).await;
         assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Open);
 
-        // An operator's halt during a pause is what shows.
-        b.bars.apply(vec![batch(vec![state(3, TradingState::Auction, "VOLATILITY_PAUSE")])]).await.unwrap();
-        let halt = SetTradingStateRequest { symbol: "AAPL".into(), state: TradingState::Halted.into() };
-        b.api.set_trading_state(system(halt)).await.unwrap();
+        // An operator's halt during a pause is what shows, also where both come at once.
+        b.apply(vec![
+            state(3, TradingState::Auction, "VOLATILITY_PAUSE"),
+            state(4, TradingState::Halted, ""),
+        ])
+        .await;
         assert_eq!(b.api.quoted("AAPL").await.state(), TradingState::Halted);
-        b.bars.apply(vec![batch(vec![state(4, TradingState::Halted, "")])]).await.unwrap();
         assert_eq!(b.api.desk.instrument("AAPL", |i| i.volatility_pause), Some(false));
     }
 
@@ -477,15 +585,15 @@ mod tests {
         assert_eq!((loaded.inserted, loaded.present), (0, 3));
 
         let delivered = vec![
-            batch(vec![trade(1, 2_300_000, NOW_US), trade(2, 2_320_000, NOW_US + 1)]),
-            batch(vec![trade(3, 2_290_000, NOW_US + 6 * domain::MINUTE_US)]),
+            trade(1, 2_300_000, NOW_US),
+            trade(2, 2_320_000, NOW_US + 1),
+            trade(3, 2_290_000, NOW_US + 6 * domain::MINUTE_US),
         ];
-        for _ in 0..3 {
-            b.bars.apply(delivered.clone()).await.unwrap();
+        b.apply(delivered.clone()).await;
+        for (from, facts) in [(0, delivered), (4, vec![trade(5, 1, NOW_US)])] {
+            b.bars.apply(from, facts).await.expect_err("the position is another");
         }
-        let missing = b.bars.apply(vec![batch(vec![trade(5, 1, NOW_US)])]).await.unwrap();
-        assert!(missing.gap && missing.executions == 0);
-        assert_eq!(b.bars.positions().await.unwrap(), [("AAPL".to_owned(), 3)]);
+        assert_eq!(b.bars.position().await.unwrap(), 3);
 
         // The same from memory and after a restart.
         let reloaded = Desk::load(&b.api.db, &b.api.clock).await.unwrap();
@@ -516,8 +624,7 @@ mod tests {
     #[tokio::test]
     async fn old_minutes_are_pruned_in_small_batches() {
         let b = bench().await;
-        let executions = (1..=5).map(|n| trade(n, 100, n as i64 * domain::MINUTE_US)).collect();
-        b.bars.apply(vec![batch(executions)]).await.unwrap();
+        b.apply((1..=5).map(|n| trade(n, 100, n as i64 * domain::MINUTE_US)).collect()).await;
         let pruned = |limit| b.api.db.write(move |tx| Ok(store::minute_prune(tx, 4, limit)?));
         assert_eq!(pruned(2).await.unwrap(), 2);
         assert_eq!(pruned(2).await.unwrap(), 1);

@@ -119,11 +119,11 @@ pub struct Instrument {
     pub symbol: String,
     pub kind: Kind,
     pub terms: Terms,
-    /// What its owner says; see [`Self::trading_state`].
+    /// The engine's word, as is the pause; see [`Self::trading_state`].
     pub state: State,
     /// Width of the volatility band in basis points of its reference, 1 to 9,999; 0 is none.
     pub volatility_band_bps: u32,
-    /// The engine's word: in a volatility pause.
+    /// In a volatility pause.
     pub volatility_pause: bool,
     /// Grows with each change.
     pub version: u64,
@@ -496,10 +496,18 @@ pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Re
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Traded(LastTrade),
-    /// The state changed; whether the symbol is in a volatility pause now.
-    StateChanged {
-        paused: bool,
-    },
+    StateSet(State),
+    /// Paused by the volatility band; the state stays.
+    Paused,
+}
+
+/// What became of a symbol's trading state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// `None`: as it was.
+    pub state: Option<State>,
+    /// In a volatility pause.
+    pub paused: bool,
 }
 
 /// Trades of one symbol, summed by day.
@@ -516,16 +524,21 @@ pub struct Traded {
 pub struct Sum {
     days: BTreeMap<(String, i64), (Bar, LastTrade)>,
     minutes: BTreeMap<(String, i64), Bar>,
-    /// The symbols whose state changed, and whether they are in a volatility pause now.
-    pub paused: BTreeMap<String, bool>,
+    /// The symbols whose state changed.
+    pub standings: BTreeMap<String, Standing>,
 }
 
 impl Sum {
     /// Adds what comes next of a symbol.
     pub fn add(&mut self, symbol: &str, event: Event) {
         let trade = match event {
-            Event::StateChanged { paused } => {
-                self.paused.insert(symbol.to_owned(), paused);
+            Event::StateSet(state) => {
+                let standing = Standing { state: Some(state), paused: false };
+                self.standings.insert(symbol.to_owned(), standing);
+                return;
+            }
+            Event::Paused => {
+                self.standings.entry(symbol.to_owned()).or_default().paused = true;
                 return;
             }
             Event::Traded(trade) => trade,

@@ -1,26 +1,26 @@
-//! Facts that stock-service publishes (listings, quotes) and facts that it follows (executions, book images).
+//! Facts that stock-service publishes (listings, quotes) and those that it follows (of the journal, book images).
 
 use super::{
     desk::Desk,
-    domain::{self, Instrument, Sum},
+    domain::{self, Instrument, Standing, Sum},
     store, wire,
 };
 use fafnir_platform::{
     bus::Bus,
-    clock::{Clock, DAY_US},
+    clock::DAY_US,
     context::Context,
     db::{Db, Tx, inbox, outbox},
     error::{Error, Result},
-    executions::{self, Applied, Projection, Reading},
+    facts::Projection,
     tasks::{Next, Schedule, Wake},
 };
 use fafnir_proto::{
     subject,
-    v1::{BookImage, ExecutionBatch},
+    v1::{BookImage, Fact},
 };
 use futures::StreamExt as _;
 use prost::Message as _;
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 /// A changed quote leaves at most this often per symbol.
 const QUOTE_EVERY: Duration = Duration::from_millis(100);
@@ -42,83 +42,55 @@ pub fn instrument_changed(tx: &mut dyn Tx, instrument: &Instrument, now_us: i64)
     Ok(())
 }
 
-/// The projection of executions into bars, last trades and volatility pauses.
+/// The projection of facts into bars, last trades and trading states.
 #[derive(Debug)]
 pub struct Bars {
     pub db: Db,
     pub desk: Arc<Desk>,
-    pub clock: Clock,
     pub wake: Wake,
 }
 
-/// Stores what follows our positions, and the positions; answers what it came to.
-fn apply(tx: &mut dyn Tx, batches: &[ExecutionBatch]) -> Result<(Applied, Sum)> {
-    let (mut applied, mut sum) = (Applied::default(), Sum::default());
-    let mut positions: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for batch in batches {
-        let symbol = batch.symbol.as_str();
-        if !positions.contains_key(symbol) {
-            let position = inbox::position(tx, symbol)?;
-            positions.insert(symbol, (position, position));
-        }
-        let Some((_, last_seq)) = positions.get_mut(symbol) else { continue };
-        let new = match executions::read(*last_seq, &batch.executions) {
-            Reading::New(new) => new,
-            Reading::Seen => continue,
-            Reading::Gap => {
-                applied.gap = true;
-                continue;
-            }
-        };
-        for execution in new {
-            *last_seq = execution.seq;
-            applied.executions += 1;
-            if let Some(event) = wire::event(execution) {
-                sum.add(symbol, event);
-            }
-        }
-    }
-    store::sum_add(tx, &sum)?;
-    for (symbol, (before, after)) in positions {
-        if after > before {
-            inbox::advance(tx, symbol, after)?;
-        }
-    }
-    Ok((applied, sum))
-}
-
-/// Takes the engine's word about a pause into the listing; answers the listing where that changed it.
-fn pause(tx: &mut dyn Tx, symbol: &str, paused: bool, now_us: i64) -> Result<Option<Instrument>> {
+/// Takes the engine's word about a trading state into the listing; answers the listing where that changed it.
+fn stand(tx: &mut dyn Tx, symbol: &str, standing: Standing, time_us: i64) -> Result<Option<Instrument>> {
     let Some(mut instrument) = store::instrument_get(tx, symbol)? else { return Ok(None) };
-    if instrument.volatility_pause == paused {
+    let state = standing.state.unwrap_or(instrument.state);
+    if instrument.state == state && instrument.volatility_pause == standing.paused {
         return Ok(None);
     }
-    instrument.volatility_pause = paused;
+    instrument.state = state;
+    instrument.volatility_pause = standing.paused;
     instrument.version += 1;
-    store::instrument_put(tx, &instrument, now_us)?;
-    instrument_changed(tx, &instrument, now_us)?;
+    store::instrument_put(tx, &instrument, time_us)?;
+    instrument_changed(tx, &instrument, time_us)?;
     Ok(Some(instrument))
 }
 
 impl Projection for Bars {
-    async fn positions(&self) -> Result<Vec<(String, u64)>> {
-        self.db.read(|tx| Ok(inbox::positions(tx)?)).await
+    async fn position(&self) -> Result<u64> {
+        self.db.read(|tx| Ok(inbox::facts_position(tx)?)).await
     }
 
-    async fn apply(&self, batches: Vec<ExecutionBatch>) -> Result<Applied> {
-        if batches.is_empty() {
-            return Ok(Applied::default());
+    async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
+        let Some(last) = facts.last() else { return Ok(()) };
+        let (to, time_us) = (last.position, last.time_us);
+        let mut sum = Sum::default();
+        for fact in &facts {
+            if let Some(event) = wire::event(fact) {
+                sum.add(&fact.symbol, event);
+            }
         }
-        let now_us = self.clock.now_us();
-        let (applied, sum, relisted) = self
+        let sum = Arc::new(sum);
+        let stored = Arc::clone(&sum);
+        let relisted = self
             .db
             .write(move |tx| {
-                let (applied, sum) = apply(tx, &batches)?;
+                inbox::facts_advance(tx, from, to)?;
+                store::sum_add(tx, &stored)?;
                 let mut relisted = Vec::new();
-                for (symbol, paused) in &sum.paused {
-                    relisted.extend(pause(tx, symbol, *paused, now_us)?);
+                for (symbol, standing) in &stored.standings {
+                    relisted.extend(stand(tx, symbol, *standing, time_us)?);
                 }
-                Ok((applied, sum, relisted))
+                Ok(relisted)
             })
             .await?;
         self.desk.trade(sum.days());
@@ -126,9 +98,9 @@ impl Projection for Bars {
             self.wake.notify();
         }
         for instrument in relisted {
-            self.desk.relist(instrument, now_us);
+            self.desk.relist(instrument, time_us);
         }
-        Ok(applied)
+        Ok(())
     }
 }
 

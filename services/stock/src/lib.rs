@@ -1,24 +1,25 @@
 //! Instruments, quotes, candles, history and search.
 //!
 //! Owns the listings (facts on stream `instruments`) and what trades leave behind: last price, bars. It never invents a
-//! trade: everything it shows comes from listings, loaded history, executions and book images. Quotes are answered from
-//! the desk in memory: no database, no cache.
+//! trade: everything it shows comes from listings, loaded history, facts of the journal and book images. The trading state
+//! is the engine's alone. Quotes are answered from the desk in memory: no database, no cache.
 
 mod api;
 mod desk;
 mod domain;
 mod events;
+mod journal;
 mod store;
 mod wire;
 
 use fafnir_platform::{
     Context, Service, Starting, bus,
     db::{Migration, outbox},
-    executions, migration, server,
+    facts, migration, server,
     tasks::Wake,
 };
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::stock_server::StockServer};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 
 /// Its row in the table of services.
@@ -30,7 +31,8 @@ pub static SERVICE: Service = Service {
     ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)
 };
 
-const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_volatility_band")];
+const MIGRATIONS: &[Migration] =
+    &[migration!("0001_init"), migration!("0002_volatility_band"), migration!("0003_facts")];
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))
@@ -40,9 +42,17 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(MIGRATIONS).await?;
     let desk = Arc::new(desk::Desk::load(&db, &ctx.clock).await?);
     let wake = Wake::default();
-    let api =
-        api::Api { db: db.clone(), desk: Arc::clone(&desk), clock: ctx.clock.clone(), wake: wake.clone() };
-    // Served before anything is waited for: the engine lists the instruments before its stream exists.
+    let journal = journal::Journal::new(&ctx, &db);
+    let follower = Arc::new(OnceLock::new());
+    let api = api::Api {
+        db: db.clone(),
+        desk: Arc::clone(&desk),
+        clock: ctx.clock.clone(),
+        wake: wake.clone(),
+        journal: journal.clone(),
+        follower: Arc::clone(&follower),
+    };
+    // Served before anything is waited for: quotes and listings need no engine.
     let service = StockServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -54,7 +64,9 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     events::publish_quotes(&ctx, db.clone(), bus.clone(), Arc::clone(&desk));
     events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;
     events::prune_minutes(&ctx, db.clone());
-    let bars = Arc::new(events::Bars { db: db.clone(), desk, clock: ctx.clock.clone(), wake });
-    executions::follow(&ctx, &db, &bus, bars).await?;
+    journal.spawn(&ctx);
+    let bars = Arc::new(events::Bars { db, desk, wake });
+    let following = facts::follow(&ctx, &bus, SERVICE.name, bars).await?;
+    follower.get_or_init(|| following);
     Ok(())
 }

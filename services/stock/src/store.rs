@@ -95,6 +95,31 @@ pub fn instrument_put(tx: &mut dyn Tx, i: &Instrument, now_us: i64) -> Result<()
     Ok(())
 }
 
+/// Notes that the engine lacks a version of a listing.
+pub fn untold_put(tx: &mut dyn Tx, symbol: &str, version: u64) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO untold (symbol, version) VALUES (?1, ?2) \
+         ON CONFLICT (symbol) DO UPDATE SET version = excluded.version",
+        params![symbol, version],
+    )?;
+    Ok(())
+}
+
+/// The engine has answered for a version of a listing.
+pub fn untold_delete(tx: &mut dyn Tx, symbol: &str, version: u64) -> Result<(), Error> {
+    tx.execute("DELETE FROM untold WHERE symbol = ?1 AND version <= ?2", params![symbol, version])?;
+    Ok(())
+}
+
+/// Listings that the engine lacks, as they are.
+pub fn untold_list(tx: &mut dyn Tx, limit: u32) -> Result<Vec<Instrument>, Error> {
+    let sql = format!(
+        "SELECT {INSTRUMENT_COLUMNS} FROM instruments WHERE symbol IN (SELECT symbol FROM untold) \
+         ORDER BY symbol LIMIT ?1"
+    );
+    tx.query(&sql, params![limit])?.iter().map(instrument).collect()
+}
+
 fn bar(row: &Row, from: usize) -> Result<Bar, Error> {
     Ok(Bar {
         open_e4: row.get(from)?,

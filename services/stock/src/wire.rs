@@ -18,7 +18,8 @@ fn kind_of(kind: v1::InstrumentType) -> Option<Kind> {
     }
 }
 
-fn state(state: State) -> v1::TradingState {
+/// A state as a message names it.
+pub fn state(state: State) -> v1::TradingState {
     match state {
         State::Open => v1::TradingState::Open,
         State::Halted => v1::TradingState::Halted,
@@ -159,18 +160,17 @@ pub fn top(image: &v1::BookImage) -> Top {
     }
 }
 
-/// What an execution is for listings and quotes; `None` where it is nothing.
-pub fn event(e: &v1::Execution) -> Option<Event> {
-    match e.kind() {
-        v1::ExecKind::Trade => Some(Event::Traded(LastTrade {
-            price_e4: e.price_e4,
-            quantity_e4: e.quantity_e4,
-            trade_no: e.trade_no,
-            time_us: e.time_us,
+/// What a fact is for listings and quotes; `None` where it is nothing.
+pub fn event(fact: &v1::Fact) -> Option<Event> {
+    match fact.kind() {
+        v1::FactKind::Executed => Some(Event::Traded(LastTrade {
+            price_e4: fact.price_e4,
+            quantity_e4: fact.quantity_e4,
+            trade_no: fact.trade_no,
+            time_us: fact.time_us,
         })),
-        v1::ExecKind::StateChanged => {
-            Some(Event::StateChanged { paused: e.reason == Reason::VOLATILITY_PAUSE.as_str() })
-        }
+        v1::FactKind::StateChanged if fact.reason == Reason::VOLATILITY_PAUSE.as_str() => Some(Event::Paused),
+        v1::FactKind::StateChanged => state_of(fact.state()).map(Event::StateSet),
         _ => None,
     }
 }
