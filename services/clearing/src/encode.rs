@@ -1,6 +1,7 @@
 //! The canonical state as bytes: what a snapshot holds and what the state hash is taken of.
 //!
-//! Two states that were fed the same commands have the same bytes, whether or not one was restored in between.
+//! Two states that were fed the same commands have the same bytes, whether or not one was restored in between. Hash maps are
+//! never iterated here but to be sorted at once, or to check each element.
 
 use crate::{
     account::{Account, Asset, Cash, Currency, Holding, House, Kind, User},
