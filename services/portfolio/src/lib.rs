@@ -1,31 +1,33 @@
-//! Accounts, the double-entry ledger in cash and shares, holds, settlement exactly once, watchlists.
+//! The door for accounts and money, and the books of account: ledger, balances, statements, worth.
 //!
-//! The only service that touches money. A hold covers the worst that an order can cost before the engine sees it; each
-//! trade is one ledger transaction that sums to zero per asset; balances are kept beside the postings, in the same
-//! transaction. It never decides whether an order is filled.
+//! It never decides a balance. A command goes to the engine, which checks and settles it; what is stored here follows
+//! from the engine's facts alone, each ledger row chained to the one before.
 
 mod api;
+mod audit;
+mod books;
+mod commands;
 mod domain;
-mod events;
-mod operations;
 mod reports;
-mod settlement;
 mod store;
 mod wire;
 
 #[cfg(test)]
-mod ledger_test;
-#[cfg(test)]
-mod model_test;
-#[cfg(test)]
-mod testing;
+mod books_test;
 
-use anyhow::Context as _;
-use fafnir_platform::{Context, Service, Starting, executions, server};
+use fafnir_platform::{
+    Context, Service, Starting,
+    bus::{self, Bus},
+    db::Db,
+    door::Door,
+    facts, server, users,
+};
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::portfolio_server::PortfolioServer};
-use fafnir_rules::money::parse_micros;
-use std::sync::Arc;
-use tokio::net::TcpListener;
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, time::Instant};
+
+/// How long the end of a user is asked for at a time; then its message comes again.
+const CLOSE_USER_MAX: Duration = Duration::from_secs(10);
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -35,7 +37,7 @@ pub static SERVICE: Service = Service {
     migrations: store::MIGRATIONS,
     ..Service::new(
         "portfolio-service",
-        "Accounts, the ledger in cash and shares, holds, settlement, watchlists",
+        "The door for accounts and money, the books of account, watchlists",
         start,
     )
 };
@@ -46,36 +48,31 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(store::MIGRATIONS).await?;
-    let settings = &ctx.settings.portfolio;
-    let usd_cad = parse_micros(&settings.usd_cad).context("portfolio.usd_cad")?;
-    let now_us = ctx.clock.now_us();
-    let rules = operations::Rules {
-        opening_micros: parse_micros(&settings.opening_deposit).context("portfolio.opening_deposit")?,
-        maker_bp: settings.maker_fee_bp,
-        taker_bp: settings.taker_fee_bp,
-        usd_cad,
-        rate: db.write(move |tx| Ok(store::rate_ensure(tx, usd_cad, now_us)?)).await?,
-    };
     let bus = ctx.bus().await?;
-    let publisher = events::Publisher::spawn(&ctx, db.clone(), bus.clone());
-    let settler =
-        Arc::new(events::Settler { ctx: ctx.clone(), db: db.clone(), publisher: publisher.clone() });
-    let api = api::Api {
-        ctx: ctx.clone(),
-        db: db.clone(),
-        rules,
-        publisher: publisher.clone(),
-        settler: Arc::clone(&settler),
-    };
-    // Served before anything is waited for.
-    let service = PortfolioServer::new(api)
+    let books = Arc::new(books::Books::new(db.clone()));
+    let follower = facts::follow(&ctx, &bus, "portfolio-service", books).await?;
+    let api = api::Api { ctx: ctx.clone(), db: db.clone(), door: Door::new(&ctx), follower };
+    let service = PortfolioServer::new(api.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
-
-    events::follow_listings(&ctx, &db, &bus).await?;
-    events::follow_users(&ctx, &db, &bus, publisher.clone()).await?;
-    executions::follow(&ctx, &db, &bus, settler).await?;
-    events::spawn_housekeeping(&ctx, db, publisher);
+    follow_users(&ctx, &db, &bus, api).await?;
     Ok(())
+}
+
+/// A user that is gone is closed at the engine: its message is done with when that has answered.
+async fn follow_users(ctx: &Context, db: &Db, bus: &Bus, api: api::Api) -> fafnir_platform::Result<()> {
+    let (db, clock) = (db.clone(), ctx.clock.clone());
+    let handle = move |messages: Vec<_>| {
+        let (db, clock, api) = (db.clone(), clock.clone(), api.clone());
+        async move {
+            let now_us = clock.now_us();
+            let deleted = db.write(move |tx| users::deleted(tx, &messages, now_us)).await?;
+            for user in deleted {
+                api.user_close(user, Instant::now() + CLOSE_USER_MAX).await?;
+            }
+            Ok(())
+        }
+    };
+    bus.follow(ctx, bus::USERS, handle).await
 }

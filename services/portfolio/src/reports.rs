@@ -1,14 +1,14 @@
 //! Valuation, performance and statements: the ledger read in one transaction, prices asked of stock-service.
 
 use super::{
-    api::{Api, id},
+    api::{Api, id, no_account, own_account},
     domain::{
-        Account, State,
+        Account,
         performance::{Closes, Past, Period},
         statement::{self, Line, Malformed, Span, start_of_day},
         valuation,
     },
-    operations, store, wire,
+    store, wire,
 };
 use fafnir_platform::{
     Refusal,
@@ -43,9 +43,9 @@ impl From<Malformed> for Refusal {
 
 /// An account of a user that is not closed.
 fn open_account(tx: &mut dyn Tx, user: UserId, id: AccountId) -> Result<Account> {
-    let account = operations::own_account(tx, user, id)?;
-    if account.state == State::Closed {
-        return Err(operations::no_account(id).into());
+    let account = own_account(tx, user, id)?;
+    if account.closed {
+        return Err(no_account(id).into());
     }
     Ok(account)
 }
@@ -81,15 +81,22 @@ impl Api {
                 Err(e) => tracing::warn!(error = %e, "holdings without quotes"),
             }
         }
+        let usd_cad = self.usd_cad().await;
         let value = |holding: v1::Holding| {
             let (price_e4, listing) =
                 quotes.get(&holding.symbol).map_or((0, ""), |q| (q.price_e4, q.currency.as_str()));
             let rate = wire::currency_of(&holding)
-                .and_then(|account| valuation::rate_micros(listing, account, self.rules.usd_cad));
+                .and_then(|account| valuation::rate_micros(listing, account, usd_cad));
             let worth = valuation::worth(holding.quantity_e4, holding.cost_micros, price_e4, rate);
             wire::valued(holding, price_e4, worth)
         };
         v1::ValuationReply { holdings: holdings.into_iter().map(value).collect() }
+    }
+
+    /// The house's rate; 0 where there is none.
+    async fn usd_cad(&self) -> i64 {
+        let rate = self.db.read(|tx| Ok(store::usd_cad(tx)?)).await;
+        rate.inspect_err(|e| tracing::warn!(error = %e, "no exchange rate")).unwrap_or(0)
     }
 
     async fn quotes(&self, symbols: Vec<String>) -> Result<Vec<v1::Quote>> {
@@ -165,6 +172,7 @@ impl Api {
             let sentence = format!("the account has traded more than {SYMBOLS_MAX} symbols in the period");
             return Err(Refusal::exhausted(Reason::TOO_MANY_SYMBOLS, sentence).into());
         }
+        let usd_cad = self.usd_cad().await;
         let quotes = self.quotes(symbols.clone()).await?;
         let prices: HashMap<&str, i64> = quotes.iter().map(|q| (q.symbol.as_str(), q.price_e4)).collect();
         let mut closes = BTreeMap::new();
@@ -176,7 +184,7 @@ impl Api {
             if let Some(price) = prices.get(symbol.as_str()) {
                 by_day.insert(now_us, *price);
             }
-            let rate_micros = valuation::rate_micros(&history.currency, account.currency, self.rules.usd_cad);
+            let rate_micros = valuation::rate_micros(&history.currency, account.currency, usd_cad);
             closes.insert(symbol, Closes { by_day, rate_micros });
         }
         Ok(closes)

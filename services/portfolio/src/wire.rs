@@ -55,14 +55,14 @@ pub fn account(account: &Account, cash: &Balance) -> v1::Account {
         id: account.id.to_string(),
         user_id: account.user.to_string(),
         account_number: account.number.clone(),
-        r#type: account.kind.number(),
+        r#type: account.kind,
         currency: account.currency.code().to_owned(),
         balance_micros: cash.posted,
         held_micros: cash.held,
         available_micros: cash.available(),
         created_us: account.created_us,
         updated_us: account.updated_us.max(cash.updated_us),
-        closed: account.state == super::domain::State::Closed,
+        closed: account.closed,
     }
 }
 
@@ -100,6 +100,7 @@ pub fn transaction(account: &Account, line: &Line) -> v1::Transaction {
         Cause::Endowment => (Type::TransferIn, format!("Received {shares} {}", line.symbol)),
         Cause::Transfer if line.amount < 0 => (Type::TransferOut, "Transfer out".to_owned()),
         Cause::Transfer => (Type::TransferIn, "Transfer in".to_owned()),
+        Cause::Withdrawal => (Type::TransferOut, "Withdrawal".to_owned()),
         Cause::Closing if is_cash => (Type::TransferOut, "Account closed".to_owned()),
         Cause::Closing => (Type::TransferOut, format!("Account closed: {shares} {}", line.symbol)),
     };

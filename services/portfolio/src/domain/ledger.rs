@@ -1,8 +1,7 @@
-//! Double entry: a ledger transaction is a set of postings that sums to zero per asset.
+//! The ledger's transactions and the chain that a changed or missing one breaks.
 
-use super::{AccountKey, AssetKey, Fault};
-use std::collections::BTreeMap;
-use uuid::Uuid;
+use fafnir_proto::v1;
+use sha2::{Digest as _, Sha256};
 
 /// Postings that one ledger transaction can have: their ids are `ledger id × 16 + number`.
 pub const POSTINGS_MAX: usize = 16;
@@ -10,193 +9,169 @@ pub const POSTINGS_MAX: usize = 16;
 /// Why a ledger transaction was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
-    Opening,
-    Deposit,
-    Transfer,
-    Trade,
-    Endowment,
-    Closing,
+    Opening = 1,
+    Deposit = 2,
+    Transfer = 3,
+    Trade = 4,
+    Endowment = 5,
+    Closing = 6,
+    Withdrawal = 7,
 }
 
 impl Cause {
+    /// Number of `fafnir.v1.Cause`, which is also the stored one.
     pub fn number(self) -> i32 {
-        match self {
-            Self::Opening => 1,
-            Self::Deposit => 2,
-            Self::Transfer => 3,
-            Self::Trade => 4,
-            Self::Endowment => 5,
-            Self::Closing => 6,
-        }
+        self as i32
     }
     pub fn of_number(number: i32) -> Option<Self> {
-        [Self::Opening, Self::Deposit, Self::Transfer, Self::Trade, Self::Endowment, Self::Closing]
-            .into_iter()
-            .find(|c| c.number() == number)
+        [
+            Self::Opening,
+            Self::Deposit,
+            Self::Transfer,
+            Self::Trade,
+            Self::Endowment,
+            Self::Closing,
+            Self::Withdrawal,
+        ]
+        .into_iter()
+        .find(|c| c.number() == number)
     }
 }
 
-/// What a posting is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    Principal,
-    Fee,
-    Conversion,
+/// Name of a house account: of the issuer one for each symbol.
+pub fn house_name(house: v1::House, asset: &str) -> Option<String> {
+    Some(match house {
+        v1::House::Unspecified => return None,
+        v1::House::Funding => "funding".to_owned(),
+        v1::House::Fees => "fees".to_owned(),
+        v1::House::Fx => "fx".to_owned(),
+        v1::House::Rounding => "rounding".to_owned(),
+        v1::House::Issuer => format!("issuer:{asset}"),
+    })
 }
 
-impl Role {
-    pub fn number(self) -> i32 {
-        match self {
-            Self::Principal => 0,
-            Self::Fee => 1,
-            Self::Conversion => 2,
-        }
-    }
-}
+/// What a ledger row carries of its place: the hash of the one before it and of all that itself says.
+pub type Hash = [u8; 16];
 
-/// One line: an account gains or loses an amount of an asset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Posting {
-    pub account: AccountKey,
-    pub asset: AssetKey,
-    pub amount: i64,
-    pub role: Role,
-}
-
-/// A set of postings that was checked: at most [`POSTINGS_MAX`], none zero, each asset sums to zero.
+/// One line of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Balanced(Vec<Posting>);
-
-impl Balanced {
-    pub fn as_slice(&self) -> &[Posting] {
-        &self.0
-    }
+pub struct Posting {
+    /// Id of a client's account, or name of the house's.
+    pub account: String,
+    /// Currency or symbol.
+    pub asset: String,
+    pub amount: i64,
+    pub role: i32,
 }
 
-/// Collects postings; lines of the same account, asset and role become one.
-#[derive(Debug, Clone, Default)]
-pub struct Postings(Vec<Posting>);
-
-impl Postings {
-    /// Adds one line.
-    pub fn add(
-        &mut self,
-        account: AccountKey,
-        asset: AssetKey,
-        amount: i64,
-        role: Role,
-    ) -> Result<&mut Self, Fault> {
-        let same = self.0.iter_mut().find(|p| p.account == account && p.asset == asset && p.role == role);
-        match same {
-            Some(posting) => {
-                posting.amount = posting.amount.checked_add(amount).ok_or(Fault::Overflow)?;
-            }
-            None => self.0.push(Posting { account, asset, amount, role }),
-        }
-        Ok(self)
-    }
-
-    /// Moves an amount of one asset from one account to another.
-    pub fn transfer(
-        &mut self,
-        from: AccountKey,
-        to: AccountKey,
-        asset: AssetKey,
-        amount: i64,
-        role: Role,
-    ) -> Result<&mut Self, Fault> {
-        self.add(from, asset, -amount, role)?.add(to, asset, amount, role)
-    }
-
-    /// Checks that each asset sums to zero.
-    pub fn balanced(mut self) -> Result<Balanced, Fault> {
-        let mut sums = BTreeMap::<AssetKey, i128>::new();
-        for posting in &self.0 {
-            *sums.entry(posting.asset).or_default() += i128::from(posting.amount);
-        }
-        if let Some((&asset, &sum)) = sums.iter().find(|(_, sum)| **sum != 0) {
-            return Err(Fault::Unbalanced { asset, sum });
-        }
-        self.0.retain(|p| p.amount != 0);
-        if self.0.len() > POSTINGS_MAX {
-            return Err(Fault::TooManyPostings(POSTINGS_MAX));
-        }
-        Ok(Balanced(self.0))
-    }
-}
-
-/// A trade's name in the ledger: unique for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExecId {
-    pub symbol: AssetKey,
-    pub seq: u64,
+/// A ledger transaction, whole.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// Position of its fact.
+    pub id: i64,
+    pub cause: i32,
+    pub time_us: i64,
+    /// Trade: symbol and number there, its price.
+    pub symbol: Option<String>,
+    pub exec_seq: i64,
     pub price_e4: i64,
-}
-
-/// A ledger transaction that is ready to be stored.
-#[derive(Debug, Clone)]
-pub struct Transaction {
-    pub cause: Cause,
-    pub exec: Option<ExecId>,
-    /// What the side that pays, and the side that is paid, sees as reference: its order, or the other account.
-    pub payer_ref: Option<Uuid>,
-    pub payee_ref: Option<Uuid>,
-    /// The recorded rate of a side whose account is in another currency.
-    pub payer_rate: Option<i64>,
-    pub payee_rate: Option<i64>,
-    pub postings: Balanced,
-    /// Changes of balances besides the postings.
-    pub adjustments: Vec<Adjustment>,
-}
-
-impl Transaction {
-    pub fn new(cause: Cause, postings: Balanced) -> Self {
-        Self {
-            cause,
-            exec: None,
-            payer_ref: None,
-            payee_ref: None,
-            payer_rate: None,
-            payee_rate: None,
-            postings,
-            adjustments: Vec::new(),
-        }
-    }
-}
-
-/// What changes in a balance besides what is posted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Adjustment {
-    pub account: AccountKey,
-    pub asset: AssetKey,
-    pub held: i64,
-    pub cost: i64,
+    /// What the side that pays and the side that is paid sees as reference: its order, or the other account.
+    pub payer_ref: Option<Vec<u8>>,
+    pub payee_ref: Option<Vec<u8>>,
+    /// Ids of rate and fee schedule of the two sides; 0: none.
+    pub payer_rate: u32,
+    pub payee_rate: u32,
+    pub payer_fees: u32,
+    pub payee_fees: u32,
+    /// Trade: what the sale realised and the cost that went with the shares, micros of the seller's currency.
     pub realized: i64,
+    pub cost: i64,
+    pub postings: Vec<Posting>,
+}
+
+impl Entry {
+    /// Its hash in the chain after another; the first one's is [`Hash::default`].
+    pub fn hash_after(&self, before: &Hash) -> Hash {
+        let mut hash = Sha256::new_with_prefix(before);
+        let mut bytes = |b: &[u8]| {
+            hash.update((b.len() as u64).to_be_bytes());
+            hash.update(b);
+        };
+        for number in [self.id, self.cause.into(), self.time_us, self.exec_seq, self.price_e4] {
+            bytes(&number.to_be_bytes());
+        }
+        for id in [self.payer_rate, self.payee_rate, self.payer_fees, self.payee_fees] {
+            bytes(&id.to_be_bytes());
+        }
+        for amount in [self.realized, self.cost] {
+            bytes(&amount.to_be_bytes());
+        }
+        bytes(self.symbol.as_deref().unwrap_or_default().as_bytes());
+        bytes(self.payer_ref.as_deref().unwrap_or_default());
+        bytes(self.payee_ref.as_deref().unwrap_or_default());
+        for posting in &self.postings {
+            bytes(posting.account.as_bytes());
+            bytes(posting.asset.as_bytes());
+            bytes(&posting.amount.to_be_bytes());
+            bytes(&posting.role.to_be_bytes());
+        }
+        let mut short = Hash::default();
+        short.copy_from_slice(&hash.finalize()[..size_of::<Hash>()]);
+        short
+    }
+
+    /// Whether its postings sum to zero per asset.
+    pub fn is_balanced(&self) -> bool {
+        self.postings.iter().all(|p| {
+            let same = self.postings.iter().filter(|other| other.asset == p.asset);
+            same.map(|other| i128::from(other.amount)).sum::<i128>() == 0
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn postings_that_do_not_sum_to_zero_are_refused() {
-        let mut p = Postings::default();
-        p.add(1, 1, -5, Role::Principal).unwrap().add(2, 1, 4, Role::Principal).unwrap();
-        assert_eq!(p.balanced(), Err(Fault::Unbalanced { asset: 1, sum: -1 }));
+    fn entry() -> Entry {
+        let posting = |account: &str, amount| Posting {
+            account: account.to_owned(),
+            asset: "USD".to_owned(),
+            amount,
+            role: 0,
+        };
+        Entry { id: 7, cause: 2, postings: vec![posting("a", 5), posting("funding", -5)], ..Entry::default() }
     }
 
     #[test]
     fn each_asset_is_balanced_on_its_own() {
-        let mut p = Postings::default();
-        p.add(1, 1, -5, Role::Principal).unwrap().add(2, 2, 5, Role::Principal).unwrap();
-        assert!(matches!(p.balanced(), Err(Fault::Unbalanced { .. })));
+        let mut e = entry();
+        assert!(e.is_balanced());
+        e.postings[1].asset = "CAD".to_owned();
+        assert!(!e.is_balanced());
     }
 
     #[test]
-    fn lines_that_cancel_out_are_left_out() {
-        let mut p = Postings::default();
-        p.transfer(1, 2, 1, 7, Role::Conversion).unwrap().transfer(2, 3, 1, 7, Role::Conversion).unwrap();
-        let kept = p.balanced().unwrap();
-        assert_eq!(kept.as_slice().iter().map(|p| p.account).collect::<Vec<_>>(), [1, 3]);
+    fn a_hash_is_of_everything_that_an_entry_says_and_of_its_place() {
+        let first = entry().hash_after(&Hash::default());
+        let mut seen = vec![first, entry().hash_after(&first)];
+        let changes: [fn(&mut Entry); 8] = [
+            |e| e.id += 1,
+            |e| e.cause += 1,
+            |e| e.time_us += 1,
+            |e| e.payee_ref = Some(vec![1]),
+            |e| e.payer_ref = Some(vec![1]),
+            |e| e.realized = -1,
+            |e| e.postings[0].amount += 1,
+            |e| e.postings.swap(0, 1),
+        ];
+        for change in changes {
+            let mut e = entry();
+            change(&mut e);
+            seen.push(e.hash_after(&Hash::default()));
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 10);
     }
 }

@@ -1,110 +1,121 @@
-//! The whole ledger at once: sums and invariants (exchange-rules §6), counts, and what is pruned.
+//! The whole books for an audit: what stands in them at one position, and the ledger page by page.
 
-use crate::domain::{AccountKey, ledger::POSTINGS_MAX};
+use super::books::{hash_of, wide};
+use crate::domain::{
+    AccountKey, AssetKey,
+    ledger::{Entry, Hash, POSTINGS_MAX, Posting},
+};
 use fafnir_platform::{
     db::{Error, Tx},
     params,
 };
-use uuid::Uuid;
+use std::collections::HashMap;
 
-/// An open hold: order, cash (micros), shares (e4).
-pub type OpenHold = (Uuid, i64, i64);
-
-/// What [`audit`] found.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Audit {
-    /// Per asset the sum over all accounts, house included; each must be 0.
-    pub sums: Vec<(String, i64)>,
-    pub transactions: u64,
-    pub unbalanced: u64,
-    pub negative_available: u64,
-    /// Balances whose held amount differs from their open holds.
-    pub hold_mismatches: u64,
-    /// Balances that differ from the sum of their postings.
-    pub balance_mismatches: u64,
-    pub open_holds: Vec<OpenHold>,
+/// A balance of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Stands {
+    pub account: AccountKey,
+    pub asset: AssetKey,
+    pub posted: i64,
+    pub held: i64,
 }
 
-/// Reads the whole ledger.
-pub fn audit(tx: &mut dyn Tx, open_holds_max: u32) -> Result<Audit, Error> {
-    let rows = tx.query(
-        "SELECT a.code, CAST(SUM(b.posted) AS BIGINT) FROM balance b JOIN asset a ON a.key = b.asset \
-         GROUP BY a.code ORDER BY a.code",
-        &[],
-    )?;
-    let sums = rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect::<Result<_, Error>>()?;
-    let count = |tx: &mut dyn Tx, sql: &str| -> Result<u64, Error> { tx.query_one(sql, &[])?.get(0) };
-    let transactions = count(tx, "SELECT COUNT(*) FROM ledger")?;
-    let unbalanced = tx
-        .query_one(
-            "SELECT COUNT(*) FROM (SELECT 1 AS one FROM posting GROUP BY id / ?1, asset HAVING SUM(amount) <> 0) AS u",
-            params![POSTINGS_MAX],
-        )?
-        .get(0)?;
-    let negative_available = count(tx, "SELECT COUNT(*) FROM balance WHERE client = 1 AND posted < held")?;
-    let hold_mismatches = count(
-        tx,
-        "SELECT COUNT(*) FROM balance b JOIN account c ON c.key = b.account JOIN asset a ON a.key = b.asset \
-         WHERE b.held <> COALESCE((SELECT SUM(h.held) FROM hold h WHERE h.account = b.account AND h.closed_us IS NULL \
-           AND ((h.side = 2 AND h.symbol = b.asset) OR (h.side = 1 AND a.code = c.currency))), 0)",
-    )?;
-    let balance_mismatches = count(
-        tx,
-        "SELECT COUNT(*) FROM balance b LEFT JOIN \
-           (SELECT account, asset, SUM(amount) AS total FROM posting GROUP BY account, asset) p \
-           ON p.account = b.account AND p.asset = b.asset \
-         WHERE b.posted <> COALESCE(p.total, 0)",
-    )?;
-    Ok(Audit {
-        sums,
-        transactions,
-        unbalanced,
-        negative_available,
-        hold_mismatches,
-        balance_mismatches,
-        open_holds: open_holds(tx, open_holds_max)?,
+/// What stands in the books at a position.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    pub position: u64,
+    /// Hash of the last ledger row.
+    pub chain: Hash,
+    /// Ids of clients' accounts, names of the house's.
+    pub accounts: HashMap<AccountKey, String>,
+    pub assets: HashMap<AssetKey, String>,
+    pub balances: Vec<Stands>,
+    pub house: Vec<(AccountKey, AssetKey, i128)>,
+}
+
+/// Reads what stands in the books now.
+pub fn standing(tx: &mut dyn Tx) -> Result<Standing, Error> {
+    let row = tx.query_one("SELECT at, chain FROM projection", &[])?;
+    let accounts = tx.query("SELECT key, id FROM account", &[])?;
+    let assets = tx.query("SELECT key, code FROM asset", &[])?;
+    let balances = tx.query("SELECT account, asset, posted, held FROM balance", &[])?;
+    let house = tx.query("SELECT account, asset, posted FROM house", &[])?;
+    Ok(Standing {
+        position: row.get(0)?,
+        chain: hash_of(row.get(1)?)?,
+        accounts: accounts.iter().map(|r| Ok((r.get(0)?, r.get(1)?))).collect::<Result<_, Error>>()?,
+        assets: assets.iter().map(|r| Ok((r.get(0)?, r.get(1)?))).collect::<Result<_, Error>>()?,
+        balances: balances
+            .iter()
+            .map(|r| Ok(Stands { account: r.get(0)?, asset: r.get(1)?, posted: r.get(2)?, held: r.get(3)? }))
+            .collect::<Result<_, Error>>()?,
+        house: house
+            .iter()
+            .map(|r| Ok((r.get(0)?, r.get(1)?, wide(r.get(2)?)?)))
+            .collect::<Result<_, Error>>()?,
     })
 }
 
-/// The open holds, oldest first.
-pub fn open_holds(tx: &mut dyn Tx, limit: u32) -> Result<Vec<OpenHold>, Error> {
+/// A page of the ledger.
+#[derive(Debug, Clone, Default)]
+pub struct LedgerPage {
+    /// Each with the hash that its row carries.
+    pub entries: Vec<(Entry, Hash)>,
+    /// Postings of the page that no row has.
+    pub orphans: u64,
+    /// The last id that it covers.
+    pub until: u64,
+}
+
+/// The ledger after a position, at most `limit` rows, none beyond the standing's position: rows are never changed, so
+/// that pages of different transactions fit together.
+pub fn ledger_page(tx: &mut dyn Tx, s: &Standing, after: u64, limit: u32) -> Result<LedgerPage, Error> {
     let rows = tx.query(
-        "SELECT order_id, side, held FROM hold WHERE closed_us IS NULL ORDER BY created_us, order_id LIMIT ?1",
-        params![limit],
+        "SELECT id, kind, time_us, symbol, exec_seq, price_e4, payer_ref, payee_ref, payer_rate, payee_rate, \
+         payer_fees, payee_fees, realized, cost, hash FROM ledger WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
+        params![after, s.position, limit],
     )?;
-    rows.iter()
-        .map(|row| {
-            let id = Uuid::from_slice(&row.get::<Vec<u8>>(0)?)
-                .map_err(|_| Error::Statement("a hold's id is not 16 bytes".into()))?;
-            let held: i64 = row.get(2)?;
-            Ok(if row.get::<i32>(1)? == 1 { (id, held, 0) } else { (id, 0, held) })
-        })
-        .collect()
-}
-
-/// Whether an account has a hold that has not ended.
-pub fn has_open_holds(tx: &mut dyn Tx, account: AccountKey) -> Result<bool, Error> {
-    let sql = "SELECT 1 FROM hold WHERE account = ?1 AND closed_us IS NULL LIMIT 1";
-    Ok(tx.query_opt(sql, params![account])?.is_some())
-}
-
-/// A counter that [`super::Session::count`] keeps.
-pub fn counter(tx: &mut dyn Tx, name: &str) -> Result<u64, Error> {
-    let row = tx.query_opt("SELECT value FROM counter WHERE name = ?1", params![name])?;
-    row.map_or(Ok(0), |row| row.get(0))
-}
-
-/// Forgets closed holds that ended before a time, at most `limit`; answers how many.
-pub fn holds_prune(tx: &mut dyn Tx, closed_before_us: i64, limit: u32) -> Result<u64, Error> {
-    tx.execute(
-        "DELETE FROM hold WHERE order_id IN (SELECT order_id FROM hold \
-         WHERE closed_us IS NOT NULL AND closed_us < ?1 ORDER BY closed_us LIMIT ?2)",
-        params![closed_before_us, limit],
-    )
-}
-
-/// Whether [`holds_prune`] would find something.
-pub fn holds_prunable(tx: &mut dyn Tx, closed_before_us: i64) -> Result<bool, Error> {
-    let sql = "SELECT 1 FROM hold WHERE closed_us IS NOT NULL AND closed_us < ?1 LIMIT 1";
-    Ok(tx.query_opt(sql, params![closed_before_us])?.is_some())
+    let code = |key: AssetKey| s.assets.get(&key).cloned().unwrap_or_default();
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let entry = Entry {
+            id: row.get(0)?,
+            cause: row.get(1)?,
+            time_us: row.get(2)?,
+            symbol: row.get::<Option<AssetKey>>(3)?.map(code),
+            exec_seq: row.get(4)?,
+            price_e4: row.get(5)?,
+            payer_ref: row.get(6)?,
+            payee_ref: row.get(7)?,
+            payer_rate: row.get(8)?,
+            payee_rate: row.get(9)?,
+            payer_fees: row.get(10)?,
+            payee_fees: row.get(11)?,
+            realized: row.get(12)?,
+            cost: row.get(13)?,
+            postings: Vec::new(),
+        };
+        entries.push((entry, hash_of(row.get(14)?)?));
+    }
+    let full = rows.len() == limit as usize;
+    let until = entries.last().filter(|_| full).map_or(s.position, |(e, _)| e.id.unsigned_abs());
+    let rows = tx.query(
+        "SELECT id / ?3, account, asset, amount, role FROM posting WHERE id >= ?1 AND id < ?2 ORDER BY id",
+        params![(after + 1) * POSTINGS_MAX as u64, (until + 1) * POSTINGS_MAX as u64, POSTINGS_MAX],
+    )?;
+    let mut orphans = 0;
+    for row in &rows {
+        let (id, account): (i64, AccountKey) = (row.get(0)?, row.get(1)?);
+        let posting = Posting {
+            account: s.accounts.get(&account).cloned().unwrap_or_default(),
+            asset: code(row.get(2)?),
+            amount: row.get(3)?,
+            role: row.get(4)?,
+        };
+        match entries.binary_search_by_key(&id, |(e, _)| e.id) {
+            Ok(at) => entries[at].0.postings.push(posting),
+            Err(_) => orphans += 1,
+        }
+    }
+    Ok(LedgerPage { entries, orphans, until })
 }

@@ -1,13 +1,12 @@
-//! What is read: holdings, transactions, watchlists, private updates; and the projection of listings.
+//! What is read: holdings, transactions, watchlists, private updates.
 
-use super::session::{balance_of, last_update};
 use crate::domain::{
     Account, AssetKey, Balance,
     ledger::{Cause, POSTINGS_MAX},
     statement::Line,
 };
 use fafnir_platform::{
-    db::{Error, Tx},
+    db::{Error, Row, Tx},
     params,
 };
 use fafnir_proto::id::UserId;
@@ -32,6 +31,18 @@ pub fn holdings(
     Ok(all)
 }
 
+/// Reads posted, held, cost, realized, created, updated from a row, from column `first`.
+fn balance_of(row: &Row, first: usize) -> Result<Balance, Error> {
+    Ok(Balance {
+        posted: row.get(first)?,
+        held: row.get(first + 1)?,
+        cost: row.get(first + 2)?,
+        realized: row.get(first + 3)?,
+        created_us: row.get(first + 4)?,
+        updated_us: row.get(first + 5)?,
+    })
+}
+
 fn balances(
     tx: &mut dyn Tx,
     account: &Account,
@@ -51,7 +62,7 @@ fn balances(
 pub fn lines(tx: &mut dyn Tx, account: &Account, before: i64, limit: u32) -> Result<Vec<Line>, Error> {
     let cash = account.currency.asset();
     let rows = tx.query(
-        "SELECT p.id, p.asset, p.amount, p.role, l.kind, l.time_us, COALESCE(l.price_e4, 0), l.payer_ref, l.payee_ref, \
+        "SELECT p.id, p.asset, p.amount, p.role, l.kind, l.time_us, l.price_e4, l.payer_ref, l.payee_ref, \
          COALESCE((SELECT s.amount FROM posting s WHERE s.id >= l.id * ?5 AND s.id < (l.id + 1) * ?5 \
                    AND s.account = p.account AND s.asset = COALESCE(l.symbol, p.asset) AND s.asset <> ?2), 0), \
          COALESCE((SELECT a.code FROM asset a WHERE a.key = COALESCE(l.symbol, p.asset)), '') \
@@ -109,22 +120,6 @@ pub fn unwatch(tx: &mut dyn Tx, user: UserId, symbol: &str) -> Result<(), Error>
     Ok(())
 }
 
-/// Whether a symbol is listed, as far as this service has heard.
-pub fn is_listed(tx: &mut dyn Tx, symbol: &str) -> Result<bool, Error> {
-    Ok(tx.query_opt("SELECT 1 FROM instrument WHERE symbol = ?1", params![symbol])?.is_some())
-}
-
-/// Remembers a listing; an older version changes nothing.
-pub fn instrument_put(tx: &mut dyn Tx, symbol: &str, currency: &str, version: u64) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO instrument (symbol, currency, version) VALUES (?1, ?2, ?3) \
-         ON CONFLICT (symbol) DO UPDATE SET currency = excluded.currency, version = excluded.version \
-         WHERE excluded.version > instrument.version",
-        params![symbol, currency, version],
-    )?;
-    Ok(())
-}
-
 /// A page of private updates.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UpdatesPage {
@@ -137,10 +132,11 @@ pub struct UpdatesPage {
 
 /// The private updates of a user after a sequence.
 pub fn updates_since(tx: &mut dyn Tx, user: UserId, after: i64, limit: u32) -> Result<UpdatesPage, Error> {
-    let last_seq = last_update(tx, user)?;
-    let row =
-        tx.query_one("SELECT COALESCE(MIN(seq), 0) FROM private_update WHERE user_id = ?1", params![user])?;
-    let first: i64 = row.get(0)?;
+    let row = tx.query_one(
+        "SELECT COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM private_update WHERE user_id = ?1",
+        params![user],
+    )?;
+    let (first, last_seq): (i64, i64) = (row.get(0)?, row.get(1)?);
     if after > last_seq || (last_seq > 0 && after < first - 1) {
         return Ok(UpdatesPage { last_seq, reset: true, ..UpdatesPage::default() });
     }
