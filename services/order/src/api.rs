@@ -1,14 +1,22 @@
 //! The RPCs of order-service.
 
-use super::{change, domain::Error as Refused, place::Core, store};
-use fafnir_platform::{caller, error::Error};
+use super::{
+    domain::Error as Refused,
+    orders::{self, Orders},
+    store,
+};
+use fafnir_platform::{
+    caller,
+    door::{answered, deadline},
+    error::Error,
+};
 use fafnir_proto::{
     reason::Reason,
     v1::{
-        CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, GetOrderRequest, ListFillsReply,
-        ListFillsRequest, ListOrdersReply, ListOrdersRequest, OrderReply, OrderStatusReply,
-        PlaceOrderRequest, ReplaceOrderRequest, SymbolOrdersRequest, SymbolPosition, UpdatesSinceReply,
-        UpdatesSinceRequest, order_service_server::OrderService,
+        CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, FlattenReply, FlattenRequest,
+        GetOrderRequest, ListFillsReply, ListFillsRequest, ListOrdersReply, ListOrdersRequest, Order,
+        OrderReply, OrderStatusReply, PlaceOrderRequest, PositionRequest, ReplaceOrderRequest,
+        SymbolOrdersRequest, UpdatesSinceReply, UpdatesSinceRequest, order_service_server::OrderService,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -22,7 +30,7 @@ const FILLS_MAX: u32 = 10_000;
 
 /// The service behind the RPCs.
 #[derive(Debug, Clone)]
-pub struct Api(pub Core);
+pub struct Api(pub Orders);
 
 fn limit(requested: u32) -> u32 {
     if requested == 0 { LIST_DEFAULT } else { requested.min(LIST_MAX) }
@@ -38,27 +46,42 @@ fn symbol(text: &str) -> Result<String, Error> {
     Ok(symbol.to_string())
 }
 
+/// A symbol that must be given.
+fn one_symbol(text: &str) -> Result<String, Error> {
+    match symbol(text)? {
+        symbol if symbol.is_empty() => {
+            Err(Refused::invalid(Reason::SYMBOL_MISSING, "symbol must be given").into())
+        }
+        symbol => Ok(symbol),
+    }
+}
+
+fn order_reply((order, position): (Order, u64)) -> Response<OrderReply> {
+    answered(OrderReply { order: Some(order) }, position)
+}
+
+fn count_reply((requested, position): (u32, u64)) -> Response<CancelAllReply> {
+    answered(CancelAllReply { requested }, position)
+}
+
 #[tonic::async_trait]
 impl OrderService for Api {
     async fn place(&self, request: Request<PlaceOrderRequest>) -> Result<Response<OrderReply>, Status> {
-        let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let order = self.0.place(user, request.into_inner()).await?;
-        Ok(Response::new(OrderReply { order: Some(order) }))
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        Ok(order_reply(self.0.place(user, request.get_ref(), until).await?))
     }
 
     async fn cancel(&self, request: Request<CancelOrderRequest>) -> Result<Response<OrderReply>, Status> {
-        let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let order = self.0.cancel(user, &request.get_ref().order_id).await?;
-        Ok(Response::new(OrderReply { order: Some(order) }))
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        Ok(order_reply(self.0.cancel(user, &request.get_ref().order_id, until).await?))
     }
 
     async fn cancel_all(
         &self,
         request: Request<CancelAllRequest>,
     ) -> Result<Response<CancelAllReply>, Status> {
-        let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let requested = self.0.cancel_all(user, symbol(&request.get_ref().symbol)?).await?;
-        Ok(Response::new(CancelAllReply { requested }))
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        Ok(count_reply(self.0.cancel_all(user, symbol(&request.get_ref().symbol)?, until).await?))
     }
 
     async fn cancel_symbol(
@@ -66,56 +89,57 @@ impl OrderService for Api {
         request: Request<SymbolOrdersRequest>,
     ) -> Result<Response<CancelAllReply>, Status> {
         caller::system(&request)?;
-        let symbol = symbol(&request.get_ref().symbol)?;
-        if symbol.is_empty() {
-            return Err(Error::from(Refused::invalid(Reason::SYMBOL_MISSING, "symbol must be given")).into());
-        }
-        let requested = self.0.cancel_symbol(symbol).await?;
-        Ok(Response::new(CancelAllReply { requested }))
+        let until = deadline(&request);
+        Ok(count_reply(self.0.cancel_symbol(one_symbol(&request.get_ref().symbol)?, until).await?))
     }
 
     async fn replace(&self, request: Request<ReplaceOrderRequest>) -> Result<Response<OrderReply>, Status> {
-        let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let order = self.0.replace(user, request.get_ref()).await?;
-        Ok(Response::new(OrderReply { order: Some(order) }))
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        Ok(order_reply(self.0.replace(user, request.get_ref(), until).await?))
+    }
+
+    async fn flatten(&self, request: Request<FlattenRequest>) -> Result<Response<FlattenReply>, Status> {
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        let FlattenRequest { account_id, symbol, .. } = request.into_inner();
+        if !account_id.is_empty() && uuid::Uuid::parse_str(&account_id).is_err() {
+            let malformed = Refused::invalid(Reason::ID_MALFORMED, "account_id must be a UUID");
+            return Err(malformed.into());
+        }
+        let (reply, position) = self.0.flatten(user, account_id, one_symbol(&symbol)?, until).await?;
+        Ok(answered(reply, position))
     }
 
     async fn get(&self, request: Request<GetOrderRequest>) -> Result<Response<OrderReply>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let id = change::order_id(&request.get_ref().order_id).map_err(Error::from)?;
-        let found = self
-            .0
-            .db
-            .read(move |tx| {
-                let Some(entry) = store::order_of(tx, &user, &id)? else { return Ok(None) };
-                let mut order = entry.order;
-                order.fills = store::fills_of(tx, &id, FILLS_MAX)?;
-                Ok(Some(order))
-            })
-            .await?;
-        let order = found.ok_or_else(|| Error::from(store::commands::unknown()))?;
+        let id = orders::order_id(&request.get_ref().order_id)?;
+        self.0.follower.wait_for(&request).await?;
+        let found = self.0.db.read(move |tx| Ok(store::order_get(tx, user, id, FILLS_MAX)?)).await?;
+        let order = found.ok_or_else(orders::unknown)?;
         Ok(Response::new(OrderReply { order: Some(order) }))
     }
 
     async fn list(&self, request: Request<ListOrdersRequest>) -> Result<Response<ListOrdersReply>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
+        self.0.follower.wait_for(&request).await?;
         let r = request.into_inner();
-        let symbol = symbol(&r.symbol)?;
+        let (symbol, limit) = (symbol(&r.symbol)?, limit(r.limit));
         let before = match r.before_id.as_str() {
-            "" => String::new(),
-            id => change::order_id(id).map_err(Error::from)?,
+            "" => None,
+            id => Some(orders::order_id(id)?),
         };
-        let reply = self
-            .0
-            .db
-            .read(move |tx| {
-                Ok(ListOrdersReply {
-                    orders: store::order_list(tx, &user, r.open_only, &symbol, &before, limit(r.limit))?,
-                    user_seq: store::update_seq(tx, &user.to_string())?,
-                })
-            })
-            .await?;
-        Ok(Response::new(reply))
+        if !r.open_only {
+            let listed = self.0.db.read(move |tx| {
+                let orders = store::order_list(tx, user, &symbol, before, limit)?;
+                Ok(ListOrdersReply { orders, user_seq: store::update_seq(tx, user)? })
+            });
+            return Ok(Response::new(listed.await?));
+        }
+        // The sequence first: whatever the orders tell beyond it comes as an update too.
+        let user_seq = self.0.db.read(move |tx| Ok(store::update_seq(tx, user)?)).await?;
+        let before = before.map_or_else(String::new, |id| id.to_string());
+        let open = self.0.open_orders(&user.to_string(), &symbol).await?.into_iter().rev();
+        let older = open.filter(|order| before.is_empty() || order.id < before);
+        Ok(Response::new(ListOrdersReply { orders: older.take(limit as usize).collect(), user_seq }))
     }
 
     async fn list_fills(
@@ -123,10 +147,9 @@ impl OrderService for Api {
         request: Request<ListFillsRequest>,
     ) -> Result<Response<ListFillsReply>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
-        let r = request.into_inner();
-        let symbol = symbol(&r.symbol)?;
-        let fills =
-            self.0.db.read(move |tx| Ok(store::fill_list(tx, &user, &symbol, limit(r.limit))?)).await?;
+        self.0.follower.wait_for(&request).await?;
+        let (symbol, limit) = (symbol(&request.get_ref().symbol)?, limit(request.get_ref().limit));
+        let fills = self.0.db.read(move |tx| Ok(store::fill_list(tx, user, &symbol, limit)?)).await?;
         Ok(Response::new(ListFillsReply { fills }))
     }
 
@@ -134,29 +157,23 @@ impl OrderService for Api {
         &self,
         request: Request<UpdatesSinceRequest>,
     ) -> Result<Response<UpdatesSinceReply>, Status> {
-        let user = caller::owner(&request, &request.get_ref().user_id)?.to_string();
-        let r = request.into_inner();
-        let reply = self
-            .0
-            .db
-            .read(move |tx| Ok(store::updates_since(tx, &user, r.after_seq, limit(r.limit))?))
-            .await?;
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        self.0.follower.wait_for(&request).await?;
+        let (after, limit) = (request.get_ref().after_seq, limit(request.get_ref().limit));
+        let reply = self.0.db.read(move |tx| Ok(store::updates_since(tx, user, after, limit)?)).await?;
         Ok(Response::new(reply))
     }
 
     async fn status(&self, request: Request<Empty>) -> Result<Response<OrderStatusReply>, Status> {
         caller::system(&request)?;
-        let figures = self.0.db.read(|tx| Ok(store::figures(tx)?)).await?;
+        let (position, open_orders) = self.0.db.read(|tx| Ok(store::position(tx)?)).await?;
+        let mut engine = self.0.ctx.clients.engine(&self.0.ctx.system());
+        let last = engine.position(PositionRequest::default()).await;
         Ok(Response::new(OrderStatusReply {
-            positions: figures
-                .positions
-                .into_iter()
-                .map(|(symbol, seq)| SymbolPosition { symbol, seq })
-                .collect(),
-            last_cmd_seq: figures.last_cmd_seq,
-            sent_cmd_seq: self.0.relay.sent(),
-            open_orders: figures.open_orders,
-            dead_letters: figures.dead_letters,
+            position,
+            open_orders,
+            last_position: last.map_or(0, |reply| reply.into_inner().last),
+            ..OrderStatusReply::default()
         }))
     }
 }

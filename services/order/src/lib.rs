@@ -1,28 +1,21 @@
-//! The command gate, and the read model of orders and fills.
+//! The door for orders, and the read model of orders, fills and what happened to them.
 //!
-//! The gate checks an order, has its hold placed and writes the engine's command, each step on disk before the next;
-//! the read model projects what the engine said. This service never decides that an order is FILLED or CANCELED.
+//! The door checks the shape of a request and its client order id, and makes a command of the journal of it; the read
+//! model is made from the journal's facts alone. This service never decides anything about an order.
 
-mod accounts;
 mod api;
-mod change;
 mod domain;
 mod events;
-mod gate;
-mod market;
-mod place;
-mod relay;
+mod orders;
 mod store;
-mod watch;
 
 #[cfg(test)]
 mod tests;
 
-use fafnir_platform::{Context, Service, Starting, db::Migration, executions, migration, server};
+use fafnir_platform::{Context, Service, Starting, db::Migration, facts, migration, server};
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::order_service_server::OrderServiceServer};
-use std::sync::{Arc, Mutex};
-use tokio::{net::TcpListener, sync::Semaphore};
-use uuid::ContextV7;
+use std::sync::Arc;
+use tokio::net::TcpListener;
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -30,7 +23,7 @@ pub static SERVICE: Service = Service {
     port: |s| s.ports.order,
     address: |s| &s.addresses.order,
     migrations: MIGRATIONS,
-    ..Service::new("order-service", "The command gate, and the read model of orders and fills", start)
+    ..Service::new("order-service", "The door for orders, and the read model of orders and fills", start)
 };
 
 const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
@@ -40,44 +33,15 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 }
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
-    let db = ctx.database(MIGRATIONS).await?;
-    let market = market::Market::load(&db).await?;
-    let (watchers, updates) = (watch::Watchers::default(), watch::Updates::default());
-    let relay = Arc::new(relay::RelayState::default());
-    let writer = gate::Writer {
-        db: db.clone(),
-        clock: ctx.clock.clone(),
-        watchers: watchers.clone(),
-        updates: updates.clone(),
-        relay: Arc::clone(&relay),
-    };
-    let core = place::Core {
-        ctx: ctx.clone(),
-        db: db.clone(),
-        market: market.clone(),
-        gate: gate::Gate::spawn(&ctx, writer),
-        relay: Arc::clone(&relay),
-        watchers: watchers.clone(),
-        updates: updates.clone(),
-        accounts: accounts::Accounts::new(&ctx),
-        ids: Arc::new(Mutex::new(ContextV7::new())),
-        places: Arc::new(Semaphore::new(place::PLACES_MAX)),
-    };
-    let service = OrderServiceServer::new(api::Api(core.clone()))
+    let db = ctx.projection(MIGRATIONS).await?;
+    let bus = ctx.bus().await?;
+    let read_model = Arc::new(events::ReadModel(db.clone()));
+    let follower = facts::follow(&ctx, &bus, SERVICE.name, read_model).await?;
+    let api = api::Api(orders::Orders::new(&ctx, db.clone(), follower));
+    let service = OrderServiceServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
-
-    let bus = ctx.bus().await?;
-    updates.spawn(&ctx, db.clone(), bus.clone()).await?;
-    market::follow(&ctx, &db, &bus, &market).await?;
-    // The relay first: what the engine does not know yet has no outcome to project.
-    relay::spawn(&ctx, db.clone(), relay).await?;
-    let read_model =
-        events::ReadModel { db: db.clone(), clock: ctx.clock.clone(), market, watchers, updates };
-    executions::follow(&ctx, &db, &bus, Arc::new(read_model)).await?;
-    events::follow_users(&ctx, &bus, &core).await?;
-    events::spawn_recovery(&ctx, core).await;
     events::spawn_retention(&ctx, db);
     Ok(())
 }

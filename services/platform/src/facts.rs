@@ -83,6 +83,11 @@ impl Drop for Reader<'_> {
 }
 
 impl Follower {
+    /// A follower of what somebody else keeps up: it stands where `position` says.
+    pub fn of(position: watch::Receiver<u64>) -> Self {
+        Self { position, readers: Arc::default() }
+    }
+
     /// The position that the projection stands at, from memory.
     pub fn position(&self) -> u64 {
         *self.position.borrow()

@@ -4,7 +4,7 @@ use super::Error;
 use fafnir_proto::{
     id::AccountId,
     reason::Reason,
-    v1::{PlaceOrderRequest, StpMode},
+    v1::{self, PlaceCommand, PlaceOrderRequest, StpMode},
 };
 use fafnir_rules::{
     check::{self, Terms, Violation},
@@ -12,6 +12,7 @@ use fafnir_rules::{
     price::Trail,
 };
 use fafnir_rules::{money::format_e4, symbol::Symbol};
+use uuid::Uuid;
 
 /// A new order of the right shape; whether its instrument allows it is the next question.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +38,8 @@ fn invalid<T>(reason: Reason, message: impl Into<String>) -> Result<T, Error> {
 }
 
 impl NewOrder {
-    /// Reads a request at time `now_us`.
-    pub fn parse(r: &PlaceOrderRequest, now_us: i64) -> Result<Self, Error> {
+    /// Reads a request.
+    pub fn parse(r: &PlaceOrderRequest) -> Result<Self, Error> {
         let symbol =
             Symbol::parse(&r.symbol).or_else(|e| invalid(Reason::SYMBOL_MALFORMED, e.to_string()))?;
         let account = match r.account_id.as_str() {
@@ -51,15 +52,16 @@ impl NewOrder {
         let Some(side) = r.side().known() else {
             return invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL");
         };
-        let refuse = |violation: Violation| super::refusal(violation, symbol.as_str());
+        let refuse = |violation: Violation| Error::of_rule(violation, symbol.as_str());
         check::quantity(r.quantity_e4).map_err(refuse)?;
         let terms = terms(r, symbol.as_str())?;
         let order_type = terms.order_type();
         let time_in_force = r.time_in_force().known().unwrap_or(order_type.default_time());
         check::time_in_force(order_type, time_in_force).map_err(refuse)?;
-        if time_in_force == TimeInForce::Gtd {
-            check::expiry(r.expires_us, now_us).map_err(refuse)?;
-        } else if r.expires_us != 0 {
+        if time_in_force == TimeInForce::Gtd && r.expires_us == 0 {
+            return Err(refuse(Violation::ExpiryMissing));
+        }
+        if time_in_force != TimeInForce::Gtd && r.expires_us != 0 {
             return invalid(Reason::EXPIRY_NOT_ALLOWED, "expires_at is only for time in force GTD");
         }
         if r.post_only && !order_type.may_post_only(time_in_force) {
@@ -92,6 +94,40 @@ impl NewOrder {
             client_order_id: r.client_order_id.clone(),
             expires_us: r.expires_us,
         })
+    }
+
+    /// Checks that it would not end before it begins, at time `now_us`.
+    pub fn in_time(&self, now_us: i64) -> Result<(), Error> {
+        if self.time_in_force != TimeInForce::Gtd {
+            return Ok(());
+        }
+        check::expiry(self.expires_us, now_us).map_err(|v| Error::of_rule(v, self.symbol.as_str()))
+    }
+
+    /// The command that places it as the order `id`.
+    pub fn command(&self, id: Uuid) -> PlaceCommand {
+        let (trail_amount_e4, trail_percent_e4) = match self.terms {
+            Terms::TrailingStop { trail: Trail::AmountE4(amount) } => (amount, 0),
+            Terms::TrailingStop { trail: Trail::PercentE4(percent) } => (0, percent),
+            _ => (0, 0),
+        };
+        PlaceCommand {
+            order_id: id.to_string(),
+            account_id: self.account.map(|id| id.to_string()).unwrap_or_default(),
+            symbol: self.symbol.to_string(),
+            side: v1::Side::from(self.side).into(),
+            r#type: v1::OrderType::from(self.terms.order_type()).into(),
+            time_in_force: v1::TimeInForce::from(self.time_in_force).into(),
+            quantity_e4: self.quantity_e4,
+            price_e4: self.terms.price_e4(),
+            stop_price_e4: self.terms.stop_e4(),
+            trail_amount_e4,
+            trail_percent_e4,
+            display_quantity_e4: self.display_e4,
+            post_only: self.post_only,
+            stp: self.stp.into(),
+            expires_us: self.expires_us,
+        }
     }
 }
 
@@ -152,7 +188,7 @@ fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
         OrderType::StopLimit => Terms::StopLimit { price_e4: r.price_e4, stop_e4: r.stop_price_e4 },
         OrderType::TrailingStop => {
             let trail = trail(r.trail_amount_e4, r.trail_percent_e4)?;
-            check::trail(trail).map_err(|v| super::refusal(v, symbol))?;
+            check::trail(trail).map_err(|v| Error::of_rule(v, symbol))?;
             Terms::TrailingStop { trail }
         }
     })
@@ -160,7 +196,7 @@ fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
 
 fn trail(amount_e4: i64, percent_e4: i64) -> Result<Trail, Error> {
     match (amount_e4, percent_e4) {
-        (0, 0) => Err(super::refusal(Violation::TrailMissing, "")),
+        (0, 0) => Err(Error::of_rule(Violation::TrailMissing, "")),
         (amount, 0) => Ok(Trail::AmountE4(amount)),
         (0, percent) => Ok(Trail::PercentE4(percent)),
         _ => invalid(Reason::TRAIL_AMBIGUOUS, "only one of trail_amount and trail_percent may be given"),

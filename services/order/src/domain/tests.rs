@@ -1,32 +1,23 @@
-//! Every refusal by its code, the collars, and the state machine under random outcomes.
+//! Every refusal of a shape by its code, and what a batch of facts comes to.
 
 use super::{
-    Entry, Error,
-    lifecycle::{self, Event, Signal, TABLE},
+    Error,
+    changes::{Changes, ClientOrder},
     new_order::NewOrder,
-    pricing,
 };
-use fafnir_proto::v1::{
-    Instrument, Order, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce,
-    TradingState,
+use fafnir_platform::agents;
+use fafnir_proto::{
+    id::UserId,
+    v1::{
+        Done, Fact, FactKind, Fill, Order, OrderState, OrderType, OrderUpdate, PlaceOrderRequest, RequestKey,
+        Side, TimeInForce,
+    },
 };
-use fafnir_rules::{check::Priced, order};
-use proptest::prelude::*;
+use fafnir_rules::order;
+use uuid::Uuid;
 
 const NOW_US: i64 = 1_000_000_000;
-const REFERENCE: Option<i64> = Some(2_310_000);
-
-fn apple() -> Instrument {
-    Instrument {
-        symbol: "AAPL".into(),
-        currency: "USD".into(),
-        tick_e4: 100,
-        lot_e4: 10_000,
-        state: TradingState::Open.into(),
-        previous_close_e4: 2_310_000,
-        ..Instrument::default()
-    }
-}
+const BOB: UserId = UserId::new(Uuid::from_u128(0xb0b));
 
 /// BUY 5 AAPL at 231.
 fn limit() -> PlaceOrderRequest {
@@ -56,16 +47,10 @@ fn trailing() -> PlaceOrderRequest {
     PlaceOrderRequest { trail_percent_e4: 15_000, ..typed(OrderType::TrailingStop) }
 }
 
-fn check_with(
-    request: &PlaceOrderRequest,
-    instrument: &Instrument,
-    reference: Option<i64>,
-) -> Result<Priced, Error> {
-    pricing::price(&NewOrder::parse(request, NOW_US)?, instrument, reference)
-}
-
-fn check(request: &PlaceOrderRequest) -> Result<Priced, Error> {
-    check_with(request, &apple(), REFERENCE)
+fn check(request: &PlaceOrderRequest) -> Result<NewOrder, Error> {
+    let new = NewOrder::parse(request)?;
+    new.in_time(NOW_US)?;
+    Ok(new)
 }
 
 /// A request, the code that it is refused with, and a word of the message.
@@ -82,19 +67,12 @@ fn refused_prices() -> Vec<Refusal> {
         (PlaceOrderRequest { quantity_e4: i64::MIN, ..limit() }, "QUANTITY_NOT_POSITIVE", "quantity"),
         (PlaceOrderRequest { quantity_e4: 100_000_010_000, ..limit() }, "QUANTITY_TOO_LARGE", "10000000"),
         (PlaceOrderRequest { quantity_e4: i64::MAX, ..limit() }, "QUANTITY_TOO_LARGE", "quantity"),
-        (PlaceOrderRequest { quantity_e4: 15_000, ..limit() }, "QUANTITY_OFF_LOT", "lot 1"),
         (PlaceOrderRequest { price_e4: 0, ..limit() }, "PRICE_MISSING", "price"),
         (PlaceOrderRequest { price_e4: -100, ..limit() }, "PRICE_NOT_POSITIVE", "price"),
-        (PlaceOrderRequest { price_e4: 2_310_050, ..limit() }, "PRICE_OFF_TICK", "tick 0.01"),
-        (PlaceOrderRequest { price_e4: 3_465_100, ..limit() }, "PRICE_OUT_OF_BAND", "50 %"),
-        (PlaceOrderRequest { price_e4: 1_154_900, ..limit() }, "PRICE_OUT_OF_BAND", "231"),
-        (PlaceOrderRequest { price_e4: i64::MAX / 100 * 100, ..limit() }, "PRICE_OUT_OF_RANGE", "price"),
         (PlaceOrderRequest { price_e4: 2_310_000, ..market() }, "PRICE_NOT_ALLOWED", "MARKET"),
         (PlaceOrderRequest { price_e4: 2_310_000, ..stop() }, "PRICE_NOT_ALLOWED", "STOP"),
         (PlaceOrderRequest { stop_price_e4: 0, ..stop() }, "STOP_PRICE_MISSING", "stop_price"),
         (PlaceOrderRequest { stop_price_e4: -1, ..stop() }, "STOP_PRICE_NOT_POSITIVE", "stop_price"),
-        (PlaceOrderRequest { stop_price_e4: 1, ..stop() }, "STOP_PRICE_OFF_TICK", "stop_price"),
-        (PlaceOrderRequest { stop_price_e4: 100, ..stop() }, "STOP_PRICE_OUT_OF_BAND", "stop_price"),
         (PlaceOrderRequest { stop_price_e4: 100, ..limit() }, "STOP_PRICE_NOT_ALLOWED", "stop_price"),
         (PlaceOrderRequest { trail_amount_e4: 100, ..limit() }, "TRAIL_NOT_ALLOWED", "trail"),
         (PlaceOrderRequest { trail_percent_e4: 0, ..trailing() }, "TRAIL_MISSING", "trail"),
@@ -105,16 +83,6 @@ fn refused_prices() -> Vec<Refusal> {
             PlaceOrderRequest { trail_amount_e4: -1, trail_percent_e4: 0, ..trailing() },
             "TRAIL_OUT_OF_RANGE",
             "trail_amount",
-        ),
-        (
-            PlaceOrderRequest { trail_amount_e4: 150, trail_percent_e4: 0, ..trailing() },
-            "TRAIL_OFF_TICK",
-            "trail_amount",
-        ),
-        (
-            PlaceOrderRequest { trail_amount_e4: 1_155_100, trail_percent_e4: 0, ..trailing() },
-            "TRAIL_OUT_OF_RANGE",
-            "50 %",
         ),
     ]
 }
@@ -137,11 +105,6 @@ fn refused_options() -> Vec<Refusal> {
         (
             PlaceOrderRequest { display_quantity_e4: -1, ..limit() },
             "DISPLAY_QUANTITY_OUT_OF_RANGE",
-            "display_quantity",
-        ),
-        (
-            PlaceOrderRequest { display_quantity_e4: 15_000, ..limit() },
-            "DISPLAY_QUANTITY_OFF_LOT",
             "display_quantity",
         ),
         (
@@ -183,181 +146,138 @@ fn each_refusal_has_its_own_code_and_names_its_field() {
 }
 
 #[test]
-fn an_instrument_that_does_not_trade_refuses_before_its_prices_are_looked_at() {
-    let off_tick = PlaceOrderRequest { price_e4: 1, ..limit() };
-    for (state, reason) in [(TradingState::Halted, "SYMBOL_HALTED"), (TradingState::Closed, "SYMBOL_CLOSED")]
-    {
-        let instrument = Instrument { state: state.into(), ..apple() };
-        assert_eq!(check_with(&off_tick, &instrument, REFERENCE).unwrap_err().reason, reason);
-    }
-    // Shape comes before the instrument.
-    let halted = Instrument { state: TradingState::Halted.into(), ..apple() };
-    let shapeless = PlaceOrderRequest { quantity_e4: 0, ..limit() };
-    assert_eq!(check_with(&shapeless, &halted, REFERENCE).unwrap_err().reason, "QUANTITY_NOT_POSITIVE");
-    // The tick comes before the band.
-    let both = PlaceOrderRequest { price_e4: 1, ..limit() };
-    assert_eq!(check(&both).unwrap_err().reason, "PRICE_OFF_TICK");
-}
-
-#[test]
-fn only_orders_that_name_their_price_do_without_a_reference() {
-    for request in [market(), trailing()] {
-        let refused = check_with(&request, &apple(), None).unwrap_err();
-        assert_eq!(refused.reason, "NO_REFERENCE_PRICE");
-    }
-    for request in [limit(), stop()] {
-        assert!(check_with(&request, &apple(), None).is_ok());
-    }
-    let refused = check_with(&PlaceOrderRequest { price_e4: 400_000_000_000, ..limit() }, &apple(), None);
-    assert!(refused.is_ok(), "{refused:?}");
-    let huge = PlaceOrderRequest { price_e4: 400_000_000_000, quantity_e4: 100_000_000_000, ..limit() };
-    assert_eq!(check_with(&huge, &apple(), None).unwrap_err().reason, "ORDER_TOO_LARGE");
-}
-
-#[test]
-fn the_band_includes_its_edges() {
-    for price_e4 in [1_155_000, 3_465_000] {
-        assert!(check(&PlaceOrderRequest { price_e4, ..limit() }).is_ok(), "{price_e4}");
-    }
-}
-
-#[test]
-fn the_hold_of_each_type_is_computed_from_its_worst_price() {
-    let sell = |r: PlaceOrderRequest| PlaceOrderRequest { side: Side::Sell.into(), ..r };
-    assert_eq!(check(&limit()), Ok(Priced { cap_e4: 2_310_000, stop_e4: 0 }));
-    assert_eq!(check(&market()), Ok(Priced { cap_e4: 2_367_700, stop_e4: 0 }));
-    assert_eq!(check(&stop()), Ok(Priced { cap_e4: 2_460_000, stop_e4: 2_400_000 }));
-    // 1.5 % of 231 is 3.465: a buy starts at 234.47, a sell at 227.53.
-    assert_eq!(check(&trailing()).unwrap().stop_e4, 2_344_700);
-    assert_eq!(check(&sell(trailing())).unwrap().stop_e4, 2_275_300);
-    let stop_limit =
-        PlaceOrderRequest { stop_price_e4: 2_400_000, price_e4: 2_410_000, ..typed(OrderType::StopLimit) };
-    assert_eq!(check(&stop_limit), Ok(Priced { cap_e4: 2_410_000, stop_e4: 2_400_000 }));
-}
-
-#[test]
 fn a_market_order_is_immediate_and_everything_else_good_till_canceled() {
-    assert_eq!(NewOrder::parse(&market(), NOW_US).unwrap().time_in_force, order::TimeInForce::Ioc);
-    assert_eq!(NewOrder::parse(&limit(), NOW_US).unwrap().time_in_force, order::TimeInForce::Gtc);
+    assert_eq!(check(&market()).unwrap().time_in_force, order::TimeInForce::Ioc);
+    assert_eq!(check(&limit()).unwrap().time_in_force, order::TimeInForce::Gtc);
 }
 
-fn entry() -> Entry {
-    let order = Order {
-        id: "1".into(),
-        state: OrderState::PendingNew.into(),
-        quantity_e4: 100_000,
-        open_e4: 100_000,
-        version: 1,
+#[test]
+fn a_command_asks_for_what_the_request_did() {
+    let requests = [
+        market(),
+        PlaceOrderRequest { display_quantity_e4: 10_000, post_only: true, ..limit() },
+        PlaceOrderRequest { time_in_force: TimeInForce::Gtd.into(), expires_us: NOW_US + 1, ..limit() },
+        stop(),
+        PlaceOrderRequest { stop_price_e4: 2_400_000, price_e4: 1, ..typed(OrderType::StopLimit) },
+        trailing(),
+        PlaceOrderRequest { trail_amount_e4: 100, trail_percent_e4: 0, ..trailing() },
+    ];
+    for request in requests {
+        let id = Uuid::from_u128(7);
+        let command = check(&request).unwrap().command(id);
+        let again = PlaceOrderRequest {
+            symbol: command.symbol,
+            side: command.side,
+            r#type: command.r#type,
+            time_in_force: request.time_in_force,
+            quantity_e4: command.quantity_e4,
+            price_e4: command.price_e4,
+            stop_price_e4: command.stop_price_e4,
+            trail_amount_e4: command.trail_amount_e4,
+            trail_percent_e4: command.trail_percent_e4,
+            display_quantity_e4: command.display_quantity_e4,
+            post_only: command.post_only,
+            expires_us: command.expires_us,
+            account_id: command.account_id,
+            ..PlaceOrderRequest::default()
+        };
+        assert_eq!((again, command.order_id), (request, id.to_string()));
+        assert!(command.time_in_force != 0 && command.stp != 0);
+    }
+}
+
+fn order_of(user: UserId, number: u128, state: OrderState, filled_e4: i64) -> Order {
+    Order {
+        id: Uuid::from_u128(number).to_string(),
+        user_id: user.to_string(),
+        symbol: "AAPL".into(),
+        side: Side::Buy.into(),
+        state: state.into(),
+        quantity_e4: 50_000,
+        filled_e4,
+        updated_us: 9,
         ..Order::default()
-    };
-    Entry { order, cap_price_e4: 2_310_000, accepted: true, agent: false }
-}
-
-#[test]
-fn the_table_leaves_no_terminal_state_and_names_each_step_once() {
-    for (n, (from, signal, to)) in TABLE.iter().enumerate() {
-        assert!(!from.has_ended());
-        assert!(*to != OrderState::Unspecified);
-        assert!(!TABLE[n + 1..].iter().any(|(f, s, _)| f == from && s == signal), "{from:?} {signal:?}");
-    }
-    for state in [OrderState::Filled, OrderState::Canceled, OrderState::Expired, OrderState::Rejected] {
-        assert_eq!(lifecycle::next(state, Signal::Canceled), Some(state));
-        assert_eq!(lifecycle::next(state, Signal::FilledPart), None);
     }
 }
 
-#[test]
-fn a_fill_for_a_terminal_order_is_an_alarm_and_changes_nothing() {
-    let mut entry = entry();
-    entry.order.set_state(OrderState::Canceled);
-    let before = entry.clone();
-    let fill = Event::Filled { price_e4: 100, quantity_e4: 10_000, open_e4: 0 };
-    assert!(lifecycle::apply(&mut entry, &fill, 1).is_err());
-    assert_eq!(entry, before);
-    assert_eq!(lifecycle::apply(&mut entry, &Event::Canceled { code: "USER".into() }, 1), Ok(false));
-    assert_eq!(entry, before);
-}
-
-#[test]
-fn a_cancel_on_its_way_outlives_a_replace() {
-    let mut entry = entry();
-    lifecycle::apply(&mut entry, &Event::Accepted { held: false, stop_e4: 0 }, 1).unwrap();
-    entry.order.set_pending(PendingAction::Cancel);
-    let replaced = Event::Replaced {
-        version: 2,
-        total_e4: 50_000,
-        open_e4: 50_000,
-        price_e4: 2_300_000,
-        stop_e4: 0,
-        cap_e4: Some(2_300_000),
+fn about(position: u64, kind: FactKind, orders: Vec<(Order, u64)>) -> Fact {
+    let fill = |order: &Order| (kind == FactKind::Executed).then(|| fill_of(order));
+    let update = |(order, user_seq): (Order, u64)| OrderUpdate {
+        user_id: order.user_id.clone(),
+        user_seq,
+        fill: fill(&order),
+        order: Some(order),
     };
-    lifecycle::apply(&mut entry, &replaced, 2).unwrap();
-    assert_eq!((entry.order.version, entry.order.pending()), (2, PendingAction::Cancel));
-    lifecycle::apply(&mut entry, &Event::Canceled { code: "USER".into() }, 3).unwrap();
-    assert_eq!((entry.order.state(), entry.order.pending()), (OrderState::Canceled, PendingAction::None));
+    let orders = orders.into_iter().map(update).collect();
+    Fact { position, kind: kind.into(), symbol: "AAPL".into(), exec_seq: position, orders, ..Fact::default() }
 }
 
-fn event() -> impl Strategy<Value = Event> {
-    let lots = 1i64..12;
-    prop_oneof![
-        any::<bool>().prop_map(|held| Event::Accepted { held, stop_e4: 0 }),
-        Just(Event::Rejected { code: "BOOK_FULL".into() }),
-        Just(Event::Triggered),
-        (1i64..500, lots.clone()).prop_map(|(price, lots)| Event::Filled {
-            price_e4: price * 100,
-            quantity_e4: lots * 10_000,
-            open_e4: -1,
-        }),
-        Just(Event::Canceled { code: "USER".into() }),
-        Just(Event::Expired { code: "DAY_END".into() }),
-        (lots.clone(), 2u32..9).prop_map(|(lots, version)| Event::Replaced {
-            version,
-            total_e4: lots * 10_000,
-            open_e4: -1,
-            price_e4: 0,
-            stop_e4: 0,
-            cap_e4: None,
-        }),
-        Just(Event::ReplaceRejected),
-        Just(Event::CancelRejected),
-        lots.prop_map(|lots| Event::Decremented { quantity_e4: lots * 10_000, open_e4: -1 }),
-    ]
+fn fill_of(order: &Order) -> Fill {
+    Fill { order_id: order.id.clone(), price_e4: 100, quantity_e4: 10_000, ..Fill::default() }
 }
 
-proptest! {
-    /// An engine that is right about the open quantity, in any order of outcomes.
-    #[test]
-    fn whatever_happens_filled_plus_open_is_the_quantity(events in prop::collection::vec(event(), 1..40)) {
-        let mut entry = entry();
-        let mut notional = 0;
-        for (n, mut event) in events.into_iter().enumerate() {
-            let before = entry.clone();
-            let (filled, open) = (before.order.filled_e4, before.order.open_e4);
-            match &mut event {
-                Event::Filled { quantity_e4, open_e4, .. } | Event::Decremented { quantity_e4, open_e4 } => {
-                    *open_e4 = (open - *quantity_e4).max(0);
-                }
-                Event::Replaced { total_e4, open_e4, .. } => *open_e4 = (*total_e4 - filled).max(0),
-                _ => {}
-            }
-            match lifecycle::apply(&mut entry, &event, n as i64) {
-                Err(_) => { prop_assert_eq!(&entry, &before); continue }
-                Ok(false) => { prop_assert_eq!(&entry, &before); continue }
-                Ok(true) => {}
-            }
-            if let Event::Filled { price_e4, quantity_e4, .. } = event {
-                notional += price_e4 * quantity_e4 / 100;
-            }
-            let o = &entry.order;
-            prop_assert!(!before.order.state().has_ended());
-            prop_assert!(0 <= o.filled_e4 && o.filled_e4 <= o.quantity_e4);
-            prop_assert_eq!(o.filled_notional_micros, notional);
-            if o.state().has_ended() {
-                prop_assert_eq!((o.open_e4, o.pending()), (0, PendingAction::None));
-                prop_assert!(o.state() != OrderState::Filled || o.filled_e4 == o.quantity_e4);
-            } else {
-                prop_assert_eq!(o.filled_e4 + o.open_e4, o.quantity_e4);
-            }
-        }
+#[test]
+fn of_a_batch_the_last_word_on_each_order_is_left() {
+    let agent = agents::agent_id(1);
+    let mut accepted = about(8, FactKind::Accepted, vec![(order_of(BOB, 1, OrderState::New, 0), 1)]);
+    accepted.user_id = BOB.to_string();
+    accepted.key = Some(RequestKey { key: "mine".into(), payload: vec![7; 16], looked_until: 3 });
+    accepted.done = Some(Done { object_id: Uuid::from_u128(1).to_string(), ..Done::default() });
+    let taken = |state, filled| order_of(BOB, 1, state, filled);
+    let made = |filled| order_of(agent, 2, OrderState::PartiallyFilled, filled);
+    let facts = [
+        accepted,
+        about(
+            9,
+            FactKind::Executed,
+            vec![(taken(OrderState::PartiallyFilled, 10_000), 2), (made(10_000), 0)],
+        ),
+        about(
+            10,
+            FactKind::Executed,
+            vec![(taken(OrderState::PartiallyFilled, 20_000), 3), (made(20_000), 0)],
+        ),
+        Fact { position: 11, kind: FactKind::Money.into(), ..Fact::default() },
+        about(12, FactKind::Canceled, vec![(taken(OrderState::Canceled, 20_000), 4)]),
+    ];
+    let changes = Changes::read(7, &facts).unwrap();
+    assert_eq!((changes.from, changes.to, changes.open_orders), (7, 12, 0));
+    let [bobs, agents] = &changes.orders[..] else { panic!("{:?}", changes.orders) };
+    assert_eq!((bobs.is_new, bobs.order.state(), bobs.ended_us()), (true, OrderState::Canceled, 9));
+    assert_eq!((bobs.first_fill, bobs.last_fill), (9 * 16, 10 * 16));
+    assert_eq!((agents.is_new, agents.order.filled_e4, agents.ended_us()), (false, 20_000, 0));
+    assert_eq!((agents.first_fill, agents.last_fill), (9 * 16 + 1, 10 * 16 + 1));
+    assert_eq!(changes.fills.iter().map(|f| f.id).collect::<Vec<_>>(), [144, 145, 160, 161]);
+    assert_eq!(changes.events.iter().map(|e| e.update.user_seq).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    let mine = ClientOrder {
+        user: BOB,
+        client_order_id: "mine".into(),
+        payload: vec![7; 16],
+        order: Uuid::from_u128(1),
+    };
+    assert_eq!(changes.client_orders, [mine]);
+}
+
+#[test]
+fn what_cannot_be_is_said_and_not_read() {
+    let open = || order_of(BOB, 1, OrderState::New, 0);
+    let accepted = |position| about(position, FactKind::Accepted, vec![(open(), 1)]);
+    let canceled =
+        |position| about(position, FactKind::Canceled, vec![(order_of(BOB, 1, OrderState::Canceled, 0), 2)]);
+    let cases = [
+        (vec![accepted(2)], "follows"),
+        (vec![accepted(1), canceled(3)], "follows"),
+        (vec![accepted(1), accepted(2)], "there before"),
+        (vec![accepted(1), canceled(2), canceled(3)], "had ended"),
+        (vec![about(1, FactKind::Accepted, vec![])], "0 orders"),
+        (vec![about(1, FactKind::Expired, vec![(Order::default(), 1)])], "user_id"),
+        (vec![about(1, FactKind::Expired, vec![(order_of(BOB, 1, OrderState::New, 60_000), 1)])], "60000"),
+        (vec![about(1, FactKind::Expired, vec![(Order { state: 0, ..open() }, 1)])], "state"),
+        (vec![about(1, FactKind::Expired, vec![(Order { id: "1".into(), ..open() }, 1)])], "UUID"),
+    ];
+    for (facts, words) in cases {
+        let refused = Changes::read(0, &facts).unwrap_err();
+        assert!(refused.what.contains(words), "{refused}");
+        assert_eq!(refused.position, facts.last().unwrap().position);
     }
 }

@@ -1,237 +1,146 @@
-//! The projection of executions into orders and fills: effect, position and private updates in one transaction.
+//! Writes what a batch of facts changes, with the position, in one transaction.
 
-use super::{
-    super::{
-        domain::{
-            Entry,
-            lifecycle::{self, Event},
-        },
-        watch::EngineRefusal,
-    },
-    commands, fill_put, open_orders_add, opposite, order_get, order_update, replace_delete, replace_get,
-    update_put,
-};
+use super::{super::domain::changes::Changes, UPDATES_KEPT, blob};
 use fafnir_platform::{
-    db::{Error, Tx, inbox},
-    executions::{self, Applied, Reading},
+    db::{Tx, Value, many},
+    error::{Error, Result},
     params,
 };
-use fafnir_proto::v1::{ExecKind, Execution, ExecutionBatch, Fill, Order};
+use fafnir_proto::id::UserId;
 use prost::Message as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-/// What the memory must learn after the commit.
-#[derive(Debug, Clone, Default)]
-pub struct Learned {
-    pub applied: Applied,
-    /// Orders as they now are, with the refusal of a cancel or replace.
-    pub orders: Vec<(Order, Option<EngineRefusal>)>,
-    /// Last traded prices.
-    pub last_trades: Vec<(String, i64)>,
-    /// Facts that contradict what is known, put away for a person.
-    pub alarms: Vec<String>,
+/// A user's updates that are no longer kept go in steps of this many: a function of the last one alone.
+const PRUNE_EVERY: u64 = 256;
+const UPDATE_COLUMNS: usize = 6;
+
+/// The rows of a batch, ready to be written: a transaction may run again.
+#[derive(Debug)]
+pub struct Rows {
+    from: u64,
+    to: u64,
+    open_orders: i64,
+    new_orders: Vec<Value>,
+    changed_orders: Vec<Value>,
+    fills: Vec<Value>,
+    events: Vec<Value>,
+    client_orders: Vec<Value>,
+    /// User and the last sequence whose update goes.
+    pruned: Vec<(UserId, u64)>,
 }
 
-/// One side of an execution: the order and what happened to it.
-struct Part<'a> {
-    order_id: &'a str,
-    event: Event,
-    fill: Option<Fill>,
-}
-
-struct Projector<'a> {
-    tx: &'a mut dyn Tx,
-    now_us: i64,
-    entries: BTreeMap<String, Entry>,
-    dirty: BTreeMap<String, Option<EngineRefusal>>,
-    learned: Learned,
-}
-
-/// Stores the outcomes that follow our positions, and the positions.
-pub fn apply(tx: &mut dyn Tx, batches: &[ExecutionBatch], now_us: i64) -> Result<Learned, Error> {
-    let mut positions: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    let mut last_trades: BTreeMap<&str, i64> = BTreeMap::new();
-    let mut cmd_seqs = BTreeSet::new();
-    let mut p = Projector {
-        tx,
-        now_us,
-        entries: BTreeMap::new(),
-        dirty: BTreeMap::new(),
-        learned: Learned::default(),
-    };
-    for batch in batches {
-        let symbol = batch.symbol.as_str();
-        if !positions.contains_key(symbol) {
-            let position = inbox::position(p.tx, symbol)?;
-            positions.insert(symbol, (position, position));
+impl Rows {
+    pub fn new(changes: Changes) -> Self {
+        let Changes { from, to, orders, fills, events, client_orders, open_orders } = changes;
+        let (mut new_orders, mut changed_orders) = (Vec::new(), Vec::new());
+        for mut o in orders {
+            let (user, id) = (blob(o.user.uuid()), blob(o.id));
+            let (agent, ended_us, first, last) = (o.is_agents(), o.ended_us(), o.first_fill, o.last_fill);
+            // Its columns say so.
+            o.order.id.clear();
+            o.order.user_id.clear();
+            let body = o.order.encode_to_vec();
+            if o.is_new {
+                let row = params![user, id, &o.order.symbol, agent, ended_us, first, last, body].to_vec();
+                new_orders.extend(row);
+            } else {
+                changed_orders.extend(params![user, id, ended_us, first, last, body].to_vec());
+            }
         }
-        let Some((_, last_seq)) = positions.get_mut(symbol) else { continue };
-        let new = match executions::read(*last_seq, &batch.executions) {
-            Reading::New(new) => new,
-            Reading::Seen => continue,
-            Reading::Gap => {
-                p.learned.applied.gap = true;
-                continue;
+        let fills = fills.into_iter().flat_map(|f| {
+            let (user, order, fill) = (blob(f.user.uuid()), blob(f.order), f.fill);
+            [f.id.into(), user, order, fill.symbol.into(), f.exec_seq.into(), fill.side.into()]
+                .into_iter()
+                .chain([fill.price_e4.into(), fill.quantity_e4.into(), fill.maker.into()])
+                .chain([fill.time_us.into()])
+        });
+        let mut pruned = BTreeMap::new();
+        let events = events.into_iter().flat_map(|e| {
+            let seq = e.update.user_seq;
+            if seq % PRUNE_EVERY == 0 && seq > UPDATES_KEPT {
+                pruned.insert(e.user, seq - UPDATES_KEPT);
             }
-        };
-        for execution in new {
-            *last_seq = execution.seq;
-            p.learned.applied.executions += 1;
-            if execution.kind() == ExecKind::Trade {
-                last_trades.insert(symbol, execution.price_e4);
-            }
-            if execution.cmd_seq != 0 {
-                cmd_seqs.insert(execution.cmd_seq);
-            }
-            p.execution(symbol, execution)?;
+            [e.id.into(), blob(e.user.uuid()), seq.into(), e.update.encode_to_vec().into()]
+        });
+        let client_orders = client_orders
+            .into_iter()
+            .flat_map(|c| [blob(c.user.uuid()), c.client_order_id.into(), c.payload.into(), blob(c.order)]);
+        Self {
+            from,
+            to,
+            open_orders,
+            new_orders,
+            changed_orders,
+            fills: fills.collect(),
+            events: events.collect(),
+            client_orders: client_orders.collect(),
+            pruned: pruned.into_iter().collect(),
         }
     }
-    p.write()?;
-    let Projector { tx, mut learned, .. } = p;
-    for cmd_seq in cmd_seqs {
-        commands::command_delete(tx, cmd_seq)?;
-    }
-    for (symbol, price_e4) in last_trades {
-        tx.execute(
-            "INSERT INTO last_trades (symbol, price_e4) VALUES (?1, ?2) \
-             ON CONFLICT (symbol) DO UPDATE SET price_e4 = excluded.price_e4",
-            params![symbol, price_e4],
+
+    /// Writes them; refuses where the stored position is another one, and where an order that changes is not open.
+    pub fn write(&self, tx: &mut dyn Tx) -> Result<()> {
+        let moved = tx.execute(
+            "UPDATE position SET at = ?2, open_orders = open_orders + ?3 WHERE id = 1 AND at = ?1",
+            params![self.from, self.to, self.open_orders],
         )?;
-        learned.last_trades.push((symbol.to_owned(), price_e4));
-    }
-    for (symbol, (before, after)) in positions {
-        if after > before {
-            inbox::advance(tx, symbol, after)?;
+        if moved != 1 {
+            return Err(Error::unavailable(format!(
+                "the orders stand at another position than {}",
+                self.from
+            )));
         }
+        self.write_orders(tx)?;
+        many::insert(
+            tx,
+            "INSERT INTO fills (id, user_id, order_id, symbol, exec_seq, side, price_e4, quantity_e4, maker, time_us)",
+            10,
+            "",
+            &self.fills,
+        )?;
+        many::insert(tx, "INSERT INTO events (id, user_id, user_seq, body)", 4, "", &self.events)?;
+        for (user, seq) in &self.pruned {
+            let sql = "DELETE FROM events WHERE user_id = ?1 AND user_seq <= ?2";
+            tx.execute(sql, params![blob(user.uuid()), *seq])?;
+        }
+        let head = "INSERT INTO client_orders (user_id, client_order_id, payload, order_id)";
+        many::insert(tx, head, 4, "", &self.client_orders)?;
+        Ok(())
     }
-    Ok(learned)
+
+    fn write_orders(&self, tx: &mut dyn Tx) -> Result<()> {
+        many::insert(
+            tx,
+            "INSERT INTO orders (user_id, id, symbol, agent, ended_us, first_fill, last_fill, body)",
+            8,
+            "",
+            &self.new_orders,
+        )?;
+        let changed = many::execute(tx, UPDATE_COLUMNS, &self.changed_orders, update)?;
+        if changed * UPDATE_COLUMNS as u64 != self.changed_orders.len() as u64 {
+            return Err(Error::internal(format!(
+                "an order that changes after position {} is not known here, or has ended",
+                self.from
+            )));
+        }
+        Ok(())
+    }
 }
 
-impl Projector<'_> {
-    fn execution(&mut self, symbol: &str, e: &Execution) -> Result<(), Error> {
-        let fill = |order_id: &str, maker: bool| Fill {
-            exec_id: format!("{symbol}:{}", e.seq),
-            order_id: order_id.to_owned(),
-            symbol: symbol.to_owned(),
-            side: if maker { opposite(e.side()).into() } else { e.side },
-            price_e4: e.price_e4,
-            quantity_e4: e.quantity_e4,
-            maker,
-            time_us: e.time_us,
-        };
-        let part = |event| Part { order_id: &e.order_id, event, fill: None };
-        let code = || e.reason.clone();
-        let parts = match e.kind() {
-            ExecKind::Accepted => {
-                vec![part(Event::Accepted { held: e.held, stop_e4: e.stop_price_e4 })]
-            }
-            ExecKind::Rejected => vec![part(Event::Rejected { code: code() })],
-            ExecKind::Triggered => vec![part(Event::Triggered)],
-            ExecKind::Canceled => vec![part(Event::Canceled { code: code() })],
-            ExecKind::Expired => vec![part(Event::Expired { code: code() })],
-            ExecKind::ReplaceRejected => vec![part(Event::ReplaceRejected)],
-            ExecKind::CancelRejected => vec![part(Event::CancelRejected)],
-            ExecKind::Replaced => {
-                let replace = replace_get(self.tx, &e.order_id)?;
-                vec![part(Event::Replaced {
-                    version: e.version,
-                    total_e4: e.quantity_e4,
-                    open_e4: e.open_e4,
-                    price_e4: e.price_e4,
-                    stop_e4: e.stop_price_e4,
-                    cap_e4: replace.filter(|w| w.version == e.version).map(|w| w.cap_price_e4),
-                })]
-            }
-            ExecKind::Trade => {
-                let filled =
-                    |open_e4| Event::Filled { price_e4: e.price_e4, quantity_e4: e.quantity_e4, open_e4 };
-                vec![
-                    Part {
-                        order_id: &e.maker_order_id,
-                        event: filled(e.maker_open_e4),
-                        fill: Some(fill(&e.maker_order_id, true)),
-                    },
-                    Part {
-                        order_id: &e.order_id,
-                        event: filled(e.open_e4),
-                        fill: Some(fill(&e.order_id, false)),
-                    },
-                ]
-            }
-            ExecKind::Decremented => {
-                let decremented = |open_e4| Event::Decremented { quantity_e4: e.quantity_e4, open_e4 };
-                vec![
-                    Part { order_id: &e.maker_order_id, event: decremented(e.maker_open_e4), fill: None },
-                    part(decremented(e.open_e4)),
-                ]
-            }
-            ExecKind::StateChanged => Vec::new(),
-            ExecKind::Unspecified => return self.dead_letter(symbol, e, "an execution of unknown kind"),
-        };
-        for part in parts {
-            self.part(symbol, e, part)?;
-        }
-        Ok(())
+/// The statement that changes so many open orders.
+fn update(rows: usize) -> String {
+    if rows == 1 {
+        return "UPDATE orders SET ended_us = ?3, \
+                first_fill = CASE WHEN first_fill = 0 THEN ?4 ELSE first_fill END, \
+                last_fill = CASE WHEN ?5 = 0 THEN last_fill ELSE ?5 END, body = ?6 \
+                WHERE user_id = ?1 AND id = ?2 AND ended_us = 0"
+            .to_owned();
     }
-
-    fn part(&mut self, symbol: &str, e: &Execution, part: Part<'_>) -> Result<(), Error> {
-        let id = part.order_id;
-        if !self.entries.contains_key(id) {
-            match order_get(self.tx, id)? {
-                Some(entry) => {
-                    self.entries.insert(id.to_owned(), entry);
-                }
-                // A refusal to touch an order that ended long ago and is pruned says nothing new.
-                None if matches!(part.event, Event::CancelRejected | Event::ReplaceRejected) => {
-                    return Ok(());
-                }
-                None => return self.dead_letter(symbol, e, &format!("order {id} is not known here")),
-            }
-        }
-        let Some(entry) = self.entries.get_mut(id) else { return Ok(()) };
-        match lifecycle::apply(entry, &part.event, e.time_us) {
-            Err(alarm) => return self.dead_letter(symbol, e, &alarm.to_string()),
-            Ok(false) => return Ok(()),
-            Ok(true) => {}
-        }
-        if let Some(fill) = &part.fill {
-            fill_put(self.tx, &entry.order.user_id, e.seq, fill)?;
-        }
-        if entry.order.state().has_ended() {
-            open_orders_add(self.tx, &entry.order.user_id, -1)?;
-            replace_delete(self.tx, id)?;
-        } else if matches!(part.event, Event::Replaced { .. } | Event::ReplaceRejected) {
-            replace_delete(self.tx, id)?;
-        }
-        update_put(self.tx, entry, part.fill)?;
-        let refused = self.dirty.entry(id.to_owned()).or_default();
-        match part.event {
-            Event::CancelRejected => *refused = Some(EngineRefusal::Cancel(e.reason.clone())),
-            Event::ReplaceRejected => *refused = Some(EngineRefusal::Replace(e.reason.clone())),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn dead_letter(&mut self, symbol: &str, e: &Execution, why: &str) -> Result<(), Error> {
-        inbox::dead_letter_put(
-            self.tx,
-            &format!("{symbol}:{}", e.seq),
-            &e.encode_to_vec(),
-            why,
-            self.now_us,
-        )?;
-        self.learned.alarms.push(format!("{symbol}:{}: {why}", e.seq));
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), Error> {
-        for (id, refused) in std::mem::take(&mut self.dirty) {
-            if let Some(entry) = self.entries.get(&id) {
-                order_update(self.tx, entry)?;
-                self.learned.orders.push((entry.order.clone(), refused));
-            }
-        }
-        Ok(())
-    }
+    format!(
+        "UPDATE orders SET ended_us = v.column3, \
+         first_fill = CASE WHEN orders.first_fill = 0 THEN v.column4 ELSE orders.first_fill END, \
+         last_fill = CASE WHEN v.column5 = 0 THEN orders.last_fill ELSE v.column5 END, body = v.column6 \
+         FROM (VALUES {}) AS v WHERE orders.user_id = v.column1 AND orders.id = v.column2 AND orders.ended_us = 0",
+        many::tuples(rows, UPDATE_COLUMNS)
+    )
 }
