@@ -11,7 +11,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tonic::{
     body::Body,
@@ -34,6 +34,10 @@ pub const POSITION_KEY: &str = "x-fafnir-position";
 pub const REASON_KEY: &str = "x-fafnir-reason";
 /// Deadline of a call that does not set its own.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
+/// What a hop keeps of its caller's time for itself: to say what became of the next one.
+const HOP_MARGIN: Duration = Duration::from_millis(50);
+/// The least time that a call is given.
+const CALL_TIME_MIN: Duration = Duration::from_millis(1);
 /// A message larger than this is refused by either side.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,6 +50,27 @@ static POSITION: HeaderName = HeaderName::from_static(POSITION_KEY);
 static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
 /// [`DEADLINE_DEFAULT`] as the protocol writes it.
 static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
+
+tokio::task_local! {
+    /// When the caller of the request that this task answers stops to wait.
+    static UNTIL: Instant;
+}
+
+/// Answers a request whose caller waits for `time`: every call made on the way has less.
+pub async fn within<F: Future>(time: Duration, answering: F) -> F::Output {
+    UNTIL.scope(Instant::now() + time, answering).await
+}
+
+/// The time of a call: what it asks for, and less than the caller of the request under way waits.
+fn time_of(headers: &http::HeaderMap) -> HeaderValue {
+    let asked = in_process::deadline(headers);
+    let Ok(until) = UNTIL.try_with(|until| *until) else {
+        return headers.get(&TIMEOUT).unwrap_or(&TIMEOUT_DEFAULT).clone();
+    };
+    let left = until.saturating_duration_since(Instant::now()).saturating_sub(HOP_MARGIN);
+    let time = asked.unwrap_or(DEADLINE_DEFAULT).min(left).max(CALL_TIME_MIN);
+    HeaderValue::from_str(&format!("{}m", time.as_millis())).unwrap_or_else(|_| TIMEOUT_DEFAULT.clone())
+}
 
 /// On whose behalf a call is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +123,8 @@ impl Service<http::Request<Body>> for Authorised {
 
     fn call(&mut self, mut request: http::Request<Body>) -> Answer {
         let headers = request.headers_mut();
-        headers.entry(&TIMEOUT).or_insert_with(|| TIMEOUT_DEFAULT.clone());
+        let time = time_of(headers);
+        headers.insert(&TIMEOUT, time);
         headers.insert(&TOKEN, self.token.clone());
         headers.insert(self.key, self.caller.clone());
         if let Some(position) = &self.position {
@@ -136,6 +162,11 @@ pub enum Error {
 /// The time that the caller of a request waits for its answer, where it says so.
 pub fn time_left(metadata: &tonic::metadata::MetadataMap) -> Option<Duration> {
     in_process::deadline(metadata.as_ref())
+}
+
+/// The same from a request's headers.
+pub fn time_left_of(headers: &http::HeaderMap) -> Option<Duration> {
+    in_process::deadline(headers)
 }
 
 /// A lazily connected channel with our time limits.
@@ -250,5 +281,24 @@ mod tests {
     fn the_default_deadline_is_what_goes_over_the_wire() {
         let headers = http::HeaderMap::from_iter([(TIMEOUT.clone(), TIMEOUT_DEFAULT.clone())]);
         assert_eq!(in_process::deadline(&headers), Some(DEADLINE_DEFAULT));
+    }
+
+    #[tokio::test]
+    async fn each_hop_has_less_time_than_its_caller() {
+        let time = |headers: &http::HeaderMap| {
+            let set = http::HeaderMap::from_iter([(TIMEOUT.clone(), time_of(headers))]);
+            in_process::deadline(&set).unwrap()
+        };
+        let none = http::HeaderMap::new();
+        assert_eq!(time(&none), DEADLINE_DEFAULT);
+        within(Duration::from_secs(1), async {
+            assert!(time(&none) <= Duration::from_millis(950), "{:?}", time(&none));
+            let asked = http::HeaderMap::from_iter([(TIMEOUT.clone(), HeaderValue::from_static("9S"))]);
+            assert!(time(&asked) <= Duration::from_millis(950));
+            let asked = http::HeaderMap::from_iter([(TIMEOUT.clone(), HeaderValue::from_static("9m"))]);
+            assert_eq!(time(&asked), Duration::from_millis(9));
+        })
+        .await;
+        within(Duration::ZERO, async { assert_eq!(time(&none), CALL_TIME_MIN) }).await;
     }
 }

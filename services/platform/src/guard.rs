@@ -1,6 +1,7 @@
 //! What stands before every gRPC server of the platform: the token check, the caller, the count and time of each method.
 
 use super::{caller, context::Context, secrets::Secrets};
+use fafnir_proto::client;
 use metrics::Histogram;
 use parking_lot::RwLock;
 use std::{
@@ -75,9 +76,13 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
             Err(refusal) => return Box::pin(ready(Ok(Status::from(refusal).into_http()))),
         };
         let seconds = self.methods.seconds(request.uri().path());
+        let time = client::time_left_of(request.headers());
         let answering = self.server.call(request);
         Box::pin(async move {
-            let answer = answering.await;
+            let answer = match time {
+                Some(time) => client::within(time, answering).await,
+                None => answering.await,
+            };
             seconds.record(started.elapsed().as_secs_f64());
             answer
         })
