@@ -8,8 +8,7 @@ use super::{
     market::Market,
 };
 use fafnir_platform::rng::Rng;
-use fafnir_proto::v1::{self, ExecKind, Side, TradingState};
-use fafnir_rules::money::notional_micros;
+use fafnir_proto::v1::{self, FactKind, Side, TradingState};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -43,7 +42,7 @@ const IMPACT_MILLI: i64 = 120;
 const IMPACT_QUOTES_MAX: i64 = 5;
 /// After a refusal about the symbol nobody trades in it for so many steps.
 const PAUSE_STEPS: u64 = 20;
-/// Facts about orders whose answer is not here yet are kept for so many.
+/// Orders whose answer is not here yet and that traded or ended are kept for so many.
 const EARLY_MAX: usize = 4_096;
 
 /// A symbol as the agents see it at the start.
@@ -146,11 +145,13 @@ pub enum Answer {
         market: usize,
         order: Uuid,
     },
+    /// As they were at a position of the journal.
     LookedUp {
         market: usize,
         standing: Vec<Standing>,
+        position: u64,
     },
-    /// The owner of orders did not answer: it is asked again later.
+    /// The engine did not answer: it is asked again later.
     LookUpFailed {
         market: usize,
     },
@@ -217,10 +218,10 @@ impl Core {
         }
     }
 
-    /// A maker's orders that stand at the start.
-    pub fn adopt(&mut self, market: usize, standing: Vec<Standing>) {
+    /// A maker's orders that stood at a position, at the start.
+    pub fn adopt(&mut self, market: usize, standing: Vec<Standing>, position: u64) {
         let m = &mut self.markets[market];
-        m.adopt(standing, self.step);
+        m.adopt(standing, position, self.step);
         let price = |side| m.ladder.quotes.iter().filter(move |q| q.side == side).map(|q| q.price);
         if let (Some(bid), Some(ask)) = (price(Side::Buy).max(), price(Side::Sell).min()) {
             m.ladder.centre = i64::midpoint(bid, ask);
@@ -543,113 +544,97 @@ impl Core {
                 (m.looking_up, m.is_doubtful) = (false, true);
                 m.paused_until = self.step + PAUSE_STEPS;
             }
-            Answer::LookedUp { market, standing } => {
+            Answer::LookedUp { market, standing, position } => {
                 let m = &mut self.markets[market];
                 (m.looking_up, m.is_doubtful) = (false, false);
-                m.adopt(standing, self.step);
+                m.adopt(standing, position, self.step);
             }
         }
     }
 
-    /// Takes a fact about executions.
-    pub fn fact(&mut self, batch: &v1::ExecutionBatch) {
-        let Some(market) = self.market_numbers.get(&batch.symbol).copied() else { return };
-        for e in &batch.executions {
-            let m = &mut self.markets[market];
-            // Something was missed: the owner of orders is asked when it is the maker's turn.
-            m.is_doubtful |= m.seq != 0 && e.seq > m.seq + 1;
-            m.seq = m.seq.max(e.seq);
-            match e.kind() {
-                ExecKind::Trade => self.traded(market, e),
-                ExecKind::Canceled | ExecKind::Expired | ExecKind::Rejected => self.ended(market, e),
-                ExecKind::StateChanged => m.is_open = e.state() == TradingState::Open,
-                _ => {}
-            }
+    /// Takes what happened.
+    pub fn fact(&mut self, fact: &v1::Fact) {
+        for update in &fact.balances {
+            self.has(update);
+        }
+        let Some(market) = self.market_numbers.get(&fact.symbol).copied() else { return };
+        match fact.kind() {
+            FactKind::Executed => self.traded(market, fact),
+            FactKind::StateChanged => self.markets[market].is_open = fact.state() == TradingState::Open,
+            _ => {}
+        }
+        for order in fact.orders.iter().filter_map(|update| update.order.as_ref()) {
+            self.changed(market, fact.position, order);
         }
     }
 
-    fn traded(&mut self, market: usize, e: &v1::Execution) {
+    fn traded(&mut self, market: usize, fact: &v1::Fact) {
         let m = &mut self.markets[market];
-        m.last_milli = e.price_e4 * 1_000 / m.listing.tick_e4;
+        m.last_milli = fact.price_e4 * 1_000 / m.listing.tick_e4;
         m.average_milli += (m.last_milli - m.average_milli) / 16;
-        let quotes = (e.quantity_e4 / (m.quote_e4 / 100).max(1)).min(IMPACT_QUOTES_MAX * 100);
+        let quotes = (fact.quantity_e4 / (m.quote_e4 / 100).max(1)).min(IMPACT_QUOTES_MAX * 100);
         let impact = IMPACT_MILLI * quotes / 100;
-        m.fair_milli += if e.side() == Side::Buy { impact } else { -impact };
-        let maker_side = if e.side() == Side::Buy { Side::Sell } else { Side::Buy };
-        for (user, order, open, side) in [
-            (&e.user_id, &e.order_id, e.open_e4, e.side()),
-            (&e.maker_user_id, &e.maker_order_id, e.maker_open_e4, maker_side),
-        ] {
-            let Some(agent) = self.agents.get(user).copied() else { continue };
-            let order = Uuid::parse_str(order).unwrap_or_default();
-            self.moved(agent, market, side, e);
-            self.filled(agent, market, order, e.quantity_e4, open);
-        }
+        m.fair_milli += match fact.aggressor() {
+            Side::Buy => impact,
+            Side::Sell => -impact,
+            Side::Unspecified => 0,
+        };
     }
 
-    /// Shares and cash change hands.
-    fn moved(&mut self, agent: Agent, market: usize, side: Side, e: &v1::Execution) {
+    /// Cash and shares of an agent, as they are.
+    fn has(&mut self, update: &v1::PortfolioUpdate) {
+        let Some(agent) = self.agents.get(&update.user_id).copied() else { return };
+        if let (Agent::Maker(market), Some(account)) = (agent, &update.account) {
+            self.markets[market].maker_cash_micros = account.balance_micros;
+        }
+        let Some(holding) = &update.holding else { return };
+        let Some(market) = self.market_numbers.get(&holding.symbol).copied() else { return };
         let m = &mut self.markets[market];
-        let worth = notional_micros(e.price_e4, e.quantity_e4).unwrap_or(0);
-        let (shares, cash) =
-            if side == Side::Buy { (e.quantity_e4, -worth) } else { (-e.quantity_e4, worth) };
         match agent {
-            Agent::Maker(_) => {
-                m.maker_shares_e4 += shares;
-                m.maker_cash_micros = m.maker_cash_micros.saturating_add(cash);
-            }
-            Agent::Trader(trader) => m.trader_shares_e4[trader] += shares,
+            Agent::Maker(_) => m.maker_shares_e4 = holding.quantity_e4,
+            Agent::Trader(trader) => m.trader_shares_e4[trader] = holding.quantity_e4,
         }
     }
 
-    fn filled(&mut self, agent: Agent, market: usize, order: Uuid, quantity_e4: i64, open_e4: i64) {
+    /// An order as it is after a fact.
+    fn changed(&mut self, market: usize, position: u64, order: &v1::Order) {
+        let Some(agent) = self.agents.get(&order.user_id).copied() else { return };
+        let id = Uuid::parse_str(&order.id).unwrap_or_default();
+        let (filled_e4, ended) = (order.filled_e4, order.state().has_ended());
         match agent {
             Agent::Maker(_) => {
-                let ladder = &mut self.markets[market].ladder;
-                match ladder.find(order) {
-                    Some(quote) => quote.filled_e4 += quantity_e4,
-                    None => return self.note_early(order, quantity_e4, open_e4 == 0),
+                let m = &mut self.markets[market];
+                if position <= m.known_until {
+                    return;
                 }
-                if open_e4 == 0 {
-                    ladder.quotes.retain(|q| q.order != order);
+                let Some(quote) = m.ladder.find(id) else {
+                    // Nobody waits for it: its placing was given up.
+                    m.is_doubtful |= !ended && !m.ladder.is_placing();
+                    return self.note_early(id, filled_e4, ended);
+                };
+                quote.filled_e4 = filled_e4;
+                if ended {
+                    m.ladder.quotes.retain(|q| q.order != id);
                 }
             }
-            Agent::Trader(_) if open_e4 == 0 => {
-                if self.passive.remove(&order).is_none() {
-                    self.note_early(order, quantity_e4, true);
+            Agent::Trader(_) if ended => {
+                if self.passive.remove(&id).is_none() {
+                    self.note_early(id, filled_e4, true);
                 }
             }
             Agent::Trader(_) => {}
         }
     }
 
-    fn ended(&mut self, market: usize, e: &v1::Execution) {
-        let Some(agent) = self.agents.get(&e.user_id).copied() else { return };
-        let order = Uuid::parse_str(&e.order_id).unwrap_or_default();
-        match agent {
-            Agent::Maker(_) => {
-                let ladder = &mut self.markets[market].ladder;
-                if ladder.find(order).is_none() {
-                    return self.note_early(order, 0, true);
-                }
-                ladder.quotes.retain(|q| q.order != order);
-            }
-            Agent::Trader(_) => {
-                if self.passive.remove(&order).is_none() {
-                    self.note_early(order, 0, true);
-                }
-            }
-        }
-    }
-
     fn note_early(&mut self, order: Uuid, filled_e4: i64, ended: bool) {
+        if filled_e4 == 0 && !ended {
+            return;
+        }
         if self.early.len() >= EARLY_MAX {
             // Most are of immediate orders whose answer came first; a quote that is lost here is looked up.
             self.early.clear();
         }
-        let early = self.early.entry(order).or_default();
-        early.filled_e4 += filled_e4;
-        early.ended |= ended;
+        self.early.insert(order, Early { filled_e4, ended });
     }
 
     #[cfg(test)]

@@ -6,6 +6,7 @@ use super::{
 };
 use fafnir_platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
 use fafnir_proto::id::{AccountId, UserId};
+use fafnir_proto::reason::Reason;
 use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, Side, TimeInForce};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
@@ -102,8 +103,9 @@ pub struct Ready {
     pub cash_micros: i64,
     /// Market → shares.
     pub shares: Vec<(usize, i64)>,
-    /// Market → orders that stand.
+    /// Market → orders that stood at `position`.
     pub standing: Vec<(usize, Standing)>,
+    pub position: u64,
 }
 
 impl Doors {
@@ -133,16 +135,17 @@ impl Doors {
         self.agents().map(|a| (self.user(a).to_string(), a)).collect()
     }
 
-    /// Makes sure that every agent has its accounts, cash and shares, and learns what it has and which orders stand.
-    pub async fn set_up(&self) -> Result<Vec<Ready>> {
+    /// Makes sure that every agent has its accounts, cash and shares, and learns what it has and which orders stand: not
+    /// before a position of the journal.
+    pub async fn set_up(&self, position: u64) -> Result<Vec<Ready>> {
         stream::iter(self.agents())
-            .map(|agent| self.set_up_agent(agent))
+            .map(|agent| self.set_up_agent(agent, position))
             .buffer_unordered(SETUP_CALLS_MAX)
             .try_collect()
             .await
     }
 
-    async fn set_up_agent(&self, agent: Agent) -> Result<Ready> {
+    async fn set_up_agent(&self, agent: Agent, position: u64) -> Result<Ready> {
         let (user, number) = (self.user(agent), number(agent, &self.listings));
         let markets: Vec<usize> = match agent {
             Agent::Maker(market) => vec![market],
@@ -156,32 +159,34 @@ impl Doors {
             Agent::Maker(_) => (core::MAKER_CASH_MICROS, core::MAKER_QUOTES),
             Agent::Trader(_) => (core::TRADER_CASH_MICROS, core::TRADER_QUOTES),
         };
-        let mut ready = Ready { agent, cash_micros: 0, shares: Vec::new(), standing: Vec::new() };
+        let (standing, at) = self.standing(agent, "").await?;
+        let mut ready = Ready { agent, cash_micros: 0, shares: Vec::new(), standing, position: at };
         let accounts = retry(START_DEADLINE, || async {
             let request = v1::UserRequest { user_id: user.to_string() };
-            Ok(self.portfolio().list_accounts(request).await?.into_inner().accounts)
+            Ok(self.books_at(position).list_accounts(request).await?.into_inner().accounts)
         })
         .await?;
         for (currency, markets) in by_currency {
             let account = account_id(number, currency).to_string();
             let known = accounts.iter().find(|a| a.id == account);
-            if known.is_none() {
-                let request = v1::SeedAccountRequest {
-                    account_id: account.clone(),
-                    user_id: user.to_string(),
-                    r#type: AccountType::Investment.into(),
-                    currency: currency.to_owned(),
-                };
-                self.portfolio().seed_account(request).await?;
-            }
-            if known.is_none_or(|a| a.balance_micros == 0) {
-                self.endow(&format!("sim:{number}:{currency}"), &account, currency, cash_micros).await?;
-                ready.cash_micros += cash_micros;
+            let mut holdings = Vec::new();
+            if known.is_some() {
+                let request = v1::AccountRequest { user_id: user.to_string(), account_id: account.clone() };
+                holdings = self.books_at(position).holdings(request).await?.into_inner().holdings;
             } else {
-                ready.cash_micros += known.map_or(0, |a| a.balance_micros);
+                self.open(user, &account, currency).await?;
             }
-            let request = v1::AccountRequest { user_id: user.to_string(), account_id: account.clone() };
-            let holdings = self.portfolio().holdings(request).await?.into_inner().holdings;
+            ready.cash_micros += known.map_or(0, |a| a.balance_micros);
+            if known.is_none_or(|a| a.balance_micros == 0) {
+                let endowment = v1::EndowRequest {
+                    key: format!("sim:{number}:{currency}"),
+                    account_id: account.clone(),
+                    currency: currency.to_owned(),
+                    amount_micros: cash_micros,
+                    ..Default::default()
+                };
+                ready.cash_micros += if self.endow(endowment).await? { cash_micros } else { 0 };
+            }
             for market in markets {
                 let listing = &self.listings[market];
                 if let Some(holding) = holdings.iter().find(|h| h.symbol == listing.symbol) {
@@ -189,46 +194,58 @@ impl Doors {
                     continue;
                 }
                 let quantity_e4 = quote_e4(listing) * quotes;
-                let request = v1::EndowRequest {
+                let endowment = v1::EndowRequest {
                     key: format!("sim:{number}:{}", listing.symbol),
                     account_id: account.clone(),
                     symbol: listing.symbol.clone(),
                     quantity_e4,
                     cost_price_e4: listing.anchor_e4,
-                    currency: String::new(),
-                    amount_micros: 0,
+                    ..Default::default()
                 };
-                self.portfolio().endow(request).await?;
-                ready.shares.push((market, quantity_e4));
+                let given = self.endow(endowment).await?;
+                ready.shares.push((market, if given { quantity_e4 } else { 0 }));
             }
         }
-        ready.standing = self.standing(agent, "").await?;
         Ok(ready)
     }
 
-    async fn endow(&self, key: &str, account: &str, currency: &str, amount_micros: i64) -> Result<()> {
-        let request = v1::EndowRequest {
-            key: key.to_owned(),
+    async fn open(&self, user: UserId, account: &str, currency: &str) -> Result<()> {
+        let request = v1::SeedAccountRequest {
             account_id: account.to_owned(),
+            user_id: user.to_string(),
+            r#type: AccountType::Investment.into(),
             currency: currency.to_owned(),
-            amount_micros,
-            ..Default::default()
         };
-        self.portfolio().endow(request).await?;
+        retry(START_DEADLINE, || async { Ok(self.portfolio().seed_account(request.clone()).await?) }).await?;
         Ok(())
     }
 
-    /// The open orders of an agent, in one symbol or in all.
-    async fn standing(&self, agent: Agent, symbol: &str) -> Result<Vec<(usize, Standing)>> {
+    /// Whether it was not given before. A symbol that was just listed may be on its way to the engine.
+    async fn endow(&self, request: v1::EndowRequest) -> Result<bool> {
+        retry(START_DEADLINE, || async {
+            self.portfolio().endow(request.clone()).await.map(|r| r.into_inner().applied).map_err(|status| {
+                match refusal_of(&status) {
+                    Some(refusal) if refusal.reason == Reason::UNKNOWN_SYMBOL => {
+                        Error::unavailable(refusal.message)
+                    }
+                    _ => Error::from(status),
+                }
+            })
+        })
+        .await
+    }
+
+    /// The open orders of an agent, in one symbol or in all, as the core has them, and at which position.
+    async fn standing(&self, agent: Agent, symbol: &str) -> Result<(Vec<(usize, Standing)>, u64)> {
+        let request = v1::OpenOrdersRequest {
+            user_id: self.user(agent).to_string(),
+            symbol: symbol.to_owned(),
+            after_id: String::new(),
+            limit: ORDERS_MAX,
+        };
         let listed = retry(START_DEADLINE, || async {
-            let request = v1::ListOrdersRequest {
-                user_id: self.user(agent).to_string(),
-                open_only: true,
-                symbol: symbol.to_owned(),
-                limit: ORDERS_MAX,
-                before_id: String::new(),
-            };
-            Ok(self.orders().list(request).await?.into_inner().orders)
+            let mut engine = self.ctx.clients.engine(&self.ctx.system());
+            Ok(engine.open_orders(request.clone()).await?.into_inner())
         })
         .await?;
         let standing = |o: &v1::Order| {
@@ -238,7 +255,21 @@ impl Doors {
             let (total_e4, filled_e4) = (o.quantity_e4, o.filled_e4);
             Some((market, Standing { order, side: o.side(), price_e4: o.price_e4, total_e4, filled_e4 }))
         };
-        Ok(listed.iter().filter_map(standing).collect())
+        Ok((listed.orders.iter().filter_map(standing).collect(), listed.position))
+    }
+
+    /// The position of the last fact.
+    pub async fn last_position(&self) -> Result<u64> {
+        let mut engine = self.ctx.clients.engine(&self.ctx.system());
+        Ok(engine.position(v1::PositionRequest::default()).await?.into_inner().last)
+    }
+
+    /// The books of account, not before a position.
+    fn books_at(
+        &self,
+        position: u64,
+    ) -> v1::portfolio_client::PortfolioClient<fafnir_proto::client::Authorised> {
+        self.ctx.clients.at(position).portfolio(&self.ctx.system())
     }
 
     fn portfolio(&self) -> v1::portfolio_client::PortfolioClient<fafnir_proto::client::Authorised> {
@@ -283,9 +314,9 @@ impl Doors {
             Request::LookUp { market } => {
                 let symbol = self.listings[market].symbol.clone();
                 match self.standing(Agent::Maker(market), &symbol).await {
-                    Ok(found) => {
+                    Ok((found, position)) => {
                         let standing = found.into_iter().map(|(_, s)| s).collect();
-                        Some(Answer::LookedUp { market, standing })
+                        Some(Answer::LookedUp { market, standing, position })
                     }
                     Err(e) => {
                         tracing::warn!(symbol, error = %e, "a maker's orders could not be read");
@@ -377,11 +408,7 @@ impl Doors {
             currency: if amount_micros > 0 { listing.currency.clone() } else { String::new() },
             amount_micros,
         };
-        if let Err(e) = retry(START_DEADLINE, || async {
-            self.portfolio().endow(request.clone()).await.map_err(Error::from)
-        })
-        .await
-        {
+        if let Err(e) = self.endow(request).await {
             tracing::warn!(symbol = listing.symbol, error = %e, "a maker could not be refilled");
         }
     }

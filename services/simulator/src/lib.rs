@@ -1,7 +1,8 @@
 //! The simulated market: agents with real accounts that trade through the same doors as everybody.
 //!
 //! One task: steps, facts and answers go into the [`core`], its requests go out through the [`doors`]. The agents learn
-//! from the execution facts on the bus, which name every order; what is missed is looked up.
+//! from the facts of the journal, which have their orders and balances as they are; a placing without an answer is
+//! looked up.
 
 mod core;
 mod doors;
@@ -15,14 +16,23 @@ use self::{
     core::{Agent, Core, Request},
     doors::Doors,
 };
-use fafnir_platform::{Context, Error};
-use fafnir_proto::{subject, v1::ExecutionBatch};
+use fafnir_platform::{
+    Context, Error, Result,
+    facts::{self, Projection},
+};
+use fafnir_proto::v1::Fact;
 use fafnir_rules::money::parse_scaled;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use prost::Message as _;
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 
@@ -38,6 +48,8 @@ const STEP_US: u64 = 1_000_000 / core::STEPS_PER_SECOND;
 const TICK_US_MIN: u64 = 25_000;
 /// How long the opening book may take.
 const OPENING_DEADLINE: Duration = Duration::from_mins(1);
+/// Batches of facts that wait for the agents.
+const FACTS_WAITING_MAX: usize = 64;
 const RATE_DECIMALS: u32 = 3;
 const RATE_MILLI_MAX: i64 = 1_000_000;
 
@@ -50,6 +62,27 @@ fn pace(rate_milli: i64) -> (u32, Duration) {
     (steps as u32, Duration::from_micros(tick_us.max(1)))
 }
 
+/// What the agents keep of the facts: nothing, they are handed on.
+struct Feed {
+    position: AtomicU64,
+    facts: mpsc::Sender<Vec<Fact>>,
+}
+
+impl Projection for Feed {
+    const LINGER: Duration = Duration::ZERO;
+
+    async fn position(&self) -> Result<u64> {
+        Ok(self.position.load(Ordering::Relaxed))
+    }
+
+    async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
+        let count = facts.len() as u64;
+        self.facts.send(facts).await.map_err(|_| Error::unavailable("the agents have ended"))?;
+        self.position.store(from + count, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// Starts the agents; resolves when the opening book stands.
 pub async fn start(ctx: Context) -> anyhow::Result<()> {
     let ctx = Context { service: NAME, ..ctx };
@@ -58,17 +91,20 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
         parse_scaled(&sim.rate, RATE_DECIMALS).ok().filter(|r| (1..=RATE_MILLI_MAX).contains(r)).ok_or_else(
             || anyhow::anyhow!("sim.rate must be a number from 0.001 to 1000, it is {:?}", sim.rate),
         )?;
-    let bus = ctx.bus().await?;
-    // Subscribed before anything is read: nothing falls between the two.
-    let facts = bus.subscribe(subject::EXECUTIONS.to_owned()).await?;
     let listings = doors::listings(&ctx).await?;
     if listings.is_empty() {
         tracing::warn!("no symbol is listed: the simulated market has nothing to trade");
         return Ok(());
     }
     let doors = Doors::new(&ctx, listings.clone());
+    // Followed before anything is read: nothing falls between the two.
+    let position = ctx.wait_for("the engine's position", || doors.last_position()).await?;
+    let (queue, facts) = mpsc::channel(FACTS_WAITING_MAX);
+    let feed = Feed { position: AtomicU64::new(position), facts: queue };
+    // Nobody waits for the agents: they are a follower without a name.
+    facts::follow(&ctx, &ctx.bus().await?, "", Arc::new(feed)).await?;
     let mut core = Core::new(sim.seed, listings, doors.by_user());
-    let mut agents = doors.set_up().await?;
+    let mut agents = doors.set_up(position).await?;
     agents.sort_by_key(|a| a.agent);
     for ready in agents {
         for (market, shares_e4) in ready.shares {
@@ -76,7 +112,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
         }
         match ready.agent {
             Agent::Maker(market) if !ready.standing.is_empty() => {
-                core.adopt(market, ready.standing.into_iter().map(|(_, s)| s).collect());
+                core.adopt(market, ready.standing.into_iter().map(|(_, s)| s).collect(), ready.position);
             }
             Agent::Maker(_) => {}
             Agent::Trader(trader) => {
@@ -101,7 +137,7 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
 async fn run(
     mut core: Core,
     doors: Doors,
-    mut facts: async_nats::Subscriber,
+    mut facts: mpsc::Receiver<Vec<Fact>>,
     (steps, tick): (u32, Duration),
     stands: oneshot::Sender<()>,
 ) -> Result<(), Error> {
@@ -128,11 +164,10 @@ async fn run(
                     core.answer(answer);
                 }
             }
-            fact = facts.next() => {
-                let Some(fact) = fact else { return Err(Error::unavailable("the bus has ended")) };
-                match ExecutionBatch::decode(fact.payload) {
-                    Ok(batch) => core.fact(&batch),
-                    Err(e) => tracing::warn!(error = %e, "not an ExecutionBatch"),
+            batch = facts.recv() => {
+                let Some(batch) = batch else { return Err(Error::unavailable("the facts have ended")) };
+                for fact in &batch {
+                    core.fact(fact);
                 }
             }
             _ = ticks.tick() => {

@@ -77,6 +77,11 @@ impl Ladder {
         self.quotes.iter().any(|q| q.stage != Stage::Live && step < q.since + ANSWER_STEPS)
     }
 
+    /// Whether an order is on its way that has no id yet.
+    pub fn is_placing(&self) -> bool {
+        self.quotes.iter().any(|q| q.order.is_nil())
+    }
+
     pub fn find(&mut self, order: Uuid) -> Option<&mut Quote> {
         self.quotes.iter_mut().find(|q| q.order == order && !order.is_nil())
     }

@@ -38,8 +38,8 @@ pub struct Market {
     pub last_milli: i64,
     /// Slow average of the last prices, for momentum.
     pub average_milli: i64,
-    /// Last sequence of the facts.
-    pub seq: u64,
+    /// Position at which the maker's orders were read: facts up to it are in what was read.
+    pub known_until: u64,
     pub is_open: bool,
     pub paused_until: u64,
     pub looking_up: bool,
@@ -84,7 +84,7 @@ impl Market {
             quote_e4: quote_e4(&listing),
             last_milli: last,
             average_milli: last,
-            seq: 0,
+            known_until: 0,
             is_open: listing.is_open,
             paused_until: 0,
             looking_up: false,
@@ -98,7 +98,8 @@ impl Market {
         }
     }
 
-    pub fn adopt(&mut self, standing: Vec<Standing>, step: u64) {
+    pub fn adopt(&mut self, standing: Vec<Standing>, position: u64, step: u64) {
+        self.known_until = position;
         self.ladder.quotes = standing
             .into_iter()
             .map(|s| Quote {
@@ -133,8 +134,6 @@ impl Market {
         self.refill_after = step + REFILL_STEPS;
         let quantity_e4 = if short_of_shares { target - self.maker_shares_e4 } else { 0 };
         let amount_micros = if short_of_cash { MAKER_CASH_MICROS - self.maker_cash_micros } else { 0 };
-        self.maker_shares_e4 += quantity_e4;
-        self.maker_cash_micros += amount_micros;
         let price_e4 = self.listing.anchor_e4;
         Some(Request::Refill { agent: Agent::Maker(market), market, quantity_e4, price_e4, amount_micros })
     }

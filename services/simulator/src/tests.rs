@@ -6,7 +6,7 @@ use super::{
     pace,
 };
 use fafnir_matching::{Book, Command, Events, NewOrder, Replace, Side as BookSide, Slot, Tif, What};
-use fafnir_proto::v1::{self, ExecKind, Side};
+use fafnir_proto::v1::{self, FactKind, OrderState, Side};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -62,12 +62,16 @@ struct Known {
     slot: Slot,
     agent: Agent,
     side: Side,
+    filled_e4: i64,
 }
 
 /// An exchange that answers at once.
 struct Exchange {
     books: Vec<Book>,
-    seqs: Vec<u64>,
+    position: u64,
+    /// Shares of an agent in a market, and what its trades brought in all.
+    shares: HashMap<(Agent, usize), i64>,
+    cash: HashMap<Agent, i64>,
     orders: HashMap<Uuid, Known>,
     uuids: HashMap<u64, (Uuid, Agent)>,
     next: u64,
@@ -81,7 +85,9 @@ impl Exchange {
     fn new() -> Self {
         Self {
             books: SYMBOLS.iter().map(|_| Book::new()).collect(),
-            seqs: vec![0; SYMBOLS.len()],
+            position: 0,
+            shares: HashMap::new(),
+            cash: HashMap::new(),
             orders: HashMap::new(),
             uuids: HashMap::new(),
             next: 0,
@@ -91,50 +97,95 @@ impl Exchange {
         }
     }
 
+    /// The order as it is after an event; one that ended is known no more.
+    fn order(&mut self, order: Uuid, market: usize, filled_e4: i64, state: OrderState) -> v1::OrderUpdate {
+        let known = self.orders.get_mut(&order).unwrap();
+        known.filled_e4 += filled_e4;
+        let after = v1::Order {
+            id: order.to_string(),
+            user_id: name(known.agent),
+            symbol: SYMBOLS[market].0.to_owned(),
+            side: known.side.into(),
+            state: state.into(),
+            filled_e4: known.filled_e4,
+            ..Default::default()
+        };
+        if state.has_ended() {
+            self.orders.remove(&order);
+        }
+        v1::OrderUpdate { user_id: after.user_id.clone(), order: Some(after), ..Default::default() }
+    }
+
+    fn balance(&mut self, agent: Agent, market: usize, shares_e4: i64, cash: i64) -> v1::PortfolioUpdate {
+        let quote = super::market::quote_e4(&listings()[market]);
+        let begins = match agent {
+            Agent::Maker(_) => super::core::MAKER_QUOTES,
+            Agent::Trader(_) => super::core::TRADER_QUOTES,
+        };
+        let shares = self.shares.entry((agent, market)).or_insert(quote * begins);
+        *shares += shares_e4;
+        let quantity_e4 = *shares;
+        let balance = self.cash.entry(agent).or_insert(super::core::MAKER_CASH_MICROS);
+        *balance += cash;
+        v1::PortfolioUpdate {
+            user_id: name(agent),
+            account: Some(v1::Account { balance_micros: *balance, ..Default::default() }),
+            holding: Some(v1::Holding {
+                symbol: SYMBOLS[market].0.to_owned(),
+                quantity_e4,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
     /// False when the command was refused.
     fn apply(&mut self, core: &mut Core, market: usize, command: &Command) -> bool {
         let mut events = Events::new();
         self.books[market].apply(command, &mut events);
-        let mut executions = Vec::new();
+        let mut refused = false;
         for event in &events {
             let of = |id: u64| self.uuids[&id];
-            let mut e = v1::Execution::default();
+            let mut fact = v1::Fact { symbol: SYMBOLS[market].0.to_owned(), ..Default::default() };
             match event.what {
                 What::Accepted { id, slot, .. } | What::Replaced { id, slot, .. } => {
-                    self.orders.get_mut(&of(id).0).unwrap().slot = slot;
-                    e.set_kind(ExecKind::Accepted);
+                    let order = of(id).0;
+                    self.orders.get_mut(&order).unwrap().slot = slot;
+                    fact.set_kind(FactKind::Accepted);
+                    fact.orders.push(self.order(order, market, 0, OrderState::New));
                 }
                 What::Trade { maker, taker, qty, maker_open, taker_open, price, aggressor, .. } => {
                     *self.trades.entry(market).or_default() += 1;
                     let ((maker, maker_agent), (taker, taker_agent)) = (of(maker), of(taker));
                     assert_ne!(maker_agent, taker_agent);
-                    e.set_kind(ExecKind::Trade);
-                    e.set_side(if aggressor == BookSide::Buy { Side::Buy } else { Side::Sell });
-                    (e.order_id, e.user_id) = (taker.to_string(), name(taker_agent));
-                    (e.maker_order_id, e.maker_user_id) = (maker.to_string(), name(maker_agent));
-                    (e.price_e4, e.quantity_e4) = (i64::from(price) * 100, qty as i64 * 10_000);
-                    (e.open_e4, e.maker_open_e4) = (taker_open as i64 * 10_000, maker_open as i64 * 10_000);
-                    for (order, open) in [(maker, maker_open), (taker, taker_open)] {
-                        if open == 0 {
-                            self.orders.remove(&order);
-                        }
+                    fact.set_kind(FactKind::Executed);
+                    let taker_buys = aggressor == BookSide::Buy;
+                    fact.set_aggressor(if taker_buys { Side::Buy } else { Side::Sell });
+                    (fact.price_e4, fact.quantity_e4) = (i64::from(price) * 100, qty as i64 * 10_000);
+                    for (order, open) in [(taker, taker_open), (maker, maker_open)] {
+                        let state = if open == 0 { OrderState::Filled } else { OrderState::PartiallyFilled };
+                        fact.orders.push(self.order(order, market, fact.quantity_e4, state));
                     }
+                    let (buyer, seller) =
+                        if taker_buys { (taker_agent, maker_agent) } else { (maker_agent, taker_agent) };
+                    let (shares, cash) = (fact.quantity_e4, fact.price_e4 * fact.quantity_e4 / 100);
+                    fact.balances.push(self.balance(buyer, market, shares, -cash));
+                    fact.balances.push(self.balance(seller, market, -shares, cash));
                 }
                 What::Canceled { id, .. } => {
-                    let (order, agent) = of(id);
-                    self.orders.remove(&order);
-                    e.set_kind(ExecKind::Canceled);
-                    (e.order_id, e.user_id) = (order.to_string(), name(agent));
+                    fact.set_kind(FactKind::Canceled);
+                    fact.orders.push(self.order(of(id).0, market, 0, OrderState::Canceled));
                 }
-                What::ReplaceRejected { .. } => e.set_kind(ExecKind::ReplaceRejected),
+                What::ReplaceRejected { .. } => {
+                    refused = true;
+                    continue;
+                }
                 other => panic!("{other:?}"),
             }
-            self.seqs[market] += 1;
-            e.seq = self.seqs[market];
-            executions.push(e);
+            self.position += 1;
+            fact.position = self.position;
+            core.fact(&fact);
         }
-        let refused = executions.iter().any(|e| e.kind() == ExecKind::ReplaceRejected);
-        core.fact(&v1::ExecutionBatch { symbol: SYMBOLS[market].0.to_owned(), executions });
         !refused
     }
 
@@ -158,7 +209,7 @@ impl Exchange {
                     (price, _) => (price / 100) as u32,
                 };
                 self.uuids.insert(id, (order, agent));
-                self.orders.insert(order, Known { id, slot: Slot::NONE, agent, side });
+                self.orders.insert(order, Known { id, slot: Slot::NONE, agent, side, filled_e4: 0 });
                 let new = NewOrder::limit(id, owner, book_side, (quantity_e4 / 10_000) as u64, price);
                 let new = if stands { new } else { new.with_tif(Tif::Ioc) };
                 self.apply(core, market, &Command::New(new));
@@ -194,7 +245,7 @@ impl Exchange {
             Request::LookUp { market } => {
                 *self.requests.entry("look up").or_default() += 1;
                 let standing = self.standing(market);
-                core.answer(Answer::LookedUp { market, standing });
+                core.answer(Answer::LookedUp { market, standing, position: self.position });
             }
             Request::Refill { .. } => *self.requests.entry("refill").or_default() += 1,
         }
@@ -301,7 +352,7 @@ fn a_restart_adopts_what_stands_and_places_nothing() {
     run(&mut first, &mut exchange, 400);
     let mut again = core(9);
     for market in 0..SYMBOLS.len() {
-        again.adopt(market, exchange.standing(market));
+        again.adopt(market, exchange.standing(market), exchange.position);
     }
     assert!(again.open().len() <= 6);
     run(&mut again, &mut exchange, 400);
@@ -310,15 +361,14 @@ fn a_restart_adopts_what_stands_and_places_nothing() {
 }
 
 #[test]
-fn a_missed_fact_and_a_lost_answer_are_looked_up_and_mended() {
+fn a_lost_answer_is_looked_up_and_mended() {
     let (mut core, mut exchange) = opened(3);
     run(&mut core, &mut exchange, 100);
-    // The fact about a cancel is lost, and so is the answer to a placing.
+    // Nobody tells the maker that a quote is gone, and the answer to its next placing is lost.
     let standing = exchange.standing(0);
     let known = &exchange.orders[&standing[0].order];
     let mut events = Events::new();
     exchange.books[0].apply(&Command::Cancel { id: known.id, slot: known.slot }, &mut events);
-    exchange.seqs[0] += 1;
     exchange.orders.remove(&standing[0].order);
     exchange.loses_answer = true;
     run(&mut core, &mut exchange, 400);
@@ -331,24 +381,46 @@ fn a_missed_fact_and_a_lost_answer_are_looked_up_and_mended() {
 }
 
 #[test]
+fn what_was_read_is_not_changed_by_older_facts() {
+    let (mut core, mut exchange) = opened(3);
+    let standing = exchange.standing(0);
+    let order = standing[0].order;
+    core.answer(Answer::LookedUp { market: 0, standing, position: 1_000 });
+    let fact = |position| {
+        let mut update = v1::Order {
+            id: order.to_string(),
+            user_id: name(Agent::Maker(0)),
+            filled_e4: 10_000,
+            ..Default::default()
+        };
+        update.set_state(OrderState::Canceled);
+        let orders = vec![v1::OrderUpdate { order: Some(update), ..Default::default() }];
+        v1::Fact { position, symbol: SYMBOLS[0].0.to_owned(), orders, ..Default::default() }
+    };
+    core.fact(&fact(1_000));
+    assert!(core.view(0).0.quotes.iter().any(|q| q.order == order && q.filled_e4 == 0));
+    core.fact(&fact(1_001));
+    assert!(core.view(0).0.quotes.iter().all(|q| q.order != order));
+    exchange.orders.remove(&order);
+}
+
+#[test]
 fn a_halted_symbol_is_left_alone_until_it_opens() {
     let (mut core, mut exchange) = opened(3);
-    let state = |seq, state: v1::TradingState| {
-        let mut e = v1::Execution { seq, ..Default::default() };
-        e.set_kind(ExecKind::StateChanged);
-        e.set_state(state);
-        v1::ExecutionBatch { symbol: "AAPL".into(), executions: vec![e] }
+    let state = |state: v1::TradingState| {
+        let mut fact = v1::Fact { symbol: "AAPL".into(), ..Default::default() };
+        fact.set_kind(FactKind::StateChanged);
+        fact.set_state(state);
+        fact
     };
     let about_aapl = |requests: &[Request]| {
         requests
             .iter()
             .any(|r| matches!(r, Request::Place { market: 0, .. } | Request::Replace { market: 0, .. }))
     };
-    exchange.seqs[0] += 1;
-    core.fact(&state(exchange.seqs[0], v1::TradingState::Halted));
+    core.fact(&state(v1::TradingState::Halted));
     assert!(!about_aapl(&run(&mut core, &mut exchange, 400)));
-    exchange.seqs[0] += 1;
-    core.fact(&state(exchange.seqs[0], v1::TradingState::Open));
+    core.fact(&state(v1::TradingState::Open));
     assert!(about_aapl(&run(&mut core, &mut exchange, 400)));
 }
 
