@@ -159,7 +159,6 @@ impl Api {
         })
     }
 
-
     async fn status_now(&self) -> Result<PortfolioStatusReply> {
         self.db
             .read(|tx| {

@@ -58,10 +58,7 @@ impl Scan {
         balance_mismatches += self.sums.values().filter(|sum| **sum != 0).count() as u64;
         let narrow = |sum: i128| i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
         v1::AuditReply {
-            sums: assets
-                .into_iter()
-                .map(|(asset, sum)| v1::AssetSum { asset, sum: narrow(sum) })
-                .collect(),
+            sums: assets.into_iter().map(|(asset, sum)| v1::AssetSum { asset, sum: narrow(sum) }).collect(),
             transactions: self.transactions,
             unbalanced_transactions: self.unbalanced,
             negative_available: s.balances.iter().filter(|b| b.held < 0 || b.posted < b.held).count() as u64,
@@ -89,7 +86,8 @@ impl Image {
         let account = told.account.unwrap_or_default();
         let sum = |of: fn(&v1::ImageHold) -> i64| told.holds.iter().map(|h| i128::from(of(h))).sum::<i128>();
         let shares: i128 = told.holdings.iter().map(|h| i128::from(h.held_e4)).sum();
-        let fits = sum(|h| h.cash_micros) == i128::from(account.held_micros) && sum(|h| h.shares_e4) == shares;
+        let fits =
+            sum(|h| h.cash_micros) == i128::from(account.held_micros) && sum(|h| h.shares_e4) == shares;
         self.mismatches += u64::from(!fits);
         self.held.insert((account.id.clone(), account.currency), account.held_micros);
         for h in told.holdings {

@@ -43,7 +43,8 @@ pub struct Outcome {
 
 impl From<Answered> for Outcome {
     fn from(a: Answered) -> Self {
-        let done = Done { object_id: a.object_id, amount_micros: a.amount_micros, at: a.at, ..Done::default() };
+        let done =
+            Done { object_id: a.object_id, amount_micros: a.amount_micros, at: a.at, ..Done::default() };
         Self { known: true, done, position: a.at }
     }
 }

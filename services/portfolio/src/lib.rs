@@ -47,7 +47,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 }
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
-    let db = ctx.database(store::MIGRATIONS).await?;
+    let db = ctx.projection(store::MIGRATIONS).await?;
     let bus = ctx.bus().await?;
     let books = Arc::new(books::Books::new(db.clone()));
     let follower = facts::follow(&ctx, &bus, "portfolio-service", books).await?;

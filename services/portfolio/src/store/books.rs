@@ -5,7 +5,7 @@ use crate::domain::{
     ledger::{Cause, Entry, Hash, POSTINGS_MAX, Posting, house_name},
 };
 use fafnir_platform::{
-    db::{self, Tx, Value},
+    db::{self, Tx, Value, many},
     error::{Error, Result},
     params,
 };
@@ -23,6 +23,7 @@ const NAMES_MAX: usize = 100_000;
 
 const LEDGER_COLUMNS: usize = 15;
 const POSTING_COLUMNS: usize = 5;
+const BALANCE_COLUMNS: usize = 9;
 const UPDATE_COLUMNS: usize = 3;
 
 /// Keys of accounts and assets, which never change: those of committed rows, and those that a transaction made.
@@ -340,18 +341,19 @@ impl<'a> Batch<'a> {
 
     /// Writes what was gathered and moves the position.
     fn finish(mut self, from: u64) -> Result<u64> {
-        super::for_each_row(
+        many::insert(
             self.tx,
             "INSERT INTO ledger (id, kind, time_us, symbol, exec_seq, price_e4, payer_ref, payee_ref, payer_rate, \
-             payee_rate, payer_fees, payee_fees, realized, cost, hash) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             payee_rate, payer_fees, payee_fees, realized, cost, hash)",
             LEDGER_COLUMNS,
+            "",
             &self.ledger,
         )?;
-        super::for_each_row(
+        many::insert(
             self.tx,
-            "INSERT INTO posting (id, account, asset, amount, role) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO posting (id, account, asset, amount, role)",
             POSTING_COLUMNS,
+            "",
             &self.postings,
         )?;
         self.balances_write()?;
@@ -368,27 +370,30 @@ impl<'a> Batch<'a> {
     }
 
     fn balances_write(&mut self) -> Result<(), db::Error> {
+        let mut values = Vec::with_capacity(self.balances.len() * BALANCE_COLUMNS);
         for ((account, asset), (b, gained)) in &self.balances {
-            self.tx.execute(
-                "INSERT INTO balance (account, asset, posted, held, cost, realized, realized_total, created_us, \
-                 updated_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-                 ON CONFLICT (account, asset) DO UPDATE SET posted = excluded.posted, held = excluded.held, \
-                 cost = excluded.cost, realized = excluded.realized, \
-                 realized_total = balance.realized_total + excluded.realized_total, \
-                 created_us = excluded.created_us, updated_us = excluded.updated_us",
-                params![
-                    *account,
-                    *asset,
-                    b.posted,
-                    b.held,
-                    b.cost,
-                    b.realized,
-                    *gained,
-                    b.created_us,
-                    b.updated_us
-                ],
-            )?;
+            values.extend_from_slice(params![
+                *account,
+                *asset,
+                b.posted,
+                b.held,
+                b.cost,
+                b.realized,
+                *gained,
+                b.created_us,
+                b.updated_us
+            ]);
         }
+        many::insert(
+            self.tx,
+            "INSERT INTO balance (account, asset, posted, held, cost, realized, realized_total, created_us, updated_us)",
+            BALANCE_COLUMNS,
+            "ON CONFLICT (account, asset) DO UPDATE SET posted = excluded.posted, held = excluded.held, \
+             cost = excluded.cost, realized = excluded.realized, \
+             realized_total = balance.realized_total + excluded.realized_total, \
+             created_us = excluded.created_us, updated_us = excluded.updated_us",
+            &values,
+        )?;
         Ok(())
     }
 
@@ -413,12 +418,8 @@ impl<'a> Batch<'a> {
     }
 
     fn updates_write(&mut self) -> Result<(), db::Error> {
-        super::for_each_row(
-            self.tx,
-            "INSERT INTO private_update (user_id, seq, payload) VALUES (?1, ?2, ?3)",
-            UPDATE_COLUMNS,
-            &self.updates,
-        )?;
+        let head = "INSERT INTO private_update (user_id, seq, payload)";
+        many::insert(self.tx, head, UPDATE_COLUMNS, "", &self.updates)?;
         for (user, (first, last)) in &self.updated {
             // However the facts come in batches, the same rows are left.
             let round = last - last % PRUNE_EVERY;
