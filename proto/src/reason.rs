@@ -265,6 +265,8 @@ reasons! {
     ORDER_DONE,
     /// The order is on its way into the book, or a change of it is.
     ORDER_PENDING,
+    /// There is an open order with this id already.
+    ORDER_EXISTS,
     /// The order does not rest in a book.
     ORDER_NOT_RESTING,
     /// The order is of another version than the request names.

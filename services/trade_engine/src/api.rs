@@ -192,11 +192,17 @@ impl TradeEngine for Api {
         Err(Status::unimplemented("not yet"))
     }
 
-    async fn position(&self, _r: Request<v1::PositionRequest>) -> Result<Response<v1::PositionReply>, Status> {
+    async fn position(
+        &self,
+        _r: Request<v1::PositionRequest>,
+    ) -> Result<Response<v1::PositionReply>, Status> {
         Err(Status::unimplemented("not yet"))
     }
 
-    async fn open_orders(&self, _r: Request<v1::OpenOrdersRequest>) -> Result<Response<v1::OpenOrdersReply>, Status> {
+    async fn open_orders(
+        &self,
+        _r: Request<v1::OpenOrdersRequest>,
+    ) -> Result<Response<v1::OpenOrdersReply>, Status> {
         Err(Status::unimplemented("not yet"))
     }
 

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod domain;
 pub mod events;
+pub mod exchange;
 pub mod frames;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
