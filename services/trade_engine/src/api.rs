@@ -1,6 +1,7 @@
 //! The engine's RPCs. Only Submit and Status reach the matching thread.
 
 use super::{
+    exchange::api::Exchange,
     published::Published,
     record::Record,
     sequencer::{COMMANDS_MAX, Handle},
@@ -34,6 +35,7 @@ pub struct Api {
     pub ctx: Context,
     pub engine: Handle,
     pub published: Arc<Published>,
+    pub exchange: Exchange,
 }
 
 fn limit(asked: u32, default: usize, max: usize) -> usize {
@@ -128,6 +130,14 @@ impl TradeEngine for Api {
     async fn trades(&self, request: Request<v1::TradesRequest>) -> Result<Response<v1::TradesReply>, Status> {
         let request = request.into_inner();
         let published = Arc::clone(&self.published);
+        if self.exchange.published.image(&request.symbol, 1).is_some() {
+            let published = Arc::clone(&self.exchange.published);
+            let trades = blocking(move || {
+                let limit = limit(request.limit, TRADES_DEFAULT, TRADES_MAX);
+                published.trades(&request.symbol, request.after_trade_no, limit, request.latest)
+            });
+            return Ok(Response::new(v1::TradesReply { trades: trades.await? }));
+        }
         let trades = blocking(move || {
             let limit = limit(request.limit, TRADES_DEFAULT, TRADES_MAX);
             published.trades(&request.symbol, request.after_trade_no, limit, request.latest)
@@ -138,7 +148,9 @@ impl TradeEngine for Api {
 
     async fn book(&self, request: Request<v1::BookRequest>) -> Result<Response<v1::BookImage>, Status> {
         let request = request.into_inner();
-        let image = self.published.image(&request.symbol, request.depth as usize).ok_or_else(|| {
+        let depth = request.depth as usize;
+        let image = self.exchange.published.image(&request.symbol, depth);
+        let image = image.or_else(|| self.published.image(&request.symbol, depth)).ok_or_else(|| {
             Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {:?} is not listed", request.symbol))
         })?;
         Ok(Response::new(image))
@@ -155,6 +167,9 @@ impl TradeEngine for Api {
             Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("symbol {:?} is not listed", request.symbol))
         };
         let symbol = Symbol::parse(&request.symbol).map_err(|_| unknown())?;
+        if let Some(found) = self.exchange.depth(request.clone()).await? {
+            return Ok(Response::new(found));
+        }
         let found = self.engine.query(move |engine| {
             let market = engine.market_of(&symbol)?;
             Some(wire::depth(market, engine.users(), request.levels as usize, request.orders as usize))
@@ -169,6 +184,9 @@ impl TradeEngine for Api {
         caller::system(&request)?;
         let order = Uuid::parse_str(&request.get_ref().order_id)
             .map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "order_id must be a UUID"))?;
+        if let Some(found) = self.exchange.queue_position(order).await? {
+            return Ok(Response::new(found));
+        }
         let found = self.engine.query(move |engine| {
             let (market, at) = engine.queue_position(order)?;
             Some(v1::QueuePositionReply {
@@ -184,33 +202,47 @@ impl TradeEngine for Api {
         Ok(Response::new(found))
     }
 
-    async fn execute(&self, _r: Request<v1::ExecuteRequest>) -> Result<Response<v1::ExecuteReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn execute(
+        &self,
+        request: Request<v1::ExecuteRequest>,
+    ) -> Result<Response<v1::ExecuteReply>, Status> {
+        caller::system(&request)?;
+        let command = request.into_inner().command.unwrap_or_default();
+        Ok(Response::new(self.exchange.execute(&command).await?))
     }
 
-    async fn facts(&self, _r: Request<v1::FactsRequest>) -> Result<Response<v1::FactsReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn facts(&self, request: Request<v1::FactsRequest>) -> Result<Response<v1::FactsReply>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.exchange.facts(request.into_inner()).await?))
     }
 
     async fn position(
         &self,
-        _r: Request<v1::PositionRequest>,
+        request: Request<v1::PositionRequest>,
     ) -> Result<Response<v1::PositionReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        caller::system(&request)?;
+        Ok(Response::new(self.exchange.position(request.get_ref())?))
     }
 
     async fn open_orders(
         &self,
-        _r: Request<v1::OpenOrdersRequest>,
+        request: Request<v1::OpenOrdersRequest>,
     ) -> Result<Response<v1::OpenOrdersReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+        caller::system(&request)?;
+        Ok(Response::new(self.exchange.open_orders(request.into_inner()).await?))
     }
 
-    async fn image(&self, _r: Request<v1::ImageRequest>) -> Result<Response<v1::ImageReply>, Status> {
-        Err(Status::unimplemented("not yet"))
+    async fn image(&self, request: Request<v1::ImageRequest>) -> Result<Response<v1::ImageReply>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.exchange.image(request.get_ref()).await?))
     }
 
     async fn status(&self, _request: Request<v1::Empty>) -> Result<Response<v1::EngineStatusReply>, Status> {
-        Ok(Response::new(self.engine.status().await?))
+        let (old, new) = (self.engine.status().await?, self.exchange.status().await?);
+        if new.positions.is_empty() {
+            let (position, accounts) = (new.position, new.accounts);
+            return Ok(Response::new(v1::EngineStatusReply { position, accounts, ..old }));
+        }
+        Ok(Response::new(v1::EngineStatusReply { epoch: old.epoch, ..new }))
     }
 }

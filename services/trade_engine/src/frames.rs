@@ -19,6 +19,8 @@ pub struct Header {
     pub first_seq: u64,
     /// Crc of the last frame of the segment before; 0 in the first.
     pub prev_crc: u32,
+    /// Version of what its frames mean.
+    pub rules: u32,
 }
 
 /// One frame of a segment.
@@ -67,6 +69,7 @@ pub fn header(magic: [u8; 8], header: Header) -> [u8; HEADER_BYTES] {
     bytes[8..16].copy_from_slice(&header.first_seq.to_le_bytes());
     bytes[16..20].copy_from_slice(&header.prev_crc.to_le_bytes());
     bytes[20..24].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[24..28].copy_from_slice(&header.rules.to_le_bytes());
     let crc = crc32c::crc32c(&bytes[..28]);
     bytes[28..].copy_from_slice(&crc.to_le_bytes());
     bytes
@@ -86,7 +89,8 @@ pub fn parse_header(magic: [u8; 8], bytes: &[u8]) -> Result<Header, Bad> {
         return Err(bad("a segment of another version"));
     }
     let first_seq = u64_at(head, 8).unwrap_or(0);
-    Ok(Header { first_seq, prev_crc: u32_at(head, 16).unwrap_or(0) })
+    let word = |at| u32_at(head, at).unwrap_or(0);
+    Ok(Header { first_seq, prev_crc: word(16), rules: word(24) })
 }
 
 /// Appends a frame and answers its crc.

@@ -63,7 +63,8 @@ pub fn records(data: &[u8]) {
 /// # Panics
 /// If a frame reaches beyond the bytes, or a flipped bit goes unseen.
 pub fn journal(data: &[u8]) {
-    let header = frames::parse_header(JOURNAL.magic, data).unwrap_or(Header { first_seq: 1, prev_crc: 0 });
+    let header =
+        frames::parse_header(JOURNAL.magic, data).unwrap_or(Header { first_seq: 1, prev_crc: 0, rules: 0 });
     let mut walk = Frames::new(data, header);
     for frame in &mut walk {
         match frame {
@@ -79,7 +80,7 @@ pub fn journal(data: &[u8]) {
 /// The bytes as payloads of a segment with one flipped bit; their first ones say which.
 fn damaged_segment(data: &[u8]) {
     let Some((choice, rest)) = data.split_first_chunk::<4>() else { return };
-    let header = Header { first_seq: 7, prev_crc: 3 };
+    let header = Header { first_seq: 7, prev_crc: 3, rules: 0 };
     let mut segment = frames::header(JOURNAL.magic, header).to_vec();
     let mut prev = header.prev_crc;
     for (n, payload) in rest.chunks(23).enumerate() {

@@ -101,7 +101,18 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;
     own_thread(&ctx, engine.clone(), ended, lock);
 
-    let api = api::Api { ctx: ctx.clone(), engine: engine.clone(), published: Arc::clone(&published) };
+    let exchange_dir = ctx.settings.data_dir().join("exchange");
+    let exchange_lock = self::lock(&exchange_dir)?;
+    let exchange::start::Started { exchange, ended, market: exchange_market } =
+        exchange::start::start(&ctx, &exchange_dir).await?;
+    own_exchange(&ctx, exchange.engine.clone(), ended, exchange_lock);
+
+    let api = api::Api {
+        ctx: ctx.clone(),
+        engine: engine.clone(),
+        published: Arc::clone(&published),
+        exchange: exchange.clone(),
+    };
     let service = TradeEngineServer::new(api)
         .max_decoding_message_size(fafnir_proto::client::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(fafnir_proto::client::MESSAGE_BYTES_MAX);
@@ -111,6 +122,9 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     bus.ensure_stream(bus::ORDERS).await?;
     events::spawn_relay(&ctx, bus.clone(), published, &dir);
     events::spawn_market(&ctx, bus.clone(), ctx.cache(1).await?, market_messages);
+    events::spawn_market(&ctx, bus.clone(), ctx.cache(1).await?, exchange_market);
+    bus.ensure_stream(bus::FACTS).await?;
+    exchange::start::publish(&ctx, bus.clone(), &exchange);
 
     let listed = retry(LISTINGS_DEADLINE, || async {
         let mut stock = ctx.clients.stock(&ctx.system());
@@ -122,6 +136,29 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     engine.list(listings).await.map_err(|e| anyhow::anyhow!(e.message))?;
     events::follow_listings(&ctx, &bus, engine).await?;
     Ok(())
+}
+
+/// Ends the core's thread at shutdown, and the process when the thread ends before.
+fn own_exchange(
+    ctx: &Context,
+    engine: exchange::sequencer::Handle,
+    ended: tokio::sync::oneshot::Receiver<()>,
+    lock: File,
+) {
+    let shutdown = ctx.tasks.shutdown().clone();
+    ctx.tasks.spawn("core", async move {
+        let mut ended = ended;
+        tokio::select! {
+            () = shutdown.cancelled() => {
+                engine.stop();
+                // Resolves when the thread drops its end.
+                let _dropped = ended.await;
+                drop(lock);
+                Ok(())
+            }
+            _ = &mut ended => Err("the core's thread has ended".to_owned()),
+        }
+    });
 }
 
 /// Ends the matching thread at shutdown, and the process when the thread ends before.

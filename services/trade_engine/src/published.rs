@@ -18,7 +18,8 @@ use std::{
 use tokio::sync::watch;
 
 /// The outcome log: every fact, numbered. It can be made again from the journal.
-pub const OUTCOMES: Spec = Spec { name: "outcomes", magic: *b"FAFOUTC1", segment_bytes: 2 * 1024 * 1024 };
+pub const OUTCOMES: Spec =
+    Spec { name: "outcomes", magic: *b"FAFOUTC1", rules: 0, segment_bytes: 2 * 1024 * 1024 };
 /// Facts kept in memory, in bytes.
 const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Trades per symbol kept in memory.

@@ -13,7 +13,8 @@ use prost::Message as _;
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 
 /// The journal: every record, numbered. What is not in it did not happen.
-pub const JOURNAL: Spec = Spec { name: "journal", magic: *b"FAFJRNL1", segment_bytes: SEGMENT_BYTES };
+pub const JOURNAL: Spec =
+    Spec { name: "journal", magic: *b"FAFJRNL1", rules: 0, segment_bytes: SEGMENT_BYTES };
 /// Tests see a journal roll within a few thousand commands.
 const SEGMENT_BYTES: u64 = if cfg!(test) { 256 * 1024 } else { 16 * 1024 * 1024 };
 /// Facts written to the outcome log at a time while replaying.

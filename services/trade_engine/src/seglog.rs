@@ -19,6 +19,8 @@ pub struct Spec {
     /// First part of the file names.
     pub name: &'static str,
     pub magic: [u8; 8],
+    /// Version of what new frames mean.
+    pub rules: u32,
     /// A segment that has reached this size is followed by a new one.
     pub segment_bytes: u64,
 }
@@ -124,6 +126,7 @@ pub struct Walk {
     bytes: Vec<u8>,
     place: Option<Place>,
     from: u64,
+    rules: u32,
     read_bytes: u64,
     /// What stands behind the last whole frame, where it can be a write that is or was cut short.
     pub torn: Option<Cut>,
@@ -136,12 +139,27 @@ impl Walk {
         let skip = all.partition_point(|s| s.first_seq <= from).saturating_sub(1);
         let rest = all.split_off(skip.min(all.len())).into_iter();
         let segment = Segment { first_seq: 0, path: dir.to_owned() };
-        Ok(Self { spec, rest, segment, bytes: Vec::new(), place: None, from, read_bytes: 0, torn: None })
+        Ok(Self {
+            spec,
+            rest,
+            segment,
+            bytes: Vec::new(),
+            place: None,
+            from,
+            rules: 0,
+            read_bytes: 0,
+            torn: None,
+        })
     }
 
     /// The file that the walk is in.
     pub fn path(&self) -> &Path {
         &self.segment.path
+    }
+
+    /// Version of what the frames of the segment mean that the walk is in.
+    pub fn rules(&self) -> u32 {
+        self.rules
     }
 
     /// Bytes of the segments behind the walk.
@@ -186,6 +204,7 @@ impl Walk {
         check_joint(&segment, header, self.place.map(|p| (p.next_seq, p.prev_crc)))?;
         self.read_bytes += self.bytes.len() as u64;
         (self.segment, self.bytes, self.place) = (segment, bytes, Some(Place::first(header)));
+        self.rules = header.rules;
         Ok(true)
     }
 }
@@ -230,7 +249,7 @@ impl SegLog {
         remove_leftovers(spec, dir)?;
         let mut segments = segments(spec, dir)?;
         let Some(last) = segments.last().cloned() else {
-            let header = Header { first_seq, prev_crc: 0 };
+            let header = Header { first_seq, prev_crc: 0, rules: spec.rules };
             let (segment, file) = create(spec, dir, header)?;
             segments.push(segment);
             return Ok((Self::new(spec, dir, segments, file, Place::first(header), 0), None));
@@ -391,11 +410,22 @@ impl SegLog {
         self.file.sync_all().map_err(at(&self.dir))?;
         crash_point(self.spec.name, "roll begins");
         let (first_seq, prev_crc, _) = self.flushed;
-        let (segment, file) = create(self.spec, &self.dir, Header { first_seq, prev_crc })?;
+        let (segment, file) =
+            create(self.spec, &self.dir, Header { first_seq, prev_crc, rules: self.spec.rules })?;
         self.segments.push(segment);
         self.file = file;
         self.length = HEADER_BYTES as u64;
         Ok(())
+    }
+
+    /// Begins a new segment whatever the size of the last one. Nothing may wait to be flushed.
+    pub fn begin_segment(&mut self) -> Result<(), Error> {
+        assert!(self.buffer.is_empty(), "invariant: a segment begins behind what was flushed");
+        if self.length == HEADER_BYTES as u64 {
+            // It has the same name and takes the place of the empty one.
+            self.segments.pop();
+        }
+        self.roll()
     }
 
     /// Removes the segments all of whose frames come before `seq`; never the last one. Answers how many went.
@@ -420,7 +450,7 @@ impl SegLog {
             fs::remove_file(&segment.path).map_err(at(&segment.path))?;
             crash_point(self.spec.name, "segment removed");
         }
-        let header = Header { first_seq, prev_crc: 0 };
+        let header = Header { first_seq, prev_crc: 0, rules: self.spec.rules };
         let (segment, file) = create(self.spec, &self.dir, header)?;
         *self = Self::new(self.spec, &self.dir, vec![segment], file, Place::first(header), 0);
         Ok(())

@@ -475,6 +475,7 @@ impl Sequencer {
             trades: markets.iter().map(super::market::Market::trade_no).sum(),
             snapshot_seq: self.snapshot_seq,
             open_order_ids: ids.iter().take(STATUS_ORDERS_MAX).map(ToString::to_string).collect(),
+            ..Default::default()
         }
     }
 

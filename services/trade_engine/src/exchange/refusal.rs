@@ -49,6 +49,7 @@ pub fn of(refused: &Refused, scope: Scope) -> Refusal {
         R::SameAccount => (Kind::Invalid, Reason::SAME_ACCOUNT),
         R::EndowmentOutOfRange { .. } => (Kind::Invalid, Reason::ENDOWMENT_OUT_OF_RANGE),
         R::NothingToSell(_) => (Kind::Precondition, Reason::NOTHING_TO_SELL),
+        R::NoRate => (Kind::Precondition, Reason::CURRENCY_UNKNOWN),
         R::TermsOutOfRange(_) | R::InstrumentMalformed(_) => (Kind::Invalid, Reason::COMMAND_MALFORMED),
     };
     Refusal::new(kind, reason, refused.sentence())

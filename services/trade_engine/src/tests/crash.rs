@@ -160,7 +160,7 @@ async fn a_journal_that_lost_its_end_behind_a_snapshot_is_refused() {
 
 #[test]
 fn a_bad_frame_before_a_later_batch_is_damage_and_before_its_own_batch_a_torn_tail() {
-    let header = frames::Header { first_seq: 1, prev_crc: 0 };
+    let header = frames::Header { first_seq: 1, prev_crc: 0, rules: 0 };
     let segment = |batches: &[&[u64]]| {
         let mut bytes = frames::header(JOURNAL.magic, header).to_vec();
         let (mut prev, mut second) = (0, 0);
@@ -226,7 +226,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_segment_a_snapshot_or_refused(bytes: Vec<u8>, at: prop::sample::Index, bit in 0..8u8) {
-        let header = frames::Header { first_seq: 1, prev_crc: 0 };
+        let header = frames::Header { first_seq: 1, prev_crc: 0, rules: 0 };
         for frame in frames::Frames::new(&bytes, header).flatten() {
             prop_assert!(frame.end() <= bytes.len());
         }

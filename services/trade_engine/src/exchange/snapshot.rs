@@ -1,0 +1,166 @@
+//! Snapshot files: the canonical state after a command, with its hash; written whole or not at all.
+
+use crate::{
+    crash_point,
+    seglog::{self, sync_dir},
+    state::{StateHash, sha256},
+};
+use fafnir_clearing::{State, codec::RULES_VERSION};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+/// Newest snapshots that are kept whatever names them.
+pub const KEPT: usize = 3;
+const MAGIC: [u8; 8] = *b"FAFEXCH1";
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 32 + 4;
+
+/// Why bytes are not a snapshot that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    #[error("{0}")]
+    Damaged(&'static str),
+    #[error("it is of rules {0}, this program has {RULES_VERSION}: a newer program wrote it")]
+    Newer(u32),
+}
+
+/// A snapshot file by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Sequence of the last command in it.
+    pub seq: u64,
+    pub path: PathBuf,
+}
+
+/// A snapshot that was read.
+#[derive(Debug)]
+pub struct Taken {
+    pub state: State,
+    pub hash: StateHash,
+    /// Version of the program that wrote it.
+    pub rules: u32,
+}
+
+/// The file for a state.
+pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(HEADER_BYTES + state.len());
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&RULES_VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&seq.to_le_bytes());
+    out.extend_from_slice(&(state.len() as u64).to_le_bytes());
+    out.extend_from_slice(&sha256(state));
+    let crc = crc32c::crc32c(&out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(state);
+    out
+}
+
+/// Checks a file and restores the state in it.
+pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
+    let damaged = Unusable::Damaged;
+    let header = bytes.get(..HEADER_BYTES).ok_or(damaged("it is cut off"))?;
+    let state = &bytes[HEADER_BYTES..];
+    let crc = crc32c::crc32c(&header[..HEADER_BYTES - 4]).to_le_bytes();
+    if header[..8] != MAGIC {
+        return Err(damaged("it is not a snapshot of the exchange"));
+    }
+    if header[HEADER_BYTES - 4..] != crc {
+        return Err(damaged("the header's checksum does not match"));
+    }
+    let rules = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+    if rules > RULES_VERSION {
+        return Err(Unusable::Newer(rules));
+    }
+    if header[24..32] != (state.len() as u64).to_le_bytes() {
+        return Err(damaged("its length is not what it says"));
+    }
+    let hash = sha256(state);
+    if header[32..64] != hash {
+        return Err(damaged("the state's hash does not match"));
+    }
+    let state = State::decode(state).map_err(|e| damaged(e.0))?;
+    if header[16..24] != state.seq().to_le_bytes() {
+        return Err(damaged("its sequence is not the state's"));
+    }
+    Ok(Taken { state, hash, rules })
+}
+
+/// Removes what a crash left under its temporary name: it was never a snapshot.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if name.starts_with("snapshot-") && path.extension().is_some_and(|e| e == "tmp") {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The snapshots in a directory, newest first.
+pub fn list(dir: &Path) -> io::Result<Vec<Named>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Some(seq) = name.strip_prefix("snapshot-").and_then(|n| n.strip_suffix(".bin")?.parse().ok()) {
+            found.push(Named { seq, path });
+        }
+    }
+    found.sort_by_key(|s| std::cmp::Reverse(s.seq));
+    Ok(found)
+}
+
+/// Writes the state after a command and reads it back. Answers its hash.
+pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<StateHash> {
+    let path = dir.join(format!("snapshot-{seq:020}.bin"));
+    let temporary = path.with_extension("tmp");
+    let bytes = encode(seq, state);
+    let mut file = File::create(&temporary)?;
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    crash_point("snapshot", "half written");
+    file.write_all(rest)?;
+    file.sync_all()?;
+    if fs::read(&temporary)? != bytes {
+        fs::remove_file(&temporary)?;
+        return Err(io::Error::other("the snapshot does not read back as it was written"));
+    }
+    crash_point("snapshot", "under its temporary name");
+    fs::rename(&temporary, &path)?;
+    crash_point("snapshot", "renamed");
+    sync(dir)?;
+    Ok(sha256(state))
+}
+
+/// Removes all but the newest [`KEPT`] and those that are named. Answers the sequence of the oldest that is left.
+pub fn prune(dir: &Path, named: &BTreeSet<u64>) -> io::Result<Option<u64>> {
+    let all = list(dir)?;
+    let mut oldest = None;
+    let mut is_removed = false;
+    for (place, snapshot) in all.iter().enumerate() {
+        if place < KEPT || named.contains(&snapshot.seq) {
+            oldest = Some(snapshot.seq);
+            continue;
+        }
+        fs::remove_file(&snapshot.path)?;
+        crash_point("snapshot", "an old one removed");
+        is_removed = true;
+    }
+    if is_removed {
+        sync(dir)?;
+    }
+    // A segment that names genesis needs the journal from its first record on.
+    Ok(if named.contains(&0) { Some(0) } else { oldest })
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    sync_dir(dir).map_err(|e| match e {
+        seglog::Error::Io { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    })
+}

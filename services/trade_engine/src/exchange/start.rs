@@ -1,0 +1,146 @@
+//! The start: recovery, the configuration's numbers into the journal, what goes out.
+
+use super::{
+    api::Exchange,
+    publisher, recovery,
+    sequencer::{self, Config},
+};
+use crate::sequencer::{MARKET_QUEUE_MAX, Market};
+use anyhow::Context as _;
+use fafnir_clearing::{
+    State,
+    command::Instruction,
+    terms::{Fees, Rules},
+};
+use fafnir_platform::{Context, Error, bus::Bus, clock::SECOND_US, config::Settings, tasks::Schedule};
+use fafnir_rules::money::parse_micros;
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// How often it is judged who is behind, and how often it is told again.
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
+
+/// The exchange as it was started.
+#[derive(Debug)]
+pub struct Started {
+    pub exchange: Exchange,
+    /// Resolves when the core's thread has ended.
+    pub ended: oneshot::Receiver<()>,
+    pub market: mpsc::Receiver<Market>,
+}
+
+/// Recovers the exchange in a directory and starts its threads.
+pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
+    let recovered = {
+        let dir = dir.to_owned();
+        tokio::task::spawn_blocking(move || recovery::recover(&dir)).await??
+    };
+    if let Some(cut) = &recovered.cut {
+        let file = cut.path.display();
+        tracing::warn!(%file, bytes = cut.bytes, why = %cut.bad, "a torn tail of the journal was cut");
+    }
+    tracing::info!(
+        commands = recovered.state.seq(),
+        position = recovered.state.position(),
+        replayed = recovered.replayed,
+        open_orders = recovered.state.open_orders(),
+        accounts = recovered.state.open_accounts(),
+        "the exchange stands"
+    );
+    let wanted = Wanted::of(&ctx.settings)?;
+    let news = wanted.differs(&recovered.state);
+    let settings = &ctx.settings.engine;
+    let config = Config {
+        dir: dir.to_owned(),
+        snapshot_every_commands: settings.snapshot_every_commands.max(1),
+        snapshot_every_us: i64::try_from(settings.snapshot_every_s)
+            .unwrap_or(i64::MAX)
+            .saturating_mul(SECOND_US),
+        journal_keep_all: settings.journal_keep == "all",
+        facts_keep_all: settings.facts_keep == "all",
+        volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
+    };
+    let published = Arc::clone(&recovered.published);
+    let (market, messages) = mpsc::channel(MARKET_QUEUE_MAX);
+    let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;
+    let exchange = Exchange { engine, published };
+    for instruction in news {
+        exchange
+            .own(instruction)
+            .await
+            .map_err(|e| anyhow::anyhow!(e.message))
+            .context("the configuration's numbers are refused")?;
+    }
+    judge(ctx, &exchange);
+    Ok(Started { exchange, ended, market: messages })
+}
+
+/// Publishes facts until shutdown.
+pub fn publish(ctx: &Context, bus: Bus, exchange: &Exchange) {
+    publisher::spawn(ctx, bus, Arc::clone(&exchange.published));
+}
+
+/// Judges who is behind until shutdown.
+fn judge(ctx: &Context, exchange: &Exchange) {
+    let (published, clock) = (Arc::clone(&exchange.published), ctx.clock.clone());
+    ctx.tasks.every("lag of the followers", Schedule::after(JUDGE_EVERY), move || {
+        let (behind, is_other) = published.followers.judge(clock.now_us(), published.recorded());
+        match behind {
+            Some(b) if is_other => tracing::error!(
+                follower = b.follower,
+                position = b.position,
+                last = b.last,
+                "a follower is too far behind: only cancels are accepted"
+            ),
+            None if is_other => tracing::warn!("the followers have caught up: orders are accepted again"),
+            _ => {}
+        }
+        std::future::ready(Ok::<(), Error>(()))
+    });
+}
+
+/// What the configuration names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    rules: Rules,
+    fees: Fees,
+    usd_cad: i64,
+}
+
+impl Wanted {
+    /// Reads the settings under the names that they have always had.
+    pub fn of(settings: &Settings) -> anyhow::Result<Self> {
+        let amount = |name: &str, text: &str| {
+            parse_micros(text).map_err(|e| anyhow::anyhow!("{name}: {text:?}: {e:?}"))
+        };
+        let (engine, portfolio) = (&settings.engine, &settings.portfolio);
+        Ok(Self {
+            rules: Rules {
+                opening: amount("portfolio.opening_deposit", &portfolio.opening_deposit)?,
+                open_orders_max: settings.order.open_orders_max,
+                deposit_max: amount("engine.deposit_max", &engine.deposit_max)?,
+                deposits_per_day_max: amount("engine.deposits_per_day_max", &engine.deposits_per_day_max)?,
+                account_max: amount("engine.account_max", &engine.account_max)?,
+                recent_ids: engine.recent_ids,
+            },
+            fees: Fees { maker_bp: portfolio.maker_fee_bp, taker_bp: portfolio.taker_fee_bp },
+            usd_cad: amount("portfolio.usd_cad", &portfolio.usd_cad)?,
+        })
+    }
+
+    /// What must be journaled so that a state computes with it.
+    pub fn differs(&self, state: &State) -> Vec<Instruction> {
+        let is = state.terms();
+        let mut news = Vec::new();
+        if is.rules != self.rules {
+            news.push(Instruction::SetRules(self.rules));
+        }
+        if is.fees_id == 0 || is.fees != self.fees {
+            news.push(Instruction::SetFees { maker_bp: self.fees.maker_bp, taker_bp: self.fees.taker_bp });
+        }
+        if is.rate_id == 0 || is.usd_cad != self.usd_cad {
+            news.push(Instruction::SetRate { usd_cad: self.usd_cad });
+        }
+        news
+    }
+}
