@@ -32,6 +32,7 @@ CREATE TABLE asset (
 CREATE TABLE balance (
   account INTEGER NOT NULL,
   asset INTEGER NOT NULL,
+  id BLOB,                      -- shares: the public id
   posted INTEGER NOT NULL,
   held INTEGER NOT NULL,
   cost INTEGER NOT NULL,        -- shares: micros paid for what is there now

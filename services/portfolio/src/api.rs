@@ -130,7 +130,7 @@ impl Api {
             .read(move |tx| {
                 let account = own_account(tx, user, account)?;
                 let holdings = store::holdings(tx, &account, only.as_deref())?;
-                let shown = holdings.iter().map(|(asset, code, b)| wire::holding(&account, *asset, code, b));
+                let shown = holdings.iter().map(|(code, b)| wire::holding(&account, code, b));
                 Ok(HoldingsReply { holdings: shown.collect() })
             })
             .await

@@ -147,7 +147,7 @@ impl Api {
                 let cash = store::cash(tx, &account)?.posted;
                 let lines = lines_since(tx, &account, first_us)?;
                 let holdings = store::holdings(tx, &account, None)?;
-                let shares = holdings.into_iter().map(|(_, symbol, b)| (symbol, b.posted)).collect();
+                let shares = holdings.into_iter().map(|(symbol, b)| (symbol, b.posted)).collect();
                 let past = Past::new(account.currency, cash, shares, &lines, first_us);
                 Ok((account, first_us, past))
             })

@@ -1,7 +1,7 @@
 //! The domain as messages of the contract, and the ids that are derived from ledger keys.
 
 use super::domain::{
-    Account, AccountKey, AssetKey, Balance, Currency,
+    Account, Balance, Currency,
     ledger::Cause,
     performance::{Performance, Period},
     statement::{Line, Span, Statement},
@@ -11,28 +11,17 @@ use fafnir_proto::v1;
 use fafnir_rules::money::{format_e4, format_fixed, percent_e4};
 use uuid::Uuid;
 
-/// First bytes of ids that are made from ledger keys.
+/// First bytes of the ids of transactions.
 const TRANSACTION_TAG: [u8; 4] = *b"ledg";
-const HOLDING_TAG: [u8; 4] = *b"hldg";
 /// Bytes of an id that carry the key: 48 bits.
 const KEY_BYTES: std::ops::Range<usize> = 10..16;
 
-fn derived(tag: [u8; 4], middle: u32, key: i64) -> Uuid {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&tag);
-    // Bytes 6 and 8 carry version and variant.
-    let middle = middle.to_be_bytes();
-    bytes[4] = middle[0];
-    bytes[5] = middle[1];
-    bytes[7] = middle[2];
-    bytes[9] = middle[3];
-    bytes[KEY_BYTES].copy_from_slice(&key.to_be_bytes()[2..]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
-}
-
 /// The public id of a posting.
 pub fn transaction_id(posting: i64) -> Uuid {
-    derived(TRANSACTION_TAG, 0, posting)
+    let mut bytes = [0; 16];
+    bytes[..4].copy_from_slice(&TRANSACTION_TAG);
+    bytes[KEY_BYTES].copy_from_slice(&posting.to_be_bytes()[2..]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
 /// The posting that a public id names.
@@ -42,11 +31,6 @@ pub fn posting_of(id: &Uuid) -> Option<i64> {
     key[2..].copy_from_slice(&bytes[KEY_BYTES]);
     let posting = i64::from_be_bytes(key);
     (transaction_id(posting) == *id).then_some(posting)
-}
-
-/// The public id of an account's holding of a symbol.
-pub fn holding_id(account: AccountKey, asset: AssetKey) -> Uuid {
-    derived(HOLDING_TAG, u32::try_from(asset).unwrap_or(u32::MAX), account)
 }
 
 /// An account with its cash.
@@ -67,9 +51,9 @@ pub fn account(account: &Account, cash: &Balance) -> v1::Account {
 }
 
 /// Shares of an account.
-pub fn holding(account: &Account, asset: AssetKey, symbol: &str, shares: &Balance) -> v1::Holding {
+pub fn holding(account: &Account, symbol: &str, shares: &Balance) -> v1::Holding {
     v1::Holding {
-        id: holding_id(account.key, asset).to_string(),
+        id: shares.id.map(|id| id.to_string()).unwrap_or_default(),
         account_id: account.id.to_string(),
         symbol: symbol.to_owned(),
         quantity_e4: shares.posted,
@@ -180,13 +164,5 @@ mod tests {
             assert_eq!(posting_of(&transaction_id(posting)), Some(posting));
         }
         assert_eq!(posting_of(&Uuid::nil()), None);
-        assert_eq!(posting_of(&holding_id(16, 3)), None);
-    }
-
-    #[test]
-    fn holdings_of_different_accounts_and_symbols_have_different_ids() {
-        let ids = [(1, 2), (2, 1), (1, 3), (70_000, 300), (300, 70_000)].map(|(a, b)| holding_id(a, b));
-        let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
-        assert_eq!(distinct.len(), ids.len());
     }
 }

@@ -10,6 +10,7 @@ pub mod statement;
 pub mod valuation;
 
 use fafnir_proto::id::{AccountId, UserId};
+use uuid::Uuid;
 
 /// Key of an account inside the books, in the order of first appearance.
 pub type AccountKey = i64;
@@ -66,6 +67,8 @@ pub struct Account {
 /// Cash or shares of an account, as the last fact about them told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
+    /// Of shares: the public id.
+    pub id: Option<Uuid>,
     pub posted: i64,
     pub held: i64,
     /// Shares: micros of the account's currency paid for what is there now.

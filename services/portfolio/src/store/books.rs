@@ -23,7 +23,7 @@ const NAMES_MAX: usize = 100_000;
 
 const LEDGER_COLUMNS: usize = 15;
 const POSTING_COLUMNS: usize = 5;
-const BALANCE_COLUMNS: usize = 9;
+const BALANCE_COLUMNS: usize = 10;
 const UPDATE_COLUMNS: usize = 3;
 
 /// Keys of accounts and assets, which never change: those of committed rows, and those that a transaction made.
@@ -144,6 +144,7 @@ impl<'a> Batch<'a> {
             let key = self.account(fact, &holding.account_id)?;
             let asset = self.asset(&holding.symbol)?;
             let shares = Balance {
+                id: reference(fact, &holding.id)?,
                 posted: holding.quantity_e4,
                 held: holding.held_e4,
                 cost: holding.cost_micros,
@@ -375,6 +376,7 @@ impl<'a> Batch<'a> {
             values.extend_from_slice(params![
                 *account,
                 *asset,
+                b.id.map(|id| id.as_bytes().to_vec()),
                 b.posted,
                 b.held,
                 b.cost,
@@ -386,7 +388,8 @@ impl<'a> Batch<'a> {
         }
         many::insert(
             self.tx,
-            "INSERT INTO balance (account, asset, posted, held, cost, realized, realized_total, created_us, updated_us)",
+            "INSERT INTO balance (account, asset, id, posted, held, cost, realized, realized_total, created_us, \
+             updated_us)",
             BALANCE_COLUMNS,
             "ON CONFLICT (account, asset) DO UPDATE SET posted = excluded.posted, held = excluded.held, \
              cost = excluded.cost, realized = excluded.realized, \
@@ -434,13 +437,17 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// An id that may be empty.
+fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    Uuid::parse_str(id).map(Some).map_err(|_| impossible(fact, "refers to no id"))
+}
+
 /// The ledger transaction that a fact tells.
 fn entry_of(fact: &v1::Fact) -> Result<Entry> {
     let cause = if fact.kind() == FactKind::Executed { v1::Cause::Trade.into() } else { fact.cause };
-    let reference = |id: &str| {
-        let parsed = Uuid::parse_str(id).ok().map(|id| id.as_bytes().to_vec());
-        if parsed.is_none() && !id.is_empty() { Err(impossible(fact, "refers to no id")) } else { Ok(parsed) }
-    };
     let narrow = |n: u64| i64::try_from(n).map_err(|_| impossible(fact, "has a huge number"));
     let postings = fact.postings.iter().map(|p| {
         let account = if p.account_id.is_empty() {
@@ -457,8 +464,8 @@ fn entry_of(fact: &v1::Fact) -> Result<Entry> {
         symbol: (!fact.symbol.is_empty()).then(|| fact.symbol.clone()),
         exec_seq: narrow(fact.exec_seq)?,
         price_e4: fact.price_e4,
-        payer_ref: reference(&fact.payer_ref)?,
-        payee_ref: reference(&fact.payee_ref)?,
+        payer_ref: reference(fact, &fact.payer_ref)?.map(|id| id.as_bytes().to_vec()),
+        payee_ref: reference(fact, &fact.payee_ref)?.map(|id| id.as_bytes().to_vec()),
         payer_rate: fact.payer_rate,
         payee_rate: fact.payee_rate,
         payer_fees: fact.payer_fees,

@@ -22,18 +22,21 @@ pub fn holdings(
     tx: &mut dyn Tx,
     account: &Account,
     symbol: Option<&str>,
-) -> Result<Vec<(AssetKey, String, Balance)>, Error> {
-    let mut all = balances(tx, account, None)?;
-    all.retain(|(asset, code, balance)| {
+) -> Result<Vec<(String, Balance)>, Error> {
+    let all = balances(tx, account, None)?;
+    let is_asked = |(asset, code, balance): &(AssetKey, String, Balance)| {
         *asset != account.currency.asset() && balance.posted > 0 && symbol.is_none_or(|s| s == code)
-    });
-    all.sort_by(|a, b| a.1.cmp(&b.1));
-    Ok(all)
+    };
+    let mut found: Vec<_> = all.into_iter().filter(is_asked).map(|(_, code, b)| (code, b)).collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(found)
 }
 
-/// Reads posted, held, cost, realized, created, updated from a row, from column `first`.
+/// Reads a balance from a row, from column `first`.
 fn balance_of(row: &Row, first: usize) -> Result<Balance, Error> {
+    let id: Option<Vec<u8>> = row.get(first + 6)?;
     Ok(Balance {
+        id: id.and_then(|id| Uuid::from_slice(&id).ok()),
         posted: row.get(first)?,
         held: row.get(first + 1)?,
         cost: row.get(first + 2)?,
@@ -48,7 +51,7 @@ fn balances(
     account: &Account,
     asset: Option<AssetKey>,
 ) -> Result<Vec<(AssetKey, String, Balance)>, Error> {
-    const ALL: &str = "SELECT b.asset, a.code, b.posted, b.held, b.cost, b.realized, b.created_us, b.updated_us \
+    const ALL: &str = "SELECT b.asset, a.code, b.posted, b.held, b.cost, b.realized, b.created_us, b.updated_us, b.id \
                        FROM balance b JOIN asset a ON a.key = b.asset WHERE b.account = ?1";
     let rows = match asset {
         None => tx.query(ALL, params![account.key])?,
