@@ -1,9 +1,11 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
 mod body;
+mod feeds;
 mod graphql;
 mod http;
 mod market;
+mod positions;
 mod private;
 mod proxy;
 mod rate;
@@ -38,6 +40,8 @@ struct Gateway {
     ctx: Context,
     bus: Bus,
     sessions: session::Sessions,
+    positions: positions::Positions,
+    feeds: Arc<feeds::Feeds>,
     orders: rate::Limiter,
     http: proxy::HttpClient,
 }
@@ -58,10 +62,13 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let gateway = Arc::new(Gateway {
         sessions: session::Sessions::new(ctx.clone()),
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
+        positions: positions::Positions::default(),
+        feeds: Arc::default(),
         http: proxy::client(),
         bus,
         ctx: ctx.clone(),
     });
+    feeds::spawn(&gateway);
     serve_http(&ctx, SERVICE.name, listener, http::router(&gateway).await?);
     Ok(())
 }

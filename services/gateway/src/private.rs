@@ -1,16 +1,16 @@
 //! A user's own orders, fills and positions as they change: first what was missed, then live, without gap or repeat.
 //!
-//! The bus may lose a message and the projecting services never do: whatever the live feed skips is asked for by
-//! sequence, and every [`RECONCILE`] the tail is asked for as well.
+//! Live updates come from the facts themselves. Whatever the live feed skips is asked for by sequence from the service
+//! that keeps it, and every [`RECONCILE`] the tail is asked for as well.
 
 use super::{
     Gateway,
+    feeds::Update,
     session::{Permission, Session},
 };
 use fafnir_platform::Refusal;
-use fafnir_proto::{reason::Reason, subject, v1};
-use futures::{Stream, StreamExt as _};
-use prost::Message as _;
+use fafnir_proto::{reason::Reason, v1};
+use futures::Stream;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time};
 use tonic::Status;
@@ -88,15 +88,8 @@ fn gone() -> Status {
 
 impl Feed {
     async fn run(&mut self, orders: Start, portfolio: Start) -> Result<(), Status> {
-        let user = self.session.user;
-        let bus = &self.gateway.bus;
-        let mut order_feed = bus.subscribe(subject::private_orders(user)).await?;
-        let mut portfolio_feed = bus.subscribe(subject::private_portfolio(user)).await?;
-        // Subscribed before asking: nothing falls between the question and the live feed.
-        bus.client().flush().await.map_err(|e| {
-            tracing::warn!(error = %e, "bus");
-            Status::unavailable("updates cannot be delivered just now; try again")
-        })?;
+        // Opened before asking: nothing falls between the question and the live feed.
+        let mut inlet = self.gateway.feeds.open(self.session.user);
         self.orders = self.first(orders, Kind::Orders).await?;
         self.portfolio = self.first(portfolio, Kind::Portfolio).await?;
         // `false` while an owner cannot be asked: no heartbeat then, so that the client sees the feed go stale.
@@ -124,26 +117,31 @@ impl Feed {
                         })).await?;
                     }
                 }
-                message = order_feed.next() => {
-                    let message = message.ok_or_else(bus_ended)?;
-                    let Some(last) = self.orders else { continue };
-                    match v1::OrderUpdate::decode(message.payload) {
-                        Ok(update) if update.user_seq <= last => {}
-                        Ok(update) if update.user_seq == last + 1 => self.order(update).await?,
-                        _ => whole = self.catch_up().await?,
-                    }
-                }
-                message = portfolio_feed.next() => {
-                    let message = message.ok_or_else(bus_ended)?;
-                    let Some(last) = self.portfolio else { continue };
-                    match v1::PortfolioUpdate::decode(message.payload) {
-                        Ok(update) if update.user_seq <= last => {}
-                        Ok(update) if update.user_seq == last + 1 => self.position(update).await?,
-                        _ => whole = self.catch_up().await?,
+                () = inlet.missed.notified() => whole = self.catch_up().await?,
+                update = inlet.updates.recv() => {
+                    let update = update.ok_or_else(feed_ended)?;
+                    if !self.take(update).await? {
+                        whole = self.catch_up().await?;
                     }
                 }
             }
         }
+    }
+
+    /// Sends what comes next. `false`: something before it is missing.
+    async fn take(&mut self, update: Update) -> Result<bool, Status> {
+        let (last, seq) = match &update {
+            Update::Order(update) => (self.orders, update.user_seq),
+            Update::Portfolio(update) => (self.portfolio, update.user_seq),
+        };
+        match (last, update) {
+            (Some(last), _) if seq > last + 1 => return Ok(false),
+            (Some(last), Update::Order(update)) if seq > last => self.order(update).await?,
+            (Some(last), Update::Portfolio(update)) if seq > last => self.position(update).await?,
+            // Sent before, or not wanted.
+            _ => {}
+        }
+        Ok(true)
     }
 
     async fn send(&self, event: Event) -> Result<(), Status> {
@@ -189,13 +187,13 @@ impl Feed {
 
     async fn order_page(&self, after_seq: u64, limit: u32) -> Result<v1::UpdatesSinceReply, Status> {
         let request = v1::UpdatesSinceRequest { user_id: self.session.user.to_string(), after_seq, limit };
-        let mut client = self.gateway.ctx.clients.order(&self.session.caller());
+        let mut client = self.gateway.reads(&self.session).await.order(&self.session.caller());
         Ok(client.updates_since(request).await?.into_inner())
     }
 
     async fn portfolio_page(&self, after_seq: u64, limit: u32) -> Result<v1::PortfolioUpdatesReply, Status> {
         let request = v1::UpdatesSinceRequest { user_id: self.session.user.to_string(), after_seq, limit };
-        let mut client = self.gateway.ctx.clients.portfolio(&self.session.caller());
+        let mut client = self.gateway.reads(&self.session).await.portfolio(&self.session.caller());
         Ok(client.updates_since(request).await?.into_inner())
     }
 
@@ -262,7 +260,7 @@ impl Feed {
         let user_id = self.session.user.to_string();
         let request =
             v1::ListOrdersRequest { user_id: user_id.clone(), limit: SNAPSHOT_ORDERS, ..Default::default() };
-        let mut client = self.gateway.ctx.clients.order(&self.session.caller());
+        let mut client = self.gateway.reads(&self.session).await.order(&self.session.caller());
         let list = client.list(request).await?.into_inner();
         for order in list.orders.into_iter().rev() {
             let update = v1::OrderUpdate {
@@ -281,7 +279,7 @@ impl Feed {
     async fn portfolio_snapshot(&mut self, seq: u64) -> Result<(), Status> {
         let user_id = self.session.user.to_string();
         let update = || v1::PortfolioUpdate { user_id: user_id.clone(), user_seq: seq, ..Default::default() };
-        let mut client = self.gateway.ctx.clients.portfolio(&self.session.caller());
+        let mut client = self.gateway.reads(&self.session).await.portfolio(&self.session.caller());
         let accounts = client.list_accounts(v1::UserRequest { user_id: user_id.clone() }).await?.into_inner();
         for account in accounts.accounts {
             let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id.clone() };
@@ -301,6 +299,6 @@ enum Kind {
     Portfolio,
 }
 
-fn bus_ended() -> Status {
+fn feed_ended() -> Status {
     Refusal::unavailable(Reason::BUS_ENDED, "the feed of updates ended; connect again").into()
 }

@@ -105,15 +105,28 @@ impl Door {
     }
 }
 
-/// A call that is passed on with the caller's own id: permission, `user_id` from the token, the owner's answer.
-macro_rules! forward {
+/// A read of the caller's own rows: permission, `user_id` from the token, the owner's answer, which knows everything that
+/// the caller was told.
+macro_rules! own {
+    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
+        let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
+        let mut message = $request.into_inner();
+        message.user_id = session.user.to_string();
+        let mut client = $self.0.reads(&session).await.$service(&session.caller());
+        let reply = client.$method(message).await.map_err(outward)?;
+        Ok(Response::new(reply.into_inner()))
+    }};
+}
+
+/// A command: permission, `user_id` from the token, the owner's answer.
+macro_rules! command {
     ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
         let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
         let mut message = $request.into_inner();
         message.user_id = session.user.to_string();
         let mut client = $self.0.ctx.clients.$service(&session.caller());
         let reply = client.$method(message).await.map_err(outward)?;
-        Ok(Response::new(reply.into_inner()))
+        Ok(Response::new($self.0.told(&session, reply)))
     }};
 }
 
@@ -181,7 +194,8 @@ impl Terminal for Door {
         self.take_order(&session)?;
         let message = v1::PlaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
         let mut client = self.0.ctx.clients.order(&session.caller());
-        Ok(Response::new(client.place(message).await.map_err(outward)?.into_inner()))
+        let reply = client.place(message).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
 
     async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Reply<v1::OrderReply> {
@@ -189,37 +203,38 @@ impl Terminal for Door {
         self.take_order(&session)?;
         let message = v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
         let mut client = self.0.ctx.clients.order(&session.caller());
-        Ok(Response::new(client.replace(message).await.map_err(outward)?.into_inner()))
+        let reply = client.replace(message).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
 
     async fn cancel(&self, request: Request<v1::CancelOrderRequest>) -> Reply<v1::OrderReply> {
-        forward!(self, request, OrderStocks, order.cancel)
+        command!(self, request, OrderStocks, order.cancel)
     }
     async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Reply<v1::CancelAllReply> {
-        forward!(self, request, OrderStocks, order.cancel_all)
+        command!(self, request, OrderStocks, order.cancel_all)
     }
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Reply<v1::ListOrdersReply> {
-        forward!(self, request, OrderStocks, order.list)
+        own!(self, request, OrderStocks, order.list)
     }
     async fn order(&self, request: Request<v1::GetOrderRequest>) -> Reply<v1::OrderReply> {
-        forward!(self, request, OrderStocks, order.get)
+        own!(self, request, OrderStocks, order.get)
     }
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Reply<v1::ListFillsReply> {
-        forward!(self, request, OrderStocks, order.list_fills)
+        own!(self, request, OrderStocks, order.list_fills)
     }
 
     async fn accounts(&self, request: Request<v1::Empty>) -> Reply<v1::ListAccountsReply> {
         let request = request.map(|_| v1::UserRequest::default());
-        forward!(self, request, ManageOwnPortfolio, portfolio.list_accounts)
+        own!(self, request, ManageOwnPortfolio, portfolio.list_accounts)
     }
     async fn create_account(&self, request: Request<v1::CreateAccountRequest>) -> Reply<v1::Account> {
-        forward!(self, request, ManageOwnAccounts, portfolio.create_account)
+        command!(self, request, ManageOwnAccounts, portfolio.create_account)
     }
     async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
-        forward!(self, request, ManageOwnAccounts, portfolio.deposit)
+        command!(self, request, ManageOwnAccounts, portfolio.deposit)
     }
     async fn transfer(&self, request: Request<v1::TransferRequest>) -> Reply<v1::Empty> {
-        forward!(self, request, ManageOwnAccounts, portfolio.transfer)
+        command!(self, request, ManageOwnAccounts, portfolio.transfer)
     }
     async fn positions(&self, request: Request<v1::Empty>) -> Reply<v1::HoldingsReply> {
         let session =
@@ -228,19 +243,19 @@ impl Terminal for Door {
         Ok(Response::new(v1::HoldingsReply { holdings }))
     }
     async fn transactions(&self, request: Request<v1::TransactionsRequest>) -> Reply<v1::TransactionsReply> {
-        forward!(self, request, ManageOwnPortfolio, portfolio.transactions)
+        own!(self, request, ManageOwnPortfolio, portfolio.transactions)
     }
     async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
         let request = request.map(|_| v1::UserRequest::default());
-        forward!(self, request, ManageOwnWatchlist, portfolio.watchlist)
+        own!(self, request, ManageOwnWatchlist, portfolio.watchlist)
     }
     async fn add_to_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        forward!(self, request, ManageOwnWatchlist, portfolio.add_to_watchlist)
+        command!(self, request, ManageOwnWatchlist, portfolio.add_to_watchlist)
     }
     async fn remove_from_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        forward!(self, request, ManageOwnWatchlist, portfolio.remove_from_watchlist)
+        command!(self, request, ManageOwnWatchlist, portfolio.remove_from_watchlist)
     }
 
     async fn instruments(&self, request: Request<v1::Empty>) -> Reply<v1::ListInstrumentsReply> {
@@ -294,7 +309,7 @@ impl Terminal for Door {
 impl Gateway {
     /// The holdings of every open account of the caller.
     pub async fn holdings_of_all_accounts(&self, session: &Session) -> Result<Vec<v1::Holding>, Status> {
-        let client = self.ctx.clients.portfolio(&session.caller());
+        let client = self.reads(session).await.portfolio(&session.caller());
         let user_id = session.user.to_string();
         let request = v1::UserRequest { user_id: user_id.clone() };
         let accounts = client.clone().list_accounts(request).await?.into_inner().accounts;

@@ -4,7 +4,7 @@ use super::{
     Needs, error, of,
     query::{first_of, id_of},
     scalars::Int64,
-    types::CodeResponse,
+    types::{CodeResponse, Outcome},
 };
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
@@ -29,7 +29,8 @@ pub struct UsersResponse {
     pub data: Option<Vec<User>>,
     pub end_cursor: Option<String>,
     pub has_more: bool,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(SimpleObject, Clone, Debug)]
@@ -41,7 +42,8 @@ pub struct Role {
 #[derive(SimpleObject, Clone, Debug)]
 pub struct RolesResponse {
     pub data: Option<Vec<Role>>,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(SimpleObject, Clone, Debug)]
@@ -53,7 +55,8 @@ pub struct UserPermissions {
 #[derive(SimpleObject, Clone, Debug)]
 pub struct UserPermissionsResponse {
     pub data: Option<UserPermissions>,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 /// Counters of the running platform.
@@ -71,7 +74,8 @@ pub struct PlatformStatus {
 #[derive(SimpleObject, Clone, Debug)]
 pub struct PlatformStatusResponse {
     pub data: Option<PlatformStatus>,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 fn role_of(text: &str) -> std::result::Result<String, Status> {
@@ -104,9 +108,9 @@ impl AdminQuery {
             let mut users = gateway.ctx.clients.user(&session.caller());
             Ok(users.list_profiles(request).await?.into_inner().profiles)
         };
-        let (profiles, code) = error::outcome(asked.await)?;
+        let (profiles, outcome) = error::outcome(asked.await)?;
         let Some(profiles) = profiles else {
-            return Ok(UsersResponse { data: None, end_cursor: None, has_more: false, code });
+            return Ok(UsersResponse { data: None, end_cursor: None, has_more: false, outcome });
         };
         Ok(UsersResponse {
             end_cursor: profiles.last().map(|p| p.user_id.clone()),
@@ -123,7 +127,7 @@ impl AdminQuery {
                     })
                     .collect(),
             ),
-            code,
+            outcome,
         })
     }
 
@@ -132,12 +136,12 @@ impl AdminQuery {
     async fn roles(&self, ctx: &Context<'_>) -> Result<RolesResponse> {
         let (gateway, session) = of(ctx)?;
         let mut security = gateway.ctx.clients.security(&session.caller());
-        let (reply, code) = error::outcome(security.list_roles(v1::Empty {}).await)?;
+        let (reply, outcome) = error::outcome(security.list_roles(v1::Empty {}).await)?;
         let data = reply.map(|r| {
             let roles = r.into_inner().roles.into_iter();
             roles.map(|r| Role { name: r.name, permissions: r.permissions }).collect()
         });
-        Ok(RolesResponse { data, code })
+        Ok(RolesResponse { data, outcome })
     }
 
     /// The roles and permissions of a user; both empty for an unknown one.
@@ -149,9 +153,9 @@ impl AdminQuery {
             let mut security = gateway.ctx.clients.security(&gateway.ctx.system());
             Ok(security.permissions(v1::PermissionsRequest { user_id }).await?.into_inner())
         };
-        let (reply, code) = error::outcome(asked.await)?;
+        let (reply, outcome) = error::outcome(asked.await)?;
         let data = reply.map(|r| UserPermissions { roles: r.roles, permissions: r.permissions });
-        Ok(UserPermissionsResponse { data, code })
+        Ok(UserPermissionsResponse { data, outcome })
     }
 
     /// Counters of the running platform.
@@ -168,7 +172,7 @@ impl AdminQuery {
             portfolio.status(v1::Empty {})
         );
         let asked = (|| Ok((engine?.into_inner(), order?.into_inner(), portfolio?.into_inner())))();
-        let (replies, code) = error::outcome(asked)?;
+        let (replies, outcome) = error::outcome(asked)?;
         let data = replies.map(|(engine, order, portfolio)| PlatformStatus {
             time: rfc3339(gateway.ctx.clock.now_us()),
             open_orders: order.open_orders.into(),
@@ -178,7 +182,7 @@ impl AdminQuery {
             order_dead_letters: order.dead_letters.into(),
             portfolio_dead_letters: portfolio.dead_letters.into(),
         });
-        Ok(PlatformStatusResponse { data, code })
+        Ok(PlatformStatusResponse { data, outcome })
     }
 }
 
@@ -208,9 +212,9 @@ async fn change_role(ctx: &Context<'_>, user_id: &str, role: &str, grant: bool) 
         tracing::info!(by = %session.user, user = request.user_id, role = request.role, grant, "role change");
         if grant { security.grant(request).await } else { security.revoke(request).await }
     };
-    let (_, code) = error::outcome(asked.await)?;
+    let (_, outcome) = error::outcome(asked.await)?;
     if let Ok(user) = fafnir_proto::id::UserId::parse(user_id) {
         gateway.sessions.forget_permissions(user).await;
     }
-    Ok(CodeResponse { code })
+    Ok(CodeResponse { outcome })
 }

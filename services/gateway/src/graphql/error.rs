@@ -1,6 +1,6 @@
 //! What a client is told when something is refused or fails: a clean sentence, `extensions.code`, `extensions.reason`.
 
-use async_graphql::{Error, ErrorExtensions as _, ServerError};
+use async_graphql::{Error, ErrorExtensions as _, ServerError, SimpleObject};
 use fafnir_platform::{
     error::refusal_of,
     refusal::{Kind, Refusal},
@@ -47,14 +47,38 @@ pub fn of(status: Status) -> Error {
     }
 }
 
-/// Splits an answer into what travels in the payload and what is an error: a refusal becomes its code, a fault an error.
-pub fn outcome<T>(result: Result<T, Status>) -> Result<(Option<T>, String), Error> {
+/// What became of a request, as every payload says it.
+#[derive(SimpleObject, Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// A standard gRPC code name; go on only at OK.
+    pub code: String,
+    /// The machine code of a refusal.
+    pub reason: Option<String>,
+    /// The sentence of a refusal: what was refused, and the limit.
+    pub message: Option<String>,
+}
+
+impl Outcome {
+    pub fn ok() -> Self {
+        Self { code: code_name(Code::Ok).to_owned(), reason: None, message: None }
+    }
+
+    pub fn refused(refusal: Refusal) -> Self {
+        Self {
+            code: code_name(refusal.kind.into()).to_owned(),
+            reason: Some(refusal.reason.into()),
+            message: Some(refusal.message),
+        }
+    }
+}
+
+/// Splits an answer into what travels in the payload and what is an error: a refusal becomes an outcome, a fault an
+/// error.
+pub fn outcome<T>(result: Result<T, Status>) -> Result<(Option<T>, Outcome), Error> {
     match result {
-        Ok(value) => Ok((Some(value), code_name(Code::Ok).to_owned())),
+        Ok(value) => Ok((Some(value), Outcome::ok())),
         Err(status) => match refusal_of(&status) {
-            Some(refusal) if refusal.kind != Kind::Unauthenticated => {
-                Ok((None, code_name(refusal.kind.into()).to_owned()))
-            }
+            Some(refusal) if refusal.kind != Kind::Unauthenticated => Ok((None, Outcome::refused(refusal))),
             _ => Err(of(status)),
         },
     }

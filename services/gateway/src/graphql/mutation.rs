@@ -2,7 +2,7 @@
 
 use super::{
     Needs, error, of,
-    query::{PAGE, id_of},
+    query::id_of,
     scalars::{Decimal, Number},
     types::*,
 };
@@ -13,17 +13,12 @@ use crate::{
 use async_graphql::{Context, InputObject, Object, Result};
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
-use std::time::Duration;
 use time::format_description::well_known::Rfc3339;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 
 /// Longest idempotency key.
 const KEY_LEN_MAX: usize = 64;
-/// Longest wait until the orders that a flatten cancels are gone.
-const FLATTEN_WAIT: Duration = Duration::from_millis(1500);
-/// Time between two looks at them.
-const FLATTEN_POLL: Duration = Duration::from_millis(20);
 
 /// Put into a request whose orders were counted before it was executed.
 #[derive(Debug, Clone, Copy)]
@@ -83,6 +78,14 @@ pub struct CreateAccountRequest {
 
 #[derive(InputObject, Debug)]
 pub struct DepositRequest {
+    pub account_id: String,
+    pub amount: Number,
+    pub currency: String,
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct WithdrawRequest {
     pub account_id: String,
     pub amount: Number,
     pub currency: String,
@@ -248,12 +251,16 @@ impl Trading {
             expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
-        let order = order_of(client.place(order).await.map_err(error::of)?.into_inner())?;
-        let code = match order.state() {
-            v1::OrderState::Rejected => Code::FailedPrecondition,
-            _ => Code::Ok,
+        let order = order_of(gateway.told(session, client.place(order).await.map_err(error::of)?))?;
+        let outcome = match order.state() {
+            v1::OrderState::Rejected => Outcome {
+                code: error::code_name(Code::FailedPrecondition).to_owned(),
+                reason: Some(order.reject_code.clone()),
+                message: Some(order.reject_reason.clone()),
+            },
+            _ => Outcome::ok(),
         };
-        Ok(CreateOrderResponse { data: Some(order.into()), code: error::code_name(code).to_owned() })
+        Ok(CreateOrderResponse { data: Some(order.into()), outcome })
     }
 
     /// Cancels an order; waits up to a second for the engine's word. An order that is done is an error.
@@ -263,8 +270,8 @@ impl Trading {
         let order_id = id_of("orderId", &order_id).map_err(error::of)?;
         let request = v1::CancelOrderRequest { user_id: session.user.to_string(), order_id };
         let mut client = gateway.ctx.clients.order(&session.caller());
-        let order = order_of(client.cancel(request).await.map_err(error::of)?.into_inner())?;
-        Ok(CancelOrderResponse { data: Some(order.into()), code: "OK".to_owned() })
+        let order = order_of(gateway.told(session, client.cancel(request).await.map_err(error::of)?))?;
+        Ok(CancelOrderResponse { data: Some(order.into()), outcome: Outcome::ok() })
     }
 
     /// Changes price or total quantity of an open order. A decrease of the quantity keeps its place in the queue.
@@ -289,8 +296,8 @@ impl Trading {
             version: request.version.unwrap_or(0),
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
-        let order = order_of(client.replace(request).await.map_err(error::of)?.into_inner())?;
-        Ok(ReplaceOrderResponse { data: Some(order.into()), code: "OK".to_owned() })
+        let order = order_of(gateway.told(session, client.replace(request).await.map_err(error::of)?))?;
+        Ok(ReplaceOrderResponse { data: Some(order.into()), outcome: Outcome::ok() })
     }
 
     /// Asks to cancel every open order of the caller, or those in one symbol.
@@ -304,35 +311,56 @@ impl Trading {
         let symbol = symbol.map(|s| market::symbol(&s)).transpose().map_err(error::of)?;
         let symbol = symbol.map(|s| s.to_string()).unwrap_or_default();
         let requested = gateway.cancel_all(session, symbol).await.map_err(error::of)?;
-        Ok(CancelAllOrdersResponse { requested, code: "OK".to_owned() })
+        Ok(CancelAllOrdersResponse { requested, outcome: Outcome::ok() })
     }
 
-    /// Cancels every open order in a symbol, then sells what the caller holds of it at the market.
+    /// Cancels the caller's open orders in a symbol and sells what is there at the market, as one command for each
+    /// INVESTMENT account, or for the named one. OK: nothing is left.
     #[graphql(guard = "Needs(OrderStocks)")]
-    async fn flatten(&self, ctx: &Context<'_>, symbol: String) -> Result<FlattenResponse> {
+    async fn flatten(
+        &self,
+        ctx: &Context<'_>,
+        symbol: String,
+        account_id: Option<String>,
+    ) -> Result<FlattenResponse> {
         let (gateway, session) = of(ctx)?;
         gateway.sessions.require(session, ManageOwnPortfolio).await.map_err(error::of)?;
-        let symbol = market::symbol(&symbol).map_err(error::of)?.to_string();
-        let canceled = gateway.cancel_all(session, symbol.clone()).await.map_err(error::of)?;
-        gateway.no_open_orders(session, &symbol).await.map_err(error::of)?;
-        let holdings = gateway.holdings_of_all_accounts(session).await.map_err(error::of)?;
-        let mut orders = Vec::new();
-        for holding in holdings.into_iter().filter(|h| h.symbol == symbol && h.available_e4 > 0) {
+        let mut done =
+            FlattenResponse { canceled: 0, orders: Vec::new(), left: Decimal::e4(0), outcome: Outcome::ok() };
+        let mut left_e4: i64 = 0;
+        for account_id in gateway.trading_accounts(session, account_id).await.map_err(error::of)? {
             count_order(ctx)?;
-            let order = v1::PlaceOrderRequest {
-                user_id: session.user.to_string(),
-                account_id: holding.account_id,
-                symbol: symbol.clone(),
-                side: v1::Side::Sell.into(),
-                r#type: v1::OrderType::Market.into(),
-                quantity_e4: holding.available_e4,
-                ..Default::default()
+            let asked = async {
+                let symbol = market::symbol(&symbol)?.to_string();
+                let request = v1::FlattenRequest { user_id: session.user.to_string(), account_id, symbol };
+                let mut client = gateway.ctx.clients.order(&session.caller());
+                Ok(gateway.told(session, client.flatten(request).await?))
             };
-            let mut client = gateway.ctx.clients.order(&session.caller());
-            let order = order_of(client.place(order).await.map_err(error::of)?.into_inner())?;
-            orders.push(Order::from(order));
+            let (reply, outcome) = error::outcome(asked.await)?;
+            let flattened = reply.unwrap_or_default();
+            done.canceled = done.canceled.saturating_add(flattened.canceled);
+            left_e4 = left_e4.saturating_add(flattened.left_e4);
+            let outcome = if outcome == Outcome::ok() { left_over(&flattened) } else { outcome };
+            if done.outcome == Outcome::ok() {
+                done.outcome = outcome;
+            }
+            done.orders.extend(flattened.order.map(Order::from));
         }
-        Ok(FlattenResponse { canceled, orders, code: "OK".to_owned() })
+        done.left = Decimal::e4(left_e4);
+        Ok(done)
+    }
+}
+
+/// Why a flatten left something; OK where it did not.
+fn left_over(reply: &v1::FlattenReply) -> Outcome {
+    if reply.left_e4 == 0 {
+        return Outcome::ok();
+    }
+    let code = Code::from(i32::try_from(reply.code).unwrap_or_default());
+    Outcome {
+        code: error::code_name(if code == Code::Ok { Code::FailedPrecondition } else { code }).to_owned(),
+        reason: Some(reply.reason.clone()),
+        message: Some(reply.message.clone()),
     }
 }
 
@@ -357,10 +385,10 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(client.create_account(request).await?.into_inner())
+            Ok(gateway.told(session, client.create_account(request).await?))
         };
-        let (account, code) = error::outcome(asked.await)?;
-        Ok(CreateAccountResponse { data: account.map(Account::from), code })
+        let (account, outcome) = error::outcome(asked.await)?;
+        Ok(CreateAccountResponse { data: account.map(Account::from), outcome })
     }
 
     /// Puts paper money into an account of the caller.
@@ -376,11 +404,31 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(client.deposit(request).await?.into_inner())
+            Ok(gateway.told(session, client.deposit(request).await?))
         };
-        let (reply, code) = error::outcome(asked.await)?;
+        let (reply, outcome) = error::outcome(asked.await)?;
         let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
-        Ok(DepositResponse { new_balance: Decimal::micros(balance), transaction_id: id, code })
+        Ok(DepositResponse { new_balance: Decimal::micros(balance), transaction_id: id, outcome })
+    }
+
+    /// Takes paper money out of an account of the caller.
+    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    async fn withdraw(&self, ctx: &Context<'_>, request: WithdrawRequest) -> Result<WithdrawResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let request = v1::WithdrawRequest {
+                user_id: session.user.to_string(),
+                account_id: id_of("accountId", &request.account_id)?,
+                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                currency: currency_of(&request.currency),
+                idempotency_key: key_of(request.idempotency_key)?,
+            };
+            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            Ok(gateway.told(session, client.withdraw(request).await?))
+        };
+        let (reply, outcome) = error::outcome(asked.await)?;
+        let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
+        Ok(WithdrawResponse { new_balance: Decimal::micros(balance), transaction_id: id, outcome })
     }
 
     /// Moves money between two accounts of the caller.
@@ -397,10 +445,10 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            client.transfer(request).await
+            Ok(gateway.told(session, client.transfer(request).await?))
         };
-        let (_, code) = error::outcome(asked.await)?;
-        Ok(CodeResponse { code })
+        let (_, outcome) = error::outcome(asked.await)?;
+        Ok(CodeResponse { outcome })
     }
 
     /// Watches a symbol; again changes nothing.
@@ -416,8 +464,8 @@ impl Money {
             let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
             gateway.ctx.clients.portfolio(&session.caller()).add_to_watchlist(request).await
         };
-        let (_, code) = error::outcome(asked.await)?;
-        Ok(CodeResponse { code })
+        let (_, outcome) = error::outcome(asked.await)?;
+        Ok(CodeResponse { outcome })
     }
 
     /// Watches a symbol no longer; again changes nothing.
@@ -433,8 +481,8 @@ impl Money {
             let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
             gateway.ctx.clients.portfolio(&session.caller()).remove_from_watchlist(request).await
         };
-        let (_, code) = error::outcome(asked.await)?;
-        Ok(CodeResponse { code })
+        let (_, outcome) = error::outcome(asked.await)?;
+        Ok(CodeResponse { outcome })
     }
 
     /// Closes an account of the caller: its orders are canceled, what is left goes to the house, its rows stay.
@@ -444,7 +492,7 @@ impl Money {
         let account_id = id_of("accountId", &account_id).map_err(error::of)?;
         let request = v1::AccountRequest { user_id: session.user.to_string(), account_id };
         let mut client = gateway.ctx.clients.portfolio(&session.caller());
-        Ok(client.close_account(request).await.map_err(error::of)?.into_inner().closed)
+        Ok(gateway.told(session, client.close_account(request).await.map_err(error::of)?).closed)
     }
 }
 
@@ -452,30 +500,24 @@ impl Gateway {
     async fn cancel_all(&self, session: &Session, symbol: String) -> std::result::Result<u32, Status> {
         let request = v1::CancelAllRequest { user_id: session.user.to_string(), symbol };
         let mut client = self.ctx.clients.order(&session.caller());
-        Ok(client.cancel_all(request).await?.into_inner().requested)
+        Ok(self.told(session, client.cancel_all(request).await?).requested)
     }
 
-    /// Waits until no order of the caller is open in a symbol.
-    async fn no_open_orders(&self, session: &Session, symbol: &str) -> std::result::Result<(), Status> {
-        let mut client = self.ctx.clients.order(&session.caller());
-        let until = Instant::now() + FLATTEN_WAIT;
-        loop {
-            let request = v1::ListOrdersRequest {
-                user_id: session.user.to_string(),
-                open_only: true,
-                symbol: symbol.to_owned(),
-                limit: PAGE,
-                before_id: String::new(),
-            };
-            if client.list(request).await?.into_inner().orders.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= until {
-                let text = "open orders in the symbol are still being canceled; try again";
-                return Err(Refusal::precondition(Reason::CANCELS_PENDING, text).into());
-            }
-            sleep(FLATTEN_POLL).await;
+    /// The caller's accounts that trade, or the named one; the default one where there is none to name.
+    async fn trading_accounts(
+        &self,
+        session: &Session,
+        named: Option<String>,
+    ) -> std::result::Result<Vec<String>, Status> {
+        if let Some(named) = named {
+            return Ok(vec![id_of("accountId", &named)?]);
         }
+        let mut accounts = self.accounts(session).await?;
+        accounts.retain(|a| a.r#type() == v1::AccountType::Investment);
+        if accounts.is_empty() {
+            return Ok(vec![String::new()]);
+        }
+        Ok(accounts.into_iter().map(|a| a.id).collect())
     }
 }
 

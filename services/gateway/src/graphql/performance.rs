@@ -1,6 +1,6 @@
 //! How the value of an account went, as portfolio-service reckons it.
 
-use super::{Needs, error, of, query::id_of, scalars::Decimal};
+use super::{Needs, error, of, query::id_of, scalars::Decimal, types::Outcome};
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
 use fafnir_platform::clock::date;
@@ -36,7 +36,8 @@ pub struct Performance {
 #[derive(SimpleObject, Clone, Debug)]
 pub struct PerformanceResponse {
     pub data: Option<Performance>,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 impl From<v1::PerformanceReply> for Performance {
@@ -81,10 +82,10 @@ impl Performances {
                 account_id: id_of("accountId", &account_id)?,
                 period: period.unwrap_or_else(|| "1M".to_owned()),
             };
-            let mut portfolio = gateway.ctx.clients.portfolio(&session.caller());
+            let mut portfolio = gateway.reads(session).await.portfolio(&session.caller());
             Ok::<_, Status>(portfolio.performance(request).await?.into_inner())
         };
-        let (reply, code) = error::outcome(asked.await)?;
-        Ok(PerformanceResponse { data: reply.map(Performance::from), code })
+        let (reply, outcome) = error::outcome(asked.await)?;
+        Ok(PerformanceResponse { data: reply.map(Performance::from), outcome })
     }
 }

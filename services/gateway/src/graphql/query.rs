@@ -9,7 +9,7 @@ use async_graphql::{Context, Object, Result};
 use fafnir_proto::{reason::Reason, v1};
 use fafnir_rules::symbol::Symbol;
 use std::collections::{BTreeMap, HashMap};
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Results of a search without a limit, or with one outside 1–20.
 const SEARCH_LIMIT_DEFAULT: i32 = 8;
@@ -78,8 +78,8 @@ impl Stocks {
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.get_instrument(v1::SymbolRequest { symbol }).await?.into_inner())
         };
-        let (instrument, code) = error::outcome(asked.await)?;
-        Ok(StockMetadataResponse { data: instrument.map(StockData::from), code })
+        let (instrument, outcome) = error::outcome(asked.await)?;
+        Ok(StockMetadataResponse { data: instrument.map(StockData::from), outcome })
     }
 
     #[graphql(guard = "Needs(ViewStocks)")]
@@ -90,8 +90,8 @@ impl Stocks {
             let quote = gateway.quotes(session, &[symbol]).await?.pop();
             quote.ok_or_else(|| Status::not_found("no such symbol"))
         };
-        let (quote, code) = error::outcome(asked.await)?;
-        Ok(StockQuoteResponse { data: quote.map(StockPriceData::from), code })
+        let (quote, outcome) = error::outcome(asked.await)?;
+        Ok(StockQuoteResponse { data: quote.map(StockPriceData::from), outcome })
     }
 
     /// Quotes in the order of the symbols; unknown symbols are left out.
@@ -107,9 +107,9 @@ impl Stocks {
             return Err(error::invalid(Reason::TOO_MANY_SYMBOLS, text));
         }
         let symbols: Vec<_> = symbols.iter().filter_map(|s| Symbol::parse(s).ok()).collect();
-        let (quotes, code) = error::outcome(gateway.quotes(session, &symbols).await)?;
+        let (quotes, outcome) = error::outcome(gateway.quotes(session, &symbols).await)?;
         let data = quotes.map(|q| q.into_iter().map(StockPriceData::from).collect());
-        Ok(StockQuoteBatchResponse { data, code })
+        Ok(StockQuoteBatchResponse { data, outcome })
     }
 
     /// Daily bars, ascending; periods 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case.
@@ -128,9 +128,9 @@ impl Stocks {
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.history(v1::HistoryRequest { symbol, period }).await?.into_inner().candles)
         };
-        let (candles, code) = error::outcome(asked.await)?;
+        let (candles, outcome) = error::outcome(asked.await)?;
         let data = candles.map(|c| c.into_iter().map(StockHistoricalData::from).collect());
-        Ok(StockHistoricalDataResponse { data, code })
+        Ok(StockHistoricalDataResponse { data, outcome })
     }
 
     /// The book of a symbol, best prices first, at most 50 levels a side.
@@ -154,8 +154,8 @@ impl Stocks {
             let mut engine = gateway.ctx.clients.engine(&session.caller());
             Ok(engine.book(v1::BookRequest { symbol, depth: depth as u32 }).await?.into_inner())
         };
-        let (book, code) = error::outcome(asked.await)?;
-        Ok(OrderBookResponse { data: book.map(OrderBook::from), code })
+        let (book, outcome) = error::outcome(asked.await)?;
+        Ok(OrderBookResponse { data: book.map(OrderBook::from), outcome })
     }
 
     /// Trades of a symbol: the newest, newest last, or those after a trade number.
@@ -180,8 +180,8 @@ impl Stocks {
             let mut engine = gateway.ctx.clients.engine(&session.caller());
             Ok(engine.trades(request).await?.into_inner().trades)
         };
-        let (trades, code) = error::outcome(asked.await)?;
-        Ok(TradesResponse { data: trades.map(|t| t.into_iter().map(Trade::from).collect()), code })
+        let (trades, outcome) = error::outcome(asked.await)?;
+        Ok(TradesResponse { data: trades.map(|t| t.into_iter().map(Trade::from).collect()), outcome })
     }
 
     /// Intraday bars, ascending; intervals 1m 5m 15m 1h. Without a limit the newest 500.
@@ -202,8 +202,8 @@ impl Stocks {
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.candles(request).await?.into_inner().candles)
         };
-        let (candles, code) = error::outcome(asked.await)?;
-        Ok(CandlesResponse { data: candles.map(|c| c.into_iter().map(Candle::from).collect()), code })
+        let (candles, outcome) = error::outcome(asked.await)?;
+        Ok(CandlesResponse { data: candles.map(|c| c.into_iter().map(Candle::from).collect()), outcome })
     }
 }
 
@@ -223,14 +223,14 @@ impl People {
         let asked =
             v1::CheckPermissionRequest { user_id: session.user.to_string(), permission: request.permission };
         let mut security = gateway.ctx.clients.security(&session.caller());
-        let (reply, code) = error::outcome(security.check_permission(asked).await)?;
+        let (reply, outcome) = error::outcome(security.check_permission(asked).await)?;
         let has_permission = reply.is_some_and(|r| r.into_inner().has_permission);
-        let code = if !has_permission && code == "OK" {
-            error::code_name(Code::PermissionDenied).to_owned()
+        let outcome = if !has_permission && outcome == Outcome::ok() {
+            Outcome::refused(fafnir_platform::Refusal::denied("the caller does not have this permission"))
         } else {
-            code
+            outcome
         };
-        Ok(HasPermissionResponse { data: SecurityPermission { has_permission }, code })
+        Ok(HasPermissionResponse { data: SecurityPermission { has_permission }, outcome })
     }
 
     #[graphql(guard = "Needs(ManageOwnProfile)")]
@@ -238,12 +238,12 @@ impl People {
         let (gateway, session) = of(ctx)?;
         let mut users = gateway.ctx.clients.user(&session.caller());
         let request = v1::GetProfileRequest { user_id: session.user.to_string() };
-        let (profile, code) = error::outcome(users.get_profile(request).await)?;
+        let (profile, outcome) = error::outcome(users.get_profile(request).await)?;
         let data = profile.map(|p| {
             let p = p.into_inner();
             ProfileData { user_id: p.user_id, first_name: p.first_name, last_name: p.last_name }
         });
-        Ok(ProfileDataResponse { data, code })
+        Ok(ProfileDataResponse { data, outcome })
     }
 }
 
@@ -269,7 +269,7 @@ impl Orders {
             let mut before_id = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
             let symbol = symbol.map(|s| market::symbol(&s)).transpose()?.map(|s| s.to_string());
             let mut orders: Vec<v1::Order> = Vec::new();
-            let mut client = gateway.ctx.clients.order(&session.caller());
+            let mut client = gateway.reads(session).await.order(&session.caller());
             // One more than wanted tells whether there are more.
             while orders.len() <= wanted {
                 let limit = PAGE.min((wanted + 1 - orders.len()) as u32);
@@ -305,7 +305,7 @@ impl Orders {
             }
             Ok::<_, Status>(orders)
         };
-        let (orders, code) = error::outcome(asked.await)?;
+        let (orders, outcome) = error::outcome(asked.await)?;
         let mut orders = orders.unwrap_or_default();
         let has_more = orders.len() > wanted;
         orders.truncate(wanted);
@@ -314,7 +314,7 @@ impl Orders {
             end_cursor: orders.last().map(|o| o.id.clone()),
             has_more,
             data: Some(orders.into_iter().map(Order::from).collect()),
-            code,
+            outcome,
         })
     }
 
@@ -328,9 +328,9 @@ impl Orders {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
         let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
-        let mut client = gateway.ctx.clients.order(&session.caller());
+        let mut client = gateway.reads(session).await.order(&session.caller());
         let reply = client.get(request).await.map_err(error::of)?.into_inner();
-        Ok(OrderResponse { data: reply.order.map(Order::from), code: "OK".to_owned() })
+        Ok(OrderResponse { data: reply.order.map(Order::from), outcome: Outcome::ok() })
     }
 }
 
@@ -343,7 +343,7 @@ impl Portfolio {
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
     async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<PortfolioSummaryResponse> {
         let (gateway, session) = of(ctx)?;
-        let (accounts, code) = error::outcome(gateway.accounts(session).await)?;
+        let (accounts, outcome) = error::outcome(gateway.accounts(session).await)?;
         let accounts = accounts.unwrap_or_default();
         let mut by_currency: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
         let mut total: i64 = 0;
@@ -365,7 +365,7 @@ impl Portfolio {
             balances,
             accounts: Some(accounts.into_iter().map(Account::from).collect()),
             total_balance: super::scalars::Decimal::micros(total),
-            code,
+            outcome,
         })
     }
 
@@ -376,10 +376,10 @@ impl Portfolio {
         let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
         let symbol = String::new();
         let request = v1::ValuationRequest { user_id: session.user.to_string(), account_id, symbol };
-        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+        let mut client = gateway.reads(session).await.portfolio(&session.caller());
         let holdings = client.valuation(request).await.map_err(error::of)?.into_inner().holdings;
         let holdings = holdings.into_iter().map(Holding::from).collect();
-        Ok(HoldingsResponse { data: Some(holdings), code: "OK".to_owned() })
+        Ok(HoldingsResponse { data: Some(holdings), outcome: Outcome::ok() })
     }
 
     /// The shares of one symbol in an account of the caller.
@@ -392,21 +392,21 @@ impl Portfolio {
                 account_id: id_of("accountId", &request.account_id)?,
                 symbol: market::symbol(&request.symbol)?.to_string(),
             };
-            let mut client = gateway.ctx.clients.portfolio(&session.caller());
+            let mut client = gateway.reads(session).await.portfolio(&session.caller());
             let found = client.valuation(request).await?.into_inner().holdings.pop();
             found.map(Holding::from).ok_or_else(|| Status::not_found("no such holding"))
         };
-        let (data, code) = error::outcome(asked.await)?;
-        Ok(HoldingResponse { data, code })
+        let (data, outcome) = error::outcome(asked.await)?;
+        Ok(HoldingResponse { data, outcome })
     }
 
     /// The symbols that the caller watches, newest first.
     #[graphql(guard = "Needs(ManageOwnWatchlist)")]
     async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<WatchlistResponse> {
         let (gateway, session) = of(ctx)?;
-        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+        let mut client = gateway.reads(session).await.portfolio(&session.caller());
         let request = v1::UserRequest { user_id: session.user.to_string() };
-        let (reply, code) = error::outcome(client.watchlist(request).await)?;
+        let (reply, outcome) = error::outcome(client.watchlist(request).await)?;
         let data = reply.map(|r| {
             let items = r.into_inner().items.into_iter();
             items
@@ -416,7 +416,7 @@ impl Portfolio {
                 })
                 .collect()
         });
-        Ok(WatchlistResponse { data, code })
+        Ok(WatchlistResponse { data, outcome })
     }
 
     /// What moved the cash of an account of the caller, newest first.
@@ -435,9 +435,9 @@ impl Portfolio {
             let before = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
             gateway.transactions(session, &account_id, before, wanted + 1).await
         };
-        let (rows, code) = error::outcome(asked.await)?;
+        let (rows, outcome) = error::outcome(asked.await)?;
         let Some(mut rows) = rows else {
-            return Ok(TransactionsResponse { data: None, end_cursor: None, has_more: false, code });
+            return Ok(TransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
         };
         let has_more = rows.len() > wanted;
         rows.truncate(wanted);
@@ -445,7 +445,7 @@ impl Portfolio {
             end_cursor: rows.last().map(|t| t.id.clone()),
             has_more,
             data: Some(rows.into_iter().map(Transaction::from).collect()),
-            code,
+            outcome,
         })
     }
 }
@@ -475,7 +475,7 @@ impl Gateway {
     /// The caller's open accounts.
     pub async fn accounts(&self, session: &Session) -> std::result::Result<Vec<v1::Account>, Status> {
         let request = v1::UserRequest { user_id: session.user.to_string() };
-        let mut client = self.ctx.clients.portfolio(&session.caller());
+        let mut client = self.reads(session).await.portfolio(&session.caller());
         let mut accounts = client.list_accounts(request).await?.into_inner().accounts;
         accounts.retain(|a| !a.closed);
         Ok(accounts)
@@ -489,7 +489,7 @@ impl Gateway {
         mut before_id: String,
         wanted: usize,
     ) -> std::result::Result<Vec<v1::Transaction>, Status> {
-        let mut client = self.ctx.clients.portfolio(&session.caller());
+        let mut client = self.reads(session).await.portfolio(&session.caller());
         let mut rows: Vec<v1::Transaction> = Vec::new();
         while rows.len() < wanted {
             let limit = PAGE.min((wanted - rows.len()) as u32);

@@ -1,6 +1,11 @@
 //! The statement of an account, as portfolio-service makes it.
 
-use super::{Needs, error, of, query::id_of, scalars::Decimal, types::Transaction};
+use super::{
+    Needs, error, of,
+    query::id_of,
+    scalars::Decimal,
+    types::{Outcome, Transaction},
+};
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
 use fafnir_platform::clock::date;
@@ -32,7 +37,8 @@ pub struct Statement {
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StatementResponse {
     pub data: Option<Statement>,
-    pub code: String,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 impl From<v1::StatementReply> for Statement {
@@ -73,10 +79,10 @@ impl Statements {
         let asked = async {
             let account_id = id_of("accountId", &account_id)?;
             let request = v1::StatementRequest { user_id: session.user.to_string(), account_id, from, to };
-            let mut portfolio = gateway.ctx.clients.portfolio(&session.caller());
+            let mut portfolio = gateway.reads(session).await.portfolio(&session.caller());
             Ok::<_, Status>(portfolio.statement(request).await?.into_inner())
         };
-        let (reply, code) = error::outcome(asked.await)?;
-        Ok(StatementResponse { data: reply.map(Into::into), code })
+        let (reply, outcome) = error::outcome(asked.await)?;
+        Ok(StatementResponse { data: reply.map(Into::into), outcome })
     }
 }

@@ -95,7 +95,7 @@ impl Subscription {
                     Some(holding) => {
                         let user_id = session.user.to_string();
                         let request = v1::ValueRequest { user_id, holding: Some(holding) };
-                        let mut client = gateway.ctx.clients.portfolio(&session.caller());
+                        let mut client = gateway.reads(&session).await.portfolio(&session.caller());
                         Some(client.value(request).await.map_err(error::of)?.into_inner().into())
                     }
                     None => None,

@@ -1,5 +1,7 @@
 //! The objects of the public API and how they follow from the contract's messages (public-api.md §6).
 
+pub use super::error::Outcome;
+
 use super::scalars::{Decimal, Int64};
 use async_graphql::{InputObject, SimpleObject};
 use fafnir_platform::clock::{date, rfc3339};
@@ -526,13 +528,13 @@ pub struct SecurityPermission {
 
 /// Payloads: what a business outcome travels in.
 macro_rules! payload {
-    ($(#[$meta:meta])* $name:ident { $($field:ident: $ty:ty),* $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty),* $(,)? }) => {
         $(#[$meta])*
         #[derive(SimpleObject, Clone, Debug)]
         pub struct $name {
-            $(pub $field: $ty,)*
-            /// A standard gRPC code name; go on only at OK.
-            pub code: String,
+            $($(#[$field_meta])* pub $field: $ty,)*
+            #[graphql(flatten)]
+            pub outcome: Outcome,
         }
     };
 }
@@ -549,7 +551,12 @@ payload!(CreateOrderResponse { data: Option<Order> });
 payload!(CancelOrderResponse { data: Option<Order> });
 payload!(ReplaceOrderResponse { data: Option<Order> });
 payload!(CancelAllOrdersResponse { requested: u32 });
-payload!(FlattenResponse { canceled: u32, orders: Vec<Order> });
+payload!(FlattenResponse {
+    canceled: u32,
+    orders: Vec<Order>,
+    /// Shares that are left; 0 is flat. Why some are, is in `reason` and `message`.
+    left: Decimal,
+});
 payload!(PortfolioSummaryResponse {
     accounts: Option<Vec<Account>>,
     total_balance: Decimal,
@@ -560,6 +567,7 @@ payload!(HoldingResponse { data: Option<Holding> });
 payload!(WatchlistResponse { data: Option<Vec<WatchlistItem>> });
 payload!(TransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
 payload!(CreateAccountResponse { data: Option<Account> });
+payload!(WithdrawResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(DepositResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(CodeResponse {});
 payload!(OrderBookResponse { data: Option<OrderBook> });
