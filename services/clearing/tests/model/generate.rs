@@ -119,7 +119,7 @@ impl Generator {
     /// The next command; `position` is the exchange's.
     pub fn command(&mut self, model: &Exchange, position: u64) -> Command {
         self.now += match self.rng.below(400) {
-            0 => self.rng.within(1, DAY_US / 4),
+            0 if self.rng.one_in(5) => self.rng.within(1, DAY_US / 4),
             1..20 => 0,
             _ => self.rng.within(1, 2_000),
         };
@@ -129,29 +129,35 @@ impl Generator {
             return again;
         }
         let (user, agent) = match self.gone.as_slice() {
-            [.., last] if self.rng.one_in(100) => (*last, false),
+            [.., last] if self.rng.one_in(300) => (*last, false),
             _ => *self.rng.of(&self.users),
+        };
+        let busy = self.rng.of(&self.users).0;
+        let (user, agent) = match model.users.get(&busy) {
+            // Who has orders has more to do.
+            Some(of) if !of.closed && !of.orders.is_empty() && self.rng.one_in(2) => (busy, of.agent),
+            _ => (user, agent),
         };
         let has = model.users.get(&user).map_or(0, |u| u.accounts.len());
         let instruction = match self.rng.below(1_000) {
-            0..440 if has > 0 => self.new_order(model, user),
-            440..570 => Instruction::Cancel { order: self.order(model, user) },
-            570..690 => self.replace(model, user),
-            690..700 => {
+            0..560 if has > 0 => self.new_order(model, user),
+            560..640 => Instruction::Cancel { order: self.order(model, user) },
+            640..730 => self.replace(model, user),
+            730..734 => {
                 let symbol = self.rng.one_in(2).then(|| self.symbol());
                 Instruction::CancelAll { symbol }
             }
-            700..712 => Instruction::Flatten(Flatten {
+            734..742 => Instruction::Flatten(Flatten {
                 account: self.account_or_none(model, user),
                 symbol: self.symbol(),
                 order: self.id(),
             }),
-            712..770 => self.deposit(model, user),
-            770..800 => self.withdraw(model, user),
-            800..850 => self.transfer(model, user),
-            850..890 => return self.endow(model),
-            890..896 => Instruction::CloseAccount { account: self.account(model, user) },
-            896..897 if self.rng.one_in(2) => {
+            742..780 => self.deposit(model, user),
+            780..800 => self.withdraw(model, user),
+            800..840 => self.transfer(model, user),
+            840..900 => return self.endow(model),
+            900..903 => Instruction::CloseAccount { account: self.account(model, user) },
+            903..904 if self.rng.one_in(3) => {
                 let new = (self.id(), agent);
                 if let Some(slot) = self.users.iter_mut().find(|u| u.0 == user) {
                     *slot = new;
@@ -159,10 +165,10 @@ impl Generator {
                 }
                 Instruction::CloseUser
             }
-            900..990 => return self.of_system(model),
+            904..970 => return self.of_system(model),
             _ if has < 4 || self.rng.one_in(50) => Instruction::OpenAccount {
                 account: if self.rng.one_in(20) { self.account(model, user) } else { self.id() },
-                kind: *self.rng.of(&[Kind::Investment, Kind::Investment, Kind::Savings, Kind::Chequing]),
+                kind: if self.rng.one_in(5) { *self.rng.of(&Kind::ALL) } else { Kind::Investment },
                 currency: *self.rng.of(&Currency::ALL),
                 opening: self.rng.one_in(2),
             },
@@ -182,7 +188,7 @@ impl Generator {
         }
         let looked_until = match self.rng.below(20) {
             0..10 => None,
-            10..19 => Some(position.saturating_sub(self.rng.below(5))),
+            _ if !self.rng.one_in(40) => Some(position.saturating_sub(self.rng.below(5))),
             _ => Some(self.rng.below(position + 1)),
         };
         let key = if looked_until.is_some() { format!("key-{}", self.counter) } else { String::new() };
@@ -222,6 +228,19 @@ impl Generator {
         } else {
             *self.rng.of(own)
         }
+    }
+
+    /// An account that trades, rarely any or none named, and its free shares.
+    fn trader(&mut self, model: &Exchange, user: Uuid, market: usize) -> (Option<Uuid>, i64) {
+        let own = model.users.get(&user).map_or(&[][..], |u| &u.accounts);
+        let trade = |id: &Uuid| model.accounts[id].kind == Kind::Investment;
+        let own: Vec<Uuid> = own.iter().copied().filter(trade).collect();
+        if own.is_empty() || self.rng.one_in(30) {
+            return (self.account_or_none(model, user), 0);
+        }
+        let account = *self.rng.of(&own);
+        let free = model.shares(account, market) - model.shares_held(account, market);
+        (Some(account), i64::try_from(free).expect("within 64 bits"))
     }
 
     fn account_or_none(&mut self, model: &Exchange, user: Uuid) -> Option<Uuid> {
@@ -266,8 +285,8 @@ impl Generator {
     fn new_order(&mut self, model: &Exchange, user: Uuid) -> Instruction {
         let symbol = self.symbol();
         let market = model.market(&symbol).unwrap_or(0);
-        let account = self.account_or_none(model, user);
-        let side = *self.rng.of(&[Side::Buy, Side::Sell]);
+        let (account, free) = self.trader(model, user, market);
+        let side = if free > 0 && self.rng.one_in(2) { Side::Sell } else { *self.rng.of(&[Side::Buy, Side::Buy, Side::Sell]) };
         let (price_e4, stop_e4) = (self.price(model, market), self.price(model, market));
         let tick = model.markets[market].tick;
         let terms = match self.rng.below(20) {
@@ -281,10 +300,13 @@ impl Generator {
             6 => Terms::TrailingStop { trail: Trail::PercentE4(100 * self.rng.within(1, 300)) },
             _ => Terms::Limit { price_e4 },
         };
-        let quantity_e4 = self.quantity(model, market);
+        let mut quantity_e4 = self.quantity(model, market);
+        let lot = model.markets[market].lot;
+        if side == Side::Sell && quantity_e4 > free && !self.rng.one_in(10) {
+            quantity_e4 = (free / lot * lot).max(lot);
+        }
         let time = *self.rng.of(terms.order_type().times());
         let hides = terms.order_type().may_hide(time) && self.rng.one_in(8);
-        let lot = model.markets[market].lot;
         let order = if self.rng.one_in(300) { self.order(model, user) } else { self.id() };
         let expires_us = if time == TimeInForce::Gtd { self.now + self.rng.within(1, 400_000) } else { 0 };
         Instruction::New(Box::new(NewOrder {
@@ -379,9 +401,9 @@ impl Generator {
         let endow = Endow {
             account,
             currency: (!self.rng.one_in(3)).then(|| self.currency(model, account)),
-            amount: if self.rng.one_in(4) { self.rng.within(1, 1_000 * MICROS) } else { 0 },
+            amount: if self.rng.one_in(4) { self.rng.within(1, 100_000 * MICROS) } else { 0 },
             symbol: gives_shares.then_some(symbol),
-            quantity_e4: if gives_shares { self.quantity(model, market) } else { 0 },
+            quantity_e4: if gives_shares { 20 * self.quantity(model, market) } else { 0 },
             cost_price_e4: self.price(model, market),
         };
         let agent = self.users.iter().find(|u| u.0 == user).map_or(agent, |u| u.1);
@@ -391,14 +413,19 @@ impl Generator {
     fn of_system(&mut self, model: &Exchange) -> Command {
         let instruction = match self.rng.below(90) {
             0..25 => {
+                let symbol = self.symbol();
+                let is_open = model
+                    .market(&symbol)
+                    .is_some_and(|m| model.markets[m].state == Some(TradingState::Open));
                 let state = match self.rng.below(8) {
+                    _ if !is_open && !self.rng.one_in(4) => TradingState::Open,
                     0 => TradingState::Halted,
                     1 => TradingState::Auction,
                     2 => TradingState::PreOpen,
                     3 if self.rng.one_in(3) => TradingState::Closed,
                     _ => TradingState::Open,
                 };
-                Instruction::SetState { symbol: self.symbol(), state }
+                Instruction::SetState { symbol, state }
             }
             25..40 => Instruction::Reopen { symbol: self.symbol() },
             40..48 => {
@@ -418,14 +445,16 @@ impl Generator {
                 Instruction::SetRate { usd_cad }
             }
             60..62 => Instruction::SetRules(self.rules()),
-            62..66 => {
+            62..64 => {
                 self.now += self.rng.within(1, DAY_US);
                 Instruction::DayEnd
             }
-            66..84 => Instruction::Expire,
+            64..76 => Instruction::Expire,
             _ => {
-                let _ = model;
-                Instruction::Reopen { symbol: self.symbol() }
+                // What is paused, or anything.
+                let paused = model.markets.iter().find(|m| m.state != Some(m.does()));
+                let symbol = paused.and_then(|m| m.symbol.clone()).unwrap_or_else(|| self.symbol());
+                Instruction::Reopen { symbol }
             }
         };
         self.system(instruction)

@@ -8,6 +8,7 @@
 mod book;
 mod exchange;
 mod generate;
+mod limits;
 mod observed;
 mod ratio;
 mod rng;

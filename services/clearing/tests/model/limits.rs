@@ -1,0 +1,483 @@
+//! The ends of the numbers: amounts beyond 64 bits are refused, the house's are counted, and nothing panics.
+
+use crate::{Cores, exchange::name, observed::Observed, number, rng::Rng};
+use fafnir_clearing::{
+    account::{Asset, Currency, House, Kind},
+    command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
+    fact::Answer,
+    refusal::Refusal,
+    terms::Rules,
+};
+use fafnir_rules::{
+    check::Terms,
+    order::{SelfTrade, Side, TimeInForce, TradingState},
+    price::Trail,
+    symbol::Symbol,
+};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+const COMMANDS: u64 = 40_000;
+const SEEDS: u64 = 8;
+const MICROS: i64 = 1_000_000;
+const DAY_US: i64 = 86_400 * MICROS;
+const NO_LIMITS: Rules = Rules {
+    opening: 0,
+    open_orders_max: 1_000,
+    deposit_max: i64::MAX,
+    deposits_per_day_max: i64::MAX,
+    account_max: i64::MAX,
+    recent_ids: 1_000,
+};
+
+/// Commands one after the other, each kept to what facts must keep to.
+struct Desk {
+    cores: Cores,
+    observed: Observed,
+    seq: u64,
+    now: i64,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let (cores, observed) = (Cores::new(), Observed::default());
+        Self { cores, observed, seq: 0, now: 1_700_000_000 * MICROS }
+    }
+
+    fn give(&mut self, command: &Command) -> Answer {
+        self.seq += 1;
+        let (facts, answer) = self.cores.step(self.seq, self.now, command);
+        if let Err(wrong) = self.observed.take(self.now, command, &facts) {
+            panic!("{wrong}\nafter {command:#?}\nanswer {answer:#?}");
+        }
+        if matches!(answer, Answer::Refused(_) | Answer::Known(_)) {
+            assert!(facts.is_empty(), "nothing changed: {command:?} {facts:#?}");
+        }
+        answer
+    }
+
+    fn of(&mut self, user: Uuid, instruction: Instruction) -> Answer {
+        self.give(&Command { user, agent: false, id: None, instruction })
+    }
+
+    fn done(&mut self, user: Uuid, instruction: Instruction) {
+        let answer = self.of(user, instruction.clone());
+        assert!(matches!(answer, Answer::Done(_)), "{instruction:?}: {answer:?}");
+    }
+
+    fn refused(&mut self, user: Uuid, instruction: Instruction) -> String {
+        match self.of(user, instruction.clone()) {
+            Answer::Refused(refusal) => name(&refusal),
+            answer => panic!("{instruction:?}: {answer:?}"),
+        }
+    }
+
+    fn system(&mut self, instruction: Instruction) {
+        self.done(Uuid::nil(), instruction);
+    }
+
+    fn open(&mut self, user: Uuid, account: Uuid, currency: Currency) {
+        let kind = Kind::Investment;
+        self.done(user, Instruction::OpenAccount { account, kind, currency, opening: false });
+    }
+
+    fn house(&self, house: House, asset: Asset) -> i128 {
+        self.cores.core.house().find(|(h, a, _)| (*h, *a) == (house, asset)).map_or(0, |(_, _, sum)| sum)
+    }
+}
+
+fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+fn listing(text: &str, currency: Currency, tick_e4: i64, lot_e4: i64, close_e4: i64) -> Instrument {
+    Instrument {
+        symbol: Symbol::parse(text).expect("a symbol"),
+        version: 1,
+        currency,
+        tick_e4,
+        lot_e4,
+        state: TradingState::Open,
+        previous_close_e4: close_e4,
+        band_bps: 0,
+    }
+}
+
+#[test]
+fn the_house_counts_beyond_64_bits() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    desk.system(Instruction::SetRate { usd_cad: MICROS + 1 });
+    let (user, usd, cad) = (id(1), id(2), id(3));
+    desk.open(user, usd, Currency::Usd);
+    desk.open(user, cad, Currency::Cad);
+    let amount = i64::MAX / 8;
+    let (mut paid_in, mut paid_out) = (0i128, 0i128);
+    for _ in 0..40 {
+        desk.now += DAY_US;
+        desk.done(user, Instruction::Deposit { account: usd, currency: Currency::Usd, amount });
+        // In parts that a transfer may have.
+        let mut left = amount;
+        while left > 0 {
+            let part = left.min(900_000_000 * MICROS);
+            left -= part;
+            let pay = Instruction::Transfer { from: usd, to: cad, currency: Currency::Usd, amount: part };
+            desk.done(user, pay);
+            let got = desk.observed.accounts[&cad].1.cash.posted;
+            desk.done(user, Instruction::Withdraw { account: cad, currency: Currency::Cad, amount: got });
+            paid_out += i128::from(got);
+        }
+        paid_in += i128::from(amount);
+    }
+    let [usd, cad] = Currency::ALL.map(Asset::Cash);
+    assert!(paid_in > i128::from(i64::MAX) * 4);
+    assert_eq!(desk.house(House::Funding, usd), -paid_in);
+    assert_eq!(desk.house(House::Fx, usd), paid_in);
+    assert_eq!(desk.house(House::Funding, cad), paid_out);
+    assert_eq!(desk.house(House::Fx, cad) + desk.house(House::Rounding, cad), -paid_out);
+    desk.cores.restore();
+    assert_eq!(desk.house(House::Fx, usd), paid_in);
+    // Nobody else is kept out.
+    desk.open(id(7), id(8), Currency::Usd);
+    desk.done(id(7), Instruction::Deposit { account: id(8), currency: Currency::Usd, amount: 1 });
+}
+
+#[test]
+fn deposits_are_bounded_each_and_by_day_and_by_account() {
+    let mut desk = Desk::new();
+    let rules = Rules::default();
+    desk.system(Instruction::SetRules(rules));
+    let (user, account, currency) = (id(1), id(2), Currency::Usd);
+    desk.open(user, account, currency);
+    let deposit = |amount| Instruction::Deposit { account, currency, amount };
+    for amount in [i64::MIN, -1, 0, rules.deposit_max + 1, i64::MAX] {
+        assert_eq!(desk.refused(user, deposit(amount)), "AmountOutOfRange", "{amount}");
+    }
+    for day in 0..10 {
+        for _ in 0..10 {
+            desk.done(user, deposit(rules.deposit_max));
+        }
+        let next = if day == 9 { "AccountFull" } else { "DepositsOfDay" };
+        assert_eq!(desk.refused(user, deposit(1)), next, "day {day}");
+        // An account that is full takes nothing in the other currency's name either.
+        let other = Instruction::Deposit { account, currency: Currency::Cad, amount: 1 };
+        assert_eq!(desk.refused(user, other), "CurrencyMismatch");
+        desk.now = (desk.now / DAY_US + 1) * DAY_US;
+    }
+    desk.done(user, Instruction::Withdraw { account, currency, amount: 1 });
+    desk.done(user, deposit(1));
+    assert_eq!(desk.refused(user, deposit(1)), "AccountFull");
+}
+
+#[test]
+fn what_a_position_costs_stays_within_64_bits() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    let symbol = Symbol::parse("DEAR").expect("a symbol");
+    let dear = listing("DEAR", Currency::Usd, 100, 10_000, 10_000_000_000);
+    desk.system(Instruction::SetInstrument(Box::new(dear)));
+    let (user, account) = (id(1), id(2));
+    desk.open(user, account, Currency::Usd);
+    let give = |amount, quantity_e4, cost_price_e4| {
+        Instruction::Endow(Endow {
+            account,
+            currency: None,
+            amount,
+            symbol: Some(symbol.clone()),
+            quantity_e4,
+            cost_price_e4,
+        })
+    };
+    // 9.2 million shares at a million each: nearly all that 64 bits hold.
+    desk.done(user, give(0, 9_223_372 * 10_000, 10_000_000_000));
+    let refusal = desk.refused(user, give(0, 10_000, 10_000_000_000));
+    assert_eq!(refusal, "CostTooLarge");
+    desk.done(user, give(1_000_000 * MICROS, 0, 0));
+    let buy = |order, price_e4, quantity_e4| {
+        Instruction::New(Box::new(NewOrder {
+            order,
+            account: None,
+            symbol: symbol.clone(),
+            side: Side::Buy,
+            terms: Terms::Limit { price_e4 },
+            time: TimeInForce::Gtc,
+            quantity_e4,
+            display_e4: 0,
+            post_only: false,
+            stp: SelfTrade::CancelNewest,
+            expires_us: 0,
+        }))
+    };
+    assert_eq!(desk.refused(user, buy(id(9), 10_000_000_000, 100_000_000_000)), "Violation");
+    assert_eq!(desk.refused(user, buy(id(9), 10_000_000_000, 10_000)), "CostTooLarge");
+    assert_eq!(desk.cores.core.open_orders(), 0);
+}
+
+const EDGES: [i64; 18] = [
+    i64::MIN,
+    i64::MIN + 1,
+    -1,
+    0,
+    1,
+    2,
+    99,
+    100,
+    10_000,
+    MICROS,
+    4_294_967_294,
+    10_000_000_000,
+    100_000_000_000,
+    1_000_000_000_000_000,
+    i64::MAX / 100,
+    i64::MAX / 2,
+    i64::MAX - 1,
+    i64::MAX,
+];
+const SYMBOLS: [&str; 5] = ["DUST", "DEAR", "NEAR", "FAR.TO", "NONE"];
+
+/// Commands with any numbers in them.
+struct Wild {
+    rng: Rng,
+    counter: u128,
+    users: Vec<Uuid>,
+}
+
+impl Wild {
+    fn id(&mut self) -> Uuid {
+        self.counter += 1;
+        id(self.counter)
+    }
+
+    fn any(&mut self) -> i64 {
+        match self.rng.below(6) {
+            0 => *self.rng.of(&EDGES),
+            1 => self.rng.word() as i64 >> self.rng.below(64),
+            2 => (self.rng.word() >> 1) as i64 >> self.rng.below(63),
+            3 => 10i64.pow(self.rng.below(19) as u32),
+            _ => 100 * self.rng.within(1, 1_000),
+        }
+    }
+
+    fn symbol(&mut self) -> Symbol {
+        Symbol::parse(self.rng.of::<&str>(&SYMBOLS)).expect("a symbol")
+    }
+
+    fn price(&mut self) -> i64 {
+        match self.rng.below(12) {
+            0 => self.any(),
+            1..4 => 10_000_000_000,
+            _ => 10_000_000_000 + 100 * self.rng.within(-5, 5),
+        }
+    }
+
+    fn account(&mut self, desk: &Desk) -> Uuid {
+        let all: Vec<Uuid> = desk.observed.accounts.keys().copied().collect();
+        if all.is_empty() || self.rng.one_in(50) { self.id() } else { *self.rng.of(&all) }
+    }
+
+    fn order(&mut self, desk: &Desk) -> Uuid {
+        let all: Vec<Uuid> = desk.observed.orders.keys().copied().collect();
+        if all.is_empty() || self.rng.one_in(50) { self.id() } else { *self.rng.of(&all) }
+    }
+
+    fn currency(&mut self, desk: &Desk, account: Uuid) -> Currency {
+        let own = desk.observed.accounts.get(&account).map_or(Currency::Usd, |a| a.1.currency);
+        if self.rng.one_in(20) { *self.rng.of(&Currency::ALL) } else { own }
+    }
+
+    fn new_order(&mut self, desk: &Desk) -> Instruction {
+        let symbol = self.symbol();
+        let mut price = || {
+            let price = self.price();
+            if symbol.as_str() == "DUST" { price / 100_000 } else { price }
+        };
+        let (price_e4, stop_e4) = (price(), price());
+        let terms = match self.rng.below(12) {
+            0 => Terms::Market,
+            1 => Terms::Stop { stop_e4 },
+            2 => Terms::StopLimit { price_e4, stop_e4 },
+            3 => Terms::TrailingStop { trail: Trail::AmountE4(self.any()) },
+            4 => Terms::TrailingStop { trail: Trail::PercentE4(self.any()) },
+            _ => Terms::Limit { price_e4 },
+        };
+        let time = if self.rng.one_in(20) {
+            *self.rng.of(TimeInForce::ALL)
+        } else {
+            *self.rng.of(terms.order_type().times())
+        };
+        let small = self.rng.within(1, 50) * 10_000;
+        Instruction::New(Box::new(NewOrder {
+            order: if self.rng.one_in(30) { self.order(desk) } else { self.id() },
+            account: self.rng.one_in(2).then(|| self.account(desk)),
+            symbol,
+            side: *self.rng.of(&[Side::Buy, Side::Sell]),
+            terms,
+            time,
+            quantity_e4: if self.rng.one_in(6) { self.any() } else { small },
+            display_e4: if self.rng.one_in(20) { self.any() } else { 0 },
+            post_only: self.rng.one_in(12),
+            stp: *self.rng.of(SelfTrade::ALL),
+            expires_us: match self.rng.below(9) {
+                0 => 0,
+                1 => desk.now.saturating_add(self.any()),
+                _ => desk.now + self.rng.within(1, 10_000_000),
+            },
+        }))
+    }
+
+    fn of_system(&mut self) -> Instruction {
+        match self.rng.below(10) {
+            0 => Instruction::SetFees { maker_bp: self.any() as u32, taker_bp: self.any() as u32 },
+            1 => {
+                let far = [10_000, MICROS, 100 * MICROS, self.any()];
+                Instruction::SetRate { usd_cad: *self.rng.of(&far) }
+            }
+            2 => Instruction::SetRules(Rules {
+                opening: self.any(),
+                open_orders_max: self.any() as u32,
+                deposit_max: self.any(),
+                deposits_per_day_max: self.any(),
+                account_max: self.any(),
+                recent_ids: self.any() as u32,
+            }),
+            3 => {
+                let numbers = [self.any(), self.any(), self.any()];
+                let mut new = listing("X", Currency::Usd, numbers[0], numbers[1], numbers[2]);
+                new.symbol = self.symbol();
+                new.version = self.any() as u64;
+                new.band_bps = if self.rng.one_in(2) { 0 } else { self.any() as u32 };
+                Instruction::SetInstrument(Box::new(new))
+            }
+            4 => {
+                let state = if self.rng.one_in(6) { *self.rng.of(TradingState::ALL) } else { TradingState::Open };
+                Instruction::SetState { symbol: self.symbol(), state }
+            }
+            5 => Instruction::DayEnd,
+            6 => Instruction::SetRules(NO_LIMITS),
+            7 => Instruction::SetFees { maker_bp: 1_000, taker_bp: 1_000 },
+            8 => Instruction::Expire,
+            _ => Instruction::Reopen { symbol: self.symbol() },
+        }
+    }
+
+    fn command(&mut self, desk: &Desk) -> Command {
+        let mut user = *self.rng.of(&self.users);
+        let account = self.account(desk);
+        if let Some((owner, _)) = desk.observed.accounts.get(&account)
+            && !self.rng.one_in(20)
+        {
+            user = *owner;
+        }
+        let currency = self.currency(desk, account);
+        let amount = self.any();
+        let instruction = match self.rng.below(100) {
+            0..40 => self.new_order(desk),
+            40..48 => Instruction::Replace(Replace {
+                order: self.order(desk),
+                quantity_e4: if self.rng.one_in(2) { self.any() } else { 0 },
+                price_e4: if self.rng.one_in(2) { self.price() } else { 0 },
+                stop_e4: if self.rng.one_in(4) { self.price() } else { 0 },
+                version: if self.rng.one_in(9) { self.any() as u32 } else { 0 },
+            }),
+            48..52 => Instruction::Cancel { order: self.order(desk) },
+            52 => Instruction::CancelAll { symbol: self.rng.one_in(2).then(|| self.symbol()) },
+            53..55 => Instruction::Flatten(Flatten {
+                account: self.rng.one_in(2).then_some(account),
+                symbol: self.symbol(),
+                order: self.id(),
+            }),
+            55..65 => Instruction::Deposit { account, currency, amount },
+            65..69 => Instruction::Withdraw { account, currency, amount },
+            69..76 => {
+                let to = self.account(desk);
+                Instruction::Transfer { from: account, to, currency, amount }
+            }
+            76..86 => Instruction::Endow(Endow {
+                account,
+                currency: self.rng.one_in(2).then_some(currency),
+                amount: if self.rng.one_in(2) { self.any() & (i64::MAX >> 10) } else { 0 },
+                symbol: Some(self.symbol()),
+                quantity_e4: if self.rng.one_in(9) { self.any() } else { 10_000 * self.rng.within(1, 999) },
+                cost_price_e4: self.price(),
+            }),
+            86..93 => self.of_system(),
+            93 if self.rng.one_in(3) => Instruction::CloseAccount { account },
+            94 if self.rng.one_in(10) => {
+                // Somebody else comes in its place.
+                let new = self.id();
+                self.users.iter_mut().filter(|u| **u == user).for_each(|u| *u = new);
+                Instruction::CloseUser
+            }
+            _ => Instruction::OpenAccount {
+                account: self.id(),
+                kind: if self.rng.one_in(9) { Kind::Savings } else { Kind::Investment },
+                currency: *self.rng.of(&Currency::ALL),
+                opening: self.rng.one_in(2),
+            },
+        };
+        let agent = user.as_u128() % 5 == 1;
+        let user = if self.rng.one_in(200) { Uuid::nil() } else { user };
+        let id = self.rng.one_in(2).then(|| RequestId {
+            hash: u128::from(self.rng.below(1 << 20)),
+            payload: u128::from(self.rng.below(2)),
+            looked_until: self.rng.one_in(2).then(|| self.any() as u64),
+            key: "key".into(),
+        });
+        Command { user, agent: agent && !user.is_nil(), id, instruction }
+    }
+}
+
+#[test]
+fn no_number_makes_it_panic_or_lose_a_micro() {
+    let commands = number("FAFNIR_TEST_COMMANDS").unwrap_or(COMMANDS);
+    let seeds = match number("FAFNIR_TEST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + SEEDS,
+    };
+    let each = commands / (seeds.end - seeds.start);
+    let mut counts = BTreeMap::<String, u64>::new();
+    for seed in seeds {
+        eprintln!("seed {seed}");
+        let mut wild = Wild { rng: Rng(seed), counter: 100, users: (1..8).map(id).collect() };
+        let mut desk = Desk::new();
+        desk.system(Instruction::SetRules(NO_LIMITS));
+        for new in [
+            listing("DUST", Currency::Usd, 1, 10_000, 0),
+            listing("DEAR", Currency::Usd, 100, 10_000, 10_000_000_000),
+            listing("NEAR", Currency::Cad, 10_000_000_000, 10_000, 10_000_000_000),
+            listing("FAR.TO", Currency::Cad, 100, 1, 10_000_000_000),
+        ] {
+            desk.system(Instruction::SetInstrument(Box::new(new)));
+        }
+        for _ in 0..each {
+            desk.now += wild.rng.within(0, 100_000);
+            if wild.rng.one_in(500) {
+                desk.now += DAY_US;
+            }
+            let command = wild.command(&desk);
+            let answer = desk.give(&command);
+            let text = format!("{:?}", command.instruction);
+            let kind: String = text.chars().take_while(char::is_ascii_alphanumeric).collect();
+            let answer = match answer {
+                Answer::Done(_) => "done".to_owned(),
+                Answer::Known(_) => "known".to_owned(),
+                Answer::Refused(refusal) => {
+                    assert!(!refusal.sentence().is_empty());
+                    match refusal {
+                        Refusal::Violation(_, violation) => {
+                            let text = format!("{violation:?}");
+                            text.chars().take_while(char::is_ascii_alphanumeric).collect()
+                        }
+                        other => name(&other),
+                    }
+                }
+            };
+            *counts.entry(format!("{kind}: {answer}")).or_default() += 1;
+            if wild.rng.one_in(300) {
+                desk.cores.restore();
+            }
+        }
+        desk.cores.restore();
+    }
+    eprintln!("{counts:#?}");
+}
