@@ -219,8 +219,9 @@ impl<S: Sink> Stepper<'_, S> {
     }
 
     pub fn cancel_all(&mut self, symbol: Option<&Symbol>) -> Checked {
+        let caller = self.caller()?;
         let market = symbol.map(|s| self.market_of(s)).transpose()?;
-        let Some(owner) = self.state.user_numbers.get(&self.command.user).copied() else { return Ok(()) };
+        let Some(owner) = caller else { return Ok(()) };
         self.cancel_where(owner, |o| market.is_none_or(|m| m == o.market));
         Ok(())
     }
