@@ -1,7 +1,11 @@
 //! The exchange once more, as plainly as the rules say it (exchange-rules §§1–7): sorted maps, exact fractions, sums made
 //! anew each time. It knows nothing of the core but the words that both are asked and answer in.
 
-use crate::{book, ratio::Ratio, told::{Ended, Seen, Told}};
+use crate::{
+    book,
+    ratio::Ratio,
+    told::{Ended, Seen, Told},
+};
 use fafnir_clearing::{
     account::{ACCOUNTS_MAX, Currency, House, Kind},
     command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace},
@@ -300,9 +304,7 @@ impl Exchange {
     pub fn verdict(&self, now: i64, command: &Command) -> Verdict {
         let (mut due, mut may) = (Vec::new(), Vec::new());
         let user = command.user;
-        if self.users.get(&user).is_some_and(|u| u.closed)
-            && command.instruction != Instruction::CloseUser
-        {
+        if self.users.get(&user).is_some_and(|u| u.closed) && command.instruction != Instruction::CloseUser {
             due.push("UserClosed");
         }
         match &command.instruction {
@@ -591,31 +593,11 @@ impl Exchange {
             Instruction::New(new) => self.place(user, new),
             Instruction::Replace(replace) => return self.replace(replace),
             Instruction::Cancel { order } => self.cancel(*order, None),
-            Instruction::CancelAll { symbol } => {
-                let market = symbol.as_ref().and_then(|s| self.market(s));
-                let orders = self.users[&user].orders.clone();
-                for id in orders {
-                    if market.is_none_or(|m| self.orders[&id].market == m) {
-                        self.cancel(id, None);
-                    }
-                }
-            }
+            Instruction::CancelAll { symbol } => self.cancel_all(user, symbol.as_ref()),
             Instruction::Flatten(flatten) => self.flatten(user, flatten),
-            Instruction::OpenAccount { account, .. } if self.accounts.contains_key(account) => {}
             Instruction::OpenAccount { account, kind, currency, opening } => {
-                let new = Account {
-                    user,
-                    kind: *kind,
-                    currency: *currency,
-                    cash: 0,
-                    shares: BTreeMap::new(),
-                };
-                self.accounts.insert(*account, new);
-                self.touched.insert(*account);
-                self.users.get_mut(&user).expect("known").accounts.push(*account);
-                if *opening {
-                    self.pay(*account, i128::from(self.rules.opening));
-                }
+                let opening = if *opening { self.rules.opening } else { 0 };
+                self.open(user, *account, (*kind, *currency), opening);
             }
             Instruction::CloseAccount { account } => self.close(*account),
             Instruction::CloseUser => {
@@ -845,6 +827,26 @@ impl Exchange {
         }
     }
 
+    fn cancel_all(&mut self, user: Uuid, symbol: Option<&Symbol>) {
+        let market = symbol.and_then(|s| self.market(s));
+        let orders = self.users[&user].orders.clone();
+        for id in orders {
+            if market.is_none_or(|m| self.orders[&id].market == m) {
+                self.cancel(id, None);
+            }
+        }
+    }
+
+    /// The same again is the account that is there.
+    fn open(&mut self, user: Uuid, account: Uuid, (kind, currency): (Kind, Currency), opening: i64) {
+        if self.accounts.contains_key(&account) {
+            return;
+        }
+        self.accounts.insert(account, Account { user, kind, currency, cash: 0, shares: BTreeMap::new() });
+        self.users.get_mut(&user).expect("known").accounts.push(account);
+        self.pay(account, i128::from(opening));
+    }
+
     fn flatten(&mut self, user: Uuid, flatten: &Flatten) {
         let market = self.market(&flatten.symbol).expect("listed");
         let listing = self.markets[market].currency.expect("listed");
@@ -909,8 +911,7 @@ impl Exchange {
             let cost = i128::from(e.quantity_e4) * i128::from(e.cost_price_e4) / 100;
             let rate = self.rate(e.currency.unwrap_or(a.currency), a.currency);
             let cost = Ratio::whole(cost).times(rate).up();
-            let shares =
-                self.accounts.get_mut(&e.account).expect("judged").shares.entry(market).or_default();
+            let shares = self.accounts.get_mut(&e.account).expect("judged").shares.entry(market).or_default();
             shares.quantity += i128::from(e.quantity_e4);
             shares.cost += cost;
             *self.house_shares.entry(market).or_default() -= i128::from(e.quantity_e4);
@@ -1038,12 +1039,7 @@ impl Exchange {
         self.run_before(market, command, &mut None);
     }
 
-    fn run_before(
-        &mut self,
-        market: usize,
-        command: &matching::Command,
-        untold: &mut Option<TradingState>,
-    ) {
+    fn run_before(&mut self, market: usize, command: &matching::Command, untold: &mut Option<TradingState>) {
         if let matching::Command::SetBand { reference, bps } = *command {
             self.markets[market].has_band = reference != 0 && bps != 0;
         }
@@ -1183,11 +1179,8 @@ impl Exchange {
             let total = if is_maker { &mut order.maker_notional } else { &mut order.taker_notional };
             *total += notional;
             order.filled += quantity;
-            order.state = if order.filled == order.quantity {
-                OrderState::Filled
-            } else {
-                OrderState::PartiallyFilled
-            };
+            order.state =
+                if order.filled == order.quantity { OrderState::Filled } else { OrderState::PartiallyFilled };
             let now = order.posted();
             let (principal, exchanged, fee) =
                 (now.principal - before.principal, now.exchanged - before.exchanged, now.fee - before.fee);

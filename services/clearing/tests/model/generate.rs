@@ -8,7 +8,7 @@ use fafnir_clearing::{
 };
 use fafnir_rules::{
     check::Terms,
-    order::{SelfTrade, Side, TimeInForce, TradingState},
+    order::{OrderType, SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
     symbol::Symbol,
 };
@@ -268,7 +268,7 @@ impl Generator {
             1..8 => base + self.rng.within(-(base / 12), base / 12),
             _ => base + self.rng.within(-6, 6),
         };
-        let off = if self.rng.one_in(200) { 1 } else { 0 };
+        let off = i64::from(self.rng.one_in(200));
         ticks.max(1) * m.tick + off
     }
 
@@ -286,7 +286,11 @@ impl Generator {
         let symbol = self.symbol();
         let market = model.market(&symbol).unwrap_or(0);
         let (account, free) = self.trader(model, user, market);
-        let side = if free > 0 && self.rng.one_in(2) { Side::Sell } else { *self.rng.of(&[Side::Buy, Side::Buy, Side::Sell]) };
+        let side = if free > 0 && self.rng.one_in(2) {
+            Side::Sell
+        } else {
+            *self.rng.of(&[Side::Buy, Side::Buy, Side::Sell])
+        };
         let (price_e4, stop_e4) = (self.price(model, market), self.price(model, market));
         let tick = model.markets[market].tick;
         let terms = match self.rng.below(20) {
@@ -334,10 +338,10 @@ impl Generator {
         if self.rng.one_in(2) {
             replace.quantity_e4 = self.quantity(model, market);
         }
-        if self.rng.one_in(2) && (any || of.is_some_and(|t| t.has_price())) {
+        if self.rng.one_in(2) && (any || of.is_some_and(OrderType::has_price)) {
             replace.price_e4 = self.price(model, market);
         }
-        if self.rng.one_in(2) && (any || of.is_some_and(|t| t.has_stop())) {
+        if self.rng.one_in(2) && (any || of.is_some_and(OrderType::has_stop)) {
             replace.stop_e4 = self.price(model, market);
         }
         if self.rng.one_in(4) {
@@ -414,9 +418,8 @@ impl Generator {
         let instruction = match self.rng.below(90) {
             0..25 => {
                 let symbol = self.symbol();
-                let is_open = model
-                    .market(&symbol)
-                    .is_some_and(|m| model.markets[m].state == Some(TradingState::Open));
+                let is_open =
+                    model.market(&symbol).is_some_and(|m| model.markets[m].state == Some(TradingState::Open));
                 let state = match self.rng.below(8) {
                     _ if !is_open && !self.rng.one_in(4) => TradingState::Open,
                     0 => TradingState::Halted,

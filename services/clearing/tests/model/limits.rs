@@ -1,6 +1,6 @@
 //! The ends of the numbers: amounts beyond 64 bits are refused, the house's are counted, and nothing panics.
 
-use crate::{Cores, exchange::name, observed::Observed, number, rng::Rng};
+use crate::{Cores, exchange::name, number, observed::Observed, rng::Rng};
 use fafnir_clearing::{
     account::{Asset, Currency, House, Kind},
     command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
@@ -349,7 +349,8 @@ impl Wild {
                 Instruction::SetInstrument(Box::new(new))
             }
             4 => {
-                let state = if self.rng.one_in(6) { *self.rng.of(TradingState::ALL) } else { TradingState::Open };
+                let state =
+                    if self.rng.one_in(6) { *self.rng.of(TradingState::ALL) } else { TradingState::Open };
                 Instruction::SetState { symbol: self.symbol(), state }
             }
             5 => Instruction::DayEnd,

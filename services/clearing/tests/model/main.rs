@@ -3,7 +3,9 @@
 //!
 //! A failing run names its seed: `FAFNIR_TEST_SEED=N` repeats it, `FAFNIR_TEST_COMMANDS=N` sets the number of commands.
 
-#[allow(dead_code, clippy::unwrap_used, reason = "the book's own reference, which its tests use whole")]
+#![expect(clippy::expect_used, reason = "a test target")]
+
+#[expect(dead_code, clippy::unwrap_used, reason = "the book's own reference, which its tests use whole")]
 #[path = "../../../matching/tests/common/reference.rs"]
 mod book;
 mod exchange;
@@ -189,8 +191,8 @@ impl Run {
         match judged {
             Name::Known(known) => {
                 self.count(format!("{kind}: known"));
-                let right = answer == Answer::Known(known)
-                    || (closed && refused.as_deref() == Some("UserClosed"));
+                let right =
+                    answer == Answer::Known(known) || (closed && refused.as_deref() == Some("UserClosed"));
                 return if right && facts.is_empty() {
                     Ok(())
                 } else {
@@ -211,7 +213,11 @@ impl Run {
                 && why == "Book"
                 && matches!(command.instruction, Instruction::Replace(_))
                 && self.model.perform(now, command, &answer).is_err();
-            return if right || by_book { Ok(()) } else { Err(report(format!("the model refuses by {due:?}"))) };
+            return if right || by_book {
+                Ok(())
+            } else {
+                Err(report(format!("the model refuses by {due:?}")))
+            };
         }
         self.count(format!("{kind}: done"));
         if !due.is_empty() {
@@ -280,9 +286,7 @@ impl Run {
             let ours = match asset {
                 Asset::Cash(currency) => model.house_cash.get(&(house, currency)).copied().unwrap_or(0),
                 Asset::Shares(_) if house != House::Issuer => 0,
-                Asset::Shares(number) => {
-                    model.house_shares.get(&seen.markets[&number]).copied().unwrap_or(0)
-                }
+                Asset::Shares(number) => model.house_shares.get(&seen.markets[&number]).copied().unwrap_or(0),
             };
             if ours != sum {
                 return Err(format!("{house:?} has {sum} of {asset:?}, the model {ours}"));
@@ -307,10 +311,8 @@ impl Run {
             for (&number, &market) in &seen.markets {
                 let shares = seen.holdings.get(&(id, number)).copied().unwrap_or_default();
                 let theirs = [shares.posted, shares.held, shares.cost, shares.realized].map(i128::from);
-                let (held, shares) = (
-                    model.shares_held(id, market),
-                    ours.shares.get(&market).copied().unwrap_or_default(),
-                );
+                let (held, shares) =
+                    (model.shares_held(id, market), ours.shares.get(&market).copied().unwrap_or_default());
                 let expected = [shares.quantity, held, shares.cost, shares.realized];
                 if theirs != expected {
                     return Err(format!("shares in {market} of {id}: {theirs:?}, in the model {expected:?}"));

@@ -55,7 +55,9 @@ impl Observed {
         ensure(fact.user == command.user, || format!("the command is that of {}", command.user))?;
         let name = fact.named.as_ref().map(|named| &named.0);
         let expected = command.id.as_ref().filter(|_| first);
-        ensure(name == expected, || format!("the first fact, and no other, names the command: {expected:?}"))?;
+        ensure(name == expected, || {
+            format!("the first fact, and no other, names the command: {expected:?}")
+        })?;
         if let Some((market, number)) = fact.at {
             let seq = self.execs.entry(market).or_default();
             *seq += 1;
@@ -116,7 +118,9 @@ impl Observed {
     fn order(&mut self, after: &OrderAfter, kind: OrderKind) -> Result<(), String> {
         Self::next(&mut self.order_seqs, &self.agents, after.user, after.seq, "order_seq")?;
         let order = &after.order;
-        ensure(0 <= order.filled_e4 && order.filled_e4 <= order.quantity_e4, || "0 ≤ filled ≤ quantity".into())?;
+        ensure(0 <= order.filled_e4 && order.filled_e4 <= order.quantity_e4, || {
+            "0 ≤ filled ≤ quantity".into()
+        })?;
         ensure(order.state.is_open() || order.hold.held == 0, || "an ended order holds nothing".into())?;
         ensure(order.state.is_open() == order.end.is_none() || order.state == OrderState::Filled, || {
             "an order that ended, and was not filled, says why".into()
@@ -154,14 +158,16 @@ impl Observed {
         ensure(trade.price_e4 > 0 && trade.quantity_e4 > 0, || "price and quantity".into())?;
         ensure(trade.taker.user != trade.maker.user, || "buyer ≠ seller".into())?;
         let (buyer, seller) = trade.sides();
-        for (after, touched, side) in
-            [(buyer, &trade.buyer, Side::Buy), (seller, &trade.seller, Side::Sell)]
+        for (after, touched, side) in [(buyer, &trade.buyer, Side::Buy), (seller, &trade.seller, Side::Sell)]
         {
             let order = &after.order;
             let right = order.side == side && order.account == touched.account.id && order.market == market;
             ensure(right, || format!("the {side} side"))?;
-            let within =
-                if side == Side::Buy { trade.price_e4 <= order.cap_e4 } else { trade.price_e4 >= order.cap_e4 };
+            let within = if side == Side::Buy {
+                trade.price_e4 <= order.cap_e4
+            } else {
+                trade.price_e4 >= order.cap_e4
+            };
             ensure(within, || format!("{side} within {}", order.cap_e4))?;
             let before = self.orders.get(&order.id).ok_or("a fill of an order that is not open")?;
             let filled = order.filled_e4 - before.filled_e4;
@@ -250,12 +256,10 @@ impl Observed {
 /// The arrows of exchange-rules §3, and a state to itself while it is open.
 fn leads(from: OrderState, to: OrderState) -> bool {
     use OrderState::{Canceled, Expired, Filled, Held, New, PartiallyFilled};
-    match (from, to) {
+    matches!(
+        (from, to),
         (Held, Held | New | Canceled | Expired)
-        | (New, New)
-        | (PartiallyFilled, PartiallyFilled)
-        | (New | PartiallyFilled, Canceled | Expired | Filled)
-        | (New, PartiallyFilled) => true,
-        _ => false,
-    }
+            | (New, New | PartiallyFilled | Filled | Canceled | Expired)
+            | (PartiallyFilled, PartiallyFilled | Filled | Canceled | Expired)
+    )
 }
