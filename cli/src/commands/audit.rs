@@ -69,8 +69,8 @@ async fn look(ctx: &Context) -> Result<Look> {
     let engine = ctx.clients.engine(&caller).status(patient(Empty {})).await?.into_inner();
     let orders = ctx.clients.order(&caller).status(patient(Empty {})).await?.into_inner();
     let open = open_at(ctx, &caller, &engine, orders.position).await?;
-    let ahead =
-        [orders.position, ledger.position].iter().filter(|p| **p > orders.last_position.max(engine.position));
+    let last = orders.last_position.max(engine.position);
+    let ahead = [orders.position, ledger.position].iter().filter(|p| **p > last).count() as u64;
     let checks = vec![
         ("every asset sums to 0 over all accounts", ledger.sums.iter().filter(|s| s.sum != 0).count() as u64),
         ("every ledger transaction sums to 0", ledger.unbalanced_transactions),
@@ -80,7 +80,7 @@ async fn look(ctx: &Context) -> Result<Look> {
         ("every balance and hold is the core's", ledger.core_mismatches),
         ("held = sum of the holds of open orders", ledger.hold_mismatches),
         ("order-service has the core's open orders", open.abs_diff(orders.open_orders)),
-        ("no projection is ahead of the journal", ahead.count() as u64),
+        ("no projection is ahead of the journal", ahead),
         ("no projection is left behind", behind),
     ];
     Ok(Look { ledger, engine, orders, checks })
