@@ -121,7 +121,8 @@ pub fn parse(command: &v1::Command) -> Result<Command, Refusal> {
 fn needs_user(instruction: &Instruction) -> bool {
     match class(instruction) {
         Class::Reference => false,
-        Class::Change => true,
+        // What the house gives is nobody's command.
+        Class::Change => !matches!(instruction, Instruction::Endow(_)),
         Class::Cancel => {
             matches!(instruction, Instruction::CancelAll { symbol: None } | Instruction::CloseUser)
         }
