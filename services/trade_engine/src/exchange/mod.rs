@@ -5,6 +5,8 @@
 
 pub mod api;
 pub mod followers;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod image;
 pub mod inbox;
 pub mod keeper;
@@ -15,6 +17,7 @@ pub mod publisher;
 pub mod recorder;
 pub mod recovery;
 pub mod refusal;
+pub mod replay;
 pub mod request;
 pub mod sequencer;
 pub mod snapshot;

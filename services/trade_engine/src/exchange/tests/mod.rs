@@ -1,4 +1,10 @@
 //! Tests of the exchange across its files.
 
+mod crash;
 mod end_to_end;
+mod figures;
+mod fuzz;
+mod kill;
+mod million;
+mod replay;
 mod support;

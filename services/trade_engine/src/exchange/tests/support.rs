@@ -4,12 +4,13 @@ use crate::{
     exchange::{
         api::Exchange,
         recovery::{self, Error},
+        replay::{Run, Until, Verdict},
         sequencer::{self, Config},
     },
     sequencer::{MARKET_QUEUE_MAX, Market},
 };
-use fafnir_clearing::{command::Instruction, terms::Rules};
-use fafnir_platform::Clock;
+use fafnir_clearing::{State, command::Instruction, terms::Rules};
+use fafnir_platform::{Clock, rng::Rng};
 use fafnir_proto::v1::{self, command::What, execute_reply::Outcome};
 use std::{
     path::Path,
@@ -95,10 +96,14 @@ pub fn keyed(user: u64, key: &str, looked_until: u64, what: What) -> v1::Command
 }
 
 pub fn listing(symbol: &str) -> What {
+    listing_in(symbol, "USD")
+}
+
+pub fn listing_in(symbol: &str, currency: &str) -> What {
     What::SetInstrument(v1::SetInstrumentCommand {
         instrument: Some(v1::Instrument {
             symbol: symbol.to_owned(),
-            currency: "USD".to_owned(),
+            currency: currency.to_owned(),
             tick_e4: 100,
             lot_e4: 10_000,
             state: v1::TradingState::Open.into(),
@@ -228,8 +233,227 @@ impl Running {
 }
 
 /// The hash of a state.
-pub fn hash_of(state: &fafnir_clearing::State) -> [u8; 32] {
-    let mut bytes = Vec::new();
-    state.encode(&mut bytes);
-    crate::state::sha256(&bytes)
+pub fn hash_of(state: &State) -> [u8; 32] {
+    crate::exchange::replay::hash(state)
+}
+
+pub const SYMBOLS: [&str; 3] = ["AAPL", "MSFT", "SHOP"];
+/// Users of the commands at random; each has an account with its number, and one in CAD with 100 more.
+pub const USERS: u64 = 8;
+
+/// Every command that a door may send, the same for the same seed; those of a number below `n` come again now and then.
+pub fn random_commands(seed: u64, count: u64) -> Vec<v1::Command> {
+    let mut r = Rng::new(seed);
+    let mut commands: Vec<v1::Command> = Vec::new();
+    for n in 1..=count {
+        let user = 1 + r.below(USERS);
+        let what = match r.below(100) {
+            0..52 => random_order(&mut r, n),
+            52..70 => cancel(1 + r.below(n)),
+            70..82 => What::Replace(v1::ReplaceCommand {
+                order_id: order_id(1 + r.below(n)).to_string(),
+                quantity_e4: r.below(30) as i64 * 10_000,
+                price_e4: if r.below(2) == 0 { 0 } else { (9_950 + r.below(100) as i64) * 100 },
+                ..Default::default()
+            }),
+            82..95 => random_money(&mut r, n, user),
+            95 => What::CancelAll(v1::CancelAllCommand { symbol: String::new() }),
+            96 => What::Flatten(v1::FlattenCommand {
+                symbol: SYMBOLS[r.index(3)].to_owned(),
+                order_id: order_id(n).to_string(),
+                ..Default::default()
+            }),
+            97 => {
+                let again = commands.get(r.index(commands.len().max(1))).cloned();
+                commands.push(again.unwrap_or_else(|| command(user, n, cancel(1))));
+                continue;
+            }
+            _ => {
+                let what = random_reference(&mut r, n);
+                commands.push(v1::Command { what: Some(what), ..Default::default() });
+                continue;
+            }
+        };
+        let is_keyed =
+            !matches!(what, What::Cancel(_) | What::Replace(_) | What::CancelAll(_)) && r.below(4) == 0;
+        let key = format!("key {n}");
+        commands.push(if is_keyed { keyed(user, &key, 0, what) } else { command(user, n, what) });
+    }
+    commands
+}
+
+fn random_order(r: &mut Rng, n: u64) -> What {
+    let side = if r.below(2) == 0 { v1::Side::Buy } else { v1::Side::Sell };
+    let around = |r: &mut Rng| (9_950 + r.below(100) as i64) * 100;
+    let mut place = v1::PlaceCommand {
+        order_id: order_id(n).to_string(),
+        symbol: SYMBOLS[r.index(3)].to_owned(),
+        side: side.into(),
+        r#type: v1::OrderType::Limit.into(),
+        time_in_force: v1::TimeInForce::Gtc.into(),
+        quantity_e4: (1 + r.below(30) as i64) * 10_000,
+        price_e4: around(r),
+        stp: 1 + r.below(4) as i32,
+        ..Default::default()
+    };
+    match r.below(12) {
+        0 => {
+            place.set_type(v1::OrderType::Market);
+            place.set_time_in_force(v1::TimeInForce::Ioc);
+            place.price_e4 = 0;
+        }
+        1 => place.set_time_in_force(v1::TimeInForce::Ioc),
+        2 => place.set_time_in_force(v1::TimeInForce::Fok),
+        3 => place.set_time_in_force(v1::TimeInForce::Day),
+        4 => {
+            place.set_time_in_force(v1::TimeInForce::Gtd);
+            place.expires_us = START_US + 86_400_000_000;
+        }
+        5 => place.post_only = true,
+        6 => place.display_quantity_e4 = 10_000,
+        7 => {
+            place.set_type(v1::OrderType::Stop);
+            place.stop_price_e4 = std::mem::take(&mut place.price_e4);
+        }
+        8 => {
+            place.set_type(v1::OrderType::StopLimit);
+            place.stop_price_e4 = around(r);
+        }
+        9 => {
+            place.set_type(v1::OrderType::TrailingStop);
+            (place.price_e4, place.trail_amount_e4) = (0, 500);
+        }
+        _ => {}
+    }
+    What::Place(place)
+}
+
+fn random_money(r: &mut Rng, n: u64, user: u64) -> What {
+    let account = |number: u64| account_id(number).to_string();
+    let amount_micros = 1 + r.below(5_000_000_000) as i64;
+    let (usd, cad) = ("USD".to_owned(), "CAD".to_owned());
+    match r.below(8) {
+        0..3 => What::Deposit(v1::DepositCommand { account_id: account(user), amount_micros, currency: usd }),
+        3 => What::Withdraw(v1::WithdrawCommand { account_id: account(user), amount_micros, currency: usd }),
+        4 => What::Transfer(v1::TransferCommand {
+            from_account_id: account(user),
+            to_account_id: account(100 + user),
+            amount_micros,
+            currency: usd,
+        }),
+        5 => What::Transfer(v1::TransferCommand {
+            from_account_id: account(100 + user),
+            to_account_id: account(user),
+            amount_micros,
+            currency: cad,
+        }),
+        6 => What::OpenAccount(v1::OpenAccountCommand {
+            account_id: account(1_000 + n),
+            r#type: 1 + r.below(3) as i32,
+            currency: cad,
+            opening_deposit: r.below(2) == 0,
+        }),
+        _ => What::CloseAccount(v1::CloseAccountCommand { account_id: account(1_000 + r.below(n)) }),
+    }
+}
+
+fn random_reference(r: &mut Rng, n: u64) -> What {
+    let symbol = SYMBOLS[r.index(3)].to_owned();
+    let state = match r.below(6) {
+        0 => v1::TradingState::Halted,
+        1 => v1::TradingState::Auction,
+        _ => v1::TradingState::Open,
+    };
+    if r.below(3) > 0 {
+        return What::SetState(v1::SetStateCommand { symbol, state: state.into(), reason: String::new() });
+    }
+    let mut what = listing_in(&symbol, if symbol == "SHOP" { "CAD" } else { "USD" });
+    if let What::SetInstrument(set) = &mut what
+        && let Some(instrument) = &mut set.instrument
+    {
+        instrument.version = n + 1;
+        instrument.volatility_band_bps = r.below(200) as u32;
+    }
+    what
+}
+
+/// Commands before those at random: what they need is there.
+pub const PRELUDE: u64 = 3 + 3 + USERS * 5;
+
+impl Running {
+    /// Rules, three listings, users with two accounts, cash and shares.
+    pub async fn prelude(&self) {
+        for instruction in [
+            Instruction::SetRules(Rules { opening: 500_000_000, recent_ids: 500, ..Rules::default() }),
+            Instruction::SetFees { maker_bp: 1, taker_bp: 2 },
+            Instruction::SetRate { usd_cad: 1_370_000 },
+        ] {
+            self.exchange.own(instruction).await.unwrap();
+        }
+        for (symbol, currency) in [("AAPL", "USD"), ("MSFT", "USD"), ("SHOP", "CAD")] {
+            done(self.own(listing_in(symbol, currency)).await);
+        }
+        for user in 1..=USERS {
+            let as_user = |what| v1::Command {
+                user_id: user_id(user).to_string(),
+                what: Some(what),
+                ..Default::default()
+            };
+            for (account, currency) in [(user, "USD"), (100 + user, "CAD")] {
+                let mut open = open_account(account, true);
+                if let What::OpenAccount(open) = &mut open {
+                    open.currency = currency.to_owned();
+                }
+                done(self.execute(as_user(open)).await);
+            }
+            for symbol in SYMBOLS {
+                done(self.execute(as_user(endow(user, symbol, 1_000))).await);
+            }
+        }
+    }
+
+    /// Sends commands so that they are journaled in this order, and waits for their answers.
+    pub async fn feed(&self, commands: &[v1::Command]) {
+        let replies = commands.iter().map(|c| self.exchange.execute(c));
+        for reply in futures_of(replies).await {
+            reply.unwrap();
+        }
+    }
+
+    /// Commands that are in the journal.
+    pub async fn seq(&self) -> u64 {
+        self.exchange.engine.query(|state| state.seq()).await.unwrap()
+    }
+}
+
+/// Polls futures in their order, to their end.
+async fn futures_of<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    let mut ended: Vec<Option<F::Output>> = futures.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (future, ended) in futures.iter_mut().zip(&mut ended) {
+            if ended.is_none()
+                && let std::task::Poll::Ready(output) = future.as_mut().poll(cx)
+            {
+                *ended = Some(output);
+            }
+        }
+        if ended.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    ended.into_iter().flatten().collect()
+}
+
+/// The state that the journal in a directory gives from genesis; what it passes must agree.
+pub fn replayed(dir: &Path) -> State {
+    replayed_from(dir, State::new())
+}
+
+/// The state that the journal in a directory makes of one that has its first commands.
+pub fn replayed_from(dir: &Path, base: State) -> State {
+    let mut run = Run::from_base(dir, base).unwrap();
+    run.run(Until::END, &mut |_, _| {}).unwrap();
+    assert!(run.checked.iter().all(|c| c.verdict == Verdict::Agrees));
+    assert_eq!((run.fact_differs, run.facts_damaged.as_deref()), (None, None));
+    run.state
 }
