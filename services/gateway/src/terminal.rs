@@ -213,6 +213,14 @@ impl Terminal for Door {
     async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Reply<v1::CancelAllReply> {
         command!(self, request, OrderStocks, order.cancel_all)
     }
+    async fn flatten(&self, request: Request<v1::FlattenRequest>) -> Reply<v1::FlattenReply> {
+        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        self.take_order(&session)?;
+        let message = v1::FlattenRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut client = self.0.ctx.clients.order(&session.caller());
+        let reply = client.flatten(message).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
+    }
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Reply<v1::ListOrdersReply> {
         own!(self, request, OrderStocks, order.list)
     }
@@ -232,6 +240,9 @@ impl Terminal for Door {
     }
     async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
         command!(self, request, ManageOwnAccounts, portfolio.deposit)
+    }
+    async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Reply<v1::DepositReply> {
+        command!(self, request, ManageOwnAccounts, portfolio.withdraw)
     }
     async fn transfer(&self, request: Request<v1::TransferRequest>) -> Reply<v1::Empty> {
         command!(self, request, ManageOwnAccounts, portfolio.transfer)
