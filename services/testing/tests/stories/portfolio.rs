@@ -1,21 +1,21 @@
 //! The service as it runs: over gRPC, with the broker, the listings and the engine beside it.
 
-use crate::stack::{DEADLINE, Stack, drop_databases, external, system};
-use fafnir_platform::{Service, Settings, bus::Bus};
-use fafnir_proto::id::UserId;
+use crate::stack::{Stack, drop_databases, external, system, until};
+use fafnir_platform::{Service, Settings};
 use fafnir_proto::{
-    client::{Authorised, Caller},
+    client::{Authorised, Caller, position_of},
+    id::UserId,
+    subject,
     v1::{
-        self, AccountRequest, AccountType, AdjustHoldRequest, CreateAccountRequest, DepositRequest, Empty,
-        EndowRequest, EngineCommand, ExecutionsRequest, HoldRequest, HoldingRequest, Instrument,
-        InstrumentType, NewOrder, OrderType, PortfolioStatusReply, PortfolioUpdate, ReplaceOrder,
-        SeedAccountRequest, Side, SubmitRequest, TimeInForce, TradingState, TransactionsRequest,
-        TransferRequest, UpdatesSinceRequest, UserRequest, WatchlistRequest, engine_command::Kind,
-        portfolio_client::PortfolioClient,
+        self, AccountRequest, AccountType, CreateAccountRequest, DepositRequest, Empty, EndowRequest,
+        ExecuteRequest, HoldingRequest, Instrument, InstrumentType, OrderType, PlaceCommand, ReplaceCommand,
+        SeedAccountRequest, Side, TimeInForce, TradingState, TransactionsRequest, TransferRequest,
+        UpdatesSinceRequest, UserDeleted, UserRequest, WatchlistRequest, WithdrawRequest, command::What,
+        execute_reply::Outcome, portfolio_client::PortfolioClient,
     },
 };
 use fafnir_services::by_name;
-use futures::StreamExt as _;
+use futures::future::join_all;
 use prost::Message as _;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -63,14 +63,13 @@ impl Place {
 
 struct Story {
     stack: Stack,
-    cmd_seq: u64,
 }
 
 impl Story {
     /// On the embedded databases, or on a Postgres server with this prefix.
     async fn start(place: &Place) -> Self {
         let stack = Stack::start_with(&services(), |s| place.configure(s)).await;
-        let story = Self { stack, cmd_seq: 0 };
+        let story = Self { stack };
         let mut stock = story.stack.running.context.clients.stock(&system());
         for (symbol, currency) in [("AAPL", "USD"), ("SHOP.TO", "CAD")] {
             let instrument = Instrument {
@@ -95,7 +94,8 @@ impl Story {
         self.stack.running.context.clients.portfolio(caller)
     }
 
-    async fn seeded(&self, currency: &str, cash: i64, shares: i64) -> (UserId, String) {
+    /// A user with an account; from the position on everybody knows of it.
+    async fn seeded(&self, currency: &str, cash: i64, shares: i64) -> (UserId, String, u64) {
         let (user, account) = (UserId::new(Uuid::new_v4()), Uuid::new_v4().to_string());
         let mut house = self.portfolio(&system());
         let seed = SeedAccountRequest {
@@ -116,75 +116,54 @@ impl Story {
             currency: currency.into(),
             amount_micros: cash,
         };
+        let mut position = 0;
         for applied in [true, false] {
-            assert_eq!(house.endow(endowment.clone()).await.unwrap().into_inner().applied, applied);
+            let answer = house.endow(endowment.clone()).await.unwrap();
+            position = position.max(position_of(&answer).unwrap());
+            assert_eq!(answer.into_inner().applied, applied);
         }
-        (user, account)
+        (user, account, position)
     }
 
+    /// What a reader sees who knows this position.
+    fn portfolio_at(&self, position: u64, caller: &Caller) -> PortfolioClient<Authorised> {
+        self.stack.running.context.clients.at(position).portfolio(caller)
+    }
+
+    /// Has the engine carry a command out; answers what became of it and the position from which on all know of it.
+    async fn execute(&self, user: UserId, what: What) -> (Outcome, u64) {
+        let id = Uuid::now_v7().as_bytes().to_vec();
+        let command = v1::Command { id, user_id: user.to_string(), key: None, what: Some(what) };
+        let mut engine = self.stack.running.context.clients.engine(&system());
+        let request = ExecuteRequest { command: Some(command) };
+        let reply = engine.execute(request).await.unwrap().into_inner();
+        (reply.outcome.unwrap(), reply.position)
+    }
+
+    /// Places a limit order; answers its id and the position.
     async fn order(
-        &mut self,
+        &self,
         user: UserId,
         account: &str,
         side: Side,
         quantity: i64,
         price: i64,
-    ) -> Result<String, Status> {
+    ) -> (String, u64) {
         let order_id = Uuid::new_v4().to_string();
-        let hold = HoldRequest {
+        let place = PlaceCommand {
             order_id: order_id.clone(),
-            user_id: user.to_string(),
             account_id: account.to_owned(),
             symbol: "AAPL".into(),
-            side: side.into(),
-            quantity_e4: quantity,
-            price_e4: price,
-            currency: "USD".into(),
-        };
-        for _ in 0..2 {
-            self.portfolio(&system()).hold(hold.clone()).await?;
-        }
-        self.send(Kind::NewOrder(NewOrder {
-            order_id: order_id.clone(),
-            user_id: user.to_string(),
             side: side.into(),
             r#type: OrderType::Limit.into(),
             time_in_force: TimeInForce::Gtc.into(),
             quantity_e4: quantity,
             price_e4: price,
-            ..NewOrder::default()
-        }))
-        .await;
-        Ok(order_id)
-    }
-
-    /// The engine refuses a symbol that it has not heard of yet as an unavailable one: the listing is on its way.
-    async fn send(&mut self, kind: Kind) {
-        self.cmd_seq += 1;
-        let command = EngineCommand { cmd_seq: self.cmd_seq, symbol: "AAPL".into(), kind: Some(kind) };
-        let request = SubmitRequest { commands: vec![command] };
-        self.stack.running.context.clients.engine(&system()).submit(request).await.unwrap();
-    }
-
-    async fn status(&self) -> PortfolioStatusReply {
-        self.portfolio(&system()).status(Empty {}).await.unwrap().into_inner()
-    }
-
-    /// Waits until the engine's last outcome is settled here.
-    async fn settled(&self) {
-        let engine = self.stack.running.context.clients.engine(&system());
-        tokio::time::timeout(DEADLINE, async {
-            loop {
-                let there = engine.clone().status(Empty {}).await.unwrap().into_inner().positions;
-                let here = self.status().await.positions;
-                if there.iter().filter(|p| p.seq > 0).all(|p| here.contains(p)) {
-                    return;
-                }
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("settled in time");
+            ..PlaceCommand::default()
+        };
+        let (outcome, position) = self.execute(user, What::Place(place)).await;
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+        (order_id, position)
     }
 
     async fn audit(&self) -> v1::AuditReply {
@@ -194,7 +173,8 @@ impl Story {
             (audit.unbalanced_transactions, audit.negative_available, audit.hold_mismatches),
             (0, 0, 0)
         );
-        assert_eq!(audit.balance_mismatches, 0);
+        assert_eq!((audit.balance_mismatches, audit.chain_breaks, audit.core_mismatches), (0, 0, 0));
+        assert!(audit.holds_compared, "with the core");
         audit
     }
 }
@@ -202,8 +182,8 @@ impl Story {
 #[tokio::test(flavor = "multi_thread")]
 async fn valuation_statement_and_performance_are_this_services() {
     let story = Story::start(&Place::Files).await;
-    let (user, account) = story.seeded("CAD", 1_000 * USD, 5 * SHARE).await;
-    let mut me = story.portfolio(&Caller::User(user));
+    let (user, account, position) = story.seeded("CAD", 1_000 * USD, 5 * SHARE).await;
+    let mut me = story.portfolio_at(position, &Caller::User(user));
     let user_id = user.to_string();
     let asked =
         v1::ValuationRequest { user_id: user_id.clone(), account_id: account.clone(), symbol: String::new() };
@@ -279,52 +259,16 @@ async fn users_bank_on_postgres() {
     }
 }
 
-/// The user heard of it, in order, until the holding is this; answers the number of that update.
-async fn heard_until(updates: &mut async_nats::Subscriber, quantity_e4: i64) -> u64 {
-    let mut last = 0;
-    loop {
-        let message = tokio::time::timeout(DEADLINE, updates.next()).await.unwrap().unwrap();
-        let update = PortfolioUpdate::decode(message.payload).unwrap();
-        assert!(last == 0 || update.user_seq == last + 1, "{} after {last}", update.user_seq);
-        last = update.user_seq;
-        if update.holding.is_some_and(|h| h.quantity_e4 == quantity_e4) {
-            return last;
-        }
-    }
-}
-
-/// Every message three times more: what follows it in the stream is settled, it is not settled again.
-async fn repeat_every_fact(story: &Story, nats: &Bus) {
-    let request = ExecutionsRequest { positions: Vec::new(), limit: 100 };
-    let mut engine = story.stack.running.context.clients.engine(&system());
-    let batches = engine.executions(request).await.unwrap().into_inner().batches;
-    assert!(batches.len() >= 2, "{batches:?}");
-    for (again, batch) in batches.iter().cycle().take(3 * batches.len()).enumerate() {
-        let payload = batch.encode_to_vec().into();
-        nats.publish_fact(
-            fafnir_proto::subject::ORDERS_STREAM,
-            &fafnir_proto::subject::executions("AAPL"),
-            &format!("again-{again}"),
-            payload,
-        )
-        .await
-        .unwrap();
-    }
-}
-
 async fn trading(place: Place) {
-    let mut story = Story::start(&place).await;
-    let (seller, sells_from) = story.seeded("USD", 0, 10 * SHARE).await;
-    let (buyer, buys_from) = story.seeded("USD", 1_000 * USD, 0).await;
-    let nats = story.stack.running.context.bus().await.unwrap();
-    let mut updates = nats.subscribe(fafnir_proto::subject::private_portfolio(buyer)).await.unwrap();
-    nats.client().flush().await.unwrap();
+    let story = Story::start(&place).await;
+    let (seller, sells_from, _) = story.seeded("USD", 0, 10 * SHARE).await;
+    let (buyer, buys_from, _) = story.seeded("USD", 1_000 * USD, 0).await;
 
-    let sell = story.order(seller, &sells_from, Side::Sell, 10 * SHARE, 10 * DOLLAR).await.unwrap();
-    let buy = story.order(buyer, &buys_from, Side::Buy, 4 * SHARE, 11 * DOLLAR).await.unwrap();
-    story.settled().await;
+    let (sell, _) = story.order(seller, &sells_from, Side::Sell, 10 * SHARE, 10 * DOLLAR).await;
+    let (buy, position) = story.order(buyer, &buys_from, Side::Buy, 4 * SHARE, 11 * DOLLAR).await;
 
-    let mut mine = story.portfolio(&Caller::User(buyer));
+    // Who knows the position of the answer reads what it did: nobody waits or asks again.
+    let mut mine = story.portfolio_at(position, &Caller::User(buyer));
     let account = AccountRequest { user_id: buyer.to_string(), account_id: buys_from.clone() };
     let holding = mine.holdings(account.clone()).await.unwrap().into_inner().holdings.pop().unwrap();
     assert_eq!((holding.quantity_e4, holding.avg_cost_micros), (4 * SHARE, 10 * USD));
@@ -335,50 +279,85 @@ async fn trading(place: Place) {
     let lines = mine.transactions(lines).await.unwrap().into_inner().transactions;
     assert_eq!((lines[0].amount_micros, &lines[0].reference_id), (40 * USD, &buy));
 
-    let last = heard_until(&mut updates, 4 * SHARE).await;
-    let since = UpdatesSinceRequest { after_seq: last - 1, ..UpdatesSinceRequest::default() };
+    // What the user was told: in order, without a gap, the last of it what is read.
+    let updates = mine.updates_since(UpdatesSinceRequest::default()).await.unwrap().into_inner();
+    let seqs: Vec<_> = updates.updates.iter().map(|u| u.user_seq).collect();
+    assert_eq!(seqs, (1..=updates.last_seq).collect::<Vec<_>>());
+    assert_eq!(updates.updates.last().unwrap().holding.as_ref(), Some(&holding));
+    let since = UpdatesSinceRequest { after_seq: updates.last_seq - 1, ..UpdatesSinceRequest::default() };
     let since = mine.updates_since(since).await.unwrap().into_inner();
-    assert_eq!((since.updates[0].user_seq, since.more, since.reset), (last, false, false));
+    assert_eq!((since.updates.len(), since.more, since.reset), (1, false, false));
 
-    repeat_every_fact(&story, &nats).await;
-
-    // A replace that needs more holds it first; the engine's word makes it so.
-    let second = story.order(buyer, &buys_from, Side::Buy, 2 * SHARE, 9 * DOLLAR).await.unwrap();
-    let adjust = AdjustHoldRequest {
+    // A replace that needs more holds it.
+    let (second, _) = story.order(buyer, &buys_from, Side::Buy, 2 * SHARE, 9 * DOLLAR).await;
+    let replace = ReplaceCommand {
         order_id: second.clone(),
-        version: 2,
         quantity_e4: 3 * SHARE,
         price_e4: 9_50 * DOLLAR / 100,
-        only_increase: true,
-        ..AdjustHoldRequest::default()
+        ..ReplaceCommand::default()
     };
-    assert_eq!(mine.adjust_hold(adjust.clone()).await.unwrap_err().code(), Code::PermissionDenied);
-    let held = story.portfolio(&system()).adjust_hold(adjust).await.unwrap().into_inner();
-    assert_eq!(held.held_cash_micros, 28_500_000);
-    story
-        .send(Kind::Replace(ReplaceOrder {
-            order_id: second.clone(),
-            quantity_e4: 3 * SHARE,
-            price_e4: 9_50 * DOLLAR / 100,
-            version: 2,
-            ..ReplaceOrder::default()
-        }))
-        .await;
-    story.settled().await;
+    let (outcome, _) = story.execute(buyer, What::Replace(replace)).await;
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     let audit = story.audit().await;
     let mut open: Vec<_> =
         audit.open_holds.iter().map(|h| (h.order_id.clone(), h.cash_micros, h.shares_e4)).collect();
     open.sort_by_key(|h| h.1);
     assert_eq!(open, [(sell, 0, 6 * SHARE), (second, 28_500_000, 0)]);
-    let before = story.status().await;
+    let before = story.portfolio(&system()).status(Empty {}).await.unwrap().into_inner();
     assert_eq!((before.settled, before.dead_letters), (1, 0));
 
     let stack = story.stack.restart(&services(), |s| place.configure(s)).await;
-    let story = Story { stack, cmd_seq: 0 };
-    assert_eq!(story.status().await, before);
-    assert_eq!(story.audit().await, audit);
+    let story = Story { stack };
+    let after = story.portfolio(&system()).status(Empty {}).await.unwrap().into_inner();
+    assert_eq!((after.settled, after.dead_letters), (1, 0));
+    assert!(after.position >= before.position);
+    assert_eq!(story.audit().await.open_holds, audit.open_holds);
+
+    // An account with an open order closes: the order is canceled with it.
+    let mut mine = story.portfolio(&Caller::User(buyer));
+    let closed = mine.close_account(account.clone()).await.unwrap();
+    let position = position_of(&closed).unwrap();
+    assert!(closed.into_inner().closed);
+    let mut mine = story.portfolio_at(position, &Caller::User(buyer));
+    let left = mine.list_accounts(UserRequest::default()).await.unwrap().into_inner();
+    assert_eq!(left.accounts, []);
+    // Again it stays closed, and its lines are kept.
+    assert!(mine.close_account(account).await.unwrap().into_inner().closed);
+    let lines = TransactionsRequest { account_id: buys_from, ..TransactionsRequest::default() };
+    assert_eq!(mine.transactions(lines).await.unwrap().into_inner().transactions.len(), 4);
+    assert_eq!(story.audit().await.open_holds.len(), 1);
+
+    user_deleted(&story, seller, &sells_from).await;
     story.stack.stop().await;
     place.remove().await;
+}
+
+/// Who is gone has no account, no order, and gets none.
+async fn user_deleted(story: &Story, user: UserId, account: &str) {
+    let bus = story.stack.running.context.bus().await.unwrap();
+    let told = UserDeleted { user_id: user.to_string(), ..UserDeleted::default() };
+    bus.publish_fact(subject::USERS_STREAM, subject::USER_DELETED, "gone", told.encode_to_vec().into())
+        .await
+        .unwrap();
+    let mut house = story.portfolio(&system());
+    let asked = UserRequest { user_id: user.to_string() };
+    until(&story.stack.running.context, "the accounts of a deleted user close", async || {
+        let mut house = story.portfolio(&system());
+        house.list_accounts(asked.clone()).await.unwrap().into_inner().accounts.is_empty()
+    })
+    .await;
+    let deposit = DepositRequest {
+        user_id: user.to_string(),
+        account_id: account.to_owned(),
+        amount_micros: USD,
+        currency: "USD".into(),
+        ..DepositRequest::default()
+    };
+    let refused = house.deposit(deposit).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::FailedPrecondition, "USER_CLOSED"));
+    house.close_user(asked).await.unwrap();
+    let audit = story.audit().await;
+    assert_eq!(audit.open_holds, []);
 }
 
 async fn banking(place: Place) {
@@ -407,7 +386,7 @@ async fn banking(place: Place) {
     }
     let cad = mine.create_account(create(AccountType::Savings, "CAD", "")).await.unwrap().into_inner();
 
-    depositing(&usd, &mut mine).await;
+    depositing(&story, &usd, &mut mine).await;
 
     let transfer = TransferRequest {
         from_account_id: usd.id.clone(),
@@ -420,9 +399,11 @@ async fn banking(place: Place) {
     for _ in 0..2 {
         mine.transfer(transfer.clone()).await.unwrap();
     }
-    let accounts = mine.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts;
+    let position = position_of(&mine.transfer(transfer).await.unwrap()).unwrap();
+    let mut reader = story.portfolio_at(position, &Caller::User(user));
+    let accounts = reader.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts;
     let balances: Vec<_> = accounts.iter().map(|a| a.balance_micros).collect();
-    assert_eq!(balances, [425 * USD, 637 * USD]);
+    assert_eq!(balances, [400 * USD, 637 * USD]);
 
     watching(&story, &mut mine).await;
 
@@ -438,15 +419,18 @@ async fn banking(place: Place) {
         HoldingRequest { account_id: usd.id.clone(), symbol: "AAPL".into(), ..HoldingRequest::default() };
     assert_eq!(mine.holding(none).await.unwrap_err().code(), Code::NotFound);
 
-    let closed = mine.close_account(theirs).await.unwrap().into_inner();
+    let closed = mine.close_account(theirs).await.unwrap();
+    let position = position_of(&closed).unwrap();
+    let closed = closed.into_inner();
     assert_eq!((closed.closed, closed.balance_micros), (true, 0));
-    assert_eq!(mine.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts.len(), 1);
+    let mut reader = story.portfolio_at(position, &Caller::User(user));
+    assert_eq!(reader.list_accounts(UserRequest::default()).await.unwrap().into_inner().accounts.len(), 1);
     story.audit().await;
     story.stack.stop().await;
     place.remove().await;
 }
 
-async fn depositing(usd: &v1::Account, mine: &mut PortfolioClient<Authorised>) {
+async fn depositing(story: &Story, usd: &v1::Account, mine: &mut PortfolioClient<Authorised>) {
     let deposit = |amount_micros: i64, currency: &str, key: &str| DepositRequest {
         account_id: usd.id.clone(),
         amount_micros,
@@ -454,13 +438,44 @@ async fn depositing(usd: &v1::Account, mine: &mut PortfolioClient<Authorised>) {
         idempotency_key: key.into(),
         ..DepositRequest::default()
     };
-    let first = mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner();
-    assert_eq!(first.new_balance_micros, 525 * USD);
-    assert_eq!(mine.deposit(deposit(25 * USD, "USD", "d")).await.unwrap().into_inner(), first);
+    // A hundred times at once: one effect, one answer.
+    let all = join_all((0..100).map(|_| {
+        let (mut mine, request) = (mine.clone(), deposit(25 * USD, "USD", "d"));
+        async move { mine.deposit(request).await.unwrap().into_inner() }
+    }));
+    let all = all.await;
+    assert_eq!(all[0].new_balance_micros, 525 * USD);
+    assert!(all.iter().all(|answer| *answer == all[0]), "{all:?}");
     let other = mine.deposit(deposit(26 * USD, "USD", "d")).await.unwrap_err();
-    assert_eq!(other.code(), Code::AlreadyExists);
+    assert_eq!((other.code(), reason(&other)), (Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"));
     let wrong = mine.deposit(deposit(USD, "CAD", "")).await.unwrap_err();
     assert_eq!((wrong.code(), reason(&wrong)), (Code::InvalidArgument, "CURRENCY_MISMATCH"));
+    for (amount, code) in
+        [(0, "AMOUNT_OUT_OF_RANGE"), (-1, "AMOUNT_OUT_OF_RANGE"), (i64::MAX, "AMOUNT_OUT_OF_RANGE")]
+    {
+        let refused = mine.deposit(deposit(amount, "USD", "")).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused)), (Code::InvalidArgument, code));
+    }
+
+    let withdraw = |amount_micros: i64, key: &str| WithdrawRequest {
+        account_id: usd.id.clone(),
+        amount_micros,
+        currency: "USD".into(),
+        idempotency_key: key.into(),
+        ..WithdrawRequest::default()
+    };
+    let first = mine.withdraw(withdraw(25 * USD, "w")).await.unwrap();
+    let position = position_of(&first).unwrap();
+    let first = first.into_inner();
+    assert_eq!(first.new_balance_micros, 500 * USD);
+    assert_eq!(mine.withdraw(withdraw(25 * USD, "w")).await.unwrap().into_inner(), first);
+    let too_much = mine.withdraw(withdraw(501 * USD, "")).await.unwrap_err();
+    assert_eq!((too_much.code(), reason(&too_much)), (Code::FailedPrecondition, "INSUFFICIENT_FUNDS"));
+    let owner = Caller::User(UserId::parse(&usd.user_id).unwrap());
+    let lines = TransactionsRequest { account_id: usd.id.clone(), ..TransactionsRequest::default() };
+    let lines = story.portfolio_at(position, &owner).transactions(lines).await.unwrap().into_inner();
+    let newest = &lines.transactions[0];
+    assert_eq!((&newest.id, newest.description.as_str()), (&first.transaction_id, "Withdrawal"));
 }
 
 async fn watching(story: &Story, mine: &mut PortfolioClient<Authorised>) {
