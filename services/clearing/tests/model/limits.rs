@@ -430,7 +430,8 @@ impl Wild {
 
 #[test]
 fn no_number_makes_it_panic_or_lose_a_micro() {
-    let commands = number("FAFNIR_TEST_COMMANDS").unwrap_or(COMMANDS);
+    // A step here looks at every order of everybody.
+    let commands = number("FAFNIR_TEST_COMMANDS").map_or(COMMANDS, |commands| commands / 4);
     let seeds = match number("FAFNIR_TEST_SEED") {
         Some(seed) => seed..seed + 1,
         None => 1..1 + SEEDS,

@@ -20,6 +20,7 @@ use exchange::{Exchange, name};
 use fafnir_clearing::{
     State,
     account::{Asset, House},
+    account_after,
     command::{Command, Instruction},
     fact::{Answer, Fact, Known, OrderAfter, What},
     order::Order,
@@ -346,9 +347,23 @@ impl Run {
         if open != orders.len() || core.open_orders() != open {
             return Err(format!("{} open orders, in the model {open}", core.open_orders()));
         }
-        for account in core.accounts_after(uuid::Uuid::nil(), usize::MAX) {
+        for user in core.users() {
+            let told = self.observed.users.get(&user.id).copied().unwrap_or(0);
+            if user.touched != told {
+                return Err(format!("{user:?} was touched last at {told}"));
+            }
+            let open = self.model.users.get(&user.id).map_or(0, |u| u.orders.len());
+            if user.open_orders as usize != open {
+                return Err(format!("{user:?} has {open} open orders in the model"));
+            }
+        }
+        let accounts = core.accounts_after(uuid::Uuid::nil(), usize::MAX);
+        if accounts.len() != self.observed.accounts.len() || core.open_accounts() != accounts.len() {
+            return Err("the core's open accounts are not those that its facts told".to_owned());
+        }
+        for account in accounts {
             let (_, told) = self.observed.accounts.get(&account.id).ok_or("an account that no fact told")?;
-            if told.cash != account.cash {
+            if account_after(account, false) != *told {
                 return Err(format!("{account:?} is not as told: {told:?}"));
             }
             for (market, holding) in &account.holdings {

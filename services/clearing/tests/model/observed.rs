@@ -29,6 +29,8 @@ pub struct Observed {
     /// The model's market by the core's number.
     pub markets: BTreeMap<u32, usize>,
     touched: BTreeSet<Uuid>,
+    /// Position of the last fact that touched a user.
+    pub users: BTreeMap<Uuid, u64>,
 }
 
 fn ensure(right: bool, wrong: impl FnOnce() -> String) -> Result<(), String> {
@@ -95,7 +97,10 @@ impl Observed {
                 let number = fact.at.map_or(next as u32, |at| at.0);
                 self.markets.entry(number).or_insert(next);
             }
-            What::UserClosed | What::StateChanged { .. } => {}
+            What::UserClosed => {
+                self.users.insert(fact.user, fact.position);
+            }
+            What::StateChanged { .. } => {}
         }
         Ok(())
     }
@@ -117,6 +122,7 @@ impl Observed {
 
     fn order(&mut self, after: &OrderAfter, kind: OrderKind) -> Result<(), String> {
         Self::next(&mut self.order_seqs, &self.agents, after.user, after.seq, "order_seq")?;
+        self.users.insert(after.user, self.position);
         let order = &after.order;
         ensure(0 <= order.filled_e4 && order.filled_e4 <= order.quantity_e4, || {
             "0 ≤ filled ≤ quantity".into()
@@ -199,6 +205,7 @@ impl Observed {
 
     fn touch(&mut self, touched: &Touched) -> Result<(), String> {
         Self::next(&mut self.money_seqs, &self.agents, touched.user, touched.seq, "money_seq")?;
+        self.users.insert(touched.user, self.position);
         let (id, cash) = (touched.account.id, touched.account.cash);
         ensure(0 <= cash.held && cash.held <= cash.posted, || format!("0 ≤ held ≤ posted: {cash:?}"))?;
         let of = |asset| self.clients.get(&(id, asset)).copied().unwrap_or(0);
