@@ -5,6 +5,7 @@ mod auth;
 mod bus;
 mod gateway;
 mod http;
+mod journal;
 mod migrations;
 mod order;
 mod portfolio;
