@@ -14,7 +14,6 @@ use fafnir_platform::{
     csrf,
     db::{Copies, Db},
     error::Error,
-    refusal,
     secrets::random_text,
     tasks::Wake,
     token::{self, Keys, SigningKey},
@@ -38,10 +37,8 @@ const REFRESH_BYTES: usize = 32;
 const USER_AGENT_LEN_MAX: usize = 200;
 /// Sessions whose state is kept in memory.
 const SESSIONS_KEPT_MAX: u64 = 50_000;
-/// How long an answer waits for role and profile, or for orders and accounts to close.
+/// How long an answer waits for role and profile, or for accounts to close.
 const FINISH_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two tries to close an account whose orders are still being cancelled.
-const CLOSE_POLL: Duration = Duration::from_millis(50);
 
 /// The role of every user.
 pub const MEMBER: &str = "member";
@@ -451,23 +448,16 @@ impl Operations {
         Ok(closing)
     }
 
-    /// Cancels the orders and closes the accounts of a CLOSING user (exchange-rules §5), then says that it is gone.
+    /// Closes a CLOSING user at the exchange, orders and accounts in one step (exchange-rules §5), then says that it is
+    /// gone.
     async fn finish_deletion(&self, user: UserId) -> Result<()> {
-        let user_id = user.to_string();
-        let until = tokio::time::Instant::now() + FINISH_DEADLINE;
-        loop {
-            match self.close_accounts(&user_id).await {
-                Ok(()) => break,
-                // Holds of orders whose cancellation has not come back yet.
-                Err(e)
-                    if (e.is_transient() || is_precondition(&e))
-                        && tokio::time::Instant::now() + CLOSE_POLL < until =>
-                {
-                    tokio::time::sleep(CLOSE_POLL).await;
-                }
-                Err(e) => return Err(e),
-            }
-        }
+        let portfolio = self.ctx.clients.portfolio(&self.ctx.system());
+        retry(FINISH_DEADLINE, || {
+            let mut portfolio = portfolio.clone();
+            let request = v1::UserRequest { user_id: user.to_string() };
+            async move { Ok(portfolio.close_user(request).await.map(drop)?) }
+        })
+        .await?;
         let now_us = self.ctx.clock.now_us();
         self.db
             .write(move |tx| {
@@ -478,20 +468,6 @@ impl Operations {
             })
             .await?;
         self.wake.notify();
-        Ok(())
-    }
-
-    async fn close_accounts(&self, user_id: &str) -> Result<()> {
-        let system = self.ctx.system();
-        let all = v1::CancelAllRequest { user_id: user_id.to_owned(), symbol: String::new() };
-        self.ctx.clients.order(&system).cancel_all(all).await?;
-        let mut portfolio = self.ctx.clients.portfolio(&system);
-        let request = v1::UserRequest { user_id: user_id.to_owned() };
-        let accounts = portfolio.list_accounts(request).await?.into_inner().accounts;
-        for account in accounts.into_iter().filter(|a| !a.closed) {
-            let request = v1::AccountRequest { user_id: user_id.to_owned(), account_id: account.id };
-            portfolio.close_account(request).await?;
-        }
         Ok(())
     }
 
@@ -521,7 +497,3 @@ impl Operations {
 
 /// Interrupted users that one round takes up.
 const FINISH_BATCH: u32 = 100;
-
-fn is_precondition(e: &Error) -> bool {
-    e.refusal().is_some_and(|r| r.kind == refusal::Kind::Precondition)
-}
