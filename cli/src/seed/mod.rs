@@ -10,7 +10,7 @@ use fafnir_proto::{
     reason::Reason,
     v1::{
         AccountType, EndowRequest, HistoryRequest, Instrument, InstrumentType, LoadHistoryRequest,
-        SeedAccountRequest, SeedUserRequest, TradingState, UserRequest, WatchlistRequest,
+        GetProfileRequest, SeedAccountRequest, SeedUserRequest, TradingState, WatchlistRequest,
     },
 };
 use fafnir_rules::{
@@ -432,14 +432,14 @@ async fn load_accounts(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Resul
 async fn load_watchlists(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
     let mut inserted = 0;
     for watchlist in &seeds.watchlists {
-        let request = || UserRequest { user_id: watchlist.user.clone() };
+        let request = || GetProfileRequest { user_id: watchlist.user.clone() };
         let present =
-            call(|| async { Ok(ctx.clients.portfolio(&caller()).watchlist(request()).await?) }).await?;
+            call(|| async { Ok(ctx.clients.user(&caller()).watchlist(request()).await?) }).await?;
         let present = present.into_inner().items;
         for symbol in &watchlist.symbols {
             if !present.iter().any(|i| i.symbol == *symbol) {
                 let request = || WatchlistRequest { user_id: watchlist.user.clone(), symbol: symbol.clone() };
-                call(|| async { Ok(ctx.clients.portfolio(&caller()).add_to_watchlist(request()).await?) })
+                call(|| async { Ok(ctx.clients.user(&caller()).add_to_watchlist(request()).await?) })
                     .await?;
                 inserted += 1;
             }

@@ -118,7 +118,7 @@ macro_rules! own {
     }};
 }
 
-/// A command: permission, `user_id` from the token, the owner's answer.
+/// A command, or what no fact is about: permission, `user_id` from the token, the owner's answer.
 macro_rules! command {
     ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
         let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
@@ -257,16 +257,16 @@ impl Terminal for Door {
         own!(self, request, ManageOwnPortfolio, portfolio.transactions)
     }
     async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
-        let request = request.map(|_| v1::UserRequest::default());
-        own!(self, request, ManageOwnWatchlist, portfolio.watchlist)
+        let request = request.map(|_| v1::GetProfileRequest::default());
+        command!(self, request, ManageOwnWatchlist, user.watchlist)
     }
     async fn add_to_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        command!(self, request, ManageOwnWatchlist, portfolio.add_to_watchlist)
+        command!(self, request, ManageOwnWatchlist, user.add_to_watchlist)
     }
     async fn remove_from_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        command!(self, request, ManageOwnWatchlist, portfolio.remove_from_watchlist)
+        command!(self, request, ManageOwnWatchlist, user.remove_from_watchlist)
     }
 
     async fn instruments(&self, request: Request<v1::Empty>) -> Reply<v1::ListInstrumentsReply> {

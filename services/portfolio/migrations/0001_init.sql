@@ -110,13 +110,6 @@ CREATE TABLE private_update (
   PRIMARY KEY (user_id, seq)
 ) STRICT;
 
-CREATE TABLE watchlist (
-  user_id TEXT NOT NULL,
-  symbol TEXT NOT NULL,
-  added_us INTEGER NOT NULL,
-  PRIMARY KEY (user_id, symbol)
-) STRICT;
-
 -- Messages of stream users that cannot be read.
 CREATE TABLE dead_letter (
   id INTEGER PRIMARY KEY,

@@ -20,9 +20,9 @@ use fafnir_proto::{
         HoldRequest, Holding, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply,
         PerformanceReply, PerformanceRequest, PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply,
         ReleaseHoldRequest, SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest,
-        SymbolRequest, TransactionsReply, TransactionsRequest, TransferRequest, UpdatesSinceRequest,
-        UserRequest, ValuationReply, ValuationRequest, ValueRequest, ValuedHolding, WatchlistItem,
-        WatchlistReply, WatchlistRequest, WithdrawRequest, portfolio_server::Portfolio,
+        TransactionsReply, TransactionsRequest, TransferRequest, UpdatesSinceRequest, UserRequest,
+        ValuationReply, ValuationRequest, ValueRequest, ValuedHolding, WithdrawRequest,
+        portfolio_server::Portfolio,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -34,8 +34,6 @@ use tonic::{Request, Response, Status};
 const TRANSACTIONS_MAX: u32 = 500;
 const TRANSACTIONS_DEFAULT: u32 = 100;
 const UPDATES_MAX: u32 = 500;
-/// Symbols on one watchlist.
-const WATCHLIST_MAX: usize = 500;
 
 /// The service behind the RPCs.
 #[derive(Debug, Clone)]
@@ -80,24 +78,6 @@ impl Api {
         let user = caller::owner(r, user_id)?;
         self.follower.wait_for(r).await?;
         Ok(user)
-    }
-
-    async fn watch(&self, user: UserId, text: &str) -> Result<Empty> {
-        let symbol = symbol(text)?;
-        let request = SymbolRequest { symbol: symbol.clone() };
-        self.ctx.clients.stock(&self.ctx.system()).get_instrument(request).await?;
-        let now_us = self.ctx.clock.now_us();
-        self.db
-            .write(move |tx| {
-                let list = store::watchlist(tx, user)?;
-                if list.len() >= WATCHLIST_MAX && list.iter().all(|(s, _)| *s != symbol) {
-                    let sentence = format!("a watchlist has at most {WATCHLIST_MAX} symbols");
-                    return Err(Refusal::exhausted(Reason::WATCHLIST_FULL, sentence).into());
-                }
-                store::watch(tx, user, &symbol, now_us)?;
-                Ok(Empty {})
-            })
-            .await
     }
 
     async fn transaction_list(&self, user: UserId, r: TransactionsRequest) -> Result<TransactionsReply> {
@@ -304,25 +284,6 @@ impl Portfolio for Api {
     ) -> Result<Response<PerformanceReply>, Status> {
         let user = self.reader(&r, &r.get_ref().user_id).await?;
         reply(self.performance_of(user, r.into_inner()).await)
-    }
-
-    async fn watchlist(&self, r: Request<UserRequest>) -> Result<Response<WatchlistReply>, Status> {
-        let user = self.reader(&r, &r.get_ref().user_id).await?;
-        let listed = self.db.read(move |tx| Ok(store::watchlist(tx, user)?)).await?;
-        let items = listed.into_iter().map(|(symbol, added_us)| WatchlistItem { symbol, added_us });
-        Ok(Response::new(WatchlistReply { items: items.collect() }))
-    }
-
-    async fn add_to_watchlist(&self, r: Request<WatchlistRequest>) -> Result<Response<Empty>, Status> {
-        let user = self.reader(&r, &r.get_ref().user_id).await?;
-        reply(self.watch(user, &r.get_ref().symbol).await)
-    }
-
-    async fn remove_from_watchlist(&self, r: Request<WatchlistRequest>) -> Result<Response<Empty>, Status> {
-        let user = self.reader(&r, &r.get_ref().user_id).await?;
-        let symbol = symbol(&r.get_ref().symbol)?;
-        self.db.write(move |tx| Ok(store::unwatch(tx, user, &symbol)?)).await?;
-        Ok(Response::new(Empty {}))
     }
 
     async fn default_account(&self, r: Request<DefaultAccountRequest>) -> Result<Response<Account>, Status> {

@@ -35,11 +35,7 @@ pub static SERVICE: Service = Service {
     port: |s| s.ports.portfolio,
     address: |s| &s.addresses.portfolio,
     migrations: store::MIGRATIONS,
-    ..Service::new(
-        "portfolio-service",
-        "The door for accounts and money, the books of account, watchlists",
-        start,
-    )
+    ..Service::new("portfolio-service", "The door for accounts and money, the books of account", start)
 };
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {

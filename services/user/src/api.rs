@@ -15,6 +15,8 @@ use tonic::{Request, Response, Status};
 
 /// Profiles of one page.
 const LIST_MAX: u32 = 1000;
+/// Symbols on one watchlist.
+const WATCHLIST_MAX: usize = 500;
 
 /// The service behind the door.
 #[derive(Debug)]
@@ -89,5 +91,47 @@ impl User for Api {
         let limit = if limit == 0 { LIST_MAX } else { limit.min(LIST_MAX) };
         let profiles = self.db.read(move |tx| Ok(store::list(tx, &after_id, limit)?)).await?;
         Ok(Response::new(v1::ListProfilesReply { profiles: profiles.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn watchlist(
+        &self,
+        request: Request<v1::GetProfileRequest>,
+    ) -> Result<Response<v1::WatchlistReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let listed = self.db.read(move |tx| Ok(store::watchlist(tx, user)?)).await?;
+        let items = listed.into_iter().map(|(symbol, added_us)| v1::WatchlistItem { symbol, added_us });
+        Ok(Response::new(v1::WatchlistReply { items: items.collect() }))
+    }
+
+    async fn add_to_watchlist(
+        &self,
+        request: Request<v1::WatchlistRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let symbol = domain::symbol(&request.get_ref().symbol)?;
+        let listed = v1::SymbolRequest { symbol: symbol.clone() };
+        self.ctx.clients.stock(&self.ctx.system()).get_instrument(listed).await?;
+        let now_us = self.ctx.clock.now_us();
+        self.db
+            .write(move |tx| {
+                let list = store::watchlist(tx, user)?;
+                if list.len() >= WATCHLIST_MAX && list.iter().all(|(s, _)| *s != symbol) {
+                    let sentence = format!("a watchlist has at most {WATCHLIST_MAX} symbols");
+                    return Err(Refusal::exhausted(Reason::WATCHLIST_FULL, sentence).into());
+                }
+                Ok(store::watch(tx, user, &symbol, now_us)?)
+            })
+            .await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn remove_from_watchlist(
+        &self,
+        request: Request<v1::WatchlistRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let symbol = domain::symbol(&request.get_ref().symbol)?;
+        self.db.write(move |tx| Ok(store::unwatch(tx, user, &symbol)?)).await?;
+        Ok(Response::new(v1::Empty {}))
     }
 }

@@ -1,7 +1,8 @@
 //! What a profile is.
 
 use fafnir_platform::{Refusal, names};
-use fafnir_proto::{id::UserId, v1};
+use fafnir_proto::{id::UserId, reason::Reason, v1};
+use fafnir_rules::symbol::Symbol;
 
 /// A user's public face.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,13 @@ pub fn parse_names(profile: &v1::Profile) -> Result<(String, String), Refusal> {
         names::person_name("first_name", &profile.first_name)?,
         names::person_name("last_name", &profile.last_name)?,
     ))
+}
+
+/// A symbol of a request in its canonical form.
+pub fn symbol(text: &str) -> Result<String, Refusal> {
+    let symbol =
+        Symbol::parse(text).map_err(|e| Refusal::invalid(Reason::SYMBOL_MALFORMED, e.to_string()))?;
+    Ok(symbol.to_string())
 }
 
 impl From<Profile> for v1::Profile {

@@ -1,4 +1,4 @@
-//! user-service: profiles.
+//! user-service: profiles and watchlists.
 
 pub mod api;
 pub mod domain;
@@ -15,7 +15,7 @@ pub static SERVICE: Service = Service {
     port: |s| s.ports.user,
     address: |s| &s.addresses.user,
     migrations: store::MIGRATIONS,
-    ..Service::new("user-service", "Profiles", start)
+    ..Service::new("user-service", "Profiles and watchlists", start)
 };
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {

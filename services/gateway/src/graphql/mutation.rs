@@ -462,7 +462,7 @@ impl Money {
         let asked = async {
             let symbol = market::symbol(&request.symbol)?.to_string();
             let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
-            gateway.ctx.clients.portfolio(&session.caller()).add_to_watchlist(request).await
+            gateway.ctx.clients.user(&session.caller()).add_to_watchlist(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
         Ok(CodeResponse { outcome })
@@ -479,7 +479,7 @@ impl Money {
         let asked = async {
             let symbol = market::symbol(&request.symbol)?.to_string();
             let request = v1::WatchlistRequest { user_id: session.user.to_string(), symbol };
-            gateway.ctx.clients.portfolio(&session.caller()).remove_from_watchlist(request).await
+            gateway.ctx.clients.user(&session.caller()).remove_from_watchlist(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
         Ok(CodeResponse { outcome })

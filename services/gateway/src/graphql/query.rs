@@ -404,8 +404,8 @@ impl Portfolio {
     #[graphql(guard = "Needs(ManageOwnWatchlist)")]
     async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<WatchlistResponse> {
         let (gateway, session) = of(ctx)?;
-        let mut client = gateway.reads(session).await.portfolio(&session.caller());
-        let request = v1::UserRequest { user_id: session.user.to_string() };
+        let mut client = gateway.ctx.clients.user(&session.caller());
+        let request = v1::GetProfileRequest { user_id: session.user.to_string() };
         let (reply, outcome) = error::outcome(client.watchlist(request).await)?;
         let data = reply.map(|r| {
             let items = r.into_inner().items.into_iter();

@@ -1,4 +1,4 @@
-//! What is read: holdings, transactions, watchlists, private updates.
+//! What is read: holdings, transactions, private updates.
 
 use crate::domain::{
     Account, AssetKey, Balance,
@@ -97,30 +97,6 @@ pub fn lines(tx: &mut dyn Tx, account: &Account, before: i64, limit: u32) -> Res
             })
         })
         .collect()
-}
-
-/// Symbols that a user watches with the time they were added, newest first.
-pub fn watchlist(tx: &mut dyn Tx, user: UserId) -> Result<Vec<(String, i64)>, Error> {
-    let rows = tx.query(
-        "SELECT symbol, added_us FROM watchlist WHERE user_id = ?1 ORDER BY added_us DESC, symbol",
-        params![user],
-    )?;
-    rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?))).collect()
-}
-
-/// Adds a symbol; one that is there stays as it is.
-pub fn watch(tx: &mut dyn Tx, user: UserId, symbol: &str, now_us: i64) -> Result<(), Error> {
-    tx.execute(
-        "INSERT INTO watchlist (user_id, symbol, added_us) VALUES (?1, ?2, ?3) ON CONFLICT (user_id, symbol) DO NOTHING",
-        params![user, symbol, now_us],
-    )?;
-    Ok(())
-}
-
-/// Removes a symbol; one that is not there is no error.
-pub fn unwatch(tx: &mut dyn Tx, user: UserId, symbol: &str) -> Result<(), Error> {
-    tx.execute("DELETE FROM watchlist WHERE user_id = ?1 AND symbol = ?2", params![user, symbol])?;
-    Ok(())
 }
 
 /// A page of private updates.

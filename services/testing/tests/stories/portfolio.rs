@@ -10,7 +10,7 @@ use fafnir_proto::{
         self, AccountRequest, AccountType, CreateAccountRequest, DepositRequest, Empty, EndowRequest,
         ExecuteRequest, HoldingRequest, Instrument, InstrumentType, OrderType, PlaceCommand, ReplaceCommand,
         SeedAccountRequest, Side, TimeInForce, TradingState, TransactionsRequest, TransferRequest,
-        UpdatesSinceRequest, UserDeleted, UserRequest, WatchlistRequest, WithdrawRequest, command::What,
+        UpdatesSinceRequest, UserDeleted, UserRequest, WithdrawRequest, command::What,
         execute_reply::Outcome, portfolio_client::PortfolioClient,
     },
 };
@@ -405,8 +405,6 @@ async fn banking(place: Place) {
     let balances: Vec<_> = accounts.iter().map(|a| a.balance_micros).collect();
     assert_eq!(balances, [400 * USD, 637 * USD]);
 
-    watching(&story, &mut mine).await;
-
     // Another user sees none of it, and answers tell nothing.
     let mut other = story.portfolio(&Caller::User(UserId::new(Uuid::new_v4())));
     let theirs = AccountRequest { account_id: usd.id.clone(), ..AccountRequest::default() };
@@ -476,19 +474,4 @@ async fn depositing(story: &Story, usd: &v1::Account, mine: &mut PortfolioClient
     let lines = story.portfolio_at(position, &owner).transactions(lines).await.unwrap().into_inner();
     let newest = &lines.transactions[0];
     assert_eq!((&newest.id, newest.description.as_str()), (&first.transaction_id, "Withdrawal"));
-}
-
-async fn watching(story: &Story, mine: &mut PortfolioClient<Authorised>) {
-    let symbol = |symbol: &str| WatchlistRequest { symbol: symbol.into(), ..WatchlistRequest::default() };
-    for text in ["aapl", "SHOP.TO", "AAPL"] {
-        mine.add_to_watchlist(symbol(text)).await.unwrap();
-        story.stack.time.advance(1);
-    }
-    assert_eq!(mine.add_to_watchlist(symbol("NOPE")).await.unwrap_err().code(), Code::NotFound);
-    let items = mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items;
-    assert_eq!(items.iter().map(|i| i.symbol.as_str()).collect::<Vec<_>>(), ["SHOP.TO", "AAPL"]);
-    for _ in 0..2 {
-        mine.remove_from_watchlist(symbol("AAPL")).await.unwrap();
-    }
-    assert_eq!(mine.watchlist(UserRequest::default()).await.unwrap().into_inner().items.len(), 1);
 }

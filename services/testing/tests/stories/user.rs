@@ -1,10 +1,10 @@
-//! The story of user-service: profiles.
+//! The story of user-service: profiles and watchlists.
 
 use crate::stack as testing;
 use crate::stack::Stack;
 use fafnir_platform::{bus::USERS, users};
 use fafnir_proto::{client::Caller, id::UserId, subject::USER_DELETED, v1};
-use fafnir_services::{broker, security, user};
+use fafnir_services::{broker, security, stock, trade_engine, user};
 use prost::Message as _;
 use tonic::Code;
 use uuid::Uuid;
@@ -67,5 +67,51 @@ async fn a_profile_belongs_to_its_user() {
     users::apply(&db, facts, 1, user::events::erase).await.unwrap();
     assert_eq!(system.get_profile(ask(bob)).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(system.create_profile(profile(bob, "Bob")).await.unwrap_err().code(), Code::NotFound);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_watchlist_keeps_listed_symbols_until_its_user_leaves() {
+    let services = [&broker::SERVICE, &trade_engine::SERVICE, &stock::SERVICE, &user::SERVICE];
+    let stack = Stack::start(&[&broker::SERVICE]).await;
+    stack.running.context.bus().await.unwrap().ensure_stream(USERS).await.unwrap();
+    let stack = stack.restart(&services, |_| {}).await;
+    let clients = stack.running.context.clients.clone();
+    for symbol in ["AAPL", "SHOP.TO"] {
+        let instrument = v1::Instrument {
+            symbol: symbol.into(),
+            name: symbol.into(),
+            exchange: "TEST".into(),
+            r#type: v1::InstrumentType::Equity.into(),
+            currency: "USD".into(),
+            tick_e4: 100,
+            lot_e4: 10_000,
+            ..Default::default()
+        };
+        clients.stock(&testing::system()).upsert_instrument(instrument).await.unwrap();
+    }
+    let ada = UserId::new(Uuid::now_v7());
+    let mut mine = clients.user(&Caller::User(ada));
+    let symbol = |symbol: &str| v1::WatchlistRequest { symbol: symbol.into(), ..Default::default() };
+    for text in ["aapl", "SHOP.TO", "AAPL"] {
+        mine.add_to_watchlist(symbol(text)).await.unwrap();
+        stack.time.advance(1);
+    }
+    assert_eq!(mine.add_to_watchlist(symbol("NOPE")).await.unwrap_err().code(), Code::NotFound);
+    let watched = async || {
+        let request = v1::GetProfileRequest { user_id: ada.to_string() };
+        let items = clients.user(&testing::system()).watchlist(request).await.unwrap().into_inner().items;
+        items.into_iter().map(|i| i.symbol).collect::<Vec<_>>()
+    };
+    assert_eq!(watched().await, ["SHOP.TO", "AAPL"]);
+    for _ in 0..2 {
+        mine.remove_from_watchlist(symbol("AAPL")).await.unwrap();
+    }
+    assert_eq!(watched().await, ["SHOP.TO"]);
+    let ctx = fafnir_platform::Context { service: "user-service", ..stack.running.context.clone() };
+    let db = ctx.database(user::store::MIGRATIONS).await.unwrap();
+    let fact = v1::UserDeleted { user_id: ada.to_string(), time_us: 1 }.encode_to_vec();
+    users::apply(&db, vec![(USER_DELETED.into(), fact.into())], 1, user::events::erase).await.unwrap();
+    assert!(watched().await.is_empty());
     stack.stop().await;
 }

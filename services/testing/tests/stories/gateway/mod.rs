@@ -235,11 +235,7 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             Ok(reply.encode_to_vec())
         }
         "Transfer" if !mine => Err(not_found()),
-        "Transfer" | "AddToWatchlist" | "RemoveFromWatchlist" => Ok(v1::Empty {}.encode_to_vec()),
-        "Watchlist" => {
-            let items = vec![v1::WatchlistItem { symbol: "AAPL".to_owned(), added_us: 0 }];
-            Ok(v1::WatchlistReply { items }.encode_to_vec())
-        }
+        "Transfer" => Ok(v1::Empty {}.encode_to_vec()),
         "UpdatesSince" => {
             let r: v1::UpdatesSinceRequest = decode(request);
             let last_seq = world.portfolio_updates.len() as u64;
