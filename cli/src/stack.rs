@@ -75,7 +75,7 @@ pub fn lock(dir: &Path, services: &[&str]) -> Result<Lock> {
 
 /// Deletes what a stack stored. Refuses a directory that holds anything else.
 pub fn clear(dir: &Path) -> Result<()> {
-    const OURS: [&str; 7] = ["db", "broker", "engine", "locks", "secrets", "run.json", "logs"];
+    const OURS: [&str; 8] = ["db", "broker", "engine", "exchange", "locks", "secrets", "run.json", "logs"];
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(|e| unusable(dir, &e))?,

@@ -492,6 +492,8 @@ reasons! {
     JOURNAL_FILE,
     /// The journal lacks records that nothing else has.
     JOURNAL_INCOMPLETE,
+    /// The journal was written under the rules of another program.
+    JOURNAL_VERSION,
     /// The journal is damaged.
     JOURNAL_DAMAGED,
     /// The record to stop at is after the last one.

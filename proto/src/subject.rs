@@ -14,11 +14,6 @@ pub const USER_REGISTERED: &str = "users.registered";
 /// `UserDeleted`.
 pub const USER_DELETED: &str = "users.deleted";
 
-/// Stream of what the engine did; trade-engine's.
-pub const ORDERS_STREAM: &str = "orders";
-/// What [`ORDERS_STREAM`] holds: the `ExecutionBatch`es of every symbol.
-pub const EXECUTIONS: &str = "orders.exec.*";
-
 /// Stream of everything that happened; trade-engine's. It holds `FactBatch`es.
 pub const FACTS_STREAM: &str = "facts";
 /// What [`FACTS_STREAM`] holds.
@@ -46,11 +41,6 @@ pub const QUOTES: &str = "market.quotes.*";
 /// A symbol in a subject.
 pub fn token(symbol: &str) -> String {
     symbol.replace('.', "_")
-}
-
-/// The `ExecutionBatch`es of a symbol.
-pub fn executions(symbol: &str) -> String {
-    of_symbol(EXECUTIONS, symbol)
 }
 
 /// The `InstrumentChanged` of a symbol.
@@ -115,7 +105,6 @@ mod tests {
 
     #[test]
     fn subjects_are_what_the_contract_says() {
-        assert_eq!(executions("BRK.B"), "orders.exec.BRK_B");
         assert_eq!(instrument("BRK.B"), "instruments.BRK_B");
         assert_eq!(book("AAPL"), "market.book.AAPL");
         assert_eq!(trades("BRK.B"), "market.trades.BRK_B");
@@ -133,6 +122,6 @@ mod tests {
         assert_eq!(Market::of(&trades("A")), Some(Market::Trades));
         assert_eq!(Market::of(&quotes("A")), Some(Market::Quote));
         assert_eq!(Market::of("market.>"), None);
-        assert_eq!(Market::of(&executions("A")), None);
+        assert_eq!(Market::of(FACTS), None);
     }
 }

@@ -5,23 +5,25 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
     settings::settings,
 };
-use fafnir_matching::{
-    Side,
-    flow::{FafnirEngine, replay_in_parts, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload},
+use fafnir_clearing::{
+    State,
+    market::{Level, Market, Queued},
 };
-use fafnir_proto::{reason::Reason, v1::TradingState};
+use fafnir_matching::flow::{
+    FafnirEngine, replay_in_parts, replay_recorded, wl::Engine as _, wl::MAGIC, wl::Workload,
+};
+use fafnir_proto::reason::Reason;
 use fafnir_rules::{
     money::{format_e4, format_price},
+    order::Side,
     symbol::Symbol,
 };
 use fafnir_services::{
     platform::clock::rfc3339,
     trade_engine::{
-        domain::Engine,
-        market::Market,
+        hash::hex,
         recovery,
-        replay::{self, Compared, Parting, Run, Until, Verdict},
-        state,
+        replay::{self, Compared, Parting, Run, Until, Verdict, hash},
     },
 };
 use flate2::read::GzDecoder;
@@ -47,6 +49,9 @@ impl From<recovery::Error> for Error {
         match e {
             recovery::Error::Io { .. } => error.code(Reason::JOURNAL_FILE),
             recovery::Error::NoBase(_) => error.code(Reason::JOURNAL_INCOMPLETE),
+            recovery::Error::Version { .. } | recovery::Error::Newer { .. } => {
+                error.code(Reason::JOURNAL_VERSION)
+            }
             _ => error.code(Reason::JOURNAL_DAMAGED),
         }
     }
@@ -114,33 +119,33 @@ fn state_at(dir: &Path, until: Until, symbol: Option<&Symbol>, depth: usize, out
     let progress = bar(out, "replaying", run.bytes().1);
     run.run(until, &mut |done, _| progress.set_position(done))?;
     progress.finish_and_clear();
-    let engine = &run.engine;
-    if until.seq != u64::MAX && engine.seq() < until.seq {
-        let text = format!("--to {} is beyond the journal's last record {}", until.seq, engine.seq());
+    let state = &run.state;
+    if until.seq != u64::MAX && state.seq() < until.seq {
+        let text = format!("--to {} is beyond the journal's last record {}", until.seq, state.seq());
         return Err(Error::new(Exit::Precondition, text).code(Reason::BEYOND_THE_JOURNAL));
     }
-    if engine.seq() > until.seq || (run.base_seq > 0 && engine.time_us() > until.time_us) {
-        let text = format!("the journal's oldest state is that of record {}", engine.seq());
+    if state.seq() > until.seq || (run.base_seq > 0 && state.time_us() > until.time_us) {
+        let text = format!("the journal's oldest state is that of record {}", state.seq());
         return Err(Error::new(Exit::Precondition, text).code(Reason::BEFORE_THE_JOURNAL));
     }
     let market = match symbol {
         None => None,
-        Some(symbol) => Some(engine.market_of(symbol).ok_or_else(|| {
+        Some(symbol) => Some(state.market(symbol).ok_or_else(|| {
             Error::new(Exit::Precondition, format!("symbol {symbol} is in no record"))
                 .code(Reason::UNKNOWN_SYMBOL)
         })?),
     };
     let mut document = json!({
         "journal": dir, "baseSequence": run.base_seq, "records": run.records,
-        "state": summary(engine), "snapshots": snapshots(&run), "facts": facts(&run),
+        "state": summary(state), "snapshots": snapshots(&run), "facts": facts(&run),
         "tornBytes": run.torn().map(|cut| cut.bytes),
     });
     if let Some(market) = market {
-        document["book"] = book(market, engine, depth);
+        document["book"] = book(market, state, depth);
     }
     out.data(&document, || {
         let mut text = header(dir, &run);
-        text.push_str(&markets(engine));
+        text.push_str(&markets(state));
         if let Some(market) = market {
             text.push('\n');
             text.push_str(&levels(market, depth));
@@ -157,39 +162,40 @@ fn verified(run: &Run) -> Result {
         let text = match &checked.verdict {
             Verdict::Agrees => continue,
             Verdict::Differs(hash) => {
-                format!("{file}: its state {} is not the replay's", state::hex(hash))
+                format!("{file}: its state {} is not the replay's", hex(hash))
             }
             Verdict::Damaged(why) => format!("{file}: {why}"),
         };
         return Err(Error::new(Exit::Failure, text).code(Reason::SNAPSHOT_DIFFERS));
     }
     if let Some(fact) = run.fact_differs {
-        let text = format!("fact {fact} of the outcome log is not the replay's");
+        let text = format!("fact {fact} of the fact log is not the replay's");
         return Err(Error::new(Exit::Failure, text).code(Reason::FACT_DIFFERS));
     }
-    match &run.outcomes_damaged {
+    match &run.facts_damaged {
         Some(why) => Err(Error::new(Exit::Failure, why.clone())
             .code(Reason::OUTCOMES_DAMAGED)
-            .hint("the journal is whole: the engine makes the outcome log again when it starts")),
+            .hint("the journal is whole: the engine makes the fact log again when it starts")),
         None => Ok(()),
     }
 }
 
-fn summary(engine: &Engine) -> Value {
-    let markets: Vec<_> = sorted(engine)
+fn summary(state: &State) -> Value {
+    let markets: Vec<_> = sorted(state)
         .iter()
         .map(|m| {
             let (last, _) = m.last();
             json!({
-                "symbol": m.symbol.as_str(), "state": state_name(m), "openOrders": m.open_orders(),
+                "symbol": m.symbol().as_str(), "state": m.state().name(), "openOrders": m.open_orders(),
                 "bid": best(m, Side::Buy), "ask": best(m, Side::Sell),
                 "last": (last != 0).then(|| format_e4(last)), "trades": m.trade_no(), "sequence": m.exec_seq(),
             })
         })
         .collect();
     json!({
-        "sequence": engine.seq(), "time": rfc3339(engine.time_us()), "hash": state::hex(&engine.hash()),
-        "commandSequence": engine.cmd_seq(), "openOrders": engine.open_orders(), "markets": markets,
+        "sequence": state.seq(), "time": rfc3339(state.time_us()), "hash": hex(&hash(state)),
+        "position": state.position(), "openOrders": state.open_orders(), "accounts": state.open_accounts(),
+        "markets": markets,
     })
 }
 
@@ -202,19 +208,21 @@ fn facts(run: &Run) -> Value {
 }
 
 fn header(dir: &Path, run: &Run) -> String {
-    let engine = &run.engine;
+    let state = &run.state;
     let base = match run.base_seq {
         0 => "genesis".to_owned(),
         seq => format!("snapshot {seq}"),
     };
     let mut text = format!(
-        "{}: {} records from {base}\nat record {}, {}: {} open orders\nstate {}\n",
+        "{}: {} records from {base}\nat record {}, {}: {} open orders, {} accounts, position {}\nstate {}\n",
         dir.display(),
         run.records,
-        engine.seq(),
-        rfc3339(engine.time_us()),
-        engine.open_orders(),
-        state::hex(&engine.hash()),
+        state.seq(),
+        rfc3339(state.time_us()),
+        state.open_orders(),
+        state.open_accounts(),
+        state.position(),
+        hex(&hash(state)),
     );
     for checked in &run.checked {
         let verdict = if checked.verdict == Verdict::Agrees { "agrees" } else { "DIFFERS" };
@@ -229,32 +237,25 @@ fn header(dir: &Path, run: &Run) -> String {
     text
 }
 
-fn sorted(engine: &Engine) -> Vec<&Market> {
-    let mut all: Vec<_> = engine.markets().iter().collect();
-    all.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+fn sorted(state: &State) -> Vec<&Market> {
+    let mut all: Vec<_> = state.markets().iter().collect();
+    all.sort_by(|a, b| a.symbol().cmp(b.symbol()));
     all
-}
-
-fn state_name(market: &Market) -> &'static str {
-    match market.state() {
-        TradingState::Unspecified => "OPEN",
-        known => known.name(),
-    }
 }
 
 fn best(market: &Market, side: Side) -> Option<String> {
     market.depth(side, 1).first().map(|l| format_e4(l.price_e4))
 }
 
-fn markets(engine: &Engine) -> String {
-    let rows: Vec<_> = sorted(engine)
+fn markets(state: &State) -> String {
+    let rows: Vec<_> = sorted(state)
         .iter()
         .map(|m| {
             let (last, _) = m.last();
             let price = |side| format_price(m.depth(side, 1).first().map_or(0, |l| l.price_e4));
             vec![
-                m.symbol.to_string(),
-                state_name(m).to_owned(),
+                m.symbol().to_string(),
+                m.state().name().to_owned(),
                 m.open_orders().to_string(),
                 price(Side::Buy),
                 price(Side::Sell),
@@ -267,30 +268,30 @@ fn markets(engine: &Engine) -> String {
     table(&["SYMBOL", "STATE", ">ORDERS", ">BID", ">ASK", ">LAST", ">TRADES", ">SEQUENCE"], &rows)
 }
 
-fn book(market: &Market, engine: &Engine, depth: usize) -> Value {
+fn book(market: &Market, state: &State, depth: usize) -> Value {
     let side = |side| {
-        let level = |l: &fafnir_services::trade_engine::market::Level| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders});
+        let level = |l: &Level| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders});
         market.depth(side, depth).iter().map(level).collect::<Vec<_>>()
     };
     let orders = |side| {
-        let order = |q: &fafnir_services::trade_engine::market::Queued| {
+        let order = |q: &Queued<'_>| {
             json!({
-                "orderId": q.order.to_string(), "userId": q.user.to_string(), "price": format_e4(q.price_e4),
+                "orderId": q.order.id.to_string(), "userId": state.owner(q.order.owner).map(|u| u.id.to_string()), "price": format_e4(q.price_e4),
                 "shown": format_e4(q.shown_e4), "open": format_e4(q.open_e4), "filled": format_e4(q.filled_e4),
-                "version": q.version,
+                "version": q.order.version,
             })
         };
-        market.queue(side, engine.users(), depth).iter().map(order).collect::<Vec<_>>()
+        market.queue(side, depth).iter().map(order).collect::<Vec<_>>()
     };
     json!({
-        "symbol": market.symbol.as_str(), "bids": side(Side::Buy), "asks": side(Side::Sell),
+        "symbol": market.symbol().as_str(), "bids": side(Side::Buy), "asks": side(Side::Sell),
         "bidOrders": orders(Side::Buy), "askOrders": orders(Side::Sell),
     })
 }
 
 fn levels(market: &Market, depth: usize) -> String {
     let (bids, asks) = (market.depth(Side::Buy, depth), market.depth(Side::Sell, depth));
-    let cells = |level: Option<&fafnir_services::trade_engine::market::Level>| match level {
+    let cells = |level: Option<&Level>| match level {
         Some(l) => [l.orders.to_string(), format_e4(l.quantity_e4), format_price(l.price_e4)],
         None => Default::default(),
     };
@@ -302,7 +303,7 @@ fn levels(market: &Market, depth: usize) -> String {
         })
         .collect();
     let header = [">ORDERS", ">QUANTITY", ">BID", ">ASK", ">QUANTITY", ">ORDERS"];
-    format!("{}\n{}", market.symbol, table(&header, &rows))
+    format!("{}\n{}", market.symbol(), table(&header, &rows))
 }
 
 fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
@@ -313,7 +314,7 @@ fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
     })?;
     progress.finish_and_clear();
     let Compared { same_records, other_times, parting, left: l, right: r } = &found;
-    let longer = r.engine.seq().abs_diff(l.engine.seq());
+    let longer = r.state.seq().abs_diff(l.state.seq());
     let differs = parting.as_ref().map(|parting| match parting {
         Parting::Records { seq, left, right } => (*seq, "record", left.clone(), right.clone()),
         Parting::Outcomes { seq, left, right } => (*seq, "outcomes", left.clone(), right.clone()),
@@ -322,8 +323,8 @@ fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
         }
     });
     let document = json!({
-        "left": {"journal": left, "state": summary(&l.engine)},
-        "right": {"journal": right, "state": summary(&r.engine)},
+        "left": {"journal": left, "state": summary(&l.state)},
+        "right": {"journal": right, "state": summary(&r.state)},
         "sameRecords": same_records, "otherTimes": other_times,
         "difference": differs.as_ref().map(|(seq, what, left, right)| {
             json!({"sequence": seq, "in": what, "left": left, "right": right})
@@ -332,8 +333,8 @@ fn against(left: &Path, right: &Path, until: Until, out: Out) -> Result {
     out.data(&document, || {
         let mut text = format!("{same_records} records are the same, {other_times} of them at other times\n");
         for (path, run) in [(left, l), (right, r)] {
-            let hash = state::hex(&run.engine.hash());
-            text.push_str(&format!("{}: record {}, state {hash}\n", path.display(), run.engine.seq()));
+            let is = hex(&hash(&run.state));
+            text.push_str(&format!("{}: record {}, state {is}\n", path.display(), run.state.seq()));
         }
         if let Some((seq, what, left, right)) = &differs {
             text.push_str(&format!("record {seq}: the {what} differ\n< {left}\n> {right}\n"));

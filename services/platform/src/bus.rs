@@ -53,13 +53,6 @@ pub const USERS: StreamSpec = StreamSpec {
     one_per_subject: false,
     has_copy: false,
 };
-/// `orders`, owned by trade-engine.
-pub const ORDERS: StreamSpec = StreamSpec {
-    name: subject::ORDERS_STREAM,
-    subjects: &[subject::EXECUTIONS],
-    one_per_subject: false,
-    has_copy: false,
-};
 /// `instruments`, owned by stock-service.
 pub const INSTRUMENTS: StreamSpec = StreamSpec {
     name: subject::INSTRUMENTS_STREAM,

@@ -12,7 +12,6 @@ pub mod db;
 pub mod door;
 pub mod envelope;
 pub mod error;
-pub mod executions;
 pub mod facts;
 pub mod guard;
 pub mod health;

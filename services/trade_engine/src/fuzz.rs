@@ -2,60 +2,115 @@
 #![expect(clippy::expect_used, reason = "a target of fuzzing stops at what must not be")]
 
 use super::{
-    domain::{Engine, Fact},
     frames::{self, Bad, Frames, Header},
-    record::{Listing, Reader, Record},
-    recovery::JOURNAL,
+    log::JOURNAL,
+    message::{self, Names},
+    replay::hash,
     snapshot,
 };
-use fafnir_proto::v1::TradingState;
-use fafnir_rules::symbol::Symbol;
+use fafnir_clearing::{
+    State,
+    account::{Currency, Kind},
+    codec::Reader,
+    command::{Command, Endow, Instruction, Instrument},
+    fact::Fact,
+    step,
+};
+use fafnir_rules::{order::TradingState, symbol::Symbol};
 use std::collections::HashMap;
+use uuid::Uuid;
 
-/// Records that one input may hold.
-const RECORDS_MAX: usize = 4_096;
+/// Commands that one input may hold.
+const COMMANDS_MAX: usize = 4_096;
+/// Users who have an account with cash and shares before the first command.
+pub const USERS: u64 = 4;
 
-/// Reads the bytes as records, each behind its length, and applies those that can be read.
-///
-/// # Panics
-/// If a record does not come back as it was read, a sequence has a gap, or the state does not survive its own bytes.
-pub fn records(data: &[u8]) {
-    let mut engine = Engine::new();
-    let mut facts: Vec<Fact> = Vec::new();
-    for text in ["AAPL", "MSFT"] {
+/// A user of the targets; its account has the same id.
+pub fn user(number: u64) -> Uuid {
+    Uuid::from_u64_pair(0x05e4, number)
+}
+
+/// What comes before the commands: two listings, a rate, users with something to trade.
+pub fn prelude() -> Vec<Command> {
+    let of = |user: Uuid, instruction| Command { user, agent: false, id: None, instruction };
+    let mut commands = vec![
+        of(Uuid::nil(), Instruction::SetRate { usd_cad: 1_370_000 }),
+        of(Uuid::nil(), Instruction::SetFees { maker_bp: 1, taker_bp: 2 }),
+    ];
+    for (text, currency) in [("AAPL", Currency::Usd), ("SHOP", Currency::Cad)] {
         let Ok(symbol) = Symbol::parse(text) else { continue };
-        let listing = Listing {
+        let instrument = Instrument {
             symbol,
+            version: 1,
+            currency,
             tick_e4: 100,
             lot_e4: 10_000,
             state: TradingState::Open,
             previous_close_e4: 1_000_000,
-            band_bps: 20,
+            band_bps: 50,
         };
-        engine.apply(engine.seq() + 1, 1, &Record::Listing(listing), &mut facts);
-    }
-    let mut last: HashMap<usize, u64> = HashMap::new();
-    let mut input = Reader::new(data);
-    for _ in 0..RECORDS_MAX {
-        let Ok(payload) = input.bytes() else { break };
-        let Ok(record) = Record::decode(payload) else { continue };
-        let mut again = Vec::new();
-        record.encode(&mut again);
-        assert_eq!(Record::decode(&again).as_ref(), Ok(&record), "a record comes back as it was");
-        facts.clear();
-        engine.apply(engine.seq() + 1, engine.time_us() + 1, &record, &mut facts);
-        for fact in &facts {
-            for outcome in &fact.outcomes {
-                let at = last.entry(fact.market).or_default();
-                assert_eq!(outcome.seq, *at + 1, "sequences have no gap");
-                *at = outcome.seq;
+        commands.push(of(Uuid::nil(), Instruction::SetInstrument(Box::new(instrument))));
+        for number in 1..=USERS {
+            let (id, is_first) = (user(number), currency == Currency::Usd);
+            if is_first {
+                let kind = Kind::Investment;
+                let open = Instruction::OpenAccount { account: id, kind, currency, opening: true };
+                commands.push(of(id, open));
             }
+            let endow = Endow {
+                account: id,
+                currency: None,
+                amount: if is_first { 1_000_000_000_000 } else { 0 },
+                symbol: Symbol::parse(text).ok(),
+                quantity_e4: 100_000_000,
+                cost_price_e4: 1_000_000,
+            };
+            commands.push(of(id, Instruction::Endow(endow)));
         }
     }
-    let mut state = Vec::new();
-    engine.encode(&mut state);
-    let copy = Engine::decode(&state).expect("invariant: an engine's own state is a state");
-    assert_eq!(copy.hash(), engine.hash(), "a restored engine is the same engine");
+    commands
+}
+
+/// Reads the bytes as commands, each behind its length, and steps those that can be read.
+///
+/// # Panics
+/// If a command does not come back as it was read, positions have a gap, a fact's lines do not sum to zero, or the state
+/// does not survive its own bytes.
+pub fn commands(data: &[u8]) {
+    let mut state = State::new();
+    let mut names = Names::default();
+    for command in prelude() {
+        step_one(&mut state, &mut names, &command);
+    }
+    let mut input = Reader::new(data);
+    for _ in 0..COMMANDS_MAX {
+        let Ok(payload) = input.bytes() else { break };
+        let Ok(command) = Command::decode(payload) else { continue };
+        let mut again = Vec::new();
+        command.encode(&mut again);
+        assert_eq!(Command::decode(&again).as_ref(), Ok(&command), "a command comes back as it was");
+        step_one(&mut state, &mut names, &command);
+    }
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    let copy = State::decode(&bytes).expect("invariant: a state's own bytes are a state");
+    assert_eq!(hash(&copy), hash(&state), "a restored state is the same state");
+}
+
+fn step_one(state: &mut State, names: &mut Names, command: &Command) {
+    let mut facts: Vec<Fact> = Vec::new();
+    let before = state.position();
+    step(state, state.seq() + 1, state.time_us() + 1, command, &mut facts);
+    for (fact, position) in facts.iter().zip(before + 1..) {
+        assert_eq!(fact.position, position, "positions have no gap");
+        names.learn(fact);
+        let mut sums: HashMap<String, i128> = HashMap::new();
+        for posting in message::fact(names, fact).postings {
+            *sums.entry(posting.asset).or_default() += i128::from(posting.amount);
+        }
+        assert!(sums.values().all(|sum| *sum == 0), "the lines of a fact sum to zero: {fact:?}");
+    }
+    assert_eq!(state.position(), before + facts.len() as u64, "every fact is told");
 }
 
 /// Reads the bytes as a segment of the journal; then makes a segment of them and damages it.
@@ -80,7 +135,7 @@ pub fn journal(data: &[u8]) {
 /// The bytes as payloads of a segment with one flipped bit; their first ones say which.
 fn damaged_segment(data: &[u8]) {
     let Some((choice, rest)) = data.split_first_chunk::<4>() else { return };
-    let header = Header { first_seq: 7, prev_crc: 3, rules: 0 };
+    let header = Header { first_seq: 7, prev_crc: 3, rules: JOURNAL.rules };
     let mut segment = frames::header(JOURNAL.magic, header).to_vec();
     let mut prev = header.prev_crc;
     for (n, payload) in rest.chunks(23).enumerate() {
@@ -101,15 +156,15 @@ fn damaged_segment(data: &[u8]) {
 /// # Panics
 /// If a state that can be read does not give its own bytes again.
 pub fn snapshot(data: &[u8]) {
-    if let Ok((engine, _)) = snapshot::decode(data) {
+    if let Ok(taken) = snapshot::decode(data) {
         let mut state = Vec::new();
-        engine.encode(&mut state);
-        assert_eq!(snapshot::encode(engine.seq(), &state), data, "a snapshot is canonical");
+        taken.state.encode(&mut state);
+        assert_eq!(snapshot::encode(taken.state.seq(), &state), data, "a snapshot is canonical");
     }
-    if let Ok(engine) = Engine::decode(data) {
-        let mut state = Vec::new();
-        engine.encode(&mut state);
-        let again = Engine::decode(&state).expect("invariant: an engine's own state is a state");
-        assert_eq!(again.hash(), engine.hash(), "a state comes back as it was");
+    if let Ok(state) = State::decode(data) {
+        let mut bytes = Vec::new();
+        state.encode(&mut bytes);
+        let again = State::decode(&bytes).expect("invariant: a state's own bytes are a state");
+        assert_eq!(hash(&again), hash(&state), "a state comes back as it was");
     }
 }

@@ -1,199 +1,223 @@
-//! What the engine has published and answers questions from, away from the matching thread: images of the books, recent
-//! trades, recent facts and, behind them, the outcome log on disk.
+//! What everybody may read away from the core's thread: where users stand, images of the books, recent trades and facts,
+//! and, behind them, the fact log on disk.
 
 use super::{
-    record::{Malformed, Reader, put_i64, put_text, put_u64},
-    seglog::{self, Segment, Spec},
-    wire,
+    followers::Followers,
+    frames::Frames,
+    hash::StateHash,
+    log::{self, Begin, FACTS, Stored},
+    message::{self, Names},
+    seglog::{self, Segment},
 };
-use bytes::Bytes;
+use fafnir_clearing::fact::{Fact, What};
 use fafnir_proto::v1;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
 use std::{
-    collections::{BTreeMap, VecDeque},
-    path::PathBuf,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::sync::watch;
+use uuid::Uuid;
 
-/// The outcome log: every fact, numbered. It can be made again from the journal.
-pub const OUTCOMES: Spec =
-    Spec { name: "outcomes", magic: *b"FAFOUTC1", rules: 0, segment_bytes: 2 * 1024 * 1024 };
 /// Facts kept in memory, in bytes.
-const RECENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+const RECENT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 32 * 1024 * 1024 };
 /// Trades per symbol kept in memory.
 const TRADES_MAX: usize = 1_000;
-/// Segments of the outcome log that are kept however far the followers are: the tape's memory.
-pub const OUTCOME_SEGMENTS_MIN: usize = 16;
-/// Segments of the outcome log that are read at start to have recent trades.
-const OUTCOME_SEGMENTS_READ: usize = 2;
+/// Segments of the fact log that are read at start to have recent trades.
+const SEGMENTS_READ: usize = 2;
 /// The first frame of a segment is within this.
 const BEGIN_BYTES_MAX: u64 = 1024 * 1024;
-/// Who must be past a fact before it may go.
-pub const FOLLOWERS: [&str; 3] = ["order-service", "portfolio-service", "stock-service"];
 
-/// A fact as it is stored and published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    pub fact_no: u64,
-    /// Sequence of its record in the journal.
-    pub journal_seq: u64,
-    pub symbol: String,
-    pub first_seq: u64,
-    pub last_seq: u64,
-    /// An encoded `ExecutionBatch`.
-    pub payload: Bytes,
-}
-
-/// How far a symbol was.
+/// The last snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
-    pub exec_seq: u64,
-    pub trade_no: u64,
-}
-
-/// Where a segment of the outcome log begins.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Begin {
-    pub first_fact_no: u64,
-    /// Last record before it.
-    pub journal_seq: u64,
-    /// Positions before it.
-    pub positions: BTreeMap<String, Position>,
-}
-
-/// Encodes a fact for the outcome log; the first of a segment carries where the segment begins.
-pub fn encode(fact: &Stored, begin: Option<&Begin>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(fact.payload.len() + 64);
-    match begin {
-        None => out.push(0),
-        Some(begin) => {
-            out.push(1);
-            put_u64(&mut out, begin.journal_seq);
-            put_u64(&mut out, begin.positions.len() as u64);
-            for (symbol, at) in &begin.positions {
-                put_text(&mut out, symbol);
-                put_u64(&mut out, at.exec_seq);
-                put_u64(&mut out, at.trade_no);
-            }
-        }
-    }
-    put_u64(&mut out, fact.journal_seq);
-    put_text(&mut out, &fact.symbol);
-    put_u64(&mut out, fact.first_seq);
-    put_i64(&mut out, (fact.last_seq - fact.first_seq).cast_signed());
-    out.extend_from_slice(&fact.payload);
-    out
-}
-
-/// Reads what [`encode`] wrote.
-pub fn decode(fact_no: u64, bytes: &[u8]) -> Result<(Stored, Option<Begin>), Malformed> {
-    let mut r = Reader::new(bytes);
-    let begin = if r.bool()? {
-        let mut begin = Begin { first_fact_no: fact_no, journal_seq: r.u64()?, positions: BTreeMap::new() };
-        for _ in 0..r.u64()? {
-            let symbol = r.text()?.to_owned();
-            begin.positions.insert(symbol, Position { exec_seq: r.u64()?, trade_no: r.u64()? });
-        }
-        Some(begin)
-    } else {
-        None
-    };
-    let journal_seq = r.u64()?;
-    let symbol = r.text()?.to_owned();
-    let first_seq = r.u64()?;
-    let more = u64::try_from(r.i64()?).map_err(|_| Malformed("a fact ends before it begins"))?;
-    let last_seq = first_seq.checked_add(more).ok_or(Malformed("a sequence is out of range"))?;
-    let payload = Bytes::copy_from_slice(r.rest());
-    Ok((Stored { fact_no, journal_seq, symbol, first_seq, last_seq, payload }, begin))
+pub struct Snapshot {
+    pub seq: u64,
+    pub hash: StateHash,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    images: BTreeMap<String, v1::BookImage>,
     trades: BTreeMap<String, VecDeque<v1::Trade>>,
+    /// Last trade of each symbol.
+    trade_nos: BTreeMap<String, u64>,
     recent: VecDeque<Arc<Stored>>,
     recent_bytes: usize,
-    /// Where each symbol is now.
-    positions: BTreeMap<String, Position>,
     begins: Vec<Begin>,
-    /// Follower → symbol → last sequence that it has applied.
-    followers: BTreeMap<String, BTreeMap<String, u64>>,
-    /// Facts up to this one are with the broker.
-    relayed: u64,
+    snapshot: Snapshot,
 }
 
-/// Shared between the matching thread, which writes, and everybody else.
+/// Shared between the core's thread and the recorder, which write, and everybody else.
 #[derive(Debug)]
 pub struct Published {
     dir: PathBuf,
     inner: Mutex<Inner>,
-    last_fact: watch::Sender<u64>,
+    images: RwLock<BTreeMap<String, v1::BookImage>>,
+    names: RwLock<Names>,
+    /// User → position of the last fact that touched it; set before the command is answered.
+    users: RwLock<HashMap<Uuid, u64>>,
+    /// Last position that was stepped.
+    stepped: AtomicU64,
+    /// Last position in the fact log.
+    recorded: watch::Sender<u64>,
+    /// Who follows, and how far it is.
+    pub followers: Followers,
 }
 
-/// Facts that a segment must contain for a question.
-struct Wanted {
-    /// Symbol → last sequence that the asker has.
-    after: BTreeMap<String, u64>,
+/// A page of facts.
+#[derive(Debug, Default)]
+pub struct Page {
+    pub facts: Vec<Arc<Stored>>,
+    pub last: u64,
+    pub oldest: u64,
 }
 
 impl Published {
-    /// Nothing yet; the outcome log lies in `dir`.
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, inner: Mutex::default(), last_fact: watch::Sender::new(0) }
+    /// Nothing yet; the fact log lies in `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            inner: Mutex::default(),
+            images: RwLock::default(),
+            names: RwLock::default(),
+            users: RwLock::default(),
+            stepped: AtomicU64::new(0),
+            recorded: watch::Sender::new(0),
+            followers: Followers::default(),
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock()
-    }
-
-    /// Tells of each new fact's number.
+    /// Tells of each new last position in the fact log.
     pub fn watch(&self) -> watch::Receiver<u64> {
-        self.last_fact.subscribe()
+        self.recorded.subscribe()
     }
 
-    /// Puts new facts in, in order; `begins` are the segments that they began.
-    pub fn add(&self, facts: Vec<(Stored, v1::ExecutionBatch)>, begins: Vec<Begin>) {
-        let Some(last) = facts.last().map(|f| f.0.fact_no) else { return };
-        let mut inner = self.lock();
-        inner.begins.extend(begins);
-        for (fact, batch) in facts {
-            inner.add(fact, &batch);
-        }
-        drop(inner);
-        self.last_fact.send_replace(last);
+    /// The last position that was stepped.
+    pub fn stepped(&self) -> u64 {
+        self.stepped.load(Ordering::Acquire)
     }
 
-    /// Takes what recovery found: where the symbols are, where the segments begin, the newest facts.
-    pub fn restore(
-        &self,
-        positions: BTreeMap<String, Position>,
-        begins: Vec<Begin>,
-        facts: Vec<Stored>,
-        last_fact_no: u64,
-    ) -> Result<(), Malformed> {
-        let mut inner = self.lock();
-        inner.begins = begins;
+    /// The last position in the fact log.
+    pub fn recorded(&self) -> u64 {
+        *self.recorded.borrow()
+    }
+
+    /// The markets.
+    pub fn names(&self) -> Names {
+        self.names.read().clone()
+    }
+
+    /// Reads with the markets at hand.
+    pub fn with_names<T>(&self, read: impl FnOnce(&Names) -> T) -> T {
+        read(&self.names.read())
+    }
+
+    /// Position of the last fact that touched a user; 0 where none did.
+    pub fn position_of(&self, user: Uuid) -> u64 {
+        self.users.read().get(&user).copied().unwrap_or(0)
+    }
+
+    /// Notes what a step did before its answers leave.
+    pub fn note_stepped<'a>(&self, facts: impl Iterator<Item = &'a Fact>, position: u64) {
+        let mut users = self.users.write();
         for fact in facts {
-            let batch = v1::ExecutionBatch::decode(fact.payload.clone())
-                .map_err(|_| Malformed("a fact is no ExecutionBatch"))?;
-            inner.add(fact, &batch);
+            touched_by(fact, |user| {
+                if !user.is_nil() {
+                    users.insert(user, fact.position);
+                }
+            });
+            if matches!(fact.what, What::InstrumentSet(_)) {
+                self.names.write().learn(fact);
+            }
         }
-        inner.positions = positions;
+        drop(users);
+        self.stepped.store(position, Ordering::Release);
+    }
+
+    /// Takes what recovery found.
+    pub fn restore(&self, found: Restored) {
+        let mut inner = self.inner.lock();
+        inner.begins = found.begins;
+        inner.trade_nos = found.trade_nos;
+        inner.snapshot = found.snapshot;
+        for (stored, trade) in found.facts {
+            inner.add(stored, trade);
+        }
         drop(inner);
-        self.last_fact.send_replace(last_fact_no);
-        Ok(())
+        self.recorded.send_replace(found.position);
+    }
+
+    /// Passes a trade that is in the log already.
+    pub fn pass_trade(&self, symbol: &str, trade_no: u64) {
+        let mut inner = self.inner.lock();
+        let last = inner.trade_nos.entry(symbol.to_owned()).or_default();
+        *last = trade_no.max(*last);
+    }
+
+    /// Takes what the recovered state knows.
+    pub fn restore_users(&self, users: HashMap<Uuid, u64>, names: Names, position: u64) {
+        *self.users.write() = users;
+        *self.names.write() = names;
+        self.stepped.store(position, Ordering::Release);
+    }
+
+    /// Where a segment of the fact log begins that comes next; the snapshot that it names is kept from here on.
+    pub fn begin(&self, position: u64, time_us: i64) -> Begin {
+        let mut inner = self.inner.lock();
+        let begin =
+            Begin { position, time_us, snapshot: inner.snapshot.seq, trades: inner.trade_nos.clone() };
+        inner.begins.push(begin.clone());
+        begin
+    }
+
+    /// Puts new facts in, in order.
+    pub fn add(&self, facts: impl Iterator<Item = (Stored, Option<v1::Trade>)>) {
+        let mut inner = self.inner.lock();
+        let mut last = 0;
+        for (stored, trade) in facts {
+            last = stored.position;
+            inner.add(stored, trade);
+        }
+        drop(inner);
+        if last > 0 {
+            self.recorded.send_replace(last);
+        }
+    }
+
+    /// The last snapshot.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.lock().snapshot
+    }
+
+    /// Notes the last snapshot. Answers those that segments of the fact log name.
+    pub fn note_snapshot(&self, snapshot: Snapshot) -> BTreeSet<u64> {
+        let mut inner = self.inner.lock();
+        inner.snapshot = snapshot;
+        inner.begins.iter().map(|b| b.snapshot).collect()
+    }
+
+    /// Where the segments of the fact log begin.
+    pub fn begins(&self) -> Vec<Begin> {
+        self.inner.lock().begins.clone()
+    }
+
+    /// Forgets segments that were dropped.
+    pub fn forget_before(&self, position: u64) {
+        self.inner.lock().begins.retain(|b| b.position >= position);
     }
 
     /// Replaces the image of a book.
     pub fn put_image(&self, image: v1::BookImage) {
-        self.lock().images.insert(image.symbol.clone(), image);
+        self.images.write().insert(image.symbol.clone(), image);
     }
 
     /// The published image with at most `depth` levels; 0 = all.
     pub fn image(&self, symbol: &str, depth: usize) -> Option<v1::BookImage> {
-        let mut image = self.lock().images.get(symbol).cloned()?;
+        let mut image = self.images.read().get(symbol).cloned()?;
         if depth > 0 {
             image.bids.truncate(depth);
             image.asks.truncate(depth);
@@ -201,125 +225,46 @@ impl Published {
         Some(image)
     }
 
-    /// Every published image.
-    pub fn images(&self) -> Vec<v1::BookImage> {
-        self.lock().images.values().cloned().collect()
-    }
-
-    /// Notes where a follower says that it is.
-    pub fn note_follower(&self, name: &str, positions: &[v1::SymbolPosition]) {
-        if !FOLLOWERS.contains(&name) {
-            return;
+    /// Facts after a position that are in memory, in order; `None` when memory does not reach back. At most `limit` of
+    /// them and `bytes_max`, at least one where one is there.
+    pub fn recent_after(&self, after: u64, limit: usize, bytes_max: usize) -> Option<Vec<Arc<Stored>>> {
+        let inner = self.inner.lock();
+        let last = inner.recent.back().map_or(0, |f| f.position);
+        if after >= last.max(self.recorded()) {
+            return Some(Vec::new());
         }
-        let mut inner = self.lock();
-        let follower = inner.followers.entry(name.to_owned()).or_default();
-        for at in positions {
-            follower.insert(at.symbol.clone(), at.seq);
-        }
-    }
-
-    /// Notes that facts up to this one are with the broker.
-    pub fn note_relayed(&self, fact_no: u64) {
-        self.lock().relayed = fact_no;
-    }
-
-    /// The newest segment all of whose predecessors are relayed and applied by every follower: what comes before it may
-    /// go. `None` while a follower has not told where it is.
-    pub fn droppable(&self) -> Option<Begin> {
-        let inner = self.lock();
-        let followers: Option<Vec<_>> = FOLLOWERS.iter().map(|f| inner.followers.get(*f)).collect();
-        let followers = followers?;
-        let is_past = |begin: &Begin| {
-            begin.first_fact_no <= inner.relayed + 1
-                && begin.positions.iter().all(|(symbol, at)| {
-                    followers.iter().all(|f| f.get(symbol).copied().unwrap_or(0) >= at.exec_seq)
-                })
-        };
-        inner.begins.iter().rev().find(|b| is_past(b)).cloned()
-    }
-
-    /// The segment before which the outcome log may be dropped, given what is droppable.
-    pub fn outcomes_kept_from(&self, droppable: &Begin) -> u64 {
-        let inner = self.lock();
-        let kept = inner.begins.len().saturating_sub(OUTCOME_SEGMENTS_MIN);
-        inner.begins.get(kept).map_or(0, |b| b.first_fact_no).min(droppable.first_fact_no)
-    }
-
-    /// Forgets segments that were dropped.
-    pub fn forget_before(&self, fact_no: u64) {
-        self.lock().begins.retain(|b| b.first_fact_no >= fact_no);
-    }
-
-    /// The oldest fact that is kept.
-    pub fn oldest_fact_no(&self) -> u64 {
-        self.lock().begins.first().map_or(1, |b| b.first_fact_no)
-    }
-
-    /// Facts after a number, in order, at most `limit`. Reads the disk when memory does not reach back.
-    pub fn facts_after(&self, fact_no: u64, limit: usize) -> Result<Vec<Arc<Stored>>, seglog::Error> {
-        {
-            let inner = self.lock();
-            let last = *self.last_fact.borrow();
-            if fact_no >= last {
-                return Ok(Vec::new());
-            }
-            if let Some(first) = inner.recent.front().map(|f| f.fact_no)
-                && first <= fact_no + 1
-            {
-                let skip = (fact_no + 1 - first) as usize;
-                return Ok(inner.recent.iter().skip(skip).take(limit).cloned().collect());
+        let first = inner.recent.front()?.position;
+        let skip = usize::try_from((after + 1).checked_sub(first)?).ok()?;
+        let mut page = Collected::new(limit, bytes_max);
+        for fact in inner.recent.iter().skip(skip) {
+            if !page.push(fact) {
+                break;
             }
         }
-        let mut found = Vec::new();
-        self.scan(fact_no + 1, |fact| {
-            if fact.fact_no > fact_no {
-                found.push(Arc::new(fact));
-            }
-            found.len() < limit
-        })?;
-        Ok(found)
+        Some(page.list)
     }
 
-    /// Execution facts after the positions, oldest first; symbols that are not named from the start. At most `limit`
-    /// facts and `bytes_max` bytes, at least one; `true` when more are there.
-    pub fn executions(
-        &self,
-        positions: &[v1::SymbolPosition],
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<(Vec<Arc<Stored>>, bool), seglog::Error> {
-        let named: BTreeMap<&str, u64> = positions.iter().map(|p| (p.symbol.as_str(), p.seq)).collect();
-        let mut wanted = Wanted { after: BTreeMap::new() };
-        let mut collected = Collected { list: Vec::new(), bytes: 0, limit, bytes_max, more: false };
-        let from = {
-            let inner = self.lock();
-            for (symbol, at) in &inner.positions {
-                let after = named.get(symbol.as_str()).copied().unwrap_or(0);
-                if after < at.exec_seq {
-                    wanted.after.insert(symbol.clone(), after);
-                }
-            }
-            if wanted.after.is_empty() {
-                return Ok((Vec::new(), false));
-            }
-            if inner.recent_covers(&wanted) {
-                for fact in inner.recent.iter().filter(|f| wanted.has(f)) {
-                    if !collected.push(fact) {
-                        break;
-                    }
-                }
-                return Ok((collected.list, collected.more));
-            }
-            let is_before = |begin: &&Begin| {
-                wanted
-                    .after
-                    .iter()
-                    .all(|(symbol, after)| begin.positions.get(symbol).is_none_or(|at| at.exec_seq <= *after))
-            };
-            inner.begins.iter().rev().find(is_before).or(inner.begins.first()).map_or(1, |b| b.first_fact_no)
-        };
-        self.scan(from, |fact| !wanted.has(&fact) || collected.push(&Arc::new(fact)))?;
-        Ok((collected.list, collected.more))
+    /// The first position in memory.
+    pub fn recent_first(&self) -> Option<u64> {
+        self.inner.lock().recent.front().map(|f| f.position)
+    }
+
+    /// Facts after a position. Reads the disk when memory does not reach back.
+    pub fn facts_after(&self, after: u64, limit: usize, bytes_max: usize) -> Result<Page, seglog::Error> {
+        let (last, oldest) = (self.recorded(), self.oldest());
+        if let Some(facts) = self.recent_after(after, limit, bytes_max) {
+            return Ok(Page { facts, last, oldest });
+        }
+        let mut page = Collected::new(limit, bytes_max);
+        // What is gone is not passed over silently: the asker sees where the first one is.
+        let from = (after + 1).max(oldest);
+        self.scan(from, |fact| fact.position < from || page.push(&Arc::new(fact)))?;
+        Ok(Page { facts: page.list, last, oldest })
+    }
+
+    /// The first position that is kept; the next one where none is.
+    pub fn oldest(&self) -> u64 {
+        self.inner.lock().begins.first().map_or_else(|| self.recorded() + 1, |b| b.position)
     }
 
     /// Trades of a symbol after a number, oldest first, or the `latest`.
@@ -331,57 +276,59 @@ impl Published {
         latest: bool,
     ) -> Result<Vec<v1::Trade>, seglog::Error> {
         let from = {
-            let inner = self.lock();
+            let inner = self.inner.lock();
             let empty = VecDeque::new();
             let ring = inner.trades.get(symbol).unwrap_or(&empty);
             if latest {
                 return Ok(ring.iter().skip(ring.len().saturating_sub(limit)).cloned().collect());
             }
-            let last = inner.positions.get(symbol).map_or(0, |p| p.trade_no);
-            if after >= last {
+            if after >= inner.trade_nos.get(symbol).copied().unwrap_or(0) {
                 return Ok(Vec::new());
             }
             if ring.front().is_some_and(|t| t.trade_no <= after + 1) {
                 return Ok(ring.iter().filter(|t| t.trade_no > after).take(limit).cloned().collect());
             }
-            let is_before = |b: &&Begin| b.positions.get(symbol).is_none_or(|at| at.trade_no <= after);
-            inner.begins.iter().rev().find(is_before).or(inner.begins.first()).map_or(1, |b| b.first_fact_no)
+            let is_before = |b: &&Begin| b.trades.get(symbol).is_none_or(|no| *no <= after);
+            inner.begins.iter().rev().find(is_before).or(inner.begins.first()).map_or(1, |b| b.position)
         };
         let mut found = Vec::new();
         self.scan(from, |fact| {
-            if fact.symbol == symbol
-                && let Ok(batch) = v1::ExecutionBatch::decode(fact.payload)
+            if let Ok(fact) = v1::Fact::decode(fact.payload)
+                && fact.symbol == symbol
             {
-                found.extend(wire::trades(&batch).filter(|t| t.trade_no > after));
+                found.extend(message::public_trade(&fact).filter(|t| t.trade_no > after));
             }
             found.len() < limit
         })?;
-        found.truncate(limit);
         Ok(found)
     }
 
-    /// Walks the outcome log from the segment that holds `from` while `each` answers true. The writer may be appending:
-    /// an unfinished last frame ends the walk, and a segment that was just dropped is passed over.
+    /// Walks the fact log from the segment that holds `from` while `each` answers true. The writer may be appending: an
+    /// unfinished last frame ends the walk, and a segment that was just dropped is passed over.
     fn scan(&self, from: u64, mut each: impl FnMut(Stored) -> bool) -> Result<(), seglog::Error> {
-        let last = *self.last_fact.borrow();
-        let all = seglog::segments(OUTCOMES, &self.dir)?;
+        let last = self.recorded();
+        let all = seglog::segments(FACTS, &self.dir)?;
         let skip = all.partition_point(|s| s.first_seq <= from).saturating_sub(1);
         for segment in &all[skip..] {
-            let (bytes, header) = match seglog::read_segment(OUTCOMES, segment) {
+            let (bytes, header) = match seglog::read_segment(FACTS, segment) {
                 Ok(read) => read,
                 Err(seglog::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                     continue;
                 }
                 Err(e) => return Err(e),
             };
-            for frame in super::frames::Frames::new(&bytes, header) {
+            for frame in Frames::new(&bytes, header) {
                 let Ok(frame) = frame else { break };
                 if frame.seq > last {
                     return Ok(());
                 }
-                if let Ok((fact, _)) = decode(frame.seq, frame.payload)
-                    && !each(fact)
-                {
+                if frame.seq < from {
+                    continue;
+                }
+                let (command, payload, _) = log::read(frame.seq, frame.time_us, frame.payload)
+                    .map_err(|e| log::damaged(segment, &frame, e))?;
+                let payload = payload.to_vec().into();
+                if !each(Stored { position: frame.seq, command, payload }) {
                     return Ok(());
                 }
             }
@@ -390,20 +337,46 @@ impl Published {
     }
 }
 
+/// Whom a fact touches.
+fn touched_by(fact: &Fact, mut each: impl FnMut(Uuid)) {
+    each(fact.user);
+    match &fact.what {
+        What::Order(order) => {
+            each(order.order.user);
+            order.other.iter().for_each(|o| each(o.user));
+            order.touched.iter().flatten().for_each(|t| each(t.user));
+        }
+        What::Executed(trade) => {
+            each(trade.taker.user);
+            each(trade.maker.user);
+        }
+        What::Money(money) => money.touched.iter().flatten().for_each(|t| each(t.user)),
+        What::AccountOpened(touched) | What::AccountClosed(touched) => each(touched.user),
+        What::UserClosed | What::StateChanged { .. } | What::InstrumentSet(_) | What::TermsSet(_) => {}
+    }
+}
+
+/// What recovery found.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Last position in the fact log.
+    pub position: u64,
+    pub begins: Vec<Begin>,
+    pub trade_nos: BTreeMap<String, u64>,
+    pub snapshot: Snapshot,
+    /// The newest facts with their trades.
+    pub facts: Vec<(Stored, Option<v1::Trade>)>,
+}
+
 impl Inner {
-    fn add(&mut self, fact: Stored, batch: &v1::ExecutionBatch) {
-        let at = self.positions.entry(fact.symbol.clone()).or_default();
-        at.exec_seq = fact.last_seq;
-        let mut trades = wire::trades(batch).peekable();
-        if trades.peek().is_some() {
-            let ring = self.trades.entry(fact.symbol.clone()).or_default();
-            for trade in trades {
-                at.trade_no = trade.trade_no;
-                if ring.len() == TRADES_MAX {
-                    ring.pop_front();
-                }
-                ring.push_back(trade);
+    fn add(&mut self, fact: Stored, trade: Option<v1::Trade>) {
+        if let Some(trade) = trade {
+            self.trade_nos.insert(trade.symbol.clone(), trade.trade_no);
+            let ring = self.trades.entry(trade.symbol.clone()).or_default();
+            if ring.len() == TRADES_MAX {
+                ring.pop_front();
             }
+            ring.push_back(trade);
         }
         self.recent_bytes += fact.payload.len();
         self.recent.push_back(Arc::new(fact));
@@ -413,21 +386,6 @@ impl Inner {
             self.recent_bytes -= old.payload.len();
         }
     }
-
-    /// Whether every fact that is wanted is in memory.
-    fn recent_covers(&self, wanted: &Wanted) -> bool {
-        let mut first: BTreeMap<&str, u64> = BTreeMap::new();
-        for fact in &self.recent {
-            first.entry(&fact.symbol).or_insert(fact.first_seq);
-        }
-        wanted.after.iter().all(|(symbol, after)| first.get(symbol.as_str()).is_some_and(|f| *f <= after + 1))
-    }
-}
-
-impl Wanted {
-    fn has(&self, fact: &Stored) -> bool {
-        self.after.get(&fact.symbol).is_some_and(|after| fact.last_seq > *after)
-    }
 }
 
 struct Collected {
@@ -435,15 +393,17 @@ struct Collected {
     bytes: usize,
     limit: usize,
     bytes_max: usize,
-    more: bool,
 }
 
 impl Collected {
+    fn new(limit: usize, bytes_max: usize) -> Self {
+        Self { list: Vec::new(), bytes: 0, limit, bytes_max }
+    }
+
     /// Takes a fact; false when it did not fit.
     fn push(&mut self, fact: &Arc<Stored>) -> bool {
         let fits = self.list.len() < self.limit && self.bytes + fact.payload.len() <= self.bytes_max;
         if !fits && !self.list.is_empty() {
-            self.more = true;
             return false;
         }
         self.bytes += fact.payload.len();
@@ -452,36 +412,40 @@ impl Collected {
     }
 }
 
-/// Where the segments of an outcome log begin, and the facts of its last ones.
-pub fn load(dir: &std::path::Path) -> Result<(Vec<Begin>, Vec<Stored>), seglog::Error> {
-    let all = seglog::segments(OUTCOMES, dir)?;
-    let mut begins = Vec::new();
-    let mut facts = Vec::new();
-    for (number, segment) in all.iter().enumerate() {
-        if number + OUTCOME_SEGMENTS_READ < all.len() {
-            begins.extend(begin_of(segment)?);
-            continue;
-        }
-        let (bytes, header) = seglog::read_segment(OUTCOMES, segment)?;
-        for frame in super::frames::Frames::new(&bytes, header) {
-            let frame = frame.map_err(|bad| seglog::Error::Damaged { path: segment.path.clone(), bad })?;
-            let (fact, begin) = decode(frame.seq, frame.payload).map_err(|e| damaged(segment, &frame, e))?;
-            begins.extend(begin);
-            facts.push(fact);
-        }
-    }
-    Ok((begins, facts))
+/// The fact log as it was found: where its segments begin, and the facts of its last ones.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    pub begins: Vec<Begin>,
+    pub facts: Vec<Stored>,
 }
 
-fn damaged(segment: &Segment, frame: &super::frames::Frame<'_>, e: Malformed) -> seglog::Error {
-    let bad = super::frames::Bad { offset: frame.offset, seq: frame.seq, what: e.0 };
-    seglog::Error::Damaged { path: segment.path.clone(), bad }
+/// Reads what of the fact log is wanted at start.
+pub fn load(dir: &Path) -> Result<Loaded, seglog::Error> {
+    let all = seglog::segments(FACTS, dir)?;
+    let mut loaded = Loaded::default();
+    for (number, segment) in all.iter().enumerate() {
+        if number + SEGMENTS_READ < all.len() {
+            loaded.begins.extend(begin_of(segment)?);
+            continue;
+        }
+        let (bytes, header) = seglog::read_segment(FACTS, segment)?;
+        for frame in Frames::new(&bytes, header) {
+            let frame = frame.map_err(|bad| seglog::Error::Damaged { path: segment.path.clone(), bad })?;
+            let (command, payload, begin) = log::read(frame.seq, frame.time_us, frame.payload)
+                .map_err(|e| log::damaged(segment, &frame, e))?;
+            loaded.begins.extend(begin);
+            let payload = payload.to_vec().into();
+            loaded.facts.push(Stored { position: frame.seq, command, payload });
+        }
+    }
+    Ok(loaded)
 }
 
 fn begin_of(segment: &Segment) -> Result<Option<Begin>, seglog::Error> {
-    let (bytes, header) = seglog::read_head(OUTCOMES, segment, BEGIN_BYTES_MAX)?;
-    let Some(frame) = super::frames::Frames::new(&bytes, header).next() else { return Ok(None) };
+    let (bytes, header) = seglog::read_head(FACTS, segment, BEGIN_BYTES_MAX)?;
+    let Some(frame) = Frames::new(&bytes, header).next() else { return Ok(None) };
     let frame = frame.map_err(|bad| seglog::Error::Damaged { path: segment.path.clone(), bad })?;
-    let (_, begin) = decode(frame.seq, frame.payload).map_err(|e| damaged(segment, &frame, e))?;
+    let (_, _, begin) =
+        log::read(frame.seq, frame.time_us, frame.payload).map_err(|e| log::damaged(segment, &frame, e))?;
     Ok(begin)
 }

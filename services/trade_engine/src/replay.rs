@@ -2,14 +2,19 @@
 //! It writes nothing, so a running engine's directory may be read too.
 
 use super::{
-    domain::{Engine, Fact},
-    published::{self, OUTCOMES},
-    record::Record,
-    recovery::{Error, JOURNAL},
+    hash::{StateHash, sha256},
+    log::{self, FACTS, JOURNAL},
+    message::{self, Names},
+    recovery::{Error, names_of},
     seglog::{self, Cut, Walk},
     snapshot::{self, Named},
-    state::StateHash,
-    wire,
+};
+use fafnir_clearing::{
+    State,
+    codec::{Malformed, RULES_VERSION},
+    command::Command,
+    fact::Fact,
+    step,
 };
 use prost::Message as _;
 use std::{
@@ -20,12 +25,12 @@ use std::{
 /// Frames between two words to the progress.
 const PROGRESS_FRAMES: u64 = 8_192;
 
-/// The directory of the journal that a path means: an engine's directory, a data directory, or one of its segments.
+/// The directory of the journal that a path means: an exchange's directory, a data directory, or one of its segments.
 pub fn directory(path: &Path) -> Result<PathBuf, Error> {
     let io_at = |source| Error::Io { path: path.display().to_string(), source };
     let is_directory = fs::metadata(path).map_err(io_at)?.is_dir();
     let candidates = if is_directory {
-        vec![path.to_owned(), path.join("engine")]
+        vec![path.to_owned(), path.join("exchange")]
     } else {
         vec![path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()]
     };
@@ -35,11 +40,11 @@ pub fn directory(path: &Path) -> Result<PathBuf, Error> {
             return Ok(candidate);
         }
     }
-    let text = "no journal is there: a data directory, its engine directory or a journal-*.log is wanted";
+    let text = "no journal is there: a data directory, its exchange directory or a journal-*.log is wanted";
     Err(io_at(io::Error::new(io::ErrorKind::NotFound, text)))
 }
 
-/// Where a replay ends: behind the last record that fits both.
+/// Where a replay ends: behind the last command that fits both.
 #[derive(Debug, Clone, Copy)]
 pub struct Until {
     pub seq: u64,
@@ -77,33 +82,49 @@ pub struct Checked {
 /// A journal under replay.
 #[derive(Debug)]
 pub struct Run {
-    pub engine: Engine,
+    pub state: State,
     /// Sequence of the snapshot that is the base; 0 = genesis.
     pub base_seq: u64,
-    /// Records applied.
+    /// Commands stepped.
     pub records: u64,
     pub checked: Vec<Checked>,
-    /// Logged facts that the replay gave again, and the first that it did not.
+    /// Logged facts that the replay gave again, and the position of the first that it did not.
     pub facts_agreed: u64,
     pub fact_differs: Option<u64>,
-    /// Why the outcome log could not be compared to its end. It is no part of the truth: the journal makes it again.
-    pub outcomes_damaged: Option<String>,
+    /// Why the fact log could not be compared to its end.
+    pub facts_damaged: Option<String>,
+    names: Names,
     walk: Walk,
     bytes_total: u64,
     snapshots: Vec<Named>,
     logged: Option<Walk>,
-    next_logged: Option<published::Stored>,
+    next_logged: Option<Logged>,
     facts: Vec<Fact>,
     ended: bool,
 }
 
-/// The last record that was applied.
+/// A fact as the log has it.
+#[derive(Debug)]
+struct Logged {
+    position: u64,
+    command: u64,
+    payload: Vec<u8>,
+}
+
+/// The last command that was stepped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     pub seq: u64,
     pub time_us: i64,
-    pub record: Record,
+    pub command: Command,
     pub facts: Vec<Fact>,
+}
+
+/// SHA-256 of a state's canonical bytes.
+pub fn hash(state: &State) -> StateHash {
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    sha256(&bytes)
 }
 
 impl Run {
@@ -115,25 +136,25 @@ impl Run {
         let first = segments.first().map_or(1, |s| s.first_seq);
         let mut snapshots = snapshot::list(dir).map_err(io_at)?;
         snapshots.reverse();
-        let mut engine = Engine::new();
+        let mut state = State::new();
         if first > 1 {
             let usable = snapshots.iter().filter(|s| s.seq + 1 >= first).find_map(|s| {
                 let bytes = fs::read(&s.path).ok()?;
                 snapshot::decode(&bytes).ok()
             });
-            engine = usable.ok_or(Error::NoBase(first))?.0;
+            state = usable.ok_or(Error::NoBase(first))?.state;
         }
-        Self::from_base(dir, engine)
+        Self::from_base(dir, state)
     }
 
-    /// Opens the journal behind the records that an engine has.
-    pub fn from_base(dir: &Path, engine: Engine) -> Result<Self, Error> {
+    /// Opens the journal behind the commands that a state has.
+    pub fn from_base(dir: &Path, state: State) -> Result<Self, Error> {
         let io_at = |source| Error::Io { path: dir.display().to_string(), source };
         let segments = seglog::segments(JOURNAL, dir)?;
         let bytes_total = segments.iter().filter_map(|s| fs::metadata(&s.path).ok()).map(|m| m.len()).sum();
         let mut snapshots = snapshot::list(dir).map_err(io_at)?;
         snapshots.reverse();
-        let base_seq = engine.seq();
+        let base_seq = state.seq();
         snapshots.retain(|s| s.seq > base_seq);
         let mut run = Self {
             base_seq,
@@ -141,7 +162,8 @@ impl Run {
             checked: Vec::new(),
             facts_agreed: 0,
             fact_differs: None,
-            outcomes_damaged: None,
+            facts_damaged: None,
+            names: names_of(&state),
             walk: Walk::open(JOURNAL, dir, base_seq + 1)?,
             bytes_total,
             snapshots,
@@ -149,14 +171,14 @@ impl Run {
             next_logged: None,
             facts: Vec::new(),
             ended: false,
-            engine,
+            state,
         };
-        match Walk::open(OUTCOMES, dir, run.engine.fact_no() + 1) {
+        match Walk::open(FACTS, dir, run.state.position() + 1) {
             Ok(walk) => {
                 run.logged = Some(walk);
                 run.read_logged();
             }
-            Err(e) => run.outcomes_damaged = Some(e.to_string()),
+            Err(e) => run.facts_damaged = Some(e.to_string()),
         }
         Ok(run)
     }
@@ -171,15 +193,20 @@ impl Run {
         (self.walk.bytes_done(), self.bytes_total)
     }
 
-    /// Applies the next record, where `until` allows it.
+    /// The symbols of the markets.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Steps the next command, where `until` allows it.
     pub fn step(&mut self, until: Until) -> Result<Option<Step>, Error> {
         self.advance(until).map(|advanced| {
-            let (seq, time_us, record) = advanced?;
-            Some(Step { seq, time_us, record, facts: std::mem::take(&mut self.facts) })
+            let (seq, time_us, command) = advanced?;
+            Some(Step { seq, time_us, command, facts: std::mem::take(&mut self.facts) })
         })
     }
 
-    /// Applies every record that `until` allows.
+    /// Steps every command that `until` allows.
     pub fn run(&mut self, until: Until, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Error> {
         while self.advance(until)?.is_some() {
             if self.records.is_multiple_of(PROGRESS_FRAMES) {
@@ -190,7 +217,7 @@ impl Run {
         Ok(())
     }
 
-    fn advance(&mut self, until: Until) -> Result<Option<(u64, i64, Record)>, Error> {
+    fn advance(&mut self, until: Until) -> Result<Option<(u64, i64, Command)>, Error> {
         if self.ended {
             return Ok(None);
         }
@@ -203,32 +230,35 @@ impl Run {
             self.ended = true;
             return Ok(None);
         }
-        let record = Record::decode(frame.payload).map_err(|e| Error::Record { seq, what: e.0 })?;
-        if seq != self.engine.seq() + 1 {
+        let command =
+            Command::decode(frame.payload).map_err(|Malformed(what)| Error::Record { seq, what })?;
+        if self.walk.rules() != RULES_VERSION {
+            return Err(Error::Version { seq, rules: self.walk.rules() });
+        }
+        if seq != self.state.seq() + 1 {
             return Err(Error::NoBase(seq));
         }
         self.facts.clear();
-        self.engine.apply(seq, time_us, &record, &mut self.facts);
+        step(&mut self.state, seq, time_us, &command, &mut self.facts);
         self.records += 1;
         self.compare_facts(seq);
         self.check_snapshots()?;
-        Ok(Some((seq, time_us, record)))
+        Ok(Some((seq, time_us, command)))
     }
 
-    fn compare_facts(&mut self, journal_seq: u64) {
+    fn compare_facts(&mut self, command: u64) {
         for at in 0..self.facts.len() {
             let fact = &self.facts[at];
-            let Some(logged) = self.next_logged.as_ref().filter(|l| l.fact_no == fact.fact_no) else {
+            self.names.learn(fact);
+            let Some(logged) = self.next_logged.as_ref().filter(|l| l.position == fact.position) else {
                 continue;
             };
-            let symbol = self.engine.markets()[fact.market].symbol.as_str();
-            let same = logged.symbol == symbol
-                && logged.journal_seq == journal_seq
-                && logged.payload[..] == wire::batch(symbol, fact).encode_to_vec()[..];
-            if same {
+            let is_same = logged.command == command
+                && logged.payload == message::fact(&self.names, fact).encode_to_vec();
+            if is_same {
                 self.facts_agreed += 1;
             } else {
-                self.fact_differs.get_or_insert(fact.fact_no);
+                self.fact_differs.get_or_insert(fact.position);
             }
             self.read_logged();
         }
@@ -238,17 +268,20 @@ impl Run {
         self.next_logged = None;
         let Some(walk) = &mut self.logged else { return };
         match walk.next_frame() {
-            Ok(Some(frame)) => match published::decode(frame.seq, frame.payload) {
-                Ok((stored, _)) => self.next_logged = Some(stored),
-                Err(e) => self.outcomes_damaged = Some(format!("fact {}: {e}", frame.seq)),
+            Ok(Some(frame)) => match log::read(frame.seq, frame.time_us, frame.payload) {
+                Ok((command, payload, _)) => {
+                    let payload = payload.to_vec();
+                    self.next_logged = Some(Logged { position: frame.seq, command, payload });
+                }
+                Err(e) => self.facts_damaged = Some(format!("fact {}: {e}", frame.seq)),
             },
             Ok(None) => {}
-            Err(e) => self.outcomes_damaged = Some(e.to_string()),
+            Err(e) => self.facts_damaged = Some(e.to_string()),
         }
     }
 
     fn check_snapshots(&mut self) -> Result<(), Error> {
-        while self.snapshots.first().is_some_and(|s| s.seq <= self.engine.seq()) {
+        while self.snapshots.first().is_some_and(|s| s.seq <= self.state.seq()) {
             let Named { seq, path } = self.snapshots.remove(0);
             let bytes = match fs::read(&path) {
                 Ok(bytes) => bytes,
@@ -257,8 +290,8 @@ impl Run {
                 Err(source) => return Err(Error::Io { path: path.display().to_string(), source }),
             };
             let verdict = match snapshot::decode(&bytes) {
-                Ok((_, hash)) if hash == self.engine.hash() => Verdict::Agrees,
-                Ok((_, hash)) => Verdict::Differs(hash),
+                Ok(taken) if taken.hash == hash(&self.state) => Verdict::Agrees,
+                Ok(taken) => Verdict::Differs(taken.hash),
                 Err(e) => Verdict::Damaged(e.to_string()),
             };
             self.checked.push(Checked { seq, path, verdict });
@@ -270,9 +303,9 @@ impl Run {
 /// Where two journals part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parting {
-    /// They hold other records; both in words, without their times.
+    /// They hold other commands; both in words, without their times.
     Records { seq: u64, left: String, right: String },
-    /// The same record has other outcomes. Two builds of the engine disagree, or one of them is not deterministic.
+    /// The same command has other outcomes. Two programs disagree, or one of them is not deterministic.
     Outcomes { seq: u64, left: String, right: String },
     /// One of them begins later.
     Begins { left: u64, right: u64 },
@@ -281,17 +314,17 @@ pub enum Parting {
 /// What a comparison of two journals found.
 #[derive(Debug)]
 pub struct Compared {
-    /// Records that are the same in both; their times may differ.
+    /// Commands that are the same in both; their times may differ.
     pub same_records: u64,
-    /// Records whose times differ too.
+    /// Commands whose times differ too.
     pub other_times: u64,
     pub parting: Option<Parting>,
     pub left: Run,
     pub right: Run,
 }
 
-/// Replays two journals side by side to the first difference. Records are compared without their times: two runs of
-/// the same commands never have the same ones.
+/// Replays two journals side by side to the first difference. Commands and facts are compared without their times: two
+/// runs of the same commands never have the same ones.
 pub fn compare(
     left: &Path,
     right: &Path,
@@ -312,13 +345,13 @@ pub fn compare(
             found.right.run(until, &mut |_, _| {})?;
             return Ok(found);
         };
-        if l.record != r.record {
-            let (left, right) = (format!("{:?}", l.record), format!("{:?}", r.record));
+        if l.command != r.command {
+            let (left, right) = (format!("{:?}", l.command), format!("{:?}", r.command));
             found.parting = Some(Parting::Records { seq: l.seq, left, right });
             return Ok(found);
         }
-        if !same_outcomes(&l.facts, &r.facts) {
-            let (left, right) = (outcomes_in_words(&l.facts), outcomes_in_words(&r.facts));
+        let (left, right) = (outcomes(&found.left.names, &l.facts), outcomes(&found.right.names, &r.facts));
+        if left != right {
             found.parting = Some(Parting::Outcomes { seq: l.seq, left, right });
             return Ok(found);
         }
@@ -331,11 +364,28 @@ pub fn compare(
     }
 }
 
-fn same_outcomes(left: &[Fact], right: &[Fact]) -> bool {
-    left.len() == right.len()
-        && left.iter().zip(right).all(|(l, r)| (l.fact_no, &l.outcomes) == (r.fact_no, &r.outcomes))
-}
-
-fn outcomes_in_words(facts: &[Fact]) -> String {
-    facts.iter().flat_map(|f| &f.outcomes).map(|o| format!("{o:?}")).collect::<Vec<_>>().join("; ")
+/// Facts in words, without the times that they carry.
+fn outcomes(names: &Names, facts: &[Fact]) -> String {
+    let words = |fact: &Fact| {
+        let mut fact = message::fact(names, fact);
+        fact.time_us = 0;
+        for update in &mut fact.orders {
+            if let Some(order) = &mut update.order {
+                (order.created_us, order.updated_us) = (0, 0);
+            }
+            if let Some(fill) = &mut update.fill {
+                fill.time_us = 0;
+            }
+        }
+        for update in &mut fact.balances {
+            if let Some(account) = &mut update.account {
+                (account.created_us, account.updated_us) = (0, 0);
+            }
+            if let Some(holding) = &mut update.holding {
+                (holding.created_us, holding.updated_us) = (0, 0);
+            }
+        }
+        format!("{fact:?}")
+    };
+    facts.iter().map(words).collect::<Vec<_>>().join("; ")
 }

@@ -1,39 +1,55 @@
-//! Snapshot files: the canonical state at a journal sequence, with its hash; written whole or not at all.
+//! Snapshot files: the canonical state after a command, with its hash; written whole or not at all.
 
-use super::{
+use crate::{
     crash_point,
-    domain::Engine,
+    hash::{StateHash, sha256},
     seglog::{self, sync_dir},
-    state::{StateHash, sha256},
 };
+use fafnir_clearing::{State, codec::RULES_VERSION};
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-/// Snapshots that are kept.
+/// Newest snapshots that are kept whatever names them.
 pub const KEPT: usize = 3;
-const MAGIC: [u8; 8] = *b"FAFSNAP1";
-const HEADER_BYTES: usize = 8 + 8 + 8 + 32 + 4;
+const MAGIC: [u8; 8] = *b"FAFEXCH1";
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 32 + 4;
 
-/// Why bytes are not a snapshot.
+/// Why bytes are not a snapshot that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Damaged(pub &'static str);
+pub enum Unusable {
+    #[error("{0}")]
+    Damaged(&'static str),
+    #[error("it is of rules {0}, this program has {RULES_VERSION}: a newer program wrote it")]
+    Newer(u32),
+}
 
 /// A snapshot file by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
-    /// Sequence of the last record in it.
+    /// Sequence of the last command in it.
     pub seq: u64,
     pub path: PathBuf,
+}
+
+/// A snapshot that was read.
+#[derive(Debug)]
+pub struct Taken {
+    pub state: State,
+    pub hash: StateHash,
+    /// Version of the program that wrote it.
+    pub rules: u32,
 }
 
 /// The file for a state.
 pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + state.len());
     out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&RULES_VERSION.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(&(state.len() as u64).to_le_bytes());
     out.extend_from_slice(&sha256(state));
@@ -43,29 +59,34 @@ pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Checks a file and restores the engine in it.
-pub fn decode(bytes: &[u8]) -> Result<(Engine, StateHash), Damaged> {
-    let header = bytes.get(..HEADER_BYTES).ok_or(Damaged("it is cut off"))?;
+/// Checks a file and restores the state in it.
+pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
+    let damaged = Unusable::Damaged;
+    let header = bytes.get(..HEADER_BYTES).ok_or(damaged("it is cut off"))?;
     let state = &bytes[HEADER_BYTES..];
     let crc = crc32c::crc32c(&header[..HEADER_BYTES - 4]).to_le_bytes();
     if header[..8] != MAGIC {
-        return Err(Damaged("it is not a snapshot"));
+        return Err(damaged("it is not a snapshot of the exchange"));
     }
     if header[HEADER_BYTES - 4..] != crc {
-        return Err(Damaged("the header's checksum does not match"));
+        return Err(damaged("the header's checksum does not match"));
     }
-    if header[16..24] != (state.len() as u64).to_le_bytes() {
-        return Err(Damaged("its length is not what it says"));
+    let rules = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+    if rules > RULES_VERSION {
+        return Err(Unusable::Newer(rules));
+    }
+    if header[24..32] != (state.len() as u64).to_le_bytes() {
+        return Err(damaged("its length is not what it says"));
     }
     let hash = sha256(state);
-    if header[24..56] != hash {
-        return Err(Damaged("the state's hash does not match"));
+    if header[32..64] != hash {
+        return Err(damaged("the state's hash does not match"));
     }
-    let engine = Engine::decode(state).map_err(|e| Damaged(e.0))?;
-    if header[8..16] != engine.seq().to_le_bytes() {
-        return Err(Damaged("its sequence is not the state's"));
+    let state = State::decode(state).map_err(|e| damaged(e.0))?;
+    if header[16..24] != state.seq().to_le_bytes() {
+        return Err(damaged("its sequence is not the state's"));
     }
-    Ok((engine, hash))
+    Ok(Taken { state, hash, rules })
 }
 
 /// Removes what a crash left under its temporary name: it was never a snapshot.
@@ -94,8 +115,8 @@ pub fn list(dir: &Path) -> io::Result<Vec<Named>> {
     Ok(found)
 }
 
-/// Writes a snapshot, reads it back, and removes all but the newest [`KEPT`]. Answers the sequence of the oldest kept.
-pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<u64> {
+/// Writes the state after a command and reads it back. Answers its hash.
+pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<StateHash> {
     let path = dir.join(format!("snapshot-{seq:020}.bin"));
     let temporary = path.with_extension("tmp");
     let bytes = encode(seq, state);
@@ -112,18 +133,34 @@ pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<u64> {
     crash_point("snapshot", "under its temporary name");
     fs::rename(&temporary, &path)?;
     crash_point("snapshot", "renamed");
-    let sync = |dir: &Path| {
-        sync_dir(dir).map_err(|e| match e {
-            seglog::Error::Io { source, .. } => source,
-            other => io::Error::other(other.to_string()),
-        })
-    };
     sync(dir)?;
+    Ok(sha256(state))
+}
+
+/// Removes all but the newest [`KEPT`] and those that are named. Answers the sequence of the oldest that is left.
+pub fn prune(dir: &Path, named: &BTreeSet<u64>) -> io::Result<Option<u64>> {
     let all = list(dir)?;
-    for old in all.iter().skip(KEPT) {
-        fs::remove_file(&old.path)?;
+    let mut oldest = None;
+    let mut is_removed = false;
+    for (place, snapshot) in all.iter().enumerate() {
+        if place < KEPT || named.contains(&snapshot.seq) {
+            oldest = Some(snapshot.seq);
+            continue;
+        }
+        fs::remove_file(&snapshot.path)?;
         crash_point("snapshot", "an old one removed");
+        is_removed = true;
     }
-    sync(dir)?;
-    Ok(all.iter().take(KEPT).map(|s| s.seq).min().unwrap_or(seq))
+    if is_removed {
+        sync(dir)?;
+    }
+    // A segment that names genesis needs the journal from its first record on.
+    Ok(if named.contains(&0) { Some(0) } else { oldest })
+}
+
+fn sync(dir: &Path) -> io::Result<()> {
+    sync_dir(dir).map_err(|e| match e {
+        seglog::Error::Io { source, .. } => source,
+        other => io::Error::other(other.to_string()),
+    })
 }

@@ -1,16 +1,15 @@
-//! The service as it runs: listings in, commands in, facts on the stream, market data, a lost broker store, a restart.
+//! The service as it runs: listings in, commands in, facts on the stream, market data, a lost stream, a restart.
 
 use crate::stack::{DEADLINE, Stack, system};
 use fafnir_platform::{
     Context, Service,
     bus::{self, Bus},
 };
-use fafnir_proto::v1::{self, engine_command::Kind};
+use fafnir_proto::v1::{self, command::What, execute_reply::Outcome};
 use fafnir_services::{broker, stock, trade_engine};
 use futures::StreamExt as _;
 use prost::Message as _;
 use tokio::{sync::mpsc, time::timeout};
-use tonic::Code;
 use uuid::Uuid;
 
 const SERVICES: &[&Service] = &[&broker::SERVICE, &stock::SERVICE, &trade_engine::SERVICE];
@@ -31,10 +30,46 @@ fn instrument(symbol: &str) -> v1::Instrument {
     }
 }
 
-fn order(cmd_seq: u64, side: v1::Side, shares: i64) -> v1::EngineCommand {
-    let new = v1::NewOrder {
-        order_id: Uuid::from_u64_pair(7, cmd_seq).to_string(),
-        user_id: Uuid::from_u64_pair(8, cmd_seq).to_string(),
+fn user(number: u64) -> String {
+    Uuid::from_u64_pair(8, number).to_string()
+}
+
+async fn execute(ctx: &Context, user_id: String, what: What) -> v1::Done {
+    let id = Uuid::new_v4().as_bytes().to_vec();
+    let command = v1::Command { id, user_id, key: None, what: Some(what) };
+    let request = v1::ExecuteRequest { command: Some(command) };
+    let reply = ctx.clients.engine(&system()).execute(request).await.unwrap().into_inner();
+    match reply.outcome {
+        Some(Outcome::Done(done)) => done,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An account with cash and shares.
+async fn endow(ctx: &Context, number: u64) {
+    let account_id = user(number);
+    let open = v1::OpenAccountCommand {
+        account_id: account_id.clone(),
+        r#type: v1::AccountType::Investment.into(),
+        currency: "USD".into(),
+        opening_deposit: true,
+    };
+    execute(ctx, user(number), What::OpenAccount(open)).await;
+    let given = v1::EndowCommand {
+        account_id,
+        amount_micros: 10_000_000_000,
+        symbol: "BRK.B".into(),
+        quantity_e4: 1_000_000,
+        cost_price_e4: 1_000_000,
+        ..Default::default()
+    };
+    execute(ctx, user(number), What::Endow(given)).await;
+}
+
+async fn place(ctx: &Context, number: u64, side: v1::Side, shares: i64) -> v1::Order {
+    let place = v1::PlaceCommand {
+        order_id: Uuid::new_v4().to_string(),
+        symbol: "BRK.B".into(),
         side: side.into(),
         r#type: v1::OrderType::Limit.into(),
         time_in_force: v1::TimeInForce::Gtc.into(),
@@ -42,35 +77,32 @@ fn order(cmd_seq: u64, side: v1::Side, shares: i64) -> v1::EngineCommand {
         price_e4: 1_000_000,
         ..Default::default()
     };
-    v1::EngineCommand { cmd_seq, symbol: "BRK.B".into(), kind: Some(Kind::NewOrder(new)) }
+    execute(ctx, user(number), What::Place(place)).await.order.unwrap()
 }
 
-async fn submit(ctx: &Context, commands: Vec<v1::EngineCommand>) -> Result<u64, tonic::Status> {
-    let mut engine = ctx.clients.engine(&system());
-    Ok(engine.submit(v1::SubmitRequest { commands }).await?.into_inner().last_cmd_seq)
-}
-
-/// Follows the stream under a name of its own, from its first message.
-async fn follow(
-    ctx: &Context,
-    bus: &Bus,
-    name: &'static str,
-) -> mpsc::UnboundedReceiver<(String, v1::ExecutionBatch)> {
+/// Follows the stream from now on.
+async fn follow(ctx: &Context, bus: &Bus) -> mpsc::UnboundedReceiver<v1::FactBatch> {
     let (facts, receiver) = mpsc::unbounded_channel();
-    let ctx = Context { service: name, ..ctx.clone() };
-    bus.follow(&ctx, bus::ORDERS, move |batch| {
-        for (subject, payload) in batch {
-            let _ended = facts.send((subject, v1::ExecutionBatch::decode(payload).unwrap()));
-        }
-        async { Ok(()) }
-    })
-    .await
-    .unwrap();
+    let deliver = move |payload| {
+        let _ended = facts.send(v1::FactBatch::decode(payload).unwrap());
+        std::future::ready(())
+    };
+    bus.tail(ctx, bus::FACTS, deliver).await.unwrap();
     receiver
 }
 
-async fn next<T>(receiver: &mut mpsc::UnboundedReceiver<T>) -> T {
-    timeout(DEADLINE, receiver.recv()).await.expect("in time").expect("not ended")
+/// The facts that come, up to a position.
+async fn until(receiver: &mut mpsc::UnboundedReceiver<v1::FactBatch>, position: u64) -> Vec<v1::Fact> {
+    let mut facts: Vec<v1::Fact> = Vec::new();
+    while facts.last().is_none_or(|f| f.position < position) {
+        let batch = timeout(DEADLINE, receiver.recv()).await.expect("in time").expect("not ended");
+        facts.extend(batch.facts);
+    }
+    facts
+}
+
+async fn status(ctx: &Context) -> v1::EngineStatusReply {
+    ctx.clients.engine(&system()).status(v1::Empty {}).await.unwrap().into_inner()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,63 +111,51 @@ async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() 
     let ctx = stack.running.context.clone();
     let bus = ctx.bus().await.unwrap();
     let mut trades = bus.subscribe(fafnir_proto::subject::trades("BRK.B")).await.unwrap();
+    let mut facts = follow(&ctx, &bus).await;
     ctx.clients.stock(&system()).upsert_instrument(instrument("BRK.B")).await.unwrap();
-
-    // The listing may still be on its way: the engine asks for it.
-    let commands = vec![order(1, v1::Side::Sell, 10), order(2, v1::Side::Buy, 4)];
-    assert_eq!(submit(&ctx, commands.clone()).await.unwrap(), 2);
-    let gap = submit(&ctx, vec![order(9, v1::Side::Buy, 1)]).await.unwrap_err();
-    assert_eq!(gap.code(), Code::FailedPrecondition);
+    for number in 1..=2 {
+        endow(&ctx, number).await;
+    }
+    assert_eq!(place(&ctx, 1, v1::Side::Sell, 10).await.state(), v1::OrderState::New);
+    let bought = place(&ctx, 2, v1::Side::Buy, 4).await;
+    assert_eq!((bought.state(), bought.fills.len()), (v1::OrderState::Filled, 1));
 
     let print = timeout(DEADLINE, trades.next()).await.unwrap().unwrap();
     let print = v1::TradePrint::decode(print.payload).unwrap();
     assert_eq!((print.trades[0].trade_no, print.trades[0].quantity_e4), (1, 40_000));
+    let last = status(&ctx).await.position;
+    let told = until(&mut facts, last).await;
+    assert!(told.windows(2).all(|w| w[1].position == w[0].position + 1));
+    assert_eq!(told.last().unwrap().kind(), v1::FactKind::Executed);
 
-    let mut facts = follow(&ctx, &bus, "first").await;
-    let mut seq = 0;
-    while seq < 3 {
-        let (subject, batch) = next(&mut facts).await;
-        assert_eq!((subject.as_str(), batch.symbol.as_str()), ("orders.exec.BRK_B", "BRK.B"));
-        for execution in batch.executions {
-            seq += 1;
-            assert_eq!(execution.seq, seq);
-        }
-    }
-
-    // The broker loses the stream: the next fact finds it gone, and everything that is kept is published again.
+    // The broker loses the stream: it is made again, and what was in it is asked for.
     let jetstream = async_nats::jetstream::new(bus.client().clone());
-    let mut published = bus.subscribe(fafnir_proto::subject::executions("BRK.B")).await.unwrap();
-    jetstream.delete_stream(bus::ORDERS.name).await.unwrap();
-    assert_eq!(submit(&ctx, vec![order(3, v1::Side::Buy, 1)]).await.unwrap(), 3);
+    jetstream.delete_stream(bus::FACTS.name).await.unwrap();
+    place(&ctx, 2, v1::Side::Buy, 1).await;
     let again = async {
-        while jetstream.get_stream(bus::ORDERS.name).await.is_err() {
-            published.next().await.unwrap();
-        }
-        let mut facts = follow(&ctx, &bus, "second").await;
-        let mut last = 0;
-        while last < 5 {
-            let (_, batch) = next(&mut facts).await;
-            assert_eq!(batch.executions[0].seq, last + 1);
-            last = batch.executions.last().unwrap().seq;
+        while jetstream.get_stream(bus::FACTS.name).await.is_err() {
+            place(&ctx, 2, v1::Side::Buy, 1).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    timeout(DEADLINE, again).await.expect("published again");
+    timeout(DEADLINE, again).await.expect("the stream is made again");
+    let request = v1::FactsRequest { after: 0, limit: 0, follower: String::new() };
+    let reply = ctx.clients.engine(&system()).facts(request.clone()).await.unwrap().into_inner();
+    assert_eq!((reply.facts[0].position, reply.oldest, reply.last), (1, 1, reply.facts.len() as u64));
+    let first = usize::try_from(told[0].position).unwrap() - 1;
+    assert!(reply.facts[first..first + told.len()] == told, "the log has what the stream had");
+    let before = status(&ctx).await;
 
-    let mut engine = ctx.clients.engine(&system());
-    let executions = engine.executions(v1::ExecutionsRequest::default()).await.unwrap().into_inner();
-    assert_eq!(executions.batches.iter().map(|b| b.executions.len()).sum::<usize>(), 5);
-    let status = engine.status(v1::Empty {}).await.unwrap().into_inner();
     let stack = stack.restart(SERVICES, |_| {}).await;
     let ctx = stack.running.context.clone();
-    let mut engine = ctx.clients.engine(&system());
-    let after = engine.status(v1::Empty {}).await.unwrap().into_inner();
-    assert_eq!((&after.state_hash, after.last_cmd_seq), (&status.state_hash, 3));
-    assert!(after.epoch > status.epoch);
-    assert_eq!(submit(&ctx, commands).await.unwrap(), 3);
-    let book = engine.book(v1::BookRequest { symbol: "BRK.B".into(), depth: 5 }).await.unwrap().into_inner();
-    assert_eq!((book.asks.len(), book.asks[0].quantity_e4, book.last_trade_no), (1, 50_000, 2));
-    let request = v1::TradesRequest { symbol: "BRK.B".into(), after_trade_no: 1, ..Default::default() };
-    let trades = engine.trades(request).await.unwrap().into_inner().trades;
-    assert_eq!(trades.iter().map(|t| t.trade_no).collect::<Vec<_>>(), [2]);
+    let after = status(&ctx).await;
+    assert_eq!(
+        (after.position, after.journal_seq, after.open_orders),
+        (before.position, before.journal_seq, before.open_orders)
+    );
+    assert_eq!((after.snapshot_seq, after.state_hash.len()), (before.journal_seq, 64));
+    let same = ctx.clients.engine(&system()).facts(request).await.unwrap().into_inner();
+    assert!(same.facts == reply.facts, "the same facts after a restart");
+    assert_eq!(place(&ctx, 2, v1::Side::Buy, 1).await.state(), v1::OrderState::Filled);
     stack.stop().await;
 }

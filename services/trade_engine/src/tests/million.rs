@@ -1,16 +1,13 @@
-//! The promises in numbers: a million journaled commands, every bit of 64 KiB. The defaults are moderate;
-//! `FAFNIR_TEST_COMMANDS=1000000 FAFNIR_TEST_FLIPS=all` is the whole.
+//! The promise in numbers: a million journaled commands come back by hash from genesis, from each snapshot with its tail,
+//! and live. The default is moderate; `FAFNIR_TEST_COMMANDS=1000000` is the whole.
 
 use super::support::*;
-use crate::{frames, record::Instruction, recovery::JOURNAL, seglog, sequencer::Config, snapshot, state};
-use fafnir_matching::Side;
-use std::{fs, path::Path};
+use crate::{frames, log::JOURNAL, replay::hash, seglog, sequencer::Config, snapshot};
+use std::fs;
 
 const COMMANDS_DEFAULT: u64 = 20_000;
-/// Bytes of each sample.
+/// Bytes of the sample.
 const SAMPLE_BYTES: usize = 64 * 1024;
-/// Without `FAFNIR_TEST_FLIPS=all` every so many bits of a snapshot are flipped: each costs a hash over all of it.
-const SNAPSHOT_STEP: usize = 487;
 const THREADS: usize = 2;
 
 fn commands() -> u64 {
@@ -21,42 +18,46 @@ fn commands() -> u64 {
 async fn genesis_and_every_snapshot_with_its_tail_and_live_are_the_same_by_hash() {
     let dir = tempfile::tempdir().unwrap();
     let count = commands();
-    // The last snapshot but one leaves a tail of its own.
-    let config = Config { snapshot_every_commands: count / 7, keep_all: true, ..config(dir.path()) };
-    let running = run_with(config);
-    running.list().await;
+    let config = Config {
+        snapshot_every_commands: count / 7,
+        journal_keep_all: true,
+        facts_keep_all: true,
+        ..config(dir.path())
+    };
+    let running = run_with(config).unwrap();
+    running.prelude().await;
     for chunk in random_commands(1, count).chunks(1_000) {
-        running.handle.submit(chunk.to_vec()).await.unwrap();
+        running.feed(chunk).await;
     }
     let live = running.hash().await;
     running.stop().await;
 
-    assert_eq!(state::hex(&replayed(dir.path()).hash()), live);
+    assert_eq!(hash(&replayed(dir.path())), live);
     let snapshots = snapshot::list(dir.path()).unwrap();
     assert!(snapshots.len() > 1);
     for named in &snapshots {
-        let (base, _) = snapshot::decode(&fs::read(&named.path).unwrap()).unwrap();
-        assert_eq!(state::hex(&replayed_from(dir.path(), base).hash()), live);
+        let base = snapshot::decode(&fs::read(&named.path).unwrap()).unwrap().state;
+        assert_eq!(hash(&replayed_from(dir.path(), base)), live);
     }
     let again = run(dir.path());
-    assert_eq!((again.snapshot_seq, again.hash().await), (snapshots[0].seq, live.clone()));
+    assert_eq!((again.base, again.hash().await), (snapshots[0].seq, live));
     again.stop().await;
-    println!("{count} commands: genesis, {} snapshots and live are {live}", snapshots.len());
-}
-
-async fn journal_of(dir: &Path, commands: u64, at_a_time: usize) {
-    let running = run(dir);
-    running.list().await;
-    for chunk in random_commands(41, commands).chunks(at_a_time) {
-        running.handle.submit(chunk.to_vec()).await.unwrap();
-    }
-    running.stop().await;
+    println!(
+        "{count} commands: genesis, {} snapshots and live are {}",
+        snapshots.len(),
+        crate::hash::hex(&live)
+    );
 }
 
 #[tokio::test]
 async fn every_bit_flip_in_64_kib_of_a_journal_is_detected() {
     let dir = tempfile::tempdir().unwrap();
-    journal_of(dir.path(), 1_200, 2).await;
+    let running = run(dir.path());
+    running.prelude().await;
+    for chunk in random_commands(41, 1_500).chunks(2) {
+        running.feed(chunk).await;
+    }
+    running.stop().await;
     let segment = seglog::segments(JOURNAL, dir.path()).unwrap().remove(0);
     let bytes = fs::read(&segment.path).unwrap();
     assert!(bytes.len() > SAMPLE_BYTES + 4_096, "{}", bytes.len());
@@ -67,7 +68,7 @@ async fn every_bit_flip_in_64_kib_of_a_journal_is_detected() {
         frame.unwrap();
         places.push(walk.place());
     }
-    let flips = in_parts(&bytes, 1, |bytes, at| {
+    let flips = in_parts(&bytes, |bytes, at| {
         if at / 8 < frames::HEADER_BYTES {
             assert!(frames::parse_header(JOURNAL.magic, bytes).is_err(), "bit {at} of the header");
             return;
@@ -81,14 +82,14 @@ async fn every_bit_flip_in_64_kib_of_a_journal_is_detected() {
     println!("{flips} flipped bits of a journal: all detected");
 }
 
-/// Flips every `step`-th bit of the sample, one at a time, on two threads. Answers how many.
-fn in_parts(bytes: &[u8], step: usize, check: impl Fn(&[u8], usize) + Sync) -> usize {
+/// Flips every bit of the sample, one at a time, on two threads. Answers how many.
+fn in_parts(bytes: &[u8], check: impl Fn(&[u8], usize) + Sync) -> usize {
     let check = &check;
     std::thread::scope(|scope| {
         let part = |part: usize| {
             let mut bytes = bytes.to_vec();
             let mut flips = 0;
-            for at in (part * step..SAMPLE_BYTES * 8).step_by(step * THREADS) {
+            for at in (part..SAMPLE_BYTES * 8).step_by(THREADS) {
                 bytes[at / 8] ^= 1 << (at % 8);
                 check(&bytes, at);
                 bytes[at / 8] ^= 1 << (at % 8);
@@ -99,34 +100,4 @@ fn in_parts(bytes: &[u8], step: usize, check: impl Fn(&[u8], usize) + Sync) -> u
         let parts: Vec<_> = (0..THREADS).map(|n| scope.spawn(move || part(n))).collect();
         parts.into_iter().map(|p| p.join().unwrap()).sum()
     })
-}
-
-#[tokio::test]
-async fn every_bit_flip_in_64_kib_of_a_snapshot_is_detected() {
-    let dir = tempfile::tempdir().unwrap();
-    let all = std::env::var("FAFNIR_TEST_FLIPS").is_ok_and(|v| v == "all");
-    let running = run(dir.path());
-    running.list().await;
-    // Orders that rest: the state is large.
-    let resting: Vec<_> = (1..=3_000)
-        .map(|n| {
-            let (side, cents) = if n % 2 == 0 {
-                (Side::Buy, 9_000 + n as i64 % 400)
-            } else {
-                (Side::Sell, 9_600 + n as i64 % 400)
-            };
-            let order = limit(n, n % 20, side, 1 + n as i64 % 30, cents);
-            command(n, SYMBOLS[n as usize % 4], Instruction::New(order))
-        })
-        .collect();
-    for chunk in resting.chunks(1_000) {
-        running.handle.submit(chunk.to_vec()).await.unwrap();
-    }
-    running.stop().await;
-    let named = snapshot::list(dir.path()).unwrap().remove(0);
-    let bytes = fs::read(&named.path).unwrap();
-    assert!(bytes.len() >= SAMPLE_BYTES, "{}", bytes.len());
-    let step = if all { 1 } else { SNAPSHOT_STEP };
-    let flips = in_parts(&bytes, step, |bytes, at| assert!(snapshot::decode(bytes).is_err(), "bit {at}"));
-    println!("{flips} flipped bits of a snapshot of {} bytes: all detected", bytes.len());
 }

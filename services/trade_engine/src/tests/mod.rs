@@ -1,11 +1,10 @@
-//! Tests of the engine across its files: rules, crashes, replay, questions, figures.
+//! Tests of the exchange across its files.
 
 mod crash;
+mod end_to_end;
 mod figures;
 mod fuzz;
 pub mod kill;
 mod million;
 mod replay;
-mod rules;
 mod support;
-mod volatility;

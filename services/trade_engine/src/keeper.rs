@@ -1,13 +1,11 @@
 //! The thread that writes snapshots: it replays the journal behind the newest one by itself, so that the core never waits.
 
 use super::{
+    frames::Frame,
     log::{FACTS, JOURNAL},
     published::{Published, Snapshot},
-    snapshot,
-};
-use crate::{
-    frames::Frame,
     seglog::{self, Walk},
+    snapshot,
 };
 use fafnir_clearing::{State, command::Command, fact::Fact, fact::Sink, step};
 use std::{

@@ -1,6 +1,7 @@
 //! What the exchange answers: commands through the core's thread, the rest from what is published or by a bounded question.
 
 use super::{
+    hash::hex,
     image::{self, Orders},
     inbox::Room,
     message::Names,
@@ -9,7 +10,6 @@ use super::{
     request::{self, Class, Scope},
     sequencer::Handle,
 };
-use crate::state::hex;
 use fafnir_clearing::command::{Command, Instruction};
 use fafnir_platform::{Error, Refusal};
 use fafnir_proto::{

@@ -1,18 +1,18 @@
 //! The start: recovery, the configuration's numbers into the journal, what goes out.
 
 use super::{
-    api::Exchange,
-    publisher, recovery,
+    exchange::Exchange,
+    market::{self, Market},
+    recovery,
     sequencer::{self, Config},
 };
-use crate::sequencer::{MARKET_QUEUE_MAX, Market};
 use anyhow::Context as _;
 use fafnir_clearing::{
     State,
     command::Instruction,
     terms::{Fees, Rules},
 };
-use fafnir_platform::{Context, Error, bus::Bus, clock::SECOND_US, config::Settings, tasks::Schedule};
+use fafnir_platform::{Context, Error, clock::SECOND_US, config::Settings, tasks::Schedule};
 use fafnir_rules::money::parse_micros;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
@@ -61,7 +61,7 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
         volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
     };
     let published = Arc::clone(&recovered.published);
-    let (market, messages) = mpsc::channel(MARKET_QUEUE_MAX);
+    let (market, messages) = mpsc::channel(market::QUEUE_MAX);
     let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;
     let exchange = Exchange { engine, published };
     for instruction in news {
@@ -73,11 +73,6 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
     }
     judge(ctx, &exchange);
     Ok(Started { exchange, ended, market: messages })
-}
-
-/// Publishes facts until shutdown.
-pub fn publish(ctx: &Context, bus: Bus, exchange: &Exchange) {
-    publisher::spawn(ctx, bus, Arc::clone(&exchange.published));
 }
 
 /// Judges who is behind until shutdown.

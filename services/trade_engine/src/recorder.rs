@@ -2,12 +2,10 @@
 
 use super::{
     log::{self, FACTS, Stored},
+    market::{self, Market},
     message::{self, Names},
     published::Published,
-};
-use crate::{
     seglog::{FlushError, SegLog},
-    sequencer::Market,
 };
 use bytes::Bytes;
 use fafnir_clearing::fact::Fact;
@@ -158,8 +156,6 @@ fn print(config: &Config, trades: Vec<v1::Trade>) {
         let subject = subject::trades(&symbol);
         let print = v1::TradePrint { symbol, epoch: config.epoch, trades };
         let message = Market::Print { subject, payload: print.encode_to_vec().into() };
-        if config.market.try_send(message).is_err() {
-            metrics::counter!("fafnir_market_data_dropped_total").increment(1);
-        }
+        market::send(&config.market, message);
     }
 }

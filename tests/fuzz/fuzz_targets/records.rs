@@ -1,4 +1,0 @@
-//! What the engine reads: see `fafnir_trade_engine::fuzz::records`.
-#![no_main]
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fafnir_trade_engine::fuzz::records(data));
