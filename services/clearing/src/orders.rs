@@ -248,6 +248,8 @@ impl<S: Sink> Stepper<'_, S> {
         self.known.object = flatten.order;
         let owner = self.state.accounts[&account].owner;
         self.cancel_where(owner, |o| o.account == account && o.market == market);
+        // The rest of the order that sells is none of them.
+        let canceled = self.canceled;
         let lot_e4 = self.at(market).lot_e4;
         let posted = |s: &Self| {
             let holding = s.state.accounts[&account].holdings.get(&market);
@@ -269,7 +271,7 @@ impl<S: Sink> Stepper<'_, S> {
                 }))
             }
         };
-        Ok(Done { left_e4, why, ..self.done() })
+        Ok(Done { canceled, left_e4, why, ..self.done() })
     }
 
     /// Sells with MARKET orders, each at most as large as an order may be.

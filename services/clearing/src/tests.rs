@@ -257,7 +257,7 @@ fn flatten_cancels_and_sells_what_is_there() {
         Instruction::Flatten(Flatten { account: None, symbol: symbol("AAPL"), order: Uuid::from_u128(order) })
     };
     let done = e.done(A, flatten(1));
-    assert_eq!((done.canceled, done.left_e4), (11, 400_000));
+    assert_eq!((done.canceled, done.left_e4), (10, 400_000));
     assert_eq!(done.order.unwrap().filled_e4, 600_000);
     assert!(done.why.is_some());
     e.place(B, Side::Buy, 40, 99);
