@@ -65,7 +65,7 @@ pub enum Command {
     UserService(ServiceArgs),
     /// Instruments, quotes, candles, history and search
     StockService(ServiceArgs),
-    /// The command gate, and the read model of orders and fills
+    /// The door for orders, and the read model of orders and fills
     OrderService(ServiceArgs),
     /// Accounts, the ledger in cash and shares, holds, settlement, watchlists
     PortfolioService(ServiceArgs),

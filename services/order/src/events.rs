@@ -31,7 +31,7 @@ impl Projection for ReadModel {
     }
 
     async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
-        let changes = Changes::read(from, &facts).map_err(|e| Error::internal(e.to_string()))?;
+        let changes = Changes::read(from, facts).map_err(|e| Error::internal(e.to_string()))?;
         let rows = Rows::new(changes);
         self.0.write(move |tx| rows.write(tx)).await
     }

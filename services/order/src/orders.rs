@@ -10,7 +10,6 @@ use fafnir_platform::{
     door::{Answer, Door},
     error::{Error, Result},
     facts::Follower,
-    refusal::Kind,
 };
 use fafnir_proto::{
     id::{OrderId, UserId},
@@ -156,11 +155,7 @@ impl Orders {
                 self.known(user, id, done.at, deadline).await
             }
             Ok(done) => Ok((made(done)?, answer.position)),
-            // The engine knows the name as a key.
-            Err(refused) => match Refused::from(refused) {
-                refusal if refusal.kind == Kind::Exists => Err(reused(&new.client_order_id).into()),
-                refusal => Err(refusal.into()),
-            },
+            Err(refused) => Err(refused.into()),
         }
     }
 

@@ -86,29 +86,30 @@ pub struct Impossible {
 
 impl Changes {
     /// Reads facts that follow `from` without a gap.
-    pub fn read(from: u64, facts: &[Fact]) -> Result<Self, Impossible> {
+    pub fn read(from: u64, facts: Vec<Fact>) -> Result<Self, Impossible> {
         let mut changes = Self { from, to: from, ..Self::default() };
         let mut orders = BTreeMap::new();
         for fact in facts {
-            let impossible = |what| Impossible { position: fact.position, what };
-            if fact.position != changes.to + 1 {
+            let position = fact.position;
+            let impossible = |what| Impossible { position, what };
+            if position != changes.to + 1 {
                 return Err(impossible(format!("it follows {}", changes.to)));
             }
-            changes.to = fact.position;
+            changes.to = position;
             changes.fact(&mut orders, fact).map_err(impossible)?;
         }
         changes.orders = orders.into_values().collect();
         Ok(changes)
     }
 
-    fn fact(&mut self, orders: &mut BTreeMap<Uuid, ChangedOrder>, fact: &Fact) -> Result<(), String> {
+    fn fact(&mut self, orders: &mut BTreeMap<Uuid, ChangedOrder>, fact: Fact) -> Result<(), String> {
         let first_id = i64::try_from(fact.position).ok().and_then(|p| p.checked_mul(IDS_PER_FACT));
         let first_id = first_id.ok_or("its position is beyond what can be stored")?;
         let is_first = matches!(fact.kind(), FactKind::Accepted | FactKind::Rejected);
         if is_first && fact.orders.len() != 1 {
             return Err(format!("{} orders are new by it", fact.orders.len()));
         }
-        for (id, update) in (first_id..first_id + IDS_PER_FACT).zip(&fact.orders) {
+        for (id, update) in (first_id..first_id + IDS_PER_FACT).zip(fact.orders) {
             let order = update.order.as_ref().ok_or("an update has no order")?;
             let user = UserId::parse(&order.user_id).map_err(|e| format!("user_id {e}"))?;
             let order_id = id_of(&order.id)?;
@@ -122,14 +123,14 @@ impl Changes {
                 self.fills.push(NewFill { id, user, order: order_id, exec_seq: fact.exec_seq, fill });
             }
             if update.user_seq > 0 {
-                self.events.push(Event { id, user, update: update.clone() });
+                self.events.push(Event { id, user, update });
             }
         }
-        if let Some(key) = fact.key.as_ref().filter(|key| is_first && !key.key.is_empty()) {
+        if let Some(key) = fact.key.filter(|key| is_first && !key.key.is_empty()) {
             self.client_orders.push(ClientOrder {
                 user: UserId::parse(&fact.user_id).map_err(|e| format!("user_id {e}"))?,
-                client_order_id: key.key.clone(),
-                payload: key.payload.clone(),
+                client_order_id: key.key,
+                payload: key.payload,
                 order: id_of(fact.done.as_ref().map_or("", |done| &done.object_id))?,
             });
         }

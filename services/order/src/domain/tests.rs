@@ -225,7 +225,7 @@ fn of_a_batch_the_last_word_on_each_order_is_left() {
     accepted.done = Some(Done { object_id: Uuid::from_u128(1).to_string(), ..Done::default() });
     let taken = |state, filled| order_of(BOB, 1, state, filled);
     let made = |filled| order_of(agent, 2, OrderState::PartiallyFilled, filled);
-    let facts = [
+    let facts = vec![
         accepted,
         about(
             9,
@@ -240,7 +240,7 @@ fn of_a_batch_the_last_word_on_each_order_is_left() {
         Fact { position: 11, kind: FactKind::Money.into(), ..Fact::default() },
         about(12, FactKind::Canceled, vec![(taken(OrderState::Canceled, 20_000), 4)]),
     ];
-    let changes = Changes::read(7, &facts).unwrap();
+    let changes = Changes::read(7, facts).unwrap();
     assert_eq!((changes.from, changes.to, changes.open_orders), (7, 12, 0));
     let [bobs, agents] = &changes.orders[..] else { panic!("{:?}", changes.orders) };
     assert_eq!((bobs.is_new, bobs.order.state(), bobs.ended_us()), (true, OrderState::Canceled, 9));
@@ -276,8 +276,9 @@ fn what_cannot_be_is_said_and_not_read() {
         (vec![about(1, FactKind::Expired, vec![(Order { id: "1".into(), ..open() }, 1)])], "UUID"),
     ];
     for (facts, words) in cases {
-        let refused = Changes::read(0, &facts).unwrap_err();
+        let last = facts.last().unwrap().position;
+        let refused = Changes::read(0, facts).unwrap_err();
         assert!(refused.what.contains(words), "{refused}");
-        assert_eq!(refused.position, facts.last().unwrap().position);
+        assert_eq!(refused.position, last);
     }
 }

@@ -42,10 +42,12 @@ struct Stand {
     _dir: tempfile::TempDir,
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what an engine says")]
 fn done(position: u64, done: Done) -> Said {
     Ok(ExecuteReply { position, outcome: Some(Outcome::Done(done)) })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "what an engine says")]
 fn refused(position: u64, code: Code, reason: &str) -> Said {
     let refused = Refused { code: code as u32, reason: reason.into(), message: "so".into(), order: None };
     Ok(ExecuteReply { position, outcome: Some(Outcome::Refused(refused)) })
@@ -209,10 +211,10 @@ async fn a_client_order_id_is_looked_up_here_and_then_in_the_engine() {
     assert_eq!(reason(&stand.place(other).await), reused);
     assert!(stand.commands().is_empty());
 
-    // The engine's own refusal of a key is said in the words of orders; where it cannot know, that is said.
+    // The engine's own refusal of it is passed on; where it cannot know, that is said.
     let fresh = PlaceOrderRequest { client_order_id: "new".into(), ..buy() };
     stand.says([
-        refused(5, Code::AlreadyExists, "IDEMPOTENCY_KEY_REUSED"),
+        refused(5, Code::AlreadyExists, "CLIENT_ORDER_ID_REUSED"),
         refused(5, Code::Unavailable, "PROJECTION_BEHIND"),
     ]);
     assert_eq!(reason(&stand.place(fresh.clone()).await), reused);
