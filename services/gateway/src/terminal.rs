@@ -6,7 +6,11 @@ use super::{
     session::{Permission, Session},
 };
 use axum::extract::ConnectInfo;
-use fafnir_platform::{Refusal, clock, config::Mode};
+use fafnir_platform::{
+    Refusal, clock,
+    config::Mode,
+    error::{refusal_of, unavailable_of},
+};
 use fafnir_proto::{
     reason::Reason,
     v1::{self, terminal_server::Terminal},
@@ -27,7 +31,7 @@ type Reply<T> = Result<Response<T>, Status>;
 
 /// What leaves this port: refusals as they are, faults as a clean sentence. Only our own metadata key goes out.
 fn outward(status: Status) -> Status {
-    match fafnir_platform::error::refusal_of(&status) {
+    match refusal_of(&status).or_else(|| unavailable_of(&status)) {
         Some(refusal) => refusal.into(),
         None => match status.code() {
             Code::Unavailable => Status::unavailable("the service cannot answer just now; try again"),

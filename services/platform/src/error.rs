@@ -104,6 +104,16 @@ impl From<Refusal> for Status {
     }
 }
 
+/// What a status says where a service cannot answer just now and says why; `None` for other faults and for refusals.
+pub fn unavailable_of(status: &Status) -> Option<Refusal> {
+    let reason = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok())?;
+    (status.code() == Code::Unavailable).then(|| Refusal {
+        kind: Kind::Unavailable,
+        reason: AnyReason::read(reason),
+        message: status.message().to_owned(),
+    })
+}
+
 /// The refusal that a status carries; `None` for faults (UNAVAILABLE, INTERNAL, …).
 pub fn refusal_of(status: &Status) -> Option<Refusal> {
     let kind = match status.code() {

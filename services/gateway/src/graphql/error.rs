@@ -2,7 +2,7 @@
 
 use async_graphql::{Error, ErrorExtensions as _, ServerError, SimpleObject};
 use fafnir_platform::{
-    error::refusal_of,
+    error::{refusal_of, unavailable_of},
     refusal::{Kind, Refusal},
 };
 use fafnir_proto::reason::Reason;
@@ -32,7 +32,7 @@ pub fn invalid(reason: Reason, message: impl Into<String>) -> Error {
 /// The error that a service's answer becomes: refusals as they are, faults without internals.
 #[expect(clippy::needless_pass_by_value, reason = "used with map_err")]
 pub fn of(status: Status) -> Error {
-    if let Some(refusal) = refusal_of(&status) {
+    if let Some(refusal) = refusal_of(&status).or_else(|| unavailable_of(&status)) {
         return refused(refusal);
     }
     match status.code() {

@@ -31,8 +31,7 @@ const STANDBY_LOOK_READER: Duration = Duration::from_millis(10);
 /// The stored position stands still for so long: whoever moved it is gone, or there is nothing to do.
 const STANDBY_MAX: Duration = Duration::from_secs(1);
 const RETRY_MIN: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(2);
-const START_RETRY_MAX: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_millis(250);
 /// What only a person can help with is tried again so often: the repair needs no restart then.
 const STUCK_RETRY: Duration = Duration::from_secs(5);
 /// How often trouble that lasts is told again.
@@ -144,7 +143,7 @@ impl<P: Projection, S: Source> Runner<P, S> {
                 Err(Trouble::Later(e)) if e.is_transient() => {
                     self.troubled(&Trouble::Later(e));
                     sleep(self.retry).await;
-                    self.retry = (self.retry * 2).min(START_RETRY_MAX);
+                    self.retry = (self.retry * 2).min(RETRY_MAX);
                 }
                 Err(Trouble::Later(e)) => return Err(e),
                 Err(Trouble::Gone(sentence)) => return Err(Error::internal(sentence)),

@@ -106,6 +106,7 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
             Ok(v1::ListOrdersReply { orders, user_seq }.encode_to_vec())
         }
         "ListFills" => Ok(v1::ListFillsReply::default().encode_to_vec()),
+        "Flatten" => Ok(v1::FlattenReply { canceled: 2, ..Default::default() }.encode_to_vec()),
         "CancelAll" => Ok(v1::CancelAllReply { requested: 2 }.encode_to_vec()),
         "UpdatesSince" => {
             let r: v1::UpdatesSinceRequest = decode(request);
@@ -220,7 +221,7 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             about_the_account(method, request)
         }
         "CreateAccount" => Ok(v1::Account { user_id: owner, ..account() }.encode_to_vec()),
-        "Deposit" => {
+        "Deposit" | "Withdraw" => {
             let r: v1::DepositRequest = decode(request);
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());

@@ -46,6 +46,10 @@ fn operations() -> Vec<(&'static str, String)> {
             &format!(r#"(request: {{accountId: "{id}", amount: 1, currency: "USD"}}) {{ code }}"#),
         ),
         mutation(
+            "withdraw",
+            &format!(r#"(request: {{accountId: "{id}", amount: 1, currency: "USD"}}) {{ code }}"#),
+        ),
+        mutation(
             "transfer",
             &format!(
                 r#"(request: {{fromAccountId: "{id}", toAccountId: "{id}", amount: 1, currency: "USD"}}) {{ code }}"#

@@ -1,6 +1,8 @@
 //! The terminal's gRPC door: sign-in, refusals, the private stream.
 
 use super::*;
+use fafnir_platform::bus::FACTS;
+use fafnir_proto::subject;
 use std::time::Duration;
 use tonic::{Request, Streaming, metadata::MetadataValue};
 use v1::private_update::Kind;
@@ -133,11 +135,17 @@ async fn more_orders_than_the_rate_allows_are_refused() {
 async fn private_updates_come_in_order_without_gap_or_repeat() {
     let door = Door::open().await;
     let bus = door.stack.running.context.bus().await.unwrap();
+    bus.ensure_stream(FACTS).await.unwrap();
+    let fact = async |position: u64, seq: u64| {
+        let fact = v1::Fact { position, orders: vec![update(seq)], ..Default::default() };
+        let payload = v1::FactBatch { facts: vec![fact] }.encode_to_vec().into();
+        let id = Uuid::new_v4().to_string();
+        bus.publish_fact(subject::FACTS_STREAM, subject::FACTS, &id, payload).await.unwrap();
+    };
     let publish = async |seq: u64, live: bool| {
         door.world.lock().unwrap().order_updates.push(update(seq));
         if live {
-            let payload = update(seq).encode_to_vec().into();
-            bus.publish(fafnir_proto::subject::private_orders(MEMBER), payload).await.unwrap();
+            fact(10 * seq, seq).await;
         }
     };
     for seq in 1..=3 {
@@ -152,9 +160,7 @@ async fn private_updates_come_in_order_without_gap_or_repeat() {
     assert_eq!(next_order(&mut stream).await.unwrap(), 4);
     // The bus lost 5 and repeats 4: the stream asks for 5.
     publish(5, false).await;
-    bus.publish(fafnir_proto::subject::private_orders(MEMBER), update(4).encode_to_vec().into())
-        .await
-        .unwrap();
+    fact(40, 4).await;
     publish(6, true).await;
     assert_eq!(next_order(&mut stream).await.unwrap(), 5);
     assert_eq!(next_order(&mut stream).await.unwrap(), 6);

@@ -157,15 +157,61 @@ async fn a_trade(in_process: bool) {
     let (code, _, _) =
         door.error_of(&format!("mutation {{ cancelOrder(orderId: \"{id}\") {{ code }} }}")).await;
     assert_eq!(code, "FAILED_PRECONDITION");
-    let data =
-        door.ask("mutation { flatten(symbol: \"AAPL\") { code canceled orders { side type } } }").await;
-    assert_eq!(data["flatten"]["orders"], json!([{"side": "SELL", "type": "MARKET"}]));
+    // Nobody buys: what is left, and why.
+    let query = "mutation { flatten(symbol: \"AAPL\") { code reason left canceled orders { side type } } }";
+    let flat = door.ask(query).await["flatten"].clone();
+    assert_eq!(flat["orders"], json!([{"side": "SELL", "type": "MARKET"}]));
+    assert_eq!((&flat["left"], &flat["reason"]), (&json!(3), &json!("NO_LIQUIDITY")), "{flat}");
     // Refused for funds: the REJECTED order.
     let order = place(&door, &door.member, "BUY", "1000", "231.00").await;
     assert_eq!(
         (&order["code"], &order["data"]["status"]),
         (&json!("FAILED_PRECONDITION"), &json!("REJECTED"))
     );
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_says_why_and_what_is_done_is_read_at_once() {
+    let (door, _seller) = whole().await;
+    let money = async |field: &str, amount: &str| {
+        let query = format!(
+            "mutation {{ {field}(request: {{accountId: \"{ACCOUNT}\", amount: {amount}, currency: \"USD\"}}) \
+             {{ code reason message newBalance }} }}"
+        );
+        door.ask(&query).await[field].clone()
+    };
+    let refused = money("withdraw", "20000").await;
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!("FAILED_PRECONDITION"), &json!("INSUFFICIENT_FUNDS"))
+    );
+    assert!(refused["message"].as_str().unwrap().contains("10,000.00"), "{refused}");
+    let refused = money("deposit", "-1").await;
+    assert_eq!(
+        (&refused["code"], &refused["reason"]),
+        (&json!("INVALID_ARGUMENT"), &json!("AMOUNT_OUT_OF_RANGE"))
+    );
+    let query =
+        "mutation { createAccount(request: {type: \"HOUSE\", currency: \"USD\"}) { code reason message } }";
+    assert_eq!(door.ask(query).await["createAccount"]["reason"], json!("ACCOUNT_TYPE_UNKNOWN"));
+    // Each answer is what the next read knows.
+    let mut cents: i64 = 1_000_000;
+    for round in 1..=20 {
+        let (field, change) = if round % 2 == 0 { ("withdraw", -200) } else { ("deposit", 100) };
+        cents += change;
+        let amount = format!("{}.00", change.abs() / 100);
+        let done = money(field, &amount).await;
+        let balance = json!(cents / 100);
+        assert_eq!((&done["code"], &done["newBalance"]), (&json!("OK"), &balance), "{done}");
+        let read = door.ask("{ getPortfolioSummary { accounts { balance } } }").await;
+        assert_eq!(read["getPortfolioSummary"]["accounts"][0]["balance"], balance);
+    }
+    let query = format!(
+        "{{ getTransactions(request: {{accountId: \"{ACCOUNT}\"}}) {{ data {{ type description }} }} }}"
+    );
+    let newest = door.ask(&query).await["getTransactions"]["data"][0].clone();
+    assert_eq!(newest, json!({"type": "TRANSFER_OUT", "description": "Withdrawal"}));
     door.stack.stop().await;
 }
 
