@@ -67,9 +67,9 @@ pub enum Command {
     StockService(ServiceArgs),
     /// The door for orders, and the read model of orders and fills
     OrderService(ServiceArgs),
-    /// Accounts, the ledger in cash and shares, holds, settlement, watchlists
+    /// The door for accounts and money, the books of account, watchlists
     PortfolioService(ServiceArgs),
-    /// The books: journal, matching, market data
+    /// The exchange: journal, orders and money, market data
     TradeEngine(ServiceArgs),
     /// The embedded NATS and JetStream server alone, or a look inside one
     Broker(Broker),
@@ -96,7 +96,7 @@ pub enum Command {
     History(History),
     /// Show accounts and positions
     Portfolio(Where),
-    /// Open accounts, deposit and transfer
+    /// Open accounts, deposit, withdraw and transfer
     #[command(subcommand)]
     Account(Account),
     /// Show and change the watchlist
@@ -325,6 +325,8 @@ pub enum Order {
     Cancel(Cancel),
     /// Change quantity or price of an open order
     Replace(Replace),
+    /// Cancel an account's orders in a symbol and sell all that it has of it
+    Flatten(Flatten),
     /// List orders, newest first
     List(OrderList),
     /// Show one order with its fills
@@ -410,6 +412,16 @@ pub struct Replace {
 }
 
 #[derive(Debug, Args)]
+pub struct Flatten {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// Account that sells [default: the oldest investment account in the symbol's currency]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub struct OrderList {
     #[command(flatten)]
     pub at: Where,
@@ -468,6 +480,8 @@ pub enum Account {
     Open(AccountOpen),
     /// Put paper money into an account
     Deposit(AccountDeposit),
+    /// Take paper money out of an account
+    Withdraw(AccountWithdraw),
     /// Move money between two of your accounts
     Transfer(AccountTransfer),
     /// List the transactions of an account
@@ -482,6 +496,9 @@ pub struct AccountOpen {
     pub r#type: String,
     /// USD or CAD
     pub currency: String,
+    /// Your own id: sending the same request again with it opens nothing more
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -492,6 +509,18 @@ pub struct AccountDeposit {
     pub account_id: String,
     pub amount: String,
     /// Your own id: sending the same deposit again with it changes nothing
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct AccountWithdraw {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account
+    pub account_id: String,
+    pub amount: String,
+    /// Your own id: sending the same withdrawal again with it changes nothing
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
 }

@@ -59,6 +59,7 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
     if names.is_empty() {
         names.push("sim");
     }
+    stack::check(&dir)?;
     let lock = stack::lock(&dir, &names)?;
     start_log(&dir, beside, &settings, out)?;
     let shutdown = CancellationToken::new();

@@ -2,7 +2,7 @@
 
 use crate::output::{Error, Exit, Result};
 use fafnir_proto::reason::Reason;
-use fafnir_services::platform::secrets::create_private_dir;
+use fafnir_services::{platform::secrets::create_private_dir, trade_engine};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -71,6 +71,24 @@ pub fn lock(dir: &Path, services: &[&str]) -> Result<Lock> {
         files.push(file);
     }
     Ok(Lock { _files: files })
+}
+
+/// What is said of a former directory, and what to do.
+pub fn former(dir: &Path) -> (String, String) {
+    let what = format!(
+        "{} is of a former fafnir, which kept orders and money apart: this one cannot go on with it",
+        dir.display()
+    );
+    (what, "back it up and name a new one with --data-dir, or empty it with `fafnir up --fresh`".to_owned())
+}
+
+/// Refuses a former directory.
+pub fn check(dir: &Path) -> Result<()> {
+    if !trade_engine::is_former(dir) {
+        return Ok(());
+    }
+    let (what, hint) = former(dir);
+    Err(Error::new(Exit::Failure, what).code(Reason::DATA_DIR_FORMER).hint(hint))
 }
 
 /// Deletes what a stack stored. Refuses a directory that holds anything else.

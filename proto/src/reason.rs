@@ -263,8 +263,6 @@ reasons! {
     ORDER_NOT_FOUND,
     /// The order has ended.
     ORDER_DONE,
-    /// The order is on its way into the book, or a change of it is.
-    ORDER_PENDING,
     /// There is an open order with this id already.
     ORDER_EXISTS,
     /// The order does not rest in a book.
@@ -275,21 +273,11 @@ reasons! {
     NOTHING_TO_REPLACE,
     /// The stop of the order was triggered, so that its stop price is fixed.
     STOP_TRIGGERED,
-    /// The engine did not cancel the order.
-    CANCEL_REJECTED,
-    /// The engine did not replace the order; it stands as it was.
-    REPLACE_REJECTED,
-    /// An earlier replace of the order has no outcome yet.
-    REPLACE_PENDING,
-    /// Some of the orders that were to be canceled are still on their way out.
-    CANCELS_PENDING,
 
     // How an order ends, in the engine's words: these stand in recorded facts and never change.
 
     /// Canceled at the owner's request.
     USER,
-    /// Canceled before it reached the engine.
-    CANCELED_EARLY,
     /// Canceled, it would have traded with another order of its owner.
     SELF_TRADE,
     /// Immediate or cancel: what did not trade at once.
@@ -365,8 +353,6 @@ reasons! {
     ACCOUNT_NOT_FOUND,
     /// There is another account with this id.
     ACCOUNT_EXISTS,
-    /// The account is closed.
-    ACCOUNT_CLOSED,
     /// The type of an account is none that a user may have.
     ACCOUNT_TYPE_UNKNOWN,
     /// Only an investment account trades.
@@ -377,8 +363,6 @@ reasons! {
     TOO_MANY_ACCOUNTS,
     /// From and to are the same account.
     SAME_ACCOUNT,
-    /// The account has open orders.
-    OPEN_ORDERS,
     /// No account can have this currency.
     CURRENCY_UNKNOWN,
     /// The currency is not the account's.
@@ -413,14 +397,6 @@ reasons! {
     ACCOUNT_CLOSING,
     /// There is nothing to sell.
     NOTHING_TO_SELL,
-    /// The order has another hold.
-    HOLD_EXISTS,
-    /// The order has no hold.
-    HOLD_NOT_FOUND,
-    /// The order was given up, its hold is not placed again.
-    HOLD_RELEASED,
-    /// The order has ended, its hold is not changed.
-    HOLD_CLOSED,
     /// The account holds no such shares.
     HOLDING_NOT_FOUND,
     /// The watchlist has as many symbols as one may have.
@@ -446,6 +422,8 @@ reasons! {
     DATA_DIR,
     /// Another process uses the data directory.
     DATA_DIR_IN_USE,
+    /// A program before this one made the data directory, and this one cannot go on with it.
+    DATA_DIR_FORMER,
     /// The data directory to be emptied has files that are not fafnir's.
     DATA_DIR_FOREIGN,
     /// Another process uses the broker's store.
@@ -504,8 +482,8 @@ reasons! {
     SNAPSHOT_DIFFERS,
     /// A fact of the outcome log is not what the replay comes to.
     FACT_DIFFERS,
-    /// The outcome log is damaged.
-    OUTCOMES_DAMAGED,
+    /// The fact log is damaged.
+    FACTS_DAMAGED,
     /// Two runs are not the same.
     RUNS_DIFFER,
 }

@@ -1,7 +1,10 @@
-//! `fafnir account list|open|deposit|transfer|transactions`.
+//! `fafnir account list|open|deposit|withdraw|transfer|transactions`.
 
 use crate::{
-    args::{Account, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer, Global, Where},
+    args::{
+        Account, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer, AccountWithdraw, Global,
+        Where,
+    },
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
@@ -9,6 +12,7 @@ use fafnir_proto::{
     reason::Reason,
     v1::{
         self, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest, TransferRequest,
+        WithdrawRequest,
     },
 };
 use fafnir_rules::money::{format_grouped, format_micros, parse_micros};
@@ -20,6 +24,7 @@ pub async fn account(global: &Global, command: &Account, out: Out) -> Result {
         Account::List(at) => list(global, at, out).await,
         Account::Open(args) => open(global, args, out).await,
         Account::Deposit(args) => deposit(global, args, out).await,
+        Account::Withdraw(args) => withdraw(global, args, out).await,
         Account::Transfer(args) => transfer(global, args, out).await,
         Account::Transactions(args) => transactions(global, args, out).await,
     }
@@ -45,6 +50,7 @@ async fn open(global: &Global, args: &AccountOpen, out: Out) -> Result {
     let request = client.request(CreateAccountRequest {
         r#type: kind.into(),
         currency: args.currency.to_uppercase(),
+        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
         ..Default::default()
     });
     let account = client.terminal.create_account(request).await?.into_inner();
@@ -63,10 +69,29 @@ async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
         ..Default::default()
     });
     let balance = client.terminal.deposit(request).await?.into_inner().new_balance_micros;
-    out.data(&json!({"newBalance": format_micros(balance)}), || {
-        format!("balance {}\n", format_grouped(balance, 6))
-    });
+    print_balance(balance, out);
     Ok(())
+}
+
+async fn withdraw(global: &Global, args: &AccountWithdraw, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let currency = currency_of(&mut client, &args.account_id).await?;
+    let request = client.request(WithdrawRequest {
+        account_id: args.account_id.clone(),
+        amount_micros: amount(&args.amount)?,
+        currency,
+        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        ..Default::default()
+    });
+    let balance = client.terminal.withdraw(request).await?.into_inner().new_balance_micros;
+    print_balance(balance, out);
+    Ok(())
+}
+
+fn print_balance(micros: i64, out: Out) {
+    out.data(&json!({"newBalance": format_micros(micros)}), || {
+        format!("balance {}\n", format_grouped(micros, 6))
+    });
 }
 
 async fn transfer(global: &Global, args: &AccountTransfer, out: Out) -> Result {

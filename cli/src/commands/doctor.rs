@@ -10,7 +10,10 @@ use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL,
     platform::{Settings, Speaks, db},
-    trade_engine::replay::{self, Until, Verdict},
+    trade_engine::{
+        self,
+        replay::{self, Until, Verdict},
+    },
 };
 use serde_json::json;
 use std::{
@@ -145,7 +148,10 @@ fn data_directory(dir: &Path) -> Check {
     // It was written a moment ago; what stays behind is an empty file.
     drop(fs::remove_file(&probe));
     let absolute = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
-    if dir.is_dir() {
+    if trade_engine::is_former(dir) {
+        let (what, hint) = stack::former(&absolute);
+        finding(NAME, what, hint)
+    } else if dir.is_dir() {
         ok(NAME, absolute.display().to_string())
     } else {
         ok(NAME, format!("{} will be created", absolute.display()))
@@ -318,10 +324,17 @@ fn journal(dir: &Path) -> Option<Check> {
         return Some(finding(NAME, e.to_string(), hint));
     }
     let bad = run.checked.iter().find(|c| c.verdict != Verdict::Agrees);
-    Some(match (bad, run.fact_differs) {
-        (Some(checked), _) => finding(NAME, format!("snapshot {} does not agree with it", checked.seq), hint),
-        (None, Some(fact)) => finding(NAME, format!("logged fact {fact} does not agree with it"), hint),
-        (None, None) => {
+    Some(match (bad, run.fact_differs, run.facts_damaged) {
+        (Some(checked), ..) => {
+            finding(NAME, format!("snapshot {} does not agree with it", checked.seq), hint)
+        }
+        (None, Some(fact), _) => finding(NAME, format!("logged fact {fact} does not agree with it"), hint),
+        (None, None, Some(why)) => finding(
+            "fact log",
+            why,
+            "the journal is whole: the engine makes the fact log again when it starts, as far back as it has the base",
+        ),
+        (None, None, None) => {
             ok(NAME, format!("{} records replayed, {} snapshots agree", run.records, run.checked.len()))
         }
     })

@@ -1,15 +1,15 @@
-//! `fafnir order place|cancel|replace|list|show`.
+//! `fafnir order place|cancel|replace|flatten|list|show`.
 
 use crate::{
-    args::{Cancel, Global, Order, OrderList, OrderShow, Place, Replace},
+    args::{Cancel, Flatten, Global, Order, OrderList, OrderShow, Place, Replace},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
     reason::{AnyReason, Reason},
     v1::{
-        self, CancelAllRequest, CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderState,
-        OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
+        self, CancelAllRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest, ListOrdersRequest,
+        OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
     },
 };
 use fafnir_rules::money::{
@@ -30,6 +30,7 @@ pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
         Order::Place(args) => place(global, args, out).await,
         Order::Cancel(args) => cancel(global, args, out).await,
         Order::Replace(args) => replace(global, args, out).await,
+        Order::Flatten(args) => flatten(global, args, out).await,
         Order::List(args) => list(global, args, out).await,
         Order::Show(args) => show(global, args, out).await,
     }
@@ -160,6 +161,30 @@ async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
     let order = client.terminal.replace(request).await?.into_inner().order.unwrap_or_default();
     print_one(&order, out);
     Ok(())
+}
+
+/// Fails with the exchange's own word where shares are left.
+async fn flatten(global: &Global, args: &Flatten, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(FlattenRequest {
+        account_id: args.account.clone().unwrap_or_default(),
+        symbol: args.symbol.to_uppercase(),
+        ..Default::default()
+    });
+    let done = client.terminal.flatten(request).await?.into_inner();
+    let sold = done.order.as_ref().map_or(0, |o| o.filled_e4);
+    let document = json!({
+        "flat": done.left_e4 == 0, "canceled": done.canceled, "sold": format_e4(sold),
+        "left": format_e4(done.left_e4), "order": done.order.as_ref().map(order_json),
+    });
+    out.data(&document, || {
+        let (sold, left) = (format_e4(sold), format_e4(done.left_e4));
+        format!("{} orders canceled, {sold} shares sold, {left} left\n", done.canceled)
+    });
+    if done.left_e4 == 0 {
+        return Ok(());
+    }
+    Err(Error::new(Exit::Precondition, done.message).told(AnyReason::read(&done.reason)))
 }
 
 async fn list(global: &Global, args: &OrderList, out: Out) -> Result {

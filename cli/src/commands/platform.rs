@@ -97,6 +97,7 @@ pub async fn migrate(global: &Global, out: Out) -> Result {
     let settings = settings::settings(global, &[])?;
     telemetry::init(settings.log.format, &settings.log.filter, out.colour);
     let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
+    stack::check(&settings.data_dir())?;
     let _lock = stack::lock(&settings.data_dir(), &names)?;
     let applied = compose::migrate(&settings).await?;
     let document: Vec<_> =
@@ -129,6 +130,7 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
     } else if !elsewhere {
         services = run::all_services(&settings).into_iter().filter(|s| s.name != "api-gateway").collect();
         settings.bind.auto = true;
+        stack::check(&settings.data_dir())?;
         lock = Some(stack::lock(&settings.data_dir(), &services.iter().map(|s| s.name).collect::<Vec<_>>())?);
     }
     let shutdown = CancellationToken::new();

@@ -174,7 +174,7 @@ fn verified(run: &Run) -> Result {
     }
     match &run.facts_damaged {
         Some(why) => Err(Error::new(Exit::Failure, why.clone())
-            .code(Reason::OUTCOMES_DAMAGED)
+            .code(Reason::FACTS_DAMAGED)
             .hint("the journal is whole: the engine makes the fact log again when it starts")),
         None => Ok(()),
     }

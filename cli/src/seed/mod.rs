@@ -9,8 +9,8 @@ use crate::{
 use fafnir_proto::{
     reason::Reason,
     v1::{
-        AccountType, EndowRequest, HistoryRequest, Instrument, InstrumentType, LoadHistoryRequest,
-        GetProfileRequest, SeedAccountRequest, SeedUserRequest, TradingState, WatchlistRequest,
+        AccountType, EndowRequest, GetProfileRequest, HistoryRequest, Instrument, InstrumentType,
+        LoadHistoryRequest, SeedAccountRequest, SeedUserRequest, TradingState, WatchlistRequest,
     },
 };
 use fafnir_rules::{
@@ -433,14 +433,12 @@ async fn load_watchlists(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Res
     let mut inserted = 0;
     for watchlist in &seeds.watchlists {
         let request = || GetProfileRequest { user_id: watchlist.user.clone() };
-        let present =
-            call(|| async { Ok(ctx.clients.user(&caller()).watchlist(request()).await?) }).await?;
+        let present = call(|| async { Ok(ctx.clients.user(&caller()).watchlist(request()).await?) }).await?;
         let present = present.into_inner().items;
         for symbol in &watchlist.symbols {
             if !present.iter().any(|i| i.symbol == *symbol) {
                 let request = || WatchlistRequest { user_id: watchlist.user.clone(), symbol: symbol.clone() };
-                call(|| async { Ok(ctx.clients.user(&caller()).add_to_watchlist(request()).await?) })
-                    .await?;
+                call(|| async { Ok(ctx.clients.user(&caller()).add_to_watchlist(request()).await?) }).await?;
                 inserted += 1;
             }
             bar.inc(1);

@@ -65,19 +65,13 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// A journal of the books alone is none of the exchange.
-fn refuse_older(data_dir: &Path) -> anyhow::Result<()> {
-    let dir = data_dir.join("engine");
-    let Ok(mut entries) = fs::read_dir(&dir) else { return Ok(()) };
+/// Whether a data directory is of a program whose orders and money were in databases of their own: this one cannot go on
+/// with it.
+pub fn is_former(data_dir: &Path) -> bool {
     let is_journal = |name: &str| name.starts_with("journal-") && name.ends_with(".log");
-    let is_older = entries.any(|e| e.is_ok_and(|e| e.file_name().to_str().is_some_and(is_journal)));
-    anyhow::ensure!(
-        !is_older,
-        "{} holds the journal of a program whose orders and money were in databases of their own; this one begins anew: \
-         give it another data directory",
-        dir.display()
-    );
-    Ok(())
+    fs::read_dir(data_dir.join("engine")).is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|e| e.file_name().to_str().is_some_and(is_journal)))
+    })
 }
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
@@ -86,7 +80,11 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let data_dir = ctx.settings.data_dir();
-    refuse_older(&data_dir)?;
+    anyhow::ensure!(
+        !is_former(&data_dir),
+        "{} is of a former program, which kept orders and money apart: back it up and start a new one",
+        data_dir.display()
+    );
     let dir = data_dir.join("exchange");
     let lock = lock(&dir)?;
     let start::Started { exchange, ended, market } = start::start(&ctx, &dir).await?;

@@ -418,7 +418,12 @@ impl Db {
                     match row.map(|r| r.get::<String>(0)).transpose()? {
                         Some(applied) if applied == checksum => {}
                         Some(_) => {
-                            return Err(Error::Unusable(format!("migration {} was changed after it was applied", migration.name)).into());
+                            let text = format!(
+                                "it was made by another version of the program, whose schema cannot be taken over (migration {} \
+                                 was changed after it was applied): back it up and start a new one",
+                                migration.name
+                            );
+                            return Err(Error::Unusable(text).into());
                         }
                         None => {
                             for statement in statements(migration.sql) {
