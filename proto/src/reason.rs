@@ -336,10 +336,6 @@ reasons! {
 
     /// A command of the engine is not well formed.
     COMMAND_MALFORMED,
-    /// More commands than the engine takes at a time.
-    COMMANDS_TOO_MANY,
-    /// Commands are missing before this one.
-    CMD_SEQ_GAP,
     /// More requests wait for the engine than may.
     ENGINE_BUSY,
     /// The engine is stopping.

@@ -15,14 +15,12 @@ use fafnir_proto::{
     id::{self, AccountId, TransactionId, UserId},
     reason::Reason,
     v1::{
-        Account, AccountRequest, AccountType, AdjustHoldRequest, AuditReply, CreateAccountRequest,
-        DefaultAccountRequest, DepositReply, DepositRequest, Empty, EndowReply, EndowRequest, HoldReply,
-        HoldRequest, Holding, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply,
+        Account, AccountRequest, AuditReply, CreateAccountRequest, DepositReply, DepositRequest, Empty,
+        EndowReply, EndowRequest, Holding, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply,
         PerformanceReply, PerformanceRequest, PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply,
-        ReleaseHoldRequest, SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest,
-        TransactionsReply, TransactionsRequest, TransferRequest, UpdatesSinceRequest, UserRequest,
-        ValuationReply, ValuationRequest, ValueRequest, ValuedHolding, WithdrawRequest,
-        portfolio_server::Portfolio,
+        SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest, TransactionsReply,
+        TransactionsRequest, TransferRequest, UpdatesSinceRequest, UserRequest, ValuationReply,
+        ValuationRequest, ValueRequest, ValuedHolding, WithdrawRequest, portfolio_server::Portfolio,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -143,7 +141,6 @@ impl Api {
         self.db
             .read(|tx| {
                 Ok(PortfolioStatusReply {
-                    positions: Vec::new(),
                     settled: store::trades(tx)?,
                     dead_letters: inbox::dead_letter_count(tx)?,
                     position: store::position(tx)?,
@@ -151,18 +148,6 @@ impl Api {
             })
             .await
     }
-}
-
-/// The oldest INVESTMENT account in the currency, else the oldest INVESTMENT account.
-fn default_account(tx: &mut dyn Tx, user: UserId, currency: Currency) -> Result<Known> {
-    let mut accounts = store::accounts_of(tx, user)?;
-    accounts.retain(|a| a.kind == i32::from(AccountType::Investment));
-    let at = accounts.iter().position(|a| a.currency == currency).unwrap_or(0);
-    if accounts.is_empty() {
-        let sentence = "an INVESTMENT account is needed; the user has none";
-        return Err(Refusal::precondition(Reason::NO_INVESTMENT_ACCOUNT, sentence).into());
-    }
-    Ok(accounts.swap_remove(at))
 }
 
 fn reply<T>(answer: Result<T>) -> Result<Response<T>, Status> {
@@ -284,29 +269,6 @@ impl Portfolio for Api {
     ) -> Result<Response<PerformanceReply>, Status> {
         let user = self.reader(&r, &r.get_ref().user_id).await?;
         reply(self.performance_of(user, r.into_inner()).await)
-    }
-
-    async fn default_account(&self, r: Request<DefaultAccountRequest>) -> Result<Response<Account>, Status> {
-        let user = self.reader(&r, &r.get_ref().user_id).await?;
-        let currency = check_currency(&r.get_ref().currency)?;
-        let found = self.db.read(move |tx| {
-            let account = default_account(tx, user, currency)?;
-            let cash = store::cash(tx, &account)?;
-            Ok(wire::account(&account, &cash))
-        });
-        reply(found.await)
-    }
-
-    async fn hold(&self, _: Request<HoldRequest>) -> Result<Response<HoldReply>, Status> {
-        Err(Status::unimplemented("orders go to the engine whole"))
-    }
-
-    async fn adjust_hold(&self, _: Request<AdjustHoldRequest>) -> Result<Response<HoldReply>, Status> {
-        Err(Status::unimplemented("orders go to the engine whole"))
-    }
-
-    async fn release_hold(&self, _: Request<ReleaseHoldRequest>) -> Result<Response<Empty>, Status> {
-        Err(Status::unimplemented("orders go to the engine whole"))
     }
 
     async fn audit(&self, r: Request<Empty>) -> Result<Response<AuditReply>, Status> {
