@@ -183,7 +183,7 @@ fn a_platform_in_the_background_is_found_looked_at_and_stopped() {
 
     let logs = |args: &[&str]| run(d, &[&["logs", "--data-dir", "data"], args].concat());
     let engine = logs(&["--service", "trade-engine"]);
-    assert!(engine.stdout.contains("INFO trade-engine: the books stand"), "{engine:?}");
+    assert!(engine.stdout.contains("INFO trade-engine: the exchange stands"), "{engine:?}");
     assert!(engine.stdout.lines().all(|l| l.contains(" trade-engine: ")), "{engine:?}");
     let last = logs(&["-n", "1", "--json"]);
     assert!(last.json()["timestamp"].is_string(), "{last:?}");

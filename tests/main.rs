@@ -12,6 +12,7 @@ mod broker;
 mod command_line;
 mod directions;
 mod harness;
+mod kills;
 mod load;
 mod markets;
 mod processes;

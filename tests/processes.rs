@@ -111,7 +111,7 @@ fn delete_streams(url: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let jetstream = async_nats::jetstream::new(async_nats::connect(url).await.unwrap());
-        for name in ["users", "orders", "instruments"] {
+        for name in ["users", "facts", "instruments"] {
             // One that is not there is as good as deleted.
             drop(jetstream.delete_stream(name).await);
         }

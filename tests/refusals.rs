@@ -30,19 +30,33 @@ impl Api {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> (u16, Value) {
-        let answer = tokio::time::timeout(WITHIN, self.client.request(request)).await.unwrap().unwrap();
+        self.try_send(request).await.unwrap()
+    }
+
+    async fn try_send(&self, request: Request<Full<Bytes>>) -> Option<(u16, Value)> {
+        let answer = tokio::time::timeout(WITHIN, self.client.request(request)).await.ok()?.ok()?;
         let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        Some((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))
+    }
+
+    /// The same person at another door.
+    pub fn at(&self, url: &str) -> Self {
+        Self { client: self.client.clone(), url: url.to_owned(), token: self.token.clone() }
     }
 
     pub async fn graphql(&self, query: &str, variables: Value) -> Value {
+        self.try_graphql(query, variables).await.unwrap()
+    }
+
+    /// `None` where no answer came.
+    pub async fn try_graphql(&self, query: &str, variables: Value) -> Option<Value> {
         let request = Request::post(format!("{}/graphql", self.url))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(Full::from(json!({"query": query, "variables": variables}).to_string()))
             .unwrap();
-        self.send(request).await.1
+        self.try_send(request).await.map(|(_, answer)| answer)
     }
 }
 

@@ -105,7 +105,7 @@ fn damage_is_named(d: &Path, crashed: &Path) {
     let bytes = fs::read(&journal).unwrap();
     // In the payload of the first frame: whole frames of later batches follow.
     let mut damaged = bytes.clone();
-    damaged[70] ^= 4;
+    damaged[62] ^= 4;
     fs::write(&journal, &damaged).unwrap();
     let (code, message) = refusal(&replay(d, &["crashed"]));
     assert_eq!(code, "JOURNAL_DAMAGED");

@@ -1,0 +1,434 @@
+//! `kill -9` of the whole at random points of a mixed traffic, the broker's store wiped each time: what was acknowledged is
+//! there, and what was asked for without an answer has one effect when it is asked for again.
+//!
+//! FAFNIR_TEST_KILLS is how many points; 20 by default.
+
+use crate::{
+    harness::{Answer, Stack, WITHIN, binary},
+    refusals::Api,
+};
+use fafnir_services::platform::rng::Rng;
+use serde_json::{Value, json};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
+    [engine]\nsnapshot_every_commands = 300\n";
+const PEOPLE: [&str; 2] = ["admin@test.com", "user@test.com"];
+/// Requests of a person under way at a time.
+const LINES: usize = 4;
+/// Requests between two kills.
+const REQUESTS: (i64, i64) = (40, 120);
+/// A token is renewed before it ends.
+const TOKEN_MAX: Duration = Duration::from_mins(4);
+
+const PLACE: &str = "mutation($r:CreateOrderRequest!){op:createOrder(request:$r){code data{id state filledQuantity version}}}";
+const REPLACE: &str =
+    "mutation($r:ReplaceOrderRequest!){op:replaceOrder(request:$r){code data{id state version}}}";
+const CANCEL: &str = "mutation($o:String!){op:cancelOrder(orderId:$o){code}}";
+const DEPOSIT: &str = "mutation($r:DepositRequest!){op:deposit(request:$r){code}}";
+const WITHDRAW: &str = "mutation($r:WithdrawRequest!){op:withdraw(request:$r){code}}";
+const TRANSFER: &str = "mutation($r:TransferRequest!){op:transfer(request:$r){code}}";
+const OPEN: &str = "mutation($r:CreateAccountRequest!){op:createAccount(request:$r){code data{id}}}";
+const CLOSE: &str = "mutation($a:String!){deleteAccount(accountId:$a)}";
+const ORDERS: &str = "query($a:String){op:getOrders(first:1000,after:$a){code endCursor hasMore \
+    data{id clientOrderId state filledQuantity version}}}";
+const ACCOUNTS: &str = "{op:getPortfolioSummary{code accounts{id type currency}}}";
+const TRANSACTIONS: &str =
+    "query($r:GetTransactionsRequest!){op:getTransactions(request:$r,first:1000){code data{amount}}}";
+
+/// What became of a request.
+#[derive(Debug, Clone)]
+enum Told {
+    Done(Value),
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Place {
+        key: String,
+    },
+    Replace {
+        order: String,
+    },
+    Cancel {
+        order: String,
+    },
+    /// An amount that no other request has, micros, and the account in whose books it stands.
+    Money {
+        amount: i64,
+        account: String,
+    },
+    Open,
+    Close {
+        account: String,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Request {
+    what: What,
+    query: &'static str,
+    variables: Value,
+    told: Told,
+}
+
+impl Request {
+    /// Sent again, it has no second effect.
+    fn has_key(&self) -> bool {
+        matches!(self.what, What::Place { .. } | What::Money { .. } | What::Open)
+    }
+}
+
+fn told(answer: Option<Value>) -> Told {
+    const NOBODY_KNOWS: [&str; 6] =
+        ["UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "UNKNOWN", "CANCELLED", "ABORTED"];
+    let Some(answer) = answer else { return Told::Unknown };
+    if answer["data"]["deleteAccount"] == true {
+        return Told::Done(Value::Null);
+    }
+    let op = &answer["data"]["op"];
+    let code = op["code"].as_str().or(answer["errors"][0]["extensions"]["code"].as_str());
+    match code {
+        Some("OK") => Told::Done(op["data"].clone()),
+        Some(code) if !NOBODY_KNOWS.contains(&code) => Told::Refused,
+        _ => Told::Unknown,
+    }
+}
+
+/// Somebody with two accounts in USD.
+struct Person {
+    api: Api,
+    trades: String,
+    saves: String,
+}
+
+impl Person {
+    async fn signed_in(url: &str, email: &str) -> Self {
+        let api = Api::signed_in(url, email).await;
+        let opened = json!({"r": {"type": "SAVINGS", "currency": "USD", "idempotencyKey": "kills"}});
+        let saves = api.graphql(OPEN, opened).await["data"]["op"]["data"]["id"].as_str().unwrap().to_owned();
+        let accounts = api.graphql(ACCOUNTS, json!({})).await["data"]["op"]["accounts"].clone();
+        let trades =
+            accounts.as_array().unwrap().iter().find(|a| a["type"] == "INVESTMENT" && a["currency"] == "USD");
+        Self { trades: trades.unwrap()["id"].as_str().unwrap().to_owned(), saves, api }
+    }
+
+    async fn orders(&self, all: bool) -> Vec<Value> {
+        let (mut found, mut after) = (Vec::new(), Value::Null);
+        loop {
+            let page = self.api.graphql(ORDERS, json!({"a": after})).await["data"]["op"].clone();
+            assert_eq!(page["code"], "OK", "{page}");
+            found.extend(page["data"].as_array().unwrap().iter().cloned());
+            if !all || page["hasMore"] != true {
+                return found;
+            }
+            after = page["endCursor"].clone();
+        }
+    }
+
+    async fn accounts(&self) -> BTreeSet<String> {
+        let answer = self.api.graphql(ACCOUNTS, json!({})).await["data"]["op"].clone();
+        let accounts = answer["accounts"].as_array().unwrap().iter();
+        accounts.map(|a| a["id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// How often each amount moved the newest of an account's transactions.
+    async fn amounts(&self, account: &str) -> BTreeMap<i64, usize> {
+        let asked = json!({"r": {"accountId": account}});
+        let answer = self.api.graphql(TRANSACTIONS, asked).await["data"]["op"].clone();
+        let mut found = BTreeMap::new();
+        for row in answer["data"].as_array().unwrap() {
+            *found.entry((row["amount"].as_f64().unwrap() * 1e6).round() as i64).or_default() += 1;
+        }
+        found
+    }
+}
+
+/// One request after the other, until one has no answer.
+struct Line {
+    person: usize,
+    rng: Rng,
+    open: Vec<String>,
+    opened: Vec<String>,
+    sent: Vec<Request>,
+}
+
+impl Line {
+    fn next(&mut self, person: &Person, numbers: &AtomicU64) -> Request {
+        let n = numbers.fetch_add(1, Ordering::Relaxed);
+        let key = format!("kill-{n}");
+        let price = 148.0 + self.rng.between(-150, 150) as f64 / 100.0;
+        let request = |what, query, variables| Request { what, query, variables, told: Told::Unknown };
+        // An amount by which the request is found in the books.
+        let money = |units: i64| (units as f64) + (n as f64) / 1e6;
+        let amount = |units: i64| units * 1_000_000 + n as i64;
+        match self.rng.below(100) {
+            0..15 if !self.open.is_empty() => {
+                let order = self.open.swap_remove(self.rng.index(self.open.len()));
+                request(What::Cancel { order: order.clone() }, CANCEL, json!({"o": order}))
+            }
+            15..30 if !self.open.is_empty() => {
+                let order = self.open[self.rng.index(self.open.len())].clone();
+                let quantity = self.rng.between(5, 9);
+                let r = json!({"orderId": order, "quantity": quantity, "price": price});
+                request(What::Replace { order }, REPLACE, json!({"r": r}))
+            }
+            30..37 => {
+                let what = What::Money { amount: amount(2_000), account: person.trades.clone() };
+                let r = json!({"accountId": person.trades, "amount": money(2_000), "currency": "USD", "idempotencyKey": key});
+                request(what, DEPOSIT, json!({"r": r}))
+            }
+            37..41 => {
+                let what = What::Money { amount: amount(100), account: person.trades.clone() };
+                let r = json!({"accountId": person.trades, "amount": money(100), "currency": "USD", "idempotencyKey": key});
+                request(what, WITHDRAW, json!({"r": r}))
+            }
+            41..46 => {
+                let what = What::Money { amount: amount(10), account: person.saves.clone() };
+                let r = json!({"fromAccountId": person.trades, "toAccountId": person.saves, "amount": money(10), "currency": "USD",
+                    "idempotencyKey": key});
+                request(what, TRANSFER, json!({"r": r}))
+            }
+            46..49 if !self.opened.is_empty() => {
+                let account = self.opened.swap_remove(0);
+                request(What::Close { account: account.clone() }, CLOSE, json!({"a": account}))
+            }
+            46..49 => {
+                let r = json!({"type": "SAVINGS", "currency": "CAD", "idempotencyKey": key});
+                request(What::Open, OPEN, json!({"r": r}))
+            }
+            _ => {
+                let side = if self.rng.chance(500) { "BUY" } else { "SELL" };
+                let quantity = self.rng.between(1, 4);
+                let r = json!({"symbol": "NVDA", "side": side, "type": "LIMIT", "quantity": quantity, "price": price,
+                    "clientOrderId": key, "accountId": person.trades});
+                request(What::Place { key }, PLACE, json!({"r": r}))
+            }
+        }
+    }
+
+    fn learn(&mut self, request: Request) {
+        if let Told::Done(data) = &request.told {
+            let id = || data["id"].as_str().unwrap().to_owned();
+            match &request.what {
+                What::Place { .. }
+                    if ["NEW", "PARTIALLY_FILLED"].contains(&data["state"].as_str().unwrap()) =>
+                {
+                    self.open.push(id());
+                }
+                What::Open => self.opened.push(id()),
+                _ => {}
+            }
+        }
+        self.sent.push(request);
+    }
+
+    async fn run(
+        mut self,
+        person: Arc<Person>,
+        numbers: Arc<AtomicU64>,
+        answered: Arc<AtomicU64>,
+        stop: Arc<AtomicBool>,
+    ) -> Self {
+        while !stop.load(Ordering::Relaxed) {
+            let mut request = self.next(&person, &numbers);
+            request.told = told(person.api.try_graphql(request.query, request.variables.clone()).await);
+            let is_known = !matches!(request.told, Told::Unknown);
+            self.learn(request);
+            if !is_known {
+                break;
+            }
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        self
+    }
+
+    /// Sends again what has no answer and can be sent again.
+    async fn ask_again(&mut self, person: &Person) {
+        let sent = std::mem::take(&mut self.sent);
+        for mut request in sent {
+            let until = Instant::now() + WITHIN;
+            let was_unknown = matches!(request.told, Told::Unknown);
+            while matches!(request.told, Told::Unknown) && request.has_key() {
+                request.told = told(person.api.try_graphql(request.query, request.variables.clone()).await);
+                assert!(Instant::now() < until, "no answer: {request:?}");
+            }
+            match was_unknown {
+                true => self.learn(request),
+                false => self.sent.push(request),
+            }
+        }
+    }
+}
+
+/// What one person was told against what is there.
+async fn check(person: &Person, sent: &[&Request]) {
+    let mut orders = BTreeMap::new();
+    for order in person.orders(false).await {
+        if let Some(key) = order["clientOrderId"].as_str() {
+            assert!(orders.insert(key.to_owned(), order.clone()).is_none(), "twice: {order}");
+        }
+    }
+    let by_id: BTreeMap<&str, &Value> = orders.values().map(|o| (o["id"].as_str().unwrap(), o)).collect();
+    let books = BTreeMap::from([
+        (person.trades.as_str(), person.amounts(&person.trades).await),
+        (person.saves.as_str(), person.amounts(&person.saves).await),
+    ]);
+    let accounts = person.accounts().await;
+    let mut closed = BTreeSet::new();
+    for request in sent {
+        let number = |value: &Value| value.as_f64().unwrap();
+        match (&request.what, &request.told) {
+            (What::Place { key }, Told::Done(data)) => {
+                let order = orders.get(key).unwrap_or_else(|| panic!("lost: {request:?}"));
+                assert_eq!(order["id"], data["id"], "{request:?}");
+                assert!(
+                    number(&order["filledQuantity"]) >= number(&data["filledQuantity"]),
+                    "{request:?} {order}"
+                );
+            }
+            (What::Replace { order }, Told::Done(data)) => {
+                if let Some(order) = by_id.get(order.as_str()) {
+                    assert!(number(&order["version"]) >= number(&data["version"]), "{request:?} {order}");
+                }
+            }
+            (What::Cancel { order }, Told::Done(_)) => {
+                if let Some(order) = by_id.get(order.as_str()) {
+                    assert_eq!(order["state"], "CANCELED", "{request:?}");
+                }
+            }
+            (What::Money { amount, account }, Told::Done(_)) => {
+                let found = books[account.as_str()].get(amount).copied();
+                assert_eq!(found, Some(1), "{request:?}");
+            }
+            (What::Money { amount, account }, Told::Refused) => {
+                assert_eq!(books[account.as_str()].get(amount), None, "{request:?}");
+            }
+            (What::Close { account }, Told::Done(_)) => {
+                assert!(!accounts.contains(account), "{request:?}");
+            }
+            // Whether it was closed, nobody was told.
+            (What::Close { account }, _) => {
+                closed.insert(account.clone());
+            }
+            _ => {}
+        }
+    }
+    let is_gone = |id: &str| {
+        let closes = |r: &&&Request| matches!(&r.what, What::Close { account } if account == id);
+        sent.iter().any(|r| closes(&r))
+    };
+    for request in sent {
+        if let (What::Open, Told::Done(data)) = (&request.what, &request.told) {
+            let id = data["id"].as_str().unwrap();
+            assert!(accounts.contains(id) || is_gone(id), "lost: {request:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_dies() {
+    let points = std::env::var("FAFNIR_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let mut stack = Stack::configured(CONFIG, &["--no-sim"]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mut rng = Rng::new(0x006b_696c_6c73);
+    let sign_in = |stack: &Stack| {
+        let url = stack.process.address("api-gateway");
+        PEOPLE.map(|email| Arc::new(runtime.block_on(Person::signed_in(&url, email))))
+    };
+    let mut people = sign_in(&stack);
+    let mut since = Instant::now();
+    let mut lines: Vec<Line> = (0..PEOPLE.len() * LINES)
+        .map(|i| Line {
+            person: i % PEOPLE.len(),
+            rng: Rng::new(i as u64),
+            open: Vec::new(),
+            opened: Vec::new(),
+            sent: Vec::new(),
+        })
+        .collect();
+    let numbers = Arc::new(AtomicU64::new(1));
+    let (mut placed, mut unknown) = (BTreeSet::new(), 0);
+    for point in 0..points {
+        let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let target = rng.between(REQUESTS.0, REQUESTS.1) as u64;
+        let running: Vec<_> = lines
+            .drain(..)
+            .map(|line| {
+                let person = Arc::clone(&people[line.person]);
+                runtime.spawn(line.run(
+                    person,
+                    Arc::clone(&numbers),
+                    Arc::clone(&answered),
+                    Arc::clone(&stop),
+                ))
+            })
+            .collect();
+        let until = Instant::now() + WITHIN;
+        while answered.load(Ordering::Relaxed) < target {
+            assert!(Instant::now() < until, "too slow at point {point}");
+            std::thread::yield_now();
+        }
+        stack.process.kill();
+        stop.store(true, Ordering::Relaxed);
+        lines = running.into_iter().map(|line| runtime.block_on(line).unwrap()).collect();
+        std::fs::remove_dir_all(stack.data_dir().join("broker")).unwrap();
+        stack.restart(&["--no-sim"]);
+        if since.elapsed() > TOKEN_MAX {
+            (people, since) = (sign_in(&stack), Instant::now());
+        } else {
+            let url = stack.process.address("api-gateway");
+            people = people.map(|p| {
+                let (trades, saves) = (p.trades.clone(), p.saves.clone());
+                Arc::new(Person { api: p.api.at(&url), trades, saves })
+            });
+        }
+        for line in &mut lines {
+            unknown += line.sent.iter().filter(|r| matches!(r.told, Told::Unknown)).count();
+            runtime.block_on(line.ask_again(&people[line.person]));
+        }
+        for (number, person) in people.iter().enumerate() {
+            let of = lines.iter().filter(|l| l.person == number);
+            let sent: Vec<&Request> = of.flat_map(|l| &l.sent).collect();
+            runtime.block_on(check(person, &sent));
+        }
+        stack.shell("nobody").audit();
+        for line in &mut lines {
+            for request in line.sent.drain(..) {
+                if let (What::Place { key }, Told::Done(_)) = (request.what, request.told) {
+                    placed.insert((line.person, key));
+                }
+            }
+        }
+    }
+    for (number, person) in people.iter().enumerate() {
+        let orders = runtime.block_on(person.orders(true));
+        let mut keys: Vec<String> =
+            orders.iter().filter_map(|o| o["clientOrderId"].as_str().map(ToOwned::to_owned)).collect();
+        let all = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), all, "an order is there twice");
+        for (_, key) in placed.iter().filter(|(n, _)| *n == number) {
+            assert!(keys.binary_search(key).is_ok(), "lost: {key}");
+        }
+    }
+    println!(
+        "{points} kills: {} requests, {} orders, {unknown} without an answer",
+        numbers.load(Ordering::Relaxed),
+        placed.len()
+    );
+    assert_eq!(stack.process.interrupt(), Some(0), "{}", stack.process.log());
+    let replay = binary().args(["replay", "--json"]).arg(stack.data_dir()).output().unwrap();
+    Answer::of(replay).json();
+}
