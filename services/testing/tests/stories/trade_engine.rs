@@ -116,7 +116,7 @@ async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() 
     for number in 1..=2 {
         endow(&ctx, number).await;
     }
-    assert_eq!(place(&ctx, 1, v1::Side::Sell, 10).await.state(), v1::OrderState::New);
+    assert_eq!(place(&ctx, 1, v1::Side::Sell, 90).await.state(), v1::OrderState::New);
     let bought = place(&ctx, 2, v1::Side::Buy, 4).await;
     assert_eq!((bought.state(), bought.fills.len()), (v1::OrderState::Filled, 1));
 
