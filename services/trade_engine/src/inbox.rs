@@ -43,12 +43,14 @@ pub enum Refused {
     Closed,
 }
 
-impl<T> Inbox<T> {
-    pub fn new() -> Self {
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
         let inner = Inner { queue: VecDeque::new(), common: 0, cancels: 0, closed: false };
         Self { inner: Mutex::new(inner), came: Condvar::new() }
     }
+}
 
+impl<T> Inbox<T> {
     /// Puts something at the end.
     pub fn put(&self, room: Room, item: T) -> Result<(), Refused> {
         let mut inner = self.inner.lock();
@@ -116,7 +118,7 @@ mod tests {
 
     #[test]
     fn cancels_have_room_of_their_own_and_keep_their_place() {
-        let inbox = Inbox::new();
+        let inbox = Inbox::default();
         for n in 0..QUEUE_MAX {
             inbox.put(Room::Common, n).unwrap();
         }

@@ -22,7 +22,7 @@ use std::{
 };
 
 /// How long the fact log may take to reach a snapshot that is ready to be written.
-const FACTS_DEADLINE: Duration = Duration::from_secs(60);
+const FACTS_DEADLINE: Duration = Duration::from_mins(1);
 const FACTS_LOOK: Duration = Duration::from_millis(5);
 
 /// The door to the thread.
@@ -111,7 +111,7 @@ impl Keeper {
             match snapshot::decode(&fs::read(&named.path)?) {
                 Ok(taken) => return Ok(taken.state),
                 Err(e) => {
-                    tracing::error!(file = %named.path.display(), error = %e, "the snapshot is damaged")
+                    tracing::error!(file = %named.path.display(), error = %e, "the snapshot is damaged");
                 }
             }
         }

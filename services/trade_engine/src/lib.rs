@@ -68,7 +68,7 @@ fn lock(dir: &Path) -> anyhow::Result<File> {
 /// Whether a data directory is of a program whose orders and money were in databases of their own: this one cannot go on
 /// with it.
 pub fn is_former(data_dir: &Path) -> bool {
-    let is_journal = |name: &str| name.starts_with("journal-") && name.ends_with(".log");
+    let is_journal = |name: &str| name.starts_with("journal-");
     fs::read_dir(data_dir.join("engine")).is_ok_and(|mut entries| {
         entries.any(|entry| entry.is_ok_and(|e| e.file_name().to_str().is_some_and(is_journal)))
     })

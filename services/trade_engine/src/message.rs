@@ -97,7 +97,7 @@ pub fn fact(names: &Names, fact: &Fact) -> v1::Fact {
             message.set_kind(v1::FactKind::StateChanged);
             message.set_state((*state).into());
             if *paused {
-                message.reason = Reason::VOLATILITY_PAUSE.as_str().to_owned();
+                Reason::VOLATILITY_PAUSE.as_str().clone_into(&mut message.reason);
             }
             message.price_e4 = *price_e4;
         }
@@ -152,7 +152,7 @@ fn put_order(message: &mut v1::Fact, names: &Names, fact: &OrderFact) {
     if let Some(end) = &fact.order.order.end {
         message.reason = end_of(&fact.order.order, end).0;
     } else if fact.kind == OrderKind::Decremented {
-        message.reason = Reason::SELF_TRADE.as_str().to_owned();
+        Reason::SELF_TRADE.as_str().clone_into(&mut message.reason);
     }
     message.balances.extend(fact.touched.iter().flatten().map(|t| balance(names, t)));
 }

@@ -86,13 +86,10 @@ impl Publisher {
 
     /// The facts of the next message. What memory no longer has is passed over: followers ask for it.
     fn next(&mut self) -> Option<(Vec<Arc<Stored>>, u64)> {
-        let facts = match self.published.recent_after(self.sent, MESSAGE_FACTS_MAX, MESSAGE_BYTES_MAX) {
-            Some(facts) => facts,
-            None => {
-                self.sent = self.published.recent_first()?.saturating_sub(1);
-                self.published.recent_after(self.sent, MESSAGE_FACTS_MAX, MESSAGE_BYTES_MAX)?
-            }
-        };
+        if self.published.recent_first().is_some_and(|first| first > self.sent + 1) {
+            self.sent = self.published.recent_first()?.saturating_sub(1);
+        }
+        let facts = self.published.recent_after(self.sent, MESSAGE_FACTS_MAX, MESSAGE_BYTES_MAX)?;
         let last = facts.last()?.position;
         Some((facts, last))
     }

@@ -157,7 +157,6 @@ fn replay(
                 (fact, trade)
             })
             .collect(),
-        ..Restored::default()
     });
     let mut compared = Compared::open(dir, state.position(), log.next_seq() - 1)?;
     let names = names_of(&state);

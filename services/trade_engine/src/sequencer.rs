@@ -137,7 +137,7 @@ pub fn start(
     clock: Clock,
     market: mpsc::Sender<Market>,
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
-    let inbox = Arc::new(Inbox::new());
+    let inbox = Arc::new(Inbox::default());
     let (ended, has_ended) = oneshot::channel();
     let handle = Handle { inbox: Arc::clone(&inbox) };
     let now_us = clock.now_us();

@@ -420,7 +420,7 @@ impl Running {
 
     /// Commands that are in the journal.
     pub async fn seq(&self) -> u64 {
-        self.exchange.engine.query(|state| state.seq()).await.unwrap()
+        self.exchange.engine.query(State::seq).await.unwrap()
     }
 }
 
