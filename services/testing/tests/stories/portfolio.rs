@@ -248,7 +248,7 @@ async fn two_users_trade_on_postgres() {
 }
 
 #[tokio::test]
-async fn users_open_accounts_deposit_transfer_watch_and_close() {
+async fn users_open_accounts_deposit_withdraw_transfer_and_close() {
     banking(Place::Files).await;
 }
 
