@@ -1,5 +1,6 @@
 //! Tests of the exchange across its files.
 
+mod bench;
 mod crash;
 mod end_to_end;
 mod figures;
@@ -7,4 +8,6 @@ mod fuzz;
 pub mod kill;
 mod million;
 mod replay;
+mod rules;
 mod support;
+mod volatility;
