@@ -1,6 +1,11 @@
 //! What a step costs: orders of many users around one price, and the state as bytes.
 //!
 //! `cargo bench -p fafnir-clearing`. Prints; asserts no time.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench prints, and stops at what must not be"
+)]
 
 use fafnir_clearing::{
     State,

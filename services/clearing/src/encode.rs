@@ -405,7 +405,8 @@ fn decode_order(r: &mut Reader<'_>, market: u32, state: &State) -> Read<Order> {
     must(known, "an order's rate or fees are unknown")?;
     let (created_us, updated_us) = (r.i64()?, r.i64()?);
     let hold = Hold { maker_notional: r.i128()?, taker_notional: r.i128()?, held: r.i64()? };
-    let money = 0..=i128::from(i64::MAX) * 2;
+    // Far more than an order can trade, and few enough for every product with rate and fee.
+    let money = 0..=i128::from(i64::MAX) << 16;
     let fits = money.contains(&hold.maker_notional) && money.contains(&hold.taker_notional);
     must(fits && hold.held >= 0, "a hold is out of range")?;
     Ok(Order {

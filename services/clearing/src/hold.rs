@@ -30,7 +30,7 @@ pub struct Charges {
     pub fees: Fees,
 }
 
-/// Running totals of what an order posted, micros of the account's currency, never negative.
+/// What one trade of an order posts, micros of the account's currency, never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Legs {
     /// Leaves the account of a buyer, reaches the account of a seller.
@@ -39,6 +39,26 @@ pub struct Legs {
     /// leaves.
     pub exchanged: i64,
     pub fee: i64,
+}
+
+/// The same added up over the order. The same money may go round many times: the totals need more than 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    pub principal: i128,
+    pub exchanged: i128,
+    pub fee: i128,
+}
+
+impl Totals {
+    /// What was added since. `None` is beyond 64 bits.
+    pub fn since(self, before: Self) -> Option<Legs> {
+        let added = |now: i128, then: i128| i64::try_from(now - then).ok();
+        Some(Legs {
+            principal: added(self.principal, before.principal)?,
+            exchanged: added(self.exchanged, before.exchanged)?,
+            fee: added(self.fee, before.fee)?,
+        })
+    }
 }
 
 impl Hold {
@@ -62,14 +82,14 @@ impl Hold {
         let traded = self.maker_notional + self.taker_notional;
         let worst = traded.checked_mul(PARTS)?.checked_add(open)?.checked_mul(numerator)?;
         let posted = self.posted(charges)?;
-        let cash = ceiling(worst, PARTS * denominator) - i128::from(posted.principal);
+        let cash = ceiling(worst, PARTS * denominator) - posted.principal;
         let highest_bp = i128::from(charges.fees.maker_bp.max(charges.fees.taker_bp));
         let fees = self
             .fee_parts(charges)
             .checked_mul(PARTS)?
             .checked_add(open.checked_mul(highest_bp)?)?
             .checked_mul(numerator)?;
-        let fee = ceiling(fees, PARTS * BASIS_POINTS * denominator) - i128::from(posted.fee);
+        let fee = ceiling(fees, PARTS * BASIS_POINTS * denominator) - posted.fee;
         i64::try_from(cash.checked_add(fee)?).ok()
     }
 
@@ -80,8 +100,8 @@ impl Hold {
     }
 
     /// Running totals of what was posted: debits rounded up, credits down; a fee never exceeds a seller's proceeds.
-    /// `None` is beyond 64 bits.
-    pub fn posted(self, charges: &Charges) -> Option<Legs> {
+    /// `None` is beyond 128 bits.
+    pub fn posted(self, charges: &Charges) -> Option<Totals> {
         let (numerator, denominator) = (i128::from(charges.fx.numerator), i128::from(charges.fx.denominator));
         let product = (self.maker_notional + self.taker_notional).checked_mul(numerator)?;
         let (up, down) = (ceiling(product, denominator), product.div_euclid(denominator));
@@ -91,7 +111,6 @@ impl Hold {
             Side::Buy => (up, down, fee),
             Side::Sell => (down, up, fee.min(down)),
         };
-        let narrow = |n: i128| i64::try_from(n).ok();
-        Some(Legs { principal: narrow(principal)?, exchanged: narrow(exchanged)?, fee: narrow(fee)? })
+        Some(Totals { principal, exchanged, fee })
     }
 }

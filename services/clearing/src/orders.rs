@@ -1,4 +1,8 @@
 //! Orders: taken, changed, ended; and what the book says of them.
+#![expect(
+    clippy::expect_used,
+    reason = "what was checked before cannot fail: a step that breaks this must not go on"
+)]
 
 use crate::{
     account::Currency,

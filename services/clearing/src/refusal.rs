@@ -142,6 +142,16 @@ impl Refusal {
                 format!("quantity must be above the {} already filled", format_e4(*filled_e4))
             }
             Self::Book(reason) => book_sentence(*reason).to_owned(),
+            Self::TermsOutOfRange(what) => format!("{what} is out of range"),
+            Self::InstrumentMalformed(what) => (*what).to_owned(),
+            of_money => of_money.money_sentence(),
+        }
+    }
+
+    /// The same of what is about amounts.
+    fn money_sentence(&self) -> String {
+        let units = |amount: i64| format_grouped(amount, 6);
+        match self {
             Self::CurrencyMismatch { field, is } => format!("{field} must be {}, the account's", is.code()),
             Self::AmountOutOfRange { max } => {
                 format!("amount must be above 0 and at most {}", format_micros(*max))
@@ -164,8 +174,7 @@ impl Refusal {
             Self::SameAccount => "to_account_id must be another account than from_account_id".to_owned(),
             Self::EndowmentOutOfRange { field, max } => format!("{field} must be from 0 to {max}"),
             Self::NothingToSell(symbol) => format!("the account has no shares of {symbol} to sell"),
-            Self::TermsOutOfRange(what) => format!("{what} is out of range"),
-            Self::InstrumentMalformed(what) => (*what).to_owned(),
+            other => format!("{other:?}"),
         }
     }
 }

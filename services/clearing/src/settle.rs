@@ -1,9 +1,14 @@
 //! A trade, settled in its own step: cash, shares, fees, conversion, price improvement, what is left of the holds.
+#![expect(
+    clippy::expect_used,
+    reason = "what was checked before cannot fail: a step that breaks this must not go on"
+)]
 
 use crate::{
-    account::{Asset, House},
+    account::{Account, Asset, House},
     fact::{OrderAfter, Party, Posting, Role, Sink, Touched, Trade, What},
-    hold::{Charges, Legs},
+    hold::{Charges, Hold, Legs},
+    order::Order,
     step::Stepper,
 };
 use fafnir_rules::{
@@ -55,6 +60,50 @@ struct Party1 {
     /// Of a sale: what it realised and the cost that went with the shares.
     realized: i64,
     cost: i64,
+}
+
+/// Moves cash and shares of one side; answers what the cash moved by, what a sale realised and the cost that went with
+/// the shares.
+fn move_balances(
+    account: &mut Account,
+    order: &Order,
+    paid: Legs,
+    quantity_e4: i64,
+    released: i64,
+) -> (i64, i64, i64) {
+    let cash = &mut account.cash;
+    let holding = account.holdings.entry(order.market).or_default();
+    holding.updated_us = order.updated_us;
+    let moved = match order.side {
+        Side::Buy => {
+            let out = paid.principal + paid.fee;
+            cash.posted -= out;
+            cash.held -= released;
+            if holding.posted == 0 {
+                holding.opened_us = order.updated_us;
+            }
+            holding.posted += quantity_e4;
+            holding.cost =
+                holding.cost.checked_add(out).expect("invariant: the cost was checked with the order");
+            (-out, 0, 0)
+        }
+        Side::Sell => {
+            let got = paid.principal - paid.fee;
+            cash.posted = cash.posted.checked_add(got).expect("invariant: all clients' cash together fits");
+            let cost = holding.cost_of(quantity_e4);
+            let realized = got - cost;
+            holding.posted -= quantity_e4;
+            holding.held -= released;
+            holding.cost -= cost;
+            holding.realized = holding.realized.saturating_add(realized);
+            (got, realized, cost)
+        }
+    };
+    debug_assert!(
+        (0..=cash.posted).contains(&cash.held) && (0..=holding.posted).contains(&holding.held),
+        "invariant: balances cover their holds, {cash:?} {holding:?}"
+    );
+    moved
 }
 
 impl<S: Sink> Stepper<'_, S> {
@@ -115,11 +164,7 @@ impl<S: Sink> Stepper<'_, S> {
         let fits = "invariant: what an order trades is within what its hold was checked for";
         let hold = before.hold.traded(maker, notional);
         let (was, is) = (before.hold.posted(&charges).expect(fits), hold.posted(&charges).expect(fits));
-        let paid = Legs {
-            principal: is.principal - was.principal,
-            exchanged: is.exchanged - was.exchanged,
-            fee: is.fee - was.fee,
-        };
+        let paid = is.since(was).expect(fits);
         let mut order = before.clone();
         order.filled_e4 += quantity_e4;
         let open_e4 = order.quantity_e4 - order.filled_e4;
@@ -127,48 +172,14 @@ impl<S: Sink> Stepper<'_, S> {
         order.state = if open_e4 == 0 { OrderState::Filled } else { OrderState::PartiallyFilled };
         order.updated_us = now;
         let held = if open_e4 == 0 { 0 } else { hold.needed(&charges, open_e4, order.cap_e4).expect(fits) };
-        let released = order.hold.held - held;
-        order.hold = hold;
-        order.hold.held = held;
         let account = self
             .state
             .accounts
             .get_mut(&order.account)
             .expect("invariant: an account stays while it has orders");
-        let cash = &mut account.cash;
-        let holding = account.holdings.entry(market).or_default();
-        holding.updated_us = now;
-        let (mut realized, mut cost) = (0, 0);
-        let moved = match order.side {
-            Side::Buy => {
-                let out = paid.principal + paid.fee;
-                cash.posted -= out;
-                cash.held -= released;
-                if holding.posted == 0 {
-                    holding.opened_us = now;
-                }
-                holding.posted += quantity_e4;
-                holding.cost =
-                    holding.cost.checked_add(out).expect("invariant: the cost was checked with the order");
-                -out
-            }
-            Side::Sell => {
-                let got = paid.principal - paid.fee;
-                cash.posted =
-                    cash.posted.checked_add(got).expect("invariant: all clients' cash together fits");
-                cost = holding.cost_of(quantity_e4);
-                realized = got - cost;
-                holding.posted -= quantity_e4;
-                holding.held -= released;
-                holding.cost -= cost;
-                holding.realized = holding.realized.saturating_add(realized);
-                got
-            }
-        };
-        debug_assert!(
-            (0..=cash.posted).contains(&cash.held) && (0..=holding.posted).contains(&holding.held),
-            "invariant: balances cover their holds, {cash:?} {holding:?}"
-        );
+        let released = order.hold.held - held;
+        order.hold = Hold { held, ..hold };
+        let (moved, realized, cost) = move_balances(account, &order, paid, quantity_e4, released);
         let currency = account.currency as usize;
         self.state.client_cash[currency] += i128::from(moved);
         if open_e4 == 0 {

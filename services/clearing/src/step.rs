@@ -103,7 +103,7 @@ impl<S: Sink> Stepper<'_, S> {
                 self.open_account(*account, *kind, *currency, *opening)?;
             }
             Instruction::CloseAccount { account } => self.close_account(*account)?,
-            Instruction::CloseUser => self.close_user()?,
+            Instruction::CloseUser => self.close_user(),
             Instruction::Deposit { account, currency, amount } => {
                 self.deposit(*account, *currency, *amount)?;
             }

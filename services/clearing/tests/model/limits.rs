@@ -213,6 +213,76 @@ fn what_a_position_costs_stays_within_64_bits() {
     assert_eq!(desk.cores.core.open_orders(), 0);
 }
 
+fn limit(order: u128, text: &str, side: Side, price: i64, shares: i64) -> Instruction {
+    Instruction::New(Box::new(NewOrder {
+        order: id(order),
+        account: None,
+        symbol: Symbol::parse(text).expect("a symbol"),
+        side,
+        terms: Terms::Limit { price_e4: price * 10_000 },
+        time: TimeInForce::Gtc,
+        quantity_e4: shares * 10_000,
+        display_e4: 0,
+        post_only: false,
+        stp: SelfTrade::CancelNewest,
+        expires_us: 0,
+    }))
+}
+
+/// The same money goes round, and one order sells for all of it each time.
+#[test]
+fn what_an_order_trades_in_all_may_be_beyond_64_bits() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    for text in ["DEAR", "BACK"] {
+        let dear = listing(text, Currency::Usd, 100, 10_000, 10_000_000_000);
+        desk.system(Instruction::SetInstrument(Box::new(dear)));
+    }
+    let [seller, buyer, other] = [1, 2, 3].map(id);
+    for (user, text) in [(seller, "DEAR"), (buyer, "BACK"), (other, "BACK")] {
+        let account = id(user.as_u128() + 10);
+        desk.open(user, account, Currency::Usd);
+        let give = Endow {
+            account,
+            currency: None,
+            amount: 0,
+            symbol: Symbol::parse(text).ok(),
+            quantity_e4: 10_000_000 * 10_000,
+            cost_price_e4: 0,
+        };
+        desk.done(user, Instruction::Endow(give));
+    }
+    let money =
+        Instruction::Deposit { account: id(12), currency: Currency::Usd, amount: 4_500_000_000_000 * MICROS };
+    desk.done(buyer, money);
+    // Its price, its total by then, who buys, how much; who sells the seller something for the money, and at what price.
+    let rounds = [
+        (1_000_000, 4_500_001, buyer, 4_500_000, Some((buyer, 1_000_000))),
+        (900_000, 9_300_001, buyer, 4_800_000, Some((other, 960_000))),
+        (900_000, 10_000_000, other, 699_999, None),
+    ];
+    for ((price, total, who, shares, back), n) in rounds.into_iter().zip(0u128..) {
+        if n == 0 {
+            desk.done(seller, limit(100, "DEAR", Side::Sell, price, total));
+        } else {
+            let (quantity_e4, price_e4) = (total * 10_000, price * 10_000);
+            let replace = Replace { order: id(100), quantity_e4, price_e4, stop_e4: 0, version: 0 };
+            desk.done(seller, Instruction::Replace(replace));
+        }
+        desk.done(who, limit(200 + n, "DEAR", Side::Buy, price, shares));
+        if let Some((who, price)) = back {
+            desk.done(who, limit(300 + n, "BACK", Side::Sell, price, 4_500_000));
+            desk.done(seller, limit(400 + n, "BACK", Side::Buy, price, 4_500_000));
+        }
+    }
+    let order = desk.cores.core.order(id(100)).expect("one share is left");
+    assert_eq!(order.filled_e4, 9_999_999 * 10_000);
+    assert_eq!(order.hold.maker_notional, 9_449_999_100_000 * i128::from(MICROS));
+    assert_eq!(order.notional(), i64::MAX);
+    desk.cores.restore();
+    desk.done(buyer, limit(500, "BACK", Side::Sell, 900_000, 1));
+}
+
 const EDGES: [i64; 18] = [
     i64::MIN,
     i64::MIN + 1,
