@@ -3,8 +3,6 @@
 //! A symbol stands in a subject as its TOKEN: `.` would separate, so it becomes `_`. No symbol has a `_` of its own:
 //! two symbols never share a token.
 
-use std::fmt::Display;
-
 /// Stream of who registered and who left; auth-service's.
 pub const USERS_STREAM: &str = "users";
 /// What [`USERS_STREAM`] holds.
@@ -63,16 +61,6 @@ pub fn quotes(symbol: &str) -> String {
     of_symbol(QUOTES, symbol)
 }
 
-/// The `OrderUpdate`s of a user.
-pub fn private_orders(user: impl Display) -> String {
-    format!("private.{user}.orders")
-}
-
-/// The `PortfolioUpdate`s of a user.
-pub fn private_portfolio(user: impl Display) -> String {
-    format!("private.{user}.portfolio")
-}
-
 fn of_symbol(all: &str, symbol: &str) -> String {
     format!("{}{}", prefix(all), token(symbol))
 }
@@ -109,10 +97,6 @@ mod tests {
         assert_eq!(book("AAPL"), "market.book.AAPL");
         assert_eq!(trades("BRK.B"), "market.trades.BRK_B");
         assert_eq!(quotes("BF-B"), "market.quotes.BF-B");
-        assert_eq!(
-            (private_orders("u"), private_portfolio("u")),
-            ("private.u.orders".into(), "private.u.portfolio".into())
-        );
         assert!([USER_REGISTERED, USER_DELETED].iter().all(|s| s.starts_with(prefix(USERS))));
     }
 
