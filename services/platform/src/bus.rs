@@ -18,7 +18,8 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 /// Facts live this long in a stream (architecture.md §6).
 const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
 const STREAM_BYTES_MAX: i64 = 256 * 1024 * 1024;
-const MEMORY_STREAM_BYTES_MAX: i64 = 64 * 1024 * 1024;
+/// What its owner answers for is only to bridge a moment.
+const MEMORY_STREAM_BYTES_MAX: i64 = 8 * 1024 * 1024;
 const DEDUPE_WINDOW: Duration = Duration::from_mins(2);
 const ACK_WAIT: Duration = Duration::from_secs(30);
 const ACK_PENDING_MAX: i64 = 256;

@@ -3,7 +3,9 @@
 use fafnir_platform::clock::SECOND_US;
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs, io,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -18,19 +20,29 @@ pub const BEHIND_FACTS_MAX: u64 = 200_000;
 const MARK_EVERY_US: i64 = SECOND_US / 2;
 const MARKS_MAX: usize = 128;
 
+/// Who has ever followed, one name a line.
+const FILE: &str = "followers";
+
 #[derive(Debug, Default)]
 struct Inner {
-    /// Follower → position up to which it has everything.
+    /// Follower → position up to which it has everything, where it told since the start.
     positions: BTreeMap<String, u64>,
+    /// Those that told before.
+    known: BTreeSet<String>,
+    /// When it was judged first.
+    since_us: Option<i64>,
     /// Time and last position then, oldest first.
     marks: VecDeque<(i64, u64)>,
 }
 
-/// The followers. Those that never told where they are do not count.
+/// The followers. Those that never told where they are do not count; those that told before a restart count again after
+/// as long as one may be behind.
 #[derive(Debug, Default)]
 pub struct Followers {
     inner: Mutex<Inner>,
     cancel_only: AtomicBool,
+    /// Where [`FILE`] lies.
+    dir: PathBuf,
 }
 
 /// A follower that is too far behind.
@@ -42,11 +54,34 @@ pub struct Behind {
 }
 
 impl Followers {
+    /// Those of an exchange in this directory.
+    pub fn load(dir: &Path) -> Self {
+        let text = fs::read_to_string(dir.join(FILE)).unwrap_or_default();
+        let known = text.lines().filter(|name| FOLLOWERS.contains(name)).map(ToOwned::to_owned).collect();
+        let inner = Mutex::new(Inner { known, ..Inner::default() });
+        Self { inner, dir: dir.to_owned(), ..Self::default() }
+    }
+
     /// Notes where a follower says that it is.
     pub fn note(&self, name: &str, position: u64) {
-        if FOLLOWERS.contains(&name) {
-            self.inner.lock().positions.insert(name.to_owned(), position);
+        if !FOLLOWERS.contains(&name) {
+            return;
         }
+        let mut inner = self.inner.lock();
+        inner.positions.insert(name.to_owned(), position);
+        if inner.known.insert(name.to_owned())
+            && let Err(e) = self.store(&inner.known)
+        {
+            tracing::warn!(error = %e, "who follows was not stored");
+        }
+    }
+
+    fn store(&self, known: &BTreeSet<String>) -> io::Result<()> {
+        let path = self.dir.join(FILE);
+        let temporary = path.with_extension("tmp");
+        let text: String = known.iter().map(|name| format!("{name}\n")).collect();
+        fs::write(&temporary, text)?;
+        fs::rename(&temporary, &path)
     }
 
     /// Where they are.
@@ -68,6 +103,8 @@ impl Followers {
     /// answer than before.
     pub fn judge(&self, now_us: i64, last: u64) -> (Option<Behind>, bool) {
         let mut inner = self.inner.lock();
+        let since_us = *inner.since_us.get_or_insert(now_us);
+        let is_late = now_us.saturating_sub(since_us) >= BEHIND_US_MAX;
         if inner.marks.back().is_none_or(|(at, _)| now_us.saturating_sub(*at) >= MARK_EVERY_US) {
             inner.marks.push_back((now_us, last));
             if inner.marks.len() > MARKS_MAX {
@@ -82,8 +119,10 @@ impl Followers {
             .find(|(at, _)| now_us.saturating_sub(*at) >= BEHIND_US_MAX)
             .map_or(0, |(_, position)| *position);
         let behind = COUNTED.iter().find_map(|name| {
-            let position = *inner.positions.get(*name)?;
-            let is_behind = position < then || last.saturating_sub(position) >= BEHIND_FACTS_MAX;
+            let told = inner.positions.get(*name).copied();
+            let is_gone = told.is_none() && is_late && inner.known.contains(*name);
+            let position = told.or(is_gone.then_some(0))?;
+            let is_behind = is_gone || position < then || last.saturating_sub(position) >= BEHIND_FACTS_MAX;
             is_behind.then(|| Behind { follower: (*name).to_owned(), position, last })
         });
         drop(inner);
@@ -99,7 +138,8 @@ mod tests {
 
     #[test]
     fn who_is_behind_by_time_or_by_facts_lets_only_cancels_in_until_it_has_caught_up() {
-        let f = Followers::default();
+        let dir = tempfile::tempdir().unwrap();
+        let f = Followers::load(dir.path());
         let (at, is) = (|s: i64| 1_000 * SECOND_US + s * SECOND_US, |f: &Followers| f.is_cancel_only());
         f.judge(at(0), 10);
         f.judge(at(29), 20);
@@ -124,5 +164,21 @@ mod tests {
         f.note("order-service", 21);
         f.judge(at(63), 20 + BEHIND_FACTS_MAX);
         assert!(!is(&f));
+    }
+    #[test]
+    fn who_followed_before_a_restart_counts_again_when_it_had_time_to_come() {
+        let dir = tempfile::tempdir().unwrap();
+        Followers::load(dir.path()).note("portfolio-service", 7);
+        let f = Followers::load(dir.path());
+        f.judge(0, 7);
+        f.judge(29 * SECOND_US, 7);
+        assert!(!f.is_cancel_only());
+        let (behind, _) = f.judge(30 * SECOND_US, 7);
+        assert_eq!(behind.map(|b| b.follower), Some("portfolio-service".into()));
+        f.note("portfolio-service", 7);
+        assert_eq!(f.judge(31 * SECOND_US, 7), (None, true));
+        let nobody = Followers::load(tempfile::tempdir().unwrap().path());
+        nobody.judge(0, 7);
+        assert_eq!(nobody.judge(99 * SECOND_US, 7), (None, false));
     }
 }

@@ -20,7 +20,7 @@ pub const JOURNAL: Spec = Spec {
 
 /// Every fact; made again from a snapshot and the journal where it is lost.
 pub const FACTS: Spec =
-    Spec { name: "facts", magic: *b"FAFFACT1", rules: 0, segment_bytes: segment_bytes(16 * 1024 * 1024) };
+    Spec { name: "facts", magic: *b"FAFFACT1", rules: 0, segment_bytes: segment_bytes(4 * 1024 * 1024) };
 
 /// Where a segment of the fact log begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -25,7 +25,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 /// Facts kept in memory, in bytes.
-const RECENT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 32 * 1024 * 1024 };
+const RECENT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
+/// What a fact in memory takes beside its bytes.
+const RECENT_OVERHEAD: usize = 96;
 /// Trades per symbol kept in memory.
 const TRADES_MAX: usize = 1_000;
 /// Segments of the fact log that are read at start to have recent trades.
@@ -80,6 +82,7 @@ impl Published {
     /// Nothing yet; the fact log lies in `dir`.
     pub fn new(dir: &Path) -> Self {
         Self {
+            followers: Followers::load(dir),
             dir: dir.to_owned(),
             inner: Mutex::default(),
             images: RwLock::default(),
@@ -87,7 +90,6 @@ impl Published {
             users: RwLock::default(),
             stepped: AtomicU64::new(0),
             recorded: watch::Sender::new(0),
-            followers: Followers::default(),
         }
     }
 
@@ -378,12 +380,12 @@ impl Inner {
             }
             ring.push_back(trade);
         }
-        self.recent_bytes += fact.payload.len();
+        self.recent_bytes += fact.payload.len() + RECENT_OVERHEAD;
         self.recent.push_back(Arc::new(fact));
         while self.recent_bytes > RECENT_BYTES_MAX
             && let Some(old) = self.recent.pop_front()
         {
-            self.recent_bytes -= old.payload.len();
+            self.recent_bytes -= old.payload.len() + RECENT_OVERHEAD;
         }
     }
 }
