@@ -30,8 +30,6 @@ const FACTS_BYTES_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
 /// Open orders in one answer, and accounts.
 const ORDERS_MAX: usize = 1_000;
 const ACCOUNTS_MAX: usize = 500;
-/// Open order ids in a status answer.
-const STATUS_ORDERS_MAX: usize = 50_000;
 
 /// The exchange as its doors see it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -199,8 +197,6 @@ impl Exchange {
                 .map(|m| v1::SymbolPosition { symbol: m.symbol().to_string(), seq: m.exec_seq() })
                 .collect();
             positions.sort_by(|a, b| a.symbol.cmp(&b.symbol));
-            let mut ids: Vec<Uuid> = state.orders().take(STATUS_ORDERS_MAX).map(|o| o.id).collect();
-            ids.sort_unstable();
             v1::EngineStatusReply {
                 journal_seq: state.seq(),
                 state_hash: hex(&snapshot.hash),
@@ -208,7 +204,6 @@ impl Exchange {
                 positions,
                 trades: state.markets().iter().map(fafnir_clearing::market::Market::trade_no).sum(),
                 snapshot_seq: snapshot.seq,
-                open_order_ids: ids.iter().map(ToString::to_string).collect(),
                 position: state.position(),
                 accounts: state.open_accounts() as u64,
                 ..Default::default()

@@ -28,7 +28,7 @@ pub struct Begin {
     /// Position of its first fact.
     pub position: u64,
     pub time_us: i64,
-    /// Command of the newest snapshot before it, which is kept as long as the segment; 0 is genesis.
+    /// Command of a snapshot before it, which is kept as long as the segment; 0 is genesis.
     pub snapshot: u64,
     /// Last trade of each symbol before it.
     pub trades: BTreeMap<String, u64>,

@@ -30,6 +30,8 @@ const RECENT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 10
 const RECENT_OVERHEAD: usize = 96;
 /// Trades per symbol kept in memory.
 const TRADES_MAX: usize = 1_000;
+/// Segments of the fact log that name the same snapshot before the next one names a newer: those that are named are kept.
+const SNAPSHOT_SEGMENTS: usize = if cfg!(test) { 2 } else { 32 };
 /// Segments of the fact log that are read at start to have recent trades.
 const SEGMENTS_READ: usize = 2;
 /// The first frame of a segment is within this.
@@ -170,8 +172,12 @@ impl Published {
     /// Where a segment of the fact log begins that comes next; the snapshot that it names is kept from here on.
     pub fn begin(&self, position: u64, time_us: i64) -> Begin {
         let mut inner = self.inner.lock();
-        let begin =
-            Begin { position, time_us, snapshot: inner.snapshot.seq, trades: inner.trade_nos.clone() };
+        let named = inner.begins.last().map(|b| b.snapshot);
+        let is_spent = |named: u64| {
+            inner.begins.iter().rev().take_while(|b| b.snapshot == named).count() >= SNAPSHOT_SEGMENTS
+        };
+        let snapshot = named.filter(|named| !is_spent(*named)).unwrap_or(inner.snapshot.seq);
+        let begin = Begin { position, time_us, snapshot, trades: inner.trade_nos.clone() };
         inner.begins.push(begin.clone());
         begin
     }

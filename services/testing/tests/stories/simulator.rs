@@ -57,8 +57,16 @@ async fn book_stands(ctx: &Context, symbol: &str, levels: usize) -> v1::BookImag
 }
 
 async fn open_orders(ctx: &Context) -> BTreeSet<String> {
-    let status = ctx.clients.engine(&system()).status(v1::Empty {}).await.unwrap().into_inner();
-    status.open_order_ids.into_iter().collect()
+    let mut found = BTreeSet::new();
+    loop {
+        let after_id = found.last().cloned().unwrap_or_default();
+        let request = v1::OpenOrdersRequest { after_id, ..Default::default() };
+        let page = ctx.clients.engine(&system()).open_orders(request).await.unwrap().into_inner();
+        found.extend(page.orders.into_iter().map(|order| order.id));
+        if !page.more {
+            return found;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
