@@ -52,6 +52,7 @@ fn help_of_every_command() {
         "order place",
         "order cancel",
         "order replace",
+        "order flatten",
         "order list",
         "order show",
         "book",
@@ -61,6 +62,7 @@ fn help_of_every_command() {
         "account",
         "account open",
         "account deposit",
+        "account withdraw",
         "account transfer",
         "account transactions",
         "watchlist",
@@ -198,7 +200,7 @@ fn a_platform_in_the_background_is_found_looked_at_and_stopped() {
     snapshot("doctor_of_a_running_stack", d, &doctor(&[]));
     assert_eq!(run(d, &["down", "--data-dir", "data"]).code, 0);
     assert_eq!(run(d, &["status", "--data-dir", "data"]).code, 3);
-    assert!(logs(&["--service", "trade-engine"]).stdout.contains("the books stand"), "the log stays");
+    assert!(logs(&["--service", "trade-engine"]).stdout.contains("the exchange stands"), "the log stays");
 
     fs::set_permissions(d.join("data/secrets"), fs::Permissions::from_mode(0o755)).unwrap();
     let answer = doctor(&["--json"]);

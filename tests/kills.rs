@@ -24,7 +24,7 @@ const PEOPLE: [&str; 2] = ["admin@test.com", "user@test.com"];
 /// Requests of a person under way at a time.
 const LINES: usize = 4;
 /// Requests between two kills.
-const REQUESTS: (i64, i64) = (40, 120);
+const REQUESTS: (i64, i64) = (60, 160);
 /// A token is renewed before it ends.
 const TOKEN_MAX: Duration = Duration::from_mins(4);
 
@@ -263,9 +263,10 @@ impl Line {
                 request.told = told(person.api.try_graphql(request.query, request.variables.clone()).await);
                 assert!(Instant::now() < until, "no answer: {request:?}");
             }
-            match was_unknown {
-                true => self.learn(request),
-                false => self.sent.push(request),
+            if was_unknown {
+                self.learn(request);
+            } else {
+                self.sent.push(request);
             }
         }
     }
@@ -336,98 +337,136 @@ async fn check(person: &Person, sent: &[&Request]) {
     }
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_dies() {
-    let points = std::env::var("FAFNIR_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
-    let mut stack = Stack::configured(CONFIG, &["--no-sim"]);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mut rng = Rng::new(0x006b_696c_6c73);
-    let sign_in = |stack: &Stack| {
-        let url = stack.process.address("api-gateway");
-        PEOPLE.map(|email| Arc::new(runtime.block_on(Person::signed_in(&url, email))))
-    };
-    let mut people = sign_in(&stack);
-    let mut since = Instant::now();
-    let mut lines: Vec<Line> = (0..PEOPLE.len() * LINES)
-        .map(|i| Line {
+/// A stack under traffic that is killed again and again.
+struct Killed {
+    runtime: tokio::runtime::Runtime,
+    stack: Stack,
+    rng: Rng,
+    people: [Arc<Person>; PEOPLE.len()],
+    signed_in: Instant,
+    lines: Vec<Line>,
+    numbers: Arc<AtomicU64>,
+    /// Who and under which key.
+    placed: BTreeSet<(usize, String)>,
+    unknown: usize,
+}
+
+fn sign_in(runtime: &tokio::runtime::Runtime, stack: &Stack) -> [Arc<Person>; PEOPLE.len()] {
+    let url = stack.process.address("api-gateway");
+    PEOPLE.map(|email| Arc::new(runtime.block_on(Person::signed_in(&url, email))))
+}
+
+impl Killed {
+    fn new() -> Self {
+        let stack = Stack::configured(CONFIG, &["--no-sim"]);
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let line = |i: usize| Line {
             person: i % PEOPLE.len(),
             rng: Rng::new(i as u64),
             open: Vec::new(),
             opened: Vec::new(),
             sent: Vec::new(),
-        })
-        .collect();
-    let numbers = Arc::new(AtomicU64::new(1));
-    let (mut placed, mut unknown) = (BTreeSet::new(), 0);
-    for point in 0..points {
+        };
+        Self {
+            people: sign_in(&runtime, &stack),
+            signed_in: Instant::now(),
+            lines: (0..PEOPLE.len() * LINES).map(line).collect(),
+            rng: Rng::new(0x006b_696c_6c73),
+            numbers: Arc::new(AtomicU64::new(1)),
+            placed: BTreeSet::new(),
+            unknown: 0,
+            runtime,
+            stack,
+        }
+    }
+
+    /// Traffic until so many requests are answered, then the end of the process.
+    fn kill_under_traffic(&mut self) {
         let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let target = rng.between(REQUESTS.0, REQUESTS.1) as u64;
-        let running: Vec<_> = lines
+        let target = self.rng.between(REQUESTS.0, REQUESTS.1) as u64;
+        let running: Vec<_> = self
+            .lines
             .drain(..)
             .map(|line| {
-                let person = Arc::clone(&people[line.person]);
-                runtime.spawn(line.run(
-                    person,
-                    Arc::clone(&numbers),
-                    Arc::clone(&answered),
-                    Arc::clone(&stop),
-                ))
+                let (person, numbers) = (Arc::clone(&self.people[line.person]), Arc::clone(&self.numbers));
+                self.runtime.spawn(line.run(person, numbers, Arc::clone(&answered), Arc::clone(&stop)))
             })
             .collect();
         let until = Instant::now() + WITHIN;
         while answered.load(Ordering::Relaxed) < target {
-            assert!(Instant::now() < until, "too slow at point {point}");
+            assert!(Instant::now() < until, "too slow");
             std::thread::yield_now();
         }
-        stack.process.kill();
+        self.stack.process.kill();
         stop.store(true, Ordering::Relaxed);
-        lines = running.into_iter().map(|line| runtime.block_on(line).unwrap()).collect();
-        std::fs::remove_dir_all(stack.data_dir().join("broker")).unwrap();
-        stack.restart(&["--no-sim"]);
-        if since.elapsed() > TOKEN_MAX {
-            (people, since) = (sign_in(&stack), Instant::now());
-        } else {
-            let url = stack.process.address("api-gateway");
-            people = people.map(|p| {
-                let (trades, saves) = (p.trades.clone(), p.saves.clone());
-                Arc::new(Person { api: p.api.at(&url), trades, saves })
-            });
+        self.lines = running.into_iter().map(|line| self.runtime.block_on(line).unwrap()).collect();
+    }
+
+    /// Starts again, without what the broker had.
+    fn restart(&mut self) {
+        std::fs::remove_dir_all(self.stack.data_dir().join("broker")).unwrap();
+        self.stack.restart(&["--no-sim"]);
+        if self.signed_in.elapsed() > TOKEN_MAX {
+            (self.people, self.signed_in) = (sign_in(&self.runtime, &self.stack), Instant::now());
+            return;
         }
-        for line in &mut lines {
-            unknown += line.sent.iter().filter(|r| matches!(r.told, Told::Unknown)).count();
-            runtime.block_on(line.ask_again(&people[line.person]));
+        let url = self.stack.process.address("api-gateway");
+        for person in &mut self.people {
+            let (trades, saves) = (person.trades.clone(), person.saves.clone());
+            *person = Arc::new(Person { api: person.api.at(&url), trades, saves });
         }
-        for (number, person) in people.iter().enumerate() {
-            let of = lines.iter().filter(|l| l.person == number);
+    }
+
+    fn check(&mut self) {
+        for line in &mut self.lines {
+            self.unknown += line.sent.iter().filter(|r| matches!(r.told, Told::Unknown)).count();
+            self.runtime.block_on(line.ask_again(&self.people[line.person]));
+        }
+        for (number, person) in self.people.iter().enumerate() {
+            let of = self.lines.iter().filter(|l| l.person == number);
             let sent: Vec<&Request> = of.flat_map(|l| &l.sent).collect();
-            runtime.block_on(check(person, &sent));
+            self.runtime.block_on(check(person, &sent));
         }
-        stack.shell("nobody").audit();
-        for line in &mut lines {
+        self.stack.shell("nobody").audit();
+        for line in &mut self.lines {
             for request in line.sent.drain(..) {
                 if let (What::Place { key }, Told::Done(_)) = (request.what, request.told) {
-                    placed.insert((line.person, key));
+                    self.placed.insert((line.person, key));
                 }
             }
         }
     }
-    for (number, person) in people.iter().enumerate() {
-        let orders = runtime.block_on(person.orders(true));
-        let mut keys: Vec<String> =
-            orders.iter().filter_map(|o| o["clientOrderId"].as_str().map(ToOwned::to_owned)).collect();
-        let all = keys.len();
-        keys.sort();
-        keys.dedup();
-        assert_eq!(keys.len(), all, "an order is there twice");
-        for (_, key) in placed.iter().filter(|(n, _)| *n == number) {
-            assert!(keys.binary_search(key).is_ok(), "lost: {key}");
+
+    /// Every order of every point is there once.
+    fn check_all(&self) {
+        for (number, person) in self.people.iter().enumerate() {
+            let orders = self.runtime.block_on(person.orders(true));
+            let keys = orders.iter().filter_map(|o| o["clientOrderId"].as_str());
+            let mut keys: Vec<String> = keys.map(ToOwned::to_owned).collect();
+            let all = keys.len();
+            keys.sort();
+            keys.dedup();
+            assert_eq!(keys.len(), all, "an order is there twice");
+            for (_, key) in self.placed.iter().filter(|(n, _)| *n == number) {
+                assert!(keys.binary_search(key).is_ok(), "lost: {key}");
+            }
         }
     }
-    println!(
-        "{points} kills: {} requests, {} orders, {unknown} without an answer",
-        numbers.load(Ordering::Relaxed),
-        placed.len()
-    );
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_dies() {
+    let points = std::env::var("FAFNIR_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
+    let mut killed = Killed::new();
+    for _ in 0..points {
+        killed.kill_under_traffic();
+        killed.restart();
+        killed.check();
+    }
+    killed.check_all();
+    let (requests, orders) = (killed.numbers.load(Ordering::Relaxed), killed.placed.len());
+    println!("{points} kills: {requests} requests, {orders} orders, {} without an answer", killed.unknown);
+    let Killed { mut stack, .. } = killed;
     assert_eq!(stack.process.interrupt(), Some(0), "{}", stack.process.log());
     let replay = binary().args(["replay", "--json"]).arg(stack.data_dir()).output().unwrap();
     Answer::of(replay).json();

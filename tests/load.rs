@@ -31,6 +31,7 @@ fn what_a_load_counts_is_in_the_books_and_nothing_stands_afterwards() {
     assert!(done > 0 && placed["failed"] == serde_json::json!({}), "{figures}");
     assert!(placed["p50Ms"].as_f64().unwrap() > 0.0, "{figures}");
     assert!(figures["stack"]["residentBytes"].as_u64().unwrap() > 0, "{figures}");
+    assert!(figures["caughtUp"]["processorUsEach"].as_f64().unwrap() > 0.0, "{figures}");
     // The engine has seen each of them, and the books are empty again.
     let audit = shell.audit();
     assert_eq!(audit["openOrders"], 0, "{audit}");
@@ -41,6 +42,11 @@ fn what_a_load_counts_is_in_the_books_and_nothing_stands_afterwards() {
     assert!(count > 0, "{mix}");
     assert_eq!((&mix["rate"], &mix["users"]), (&20.into(), &2.into()));
     assert_eq!(shell.audit()["openOrders"], 0);
+
+    let grpc = load(&shell, &["mix", "--door", "grpc", "--users", "2", "--clients", "2"]).json();
+    let placed = operation(&grpc, "createOrder");
+    assert!(placed["done"].as_u64().unwrap() > 0 && placed["failed"] == serde_json::json!({}), "{grpc}");
+    assert_eq!((&grpc["door"], &shell.audit()["openOrders"]), (&"grpc".into(), &0.into()));
 
     let quotes = load(&shell, &["quotes", "--clients", "2", "--symbols", "aapl,msft"]).json();
     assert!(operation(&quotes, "getStockQuote")["done"].as_u64().unwrap() > 0, "{quotes}");

@@ -1,7 +1,8 @@
 //! `kill -9` and restart: nothing acknowledged is lost, nothing happens twice.
 
-use crate::harness::{Answer, Stack};
+use crate::harness::{Answer, Stack, WITHIN, binary};
 use std::{
+    fs,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -90,4 +91,61 @@ fn ctrl_c_drains_and_a_restart_finds_everything() {
     let buyer = stack.signed_in("user@test.com");
     let kept = buyer.json(&["order", "show", order["id"].as_str().unwrap()]);
     assert_eq!((&kept["state"], &kept["quantity"]), (&"NEW".into(), &"7".into()));
+}
+
+#[test]
+fn an_interrupted_seeding_is_finished_by_the_next_start() {
+    let mut stack = Stack::up(&["--no-sim"]);
+    let fresh = stack.signed_in("user@test.com");
+    let whole = (fresh.json(&["portfolio"])["holdings"].clone(), fresh.json(&["watchlist"]));
+    let data = stack.data_dir();
+    stack.process.kill();
+    for pause in [0, 150, 400] {
+        fs::remove_dir_all(&data).unwrap();
+        let mut command = binary();
+        command.args(["up", "--json", "--ports", "auto", "--no-sim", "--data-dir"]).arg(&data);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut first = command.spawn().unwrap();
+        let until = Instant::now() + WITHIN;
+        while !data.join("seeding").exists() {
+            assert!(Instant::now() < until, "no seeding begins");
+            std::thread::yield_now();
+        }
+        std::thread::sleep(Duration::from_millis(pause));
+        first.kill().unwrap();
+        first.wait().unwrap();
+        stack.restart(&["--no-sim"]);
+        assert!(!data.join("seeding").exists());
+        let user = stack.signed_in("user@test.com");
+        let there = user.json(&["portfolio"])["holdings"].clone();
+        let symbols = |holdings: &serde_json::Value| {
+            let all = holdings.as_array().unwrap().iter();
+            all.map(|h| (h["symbol"].clone(), h["quantity"].clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(symbols(&there), symbols(&whole.0));
+        let watched = |list: &serde_json::Value| {
+            list.as_array().unwrap().iter().map(|i| i["symbol"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(watched(&user.json(&["watchlist"])), watched(&whole.1));
+        stack.process.kill();
+    }
+}
+
+#[test]
+fn a_data_directory_of_the_former_program_is_refused_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    fs::create_dir_all(data.join("engine")).unwrap();
+    fs::write(data.join("engine/journal-00000000000000000001.log"), b"FAFJRNL1").unwrap();
+    for command in ["up", "trade-engine", "migrate", "seed"] {
+        let mut run = binary();
+        run.args([command, "--data-dir"]).arg(&data).current_dir(dir.path()).env("HOME", dir.path());
+        let answer = Answer::of(run.output().unwrap());
+        assert_eq!(answer.code, 1, "{answer:?}");
+        assert!(
+            answer.stderr.contains("DATA_DIR_FORMER") && answer.stderr.contains("back it up"),
+            "{answer:?}"
+        );
+    }
+    assert!(!data.join("db").exists(), "nothing is touched");
 }

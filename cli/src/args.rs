@@ -660,11 +660,32 @@ pub struct Load {
     /// Symbols to trade, separated by commas [default: every open one in USD]
     #[arg(long, value_name = "SYMBOLS", value_delimiter = ',')]
     pub symbols: Vec<String>,
+    /// Which of the gateway's doors is asked
+    #[arg(long, value_name = "DOOR", default_value = "graphql")]
+    pub door: LoadDoor,
     /// Allow a gateway that is not on this machine
     #[arg(long)]
     pub remote: bool,
     #[command(flatten)]
     pub at: Where,
+}
+
+/// A door of the gateway that a load asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LoadDoor {
+    /// GraphQL over HTTP, as a browser does
+    Graphql,
+    /// gRPC, as the terminal does
+    Grpc,
+}
+
+impl LoadDoor {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Graphql => "graphql",
+            Self::Grpc => "grpc",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

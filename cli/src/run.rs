@@ -145,9 +145,8 @@ async fn start(
             Err(e) => Error::from(e),
         }
     })?;
-    if beside.seed && seed::is_empty(&running.context).await? {
-        out.note("first run: seeding");
-        seed::load(&running.context, &seed::Seeds::built_in()?, &[], out).await?;
+    if beside.seed {
+        seed::first_run(&running.context, out).await?;
     }
     if beside.simulator {
         let ctx = fafnir_services::platform::Context { service: "simulator", ..running.context.clone() };

@@ -93,7 +93,8 @@ pub fn check(dir: &Path) -> Result<()> {
 
 /// Deletes what a stack stored. Refuses a directory that holds anything else.
 pub fn clear(dir: &Path) -> Result<()> {
-    const OURS: [&str; 8] = ["db", "broker", "engine", "exchange", "locks", "secrets", "run.json", "logs"];
+    const OURS: [&str; 9] =
+        ["db", "broker", "engine", "exchange", "locks", "secrets", "run.json", "logs", "seeding"];
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(|e| unusable(dir, &e))?,

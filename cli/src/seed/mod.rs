@@ -21,7 +21,13 @@ use fafnir_services::platform::{Caller, Context, context::retry, error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
-use std::{collections::BTreeMap, io::IsTerminal as _, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const USERS: &str = include_str!("../../../seeds/users.toml");
 const INSTRUMENTS: &str = include_str!("../../../seeds/instruments.csv");
@@ -268,8 +274,27 @@ fn caller() -> Caller {
     Caller::system("seed")
 }
 
+/// There from before the first seeding until it is complete.
+fn marker(ctx: &Context) -> PathBuf {
+    ctx.settings.data_dir().join("seeding")
+}
+
+/// Seeds a stack that has no listing yet, or whose seeding was interrupted.
+pub async fn first_run(ctx: &Context, out: Out) -> Result {
+    let marker = marker(ctx);
+    let interrupted = marker.exists();
+    if !interrupted && !is_empty(ctx).await? {
+        return Ok(());
+    }
+    out.note(if interrupted { "the first run was interrupted: seeding again" } else { "first run: seeding" });
+    fs::write(&marker, b"")?;
+    load(ctx, &Seeds::built_in()?, &[], out).await?;
+    fs::remove_file(&marker)?;
+    Ok(())
+}
+
 /// Whether the stack has no listing yet.
-pub async fn is_empty(ctx: &Context) -> Result<bool> {
+async fn is_empty(ctx: &Context) -> Result<bool> {
     let listed = call(|| async {
         Ok(ctx.clients.stock(&caller()).list_instruments(fafnir_proto::v1::Empty {}).await?)
     })
@@ -277,13 +302,24 @@ pub async fn is_empty(ctx: &Context) -> Result<bool> {
     Ok(listed.into_inner().instruments.is_empty())
 }
 
-/// Tries again while a service is still starting.
-async fn call<T, F, Fut>(operation: F) -> Result<T>
+/// Tries again while a service is still starting, or a symbol that was just listed is on its way to the engine.
+async fn call<T, F, Fut>(mut operation: F) -> Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = error::Result<T>>,
 {
-    retry(DEADLINE, operation).await.map_err(|e| match e {
+    let patient = || {
+        let asked = operation();
+        async {
+            asked.await.map_err(|e| match e.refusal() {
+                Some(refusal) if refusal.reason == Reason::UNKNOWN_SYMBOL => {
+                    error::Error::unavailable(refusal.message)
+                }
+                _ => e,
+            })
+        }
+    };
+    retry(DEADLINE, patient).await.map_err(|e| match e {
         error::Error::Remote(status) => Error::from(*status),
         other => Error::new(Exit::Failure, other.to_string()),
     })

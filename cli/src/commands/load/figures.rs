@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 const LATENCY_US_MAX: u64 = 60_000_000;
 /// Significant digits of a latency.
 const DIGITS: u8 = 3;
+/// The part of a round trip that each has.
+pub const ROUND_TRIP_FIRST: &str = "1 accepted";
 /// Different failures that are told.
 const FAILURES_MAX: usize = 5;
 
@@ -85,6 +87,15 @@ pub struct Usage {
     pub resident: u64,
 }
 
+/// When the projections had everything that was answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CaughtUp {
+    /// After the last answer.
+    pub after: Duration,
+    /// Processor seconds of the stack's process from the first measured request until then.
+    pub processor_s: Option<f64>,
+}
+
 /// Operations by name, in the order in which they are printed.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
@@ -92,6 +103,7 @@ pub struct Figures {
     /// From the first measured request to the last answer.
     pub measured: Duration,
     pub usage: Option<Usage>,
+    pub caught_up: Option<CaughtUp>,
 }
 
 impl Figures {
@@ -114,6 +126,15 @@ impl Figures {
 
     fn per_second(&self, operation: &Operation) -> f64 {
         operation.latency_us.len() as f64 / self.measured.as_secs_f64().max(f64::EPSILON)
+    }
+
+    /// Microseconds of these processor seconds for each request that was done.
+    fn us_each(&self, processor_s: f64) -> Option<f64> {
+        let done = match self.operations.get(ROUND_TRIP_FIRST) {
+            Some(accepted) => accepted.latency_us.len(),
+            None => self.operations.values().map(|o| o.latency_us.len()).sum(),
+        };
+        (done > 0).then(|| processor_s * 1e6 / done as f64)
     }
 
     /// Why requests were refused or failed, a line each.
@@ -143,7 +164,15 @@ impl Figures {
             })
             .collect();
         let stack = self.usage.map(|u| json!({"cores": round(u.cores, 2), "residentBytes": u.resident}));
-        json!({"operations": operations, "measuredS": round(self.measured.as_secs_f64(), 2), "stack": stack})
+        let caught_up = self.caught_up.map(|c| {
+            let processor_s = c.processor_s.map(|s| round(s, 2));
+            let each = c.processor_s.and_then(|s| self.us_each(s)).map(|us| round(us, 0));
+            json!({"afterMs": round(c.after.as_secs_f64() * 1e3, 1), "processorS": processor_s, "processorUsEach": each})
+        });
+        json!({
+            "operations": operations, "measuredS": round(self.measured.as_secs_f64(), 2), "stack": stack,
+            "caughtUp": caught_up,
+        })
     }
 
     pub fn table(&self) -> String {
@@ -184,6 +213,14 @@ impl Figures {
         if let Some(usage) = self.usage {
             let mib = usage.resident as f64 / 1_048_576.0;
             text.push_str(&format!("stack: {:.2} cores, {mib:.0} MiB resident\n", usage.cores));
+        }
+        if let Some(caught_up) = self.caught_up {
+            let after = caught_up.after.as_secs_f64() * 1e3;
+            text.push_str(&format!("orders and books had all of it {after:.0} ms after the last answer"));
+            if let Some(us) = caught_up.processor_s.and_then(|s| self.us_each(s)) {
+                text.push_str(&format!("; until then {us:.0} µs of processor time each"));
+            }
+            text.push('\n');
         }
         text
     }

@@ -28,6 +28,11 @@ impl Bearer {
         let value = HeaderValue::try_from(format!("Bearer {token}"));
         Self(value.unwrap_or_else(|_| HeaderValue::from_static("Bearer")))
     }
+
+    /// As it is sent.
+    pub fn text(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
 }
 
 /// Why an exchange failed, and whether the request certainly did not go out.

@@ -1,5 +1,6 @@
 //! `fafnir load`: many signed-in users at the public door, and how the platform bears them.
 
+mod ask;
 mod door;
 mod figures;
 mod line;
@@ -8,9 +9,9 @@ mod traffic;
 mod users;
 
 use self::{
+    ask::Way,
     door::{Door, Outcome},
-    figures::{Figures, Usage},
-    line::Line,
+    figures::{CaughtUp, Figures, Usage},
     traffic::{Client, Listing, Plan},
     users::User,
 };
@@ -22,9 +23,9 @@ use crate::{
 };
 use fafnir_proto::{
     reason::Reason,
-    v1::{Empty, Instrument, QuotesRequest, TradingState},
+    v1::{Empty, Instrument, PositionRequest, QuotesRequest, TradingState},
 };
-use fafnir_services::platform::rng::Rng;
+use fafnir_services::platform::{Caller, rng::Rng};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -51,6 +52,9 @@ const AT_A_TIME: usize = 8;
 const QUOTES_MAX: usize = 100;
 /// Progress is drawn this often.
 const REDRAW: Duration = Duration::from_millis(200);
+/// How long order- and portfolio-service may take to catch up, and how often they are asked.
+const CATCH_UP_MAX: Duration = Duration::from_secs(30);
+const CATCH_UP_POLL: Duration = Duration::from_millis(5);
 /// From the plan to the first request.
 const LEAD: Duration = Duration::from_millis(20);
 
@@ -281,24 +285,30 @@ async fn measure(
         let (plan, rng) = (plan.clone(), Rng::new(i as u64));
         match users.pop() {
             Some(user) if args.scenario == Scenario::RoundTrip => {
-                clients.spawn(round_trip::run(plan, url.to_owned(), user, rng));
+                let way = Way::new(args.door, url)?;
+                clients.spawn(round_trip::run(plan, url.to_owned(), way, user, rng));
             }
             Some(user) => {
                 users.push(user);
-                clients.spawn(
-                    Client { line: Line::new(url), plan, users, rng, figures: Figures::default() }.run(),
-                );
+                let way = Way::new(args.door, url)?;
+                clients.spawn(Client { way, plan, users, rng, figures: Figures::default() }.run());
             }
             None => {}
         }
     }
-    let watch = watch(global, url, &plan, args, out);
+    let pid = pid_of(global, url);
+    let watch = watch(pid, &plan, args, out);
     let (usage, results) = tokio::join!(watch, async {
         let results = clients.join_all().await;
         (Instant::now(), results)
     });
     let (finished, results) = results;
-    let mut figures = Figures { usage, ..Figures::default() };
+    let (before, usage) = usage.unzip();
+    let caught_up = match pid {
+        Some(pid) => catch_up(global, pid, finished, before).await?,
+        None => None,
+    };
+    let mut figures = Figures { usage, caught_up, ..Figures::default() };
     figures.measured = finished.saturating_duration_since(measure_from);
     let mut broken = None;
     for result in results {
@@ -316,10 +326,9 @@ async fn measure(
     }
 }
 
-/// Draws the progress and notes what the stack's process uses while it is measured.
-async fn watch(global: &Global, url: &str, plan: &Plan, args: &Load, out: Out) -> Option<Usage> {
+/// Draws the progress and notes what the stack's process uses while it is measured: its seconds before that, and the rest.
+async fn watch(pid: Option<u32>, plan: &Plan, args: &Load, out: Out) -> Option<(f64, Usage)> {
     let bar = bar(out, (args.warmup + args.duration) * 1_000, "{msg:>24} {bar:40} {elapsed_precise}");
-    let pid = pid_of(global, url);
     let mut before = None;
     let mut timer = tokio::time::interval(REDRAW);
     let mut last = (Instant::now(), 0);
@@ -344,7 +353,34 @@ async fn watch(global: &Global, url: &str, plan: &Plan, args: &Load, out: Out) -
     bar.finish_and_clear();
     let (since, seconds) = before?;
     let cores = (processor_seconds(pid?)? - seconds) / since.elapsed().as_secs_f64().max(0.001);
-    Some(Usage { cores, resident: resident(pid?)? })
+    Some((seconds, Usage { cores, resident: resident(pid?)? }))
+}
+
+/// Waits until order- and portfolio-service stand where the engine stood when the last request was answered.
+async fn catch_up(
+    global: &Global,
+    pid: u32,
+    finished: Instant,
+    before: Option<f64>,
+) -> Result<Option<CaughtUp>> {
+    let running = super::platform::adopted(global).await?;
+    let (clients, caller) = (&running.context.clients, Caller::system("load"));
+    let last = clients.engine(&caller).position(PositionRequest::default()).await?.into_inner().last;
+    let until = finished + CATCH_UP_MAX;
+    loop {
+        let orders = clients.order(&caller).status(Empty {}).await?.into_inner().position;
+        let books = clients.portfolio(&caller).status(Empty {}).await?.into_inner().position;
+        if orders.min(books) >= last {
+            break;
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        tokio::time::sleep(CATCH_UP_POLL).await;
+    }
+    let after = finished.elapsed();
+    let processor_s = processor_seconds(pid).zip(before).map(|(now, before)| now - before);
+    Ok(Some(CaughtUp { after, processor_s }))
 }
 
 /// The process of the stack on this data directory, if the gateway is its.
@@ -403,7 +439,7 @@ fn name(scenario: Scenario) -> &'static str {
 
 fn print(args: &Load, size: Size, figures: &Figures, out: Out) {
     let mut json = json!({
-        "scenario": name(args.scenario), "clients": size.clients, "users": size.users, "rate": args.rate,
+        "scenario": name(args.scenario), "door": args.door.name(), "clients": size.clients, "users": size.users, "rate": args.rate,
         "durationS": args.duration, "warmupS": args.warmup,
     });
     if let (Value::Object(all), Value::Object(measured)) = (&mut json, figures.json()) {
@@ -415,8 +451,9 @@ fn print(args: &Load, size: Size, figures: &Figures, out: Out) {
             None => "closed loop".to_owned(),
         };
         format!(
-            "{}: {pace}, {} clients, {} users, {:.1} s measured\n{}",
+            "{} over {}: {pace}, {} clients, {} users, {:.1} s measured\n{}",
             name(args.scenario),
+            args.door.name(),
             size.clients,
             size.users,
             figures.measured.as_secs_f64(),

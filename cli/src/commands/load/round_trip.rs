@@ -1,9 +1,15 @@
 //! Round trips: a market order until both sides are settled and the client has been told so.
 //!
-//! One user per client, one order at a time, buying and selling in turn against whoever quotes. Settlement moves both
-//! sides in one transaction, so the client's new position says that the other side has been settled too.
+//! One user per client, one order at a time, buying and selling in turn against whoever quotes. A trade settles both
+//! sides in its own step, so the client's new position says that the other side has been settled too.
 
-use super::{door::Outcome, figures::Figures, line::Line, traffic::Plan, users::User};
+use super::{
+    ask::{Ask, Way},
+    door::Outcome,
+    figures::{Figures, ROUND_TRIP_FIRST},
+    traffic::Plan,
+    users::User,
+};
 use crate::{
     client,
     output::{Error, Exit, Result},
@@ -35,9 +41,14 @@ struct Arrived {
 }
 
 /// Sends market orders until the end; hands the user back.
-pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> Result<(Vec<User>, Figures)> {
+pub async fn run(
+    plan: Arc<Plan>,
+    url: String,
+    mut way: Way,
+    mut user: User,
+    mut rng: Rng,
+) -> Result<(Vec<User>, Figures)> {
     let mut figures = Figures::default();
-    let mut line = Line::new(&url);
     let mut gateway = client::Client::with_token(&url, &user.token)?;
     let mut positions = positions(&mut gateway).await?;
     let mut updates = subscribe(&gateway).await?;
@@ -49,11 +60,11 @@ pub async fn run(plan: Arc<Plan>, url: String, mut user: User, mut rng: Rng) -> 
         let listing = plan.listings[rng.index(plan.listings.len())].clone();
         let had = positions.get(&listing.symbol).copied().unwrap_or(0);
         let sells = had >= listing.lot_e4;
-        let outcome = line.operate(&user.bearer, listing.market(sells)).await;
+        let outcome = way.ask(&user.bearer, Ask::Market(&listing, sells)).await;
         let accepted = began.elapsed();
         let measured = plan.measures(began);
         if measured {
-            figures.of("1 accepted").count(&outcome, accepted);
+            figures.of(ROUND_TRIP_FIRST).count(&outcome, accepted);
         }
         plan.answered.fetch_add(1, Ordering::Relaxed);
         match outcome {

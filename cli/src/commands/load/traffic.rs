@@ -5,16 +5,14 @@
 //! sent, so a stall is in the figures of everything that it delayed (no coordinated omission).
 
 use super::{
+    ask::{Ask, Way},
     door::{Door, Outcome},
     figures::Figures,
     line::Line,
     users::User,
 };
 use crate::{args::Scenario, output::Result};
-use bytes::Bytes;
-use fafnir_rules::money::format_e4;
 use fafnir_services::platform::rng::Rng;
-use serde_json::Value;
 use std::{
     sync::{
         Arc,
@@ -32,55 +30,19 @@ const SPREAD_TICKS: u64 = 200;
 /// A user whose request failed waits so long: a platform that is down is not hammered.
 const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
-const CREATE: &str = "mutation($r:CreateOrderRequest!){op:createOrder(request:$r){code data{id status}}}";
-const REPLACE: &str = "mutation($r:ReplaceOrderRequest!){op:replaceOrder(request:$r){code data{id}}}";
-const CANCEL: &str = "mutation($o:String!){op:cancelOrder(orderId:$o){code data{id}}}";
-const CANCEL_ALL: &str = "mutation{op:cancelAllOrders{code}}";
-const QUOTE: &str = "query($s:String!){op:getStockQuote(symbol:$s){code data{symbol price asOf volume}}}";
-
 /// A symbol as the load trades it.
 #[derive(Debug, Clone)]
 pub struct Listing {
     pub symbol: String,
-    /// The symbol in JSON.
-    json: String,
     pub tick_e4: i64,
     pub lot_e4: i64,
     pub reference_e4: i64,
-    quote: Bytes,
 }
 
 impl Listing {
     pub fn new(symbol: &str, tick_e4: i64, lot_e4: i64, reference_e4: i64) -> Self {
-        let json = quoted(symbol);
-        let quote = body(QUOTE, &format!(r#"{{"s":{json}}}"#));
-        Self { symbol: symbol.to_owned(), json, tick_e4, lot_e4, reference_e4, quote }
+        Self { symbol: symbol.to_owned(), tick_e4, lot_e4, reference_e4 }
     }
-
-    /// A limit order for one lot.
-    fn limit(&self, price_e4: i64) -> Bytes {
-        let (symbol, lot, price) = (&self.json, format_e4(self.lot_e4), format_e4(price_e4));
-        let order =
-            format!(r#"{{"symbol":{symbol},"side":"BUY","type":"LIMIT","quantity":{lot},"price":{price}}}"#);
-        body(CREATE, &format!(r#"{{"r":{order}}}"#))
-    }
-
-    /// A market order for one lot.
-    pub fn market(&self, sells: bool) -> Bytes {
-        let (symbol, lot) = (&self.json, format_e4(self.lot_e4));
-        let side = if sells { "SELL" } else { "BUY" };
-        let order = format!(r#"{{"symbol":{symbol},"side":"{side}","type":"MARKET","quantity":{lot}}}"#);
-        body(CREATE, &format!(r#"{{"r":{order}}}"#))
-    }
-}
-
-/// The body of a request; `query` holds nothing that JSON escapes, `variables` is JSON.
-fn body(query: &str, variables: &str) -> Bytes {
-    Bytes::from(format!(r#"{{"query":"{query}","variables":{variables}}}"#))
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }
 
 /// What all clients share.
@@ -135,7 +97,7 @@ impl Plan {
 #[derive(Debug)]
 pub struct Client {
     pub plan: Arc<Plan>,
-    pub line: Line,
+    pub way: Way,
     pub users: Vec<User>,
     pub rng: Rng,
     pub figures: Figures,
@@ -178,8 +140,8 @@ impl Client {
         }
     }
 
-    async fn operate(&mut self, at: usize, name: &'static str, began: Instant, body: Bytes) -> Outcome {
-        let outcome = self.line.operate(&self.users[at].bearer, body).await;
+    async fn operate(&mut self, at: usize, name: &'static str, began: Instant, ask: Ask<'_>) -> Outcome {
+        let outcome = self.way.ask(&self.users[at].bearer, ask).await;
         match &outcome {
             Outcome::Shed(pause) => self.users[at].not_before = Some(Instant::now() + *pause),
             Outcome::Failed(_) => self.users[at].not_before = Some(Instant::now() + FAILED_PAUSE),
@@ -194,8 +156,8 @@ impl Client {
 
     async fn quote(&mut self, at: usize, began: Instant) {
         let which = self.which();
-        let body = self.plan.listings[which].quote.clone();
-        self.operate(at, "getStockQuote", began, body).await;
+        let plan = Arc::clone(&self.plan);
+        self.operate(at, "getStockQuote", began, Ask::Quote(&plan.listings[which])).await;
     }
 
     /// A listing at random.
@@ -218,14 +180,15 @@ impl Client {
         }
         let which = self.which();
         let price = self.passive_price(which);
-        let body = self.plan.listings[which].limit(price);
-        if let Outcome::Done(Some(id)) = self.operate(at, "createOrder", began, body).await {
+        let plan = Arc::clone(&self.plan);
+        let ask = Ask::Limit(&plan.listings[which], price);
+        if let Outcome::Done(Some(id)) = self.operate(at, "createOrder", began, ask).await {
             self.users[at].open.push_back((id, which));
         }
     }
 
     async fn cancel_all(&mut self, at: usize, began: Instant) {
-        let outcome = self.operate(at, "cancelAllOrders", began, body(CANCEL_ALL, "{}")).await;
+        let outcome = self.operate(at, "cancelAllOrders", began, Ask::CancelAll).await;
         if matches!(outcome, Outcome::Done(_)) {
             self.users[at].open.clear();
         }
@@ -237,16 +200,13 @@ impl Client {
         match self.rng.below(100) {
             50..90 if standing > 0 => {
                 let Some((order, _)) = self.users[at].open.pop_front() else { return };
-                let body = body(CANCEL, &format!(r#"{{"o":{}}}"#, quoted(&order)));
-                self.operate(at, "cancelOrder", began, body).await;
+                self.operate(at, "cancelOrder", began, Ask::Cancel(&order)).await;
             }
             90..98 => self.marketable(at, began).await,
             98..100 if standing > 0 => {
                 let (order, which) = self.users[at].open[self.rng.index(standing)].clone();
-                let price = format_e4(self.passive_price(which));
-                let order = quoted(&order);
-                let body = body(REPLACE, &format!(r#"{{"r":{{"orderId":{order},"price":{price}}}}}"#));
-                self.operate(at, "replaceOrder", began, body).await;
+                let price_e4 = self.passive_price(which);
+                self.operate(at, "replaceOrder", began, Ask::Replace(&order, price_e4)).await;
             }
             _ => self.passive(at, began).await,
         }
@@ -257,8 +217,9 @@ impl Client {
         let which = self.which();
         let symbol = self.plan.listings[which].symbol.clone();
         let sells = self.users[at].bought.get(&symbol).is_some_and(|n| *n > 0);
-        let body = self.plan.listings[which].market(sells);
-        if matches!(self.operate(at, "createOrder MARKET", began, body).await, Outcome::Done(_)) {
+        let plan = Arc::clone(&self.plan);
+        let ask = Ask::Market(&plan.listings[which], sells);
+        if matches!(self.operate(at, "createOrder MARKET", began, ask).await, Outcome::Done(_)) {
             let bought = self.users[at].bought.entry(symbol).or_default();
             *bought = if sells { bought.saturating_sub(1) } else { *bought + 1 };
         }
@@ -267,27 +228,8 @@ impl Client {
 
 /// Takes back what a user has standing.
 pub async fn clean(door: &Door, user: &mut User) -> Outcome {
-    let outcome = Line::new(door.base()).operate(&user.bearer, body(CANCEL_ALL, "{}")).await;
+    let mut way = Way::Graphql(Box::new(Line::new(door.base())));
+    let outcome = way.ask(&user.bearer, Ask::CancelAll).await;
     user.open.clear();
     outcome
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn the_bodies_are_the_requests_in_json() {
-        let read = |body: Bytes| serde_json::from_slice::<Value>(&body).unwrap();
-        let listing = Listing::new("A\"B", 100, 10_000, 1_000_000);
-        assert_eq!(read(listing.quote.clone()), json!({"query": QUOTE, "variables": {"s": "A\"B"}}));
-        let limit = json!({"symbol": "A\"B", "side": "BUY", "type": "LIMIT", "quantity": 1, "price": 12.34});
-        assert_eq!(read(listing.limit(123_400)), json!({"query": CREATE, "variables": {"r": limit}}));
-        let market = json!({"symbol": "A\"B", "side": "SELL", "type": "MARKET", "quantity": 1});
-        assert_eq!(read(listing.market(true)), json!({"query": CREATE, "variables": {"r": market}}));
-        for query in [REPLACE, CANCEL, CANCEL_ALL] {
-            assert_eq!(read(body(query, "{}")), json!({"query": query, "variables": {}}));
-        }
-    }
 }
