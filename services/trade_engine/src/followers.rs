@@ -79,7 +79,7 @@ impl Followers {
     fn store(&self, known: &BTreeSet<String>) -> io::Result<()> {
         let path = self.dir.join(FILE);
         let temporary = path.with_extension("tmp");
-        let text: String = known.iter().map(|name| format!("{name}\n")).collect();
+        let text = known.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
         fs::write(&temporary, text)?;
         fs::rename(&temporary, &path)
     }
