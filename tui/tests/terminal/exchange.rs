@@ -304,6 +304,8 @@ impl Terminal for Door {
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
+        flatten(v1::FlattenRequest) -> v1::FlattenReply;
+        withdraw(v1::WithdrawRequest) -> v1::DepositReply;
         order(v1::GetOrderRequest) -> v1::OrderReply;
         create_account(v1::CreateAccountRequest) -> v1::Account;
         deposit(v1::DepositRequest) -> v1::DepositReply;
