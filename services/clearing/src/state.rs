@@ -169,6 +169,17 @@ impl State {
         self.open.len()
     }
 
+    /// The ids of the open orders after one, lowest first, at most so many.
+    pub fn order_ids_after(&self, after: Uuid, limit: usize) -> Vec<Uuid> {
+        let mut ids: Vec<Uuid> = self.open.keys().filter(|id| **id > after).copied().collect();
+        if ids.len() > limit {
+            ids.select_nth_unstable(limit);
+            ids.truncate(limit);
+        }
+        ids.sort_unstable();
+        ids
+    }
+
     /// Open orders of a user, oldest first.
     pub fn orders_of(&self, user: Uuid) -> impl Iterator<Item = &Order> {
         let number = self.user_numbers.get(&user).copied().unwrap_or(0);

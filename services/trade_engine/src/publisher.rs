@@ -10,8 +10,8 @@ use fafnir_proto::subject;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-/// Largest message.
-const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Facts of the largest message, which is 256 KiB with what stands around them.
+const MESSAGE_BYTES_MAX: usize = 240 * 1024;
 /// Facts in one message.
 const MESSAGE_FACTS_MAX: usize = 4_096;
 /// Messages under way at a time.

@@ -146,6 +146,46 @@ async fn day_end_and_gtd_expiry_are_journaled_when_they_are_due() {
 }
 
 #[tokio::test]
+async fn pages_of_open_orders_and_accounts_are_complete_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(dir.path());
+    running.prelude().await;
+    running.feed(&random_commands(19, 600)).await;
+    let all = running.exchange.engine.query(|state| {
+        let mut ids: Vec<_> = state.orders().map(|o| o.id.to_string()).collect();
+        ids.sort();
+        (ids, state.open_accounts())
+    });
+    let (orders, accounts) = all.await.unwrap();
+    let mut found = Vec::new();
+    loop {
+        let after_id = found.last().cloned().unwrap_or_default();
+        let request = v1::OpenOrdersRequest { after_id, limit: 7, ..Default::default() };
+        let page = running.exchange.open_orders(request).await.unwrap();
+        found.extend(page.orders.into_iter().map(|o| o.id));
+        if !page.more {
+            break;
+        }
+    }
+    assert!(found == orders && orders.len() > 20);
+    let mut found = Vec::new();
+    let mut holds = 0;
+    loop {
+        let after_account_id = found.last().cloned().unwrap_or_default();
+        let page = running.exchange.image(&v1::ImageRequest { after_account_id, limit: 3 }).await.unwrap();
+        assert_eq!(page.house.is_empty(), !found.is_empty());
+        holds += page.accounts.iter().map(|a| a.holds.len()).sum::<usize>();
+        found.extend(page.accounts.into_iter().map(|a| a.account.unwrap().id));
+        if !page.more {
+            break;
+        }
+    }
+    assert!(found.len() == accounts && found.is_sorted());
+    assert_eq!(holds, orders.len());
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn only_cancels_are_taken_while_the_books_are_behind() {
     let dir = tempfile::tempdir().unwrap();
     let running = run(dir.path());
