@@ -44,6 +44,7 @@ fn help_of_every_command() {
         "broker consumers",
         "sim",
         "migrate",
+        "rebuild",
         "seed",
         "trade",
         "login",

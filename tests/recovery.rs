@@ -149,3 +149,50 @@ fn a_data_directory_of_the_former_program_is_refused_in_one_sentence() {
     }
     assert!(!data.join("db").exists(), "nothing is touched");
 }
+
+#[test]
+fn orders_and_books_are_made_anew_from_the_facts() {
+    let mut stack = Stack::up(&["--no-sim"]);
+    let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
+    seller.json(&["order", "place", "sell", "NVDA", "30", "--price", "148.00"]);
+    let buy = ["order", "place", "buy", "NVDA", "10", "--price", "148.00", "--client-order-id", "anew"];
+    let bought = buyer.json(&buy);
+    let account = buyer.account()["id"].as_str().unwrap().to_owned();
+    buyer.json(&["account", "deposit", &account, "12.5", "--idempotency-key", "anew"]);
+    let look = |shell: &crate::harness::Shell| {
+        let transactions = ["account", "transactions", account.as_str()];
+        [shell.json(&["order", "list"]), shell.json(&["portfolio"]), shell.json(&transactions)]
+    };
+    let (before, audit) = (look(&buyer), buyer.audit());
+    let rebuild = |stack: &Stack, args: &[&str]| {
+        let mut command = binary();
+        command.args([&["rebuild", "--json"], args].concat()).arg("--data-dir").arg(stack.data_dir());
+        Answer::of(command.output().unwrap())
+    };
+    let running = rebuild(&stack, &[]);
+    assert!(running.code == 1 && running.stderr.contains("DATA_DIR_IN_USE"), "{running:?}");
+    let backup = stack.dir.path().join("backup");
+    stack.process.kill();
+    fs::create_dir(&backup).unwrap();
+    for name in ["order-service.sqlite", "order-service.sqlite-wal"] {
+        fs::copy(stack.data_dir().join("db").join(name), backup.join(name)).unwrap();
+    }
+    let nothing = rebuild(&stack, &["portfolio-service", "--from", backup.to_str().unwrap()]);
+    assert!(nothing.code == 5 && nothing.stderr.contains("BACKUP_UNUSABLE"), "{nothing:?}");
+    for args in [&[][..], &["order-service", "--from", backup.to_str().unwrap()]] {
+        let done = rebuild(&stack, args).json();
+        assert!(done[0]["kept"].as_str().is_some_and(|kept| fs::exists(kept).unwrap()), "{done}");
+        stack.restart(&["--no-sim"]);
+        let buyer = stack.signed_in("user@test.com");
+        assert_eq!(look(&buyer), before);
+        let again = buyer.audit();
+        for what in ["position", "openOrders", "transactions", "trades"] {
+            assert_eq!(again[what], audit[what], "{what} is the same");
+        }
+        // Keys are from the facts too.
+        assert_eq!(buyer.json(&buy)["id"], bought["id"]);
+        buyer.json(&["account", "deposit", &account, "12.5", "--idempotency-key", "anew"]);
+        assert_eq!(look(&buyer), before);
+        stack.process.kill();
+    }
+}

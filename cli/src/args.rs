@@ -77,6 +77,8 @@ pub enum Command {
     Sim(Sim),
     /// Bring every database to the newest schema
     Migrate,
+    /// Make the databases of orders and of the books anew from the fact log; on a stack that is stopped
+    Rebuild(Rebuild),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
     /// Open the trading terminal
@@ -227,6 +229,32 @@ pub struct Sim {
     /// Seed of every random choice
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// Whose database [default: both]
+    #[arg(value_name = "SERVICE")]
+    pub service: Vec<Projected>,
+    /// A backup of the data directory to begin from, where the fact log does not reach to the beginning
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
+}
+
+/// A service whose database follows from the facts alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Projected {
+    OrderService,
+    PortfolioService,
+}
+
+impl Projected {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OrderService => "order-service",
+            Self::PortfolioService => "portfolio-service",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -418,6 +418,12 @@ reasons! {
     DATA_DIR,
     /// Another process uses the data directory.
     DATA_DIR_IN_USE,
+    /// The fact log does not reach to the beginning: a backup must be named.
+    REBUILD_NEEDS_BACKUP,
+    /// The database to be made anew is on a server.
+    REBUILD_ELSEWHERE,
+    /// The backup has no such database, or a damaged one.
+    BACKUP_UNUSABLE,
     /// A program before this one made the data directory, and this one cannot go on with it.
     DATA_DIR_FORMER,
     /// The data directory to be emptied has files that are not fafnir's.

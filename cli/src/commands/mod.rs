@@ -13,6 +13,7 @@ mod operate;
 mod order;
 mod platform;
 mod portfolio;
+mod rebuild;
 mod replay;
 mod session;
 mod trade;
@@ -56,6 +57,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Broker(args) => broker::broker(global, args, out).await,
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,
+        Command::Rebuild(args) => rebuild::rebuild(global, args, out),
         Command::Seed(args) => platform::seed(global, args, out).await,
         Command::Trade(args) => trade::trade(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,

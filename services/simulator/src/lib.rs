@@ -164,8 +164,8 @@ async fn run(
                     core.answer(answer);
                 }
             }
-            batch = facts.recv() => {
-                let Some(batch) = batch else { return Err(Error::unavailable("the facts have ended")) };
+            // The follower goes at shutdown only.
+            Some(batch) = facts.recv() => {
                 for fact in &batch {
                     core.fact(fact);
                 }
