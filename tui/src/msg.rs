@@ -74,6 +74,11 @@ pub enum Event {
         outcome: Outcome<u32>,
         elapsed_us: i64,
     },
+    Flattened {
+        symbol: String,
+        outcome: Outcome<Flattened>,
+        elapsed_us: i64,
+    },
     WatchChanged {
         symbol: String,
         added: bool,
@@ -84,6 +89,28 @@ pub enum Event {
         question: &'static str,
         text: String,
     },
+}
+
+/// What a flatten did, over all accounts that it was for. Flat: nothing is left, and there is no why.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Flattened {
+    /// The orders that sold, as they are.
+    pub orders: Vec<v1::Order>,
+    /// Shares that are left.
+    pub left_e4: i64,
+    /// Why not all was sold, one sentence: the first account's that has one.
+    pub why: String,
+}
+
+impl Flattened {
+    /// Adds what was done in one more account.
+    pub fn add(&mut self, reply: v1::FlattenReply) {
+        self.orders.extend(reply.order);
+        self.left_e4 = self.left_e4.saturating_add(reply.left_e4);
+        if reply.left_e4 > 0 && self.why.is_empty() {
+            self.why = reply.message;
+        }
+    }
 }
 
 /// How a command ended.
@@ -134,6 +161,11 @@ pub enum Cmd {
     CancelAll {
         symbol: String,
     },
+    /// Cancels everything in the symbol and sells what is there, in each of the accounts (empty: the default one).
+    Flatten {
+        symbol: String,
+        account_ids: Vec<String>,
+    },
     WatchAdd {
         symbol: String,
     },
@@ -156,6 +188,7 @@ impl std::fmt::Debug for Cmd {
             Self::Replace(request) => write!(f, "Replace({}, {})", request.order_id, request.version),
             Self::Cancel { order_id } => write!(f, "Cancel({order_id})"),
             Self::CancelAll { symbol } => write!(f, "CancelAll({symbol})"),
+            Self::Flatten { symbol, account_ids } => write!(f, "Flatten({symbol}, {account_ids:?})"),
             Self::WatchAdd { symbol } => write!(f, "WatchAdd({symbol})"),
             Self::WatchRemove { symbol } => write!(f, "WatchRemove({symbol})"),
         }

@@ -9,7 +9,7 @@ use crate::{
         chart::INTERVALS,
         feed::{Link, Wire},
     },
-    msg::{Event, Msg, Outcome},
+    msg::{Event, Flattened, Msg, Outcome},
     theme::Theme,
     update::update,
 };
@@ -95,6 +95,7 @@ mod kind {
     pub const WATCH_CHANGED: u32 = 28;
     pub const UNANSWERED: u32 = 29;
     pub const REPLACED: u32 = 30;
+    pub const FLATTENED: u32 = 31;
 }
 
 /// Writes a recording.
@@ -376,6 +377,12 @@ fn encode_event(event: &Event) -> Frame {
             let count = i64::from(count.copied().unwrap_or(0));
             frame(kind::CANCELED_ALL, &[number, *elapsed_us, count], &[symbol, text], &nothing)
         }
+        Event::Flattened { symbol, outcome, elapsed_us } => {
+            let (number, text, done) = outcome_parts(outcome);
+            let Flattened { orders, left_e4, why } = done.cloned().unwrap_or_default();
+            let body = v1::ListOrdersReply { orders, user_seq: 0 };
+            frame(kind::FLATTENED, &[number, *elapsed_us, left_e4], &[symbol, text, &why], &body)
+        }
         Event::WatchChanged { symbol, added, outcome } => {
             let (number, text, _) = outcome_parts(outcome);
             frame(kind::WATCH_CHANGED, &[number, (*added).into()], &[symbol, text], &nothing)
@@ -415,7 +422,6 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
     let number = |at: usize| numbers.get(at).copied();
     let flag = |at: usize| number(at).map(|n| n != 0);
     let mut texts = texts.into_iter();
-    let order = || v1::OrderReply::decode(body).ok().map(|reply| reply.order.unwrap_or_default());
     Some(match kind {
         kind::LINK => {
             let wire = if number(0)? == Wire::Grpc as i64 { Wire::Grpc } else { Wire::Nats };
@@ -449,6 +455,25 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             Event::Candles { symbol, interval, candles: v1::CandlesReply::decode(body).ok()?.candles }
         }
         kind::PRIVATE => Event::Private(v1::PrivateUpdate::decode(body).ok()?),
+        kind::UNANSWERED => {
+            let question = texts.next()?;
+            let question = QUESTIONS.into_iter().find(|k| *k == question).unwrap_or("request");
+            Event::Unanswered { question, text: texts.next()? }
+        }
+        _ => return decode_answer(kind, numbers, texts, body),
+    })
+}
+
+/// The answers to commands.
+fn decode_answer(
+    kind: u32,
+    numbers: &[i64],
+    mut texts: impl Iterator<Item = String>,
+    body: &[u8],
+) -> Option<Event> {
+    let number = |at: usize| numbers.get(at).copied();
+    let order = || v1::OrderReply::decode(body).ok().map(|reply| reply.order.unwrap_or_default());
+    Some(match kind {
         kind::PLACED => Event::Placed {
             client_order_id: texts.next()?,
             outcome: outcome_of(number(0)?, texts.next()?, order()?),
@@ -469,16 +494,17 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             outcome: outcome_of(number(0)?, texts.next()?, u32::try_from(number(2)?).ok()?),
             elapsed_us: number(1)?,
         },
+        kind::FLATTENED => {
+            let orders = v1::ListOrdersReply::decode(body).ok()?.orders;
+            let (symbol, text, why) = (texts.next()?, texts.next()?, texts.next()?);
+            let outcome = outcome_of(number(0)?, text, Flattened { orders, left_e4: number(2)?, why });
+            Event::Flattened { symbol, outcome, elapsed_us: number(1)? }
+        }
         kind::WATCH_CHANGED => Event::WatchChanged {
             symbol: texts.next()?,
-            added: flag(1)?,
+            added: number(1)? != 0,
             outcome: outcome_of(number(0)?, texts.next()?, ()),
         },
-        kind::UNANSWERED => {
-            let question = texts.next()?;
-            let question = QUESTIONS.into_iter().find(|k| *k == question).unwrap_or("request");
-            Event::Unanswered { question, text: texts.next()? }
-        }
         _ => return None,
     })
 }

@@ -12,7 +12,7 @@ use crate::{
         chart::{CANDLES_MAX, INTERVALS},
         feed::{Link, Wire},
     },
-    msg::{Cmd, Event, Outcome},
+    msg::{Cmd, Event, Flattened, Outcome},
     now_us,
 };
 use fafnir_proto::v1;
@@ -176,6 +176,9 @@ fn busy(cmd: Cmd) -> Event {
         Cmd::CancelAll { symbol } => {
             Event::CanceledAll { symbol, outcome: Outcome::Refused(text), elapsed_us: 0 }
         }
+        Cmd::Flatten { symbol, .. } => {
+            Event::Flattened { symbol, outcome: Outcome::Refused(text), elapsed_us: 0 }
+        }
         Cmd::SignIn { .. } => Event::SignInRefused(text),
         _ => Event::Unanswered { question: "request", text },
     }
@@ -203,6 +206,7 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::Replace(request) => replace(gateway, request).await,
         Cmd::Cancel { order_id } => cancel(gateway, order_id).await,
         Cmd::CancelAll { symbol } => cancel_all(gateway, symbol).await,
+        Cmd::Flatten { symbol, account_ids } => flatten(gateway, symbol, account_ids).await,
         Cmd::WatchAdd { symbol } => watch_add(gateway, symbol).await,
         Cmd::WatchRemove { symbol } => watch_remove(gateway, symbol).await,
     }
@@ -290,6 +294,39 @@ async fn cancel_all(gateway: &Gateway, symbol: String) {
         gateway.call(COMMAND_DEADLINE, message, |mut c, r| async move { c.cancel_all(r).await }).await;
     let outcome = as_outcome(answer.map(|reply| reply.requested));
     gateway.send(Event::CanceledAll { symbol, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+async fn flatten(gateway: &Gateway, symbol: String, account_ids: Vec<String>) {
+    let started = Instant::now();
+    let outcome = flatten_accounts(gateway, &symbol, account_ids, started).await;
+    gateway.send(Event::Flattened { symbol, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+/// One account after the other, all within one deadline. The first that has no answer ends it: asking again is safe.
+async fn flatten_accounts(
+    gateway: &Gateway,
+    symbol: &str,
+    account_ids: Vec<String>,
+    started: Instant,
+) -> Outcome<Flattened> {
+    let mut done: Option<Flattened> = None;
+    let mut refused = None;
+    for account_id in account_ids {
+        let message = v1::FlattenRequest { account_id, symbol: symbol.to_owned(), ..Default::default() };
+        let left = COMMAND_DEADLINE.saturating_sub(started.elapsed());
+        let answer = gateway.call(left, message, |mut c, r| async move { c.flatten(r).await }).await;
+        match as_outcome(answer) {
+            Outcome::Done(reply) => done.get_or_insert_default().add(reply),
+            Outcome::Refused(text) => refused = refused.or(Some(text)),
+            Outcome::Unknown(text) => return Outcome::Unknown(text),
+        }
+    }
+    let refused = refused.unwrap_or_default();
+    match done {
+        None => Outcome::Refused(refused),
+        Some(done) if done.why.is_empty() => Outcome::Done(Flattened { why: refused, ..done }),
+        Some(done) => Outcome::Done(done),
+    }
 }
 
 async fn watch_add(gateway: &Gateway, symbol: String) {

@@ -18,7 +18,7 @@ use holdings::Holdings;
 use ladder::Ladder;
 use std::collections::{BTreeMap, VecDeque};
 use tape::Tape;
-use ticket::{Flatten, Ticket};
+use ticket::Ticket;
 
 /// Lines kept in the log.
 pub const LOG_LINES_MAX: usize = 500;
@@ -175,7 +175,8 @@ pub struct Model {
     pub chart: Chart,
     pub holdings: Holdings,
     pub ticket: Option<Ticket>,
-    pub flatten: Option<Flatten>,
+    /// The symbol whose flatten is on its way.
+    pub flattening: Option<String>,
     /// Id of the open order that is chosen among the orders.
     pub chosen: Option<String>,
     pub alerts: Vec<Alert>,
@@ -222,7 +223,7 @@ impl Model {
             chart: Chart::default(),
             holdings: Holdings::default(),
             ticket: None,
-            flatten: None,
+            flattening: None,
             chosen: None,
             alerts: Vec::new(),
             armed_until_us: None,

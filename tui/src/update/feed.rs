@@ -71,6 +71,9 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
         Event::CanceledAll { symbol, outcome, elapsed_us } => {
             trade::canceled_all(model, &symbol, outcome, elapsed_us);
         }
+        Event::Flattened { symbol, outcome, elapsed_us } => {
+            trade::flattened(model, &symbol, outcome, elapsed_us);
+        }
         Event::WatchChanged { symbol, added, outcome } => watch_changed(model, &symbol, added, outcome),
         Event::Unanswered { question, text } => model.note(Tone::Bad, format!("{question}: {text}")),
     }
@@ -95,7 +98,7 @@ fn signed_out(model: &mut Model, text: &str) {
     model.sign_in.refused = Some(crate::text::clean(text).into_owned());
     model.armed_until_us = None;
     model.overlay = None;
-    model.flatten = None;
+    model.flattening = None;
 }
 
 fn take_instruments(model: &mut Model, instruments: Vec<v1::Instrument>, cmds: &mut Vec<Cmd>) {

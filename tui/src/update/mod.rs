@@ -48,7 +48,7 @@ fn clock(model: &mut Model, now_us: i64) {
     model.now_us = now_us;
 }
 
-/// What follows from the state alone: expiries, stale data, gaps, alerts, the steps of a flatten, subscriptions.
+/// What follows from the state alone: expiries, stale data, gaps, alerts, subscriptions.
 fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     if model.message.as_ref().is_some_and(|m| model.now_us >= m.until_us) {
         model.message = None;
@@ -63,7 +63,6 @@ fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     freshness(model);
     feed::checks(model, cmds);
     feed::alerts(model);
-    trade::flatten_step(model, cmds);
     let wanted = model.wanted();
     if wanted != model.following && !model.symbol.is_empty() {
         model.following.clone_from(&wanted);
@@ -104,7 +103,6 @@ pub fn wake_us(model: &Model) -> Option<i64> {
         if model.tape.has_gap() && model.links.grpc == Link::Up {
             wakes.push(next_second);
         }
-        wakes.extend(model.flatten.as_ref().map(|f| f.deadline_us));
     }
     wakes.into_iter().min().map(|wake| wake.max(model.now_us + 1_000))
 }

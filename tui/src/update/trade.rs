@@ -8,15 +8,14 @@ use crate::{
         ARMED_US, Model, Tone,
         feed::{Freshness, Link},
         holdings,
-        ticket::{FLATTEN_US, Flatten, FlattenStep, Request, State, Ticket, expiry, kind_name, side_name},
+        ticket::{Request, State, Ticket, expiry, kind_name, side_name},
     },
-    msg::{Cmd, Outcome},
+    msg::{Cmd, Flattened, Outcome},
     text,
     text::Input,
 };
-use fafnir_proto::v1::{self, OrderState, OrderType, PendingAction, PlaceOrderRequest, Side, TimeInForce};
+use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, PendingAction, Side};
 use fafnir_rules::money;
-use std::collections::BTreeSet;
 
 /// Characters of an id that people see.
 const SHORT_ID: usize = 4;
@@ -213,7 +212,6 @@ pub(super) fn close_ticket(model: &mut Model) {
 /// The answer to a placed order.
 pub(super) fn placed(model: &mut Model, client_order_id: &str, outcome: Outcome<v1::Order>, elapsed_us: i64) {
     model.links.round_trip(elapsed_us);
-    flatten_answer(model, client_order_id);
     let took = text::duration(elapsed_us);
     let is_ticket = model.ticket.as_ref().is_some_and(|t| t.client_order_id == client_order_id);
     match outcome {
@@ -425,95 +423,76 @@ pub(super) fn canceled_all(model: &mut Model, symbol: &str, outcome: Outcome<u32
         Outcome::Done(count) => {
             let took = text::duration(elapsed_us);
             model.say(Tone::Good, format!("{symbol}: {count} to cancel  {took}"));
-            if let Some(flatten) =
-                model.flatten.as_mut().filter(|f| f.symbol == symbol && f.step == FlattenStep::Asked)
-            {
-                flatten.step = FlattenStep::Cancelling;
-            }
         }
         Outcome::Refused(text) | Outcome::Unknown(text) => {
             model.say(Tone::Bad, format!("{symbol} not canceled: {text}"));
-            if model.flatten.as_ref().is_some_and(|f| f.symbol == symbol) {
-                model.flatten = None;
-            }
         }
     }
 }
 
-/// After the user confirmed: first every order goes, then the shares.
+/// After the user confirmed: one request, which cancels every order and sells the shares.
 pub(super) fn flatten(model: &mut Model, symbol: &str, cmds: &mut Vec<Cmd>) {
     if let Some(why) = blocked(model) {
         return model.say(Tone::Bad, why);
     }
-    if model.flatten.is_some() || model.ticket.as_ref().is_some_and(|t| !t.is_editing()) {
+    if let Some(symbol) = &model.flattening {
+        let text = format!("the flatten of {symbol} is on its way: wait for its answer");
+        return model.say(Tone::Bad, text);
+    }
+    if model.ticket.as_ref().is_some_and(|t| !t.is_editing()) {
         return model.say(Tone::Bad, "an order is on its way: wait for its answer");
     }
     model.ticket = None;
-    model.flatten = Some(Flatten {
-        symbol: symbol.to_owned(),
-        step: FlattenStep::Asked,
-        deadline_us: model.now_us.saturating_add(FLATTEN_US),
-    });
-    model.say(Tone::Note, format!("flattening {symbol}: cancelling"));
-    cmds.push(Cmd::CancelAll { symbol: symbol.to_owned() });
+    model.flattening = Some(symbol.to_owned());
+    model.say(Tone::Note, format!("flattening {symbol}"));
+    cmds.push(Cmd::Flatten { symbol: symbol.to_owned(), account_ids: accounts_to_flatten(model, symbol) });
 }
 
-/// Goes on with a flatten as soon as nothing is open and nothing is held any more.
-pub(super) fn flatten_step(model: &mut Model, cmds: &mut Vec<Cmd>) {
-    let Some(flatten) = &model.flatten else { return };
-    let symbol = flatten.symbol.clone();
-    if model.now_us >= flatten.deadline_us {
-        model.flatten = None;
-        return model.say(Tone::Bad, format!("flatten of {symbol} stopped: its orders did not end in time"));
-    }
-    let has_open = model.holdings.open_in(&symbol).next().is_some();
-    let of_symbol = |h: &&v1::Holding| h.symbol == symbol && h.quantity_e4 > 0;
-    let has_held = model.holdings.positions.values().filter(of_symbol).any(|h| h.held_e4 > 0);
-    if flatten.step != FlattenStep::Cancelling || has_open || has_held {
-        return;
-    }
-    let lot = model.lot_e4(&symbol);
-    let sales: Vec<(String, i64)> = model
-        .holdings
-        .positions
-        .values()
-        .filter(of_symbol)
-        .map(|h| (h.account_id.clone(), h.available_e4 / lot * lot))
-        .filter(|(_, quantity)| *quantity > 0)
+/// Every account that can hold shares, those first that are known to have something in the symbol; where none is
+/// known, the default one, by its empty id.
+fn accounts_to_flatten(model: &Model, symbol: &str) -> Vec<String> {
+    let has_some = |id: &str| {
+        model
+            .holdings
+            .positions
+            .values()
+            .any(|h| h.account_id == id && h.symbol == symbol && h.quantity_e4 > 0)
+            || model.holdings.open_in(symbol).any(|o| o.account_id == id)
+    };
+    let accounts = model.holdings.accounts.values();
+    let mut ids: Vec<String> = accounts
+        .filter(|a| a.r#type() == AccountType::Investment && !a.closed)
+        .map(|a| a.id.clone())
         .collect();
-    if sales.is_empty() {
-        model.flatten = None;
-        return model.say(Tone::Good, format!("{symbol} is flat"));
+    ids.sort_by_key(|id| !has_some(id));
+    if ids.is_empty() {
+        ids.push(String::new());
     }
-    if let Some(why) = blocked(model) {
-        model.flatten = None;
-        return model.say(Tone::Bad, why);
-    }
-    let mut waiting = BTreeSet::new();
-    for (account_id, quantity_e4) in sales {
-        let client_order_id = model.ids.take();
-        waiting.insert(client_order_id.clone());
-        cmds.push(Cmd::Place(PlaceOrderRequest {
-            account_id,
-            symbol: symbol.clone(),
-            side: Side::Sell.into(),
-            r#type: OrderType::Market.into(),
-            time_in_force: TimeInForce::Ioc.into(),
-            quantity_e4,
-            client_order_id,
-            ..Default::default()
-        }));
-    }
-    if let Some(flatten) = model.flatten.as_mut() {
-        flatten.step = FlattenStep::Selling(waiting);
-    }
+    ids
 }
 
-fn flatten_answer(model: &mut Model, client_order_id: &str) {
-    if let Some(Flatten { step: FlattenStep::Selling(waiting), .. }) = model.flatten.as_mut() {
-        waiting.remove(client_order_id);
-        if waiting.is_empty() {
-            model.flatten = None;
+/// The answer to a flatten: nothing is left, or what is left and why.
+pub(super) fn flattened(model: &mut Model, symbol: &str, outcome: Outcome<Flattened>, elapsed_us: i64) {
+    model.links.round_trip(elapsed_us);
+    model.flattening.take_if(|s| s == symbol);
+    match outcome {
+        Outcome::Done(done) => {
+            for order in done.orders {
+                model.holdings.take_order(order);
+            }
+            let why = if done.why.is_empty() { String::new() } else { format!(" ({})", done.why) };
+            if done.left_e4 > 0 {
+                let left = money::format_e4(done.left_e4);
+                model.say(Tone::Bad, format!("NOT FLAT: {left} {symbol} left{why}"));
+            } else if !why.is_empty() {
+                model.say(Tone::Bad, format!("NOT FLAT: {symbol}{why}"));
+            } else {
+                model.say(Tone::Good, format!("{symbol} is flat  {}", text::duration(elapsed_us)));
+            }
+        }
+        Outcome::Refused(text) => model.say(Tone::Bad, format!("{symbol} not flattened: {text}")),
+        Outcome::Unknown(text) => {
+            model.say(Tone::Bad, format!("{symbol}: no answer to the flatten: {text}; F asks again"));
         }
     }
 }

@@ -6,6 +6,7 @@ use fafnir_proto::v1::{
     terminal_server::{Terminal, TerminalServer},
 };
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -34,6 +35,10 @@ pub struct Books {
     pub replaced: Vec<v1::ReplaceOrderRequest>,
     /// The next order or replace is stored but its answer is this status.
     pub fail_place: Option<Code>,
+    /// Accounts that were flattened.
+    pub flattened: Vec<String>,
+    /// Answers to the next ones, the first first; flat where there is none.
+    pub flatten_answers: VecDeque<Result<v1::FlattenReply, Status>>,
     pub private_requests: Vec<v1::PrivateRequest>,
     pub book_seq: u64,
 }
@@ -218,6 +223,17 @@ impl Terminal for Door {
         }
     }
 
+    async fn flatten(&self, request: Request<v1::FlattenRequest>) -> Answer<v1::FlattenReply> {
+        self.check(&request)?;
+        let mut books = self.books.lock().unwrap();
+        books.flattened.push(request.into_inner().account_id);
+        books
+            .flatten_answers
+            .pop_front()
+            .unwrap_or_else(|| Ok(v1::FlattenReply::default()))
+            .map(Response::new)
+    }
+
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Answer<v1::ListOrdersReply> {
         self.check(&request)?;
         let orders = self.books.lock().unwrap().orders.clone();
@@ -304,7 +320,6 @@ impl Terminal for Door {
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
-        flatten(v1::FlattenRequest) -> v1::FlattenReply;
         withdraw(v1::WithdrawRequest) -> v1::DepositReply;
         order(v1::GetOrderRequest) -> v1::OrderReply;
         create_account(v1::CreateAccountRequest) -> v1::Account;

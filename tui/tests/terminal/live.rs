@@ -14,7 +14,7 @@ use fafnir_tui::{
         feed::{Freshness, Link},
         ticket::State,
     },
-    msg::{Cmd, Msg},
+    msg::{Cmd, Event, Msg},
     update::update,
 };
 use std::{
@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, timeout_at};
+use tonic::Status;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -217,6 +218,41 @@ async fn a_replace_whose_answer_was_lost_is_asked_for_again_and_happens_once() {
     let books = gateway.books.lock().unwrap();
     assert_eq!((books.replaced.len(), books.orders[0].version), (2, 2));
     assert_eq!(books.replaced[0], books.replaced[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flatten_asks_the_gateway_for_each_account_and_shows_what_is_left() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    nats.publish("market.book.AAPL", &book(5, START_US));
+    desk.until("live", |m| m.feed.freshness(m.now_us, m.links.nats) == Freshness::Live).await;
+    let second = v1::Account { id: "second".into(), ..account(1) };
+    desk.apply(Msg::Backend(Event::Accounts(vec![second])));
+    desk.apply(Msg::Backend(Event::Positions(vec![holding("AAPL", 42, 9_600_000_000)])));
+    let left = |shares: i64, message: &str| {
+        Ok(v1::FlattenReply { left_e4: shares * 10_000, message: message.into(), ..Default::default() })
+    };
+    let sold = order("ffff", Side::Sell, 42, 0, OrderState::Filled);
+    let flat = Ok(v1::FlattenReply { order: Some(sold), ..Default::default() });
+    let refused = Err(Status::resource_exhausted("too many orders"));
+    let silent = Err(Status::deadline_exceeded("no answer in time"));
+    for (answers, told, asked) in [
+        (vec![flat, left(0, "")], "AAPL is flat", 2),
+        (vec![left(30, "no bids"), left(20, "halted")], "NOT FLAT: 50 AAPL left (no bids)", 2),
+        (vec![left(0, ""), refused.clone()], "NOT FLAT: AAPL (too many orders)", 2),
+        (vec![refused.clone(), refused], "AAPL not flattened: too many orders", 2),
+        (vec![silent], "AAPL: no answer to the flatten: no answer in time; F asks again", 1),
+    ] {
+        gateway.books.lock().unwrap().flatten_answers = answers.into();
+        desk.keys("Fy");
+        desk.until("the answer", |m| m.flattening.is_none()).await;
+        let shown = desk.model.message.as_ref().map_or("", |m| m.text.as_str());
+        assert!(shown.starts_with(told), "{shown}");
+        let accounts = std::mem::take(&mut gateway.books.lock().unwrap().flattened);
+        assert_eq!(accounts, [ACCOUNT, "second"][..asked]);
+    }
+    assert_eq!(desk.model.holdings.orders.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

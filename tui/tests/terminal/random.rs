@@ -8,7 +8,7 @@ use fafnir_proto::v1::{self, OrderState, Side};
 use fafnir_tui::{
     Theme,
     model::feed::{Link, Wire},
-    msg::{Cmd, Event, Msg, Outcome},
+    msg::{Cmd, Event, Flattened, Msg, Outcome},
     theme::Depth,
     update::{update, wake_us},
     view::view,
@@ -155,6 +155,14 @@ fn own_event() -> impl Strategy<Value = Event> {
             };
             Event::Replaced { order_id, outcome, elapsed_us: price_e4 }
         }),
+        (number(), 0..3u8, text()).prop_map(|(left_e4, answer, text)| {
+            let outcome = match answer {
+                0 => Outcome::Done(Flattened { left_e4, why: text, ..Default::default() }),
+                1 => Outcome::Refused(text),
+                _ => Outcome::Unknown(text),
+            };
+            Event::Flattened { symbol: "AAPL".into(), outcome, elapsed_us: left_e4 }
+        }),
         text().prop_map(Event::SignedOut),
         text().prop_map(|text| Event::Unanswered { question: "book", text }),
     ]
@@ -187,7 +195,7 @@ proptest! {
             let tickets: Vec<String> = cmds
                 .iter()
                 .filter_map(|c| match c {
-                    Cmd::Place(request) if request.r#type != i32::from(v1::OrderType::Market) => Some(request.client_order_id.clone()),
+                    Cmd::Place(request) => Some(request.client_order_id.clone()),
                     _ => None,
                 })
                 .collect();

@@ -9,7 +9,7 @@ use fafnir_tui::{
         Model, Who,
         feed::{Link, Wire},
     },
-    msg::{Event, Msg, Outcome},
+    msg::{Event, Flattened, Msg, Outcome},
     record::{Error, Player, Recorder},
     update::update,
     view::view,
@@ -99,6 +99,10 @@ fn session() -> Vec<Msg> {
         outcome: Outcome::Done(replaced),
         elapsed_us: 8,
     }));
+    let sold = order("ffff", Side::Sell, 42, 2_310_600, OrderState::PartiallyFilled);
+    let flattened = Flattened { orders: vec![sold], left_e4: 20_000, why: "no bids".into() };
+    let outcome = Outcome::Done(flattened);
+    messages.push(Msg::Backend(Event::Flattened { symbol: "AAPL".into(), outcome, elapsed_us: 9 }));
     messages
 }
 

@@ -2,15 +2,15 @@
 
 use crate::common::*;
 use crossterm::event::{Event as InputEvent, KeyCode, KeyEvent, KeyModifiers};
-use fafnir_proto::v1::{OrderState, Side};
+use fafnir_proto::v1::{self, AccountType, OrderState, Side};
 use fafnir_tui::{
     Exit, Theme,
     model::{
-        Model, Overlay, Screen,
+        Model, Overlay, Screen, Tone,
         feed::{Link, Wire},
         ticket::State,
     },
-    msg::{Cmd, Event, Msg, Outcome},
+    msg::{Cmd, Event, Flattened, Msg, Outcome},
     update::update,
 };
 
@@ -261,36 +261,71 @@ fn a_cancel_is_sent_once_and_again_after_no_answer() {
     assert!(keys(&mut model, "x").iter().any(is_cancel));
 }
 
-#[test]
-fn flatten_asks_first_cancels_then_sells_what_is_free() {
-    let mut model = market();
-    assert!(keys(&mut model, "F").is_empty());
-    assert_eq!(model.overlay, Some(Overlay::ConfirmFlatten { symbol: "AAPL".into() }));
-    let cmds = keys(&mut model, "y");
-    assert_eq!(cmds, [Cmd::CancelAll { symbol: "AAPL".into() }]);
-    let cmds = apply(
-        &mut model,
-        Event::CanceledAll { symbol: "AAPL".into(), outcome: Outcome::Done(2), elapsed_us: 1 },
-    );
-    assert!(placed(&cmds).is_empty(), "orders are still open");
-    let ended = ["8f3a", "11c2"].map(|id| order(id, Side::Buy, 5, 1, OrderState::Canceled)).to_vec();
-    let cmds = apply(&mut model, Event::Orders { orders: ended, open_complete: false });
-    let sales = placed(&cmds);
-    assert_eq!(sales.len(), 1);
-    assert_eq!((sales[0].side(), sales[0].quantity_e4), (Side::Sell, 420_000));
-    let id = sales[0].client_order_id.clone();
-    let sold = order("ffff", Side::Sell, 42, 0, OrderState::Filled);
-    apply(&mut model, Event::Placed { client_order_id: id, outcome: Outcome::Done(sold), elapsed_us: 1 });
-    assert_eq!(model.flatten, None);
+fn flattened(model: &mut Model, outcome: Outcome<Flattened>) -> Vec<Cmd> {
+    apply(model, Event::Flattened { symbol: "AAPL".into(), outcome, elapsed_us: 12_000 })
 }
 
 #[test]
-fn a_flatten_that_does_not_come_to_its_end_gives_up() {
+fn flatten_asks_first_then_is_one_request_for_the_accounts_that_can_hold_shares() {
     let mut model = market();
-    keys(&mut model, "Fy");
-    at(&mut model, 7);
-    assert_eq!(model.flatten, None);
-    assert!(message(&model).contains("stopped"), "{}", message(&model));
+    let other = |id: &str, r#type: AccountType, closed| v1::Account {
+        id: id.into(),
+        r#type: r#type.into(),
+        closed,
+        ..account(1)
+    };
+    let accounts = vec![
+        other("0-second", AccountType::Investment, false),
+        other("1-savings", AccountType::Savings, false),
+        other("2-closed", AccountType::Investment, true),
+    ];
+    apply(&mut model, Event::Accounts(accounts));
+    assert!(keys(&mut model, "F").is_empty());
+    assert_eq!(model.overlay, Some(Overlay::ConfirmFlatten { symbol: "AAPL".into() }));
+    let cmds = keys(&mut model, "y");
+    let account_ids = vec![ACCOUNT.into(), "0-second".into()];
+    assert_eq!(cmds, [Cmd::Flatten { symbol: "AAPL".into(), account_ids }]);
+    assert!(keys(&mut model, "Fy").is_empty(), "one is on its way");
+    assert!(message(&model).contains("on its way"), "{}", message(&model));
+    let sold = order("ffff", Side::Sell, 42, 0, OrderState::Filled);
+    let id = sold.id.clone();
+    assert!(
+        flattened(&mut model, Outcome::Done(Flattened { orders: vec![sold], ..Default::default() }))
+            .is_empty()
+    );
+    assert_eq!((message(&model), model.flattening.as_deref()), ("AAPL is flat  12ms", None));
+    assert!(model.holdings.orders.contains_key(&id));
+}
+
+#[test]
+fn a_flatten_that_leaves_something_says_what_and_why() {
+    let left =
+        |left_e4, why: &str| Outcome::Done(Flattened { left_e4, why: why.into(), ..Default::default() });
+    for (outcome, told) in [
+        (left(500_000, "no bids"), "NOT FLAT: 50 AAPL left (no bids)"),
+        (left(0, "too many orders"), "NOT FLAT: AAPL (too many orders)"),
+        (Outcome::Refused("AAPL is not listed".into()), "AAPL not flattened: AAPL is not listed"),
+        (Outcome::Unknown("late".into()), "AAPL: no answer to the flatten: late; F asks again"),
+    ] {
+        let mut model = market();
+        keys(&mut model, "Fy");
+        flattened(&mut model, outcome);
+        assert_eq!(message(&model), told);
+        assert_eq!(model.message.as_ref().map(|m| m.tone), Some(Tone::Bad));
+        assert!(
+            keys(&mut model, "Fy").iter().any(|c| matches!(c, Cmd::Flatten { .. })),
+            "it can be asked for again"
+        );
+    }
+}
+
+#[test]
+fn a_flatten_of_an_unknown_account_is_the_default_ones() {
+    let mut model = signed_in(SIZE, Theme::default());
+    apply(&mut model, Event::Book { image: book(1, START_US), from_feed: true });
+    apply(&mut model, Event::Positions(vec![holding("AAPL", 42, 9_600_000_000)]));
+    let account_ids = vec![String::new()];
+    assert_eq!(keys(&mut model, "Fy"), [Cmd::Flatten { symbol: "AAPL".into(), account_ids }]);
 }
 
 #[test]

@@ -15,7 +15,6 @@ use fafnir_proto::v1::{
 };
 use fafnir_rules::money;
 use fafnir_rules::order;
-use std::collections::BTreeSet;
 
 /// One step of a trail in percent, at scale 10⁻⁴ of a percent.
 const TRAIL_PERCENT_E4_STEP: i64 = 1_000;
@@ -333,26 +332,3 @@ pub fn time_name(time: TimeInForce) -> &'static str {
 pub fn side_name(side: Side) -> &'static str {
     side.known().map_or("-", order::Side::name)
 }
-
-/// How far a flatten has come.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flatten {
-    pub symbol: String,
-    pub step: FlattenStep,
-    /// When it gives up, microseconds.
-    pub deadline_us: i64,
-}
-
-/// First nothing is open any more, then the shares go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FlattenStep {
-    /// The answer to the cancel of everything is out.
-    Asked,
-    /// The orders end, their holds go.
-    Cancelling,
-    /// Client order ids of the sales whose answer is out.
-    Selling(BTreeSet<String>),
-}
-
-/// A flatten that has not come to its end by then gives up and says so (microseconds).
-pub const FLATTEN_US: i64 = 6_000_000;
