@@ -53,6 +53,7 @@ fn bench_stream() -> stream::Config {
     stream::Config { name: "BENCH".into(), subjects: vec!["bench.>".into()], ..Default::default() }
 }
 
+#[expect(clippy::too_many_lines, reason = "one measurement after the other")]
 async fn measure(url: &str) -> Figures {
     let client = async_nats::connect(url).await.unwrap();
     let other = async_nats::connect(url).await.unwrap();

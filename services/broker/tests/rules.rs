@@ -437,7 +437,7 @@ fn patterns_find_in_the_index_what_a_look_through_all_messages_finds() {
             log.remove(seq);
         } else {
             let tokens: Vec<&str> =
-                (0..1 + random.below(3)).map(|_| ["a", "b", "c", "*"][random.index(4)]).collect();
+                (0..=random.below(3)).map(|_| ["a", "b", "c", "*"][random.index(4)]).collect();
             let (message, _) = log.append(START + round, &tokens.join("."), b"", b"");
             live.push((message.seq, tokens.join(".")));
         }

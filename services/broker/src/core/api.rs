@@ -93,7 +93,10 @@ impl Core {
             ("INFO", "") => ("account_info", Ok(self.account_info())),
             ("STREAM", "CREATE") => ("stream_create", self.stream_create(rest, body)),
             ("STREAM", "UPDATE") => ("stream_update", self.stream_update(rest, body)),
-            ("STREAM", "INFO") => ("stream_info", self.stream_info_request(rest, body)),
+            ("STREAM", "INFO") => {
+                self.stream_info_request(rest, reply, body);
+                return true;
+            }
             ("STREAM", "DELETE") => ("stream_delete", self.stream_delete(rest)),
             ("STREAM", "PURGE") => ("stream_purge", self.stream_purge(rest, body)),
             ("STREAM", "NAMES") => ("stream_names", self.stream_names(body)),
@@ -193,7 +196,7 @@ impl Core {
     }
 }
 
-fn wrap(kind: &str, value: Value) -> Value {
+pub(super) fn wrap(kind: &str, value: Value) -> Value {
     let mut body = Map::new();
     body.insert("type".into(), Value::String(format!("io.nats.jetstream.api.v1.{kind}_response")));
     if let Value::Object(members) = value {

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Advisories of one step above which the rest is left out: they tell, they do not guarantee.
 const ADVISORIES_MAX: usize = 1024;
+/// How the subjects of advisories begin.
+pub const ADVISORY: &str = "$JS.EVENT.ADVISORY.";
 
 /// Shared parts of the core.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub struct Env {
     pub room: bool,
     /// What is no longer needed and long to take apart.
     pub discarded: Vec<Discarded>,
+    /// Whether a stream stores advisories.
+    pub advisories_stored: bool,
     /// Advisories on their way: subject and body.
     pub advisories: Vec<(String, Bytes)>,
     /// Consumers that wait until a client has read what is on its way to it.
@@ -38,7 +42,9 @@ pub struct Env {
 impl Env {
     /// Tells whoever listens on `$JS.EVENT.ADVISORY.<subject>` what happened.
     pub fn advise(&mut self, subject: &str, kind: &str, members: Value) {
-        if self.advisories.len() >= ADVISORIES_MAX {
+        let subject = format!("{ADVISORY}{subject}");
+        let wanted = self.advisories_stored || self.net.index.has_interest(&subject);
+        if !wanted || self.advisories.len() >= ADVISORIES_MAX {
             return;
         }
         let mut body = json!({
@@ -49,7 +55,7 @@ impl Env {
         if let (Some(body), Value::Object(members)) = (body.as_object_mut(), members) {
             body.extend(members);
         }
-        self.advisories.push((format!("$JS.EVENT.ADVISORY.{subject}"), body.to_string().into()));
+        self.advisories.push((subject, body.to_string().into()));
     }
 
     /// Sends a message of the server itself.

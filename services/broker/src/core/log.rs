@@ -82,17 +82,16 @@ impl Subjects {
         };
         let mut at = 0;
         for token in name.split('.') {
-            at = match self.branches[at as usize].children.get(token) {
-                Some(child) => *child,
-                None => {
-                    let child = self.branches_free.pop().unwrap_or_else(|| {
-                        self.branches.push(Branch::default());
-                        (self.branches.len() - 1) as u32
-                    });
-                    self.branches[at as usize].children.insert(token.into(), child);
-                    child
-                }
-            };
+            if let Some(child) = self.branches[at as usize].children.get(token) {
+                at = *child;
+                continue;
+            }
+            let child = self.branches_free.pop().unwrap_or_else(|| {
+                self.branches.push(Branch::default());
+                (self.branches.len() - 1) as u32
+            });
+            self.branches[at as usize].children.insert(token.into(), child);
+            at = child;
         }
         self.branches[at as usize].subject = Some(id);
         self.by_name.insert(name, id);

@@ -166,6 +166,7 @@ impl Core {
                 loads: Vec::new(),
                 room: true,
                 discarded: Vec::new(),
+                advisories_stored: false,
                 advisories: Vec::new(),
                 blocked: BTreeMap::new(),
             },
@@ -186,6 +187,7 @@ impl Core {
         for (log, stored) in recovered.streams {
             core.recover(log, stored, now);
         }
+        core.captures_changed();
         core
     }
 
@@ -233,7 +235,7 @@ impl Core {
             Input::Overflow { conn } => self.slow_consumer(conn),
             Input::Durable { upto } => self.durable(upto),
             Input::Loaded { stream, getter: Some(getter), messages } => {
-                self.loaded(stream, getter, &messages)
+                self.loaded(stream, getter, &messages);
             }
             Input::Loaded { stream, getter: None, messages } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
@@ -381,6 +383,15 @@ impl Core {
             let waiting: Vec<_> = pushing.iter().filter(waits).copied().collect();
             stream.pump_these(waiting, env);
         }
+    }
+
+    /// The streams or their subjects changed.
+    fn captures_changed(&mut self) {
+        self.capture_cache.clear();
+        let all = format!("{}>", env::ADVISORY);
+        let stores =
+            |stream: &Stream| stream.log.config.subjects.iter().any(|own| subject::overlaps(own, &all));
+        self.env.advisories_stored = self.streams.values().any(stores);
     }
 
     /// The stream that stores messages to this subject.

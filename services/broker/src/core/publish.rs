@@ -161,10 +161,8 @@ fn store(
     if let Some(rollup) = rollup {
         roll_up(stream, env, subject, seq, &rollup);
     }
-    if stream.log.config.retention == Retention::Interest {
-        if !stream.is_wanted(subject) {
-            stream.drop_message(seq, env);
-        }
+    if stream.log.config.retention == Retention::Interest && !stream.is_wanted(subject) {
+        stream.drop_message(seq, env);
     }
     stream.enforce(subject, env);
     if !stream.log.on_disk() {

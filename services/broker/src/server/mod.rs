@@ -156,23 +156,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         metrics: Metrics::new(),
         shutdown: shutdown.clone(),
     };
-    if let Some(monitor) = broker.config.monitor.take() {
-        let metrics = broker.config.metrics;
-        broker.tasks.spawn(monitor::serve(monitor, broker.shared.events.clone(), metrics, shutdown.clone()));
-    }
-    let (accepted, websockets) = mpsc::channel(WEBSOCKETS_MAX);
-    if let Some(listener) = broker.config.websocket.take() {
-        let door = websocket::Door { accepted, payload_max: broker.config.max_payload };
-        let shared = broker.shared.clone();
-        match broker.acceptor.clone() {
-            None => drop(broker.tasks.spawn(websocket::serve(listener, door, shared))),
-            Some(acceptor) => {
-                let (secured, accepting) = tls::secure(listener, acceptor, &shared)?;
-                broker.tasks.spawn(accepting);
-                broker.tasks.spawn(websocket::serve_secured(secured, door, shared));
-            }
-        }
-    }
+    let websockets = broker.open_doors()?;
     if let Some(ready) = broker.config.ready.take() {
         // Whoever wanted to know may be gone.
         let _ = ready.send(());
@@ -288,6 +272,28 @@ struct Broker {
 }
 
 impl Broker {
+    /// Opens the doors besides the client port; what comes through the WebSocket door is the answer.
+    fn open_doors(&mut self) -> Result<mpsc::Receiver<websocket::Accepted>, Error> {
+        let shared = self.shared.clone();
+        if let Some(monitor) = self.config.monitor.take() {
+            let (metrics, events) = (self.config.metrics, shared.events.clone());
+            self.tasks.spawn(monitor::serve(monitor, events, metrics, shared.shutdown.clone()));
+        }
+        let (accepted, websockets) = mpsc::channel(WEBSOCKETS_MAX);
+        if let Some(listener) = self.config.websocket.take() {
+            let door = websocket::Door { accepted, payload_max: self.config.max_payload };
+            match self.acceptor.clone() {
+                None => drop(self.tasks.spawn(websocket::serve(listener, door, shared))),
+                Some(acceptor) => {
+                    let (secured, accepting) = tls::secure(listener, acceptor, &shared)?;
+                    self.tasks.spawn(accepting);
+                    self.tasks.spawn(websocket::serve_secured(secured, door, shared));
+                }
+            }
+        }
+        Ok(websockets)
+    }
+
     async fn run(
         &mut self,
         mut events: mpsc::Receiver<Event>,
@@ -356,15 +362,20 @@ impl Broker {
                 }
             }
             self.flush();
-            let now = Instant::now();
-            match metrics_at {
-                None => metrics_at = Some(now + METRICS_LAG),
-                Some(at) if at <= now => {
-                    metrics_at = None;
-                    self.metrics.set(&self.core.totals());
-                }
-                Some(_) => {}
+            metrics_at = self.tell_metrics(metrics_at);
+        }
+    }
+
+    /// Sets the metrics when it is time; when it is time next.
+    fn tell_metrics(&self, at: Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        match at {
+            None => Some(now + METRICS_LAG),
+            Some(at) if at <= now => {
+                self.metrics.set(&self.core.totals());
+                None
             }
+            later => later,
         }
     }
 

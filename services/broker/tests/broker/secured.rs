@@ -52,7 +52,7 @@ async fn clients_and_browsers_use_tls_where_it_is_configured() {
 
     let secured = soon(connect(&tls, websocket)).await;
     let url = format!("wss://localhost:{}", websocket.port());
-    let (mut socket, _) = soon(tokio_tungstenite::client_async(url, secured)).await.unwrap();
+    let (mut socket, _) = Box::pin(soon(tokio_tungstenite::client_async(url, secured))).await.unwrap();
     assert!(
         matches!(soon(socket.next()).await, Some(Ok(Message::Binary(info))) if info.starts_with(b"INFO {"))
     );
