@@ -14,6 +14,4 @@ mod kv;
 mod operations;
 mod scale;
 mod scenarios;
-mod secured;
-mod slow;
 mod transcript;
