@@ -63,7 +63,8 @@ fn a_round_trip_ends_when_the_client_knows_its_new_position() {
     };
     let (accepted, filled, settled) = (of("1 accepted"), of("2 filled"), of("3 settled"));
     assert!(accepted.0 > 0 && settled.0 > 0, "{figures}");
-    assert!(accepted.1 <= filled.1 && filled.1 <= settled.1, "{figures}");
+    // A trade is told as soon as it is durable: its push may be there before the answer is read.
+    assert!(filled.1 <= settled.1, "{figures}");
     assert_eq!(settled.2, serde_json::json!({}));
 }
 
