@@ -518,7 +518,7 @@ impl<S: Sink> Stepper<'_, S> {
         match side {
             Side::Buy => {
                 a.cash.held += more;
-                debug_assert!(
+                assert!(
                     (0..=a.cash.posted).contains(&a.cash.held),
                     "invariant: cash covers its holds, {:?}",
                     a.cash
@@ -529,7 +529,7 @@ impl<S: Sink> Stepper<'_, S> {
                 let holding = a.holdings.get_mut(&market)?;
                 holding.held += more;
                 holding.updated_us = now;
-                debug_assert!(
+                assert!(
                     (0..=holding.posted).contains(&holding.held),
                     "invariant: shares cover their holds, {holding:?}"
                 );

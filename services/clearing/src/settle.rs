@@ -38,7 +38,7 @@ impl Postings {
     /// The lines, which sum to zero per asset.
     pub fn balanced(mut self) -> Vec<Posting> {
         self.0.retain(|p| p.amount != 0);
-        debug_assert!(
+        assert!(
             self.0.iter().all(|p| {
                 let sum: i128 =
                     self.0.iter().filter(|q| q.asset == p.asset).map(|q| i128::from(q.amount)).sum();
@@ -99,7 +99,7 @@ fn move_balances(
             (got, realized, cost)
         }
     };
-    debug_assert!(
+    assert!(
         (0..=cash.posted).contains(&cash.held) && (0..=holding.posted).contains(&holding.held),
         "invariant: balances cover their holds, {cash:?} {holding:?}"
     );
@@ -168,7 +168,7 @@ impl<S: Sink> Stepper<'_, S> {
         let mut order = before.clone();
         order.filled_e4 += quantity_e4;
         let open_e4 = order.quantity_e4 - order.filled_e4;
-        debug_assert!(open_e4 >= 0, "invariant: an order never fills beyond its quantity, {order:?}");
+        assert!(open_e4 >= 0, "invariant: an order never fills beyond its quantity, {order:?}");
         order.state = if open_e4 == 0 { OrderState::Filled } else { OrderState::PartiallyFilled };
         order.updated_us = now;
         let held = if open_e4 == 0 { 0 } else { hold.needed(&charges, open_e4, order.cap_e4).expect(fits) };

@@ -173,7 +173,6 @@ impl OrderService for Api {
             position,
             open_orders,
             last_position: last.map_or(0, |reply| reply.into_inner().last),
-            ..OrderStatusReply::default()
         }))
     }
 }

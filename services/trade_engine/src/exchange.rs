@@ -190,24 +190,15 @@ impl Exchange {
     /// The engine is busy or stopping.
     pub async fn status(&self) -> Result<v1::EngineStatusReply, Refusal> {
         let snapshot = self.published.snapshot();
-        let read = move |state: &fafnir_clearing::State| {
-            let mut positions: Vec<_> = state
-                .markets()
-                .iter()
-                .map(|m| v1::SymbolPosition { symbol: m.symbol().to_string(), seq: m.exec_seq() })
-                .collect();
-            positions.sort_by(|a, b| a.symbol.cmp(&b.symbol));
-            v1::EngineStatusReply {
-                journal_seq: state.seq(),
-                state_hash: hex(&snapshot.hash),
-                open_orders: state.open_orders() as u64,
-                positions,
-                trades: state.markets().iter().map(fafnir_clearing::market::Market::trade_no).sum(),
-                snapshot_seq: snapshot.seq,
-                position: state.position(),
-                accounts: state.open_accounts() as u64,
-                ..Default::default()
-            }
+        let read = move |state: &fafnir_clearing::State| v1::EngineStatusReply {
+            journal_seq: state.seq(),
+            state_hash: hex(&snapshot.hash),
+            open_orders: state.open_orders() as u64,
+            trades: state.markets().iter().map(fafnir_clearing::market::Market::trade_no).sum(),
+            snapshot_seq: snapshot.seq,
+            position: state.position(),
+            accounts: state.open_accounts() as u64,
+            ..Default::default()
         };
         let mut status = self.engine.query(read).await?;
         status.cancel_only = self.published.followers.is_cancel_only();

@@ -67,7 +67,6 @@ pub struct PlatformStatus {
     pub trades: Int64,
     pub journal_sequence: Int64,
     pub settled_trades: Int64,
-    pub order_dead_letters: Int64,
     pub portfolio_dead_letters: Int64,
 }
 
@@ -179,7 +178,6 @@ impl AdminQuery {
             trades: engine.trades.into(),
             journal_sequence: engine.journal_seq.into(),
             settled_trades: portfolio.settled.into(),
-            order_dead_letters: order.dead_letters.into(),
             portfolio_dead_letters: portfolio.dead_letters.into(),
         });
         Ok(PlatformStatusResponse { data, outcome })
