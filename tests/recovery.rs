@@ -163,6 +163,8 @@ fn orders_and_books_are_made_anew_from_the_facts() {
         let transactions = ["account", "transactions", account.as_str()];
         [shell.json(&["order", "list"]), shell.json(&["portfolio"]), shell.json(&transactions)]
     };
+    // What shares are worth goes by the quote: market data, which follows the trade by itself.
+    buyer.until(&["quote", "NVDA"], "the quote of the trade", |q| q[0]["price"] == "148");
     let (before, audit) = (look(&buyer), buyer.audit());
     let rebuild = |stack: &Stack, args: &[&str]| {
         let mut command = binary();
