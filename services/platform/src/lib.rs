@@ -17,6 +17,7 @@ pub mod guard;
 pub mod health;
 pub mod http;
 pub mod log_file;
+pub mod manifest;
 pub mod names;
 pub mod refusal;
 pub mod rng;

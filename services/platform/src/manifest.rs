@@ -1,0 +1,366 @@
+//! The manifest of a data directory: each store's id and when it was made, and the notes of how far each had come.
+//!
+//! A store is entered before it is made and marked as made afterwards, so that a start that was interrupted goes on; one
+//! that the manifest has as made and that is not there, or is another one, is never made anew silently.
+
+use crate::secrets::create_private_dir;
+use fafnir_disk::note::{self, Note, Said};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+/// Its name in the data directory.
+pub const FILE: &str = "manifest.json";
+/// Directory of the notes in the data directory.
+pub const NOTES: &str = "notes";
+/// Version of the file.
+const VERSION: u32 = 1;
+
+/// What is known of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub id: Uuid,
+    /// When it was entered, in microseconds since 1970 UTC.
+    pub made_us: i64,
+    /// It was there whole once; before that a start may make it.
+    pub made: bool,
+}
+
+impl Entry {
+    fn since(&self) -> String {
+        let made = OffsetDateTime::from_unix_timestamp(self.made_us / 1_000_000).ok();
+        made.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    stores: BTreeMap<String, Entry>,
+}
+
+/// Why a store is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: {what}; restore it with `fafnir restore`, or begin anew with `fafnir up --fresh`", path.display())]
+    Unreadable { path: PathBuf, what: String },
+    #[error("{}: it is of version {version}, this program has {VERSION}: a newer program wrote it", path.display())]
+    Newer { path: PathBuf, version: u32 },
+    /// It was there and is gone.
+    #[error(
+        "{} is gone: {store} {id} of {since} was there, and what it held is lost; it is not made anew silently: restore a \
+         backup with `fafnir restore`, or begin anew with `fafnir up --fresh`", path.display()
+    )]
+    Missing { path: PathBuf, store: String, id: Uuid, since: String },
+    /// Another store is in its place.
+    #[error(
+        "{} is another store than the manifest names ({found}, not {id} of {since}): it comes from another data directory, or \
+         it was made anew elsewhere; put back the one that belongs here, or restore a backup with `fafnir restore`",
+        path.display()
+    )]
+    Foreign { path: PathBuf, found: String, id: Uuid, since: String },
+    /// A store that the manifest does not know.
+    #[error(
+        "{} is there and {FILE} does not name it: the manifest is lost, or the store comes from another data directory or \
+         from a program before manifests; restore a backup with `fafnir restore`, or begin anew with `fafnir up --fresh`",
+        path.display()
+    )]
+    Unlisted { path: PathBuf },
+    /// It has lost its end, or is an older copy.
+    #[error(
+        "{} has lost what it had: {what}; it was cut short or is an older copy: restore a backup with `fafnir restore`",
+        path.display()
+    )]
+    Older { path: PathBuf, what: String },
+}
+
+/// What is found in a store's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Nothing,
+    /// Something that was begun and holds nothing yet.
+    Empty,
+    /// A store without an id.
+    Nameless,
+    Store(Uuid),
+}
+
+/// What is to be done with a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It is the one that belongs here.
+    Known(Entry),
+    /// It is to be made, with this id; [`Manifest::made`] follows.
+    Make(Entry),
+}
+
+impl Claim {
+    pub fn entry(&self) -> &Entry {
+        match self {
+            Self::Known(entry) | Self::Make(entry) => entry,
+        }
+    }
+}
+
+/// The manifest of one data directory. Cheap to clone; every change is on disk when it returns.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    dir: PathBuf,
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    |source| Error::Io { path, source }
+}
+
+impl Manifest {
+    /// The manifest of a data directory, which may not be there yet.
+    pub fn of(data_dir: &Path) -> Self {
+        Self { dir: data_dir.to_owned() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    /// Every store by its name.
+    pub fn stores(&self) -> Result<BTreeMap<String, Entry>, Error> {
+        Ok(self.read()?.stores)
+    }
+
+    fn read(&self) -> Result<Document, Error> {
+        let path = self.path();
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Document { version: VERSION, ..Document::default() });
+            }
+            read => read.map_err(at(&path))?,
+        };
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let unreadable = |e: serde_json::Error| Error::Unreadable { path: path.clone(), what: e.to_string() };
+        let Head { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+        if version > VERSION {
+            return Err(Error::Newer { path: path.clone(), version });
+        }
+        serde_json::from_slice(&text).map_err(unreadable)
+    }
+
+    /// Changes the manifest; processes that share the directory come one after the other.
+    fn change<T>(&self, work: impl FnOnce(&mut Document) -> Result<T, Error>) -> Result<T, Error> {
+        let locks = self.dir.join("locks");
+        create_private_dir(&locks).map_err(at(&locks))?;
+        let path = locks.join("manifest");
+        let open = || OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let lock = open().map_err(at(&path))?;
+        lock.lock().map_err(at(&path))?;
+        let mut document = self.read()?;
+        let before = serde_json::to_vec_pretty(&document).unwrap_or_default();
+        let done = work(&mut document)?;
+        let path = self.path();
+        let text = serde_json::to_vec_pretty(&document)
+            .map_err(|e| Error::Unreadable { path: path.clone(), what: e.to_string() })?;
+        if text != before {
+            write_whole(&path, &text).map_err(at(&path))?;
+        }
+        Ok(done)
+    }
+
+    /// Compares what is found in a store's place with what the manifest says, and enters a store that is new. `again`:
+    /// the store can be made again from others, so that a missing one is entered anew.
+    pub fn claim(
+        &self,
+        store: &str,
+        path: &Path,
+        found: Found,
+        again: bool,
+        now_us: i64,
+    ) -> Result<Claim, Error> {
+        self.change(|document| {
+            let known = document.stores.get(store).cloned();
+            let path = path.to_owned();
+            match (known, found) {
+                (Some(entry), Found::Store(id)) if id == entry.id => Ok(Claim::Known(entry)),
+                (Some(entry), Found::Store(_) | Found::Nameless) => {
+                    let found = match found {
+                        Found::Store(id) => id.to_string(),
+                        _ => "a store without an id".to_owned(),
+                    };
+                    Err(Error::Foreign { path, found, id: entry.id, since: entry.since() })
+                }
+                (None, Found::Store(_) | Found::Nameless) => Err(Error::Unlisted { path }),
+                (Some(entry), _) if entry.made && !again => {
+                    let store = store.to_owned();
+                    Err(Error::Missing { path, store, id: entry.id, since: entry.since() })
+                }
+                (known, _) => {
+                    let entry = known.filter(|entry| !entry.made).unwrap_or_else(|| Entry {
+                        id: Uuid::new_v4(),
+                        made_us: now_us,
+                        made: false,
+                    });
+                    document.stores.insert(store.to_owned(), entry.clone());
+                    Ok(Claim::Make(entry))
+                }
+            }
+        })
+    }
+
+    /// A store that was claimed to be made is there, whole.
+    pub fn made(&self, store: &str, id: Uuid) -> Result<(), Error> {
+        self.change(|document| {
+            if let Some(entry) = document.stores.get_mut(store).filter(|entry| entry.id == id) {
+                entry.made = true;
+            }
+            Ok(())
+        })
+    }
+
+    /// Enters a store that was put in place on purpose (a backup that is restored), and forgets its note.
+    pub fn put(&self, store: &str, id: Uuid, made_us: i64) -> Result<(), Error> {
+        self.forget_note(store)?;
+        self.change(|document| {
+            document.stores.insert(store.to_owned(), Entry { id, made_us, made: true });
+            Ok(())
+        })
+    }
+
+    /// Forgets a store that was taken away on purpose, and its note.
+    pub fn forget(&self, store: &str) -> Result<(), Error> {
+        self.forget_note(store)?;
+        self.change(|document| {
+            document.stores.remove(store);
+            Ok(())
+        })
+    }
+
+    /// Where a store's notes are.
+    pub fn note_path(&self, store: &str) -> PathBuf {
+        self.dir.join(NOTES).join(store)
+    }
+
+    /// What a store's notes say.
+    pub fn noted(&self, store: &str) -> Result<Said, Error> {
+        let path = self.note_path(store);
+        note::read(&path).map_err(at(&path))
+    }
+
+    /// The writer of a store's notes.
+    pub fn note(&self, store: &str) -> Result<Note, Error> {
+        let dir = self.dir.join(NOTES);
+        create_private_dir(&dir).map_err(at(&dir))?;
+        let path = self.note_path(store);
+        Note::open(&path).map_err(at(&path))
+    }
+
+    fn forget_note(&self, store: &str) -> Result<(), Error> {
+        let path = self.note_path(store);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(&path)(e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes a private file whole or not at all, durably.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("tmp");
+    // One that a crash left was never the file; whatever else has its name is not written through.
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fafnir_disk::note::Mark;
+
+    fn claimed(manifest: &Manifest, found: Found, again: bool) -> Result<Claim, Error> {
+        manifest.claim("books", Path::new("db/books"), found, again, 5_000_000)
+    }
+
+    #[test]
+    fn a_store_is_made_once_and_known_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = Manifest::of(dir.path());
+        let Claim::Make(entry) = claimed(&manifest, Found::Nothing, false).unwrap() else { panic!("new") };
+        // Interrupted: the same id again, whether or not the store came to be.
+        assert_eq!(claimed(&manifest, Found::Empty, false).unwrap(), Claim::Make(entry.clone()));
+        assert_eq!(claimed(&manifest, Found::Store(entry.id), false).unwrap(), Claim::Known(entry.clone()));
+        manifest.made("books", entry.id).unwrap();
+        let Claim::Known(known) = claimed(&manifest, Found::Store(entry.id), false).unwrap() else {
+            panic!("known")
+        };
+        assert!(known.made && known.id == entry.id);
+        assert_eq!(manifest.stores().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_missing_a_foreign_and_an_unlisted_store_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = Manifest::of(dir.path());
+        for found in [Found::Store(Uuid::new_v4()), Found::Nameless] {
+            assert!(matches!(claimed(&manifest, found, true), Err(Error::Unlisted { .. })), "{found:?}");
+        }
+        assert!(manifest.stores().unwrap().is_empty(), "a refusal changes nothing");
+        let entry = claimed(&manifest, Found::Nothing, false).unwrap().entry().clone();
+        manifest.made("books", entry.id).unwrap();
+        let missing = claimed(&manifest, Found::Nothing, false).unwrap_err();
+        assert!(matches!(missing, Error::Missing { .. }));
+        let text = missing.to_string();
+        assert!(text.contains("db/books") && text.contains("1970-01-01T00:00:05Z"), "{text}");
+        for found in [Found::Store(Uuid::new_v4()), Found::Nameless] {
+            assert!(matches!(claimed(&manifest, found, true), Err(Error::Foreign { .. })), "{found:?}");
+        }
+        // What can be made again is, under a new id.
+        let Claim::Make(anew) = claimed(&manifest, Found::Nothing, true).unwrap() else { panic!("again") };
+        assert_ne!(anew.id, entry.id);
+    }
+
+    #[test]
+    fn what_is_put_or_forgotten_on_purpose_takes_its_note_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = Manifest::of(dir.path());
+        let id = Uuid::new_v4();
+        let mark = Mark { store: *id.as_bytes(), reached: 9, chain: 0 };
+        manifest.note("books").unwrap().write(&mark).unwrap();
+        assert_eq!(manifest.noted("books").unwrap(), Said::Mark(mark));
+        manifest.put("books", id, 1).unwrap();
+        assert_eq!(manifest.noted("books").unwrap(), Said::Nothing);
+        assert!(matches!(claimed(&manifest, Found::Store(id), false).unwrap(), Claim::Known(_)));
+        manifest.forget("books").unwrap();
+        assert!(manifest.stores().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_newer_or_a_damaged_manifest_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = Manifest::of(dir.path());
+        let path = dir.path().join(FILE);
+        fs::write(&path, r#"{"version":2,"stores":{},"more":1}"#).unwrap();
+        assert!(matches!(manifest.stores(), Err(Error::Newer { version: 2, .. })));
+        fs::write(&path, r#"{"version":1,"stores":"#).unwrap();
+        assert!(matches!(manifest.stores(), Err(Error::Unreadable { .. })));
+    }
+}
