@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 /// Grows with every change of what a command does, of what its facts say, or of an encoding: a journal's tail is replayed
 /// by programs of its own version only.
-pub const RULES_VERSION: u32 = 1;
+pub const RULES_VERSION: u32 = 2;
 /// Longest text of a client's key in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 

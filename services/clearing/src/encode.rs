@@ -119,6 +119,7 @@ impl State {
         for _ in 0..r.u64()? {
             let account = decode_account(&mut r, state.users.len())?;
             state.client_cash[account.currency as usize] += i128::from(account.cash.posted);
+            state.client_held[account.currency as usize] += i128::from(account.cash.held);
             must(state.accounts.insert(account.id, account).is_none(), "an account is there twice")?;
         }
         for number in 0..r.u64()? {
@@ -153,6 +154,7 @@ impl State {
             must(self.open.insert(order.id, (number, *id)).is_none(), "an order is there twice")?;
             must(*id <= self.order_no, "an order's number is beyond the last")?;
             self.by_owner.insert((order.owner, *id, number));
+            self.count_rate(order.rate, true);
             if order.time == TimeInForce::Gtd {
                 self.gtd.insert((order.expires_us, *id));
             }

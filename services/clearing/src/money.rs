@@ -59,7 +59,9 @@ impl<S: Sink> Stepper<'_, S> {
 
     fn check_room(&self, currency: Currency, amount: i64) -> Checked {
         let rate = self.state.terms().usd_cad;
-        if self.state.fits(in_currency(currency, amount), rate) { Ok(()) } else { Err(Refusal::ExchangeFull) }
+        let more = in_currency(currency, amount);
+        let fits = amount == 0 || self.state.fits(more, rate) && self.state.settles(more, [0; 2], rate);
+        if fits { Ok(()) } else { Err(Refusal::ExchangeFull) }
     }
 
     pub fn open_account(&mut self, id: Uuid, kind: Kind, currency: Currency, opening: bool) -> Checked {
@@ -192,7 +194,9 @@ impl<S: Sink> Stepper<'_, S> {
         if down == 0 {
             return Err(Refusal::AmountTooSmall);
         }
-        if self.state.client_cash[got as usize] + i128::from(up) > i128::from(i64::MAX) {
+        let mut moved = in_currency(currency, -amount);
+        moved[got as usize] += i128::from(up);
+        if !self.state.settles(moved, [0; 2], self.state.terms().usd_cad) {
             return Err(Refusal::ExchangeFull);
         }
         self.known.object = from;

@@ -19,6 +19,7 @@ use fafnir_matching::{
 };
 use fafnir_rules::{
     check::{self, Field, Terms, Violation},
+    limits::QUANTITY_E4_MAX,
     order::{OrderState, OrderType, SelfTrade, Side, TimeInForce, TradingState},
     symbol::Symbol,
 };
@@ -87,6 +88,7 @@ impl<S: Sink> Stepper<'_, S> {
             self.reject(market, order, End::Refused(Box::new(refusal)));
             return Ok(());
         }
+        self.check_settles(&order, needed)?;
         let command = self.at(market).book_order(&order).map_err(|v| self.violation(market, v))?;
         self.state.order_no = order.number;
         self.state.markets[market as usize].orders.insert(order.number, order);
@@ -123,7 +125,9 @@ impl<S: Sink> Stepper<'_, S> {
         let account = &self.state.accounts[&id];
         let owner = account.owner;
         let (user, max) = (&self.state.users[owner as usize - 1], self.state.rules.open_orders_max);
-        if !user.agent && user.open_orders >= max {
+        // What never rests is none of them: who has as many as there may be can still sell.
+        let may_rest = m.state().is_call() || new.terms.order_type().rests(new.time);
+        if may_rest && !user.agent && user.open_orders >= max {
             return Err(Refusal::TooManyOpenOrders { max });
         }
         let order = Order {
@@ -169,6 +173,17 @@ impl<S: Sink> Stepper<'_, S> {
         let cost = account.holdings.get(&order.market).map_or(0, |h| h.cost);
         let worst = i128::from(cost) + i128::from(account.cash.held) + i128::from(more);
         if worst > i128::from(i64::MAX) { Err(Refusal::CostTooLarge) } else { Ok(()) }
+    }
+
+    /// Everything can be settled after an order holds so much more, whatever trades at whatever rate in use.
+    fn check_settles(&self, order: &Order, more: i64) -> Checked {
+        if order.side == Side::Sell {
+            return Ok(());
+        }
+        let mut held = [0; 2];
+        held[self.state.accounts[&order.account].currency as usize] = i128::from(more);
+        let usd_cad = self.state.terms().usd_cad;
+        if self.state.settles([0; 2], held, usd_cad) { Ok(()) } else { Err(Refusal::ExchangeFull) }
     }
 
     /// What an order pays besides the price.
@@ -271,6 +286,9 @@ impl<S: Sink> Stepper<'_, S> {
                 Some(Box::new(match end {
                     Some(End::Book(reason)) => Refusal::Book(reason),
                     Some(End::Refused(refusal)) => *refusal,
+                    _ if quantity_e4 > QUANTITY_E4_MAX => {
+                        self.violation(market, Violation::QuantityTooLarge { quantity_e4 })
+                    }
                     _ => Refusal::NothingToSell(flatten.symbol.to_string()),
                 }))
             }
@@ -278,7 +296,7 @@ impl<S: Sink> Stepper<'_, S> {
         Ok(Done { canceled, left_e4, why, ..self.done() })
     }
 
-    /// Sells with MARKET orders, each at most as large as an order may be.
+    /// Sells with a MARKET order, at most as much as an order may.
     fn sell_out(&mut self, flatten: &Flatten, account: Uuid, quantity_e4: i64) -> Checked {
         let new = NewOrder {
             order: flatten.order,
@@ -287,7 +305,7 @@ impl<S: Sink> Stepper<'_, S> {
             side: Side::Sell,
             terms: Terms::Market,
             time: TimeInForce::Ioc,
-            quantity_e4: quantity_e4.min(fafnir_rules::limits::QUANTITY_E4_MAX),
+            quantity_e4: quantity_e4.min(QUANTITY_E4_MAX),
             display_e4: 0,
             post_only: false,
             stp: SelfTrade::CancelNewest,
@@ -334,6 +352,7 @@ impl<S: Sink> Stepper<'_, S> {
                 },
             });
         }
+        self.check_settles(&order, more.max(0))?;
         self.subject = order.id;
         self.known.object = order.id;
         self.replacing = Some(wanted);
@@ -489,6 +508,7 @@ impl<S: Sink> Stepper<'_, S> {
         }
         self.state.open.insert(order.id, (market, number));
         self.state.by_owner.insert((order.owner, number, market));
+        self.state.count_rate(order.rate, true);
         self.state.users[order.owner as usize - 1].open_orders += 1;
         if let Some(account) = self.state.accounts.get_mut(&order.account) {
             account.open_orders += 1;
@@ -518,6 +538,7 @@ impl<S: Sink> Stepper<'_, S> {
         match side {
             Side::Buy => {
                 a.cash.held += more;
+                self.state.client_held[a.currency as usize] += i128::from(more);
                 assert!(
                     (0..=a.cash.posted).contains(&a.cash.held),
                     "invariant: cash covers its holds, {:?}",
@@ -577,6 +598,7 @@ impl<S: Sink> Stepper<'_, S> {
         let order = self.state.markets[market as usize].orders.remove(&number)?;
         self.state.open.remove(&order.id);
         self.state.by_owner.remove(&(order.owner, number, market));
+        self.state.count_rate(order.rate, false);
         if order.time == TimeInForce::Gtd {
             self.state.gtd.remove(&(order.expires_us, number));
         }

@@ -193,13 +193,14 @@ impl<S: Sink> Stepper<'_, S> {
     pub fn set_rules(&mut self, rules: Rules) -> Checked {
         let amounts = [rules.deposit_max, rules.deposits_per_day_max, rules.account_max];
         if rules.opening < 0 || rules.opening > rules.account_max {
-            return Err(Refusal::TermsOutOfRange("the opening deposit"));
+            return Err(Refusal::TermsOutOfRange("opening_deposit must be from 0 to account_max"));
         }
         if amounts.iter().any(|amount| *amount <= 0) {
-            return Err(Refusal::TermsOutOfRange("a limit of deposits"));
+            let sentence = "deposit_max, deposits_per_day_max and account_max must be above 0";
+            return Err(Refusal::TermsOutOfRange(sentence));
         }
         if rules.recent_ids == 0 {
-            return Err(Refusal::TermsOutOfRange("the number of recent ids"));
+            return Err(Refusal::TermsOutOfRange("recent_ids must be above 0"));
         }
         if rules == self.state.rules {
             return Ok(());
@@ -212,7 +213,8 @@ impl<S: Sink> Stepper<'_, S> {
 
     pub fn set_fees(&mut self, maker_bp: u32, taker_bp: u32) -> Checked {
         if maker_bp.max(taker_bp) > FEE_BP_MAX {
-            return Err(Refusal::TermsOutOfRange("a fee"));
+            let sentence = "maker_fee_bp and taker_fee_bp must be at most 1,000";
+            return Err(Refusal::TermsOutOfRange(sentence));
         }
         let fees = Fees { maker_bp, taker_bp };
         if self.state.fees.last() != Some(&fees) {
@@ -223,8 +225,12 @@ impl<S: Sink> Stepper<'_, S> {
     }
 
     pub fn set_rate(&mut self, usd_cad: i64) -> Checked {
-        if !(RATE_MIN..=RATE_MAX).contains(&usd_cad) || !self.state.fits([0; 2], usd_cad) {
-            return Err(Refusal::TermsOutOfRange("the exchange rate"));
+        if !(RATE_MIN..=RATE_MAX).contains(&usd_cad) {
+            return Err(Refusal::TermsOutOfRange("usd_cad must be from 0.01 to 100"));
+        }
+        // Open orders keep the rates of their acceptance, whatever the new one is.
+        if !self.state.fits([0; 2], usd_cad) || !self.state.settles([0; 2], [0; 2], usd_cad) {
+            return Err(Refusal::RateTooFar);
         }
         if self.state.rates.last() != Some(&usd_cad) {
             self.state.rates.push(usd_cad);

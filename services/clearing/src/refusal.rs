@@ -85,6 +85,8 @@ pub enum Refusal {
     NothingToSell(String),
     /// A number of the configuration.
     TermsOutOfRange(&'static str),
+    /// At this rate beside those of open orders, what clients have and hold could be beyond what can be settled.
+    RateTooFar,
     InstrumentMalformed(&'static str),
 }
 
@@ -142,8 +144,12 @@ impl Refusal {
                 format!("quantity must be above the {} already filled", format_e4(*filled_e4))
             }
             Self::Book(reason) => book_sentence(*reason).to_owned(),
-            Self::TermsOutOfRange(what) => format!("{what} is out of range"),
-            Self::InstrumentMalformed(what) => (*what).to_owned(),
+            Self::TermsOutOfRange(what) | Self::InstrumentMalformed(what) => (*what).to_owned(),
+            Self::RateTooFar => {
+                "usd_cad must keep clients' cash, and what orders accepted at former rates may make of \
+                                 it, within 4,611,686,018,427"
+                    .to_owned()
+            }
             of_money => of_money.money_sentence(),
         }
     }

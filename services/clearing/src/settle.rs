@@ -181,6 +181,9 @@ impl<S: Sink> Stepper<'_, S> {
         order.hold = Hold { held, ..hold };
         let (moved, realized, cost) = move_balances(account, &order, paid, quantity_e4, released);
         let currency = account.currency as usize;
+        if order.side == Side::Buy {
+            self.state.client_held[currency] -= i128::from(released);
+        }
         self.state.client_cash[currency] += i128::from(moved);
         if open_e4 == 0 {
             self.take_out(market, number);

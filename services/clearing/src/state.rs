@@ -15,8 +15,8 @@ use fafnir_rules::symbol::Symbol;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
-/// All clients' cash, in either currency, stays within half of what an amount can be: with it no balance of a client
-/// overflows, whatever is traded or exchanged at one rate.
+/// All clients' cash, in either currency and with all that open orders may make of it, stays within half of what an
+/// amount can be: no balance of a client overflows, whatever trades at whatever rate of its acceptance.
 pub(crate) const CASH_MAX: i128 = i64::MAX as i128 / 2;
 
 /// The state of the exchange.
@@ -49,6 +49,10 @@ pub struct State {
     pub(crate) house: BTreeMap<(House, Asset), i128>,
     /// All clients' cash by currency: what the accounts add up to.
     pub(crate) client_cash: [i128; 2],
+    /// What of it open orders hold.
+    pub(crate) client_held: [i128; 2],
+    /// The rates that open orders were accepted at, and how many at each.
+    pub(crate) rates_open: BTreeMap<i64, u32>,
     pub(crate) recent: Recent,
     pub(crate) events: Events,
 }
@@ -75,6 +79,8 @@ impl Default for State {
             gtd: BTreeSet::new(),
             house: BTreeMap::new(),
             client_cash: [0; 2],
+            client_held: [0; 2],
+            rates_open: BTreeMap::new(),
             recent: Recent::default(),
             events: Events::new(),
         }
@@ -230,6 +236,38 @@ impl State {
         let (usd, cad) = (self.client_cash[0] + more[0], self.client_cash[1] + more[1]);
         let micros = i128::from(MICROS);
         usd + cad * micros / rate <= CASH_MAX && cad + usd * rate / micros <= CASH_MAX
+    }
+
+    /// Whether every open order can be settled with so much more cash and holds, and new orders at this rate: what clients
+    /// have in a currency, and what trades of held cash at the rates in use can make in it, is within [`CASH_MAX`].
+    ///
+    /// Held USD become CAD at the highest rate, held CAD become USD at the lowest, and where a buyer's rate differs from
+    /// the seller's, held cash may grow within its own currency by their quotient. What a trade adds to a currency it
+    /// takes from what is held at least so much, so that trades, cancels and money that leaves never raise the sum: only
+    /// what is checked by this does.
+    pub(crate) fn settles(&self, cash: [i128; 2], held: [i128; 2], usd_cad: i64) -> bool {
+        let rates = || self.rates_open.keys().copied();
+        let low = i128::from(rates().next().map_or(usd_cad, |rate| rate.min(usd_cad)));
+        let high = i128::from(rates().next_back().map_or(usd_cad, |rate| rate.max(usd_cad)));
+        let [usd, cad] = [0, 1].map(|c| self.client_cash[c] + cash[c]);
+        let [held_usd, held_cad] = [0, 1].map(|c| self.client_held[c] + held[c]);
+        let micros = i128::from(MICROS);
+        // Both sides times what would divide: at most 2¹²⁰.
+        usd * low + held_usd * (high - low) + held_cad * micros <= CASH_MAX * low
+            && (cad * low + held_cad * (high - low)) * micros + held_usd * high * low
+                <= CASH_MAX * low * micros
+    }
+
+    /// Counts an order among those that are open at its rate, or no longer.
+    pub(crate) fn count_rate(&mut self, rate: u32, opened: bool) {
+        let Some(usd_cad) = (rate as usize).checked_sub(1).and_then(|i| self.rates.get(i)).copied() else {
+            return;
+        };
+        let orders = self.rates_open.entry(usd_cad).or_default();
+        *orders = if opened { *orders + 1 } else { *orders - 1 };
+        if *orders == 0 {
+            self.rates_open.remove(&usd_cad);
+        }
     }
 
     /// Notes what a posting did to the house.

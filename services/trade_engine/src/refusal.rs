@@ -51,6 +51,7 @@ pub fn of(refused: &Refused, scope: Scope) -> Refusal {
         R::NothingToSell(_) => (Kind::Precondition, Reason::NOTHING_TO_SELL),
         R::NoRate => (Kind::Precondition, Reason::CURRENCY_UNKNOWN),
         R::TermsOutOfRange(_) | R::InstrumentMalformed(_) => (Kind::Invalid, Reason::COMMAND_MALFORMED),
+        R::RateTooFar => (Kind::Precondition, Reason::EXCHANGE_FULL),
     };
     Refusal::new(kind, reason, refused.sentence())
 }

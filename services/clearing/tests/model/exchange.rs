@@ -24,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 const MILLION: i128 = 1_000_000;
+/// Most shares that one order may sell.
+const LARGEST: i64 = 10_000_000 * 10_000;
 const DAY_US: i64 = 86_400 * 1_000_000;
 /// Above this much of an asset in clients' hands the exchange may say that it is full.
 const NEARLY_FULL: i128 = i64::MAX as i128 / 4;
@@ -389,7 +391,9 @@ impl Exchange {
             due.push(why);
         }
         let open = self.users.get(&user).filter(|u| !u.agent).map_or(0, |u| u.orders.len());
-        if open >= self.rules.open_orders_max as usize {
+        // What ends in its own step adds to no list.
+        let waits = !matches!(new.time, TimeInForce::Ioc | TimeInForce::Fok) || m.does().is_call();
+        if waits && open >= self.rules.open_orders_max as usize {
             due.push("TooManyOpenOrders");
         }
     }
@@ -857,7 +861,7 @@ impl Exchange {
             self.cancel(order, None);
         }
         let lot = i128::from(self.markets[market].lot);
-        let whole = self.shares(account, market) / lot * lot;
+        let whole = (self.shares(account, market) / lot * lot).min(i128::from(LARGEST));
         let sale = NewOrder {
             order: flatten.order,
             account: Some(account),

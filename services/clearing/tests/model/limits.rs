@@ -5,6 +5,7 @@ use fafnir_clearing::{
     account::{Asset, Currency, House, Kind},
     command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
     fact::Answer,
+    money::ENDOWMENT_MAX,
     refusal::Refusal,
     terms::Rules,
 };
@@ -283,6 +284,220 @@ fn what_an_order_trades_in_all_may_be_beyond_64_bits() {
     desk.done(buyer, limit(500, "BACK", Side::Sell, 900_000, 1));
 }
 
+fn of(account: Uuid, instruction: Instruction) -> Instruction {
+    match instruction {
+        Instruction::New(new) => Instruction::New(Box::new(NewOrder { account: Some(account), ..*new })),
+        other => other,
+    }
+}
+
+fn shares_of(account: Uuid, text: &str, shares: i64) -> Instruction {
+    Instruction::Endow(Endow {
+        account,
+        currency: None,
+        amount: 0,
+        symbol: Symbol::parse(text).ok(),
+        quantity_e4: shares * 10_000,
+        cost_price_e4: 0,
+    })
+}
+
+/// An order keeps the rate of its acceptance: what it would credit at that rate is counted before anybody can buy it.
+#[test]
+fn what_rests_at_a_former_rate_can_always_be_settled() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    let dear = listing("DEAR", Currency::Usd, 100, 10_000, 10_000_000_000);
+    desk.system(Instruction::SetInstrument(Box::new(dear)));
+    let ([seller, buyer], [cad, usd]) = ([1, 2].map(id), [11, 12].map(id));
+    desk.open(seller, cad, Currency::Cad);
+    desk.open(buyer, usd, Currency::Usd);
+    desk.system(shares_of(cad, "DEAR", 1_000_000));
+    let rate = |units: i64| Instruction::SetRate { usd_cad: units * MICROS / 100 };
+    let dollars =
+        |account, currency, amount| Instruction::Deposit { account, currency, amount: amount * MICROS };
+    desk.system(rate(10_000));
+    desk.done(seller, limit(100, "DEAR", Side::Sell, 1_000_000, 1_000_000));
+    desk.system(rate(100));
+    desk.done(buyer, dollars(usd, Currency::Usd, 1_000_000_000_000));
+    // 100 billion USD would be 10,000 billion CAD at the order's rate: more than 64 bits hold.
+    assert_eq!(desk.refused(buyer, limit(200, "DEAR", Side::Buy, 1_000_000, 100_000)), "ExchangeFull");
+    desk.done(buyer, limit(201, "DEAR", Side::Buy, 1_000_000, 30_000));
+    let got = desk.observed.accounts[&cad].1.cash.posted;
+    assert_eq!(got, 3_000_000_000_000 * MICROS);
+    // What is left of the room: a replace takes it no further either.
+    desk.done(buyer, limit(202, "DEAR", Side::Buy, 900_000, 1));
+    let more = Replace { order: id(202), quantity_e4: 90_000 * 10_000, price_e4: 0, stop_e4: 0, version: 0 };
+    assert_eq!(desk.refused(buyer, Instruction::Replace(more)), "ExchangeFull");
+    desk.cores.restore();
+    assert_eq!(desk.refused(buyer, Instruction::Replace(more)), "ExchangeFull");
+    // Nothing at a former rate is left: the same purchase is as good as any.
+    desk.done(seller, Instruction::Cancel { order: id(100) });
+    desk.done(buyer, Instruction::Replace(more));
+    desk.cores.restore();
+}
+
+/// The largest amounts change hands at the farthest rates, old and new ones at once.
+#[test]
+fn money_that_goes_round_at_all_rates_never_overflows() {
+    let commands = number("FAFNIR_TEST_COMMANDS").map_or(COMMANDS, |commands| commands / 4);
+    let mut counts = BTreeMap::<String, u64>::new();
+    for seed in 1..=SEEDS {
+        let mut wild = Wild { rng: Rng(seed), counter: 100, users: Vec::new() };
+        let mut desk = Desk::new();
+        desk.system(Instruction::SetRules(NO_LIMITS));
+        for (text, currency) in [("DEAR", Currency::Usd), ("NEAR", Currency::Cad)] {
+            let listing = listing(text, currency, 100, 10_000, 10_000_000_000);
+            desk.system(Instruction::SetInstrument(Box::new(listing)));
+        }
+        desk.system(Instruction::SetRate { usd_cad: MICROS });
+        for n in 0..8u128 {
+            desk.open(id(1 + n), id(11 + n), Currency::ALL[n as usize % 2]);
+        }
+        for _ in 0..commands / SEEDS {
+            // Half of them sell, and what they place stays; the others come, pay and go.
+            let n = u128::from(wild.rng.below(8));
+            let (user, account, currency) = (id(1 + n), id(11 + n), Currency::ALL[n as usize % 2]);
+            let text = *wild.rng.of(&["DEAR", "NEAR"]);
+            let shares = 10i64.pow(wild.rng.below(8) as u32);
+            let price = *wild.rng.of(&[900_000, 1_000_000, 1_000_000]);
+            let (user, instruction) = match wild.rng.below(40) {
+                0..4 => {
+                    let usd_cad = 10_000 * 10i64.pow(wild.rng.below(5) as u32);
+                    (Uuid::nil(), Instruction::SetRate { usd_cad })
+                }
+                4..6 if n >= 4 || wild.rng.one_in(10) => {
+                    desk.done(user, Instruction::CloseAccount { account });
+                    let kind = Kind::Investment;
+                    (user, Instruction::OpenAccount { account, kind, currency, opening: false })
+                }
+                _ if n < 4 && wild.rng.one_in(4) => (Uuid::nil(), shares_of(account, text, 10_000_000)),
+                _ if n < 4 => {
+                    (user, of(account, limit(wild.id().as_u128(), text, Side::Sell, price, shares)))
+                }
+                6..20 => {
+                    let amount = i64::MAX >> wild.rng.within(1, 12);
+                    (user, Instruction::Deposit { account, currency, amount })
+                }
+                _ => (user, of(account, limit(wild.id().as_u128(), text, Side::Buy, price, shares))),
+            };
+            desk.now += if wild.rng.one_in(50) { DAY_US } else { 1 };
+            let kind = match &instruction {
+                Instruction::New(_) => "New",
+                Instruction::SetRate { .. } => "SetRate",
+                _ => "money",
+            };
+            let answer = match desk.of(user, instruction) {
+                Answer::Refused(refusal) => name(&refusal),
+                Answer::Done(done) => done.order.map_or("done".to_owned(), |o| format!("{:?}", o.state)),
+                Answer::Known(_) => "known".to_owned(),
+            };
+            *counts.entry(format!("{kind}: {answer}")).or_default() += 1;
+        }
+        desk.cores.restore();
+    }
+    // What bounds it was met, and what it lets through happened.
+    for met in [
+        "New: ExchangeFull",
+        "New: Filled",
+        "New: New",
+        "SetRate: RateTooFar",
+        "SetRate: done",
+        "money: ExchangeFull",
+    ] {
+        assert!(counts.get(met).is_some_and(|times| *times > 20), "{met}: {counts:#?}");
+    }
+}
+
+#[test]
+fn a_rate_is_refused_that_open_orders_could_not_be_settled_beside() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    let dear = listing("DEAR", Currency::Usd, 100, 10_000, 10_000_000_000);
+    desk.system(Instruction::SetInstrument(Box::new(dear)));
+    let ([seller, buyer], [cad, other]) = ([1, 2].map(id), [11, 12].map(id));
+    desk.open(seller, cad, Currency::Cad);
+    desk.open(buyer, other, Currency::Cad);
+    desk.system(shares_of(cad, "DEAR", 10_000));
+    let rate = |hundredths: i64| Instruction::SetRate { usd_cad: hundredths * MICROS / 100 };
+    let amount = 2_000_000_000 * MICROS;
+    desk.system(rate(10_000));
+    desk.done(buyer, Instruction::Deposit { account: other, currency: Currency::Cad, amount });
+    let sale = |n, price| of(cad, limit(n, "DEAR", Side::Sell, price, 1));
+    desk.done(seller, sale(100, 1_000_000));
+    // Nothing is held yet that could be bought at 0.01 and sold at 100.
+    desk.system(rate(1));
+    desk.system(rate(10_000));
+    desk.done(buyer, of(other, limit(200, "DEAR", Side::Buy, 900_000, 20)));
+    let before = desk.cores.core.terms();
+    assert_eq!(desk.refused(Uuid::nil(), rate(1)), "RateTooFar");
+    assert_eq!(desk.cores.core.terms(), before);
+    desk.system(rate(137));
+    desk.done(buyer, Instruction::Cancel { order: id(200) });
+    desk.system(rate(1));
+    for wrong in [i64::MIN, -1, 0, MICROS / 100 - 1, 100 * MICROS + 1, i64::MAX] {
+        let refusal = desk.refused(Uuid::nil(), Instruction::SetRate { usd_cad: wrong });
+        assert_eq!(refusal, "TermsOutOfRange", "{wrong}");
+    }
+}
+
+#[test]
+fn a_position_larger_than_an_order_is_sold_by_several_flattens() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(NO_LIMITS));
+    let dust = listing("DUST", Currency::Usd, 1, 10_000, 10_000);
+    desk.system(Instruction::SetInstrument(Box::new(dust)));
+    let [seller, buyer] = [1, 2].map(id);
+    for user in [seller, buyer] {
+        desk.open(user, id(user.as_u128() + 10), Currency::Usd);
+    }
+    desk.system(shares_of(id(11), "DUST", 25_000_000));
+    let amount = 100_000_000 * MICROS;
+    desk.done(buyer, Instruction::Deposit { account: id(12), currency: Currency::Usd, amount });
+    for n in 0..3 {
+        desk.done(buyer, limit(200 + n, "DUST", Side::Buy, 1, 10_000_000));
+    }
+    let symbol = Symbol::parse("DUST").expect("a symbol");
+    for (n, left) in [(0, 15), (1, 5), (2, 0)] {
+        let flatten = Flatten { account: None, symbol: symbol.clone(), order: id(100 + n) };
+        let Answer::Done(done) = desk.of(seller, Instruction::Flatten(flatten)) else { panic!("{n}") };
+        assert_eq!(done.left_e4, left * 1_000_000 * 10_000);
+        let why = done.why.map(|why| why.sentence());
+        let most =
+            (left != 0).then(|| format!("quantity must be at most 10000000, not {}", left + 10) + "000000");
+        assert_eq!(why, most);
+    }
+}
+
+#[test]
+fn who_has_as_many_open_orders_as_there_may_be_can_still_sell() {
+    let mut desk = Desk::new();
+    desk.system(Instruction::SetRules(Rules { open_orders_max: 2, ..NO_LIMITS }));
+    for text in ["DEAR", "BACK"] {
+        let listing = listing(text, Currency::Usd, 100, 10_000, 1_000_000);
+        desk.system(Instruction::SetInstrument(Box::new(listing)));
+    }
+    let [seller, buyer] = [1, 2].map(id);
+    for user in [seller, buyer] {
+        let account = id(user.as_u128() + 10);
+        desk.open(user, account, Currency::Usd);
+        desk.done(user, Instruction::Deposit { account, currency: Currency::Usd, amount: 10_000 * MICROS });
+    }
+    desk.system(shares_of(id(11), "DEAR", 10));
+    for n in 0..2 {
+        desk.done(seller, limit(100 + n, "BACK", Side::Buy, 90, 1));
+    }
+    assert_eq!(desk.refused(seller, limit(102, "BACK", Side::Buy, 90, 1)), "TooManyOpenOrders");
+    desk.done(buyer, limit(200, "DEAR", Side::Buy, 99, 10));
+    let symbol = Symbol::parse("DEAR").expect("a symbol");
+    let flatten = Flatten { account: None, symbol: symbol.clone(), order: id(103) };
+    let Answer::Done(done) = desk.of(seller, Instruction::Flatten(flatten)) else { panic!("refused") };
+    assert_eq!((done.left_e4, done.canceled, done.why), (0, 0, None));
+    // In a call everything waits.
+    desk.system(Instruction::SetState { symbol, state: TradingState::Auction });
+    assert_eq!(desk.refused(seller, limit(104, "DEAR", Side::Buy, 90, 1)), "TooManyOpenOrders");
+}
+
 const EDGES: [i64; 18] = [
     i64::MIN,
     i64::MIN + 1,
@@ -375,7 +590,6 @@ impl Wild {
         } else {
             *self.rng.of(terms.order_type().times())
         };
-        let small = self.rng.within(1, 50) * 10_000;
         Instruction::New(Box::new(NewOrder {
             order: if self.rng.one_in(30) { self.order(desk) } else { self.id() },
             account: self.rng.one_in(2).then(|| self.account(desk)),
@@ -383,7 +597,7 @@ impl Wild {
             side: *self.rng.of(&[Side::Buy, Side::Sell]),
             terms,
             time,
-            quantity_e4: if self.rng.one_in(6) { self.any() } else { small },
+            quantity_e4: self.quantity(),
             display_e4: if self.rng.one_in(20) { self.any() } else { 0 },
             post_only: self.rng.one_in(12),
             stp: *self.rng.of(SelfTrade::ALL),
@@ -395,13 +609,24 @@ impl Wild {
         }))
     }
 
+    fn quantity(&mut self) -> i64 {
+        match self.rng.below(6) {
+            0 => self.any(),
+            // What those with the largest amounts can pay, or nearly.
+            1 | 2 => self.rng.within(1, 1_000) * 1_000_000,
+            _ => self.rng.within(1, 50) * 10_000,
+        }
+    }
+
+    fn rate(&mut self) -> Instruction {
+        let far = [10_000, MICROS, 100 * MICROS, self.any()];
+        Instruction::SetRate { usd_cad: *self.rng.of(&far) }
+    }
+
     fn of_system(&mut self) -> Instruction {
         match self.rng.below(10) {
             0 => Instruction::SetFees { maker_bp: self.any() as u32, taker_bp: self.any() as u32 },
-            1 => {
-                let far = [10_000, MICROS, 100 * MICROS, self.any()];
-                Instruction::SetRate { usd_cad: *self.rng.of(&far) }
-            }
+            1 => self.rate(),
             2 => Instruction::SetRules(Rules {
                 opening: self.any(),
                 open_orders_max: self.any() as u32,
@@ -466,12 +691,13 @@ impl Wild {
             76..86 => Instruction::Endow(Endow {
                 account,
                 currency: self.rng.one_in(2).then_some(currency),
-                amount: if self.rng.one_in(2) { self.any() & (i64::MAX >> 10) } else { 0 },
+                amount: if self.rng.one_in(2) { self.any() & (ENDOWMENT_MAX - 1) } else { 0 },
                 symbol: Some(self.symbol()),
-                quantity_e4: if self.rng.one_in(9) { self.any() } else { 10_000 * self.rng.within(1, 999) },
+                quantity_e4: self.quantity(),
                 cost_price_e4: self.price(),
             }),
-            86..93 => self.of_system(),
+            86..89 => self.rate(),
+            89..93 => self.of_system(),
             93 if self.rng.one_in(3) => Instruction::CloseAccount { account },
             94 if self.rng.one_in(10) => {
                 // Somebody else comes in its place.
