@@ -39,6 +39,8 @@ struct Stand {
     store: Store,
     position: watch::Sender<u64>,
     engine: Arc<Mutex<Engine>>,
+    /// How often the engine was asked to execute.
+    asked: watch::Receiver<u64>,
     _dir: tempfile::TempDir,
 }
 
@@ -67,12 +69,14 @@ impl Stand {
     async fn new() -> Self {
         let engine = Arc::new(Mutex::new(Engine::default()));
         let played = Arc::clone(&engine);
+        let (ask, asked) = watch::channel(0);
         let url = testing::play(move |method, request| {
             let mut engine = played.lock().unwrap();
             match method {
                 "Execute" => {
                     let request: ExecuteRequest = testing::decode(request);
                     engine.commands.push(request.command.unwrap());
+                    ask.send_modify(|times| *times += 1);
                     engine.answers.pop_front().expect("an answer is left").map(|reply| reply.encode_to_vec())
                 }
                 "OpenOrders" => {
@@ -108,7 +112,7 @@ impl Stand {
         };
         let (position, stands) = watch::channel(0);
         let api = Api(Orders::new(&ctx, store.db().clone(), Follower::of(stands)));
-        Self { api, store, position, engine, _dir: dir }
+        Self { api, store, position, engine, asked, _dir: dir }
     }
 
     /// The engine answers these next.
@@ -196,7 +200,11 @@ async fn a_client_order_id_is_looked_up_here_and_then_in_the_engine() {
     stand.says([done(5, known)]);
     let waiting = stand.place(named_buy());
     let projecting = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        let mut asked = stand.asked.clone();
+        tokio::time::timeout(Duration::from_secs(10), asked.wait_for(|times| *times == 2))
+            .await
+            .unwrap()
+            .unwrap();
         let payload = key.payload.clone().try_into().unwrap();
         stand.projected(&[named(1, &order, 1, "mine", payload)]).await;
     };

@@ -181,7 +181,7 @@ impl Story {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_has_one_effect_at_once_after_a_restart_and_behind_the_window() {
+async fn a_key_has_one_effect_at_once_after_a_restart_without_the_broker_and_behind_the_window() {
     const RECENT: u32 = 16;
     let mut story = Story::start(|s| s.engine.recent_ids = RECENT).await;
     let first = story.everything().await;
@@ -196,6 +196,10 @@ async fn a_key_has_one_effect_at_once_after_a_restart_and_behind_the_window() {
     assert_eq!(story.everything().await, first);
     let (user, account, second) = (story.user, story.account, story.second);
     let stack = story.stack.restart(&services(), |s| s.engine.recent_ids = RECENT).await;
+    story = Story { stack, user, account, second };
+    assert_eq!(story.everything().await, first);
+    // The broker has lost everything: nothing of it is in the broker alone.
+    let stack = story.stack.restart_without(&["broker"], &services(), |s| s.engine.recent_ids = RECENT).await;
     story = Story { stack, user, account, second };
     assert_eq!(story.everything().await, first);
     assert_eq!(story.effects().await, (1, 1_000_004 + i64::from(RECENT) + 1, 3, 3));

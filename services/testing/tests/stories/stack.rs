@@ -79,10 +79,23 @@ impl Stack {
 
     /// Stops everything and starts it again on the same directory.
     pub async fn restart(self, services: Rows<'_>, change: impl FnOnce(&mut Settings)) -> Self {
+        self.restart_without(&[], services, change).await
+    }
+
+    /// The same after directories of the data directory were lost.
+    pub async fn restart_without(
+        self,
+        lost: &[&str],
+        services: Rows<'_>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Self {
         let Self { running, time, dir, databases } = self;
         running.tasks.shutdown().cancel();
         assert!(running.wait().await, "a task failed or hung");
         drop(running);
+        for lost in lost {
+            std::fs::remove_dir_all(dir.path().join(lost)).unwrap();
+        }
         Self::start_in(dir, databases, services, time, change).await
     }
 

@@ -215,9 +215,10 @@ async fn snapshots_are_written_beside_the_core_and_give_the_same_state() {
     for chunk in commands.chunks(50) {
         running.feed(chunk).await;
     }
-    while running.exchange.published.snapshot().seq == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    // Each question goes to the core's thread and back.
+    let written =
+        async { while running.seq().await > 0 && running.exchange.published.snapshot().seq == 0 {} };
+    tokio::time::timeout(DEADLINE, written).await.expect("a snapshot is written");
     let status = running.exchange.status().await.unwrap();
     assert!(status.snapshot_seq > 0 && status.state_hash.len() == 64);
     let now = running.hash().await;

@@ -202,15 +202,16 @@ impl Running {
     /// Every fact after a position; they have no gap.
     pub async fn facts(&self, after: u64) -> Vec<v1::Fact> {
         let wanted = self.exchange.published.stepped();
+        let mut recorded = self.exchange.published.watch();
+        let reached = recorded.wait_for(|last| *last >= wanted);
+        tokio::time::timeout(DEADLINE, reached).await.expect("facts are recorded").map(drop).unwrap();
         let mut facts: Vec<v1::Fact> = Vec::new();
         while facts.last().map_or(after, |f| f.position) < wanted {
             let at = facts.last().map_or(after, |f| f.position);
             let request = v1::FactsRequest { after: at, limit: 100, follower: String::new() };
             let page = self.exchange.facts(request).await.unwrap();
             assert!(page.oldest <= after + 1);
-            if page.facts.is_empty() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            assert!(!page.facts.is_empty(), "what is recorded is found");
             for fact in page.facts {
                 assert_eq!(fact.position, facts.last().map_or(after, |f| f.position) + 1);
                 facts.push(fact);
