@@ -45,6 +45,8 @@ fn help_of_every_command() {
         "sim",
         "migrate",
         "rebuild",
+        "journal",
+        "journal skip",
         "seed",
         "trade",
         "login",

@@ -81,6 +81,7 @@ fn a_real_journal_replays_to_the_state_of_the_engine_that_wrote_it() {
     assert!(!whole["snapshots"].as_array().unwrap().is_empty(), "{whole}");
 
     two_runs_are_compared(d, &data, sequence);
+    what_can_be_stepped_is_not_skipped(d, &data, sequence);
     damage_is_named(d, &crashed);
 }
 
@@ -94,6 +95,21 @@ fn two_runs_are_compared(d: &Path, data: &Path, sequence: u64) {
     }
     let cut = replay(d, &["crashed", "--against", data.to_str().unwrap(), "--to", &sequence.to_string()]);
     assert_eq!(cut.json()["sameRecords"], sequence);
+}
+
+fn what_can_be_stepped_is_not_skipped(d: &Path, data: &Path, sequence: u64) {
+    let skip = |record: u64| {
+        let args = ["journal", "skip", &record.to_string(), "--json", "--data-dir", data.to_str().unwrap()];
+        refusal(&Answer::of(binary().args(args).current_dir(d).output().unwrap()))
+    };
+    let (code, message) = skip(sequence);
+    assert_eq!(code, "RECORD_NOT_SKIPPED");
+    assert!(message.contains("can be stepped"), "{message}");
+    let (code, message) = skip(1_000_000);
+    assert!(
+        code == "RECORD_NOT_SKIPPED" && message.contains("beyond the journal's last record"),
+        "{message}"
+    );
 }
 
 fn damage_is_named(d: &Path, crashed: &Path) {

@@ -79,6 +79,9 @@ pub enum Command {
     Migrate,
     /// Make the databases of orders and of the books anew from the fact log; on a stack that is stopped
     Rebuild(Rebuild),
+    /// Have a record of the journal passed over that breaks each start; on a stack that is stopped
+    #[command(subcommand)]
+    Journal(Journal),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
     /// Open the trading terminal
@@ -239,6 +242,16 @@ pub struct Rebuild {
     /// A backup of the data directory to begin from, where the fact log does not reach to the beginning
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Journal {
+    /// Pass over a record that breaks the exchange each time; no other can be
+    Skip {
+        /// Its number, as the start says it
+        #[arg(value_name = "RECORD")]
+        record: u64,
+    },
 }
 
 /// A service whose database follows from the facts alone.

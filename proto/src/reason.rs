@@ -476,6 +476,10 @@ reasons! {
     JOURNAL_VERSION,
     /// The journal is damaged.
     JOURNAL_DAMAGED,
+    /// A record of the journal breaks the exchange each time it is stepped.
+    RECORD_BREAKS,
+    /// Only a record that breaks each start is passed over.
+    RECORD_NOT_SKIPPED,
     /// The record to stop at is after the last one.
     BEYOND_THE_JOURNAL,
     /// The record to stop at is before the oldest state that is kept.

@@ -135,6 +135,7 @@ fn print(found: &Look, out: Out) {
         "accounts": engine.accounts,
         "stateHash": engine.state_hash,
         "snapshot": engine.snapshot_seq,
+        "skippedRecords": engine.skipped,
         "position": engine.position,
         "positions": {"order-service": orders.position, "portfolio-service": ledger.position},
         "coreCompared": ledger.holds_compared,
@@ -162,6 +163,9 @@ fn print(found: &Look, out: Out) {
             table(&["INVARIANT", "STATE"], &rows)
         )
     });
+    for record in &engine.skipped {
+        out.note(&format!("record {record} of the journal is passed over (`fafnir journal skip`)"));
+    }
     if !ledger.holds_compared {
         out.note("what the core holds could not be read: balances were not compared with it");
     }

@@ -6,6 +6,7 @@ mod bench;
 mod broker;
 mod config;
 mod doctor;
+mod journal;
 mod load;
 mod logs;
 mod market;
@@ -58,6 +59,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,
         Command::Rebuild(args) => rebuild::rebuild(global, args, out),
+        Command::Journal(args) => journal::journal(global, args, out),
         Command::Seed(args) => platform::seed(global, args, out).await,
         Command::Trade(args) => trade::trade(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,

@@ -48,6 +48,7 @@ impl From<recovery::Error> for Error {
         let error = Self::new(Exit::Failure, e.to_string());
         match e {
             recovery::Error::Io { .. } => error.code(Reason::JOURNAL_FILE),
+            recovery::Error::Breaks { .. } => error.code(Reason::RECORD_BREAKS),
             recovery::Error::NoBase(_) => error.code(Reason::JOURNAL_INCOMPLETE),
             recovery::Error::Version { .. } | recovery::Error::Newer { .. } => {
                 error.code(Reason::JOURNAL_VERSION)
@@ -138,7 +139,7 @@ fn state_at(dir: &Path, until: Until, symbol: Option<&Symbol>, depth: usize, out
     let mut document = json!({
         "journal": dir, "baseSequence": run.base_seq, "records": run.records,
         "state": summary(state), "snapshots": snapshots(&run), "facts": facts(&run),
-        "tornBytes": run.torn().map(|cut| cut.bytes),
+        "skippedRecords": run.passed, "tornBytes": run.torn().map(|cut| cut.bytes),
     });
     if let Some(market) = market {
         document["book"] = book(market, state, depth);
@@ -230,6 +231,9 @@ fn header(dir: &Path, run: &Run) -> String {
     }
     let differs = if run.fact_differs.is_some() { ", one DIFFERS" } else { "" };
     text.push_str(&format!("{} logged facts agree{differs}\n", run.facts_agreed));
+    for record in &run.passed {
+        text.push_str(&format!("record {record} is passed over\n"));
+    }
     if let Some(cut) = run.torn() {
         text.push_str(&format!("{} bytes behind the last record are torn\n", cut.bytes));
     }

@@ -23,7 +23,7 @@ mod step;
 pub mod terms;
 
 pub use state::{State, account_after};
-pub use step::step;
+pub use step::{pass, step};
 
 #[cfg(test)]
 mod tests;

@@ -56,6 +56,12 @@ pub fn step(state: &mut State, seq: u64, time_us: i64, command: &Command, sink: 
     }
 }
 
+/// Passes a record over that breaks the step: it has its number and its time, and nothing happens.
+pub fn pass(state: &mut State, seq: u64, time_us: i64) {
+    state.seq = seq;
+    state.time_us = time_us;
+}
+
 fn known(state: &State, id: &RequestId) -> Checked<Option<Known>> {
     match state.recent.get(id.hash) {
         Some(entry) if entry.payload == id.payload => Ok(Some(entry.known)),

@@ -201,6 +201,7 @@ impl Exchange {
             ..Default::default()
         };
         let mut status = self.engine.query(read).await?;
+        status.skipped = self.published.skipped();
         status.cancel_only = self.published.followers.is_cancel_only();
         let follower = |(name, position): (String, u64)| v1::FollowerPosition { name, position };
         status.followers = self.published.followers.positions().into_iter().map(follower).collect();

@@ -5,9 +5,10 @@ use super::{
     log::{FACTS, JOURNAL},
     published::{Published, Snapshot},
     seglog::{self, Walk},
+    skipped::Skipped,
     snapshot,
 };
-use fafnir_clearing::{State, command::Command, fact::Fact, fact::Sink, step};
+use fafnir_clearing::{State, fact::Fact, fact::Sink};
 use std::{
     fs::{self, File},
     io,
@@ -119,6 +120,7 @@ impl Keeper {
     }
 
     fn replay(&self, state: &mut State, until: u64) -> io::Result<bool> {
+        let skipped = Skipped::load(&self.dir).map_err(io::Error::other)?;
         let mut walk = Walk::open(JOURNAL, &self.dir, state.seq() + 1).map_err(io::Error::other)?;
         while state.seq() < until {
             if self.stopping.load(Ordering::Relaxed) {
@@ -130,8 +132,8 @@ impl Keeper {
             if frame.seq != state.seq() + 1 {
                 return Err(io::Error::other("the journal begins behind the snapshots"));
             }
-            let command = Command::decode(frame.payload).map_err(io::Error::other)?;
-            step(state, frame.seq, frame.time_us, &command, &mut Nowhere);
+            let record = (frame.seq, frame.time_us, frame.payload);
+            skipped.step(state, record, &mut Nowhere).map_err(io::Error::other)?;
         }
         Ok(true)
     }

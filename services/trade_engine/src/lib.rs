@@ -25,6 +25,7 @@ pub mod replay;
 pub mod request;
 pub mod seglog;
 pub mod sequencer;
+pub mod skipped;
 pub mod snapshot;
 pub mod start;
 

@@ -68,6 +68,8 @@ pub struct Published {
     stepped: AtomicU64,
     /// Last position in the fact log.
     recorded: watch::Sender<u64>,
+    /// Records of the journal that are passed over.
+    skipped: RwLock<Vec<u64>>,
     /// Who follows, and how far it is.
     pub followers: Followers,
 }
@@ -89,6 +91,7 @@ impl Published {
             inner: Mutex::default(),
             images: RwLock::default(),
             names: RwLock::default(),
+            skipped: RwLock::default(),
             users: RwLock::default(),
             stepped: AtomicU64::new(0),
             recorded: watch::Sender::new(0),
@@ -153,6 +156,16 @@ impl Published {
         }
         drop(inner);
         self.recorded.send_replace(found.position);
+    }
+
+    /// Notes which records of the journal are passed over.
+    pub fn note_skipped(&self, skipped: Vec<u64>) {
+        *self.skipped.write() = skipped;
+    }
+
+    /// The records of the journal that are passed over.
+    pub fn skipped(&self) -> Vec<u64> {
+        self.skipped.read().clone()
     }
 
     /// Passes a trade that is in the log already.

@@ -8,14 +8,13 @@ use super::{
     published::{self, Loaded, Published, Restored, Snapshot},
     recorder::Recorder,
     seglog::{self, Cut, FlushError, SegLog, Walk},
+    skipped::Skipped,
     snapshot::{self, Taken, Unusable},
 };
 use fafnir_clearing::{
     State,
-    codec::{Malformed, RULES_VERSION},
-    command::Command,
+    codec::RULES_VERSION,
     fact::{Fact, What},
-    step,
 };
 use fafnir_proto::v1;
 use prost::Message as _;
@@ -34,6 +33,12 @@ pub enum Error {
     /// A record with a checksum that holds, which nobody can read: a defect.
     #[error("journal record {seq}: {what}")]
     Record { seq: u64, what: &'static str },
+    /// A record breaks an invariant of the core each time it is stepped: a defect, and nobody was answered it.
+    #[error(
+        "journal record {seq} breaks the exchange each time: {what}; where no other program can step it, `fafnir journal \
+         skip {seq}` passes it over"
+    )]
+    Breaks { seq: u64, what: String },
     /// The journal lacks what is known to have been in it.
     #[error(
         "the journal ends at record {journal}, {proof} reaches to {proven}: the journal has lost its end"
@@ -161,12 +166,14 @@ fn replay(
     let mut compared = Compared::open(dir, state.position(), log.next_seq() - 1)?;
     let names = names_of(&state);
     let mut recorder = Recorder { log, names, published: Arc::clone(&published), began: false };
+    let skipped = Skipped::load(dir)?;
     let (mut facts, mut fresh) = (Vec::new(), Vec::new());
     let mut replayed = 0;
     seglog::read_from::<Error>(JOURNAL, dir, base + 1, |frame| {
-        let command = Command::decode(frame.payload)
-            .map_err(|Malformed(what)| Error::Record { seq: frame.seq, what })?;
-        step(&mut state, frame.seq, frame.time_us, &command, &mut facts);
+        let record = (frame.seq, frame.time_us, frame.payload);
+        if skipped.step(&mut state, record, &mut facts)?.is_none() {
+            tracing::warn!(record = frame.seq, "a record of the journal is passed over");
+        }
         replayed += 1;
         crash_point("recovery", "a record replayed");
         for fact in facts.drain(..) {
@@ -188,6 +195,7 @@ fn replay(
     recorder.record(&fresh)?;
     crash_point("recovery", "everything replayed");
     let users = state.users().iter().filter(|u| u.touched > 0).map(|u| (u.id, u.touched)).collect();
+    published.note_skipped(skipped.numbers());
     published.restore_users(users, names_of(&state), state.position());
     Ok(Recovered { state, journal, recorder, published, base, replayed, cut })
 }

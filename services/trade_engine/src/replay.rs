@@ -7,15 +7,10 @@ use super::{
     message::{self, Names},
     recovery::{Error, names_of},
     seglog::{self, Cut, Walk},
+    skipped::Skipped,
     snapshot::{self, Named},
 };
-use fafnir_clearing::{
-    State,
-    codec::{Malformed, RULES_VERSION},
-    command::Command,
-    fact::Fact,
-    step,
-};
+use fafnir_clearing::{State, codec::RULES_VERSION, command::Command, fact::Fact};
 use prost::Message as _;
 use std::{
     fs, io,
@@ -91,8 +86,11 @@ pub struct Run {
     /// Logged facts that the replay gave again, and the position of the first that it did not.
     pub facts_agreed: u64,
     pub fact_differs: Option<u64>,
+    /// Records that were passed over.
+    pub passed: Vec<u64>,
     /// Why the fact log could not be compared to its end.
     pub facts_damaged: Option<String>,
+    skipped: Skipped,
     names: Names,
     walk: Walk,
     bytes_total: u64,
@@ -163,6 +161,8 @@ impl Run {
             facts_agreed: 0,
             fact_differs: None,
             facts_damaged: None,
+            passed: Vec::new(),
+            skipped: Skipped::load(dir)?,
             names: names_of(&state),
             walk: Walk::open(JOURNAL, dir, base_seq + 1)?,
             bytes_total,
@@ -221,29 +221,38 @@ impl Run {
         if self.ended {
             return Ok(None);
         }
-        let Some(frame) = self.walk.next_frame()? else {
-            self.ended = true;
-            return Ok(None);
-        };
-        let (seq, time_us) = (frame.seq, frame.time_us);
-        if !until.allows(seq, time_us) {
-            self.ended = true;
-            return Ok(None);
+        loop {
+            let Some(frame) = self.walk.next_frame()? else {
+                self.ended = true;
+                return Ok(None);
+            };
+            let (seq, time_us, payload) = (frame.seq, frame.time_us, frame.payload.to_vec());
+            if !until.allows(seq, time_us) {
+                self.ended = true;
+                return Ok(None);
+            }
+            if self.walk.rules() != RULES_VERSION {
+                return Err(Error::Version { seq, rules: self.walk.rules() });
+            }
+            if seq != self.state.seq() + 1 {
+                return Err(Error::NoBase(seq));
+            }
+            self.facts.clear();
+            let record = (seq, time_us, payload.as_slice());
+            let command = self.skipped.step(&mut self.state, record, &mut self.facts)?;
+            self.records += 1;
+            self.compare_facts(seq);
+            self.check_snapshots()?;
+            match command {
+                Some(command) => return Ok(Some((seq, time_us, command))),
+                None => self.passed.push(seq),
+            }
         }
-        let command =
-            Command::decode(frame.payload).map_err(|Malformed(what)| Error::Record { seq, what })?;
-        if self.walk.rules() != RULES_VERSION {
-            return Err(Error::Version { seq, rules: self.walk.rules() });
-        }
-        if seq != self.state.seq() + 1 {
-            return Err(Error::NoBase(seq));
-        }
-        self.facts.clear();
-        step(&mut self.state, seq, time_us, &command, &mut self.facts);
-        self.records += 1;
-        self.compare_facts(seq);
-        self.check_snapshots()?;
-        Ok(Some((seq, time_us, command)))
+    }
+
+    /// Whether the fact log goes on behind what was stepped.
+    pub fn is_logged(&self) -> bool {
+        self.next_logged.is_some()
     }
 
     fn compare_facts(&mut self, command: u64) {

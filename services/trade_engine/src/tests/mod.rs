@@ -9,5 +9,6 @@ pub mod kill;
 mod million;
 mod replay;
 mod rules;
+mod skipped;
 mod support;
 mod volatility;
