@@ -10,11 +10,13 @@
     reason = "a benchmark prints figures and stops at a surprise"
 )]
 
-use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, pull, push};
 use async_nats::jetstream::{self, Context, stream};
 use fafnir_broker::{Config, serve};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,6 +28,14 @@ const PIPELINED: usize = 100_000;
 /// Publishes under way at once; async-nats' own bound is 5,000.
 const WINDOW: usize = 1_000;
 const PAYLOAD: usize = 128;
+/// Payloads of core messages and how many are sent.
+const CORE: [(&str, usize, usize); 3] = [
+    ("core messages of 16 B", 16, 2_000_000),
+    ("core messages of 128 B", 128, 1_000_000),
+    ("core messages of 1 MiB", (1 << 20) - 64, 1_000),
+];
+/// Backlog of the ordered reader, messages of 400 B.
+const BACKLOG: usize = 400_000;
 const STORED: usize = 1_000_000;
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -43,6 +53,7 @@ fn bench_stream() -> stream::Config {
     stream::Config { name: "BENCH".into(), subjects: vec!["bench.>".into()], ..Default::default() }
 }
 
+#[expect(clippy::too_many_lines, reason = "one measurement after the other")]
 async fn measure(url: &str) -> Figures {
     let client = async_nats::connect(url).await.unwrap();
     let other = async_nats::connect(url).await.unwrap();
@@ -60,6 +71,12 @@ async fn measure(url: &str) -> Figures {
         samples.push(start.elapsed());
     }
     lines.push(("core publish → deliver p50 / p99", quantiles(samples)));
+
+    for (name, size, count) in CORE {
+        let address = url.trim_start_matches("nats://").to_owned();
+        let rate = tokio::task::spawn_blocking(move || core_rate(&address, size, count)).await.unwrap();
+        lines.push((name, rate));
+    }
 
     let stream = js.create_stream(bench_stream()).await.unwrap();
     let mut samples = Vec::new();
@@ -112,8 +129,92 @@ async fn measure(url: &str) -> Figures {
     }
     client.flush().await.unwrap();
     lines.push(("deliver + ack", per_second(PIPELINED, start)));
+
+    let config = pull::Config {
+        durable_name: Some("sync".into()),
+        ack_policy: AckPolicy::Explicit,
+        ..Default::default()
+    };
+    let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    let mut samples = Vec::new();
+    for _ in 0..SAMPLES {
+        let message = messages.next().await.unwrap().unwrap();
+        let start = Instant::now();
+        message.double_ack().await.unwrap();
+        samples.push(start.elapsed());
+    }
+    drop(messages);
+    lines.push(("ack, confirmed p50 / p99", quantiles(samples)));
+    lines.push(("ordered reader of 400,000", ordered(&js).await));
     js.delete_stream("BENCH").await.unwrap();
     Figures { lines }
+}
+
+/// A connection of plain bytes: the client costs next to nothing.
+fn plain(address: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.write_all(b"CONNECT {\"verbose\":false}\r\nSUB plain 1\r\nPING\r\n").unwrap();
+    let mut seen = Vec::new();
+    let mut buffer = [0; 4096];
+    while !seen.windows(4).any(|bytes| bytes == b"PONG") {
+        let count = socket.read(&mut buffer).unwrap();
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    socket
+}
+
+/// From one publisher to one subscriber as fast as it goes.
+fn core_rate(address: &str, size: usize, count: usize) -> String {
+    let mut reader = plain(address);
+    let mut writer = plain(address);
+    writer.write_all(b"UNSUB 1\r\n").unwrap();
+    let expected = count * (format!("MSG plain 1 {size}\r\n").len() + size + 2);
+    let start = Instant::now();
+    let reading = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 20];
+        let mut seen = 0;
+        while seen < expected {
+            let count = reader.read(&mut buffer).unwrap();
+            assert!(count > 0, "the subscriber is not cut off");
+            seen += count;
+        }
+    });
+    let one = [format!("PUB plain {size}\r\n").into_bytes(), vec![b'x'; size], b"\r\n".to_vec()].concat();
+    let block = one.repeat(((256 << 10) / one.len()).max(1));
+    let mut left = count * one.len();
+    while left > 0 {
+        let part = left.min(block.len());
+        writer.write_all(&block[..part]).unwrap();
+        left -= part;
+    }
+    reading.join().unwrap();
+    per_second(count, start)
+}
+
+/// Time to read a backlog with an ordered push consumer.
+async fn ordered(js: &Context) -> String {
+    let config =
+        stream::Config { name: "BACKLOG".into(), subjects: vec!["backlog.>".into()], ..Default::default() };
+    let stream = js.create_stream(config).await.unwrap();
+    let payload = bytes::Bytes::from(vec![b'x'; 400]);
+    let mut acks = FuturesUnordered::new();
+    for _ in 0..BACKLOG {
+        acks.push(js.publish("backlog.a", payload.clone()).await.unwrap().into_future());
+        if acks.len() >= WINDOW {
+            acks.next().await.unwrap().unwrap();
+        }
+    }
+    acks.try_collect::<Vec<_>>().await.unwrap();
+    let config = push::OrderedConfig { deliver_subject: js.client().new_inbox(), ..Default::default() };
+    let start = Instant::now();
+    let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    for _ in 0..BACKLOG {
+        messages.next().await.unwrap().unwrap();
+    }
+    let took = format!("{:.2} s", start.elapsed().as_secs_f64());
+    js.delete_stream("BACKLOG").await.unwrap();
+    took
 }
 
 fn per_second(count: usize, start: Instant) -> String {

@@ -15,6 +15,7 @@ fn core() -> Core {
         server_id: "FUZZ".into(),
         host: "127.0.0.1".into(),
         port: 4222,
+        tls_required: false,
         accounts: Vec::new(),
         payload_max: PAYLOAD_MAX,
         connections_max: 4,

@@ -95,6 +95,15 @@ impl fmt::Debug for User {
     }
 }
 
+/// Certificate and key with which connections are secured (TLS 1.3), as PEM files.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The certificate and those it is signed by.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
 /// How the broker runs. [`Config::new`] has the original's defaults.
 #[derive(Debug)]
 pub struct Config {
@@ -122,6 +131,10 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// Time between keepalive pings.
     pub ping_interval: Duration,
+    /// With it clients have to use TLS, after INFO as NATS does; WebSockets are `wss`.
+    pub tls: Option<Tls>,
+    /// Where WebSocket clients connect: the same protocol, subjects and users in binary messages.
+    pub websocket: Option<TcpListener>,
     /// Where `/varz`, `/connz`, `/jsz` and `/healthz` are served.
     pub monitor: Option<TcpListener>,
     /// What the monitor serves at `/metrics`: the process' metrics in Prometheus' text format.
@@ -146,6 +159,8 @@ impl Config {
             min_free: 64 << 20,
             auth_timeout: Duration::from_secs(2),
             ping_interval: Duration::from_mins(2),
+            tls: None,
+            websocket: None,
             monitor: None,
             metrics: None,
             ready: None,

@@ -107,7 +107,7 @@ struct Outstanding {
     count: u64,
     /// When it may come again.
     due: Nanos,
-    /// Had its last delivery or left the stream: the core drops it when it next looks.
+    /// Had its last delivery: it is not delivered again, but holds the floor back until it is acked or leaves.
     over: bool,
 }
 
@@ -135,7 +135,8 @@ impl Model {
     }
 
     fn is_over(&self, seq: u64, out: &Outstanding, now: Nanos) -> bool {
-        out.due <= now && (out.count >= MAX_DELIVER || !self.messages.contains_key(&seq))
+        debug_assert!(self.messages.contains_key(&seq));
+        out.due <= now && out.count >= MAX_DELIVER
     }
 
     fn redeliverable(&self, now: Nanos) -> Option<u64> {
@@ -156,7 +157,9 @@ impl Model {
             self.ids.insert(id.into(), (self.last_seq, now));
         }
         while self.messages.len() > MAX_MSGS {
-            self.messages.pop_first();
+            if let Some((seq, _)) = self.messages.pop_first() {
+                self.pending.remove(&seq);
+            }
         }
         format!("{{\"stream\":\"S\", \"seq\":{}}}", self.last_seq)
     }
@@ -199,6 +202,7 @@ fn settings(seed: u64) -> Settings {
         server_id: "MODEL".into(),
         host: "127.0.0.1".into(),
         port: 4222,
+        tls_required: false,
         accounts: Vec::new(),
         payload_max: 1 << 20,
         connections_max: 10,
@@ -290,9 +294,9 @@ impl World {
                 self.inbox.extend_from_slice(&bytes);
             }
             self.read();
-            let (now, messages) = (self.now, &self.model.messages);
-            for (seq, out) in &mut self.model.pending {
-                out.over |= out.due <= now && (out.count >= MAX_DELIVER || !messages.contains_key(seq));
+            let now = self.now;
+            for out in self.model.pending.values_mut() {
+                out.over |= out.due <= now && out.count >= MAX_DELIVER;
             }
             if !effects.ops.is_empty() {
                 self.flight.push_back((effects.ops, effects.ops_last, self.model.clone()));
@@ -351,9 +355,9 @@ impl World {
         self.model = self.base.clone();
         self.model.visible = self.disk.last_seq;
         let due = self.now + ACK_WAIT;
-        let Model { pending, messages, .. } = &mut self.model;
-        pending.retain(|seq, out| messages.contains_key(seq) && !out.over);
-        for out in pending.values_mut() {
+        for out in self.model.pending.values_mut() {
+            // Its last delivery was before: it waits for an ack, not for another delivery.
+            out.over = out.count >= MAX_DELIVER;
             out.due = due;
         }
         self.core = Core::new(settings(self.seed), self.disk.recover(self.now), self.now);
@@ -452,8 +456,7 @@ impl World {
         let number = |pointer: &str| info.pointer(pointer).and_then(Value::as_u64).unwrap();
         let sure = model.pending.values().filter(|out| !out.over).count() as u64;
         let unacked = number("/num_ack_pending");
-        let high =
-            model.pending.iter().find(|(_, out)| !out.over).map_or(model.delivered, |(seq, _)| seq - 1);
+        let high = model.pending.first_key_value().map_or(model.delivered, |(seq, _)| seq - 1);
         let floor = number("/ack_floor/stream_seq");
         if unacked < sure || unacked > model.pending.len() as u64 {
             self.fail(&format!("{unacked} unacked, expected {sure} to {}", model.pending.len()));

@@ -2,11 +2,12 @@
 
 use super::api::parse_pull;
 use super::config::AckPolicy;
+use super::env::Env;
 use super::stream::Stream;
 use super::subject::Text;
 use super::{Core, pull};
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What an ack subject names.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ enum Word<'a> {
     Ack,
     Nak(u64),
     InProgress,
-    Term,
+    Term(&'a str),
     Next(&'a [u8]),
 }
 
@@ -53,30 +54,71 @@ fn parse_word(payload: &[u8]) -> Option<Word<'_>> {
     if word.starts_with(b"+WPI") {
         return Some(Word::InProgress);
     }
-    if word.starts_with(b"+TERM") {
-        return Some(Word::Term);
+    if let Some(reason) = word.strip_prefix(b"+TERM") {
+        return Some(Word::Term(std::str::from_utf8(reason).unwrap_or("").trim()));
     }
     word.strip_prefix(b"+NXT").map(Word::Next)
 }
 
 impl Core {
-    /// Takes an ack; an unknown one is ignored, but answered if an answer was asked for.
-    pub(super) fn ack(&mut self, subject: &str, reply: Option<&Text>, payload: &Bytes) {
-        let Some(ack) = parse_subject(subject) else { return };
-        let word = parse_word(payload);
-        let mut answer = true;
-        if let Some(id) = self.by_name.get(ack.stream).copied()
-            && let Some(stream) = self.streams.get_mut(&id)
-            && let Some(consumer_id) = stream.names.get(ack.consumer).copied()
-        {
-            answer = !matches!(word, Some(Word::Next(_)));
-            apply(stream, consumer_id, ack.sequence, word.as_ref(), reply, &mut self.env);
+    /// Takes an ack; false when nobody awaits any there. What was settled before is confirmed again; what was not
+    /// delivered yet is not.
+    pub(super) fn ack(&mut self, subject: &str, reply: Option<&Text>, payload: &Bytes) -> bool {
+        let Some(ack) = parse_subject(subject) else { return false };
+        let Some(stream) = self.by_name.get(ack.stream).and_then(|id| self.streams.get_mut(id)) else {
+            return false;
+        };
+        let Some(consumer) = stream.names.get(ack.consumer).and_then(|id| stream.consumers.get(id)) else {
+            return false;
+        };
+        if !consumer.tracks() {
+            return false;
         }
+        let word = parse_word(payload);
+        let answer = match word {
+            Some(Word::Ack | Word::Term(_)) => consumer.has_passed(ack.sequence),
+            Some(Word::Nak(_) | Word::InProgress) | None => true,
+            Some(Word::Next(_)) => false,
+        };
+        let consumer_id = consumer.id;
+        apply(stream, consumer_id, ack.sequence, word.as_ref(), reply, &mut self.env);
         if answer && let Some(reply) = reply {
             self.env.gate.hurry();
             self.env.reply(reply, Bytes::new());
         }
+        true
     }
+
+    /// Takes the answer to a flow control request; false when there is no such consumer.
+    pub(super) fn flow_answer(&mut self, subject: &str) -> bool {
+        let mut tokens = subject.split('.').skip(2);
+        let (Some(stream), Some(consumer)) = (tokens.next(), tokens.next()) else { return false };
+        let Some(stream) = self.by_name.get(stream).and_then(|id| self.streams.get_mut(id)) else {
+            return false;
+        };
+        let Some(consumer) = stream.consumer(consumer) else { return false };
+        consumer.active = self.env.now;
+        let id = consumer.id;
+        if consumer.flow.answered(subject) {
+            stream.pump_one(id, &mut self.env);
+        }
+        true
+    }
+}
+
+/// Tells what a client said of a delivery.
+fn advise(stream: &Stream, id: u32, sequence: u64, kind: (&str, &str), reason: Option<&str>, env: &mut Env) {
+    let Some(consumer) = stream.consumers.get(&id) else { return };
+    let Some(pending) = consumer.pending.get(&sequence) else { return };
+    let (stream, name) = (&stream.log.config.name, consumer.name());
+    let mut members = json!({
+        "stream": stream, "consumer": name, "consumer_seq": pending.consumer_seq, "stream_seq": sequence,
+        "deliveries": pending.count,
+    });
+    if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
+        members["reason"] = reason.into();
+    }
+    env.advise(&format!("CONSUMER.{}.{stream}.{name}", kind.0), kind.1, members);
 }
 
 fn apply(
@@ -85,8 +127,15 @@ fn apply(
     sequence: u64,
     word: Option<&Word<'_>>,
     reply: Option<&Text>,
-    env: &mut super::env::Env,
+    env: &mut Env,
 ) {
+    match word {
+        Some(Word::Term(reason)) => {
+            advise(stream, consumer_id, sequence, ("MSG_TERMINATED", "terminated"), Some(*reason), env);
+        }
+        Some(Word::Nak(_)) => advise(stream, consumer_id, sequence, ("MSG_NAKED", "nak"), None, env),
+        _ => {}
+    }
     let Some(consumer) = stream.consumers.get_mut(&consumer_id) else { return };
     consumer.active = env.now;
     let mut settled = Vec::new();
@@ -94,7 +143,7 @@ fn apply(
         Some(Word::Ack | Word::Next(_)) if consumer.config().ack_policy == AckPolicy::All => {
             settled = consumer.settle_through(sequence, env);
         }
-        Some(Word::Ack | Word::Next(_) | Word::Term) => {
+        Some(Word::Ack | Word::Next(_) | Word::Term(_)) => {
             settled.extend(consumer.settle(sequence, env).then_some(sequence));
         }
         Some(Word::Nak(delay)) => consumer.nak(sequence, *delay, env),

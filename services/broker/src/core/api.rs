@@ -19,6 +19,39 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     serde_json::from_value(without_nulls(value)).map_err(|_| Fault::invalid_json())
 }
 
+/// Reads a request whose configuration, at `path` in it, has nothing set that this server does not serve.
+pub fn parse_served<T: DeserializeOwned>(
+    body: &[u8],
+    path: &[&str],
+    served: &[&str],
+    refuse: fn(String) -> Fault,
+) -> Result<T, Fault> {
+    let value: Value = serde_json::from_slice(body).map_err(|_| Fault::invalid_json())?;
+    let config = path.iter().fold(&value, |value, key| &value[*key]);
+    let unserved = |(key, value): (&String, &Value)| {
+        (!served.contains(&key.as_str()) && is_set(value)).then(|| key.clone())
+    };
+    if let Some(key) = config.as_object().and_then(|members| members.iter().find_map(unserved)) {
+        return Err(refuse(format!("{key} is not supported")));
+    }
+    serde_json::from_value(without_nulls(value)).map_err(|_| Fault::invalid_json())
+}
+
+/// Texts by which clients write that they ask for nothing.
+const SAYS_NOTHING: [&str; 6] = ["", "none", "default", "0", "0%", "0001-01-01T00:00:00Z"];
+
+/// Whether a member of a configuration asks for something.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !SAYS_NOTHING.contains(&text.as_str()),
+        Value::Array(items) => items.iter().any(is_set),
+        Value::Object(members) => members.values().any(is_set),
+    }
+}
+
 /// Reads a request whose body may be absent; clients write `null` for that too.
 pub fn parse_optional<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
     if body.trim_ascii().is_empty() {
@@ -60,7 +93,10 @@ impl Core {
             ("INFO", "") => ("account_info", Ok(self.account_info())),
             ("STREAM", "CREATE") => ("stream_create", self.stream_create(rest, body)),
             ("STREAM", "UPDATE") => ("stream_update", self.stream_update(rest, body)),
-            ("STREAM", "INFO") => ("stream_info", self.stream_info_request(rest, body)),
+            ("STREAM", "INFO") => {
+                self.stream_info_request(rest, reply, body);
+                return true;
+            }
             ("STREAM", "DELETE") => ("stream_delete", self.stream_delete(rest)),
             ("STREAM", "PURGE") => ("stream_purge", self.stream_purge(rest, body)),
             ("STREAM", "NAMES") => ("stream_names", self.stream_names(body)),
@@ -160,7 +196,7 @@ impl Core {
     }
 }
 
-fn wrap(kind: &str, value: Value) -> Value {
+pub(super) fn wrap(kind: &str, value: Value) -> Value {
     let mut body = Map::new();
     body.insert("type".into(), Value::String(format!("io.nats.jetstream.api.v1.{kind}_response")));
     if let Value::Object(members) = value {

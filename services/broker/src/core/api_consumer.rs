@@ -1,10 +1,10 @@
 //! API requests about consumers.
 
 use super::Core;
-use super::api::{Answer, parse, parse_optional};
+use super::api::{Answer, parse_optional, parse_served};
 use super::api_stream::{Paging, is_work_queue};
 use super::clock;
-use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
+use super::config::{AckPolicy, CONSUMER_KEYS, ConsumerConfig, DeliverPolicy};
 use super::consumer::{Consumer, start_of};
 use super::deliver::{end_request, next_deadline};
 use super::effects::{ConsumerId, Pair, StoreOp, StreamId};
@@ -86,7 +86,8 @@ impl Core {
         let stream_name = tokens.next().unwrap_or("");
         let subject_name = tokens.next();
         let subject_filter = tokens.next();
-        let mut request: CreateRequest = parse(body)?;
+        let mut request: CreateRequest =
+            parse_served(body, &["config"], &CONSUMER_KEYS, Fault::consumer_create)?;
         let id = self.by_name.get(stream_name).copied().ok_or_else(Fault::stream_not_found)?;
         if !request.stream_name.is_empty() && request.stream_name != stream_name {
             return Err(Fault::stream_mismatch());
@@ -139,14 +140,22 @@ impl Core {
         if let Some(at) = next_deadline(&consumer, self.env.now) {
             self.env.timers.arm(consumer.timer(), at);
         }
-        stream.names.insert(name, consumer.id);
         let consumer_id = consumer.id;
-        stream.consumers.insert(consumer_id, consumer);
+        stream.add(consumer);
+        self.consumer_action(id, "CREATED", &name, "create");
         self.put_consumer(id, consumer_id);
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         let info = consumer_info(stream, consumer_id, &mut self.env)?;
         stream.pump_one(consumer_id, &mut self.env);
         Ok(info)
+    }
+
+    fn consumer_action(&mut self, stream: StreamId, subject: &str, name: &str, action: &str) {
+        let Some(stream) = self.streams.get(&stream).map(|stream| stream.log.config.name.clone()) else {
+            return;
+        };
+        let members = json!({"stream": stream, "consumer": name, "action": action});
+        self.env.advise(&format!("CONSUMER.{subject}.{stream}.{name}"), "consumer_action", members);
     }
 
     fn put_consumer(&mut self, stream: StreamId, id: ConsumerId) {
@@ -174,22 +183,17 @@ impl Core {
         let stream = self.streams.get_mut(&stream_id).ok_or_else(Fault::stream_not_found)?;
         let old = stream.consumers.get(&id).ok_or_else(Fault::consumer_not_found)?;
         if *old.config() != config {
+            if action == "create" {
+                return Err(Fault::new(400, 10148, "consumer already exists"));
+            }
             if old.attached && old.config().deliver_subject != config.deliver_subject {
                 return Err(Fault::consumer_name_in_use());
             }
             if let Some(reason) = old.config().update_refusal(&config) {
                 return Err(Fault::consumer_create(reason));
             }
-            if action == "create" {
-                return Err(Fault::new(400, 10148, "consumer already exists"));
-            }
             check_work_queue(stream, &config, Some(id))?;
-            let consumer = stream.consumers.get_mut(&id).ok_or_else(Fault::consumer_not_found)?;
-            let refiltered = !consumer.config().filters().eq(config.filters());
-            consumer.record.config = config;
-            if refiltered {
-                consumer.filters_changed(&stream.log);
-            }
+            stream.reconfigure(id, config);
             self.put_consumer(stream_id, id);
         }
         let stream = self.streams.get_mut(&stream_id).ok_or_else(Fault::stream_not_found)?;
@@ -227,8 +231,7 @@ impl Core {
     /// Removes a consumer, tells who waits at it, and lets retention see that it no longer counts.
     pub(super) fn remove_consumer(&mut self, stream_id: StreamId, id: ConsumerId) {
         let Some(stream) = self.streams.get_mut(&stream_id) else { return };
-        let Some(consumer) = stream.consumers.remove(&id) else { return };
-        stream.names.remove(consumer.name());
+        let Some(consumer) = stream.take(id) else { return };
         self.env.timers.cancel(consumer.timer());
         for request in &consumer.waiting {
             end_request(&mut self.env, request, "409 Consumer Deleted");
@@ -240,9 +243,10 @@ impl Core {
             self.env.gate.urgent_op(StoreOp::ConsumerDrop { consumer: id });
         }
         if stream.log.config.retention == super::config::Retention::Interest {
-            let all: Vec<u64> = stream.log.index.from(0).map(|(seq, _)| seq).collect();
-            stream.settled(&all, &mut self.env);
+            let held: Vec<u64> = consumer.holds(&stream.log).collect();
+            stream.settled(&held, &mut self.env);
         }
+        self.consumer_action(stream_id, "DELETED", consumer.name(), "delete");
     }
 
     pub(super) fn consumer_names(&mut self, stream: &str, body: &Bytes) -> Answer {
@@ -321,6 +325,7 @@ pub fn consumer_info(stream: &mut Stream, id: ConsumerId, env: &mut super::env::
         "num_redelivered": consumer.num_redelivered(),
         "num_waiting": consumer.waiting.len(),
         "num_pending": consumer.num_pending,
+        "ts": clock::text(env.now),
     });
     if consumer.config().deliver_subject.as_deref().is_some_and(|to| env.net.index.has_interest(to)) {
         info["push_bound"] = true.into();

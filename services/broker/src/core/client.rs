@@ -4,13 +4,15 @@ use super::net::{ConnId, Outgoing, Rights};
 use super::subject::{Text, is_literal};
 use super::timers::TimerKey;
 use super::wire::Op;
-use super::{Core, publish};
+use super::{Core, clock, publish};
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 /// Version of the original whose features are served; it gates what clients try.
-pub const VERSION: &str = "2.9.25";
+pub const VERSION: &str = "2.10.29";
+/// Where a client asks who it is.
+const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 /// Unanswered pings after which a connection is ended.
 pub const PINGS_OUT_MAX: u32 = 2;
 
@@ -39,6 +41,10 @@ impl Core {
             "client_id": conn,
             "client_ip": client_ip,
         });
+        if settings.tls_required {
+            info["tls_required"] = Value::Bool(true);
+            info["tls_available"] = Value::Bool(true);
+        }
         if settings.accounts.is_empty() {
             if let Some(conn) = self.env.net.conns.get_mut(&conn) {
                 conn.rights = Some(Rights::all());
@@ -183,10 +189,14 @@ impl Core {
         let mut reached = net.deliver(message, Some(id)) > 0;
         if let Some(rest) = subject.strip_prefix("$JS.") {
             reached |= self.jetstream(rest, subject, reply, payload);
+        } else if **subject == *USER_INFO
+            && let Some(reply) = reply
+        {
+            let answer = self.user_info(id).to_string();
+            self.env.send(reply, &[], answer.as_bytes());
+            reached = true;
         }
-        // Clients put filters with wildcards into API subjects; nothing of that kind is stored.
-        if is_literal(subject)
-            && let Some(stream_id) = self.capturing(subject)
+        if let Some(stream_id) = self.capturing(subject)
             && let Some(stream) = self.streams.get_mut(&stream_id)
         {
             reached = true;
@@ -202,13 +212,32 @@ impl Core {
 
     fn jetstream(&mut self, rest: &str, subject: &str, reply: Option<&Text>, payload: &Bytes) -> bool {
         if rest.starts_with("ACK.") {
-            self.ack(subject, reply, payload);
-            true
+            self.ack(subject, reply, payload)
         } else if let Some(operation) = rest.strip_prefix("API.") {
             self.api(operation, reply, payload)
         } else {
-            rest.starts_with("FC.")
+            rest.starts_with("FC.") && self.flow_answer(subject)
         }
+    }
+
+    fn user_info(&self, id: ConnId) -> Value {
+        let settings = &self.settings;
+        let conn = self.env.net.conns.get(&id);
+        let user = conn.and_then(|conn| conn.user.as_deref()).unwrap_or("");
+        let mut data = json!({"user": user, "account": "$G"});
+        if let Some(rights) =
+            conn.and_then(|conn| conn.rights.as_ref()).filter(|_| !settings.accounts.is_empty())
+        {
+            data["permissions"] =
+                json!({"publish": {"allow": rights.publish}, "subscribe": {"allow": rights.subscribe}});
+        }
+        json!({
+            "server": {
+                "name": settings.server_name, "host": settings.host, "id": settings.server_id, "ver": VERSION,
+                "jetstream": true, "flags": 0, "seq": 0, "time": clock::text(self.env.now),
+            },
+            "data": data,
+        })
     }
 
     pub(super) fn keepalive(&mut self, id: ConnId) {

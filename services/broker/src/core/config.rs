@@ -4,6 +4,7 @@ use super::fault::Fault;
 use super::subject::{has_wildcard, is_pattern, overlaps};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Default dedupe window: 2 minutes in nanoseconds.
 pub const DUPLICATE_WINDOW: i64 = 120_000_000_000;
@@ -15,6 +16,10 @@ pub const MAX_ACK_PENDING: i64 = 1000;
 pub const MAX_WAITING: i64 = 512;
 /// Default inactive threshold of consumers without a durable name: 5 s in nanoseconds.
 pub const INACTIVE_THRESHOLD: i64 = 5_000_000_000;
+/// Shortest heartbeat of a push consumer, in nanoseconds.
+const HEARTBEAT_MIN: i64 = 100_000_000;
+/// Bytes of all metadata of a stream or consumer together.
+const METADATA_MAX: usize = 128 << 10;
 /// Longest name of a stream or consumer, in bytes.
 pub const NAME_MAX: usize = 255;
 /// Most subjects of one stream, or filters of one consumer.
@@ -90,19 +95,86 @@ pub struct StreamConfig {
     pub allow_rollup_hdrs: bool,
     pub allow_direct: bool,
     /// Always false: there are no mirrors.
-    #[serde(skip_deserializing)]
     pub mirror_direct: bool,
     pub deny_delete: bool,
     pub deny_purge: bool,
     pub sealed: bool,
-    /// What this server has not: refused when set, so that nobody relies on it.
-    #[serde(skip_serializing)]
-    pub mirror: Option<Value>,
-    #[serde(skip_serializing)]
-    pub sources: Vec<Value>,
-    #[serde(skip_serializing)]
-    pub republish: Option<Value>,
+    #[serde(skip_serializing_if = "is_zero_u64")]
+    pub first_seq: u64,
+    pub compression: Compression,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
+
+/// How messages are compressed on disk: not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    None,
+}
+
+/// What a stream's configuration may set; anything else is refused, so that nobody relies on it.
+pub const STREAM_KEYS: [&str; 25] = [
+    "name",
+    "description",
+    "subjects",
+    "retention",
+    "max_consumers",
+    "max_msgs",
+    "max_bytes",
+    "max_age",
+    "max_msgs_per_subject",
+    "max_msg_size",
+    "discard",
+    "discard_new_per_subject",
+    "storage",
+    "num_replicas",
+    "no_ack",
+    "duplicate_window",
+    "allow_rollup_hdrs",
+    "allow_direct",
+    "mirror_direct",
+    "deny_delete",
+    "deny_purge",
+    "sealed",
+    "first_seq",
+    "metadata",
+    // nats-py sets it for every key-value bucket. It is not served: a message that has a time to live is refused.
+    "allow_msg_ttl",
+];
+
+/// What a consumer's configuration may set.
+pub const CONSUMER_KEYS: [&str; 28] = [
+    "durable_name",
+    "name",
+    "description",
+    "deliver_policy",
+    "opt_start_seq",
+    "opt_start_time",
+    "ack_policy",
+    "ack_wait",
+    "max_deliver",
+    "backoff",
+    "filter_subject",
+    "filter_subjects",
+    "replay_policy",
+    "rate_limit_bps",
+    "max_waiting",
+    "max_ack_pending",
+    "headers_only",
+    "max_batch",
+    "max_expires",
+    "max_bytes",
+    "inactive_threshold",
+    "deliver_subject",
+    "deliver_group",
+    "flow_control",
+    "idle_heartbeat",
+    "num_replicas",
+    "mem_storage",
+    "metadata",
+];
 
 /// Where a consumer starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -165,8 +237,6 @@ pub struct ConsumerConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filter_subjects: Vec<String>,
     pub replay_policy: ReplayPolicy,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample_freq: Option<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub rate_limit_bps: i64,
     #[serde(skip_serializing_if = "is_zero")]
@@ -194,6 +264,8 @@ pub struct ConsumerConfig {
     pub num_replicas: i64,
     #[serde(skip_serializing_if = "is_false")]
     pub mem_storage: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
@@ -229,6 +301,15 @@ pub fn is_name(name: &str) -> bool {
         && !name.bytes().any(|b| b <= b' ' || b == 0x7f || matches!(b, b'.' | b'*' | b'>' | b'/' | b'\\'))
 }
 
+fn check_metadata(metadata: &BTreeMap<String, String>, refuse: fn(String) -> Fault) -> Result<(), Fault> {
+    let bytes: usize = metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > METADATA_MAX {
+        Err(refuse(format!("metadata is longer than {METADATA_MAX} bytes")))
+    } else {
+        Ok(())
+    }
+}
+
 fn unlimited(value: &mut i64) {
     if *value <= 0 {
         *value = -1;
@@ -243,9 +324,10 @@ impl StreamConfig {
                 "stream name is required and can not contain '.', '*', '>', blanks",
             ));
         }
-        if self.mirror.is_some() || !self.sources.is_empty() || self.republish.is_some() {
-            return Err(Fault::stream_config("mirror, sources and republish are not supported"));
+        if self.mirror_direct {
+            return Err(Fault::stream_config("stream has no mirror but does have mirror direct"));
         }
+        check_metadata(&self.metadata, Fault::stream_config)?;
         if self.description.as_ref().is_some_and(|text| text.len() > DESCRIPTION_MAX) {
             return Err(Fault::stream_config(format!(
                 "stream description is too long, maximum allowed is {DESCRIPTION_MAX}"
@@ -278,7 +360,7 @@ impl StreamConfig {
         unlimited(&mut self.max_msg_size);
         self.num_replicas = self.num_replicas.max(1);
         if self.num_replicas > 1 {
-            return Err(Fault::new(500, 10074, "replicas > 1 not supported in non-clustered mode"));
+            return Err(Fault::replicas());
         }
         if self.discard_new_per_subject && (self.discard != Discard::New || self.max_msgs_per_subject < 1) {
             return Err(Fault::stream_config(
@@ -357,6 +439,13 @@ impl ConsumerConfig {
         if durations.iter().any(|duration| *duration < 0) {
             return fault("consumer durations can not be negative");
         }
+        check_metadata(&self.metadata, Fault::consumer_create)?;
+        if self.replay_policy == ReplayPolicy::Original {
+            return fault("replay_policy original is not supported");
+        }
+        if self.num_replicas > 1 {
+            return Err(Fault::replicas());
+        }
         self.check_filters(stream)?;
         self.settle_delivery(stream)?;
         self.check_start()?;
@@ -403,6 +492,12 @@ impl ConsumerConfig {
                 "consumer cannot have both FilterSubject and FilterSubjects specified",
             ));
         }
+        let overlap = |(at, filter): (usize, &String)| {
+            self.filter_subjects[..at].iter().any(|other| overlaps(other, filter))
+        };
+        if self.filter_subjects.iter().enumerate().any(overlap) {
+            return Err(Fault::new(400, 10138, "consumer subject filters cannot overlap"));
+        }
         for filter in self.filters() {
             if !is_pattern(filter) {
                 return fault("consumer filter subject is not a valid subject");
@@ -422,8 +517,17 @@ impl ConsumerConfig {
     fn settle_delivery(&mut self, stream: &StreamConfig) -> Result<(), Fault> {
         let fault = |reason: &str| Err(Fault::consumer_create(reason));
         if let Some(deliver) = &self.deliver_subject {
+            if self.rate_limit_bps > 0 {
+                return fault("rate_limit_bps is not supported");
+            }
+            if self.idle_heartbeat > 0 && self.idle_heartbeat < HEARTBEAT_MIN {
+                return Err(Fault::new(400, 10083, "consumer idle heartbeat needs to be >= 100ms"));
+            }
+            if self.flow_control && self.idle_heartbeat == 0 {
+                return Err(Fault::new(400, 10108, "consumer with flow control also needs heartbeats"));
+            }
             if !is_pattern(deliver) || has_wildcard(deliver) {
-                return Err(Fault::new(400, 10081, "consumer deliver subject has wildcards"));
+                return Err(Fault::new(400, 10079, "consumer deliver subject has wildcards"));
             }
             if stream.captures(deliver) {
                 return Err(Fault::new(400, 10081, "consumer deliver subject forms a cycle"));
@@ -432,6 +536,9 @@ impl ConsumerConfig {
                 return Err(Fault::new(400, 10089, "consumer in push mode can not set max waiting"));
             }
         } else {
+            if self.rate_limit_bps > 0 {
+                return Err(Fault::new(400, 10086, "consumer in pull mode can not have rate limit set"));
+            }
             if self.flow_control || self.idle_heartbeat > 0 {
                 return fault("consumer idle heartbeat and flow control require a push based consumer");
             }
@@ -485,7 +592,7 @@ impl ConsumerConfig {
     }
 
     /// The subjects it wants; none means all.
-    pub fn filters(&self) -> impl Iterator<Item = &str> {
+    pub fn filters(&self) -> impl Iterator<Item = &str> + Clone {
         (!self.filter_subject.is_empty())
             .then_some(self.filter_subject.as_str())
             .into_iter()

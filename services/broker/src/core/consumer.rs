@@ -4,13 +4,18 @@ use super::clock;
 use super::config::{AckPolicy, ConsumerConfig, DeliverPolicy};
 use super::effects::{ConsumerId, Pair, PendingRecord, StoreOp, StreamId};
 use super::env::Env;
-use super::log::Log;
+use super::log::{Log, SubjectSlot};
 use super::net::Nanos;
 use super::records::{ConsumerRecord, StoredConsumer};
 use super::subject::{Text, matches};
 use super::timers::TimerKey;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+
+/// Bytes under way to a push consumer with flow control above which nothing more is sent (the original's).
+const FLOW_WINDOW_MAX: u64 = 32 << 20;
+/// The window that flow control begins with; each answer doubles it.
+const FLOW_WINDOW_FIRST: u64 = FLOW_WINDOW_MAX / 16;
 
 /// A delivered message that awaits its ack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +24,85 @@ pub struct Pending {
     pub consumer_seq: u64,
     /// Deliveries so far.
     pub count: u64,
-    /// When it is delivered again; nothing while it is queued for that.
-    pub due: Option<Nanos>,
+    /// When it is delivered again.
+    pub turn: Turn,
+}
+
+/// When a message is delivered again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// When this time comes.
+    At(Nanos),
+    /// Next, in the order of these numbers.
+    Queued(u64),
+}
+
+/// What a consumer would hand out next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// A message for the first time.
+    New(u64),
+    /// A message again.
+    Again(u64),
+    /// There is something, but too much awaits an ack.
+    Held,
+    /// There is nothing.
+    Nothing,
+}
+
+/// Flow control of a push consumer: how much is under way, and the request that the client has to answer.
+#[derive(Debug, Default)]
+pub struct Flow {
+    /// Bytes that may be under way; zero without flow control.
+    window: u64,
+    /// Bytes under way.
+    under_way: u64,
+    /// The open request's reply subject.
+    pub asked: Option<Arc<str>>,
+    /// Bytes that its answer accounts for.
+    asked_bytes: u64,
+}
+
+impl Flow {
+    /// Nothing is under way.
+    pub fn new(config: &ConsumerConfig) -> Self {
+        Self { window: if config.flow_control { FLOW_WINDOW_FIRST } else { 0 }, ..Self::default() }
+    }
+
+    /// Whether the client has to answer before it is sent more.
+    pub fn is_stalled(&self) -> bool {
+        self.window > 0 && self.under_way > self.window
+    }
+
+    /// Counts a message; whether the client is to be asked now.
+    pub fn sent(&mut self, bytes: u64) -> bool {
+        if self.window == 0 {
+            return false;
+        }
+        self.under_way += bytes;
+        if self.asked.is_some() && self.under_way.saturating_sub(self.asked_bytes) >= self.window {
+            self.asked_bytes += bytes;
+        }
+        self.asked.is_none() && self.under_way > self.window / 2
+    }
+
+    /// Notes an open request.
+    pub fn ask(&mut self, reply: Arc<str>) {
+        self.asked_bytes = self.under_way;
+        self.asked = Some(reply);
+    }
+
+    /// Takes an answer; false if it is not the one that is awaited.
+    pub fn answered(&mut self, reply: &str) -> bool {
+        if self.asked.as_deref() != Some(reply) {
+            return false;
+        }
+        self.window = (self.window * 2).min(FLOW_WINDOW_MAX);
+        self.under_way = self.under_way.saturating_sub(self.asked_bytes);
+        self.asked = None;
+        self.asked_bytes = 0;
+        true
+    }
 }
 
 /// A pull request that waits for messages.
@@ -71,8 +153,11 @@ pub struct Consumer {
     pub num_pending: u64,
     /// What awaits an ack, by stream sequence.
     pub pending: BTreeMap<u64, Pending>,
-    /// What is to be delivered again, in order.
-    pub redeliver: VecDeque<u64>,
+    /// What had its last delivery and no ack, with the consumer sequence of the first one: it holds the floor back and
+    /// stays in the stream, and a late ack still settles it.
+    pub exhausted: BTreeMap<u64, u64>,
+    redeliver: BTreeMap<u64, u64>,
+    redeliver_last: u64,
     /// Requests in turn.
     pub waiting: VecDeque<Request>,
     /// When a client last used it.
@@ -81,13 +166,15 @@ pub struct Consumer {
     pub heartbeat_at: Nanos,
     /// Whether the subject of a push consumer has interest.
     pub attached: bool,
+    /// Flow control of a push consumer.
+    pub flow: Flow,
     due: BTreeSet<(Nanos, u64)>,
-    matched: Vec<(u32, Option<bool>)>,
 }
 
 impl Consumer {
     /// A consumer that has delivered nothing, positioned as its policy says.
     pub fn new(id: ConsumerId, record: ConsumerRecord, stored: bool, log: &Log, now: Nanos) -> Self {
+        let flow = Flow::new(&record.config);
         let mut consumer = Self {
             id,
             stream: log.id,
@@ -101,13 +188,15 @@ impl Consumer {
             initial: BTreeSet::new(),
             num_pending: 0,
             pending: BTreeMap::new(),
-            redeliver: VecDeque::new(),
+            exhausted: BTreeMap::new(),
+            redeliver: BTreeMap::new(),
+            redeliver_last: 0,
             waiting: VecDeque::new(),
             active: now,
             heartbeat_at: 0,
             attached: false,
+            flow,
             due: BTreeSet::new(),
-            matched: Vec::new(),
         };
         consumer.delivered.stream = consumer.record.start.saturating_sub(1);
         consumer.look_back(log);
@@ -130,11 +219,15 @@ impl Consumer {
             if log.index.get(record.sequence).is_none() {
                 continue;
             }
+            if consumer.is_last(record.count) {
+                consumer.exhausted.insert(record.sequence, record.consumer_seq);
+                continue;
+            }
             let due = now + consumer.wait(record.count);
             consumer.due.insert((due, record.sequence));
             consumer.pending.insert(
                 record.sequence,
-                Pending { consumer_seq: record.consumer_seq, count: record.count, due: Some(due) },
+                Pending { consumer_seq: record.consumer_seq, count: record.count, turn: Turn::At(due) },
             );
         }
         if consumer.delivered.consumer > 0 {
@@ -160,6 +253,12 @@ impl Consumer {
         TimerKey::Consumer(self.stream, self.id)
     }
 
+    /// Whether a message that was delivered so often is not delivered again.
+    fn is_last(&self, count: u64) -> bool {
+        let max = self.config().max_deliver;
+        max > 0 && count as i64 >= max
+    }
+
     fn is_look_back(&self) -> bool {
         self.config().deliver_policy == DeliverPolicy::LastPerSubject
     }
@@ -169,15 +268,18 @@ impl Consumer {
             return;
         }
         let resume = self.record.resume;
-        let mut initial = BTreeSet::new();
-        for filter in self.config().filters() {
-            for slot in log.subjects.matching(filter) {
+        let last_of = |slot: &SubjectSlot| match slot.seqs.back() {
+            Some(last) if *last > resume => {
                 let older = slot.seqs.partition_point(|seq| *seq <= resume);
-                if older > 0 {
-                    initial.insert(slot.seqs[older - 1]);
-                }
+                older.checked_sub(1).map(|at| slot.seqs[at])
             }
-        }
+            last => last.copied(),
+        };
+        let slots = self.config().filters().flat_map(|filter| log.subjects.matching(filter));
+        let mut found: Vec<u64> = slots.filter_map(last_of).collect();
+        // A set is built from sorted numbers in one go.
+        found.sort_unstable();
+        let initial: BTreeSet<u64> = found.into_iter().collect();
         if let Some(first) = initial.first() {
             self.delivered.stream = first - 1;
         }
@@ -188,7 +290,10 @@ impl Consumer {
     /// Counts the matching messages that were never delivered.
     pub fn count_pending(&self, log: &Log) -> u64 {
         let mut count = self.initial.len() as u64;
-        if self.config().filters().next().is_none() {
+        if self.cursor > log.visible {
+            return count;
+        }
+        if self.wants_all() {
             count += log.index.count_from(self.cursor) - log.index.count_from(log.visible + 1);
         } else {
             for (_, slot) in self.filtered_subjects(log) {
@@ -209,45 +314,47 @@ impl Consumer {
         found
     }
 
-    /// Whether it wants messages of this subject (by its number in the log).
-    pub fn wants(&mut self, log: &Log, subject: u32) -> bool {
-        if self.record.config.filter_subject.is_empty() && self.record.config.filter_subjects.is_empty() {
-            return true;
-        }
-        let slot = log.subjects.slot(subject);
-        let at = subject as usize;
-        if self.matched.len() <= at {
-            self.matched.resize(at + 1, (0, None));
-        }
-        if let (generation, Some(known)) = self.matched[at]
-            && generation == slot.generation
-        {
-            return known;
-        }
-        let wanted = self.record.config.filters().any(|filter| matches(filter, &slot.name));
-        self.matched[at] = (slot.generation, Some(wanted));
-        wanted
+    /// Whether it wants every message.
+    fn wants_all(&self) -> bool {
+        let mut filters = self.config().filters();
+        filters.next().is_none_or(|first| first == ">" || filters.any(|filter| filter == ">"))
     }
 
-    /// Forgets which subjects it wants: its filters changed.
+    /// Whether it wants messages of this subject.
+    pub fn wants(&self, subject: &str) -> bool {
+        self.wants_all() || self.config().filters().any(|filter| matches(filter, subject))
+    }
+
+    /// Its filters changed.
     pub fn filters_changed(&mut self, log: &Log) {
-        self.matched.clear();
         self.num_pending = self.count_pending(log);
     }
 
-    /// A message became visible.
-    pub fn on_visible(&mut self, log: &Log, seq: u64, subject: u32) {
-        if seq >= self.cursor && self.wants(log, subject) {
+    /// A message that it wants became visible.
+    pub fn on_visible(&mut self, seq: u64) {
+        if seq >= self.cursor {
             self.num_pending += 1;
         }
     }
 
-    /// A message is about to be removed from the log.
-    pub fn on_removed(&mut self, log: &Log, seq: u64, subject: u32) {
-        let undelivered = self.initial.remove(&seq)
-            || (seq >= self.cursor && seq <= log.visible && self.wants(log, subject));
-        if undelivered {
+    /// A message that it wants is about to be removed from the log: it is owed no longer, nor is its ack.
+    pub fn on_removed(&mut self, visible: u64, seq: u64, env: &mut Env) {
+        if self.initial.remove(&seq) || (seq >= self.cursor && seq <= visible) {
             self.num_pending = self.num_pending.saturating_sub(1);
+        }
+        if self.settle(seq, env) {
+            // There may be room for others among what awaits an ack.
+            env.timers.arm(self.timer(), env.now);
+        }
+    }
+
+    /// Every message up to `visible` is about to be removed.
+    pub fn on_cleared(&mut self, visible: u64, env: &mut Env) {
+        self.initial.clear();
+        self.num_pending = 0;
+        self.cursor = self.cursor.max(visible + 1);
+        if !self.settle_through(visible, env).is_empty() {
+            env.timers.arm(self.timer(), env.now);
         }
     }
 
@@ -263,34 +370,25 @@ impl Consumer {
         self.config().ack_policy != AckPolicy::None
     }
 
-    /// The next message to hand out, if there is one: its sequence and whether it is a redelivery.
-    pub fn next(&mut self, log: &Log) -> Option<(u64, bool)> {
-        if let Some(seq) = self.redeliver.front() {
-            return Some((*seq, true));
+    /// What it would hand out next.
+    pub fn next(&mut self, log: &Log) -> Next {
+        if let Some((_, seq)) = self.redeliver.first_key_value() {
+            return Next::Again(*seq);
         }
         let max = self.config().max_ack_pending;
         if self.tracks() && max > 0 && self.pending.len() as i64 >= max {
-            return None;
+            return if self.num_pending > 0 { Next::Held } else { Next::Nothing };
         }
         if let Some(seq) = self.initial.first() {
-            return Some((*seq, false));
+            return Next::New(*seq);
         }
-        let all = self.record.config.filters().next().is_none();
-        let mut found = None;
-        let mut passed = self.cursor;
-        for (seq, slot) in log.index.from(self.cursor) {
-            if seq > log.visible {
-                break;
-            }
-            if all || self.wants(log, slot.subject) {
-                found = Some(seq);
-                passed = seq;
-                break;
-            }
-            passed = seq + 1;
-        }
-        self.cursor = passed;
-        found.map(|seq| (seq, false))
+        let found = if self.wants_all() {
+            log.index.from(self.cursor).next().map(|(seq, _)| seq)
+        } else {
+            log.next_matching(self.config().filters(), self.cursor)
+        };
+        self.cursor = self.cursor.max(found.unwrap_or(u64::MAX).min(log.visible + 1));
+        found.filter(|seq| *seq <= log.visible).map_or(Next::Nothing, Next::New)
     }
 
     /// Books a delivery; returns how often this message was delivered now.
@@ -299,7 +397,7 @@ impl Consumer {
         self.delivered_at = env.now;
         self.active = env.now;
         if again {
-            self.redeliver.pop_front();
+            self.redeliver.pop_first();
         } else {
             if !self.initial.remove(&seq) {
                 self.cursor = seq + 1;
@@ -315,7 +413,7 @@ impl Consumer {
             let (consumer_seq, so_far) = known.unwrap_or((consumer_seq, 0));
             count = so_far + 1;
             let due = env.now + self.wait(count);
-            self.pending.insert(seq, Pending { consumer_seq, count, due: Some(due) });
+            self.pending.insert(seq, Pending { consumer_seq, count, turn: Turn::At(due) });
             self.schedule(due, seq, env);
             pending = Some(PendingRecord { sequence: seq, consumer_seq, count });
         } else {
@@ -341,19 +439,32 @@ impl Consumer {
     }
 
     fn unschedule(&mut self, seq: u64, pending: &Pending) {
-        match pending.due {
-            Some(due) => {
+        match pending.turn {
+            Turn::At(due) => {
                 self.due.remove(&(due, seq));
             }
-            None => self.redeliver.retain(|queued| *queued != seq),
+            Turn::Queued(order) => {
+                self.redeliver.remove(&order);
+            }
+        }
+    }
+
+    /// Queues what awaits an ack for redelivery.
+    fn queue(&mut self, seq: u64) {
+        if let Some(pending) = self.pending.get_mut(&seq) {
+            self.redeliver_last += 1;
+            pending.turn = Turn::Queued(self.redeliver_last);
+            self.redeliver.insert(self.redeliver_last, seq);
         }
     }
 
     fn settle_floor(&mut self, now: Nanos) {
-        let floor = match self.pending.first_key_value() {
+        let pending = self.pending.first_key_value().map(|(seq, pending)| (*seq, pending.consumer_seq));
+        let exhausted = self.exhausted.first_key_value().map(|(seq, consumer_seq)| (*seq, *consumer_seq));
+        let floor = match pending.into_iter().chain(exhausted).min() {
             None => self.delivered,
-            Some((seq, pending)) => {
-                Pair { consumer: pending.consumer_seq.saturating_sub(1), stream: seq.saturating_sub(1) }
+            Some((seq, consumer_seq)) => {
+                Pair { consumer: consumer_seq.saturating_sub(1), stream: seq.saturating_sub(1) }
             }
         };
         if floor.stream > self.floor.stream || floor.consumer > self.floor.consumer {
@@ -367,8 +478,11 @@ impl Consumer {
 
     /// Settles one message; false if it awaited nothing.
     pub fn settle(&mut self, seq: u64, env: &mut Env) -> bool {
-        let Some(pending) = self.pending.remove(&seq) else { return false };
-        self.unschedule(seq, &pending);
+        if let Some(pending) = self.pending.remove(&seq) {
+            self.unschedule(seq, &pending);
+        } else if self.exhausted.remove(&seq).is_none() {
+            return false;
+        }
         self.settle_floor(env.now);
         if self.stored {
             env.gate.op(StoreOp::Settled {
@@ -383,11 +497,13 @@ impl Consumer {
 
     /// Settles everything up to a sequence; returns what that was.
     pub fn settle_through(&mut self, seq: u64, env: &mut Env) -> Vec<u64> {
-        let settled: Vec<u64> = self.pending.range(..=seq).map(|(seq, _)| *seq).collect();
+        let mut settled: Vec<u64> = self.pending.range(..=seq).map(|(seq, _)| *seq).collect();
+        settled.extend(self.exhausted.range(..=seq).map(|(seq, _)| *seq));
         for one in &settled {
             if let Some(pending) = self.pending.remove(one) {
                 self.unschedule(*one, &pending);
             }
+            self.exhausted.remove(one);
         }
         if !settled.is_empty() {
             self.settle_floor(env.now);
@@ -408,23 +524,21 @@ impl Consumer {
         let Some(pending) = self.pending.get(&seq).copied() else { return };
         self.unschedule(seq, &pending);
         if delay == 0 {
-            self.pending.insert(seq, Pending { due: None, ..pending });
-            self.redeliver.push_back(seq);
+            self.queue(seq);
         } else {
             let due = env.now.saturating_add(delay);
-            self.pending.insert(seq, Pending { due: Some(due), ..pending });
+            self.pending.insert(seq, Pending { turn: Turn::At(due), ..pending });
             self.schedule(due, seq, env);
         }
     }
 
     /// Restarts the ack wait of a message.
     pub fn in_progress(&mut self, seq: u64, env: &mut Env) {
-        let Some(pending) = self.pending.get(&seq).copied().filter(|pending| pending.due.is_some()) else {
-            return;
-        };
+        let Some(pending) = self.pending.get(&seq).copied() else { return };
+        let Turn::At(_) = pending.turn else { return };
         self.unschedule(seq, &pending);
         let due = env.now + self.wait(pending.count);
-        self.pending.insert(seq, Pending { due: Some(due), ..pending });
+        self.pending.insert(seq, Pending { turn: Turn::At(due), ..pending });
         self.schedule(due, seq, env);
     }
 
@@ -433,18 +547,22 @@ impl Consumer {
         let mut exhausted = Vec::new();
         while let Some((due, seq)) = self.due.first().copied().filter(|(due, _)| *due <= env.now) {
             self.due.remove(&(due, seq));
-            if let Some(pending) = self.pending.get_mut(&seq) {
-                pending.due = None;
-                if self.record.config.max_deliver > 0
-                    && pending.count as i64 >= self.record.config.max_deliver
-                {
-                    exhausted.push(seq);
-                } else {
-                    self.redeliver.push_back(seq);
-                }
+            if self.pending.get(&seq).is_some_and(|pending| self.is_last(pending.count)) {
+                exhausted.push(seq);
+            } else {
+                self.queue(seq);
             }
         }
         exhausted
+    }
+
+    /// Gives up what had its last delivery; returns how often that was, or nothing when it may still be delivered.
+    pub fn exhaust(&mut self, seq: u64) -> Option<u64> {
+        let pending = self.pending.get(&seq).copied().filter(|pending| self.is_last(pending.count))?;
+        self.pending.remove(&seq);
+        self.unschedule(seq, &pending);
+        self.exhausted.insert(seq, pending.consumer_seq);
+        Some(pending.count)
     }
 
     /// When the next message is due for redelivery.
@@ -457,15 +575,23 @@ impl Consumer {
         self.pending.values().filter(|pending| pending.count > 1).count()
     }
 
-    /// Whether a sequence is behind it for good: delivered and settled, or not wanted.
-    pub fn is_done_with(&mut self, log: &Log, seq: u64, subject: u32) -> bool {
-        if !self.wants(log, subject) {
-            return true;
-        }
-        if self.initial.contains(&seq) || self.pending.contains_key(&seq) {
-            return false;
-        }
+    /// Whether a sequence that it wants is behind it for good: delivered and settled.
+    pub fn is_done_with(&self, seq: u64) -> bool {
         seq < self.cursor
+            && !self.initial.contains(&seq)
+            && !self.pending.contains_key(&seq)
+            && !self.exhausted.contains_key(&seq)
+    }
+
+    /// Messages that are in the stream for its sake, perhaps.
+    pub fn holds<'a>(&'a self, log: &'a Log) -> impl Iterator<Item = u64> + 'a {
+        let known = self.pending.keys().chain(self.exhausted.keys()).chain(&self.initial).copied();
+        known.chain(log.index.from(self.cursor).map(|(seq, _)| seq))
+    }
+
+    /// Whether it has gone past a sequence, or delivered it.
+    pub fn has_passed(&self, seq: u64) -> bool {
+        seq < self.cursor || self.pending.contains_key(&seq)
     }
 }
 
@@ -477,20 +603,13 @@ pub fn start_of(config: &ConsumerConfig, log: &Log) -> u64 {
         DeliverPolicy::ByStartSequence => config.opt_start_seq.max(log.first_seq()).max(1),
         DeliverPolicy::ByStartTime => {
             let at = config.opt_start_time.as_deref().and_then(clock::parse).unwrap_or(0);
-            log.index.from(0).find(|(_, slot)| slot.ts >= at).map_or(log.last_seq + 1, |(seq, _)| seq)
+            log.at_time(at).unwrap_or(log.last_seq + 1)
         }
         DeliverPolicy::Last => {
-            let mut last = None;
-            if config.filters().next().is_none() {
-                last = (log.last_seq > 0 && log.index.get(log.last_seq).is_some()).then_some(log.last_seq);
-                if last.is_none() {
-                    last = log.index.from(0).last().map(|(seq, _)| seq);
-                }
-            }
-            for filter in config.filters() {
-                last = last
-                    .max(log.subjects.matching(filter).filter_map(|slot| slot.seqs.back().copied()).max());
-            }
+            let last = match config.filters().next() {
+                None => log.index.back().next().map(|(seq, _)| seq),
+                Some(_) => config.filters().filter_map(|filter| log.last_matching(filter)).max(),
+            };
             last.unwrap_or(log.last_seq + 1)
         }
     }

@@ -1,12 +1,13 @@
 //! Handing out messages: pull requests in turn, push subjects, statuses, deadlines of a consumer.
 
 use super::config::Retention;
-use super::consumer::{Consumer, Request, ack_subject};
+use super::consumer::{Consumer, Flow, Next, Request, ack_subject};
 use super::effects::{Load, Pair};
 use super::env::Env;
 use super::log::{Log, Message};
 use super::net::{Nanos, Outgoing};
 use super::subject::Text;
+use serde_json::json;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -16,6 +17,10 @@ pub const LOAD_COUNT_MAX: usize = 256;
 pub const LOAD_BYTES_MAX: usize = 1 << 20;
 /// Bytes that may be on their way to a push subject or a puller in one go before others get their turn.
 const BURST_MAX: usize = 1024;
+/// Waiting requests above which they are looked through at most once in [`LOOK_MIN`].
+const WAITING_MANY: usize = 256;
+/// Shortest time between two looks through many waiting requests, in nanoseconds.
+const LOOK_MIN: Nanos = 10_000_000;
 
 /// Sends a status: a message that is only a header.
 pub fn status(env: &mut Env, inbox: &str, line: &str, extra: &[(&str, u64)]) {
@@ -47,6 +52,8 @@ enum Stop {
     Loading,
     /// Others get their turn; go on in the next step.
     Burst,
+    /// Clients have to read or to answer first, or too much awaits an ack.
+    Held,
 }
 
 /// Hands out what can be handed out. Returns sequences that are settled by their delivery.
@@ -58,7 +65,7 @@ pub fn pump(log: &mut Log, consumer: &mut Consumer, env: &mut Env) -> Vec<u64> {
         pull(log, consumer, env, &mut settled)
     };
     match stop {
-        Stop::NoRequest | Stop::Loading => {}
+        Stop::NoRequest | Stop::Loading | Stop::Held => {}
         Stop::NothingLeft => end_impatient(consumer, env),
         Stop::Burst => env.timers.arm(consumer.timer(), env.now),
     }
@@ -81,7 +88,7 @@ fn end_impatient(consumer: &mut Consumer, env: &mut Env) {
     }
 }
 
-/// The next message, in memory; drops what was removed from the log meanwhile.
+/// The next message, in memory.
 fn next(
     log: &mut Log,
     consumer: &mut Consumer,
@@ -89,18 +96,21 @@ fn next(
     settled: &mut Vec<u64>,
 ) -> Result<(Arc<Message>, bool), Stop> {
     loop {
-        let Some((seq, again)) = consumer.next(log) else { return Err(Stop::NothingLeft) };
-        if again {
-            let count = consumer.pending.get(&seq).map_or(0, |pending| pending.count);
-            let max = consumer.config().max_deliver;
-            let exhausted = max > 0 && count as i64 >= max;
-            if exhausted || log.index.get(seq).is_none() {
-                consumer.redeliver.pop_front();
-                if consumer.settle(seq, env) && !exhausted {
-                    settled.push(seq);
-                }
-                continue;
+        let (seq, again) = match consumer.next(log) {
+            Next::New(seq) => (seq, false),
+            Next::Again(seq) => (seq, true),
+            Next::Held => return Err(Stop::Held),
+            Next::Nothing => return Err(Stop::NothingLeft),
+        };
+        if again && exhaust(log, consumer, seq, env) {
+            continue;
+        }
+        if log.index.get(seq).is_none() {
+            // It left while its subject was not among the filters.
+            if consumer.settle(seq, env) {
+                settled.push(seq);
             }
+            continue;
         }
         if let Some(message) = log.message(seq) {
             return Ok((message.clone(), again));
@@ -119,19 +129,42 @@ fn next(
     }
 }
 
-/// Delivers one message; false if nobody took it.
-fn hand_out(
-    log: &Log,
-    consumer: &mut Consumer,
-    env: &mut Env,
-    to: &str,
-    message: &Message,
-    again: bool,
-) -> bool {
+/// Gives a message up if it had its last delivery, and tells.
+fn exhaust(log: &Log, consumer: &mut Consumer, seq: u64, env: &mut Env) -> bool {
+    let Some(deliveries) = consumer.exhaust(seq) else { return false };
+    let (stream, name) = (&log.config.name, consumer.name());
+    env.advise(
+        &format!("CONSUMER.MAX_DELIVERIES.{stream}.{name}"),
+        "max_deliver",
+        json!({"stream": stream, "consumer": name, "stream_seq": seq, "deliveries": deliveries}),
+    );
+    true
+}
+
+/// Whether a client that is sent to at `to` has to read first; then the consumer goes on when it has.
+fn is_blocked(consumer: &Consumer, env: &mut Env, to: &str) -> bool {
+    let Some(conn) = env.net.blocker(to) else { return false };
+    env.blocked.entry(conn).or_default().insert((consumer.stream, consumer.id));
+    true
+}
+
+/// Where a message that would be delivered is acked.
+fn reply_for(log: &Log, consumer: &Consumer, message: &Message, again: bool) -> Arc<str> {
     let pair = Pair { consumer: consumer.delivered.consumer + 1, stream: message.seq };
     let count = consumer.pending.get(&message.seq).map_or(0, |pending| pending.count) + 1;
     let pending = consumer.num_pending.saturating_sub(u64::from(!again));
-    let reply = ack_subject(&log.config.name, consumer.name(), count, pair, message.ts, pending);
+    ack_subject(&log.config.name, consumer.name(), count, pair, message.ts, pending)
+}
+
+/// Delivers one message; false if nobody took it.
+fn hand_out(
+    consumer: &mut Consumer,
+    env: &mut Env,
+    to: &str,
+    reply: &str,
+    message: &Message,
+    again: bool,
+) -> bool {
     let sized;
     let (header, payload): (&[u8], &[u8]) = if consumer.config().headers_only {
         sized = headers_only(message);
@@ -140,7 +173,7 @@ fn hand_out(
         (&message.header, &message.payload)
     };
     let reached = env.net.deliver(
-        Outgoing { route: to, subject: &message.subject, reply: Some(&reply), header, payload },
+        Outgoing { route: to, subject: &message.subject, reply: Some(reply), header, payload },
         None,
     );
     if reached == 0 {
@@ -160,12 +193,14 @@ fn headers_only(message: &Message) -> Vec<u8> {
     header
 }
 
-fn cost(message: &Message) -> u64 {
-    (message.subject.len() + message.header.len() + message.payload.len()) as u64
+/// Bytes that a delivery counts for, as the original counts.
+fn cost(message: &Message, reply: &str) -> u64 {
+    (message.subject.len() + reply.len() + message.header.len() + message.payload.len()) as u64
 }
 
 fn pull(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec<u64>) -> Stop {
     let mut burst = 0;
+    let mut blocked = 0;
     loop {
         if consumer.waiting.is_empty() {
             return Stop::NoRequest;
@@ -173,21 +208,31 @@ fn pull(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec
         if burst == BURST_MAX {
             return Stop::Burst;
         }
+        if blocked == consumer.waiting.len() {
+            return Stop::Held;
+        }
         let (message, again) = match next(log, consumer, env, settled) {
             Ok(found) => found,
             Err(stop) => return stop,
         };
         let Some(mut request) = consumer.waiting.pop_front() else { return Stop::NoRequest };
-        let bytes = cost(&message);
+        if is_blocked(consumer, env, &request.inbox) {
+            consumer.waiting.push_back(request);
+            blocked += 1;
+            continue;
+        }
+        let reply = reply_for(log, consumer, &message, again);
+        let bytes = cost(&message, &reply);
         if request.bytes_left.is_some_and(|left| bytes > left) {
             end_request(env, &request, "409 Message Size Exceeds MaxBytes");
             continue;
         }
         let to = request.inbox.clone();
-        if !hand_out(log, consumer, env, &to, &message, again) {
+        if !hand_out(consumer, env, &to, &reply, &message, again) {
             continue;
         }
         burst += 1;
+        blocked = 0;
         if !consumer.tracks() {
             settled.push(message.seq);
         }
@@ -197,7 +242,7 @@ fn pull(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec
         if let Some(heartbeat) = request.heartbeat {
             request.heartbeat_at = env.now + heartbeat;
         }
-        if request.left > 0 {
+        if request.left > 0 && request.bytes_left != Some(0) {
             consumer.waiting.push_back(request);
         }
     }
@@ -214,11 +259,15 @@ fn push(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec
         if burst == BURST_MAX {
             return Stop::Burst;
         }
+        if consumer.flow.is_stalled() || is_blocked(consumer, env, &to) {
+            return Stop::Held;
+        }
         let (message, again) = match next(log, consumer, env, settled) {
             Ok(found) => found,
             Err(stop) => return stop,
         };
-        if !hand_out(log, consumer, env, &to, &message, again) {
+        let reply = reply_for(log, consumer, &message, again);
+        if !hand_out(consumer, env, &to, &reply, &message, again) {
             attach(consumer, env, &to);
             return Stop::NoRequest;
         }
@@ -230,12 +279,27 @@ fn push(log: &mut Log, consumer: &mut Consumer, env: &mut Env, settled: &mut Vec
         if heartbeat > 0 {
             consumer.heartbeat_at = env.now + heartbeat as u64;
         }
+        if consumer.flow.sent(cost(&message, &reply)) {
+            let word = env.net.random().word();
+            let reply: Arc<str> =
+                format!("$JS.FC.{}.{}.{:08x}", log.config.name, consumer.name(), word as u32).into();
+            let header = b"NATS/1.0 100 FlowControl Request\r\n\r\n";
+            env.net.deliver(
+                Outgoing { route: &to, subject: &to, reply: Some(&*reply), header, payload: &[] },
+                None,
+            );
+            consumer.flow.ask(reply);
+        }
     }
 }
 
 /// Notes whether the subject of a push consumer has interest.
 fn attach(consumer: &mut Consumer, env: &mut Env, to: &str) {
     let attached = env.net.index.has_interest(to);
+    if attached && !consumer.attached {
+        // Who answered before is gone.
+        consumer.flow = Flow::new(consumer.config());
+    }
     if attached && !consumer.attached && consumer.config().idle_heartbeat > 0 {
         consumer.heartbeat_at = env.now + consumer.config().idle_heartbeat as u64;
         env.timers.arm(consumer.timer(), consumer.heartbeat_at);
@@ -258,7 +322,7 @@ pub struct Woken {
 /// Does what is due for a consumer and arms its next deadline.
 pub fn wake(log: &mut Log, consumer: &mut Consumer, env: &mut Env) -> Woken {
     for seq in consumer.overdue(env) {
-        consumer.settle(seq, env);
+        exhaust(log, consumer, seq, env);
     }
     let now = env.now;
     let waiting = std::mem::take(&mut consumer.waiting);
@@ -294,14 +358,20 @@ pub fn wake(log: &mut Log, consumer: &mut Consumer, env: &mut Env) -> Woken {
         && consumer.heartbeat_at <= now
     {
         let every = config.idle_heartbeat as u64;
-        status(env, &to, "100 Idle Heartbeat", &ids);
+        let mut line =
+            format!("100 Idle Heartbeat\r\n{}: {}\r\n{}: {}", ids[0].0, ids[0].1, ids[1].0, ids[1].1);
+        if let Some(asked) = &consumer.flow.asked {
+            let _ = write!(line, "\r\nNats-Consumer-Stalled: {asked}");
+        }
+        status(env, &to, &line, &[]);
         consumer.heartbeat_at = now + every;
     }
     let threshold = consumer.config().inactive_threshold.max(0) as u64;
     let used = !consumer.waiting.is_empty() || consumer.attached;
     let inactive = threshold > 0 && !used && consumer.active + threshold <= now;
     if let Some(at) = next_deadline(consumer, now) {
-        env.timers.arm(consumer.timer(), at);
+        let pause = if consumer.waiting.len() > WAITING_MANY { LOOK_MIN } else { 0 };
+        env.timers.arm(consumer.timer(), at.max(now + pause));
     }
     Woken { settled, inactive }
 }

@@ -68,6 +68,9 @@ pub struct Load {
     pub getter: Option<u64>,
 }
 
+/// What is no longer needed: whoever drops it has the time.
+pub type Discarded = Box<dyn std::fmt::Debug + Send>;
+
 /// Everything a step wants done, in order within each list.
 #[derive(Debug, Default)]
 pub struct Effects {
@@ -83,4 +86,10 @@ pub struct Effects {
     pub urgent: bool,
     /// Reads from the store.
     pub loads: Vec<Load>,
+    /// Connections that have enough to read: the core waits for `Input::Drained` before consumers send them more.
+    pub filled: Vec<ConnId>,
+    /// Publishers and whom they fill up.
+    pub pressing: Vec<(ConnId, ConnId)>,
+    /// To be dropped where it holds nobody up.
+    pub discarded: Vec<Discarded>,
 }

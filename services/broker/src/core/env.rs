@@ -1,11 +1,18 @@
 //! What every part of the core shares: the time of the step, the clients, the deadlines, and the gate to the store.
 
-use super::effects::{Load, StoreOp, StreamId};
-use super::net::{Nanos, Net, Outgoing};
+use super::clock;
+use super::effects::{ConsumerId, Discarded, Load, StoreOp, StreamId};
+use super::net::{ConnId, Nanos, Net, Outgoing};
 use super::subject::Text;
 use super::timers::Timers;
 use bytes::Bytes;
-use std::collections::VecDeque;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Advisories of one step above which the rest is left out: they tell, they do not guarantee.
+const ADVISORIES_MAX: usize = 1024;
+/// How the subjects of advisories begin.
+pub const ADVISORY: &str = "$JS.EVENT.ADVISORY.";
 
 /// Shared parts of the core.
 #[derive(Debug)]
@@ -22,9 +29,35 @@ pub struct Env {
     pub loads: Vec<Load>,
     /// Whether the store has room for new messages.
     pub room: bool,
+    /// What is no longer needed and long to take apart.
+    pub discarded: Vec<Discarded>,
+    /// Whether a stream stores advisories.
+    pub advisories_stored: bool,
+    /// Advisories on their way: subject and body.
+    pub advisories: Vec<(String, Bytes)>,
+    /// Consumers that wait until a client has read what is on its way to it.
+    pub blocked: BTreeMap<ConnId, BTreeSet<(StreamId, ConsumerId)>>,
 }
 
 impl Env {
+    /// Tells whoever listens on `$JS.EVENT.ADVISORY.<subject>` what happened.
+    pub fn advise(&mut self, subject: &str, kind: &str, members: Value) {
+        let subject = format!("{ADVISORY}{subject}");
+        let wanted = self.advisories_stored || self.net.index.has_interest(&subject);
+        if !wanted || self.advisories.len() >= ADVISORIES_MAX {
+            return;
+        }
+        let mut body = json!({
+            "type": format!("io.nats.jetstream.advisory.v1.{kind}"),
+            "id": format!("{:016x}", self.net.random().word()),
+            "timestamp": clock::text(self.now),
+        });
+        if let (Some(body), Value::Object(members)) = (body.as_object_mut(), members) {
+            body.extend(members);
+        }
+        self.advisories.push((subject, body.to_string().into()));
+    }
+
     /// Sends a message of the server itself.
     pub fn send(&mut self, to: &str, header: &[u8], payload: &[u8]) -> usize {
         self.net.deliver(Outgoing { route: to, subject: to, reply: None, header, payload }, None)

@@ -39,6 +39,11 @@ impl Fault {
         Self::new(503, 10023, "insufficient resources")
     }
 
+    /// 10074.
+    pub fn replicas() -> Self {
+        Self::new(500, 10074, "replicas > 1 not supported in non-clustered mode")
+    }
+
     /// 10037.
     pub fn no_message_found() -> Self {
         Self::new(404, 10037, "no message found")

@@ -80,6 +80,33 @@ impl Index {
         })
     }
 
+    /// Messages from the last one backwards.
+    pub fn back(&self) -> impl Iterator<Item = (u64, &Slot)> {
+        self.chunks.iter().rev().flat_map(|(number, chunk)| {
+            let slots = chunk.slots.iter().enumerate().rev().filter(|(_, slot)| slot.size > 0);
+            slots.map(move |(at, slot)| (number * CHUNK + at as u64, slot))
+        })
+    }
+
+    /// The first message with at least this time; times ascend with sequences.
+    pub fn at_time(&self, at: Nanos) -> Option<u64> {
+        let ends =
+            |chunk: &Chunk| chunk.slots.iter().rev().find(|slot| slot.size > 0).map_or(0, |slot| slot.ts);
+        let (number, _) = self.chunks.iter().find(|(_, chunk)| ends(chunk) >= at)?;
+        self.from(*number * CHUNK).find(|(_, slot)| slot.ts >= at).map(|(seq, _)| seq)
+    }
+
+    /// Sequences between the first message and `last` that do not exist.
+    pub fn gaps(&self, last: u64) -> impl Iterator<Item = u64> {
+        let mut expected = self.first().map_or(last + 1, |(seq, _)| seq);
+        let ends = self.from(0).map(|(seq, _)| seq).chain(std::iter::once(last + 1));
+        ends.flat_map(move |seq| {
+            let gap = expected..seq;
+            expected = seq + 1;
+            gap
+        })
+    }
+
     /// The first message.
     pub fn first(&self) -> Option<(u64, &Slot)> {
         self.from(0).next()

@@ -4,7 +4,7 @@ use super::config::{Storage, StreamConfig};
 use super::effects::StreamId;
 use super::index::{Index, Slot};
 use super::net::Nanos;
-use super::subject::matches;
+use super::subject::{has_wildcard, matches};
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,18 +32,38 @@ pub struct Message {
 pub struct SubjectSlot {
     /// The subject; empty when the slot is free.
     pub name: Arc<str>,
-    /// Counts reuses of the slot, so that what was remembered about the old subject is not believed.
-    pub generation: u32,
     /// Its sequences, ascending.
     pub seqs: VecDeque<u64>,
 }
 
-/// The subjects that have messages.
+/// A token of subjects that have messages.
 #[derive(Debug, Default)]
+struct Branch {
+    children: BTreeMap<Box<str>, u32>,
+    /// The subject that ends here.
+    subject: Option<u32>,
+}
+
+/// The subjects that have messages: by name, and as a trie of tokens that answers patterns.
+#[derive(Debug)]
 pub struct Subjects {
-    by_name: BTreeMap<Arc<str>, u32>,
+    by_name: HashMap<Arc<str>, u32>,
     slots: Vec<SubjectSlot>,
     free: Vec<u32>,
+    branches: Vec<Branch>,
+    branches_free: Vec<u32>,
+}
+
+impl Default for Subjects {
+    fn default() -> Self {
+        Self {
+            by_name: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            branches: vec![Branch::default()],
+            branches_free: Vec::new(),
+        }
+    }
 }
 
 impl Subjects {
@@ -54,14 +74,26 @@ impl Subjects {
         }
         let name: Arc<str> = name.into();
         let id = if let Some(id) = self.free.pop() {
-            let slot = &mut self.slots[id as usize];
-            slot.name = name.clone();
-            slot.generation = slot.generation.wrapping_add(1);
+            self.slots[id as usize].name = name.clone();
             id
         } else {
             self.slots.push(SubjectSlot { name: name.clone(), ..SubjectSlot::default() });
             (self.slots.len() - 1) as u32
         };
+        let mut at = 0;
+        for token in name.split('.') {
+            if let Some(child) = self.branches[at as usize].children.get(token) {
+                at = *child;
+                continue;
+            }
+            let child = self.branches_free.pop().unwrap_or_else(|| {
+                self.branches.push(Branch::default());
+                (self.branches.len() - 1) as u32
+            });
+            self.branches[at as usize].children.insert(token.into(), child);
+            at = child;
+        }
+        self.branches[at as usize].subject = Some(id);
         self.by_name.insert(name, id);
         id
     }
@@ -74,10 +106,32 @@ impl Subjects {
             slot.seqs.remove(at);
         }
         if slot.seqs.is_empty() {
-            self.by_name.remove(&slot.name);
-            slot.name = Arc::default();
+            let name = std::mem::take(&mut slot.name);
             slot.seqs = VecDeque::new();
+            self.by_name.remove(&name);
             self.free.push(id);
+            self.prune(&name);
+        }
+    }
+
+    /// Takes a subject out of the trie, with the branches that only it needed.
+    fn prune(&mut self, name: &str) {
+        let mut path = vec![(0, "")];
+        let mut at = 0;
+        for token in name.split('.') {
+            let Some(child) = self.branches[at as usize].children.get(token) else { return };
+            at = *child;
+            path.push((at, token));
+        }
+        self.branches[at as usize].subject = None;
+        while let Some((at, token)) = path.pop() {
+            let branch = &self.branches[at as usize];
+            let Some((parent, _)) = path.last() else { return };
+            if branch.subject.is_some() || !branch.children.is_empty() {
+                return;
+            }
+            self.branches[*parent as usize].children.remove(token);
+            self.branches_free.push(at);
         }
     }
 
@@ -91,12 +145,9 @@ impl Subjects {
         self.by_name.get(name).map(|id| &self.slots[*id as usize])
     }
 
-    /// All subjects that a pattern describes, in alphabetical order.
-    pub fn matching<'a>(&'a self, pattern: &'a str) -> impl Iterator<Item = &'a SubjectSlot> {
-        self.by_name
-            .iter()
-            .filter(move |(name, _)| matches(pattern, name))
-            .map(|(_, id)| &self.slots[*id as usize])
+    /// All subjects that a pattern describes, token by token in alphabetical order.
+    pub fn matching<'a>(&'a self, pattern: &'a str) -> Matching<'a> {
+        Matching { subjects: self, tokens: pattern.split('.').collect(), steps: vec![Step::At(0, 0)] }
     }
 
     /// Number of subjects.
@@ -107,6 +158,72 @@ impl Subjects {
     /// Whether no subject has messages.
     pub fn is_empty(&self) -> bool {
         self.by_name.is_empty()
+    }
+}
+
+type Children<'a> = std::collections::btree_map::Values<'a, Box<str>, u32>;
+
+#[derive(Debug)]
+enum Step<'a> {
+    /// The branch is reached by that many tokens.
+    At(u32, usize),
+    /// Each of these is.
+    Each(Children<'a>, usize),
+    /// Everything at and below the branch.
+    All(u32),
+    /// Everything at and below each of these.
+    AllOf(Children<'a>),
+}
+
+/// The subjects that a pattern describes, found one by one.
+#[derive(Debug)]
+pub struct Matching<'a> {
+    subjects: &'a Subjects,
+    tokens: Vec<&'a str>,
+    steps: Vec<Step<'a>>,
+}
+
+impl<'a> Iterator for Matching<'a> {
+    type Item = &'a SubjectSlot;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let mut ends_here = None;
+            match self.steps.pop()? {
+                Step::At(at, depth) => {
+                    let branch = &self.subjects.branches[at as usize];
+                    match self.tokens.get(depth) {
+                        None => ends_here = branch.subject,
+                        Some(&">") => self.steps.push(Step::AllOf(branch.children.values())),
+                        Some(&"*") => self.steps.push(Step::Each(branch.children.values(), depth + 1)),
+                        Some(token) => {
+                            let child = branch.children.get(*token);
+                            self.steps.extend(child.map(|child| Step::At(*child, depth + 1)));
+                        }
+                    }
+                }
+                Step::Each(mut children, depth) => {
+                    if let Some(child) = children.next() {
+                        self.steps.push(Step::Each(children, depth));
+                        self.steps.push(Step::At(*child, depth));
+                    }
+                }
+                Step::All(at) => {
+                    let branch = &self.subjects.branches[at as usize];
+                    self.steps.push(Step::AllOf(branch.children.values()));
+                    ends_here = branch.subject;
+                }
+                Step::AllOf(mut children) => {
+                    if let Some(child) = children.next() {
+                        self.steps.push(Step::AllOf(children));
+                        self.steps.push(Step::All(*child));
+                    }
+                }
+            }
+            if let Some(id) = ends_here {
+                return Some(&self.subjects.slots[id as usize]);
+            }
+        }
     }
 }
 
@@ -140,6 +257,14 @@ pub struct Log {
     recent: BTreeMap<u64, Arc<Message>>,
     recent_bytes: usize,
     loaded: BTreeMap<u64, Arc<Message>>,
+}
+
+/// What held the messages of a stream.
+#[derive(Debug)]
+pub struct Cleared {
+    _index: Index,
+    _subjects: Subjects,
+    _messages: [BTreeMap<u64, Arc<Message>>; 2],
 }
 
 impl Log {
@@ -317,6 +442,63 @@ impl Log {
             .filter(|message| self.index.get(message.seq).is_some())
             .map(|message| (message.seq, Arc::new(message)))
             .collect();
+    }
+
+    /// The last message of the subjects that a pattern describes: whichever ends first, a look through the subjects or
+    /// one through the messages.
+    pub fn last_matching(&self, pattern: &str) -> Option<u64> {
+        if !has_wildcard(pattern) {
+            return self.subjects.get(pattern)?.seqs.back().copied();
+        }
+        let mut back = self.index.back();
+        let mut subjects = self.subjects.matching(pattern);
+        let mut best = None;
+        loop {
+            let Some(slot) = subjects.next() else { return best };
+            best = best.max(slot.seqs.back().copied());
+            let (seq, slot) = back.next()?;
+            if matches(pattern, &self.subjects.slot(slot.subject).name) {
+                return Some(seq);
+            }
+        }
+    }
+
+    /// The first message that was stored at this time or later.
+    pub fn at_time(&self, at: Nanos) -> Option<u64> {
+        self.index.at_time(at)
+    }
+
+    /// The first message from `from` on whose subject one of the patterns describes, looked for like
+    /// [`Log::last_matching`].
+    pub fn next_matching<'a>(
+        &'a self,
+        patterns: impl Iterator<Item = &'a str> + Clone,
+        from: u64,
+    ) -> Option<u64> {
+        let mut ahead = self.index.from(from);
+        let mut subjects = patterns.clone().flat_map(|pattern| self.subjects.matching(pattern));
+        let mut best: Option<u64> = None;
+        loop {
+            let (seq, slot) = ahead.next()?;
+            let name = &self.subjects.slot(slot.subject).name;
+            if patterns.clone().any(|pattern| matches(pattern, name)) {
+                return Some(seq);
+            }
+            let Some(slot) = subjects.next() else { return best };
+            let first = slot.seqs.get(slot.seqs.partition_point(|seq| *seq < from)).copied();
+            best = best.into_iter().chain(first).min();
+        }
+    }
+
+    /// Removes every message; what held them is the caller's to drop.
+    pub fn clear(&mut self) -> Cleared {
+        self.bytes = 0;
+        self.recent_bytes = 0;
+        Cleared {
+            _index: std::mem::take(&mut self.index),
+            _subjects: std::mem::take(&mut self.subjects),
+            _messages: [std::mem::take(&mut self.recent), std::mem::take(&mut self.loaded)],
+        }
     }
 
     /// The first sequence, or the one after the last if there is no message.

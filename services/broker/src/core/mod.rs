@@ -29,6 +29,7 @@ pub mod sublist;
 pub mod timers;
 pub mod wire;
 
+use bytes::Bytes;
 use effects::{ConsumerId, Effects, StreamId};
 use env::{Env, Gate, Held};
 use log::{Log, Message};
@@ -64,6 +65,8 @@ pub struct Settings {
     pub host: String,
     /// Port that clients reach.
     pub port: u16,
+    /// Whether clients have to use TLS after INFO.
+    pub tls_required: bool,
     /// Users; none means that nobody has to sign in and everything is allowed.
     pub accounts: Vec<Account>,
     /// Largest payload with header, in bytes.
@@ -99,6 +102,10 @@ pub enum Input {
     Bad { conn: ConnId, error: wire::Error },
     /// A client does not read what it is sent.
     Overflow { conn: ConnId },
+    /// More waits for a client than it should be sent before it reads.
+    Filled { conn: ConnId },
+    /// A client that was filled has read most of it.
+    Drained { conn: ConnId },
     /// The store has every change up to this number.
     Durable { upto: u64 },
     /// Messages that were read from the store, for `Load`.
@@ -158,6 +165,10 @@ impl Core {
                 gate: Gate::default(),
                 loads: Vec::new(),
                 room: true,
+                discarded: Vec::new(),
+                advisories_stored: false,
+                advisories: Vec::new(),
+                blocked: BTreeMap::new(),
             },
             settings,
             streams: BTreeMap::new(),
@@ -176,6 +187,7 @@ impl Core {
         for (log, stored) in recovered.streams {
             core.recover(log, stored, now);
         }
+        core.captures_changed();
         core
     }
 
@@ -196,8 +208,7 @@ impl Core {
             if let Some(at) = deliver::next_deadline(&consumer, now) {
                 self.env.timers.arm(consumer.timer(), at);
             }
-            stream.names.insert(consumer.name().to_owned(), consumer.id);
-            stream.consumers.insert(consumer.id, consumer);
+            stream.add(consumer);
         }
         self.by_name.insert(stream.log.config.name.clone(), stored.id);
         stream.arm(&mut self.env);
@@ -212,19 +223,19 @@ impl Core {
             Input::Closed { conn } => {
                 self.env.net.gone(conn);
                 self.env.timers.cancel(TimerKey::Conn(conn));
+                self.unblock(conn);
+            }
+            Input::Filled { conn } => self.env.net.fill(conn),
+            Input::Drained { conn } => {
+                self.env.net.drained(conn);
+                self.unblock(conn);
             }
             Input::Op { conn, op } => self.op(conn, op),
             Input::Bad { conn, error } => self.env.net.error(conn, error.text(), error.is_fatal()),
-            Input::Overflow { conn } => {
-                self.slow_consumers += 1;
-                self.env.net.error(conn, "Slow Consumer", true);
-            }
+            Input::Overflow { conn } => self.slow_consumer(conn),
             Input::Durable { upto } => self.durable(upto),
             Input::Loaded { stream, getter: Some(getter), messages } => {
-                if let Some((seq, getter)) = self.getters.remove(&getter) {
-                    let found = messages.first().filter(|message| message.seq == seq);
-                    self.got(stream, found, &getter);
-                }
+                self.loaded(stream, getter, &messages);
             }
             Input::Loaded { stream, getter: None, messages } => {
                 if let Some(stream) = self.streams.get_mut(&stream) {
@@ -237,6 +248,7 @@ impl Core {
             Input::Shutdown => self.farewell(),
         }
         self.deadlines();
+        self.tell();
         if std::mem::take(&mut self.env.net.new_interest) {
             self.attach_push_consumers();
         }
@@ -248,6 +260,7 @@ impl Core {
         self.env.net.drain(&mut effects);
         (effects.ops, effects.ops_last, effects.urgent) = self.env.gate.take();
         effects.loads = std::mem::take(&mut self.env.loads);
+        effects.discarded = std::mem::take(&mut self.env.discarded);
         effects
     }
 
@@ -268,7 +281,7 @@ impl Core {
 
     fn durable(&mut self, upto: u64) {
         self.env.gate.durable(upto);
-        let mut touched = BTreeSet::new();
+        let mut touched: BTreeMap<StreamId, BTreeSet<ConsumerId>> = BTreeMap::new();
         while let Some(held) = self.env.gate.release() {
             match held {
                 Held::Reply { to, header, payload } => {
@@ -276,15 +289,49 @@ impl Core {
                 }
                 Held::Visible { stream, seq } => {
                     if let Some(found) = self.streams.get_mut(&stream) {
-                        found.visible(seq);
-                        touched.insert(stream);
+                        touched.entry(stream).or_default().extend(found.visible(seq));
                     }
                 }
             }
         }
-        for stream in touched {
+        for (stream, consumers) in touched {
             if let Some(stream) = self.streams.get_mut(&stream) {
-                stream.pump(&mut self.env);
+                stream.pump_these(consumers, &mut self.env);
+            }
+        }
+    }
+
+    /// Goes on with the consumers that waited for this client.
+    fn unblock(&mut self, conn: ConnId) {
+        for (stream, consumer) in self.env.blocked.remove(&conn).unwrap_or_default() {
+            if let Some(stream) = self.streams.get_mut(&stream) {
+                stream.pump_one(consumer, &mut self.env);
+            }
+        }
+    }
+
+    /// Ends a client that does not read; once, however much still waits for it.
+    fn slow_consumer(&mut self, conn: ConnId) {
+        if self.env.net.is_closing(conn) {
+            return;
+        }
+        self.slow_consumers += 1;
+        if let Some(found) = self.env.net.conns.get(&conn) {
+            let members = serde_json::json!({
+                "client": {"id": conn, "name": found.name, "user": found.user, "peer": found.peer},
+                "account": "$G",
+            });
+            self.env.advise(&format!("SLOW_CONSUMER.{conn}"), "slow_consumer", members);
+        }
+        self.env.net.error(conn, "Slow Consumer", true);
+    }
+
+    /// Sends the advisories, to subscribers and into streams.
+    fn tell(&mut self) {
+        for (subject, body) in std::mem::take(&mut self.env.advisories) {
+            self.env.send(&subject, &[], &body);
+            if let Some(stream) = self.capturing(&subject).and_then(|id| self.streams.get_mut(&id)) {
+                publish::publish(stream, &mut self.env, &subject, None, &Bytes::new(), &body);
             }
         }
     }
@@ -331,15 +378,20 @@ impl Core {
     fn attach_push_consumers(&mut self) {
         let Self { streams, env, .. } = self;
         for stream in streams.values_mut() {
-            let Stream { log, consumers, .. } = stream;
-            let mut settled = Vec::new();
-            for consumer in consumers.values_mut() {
-                if consumer.config().deliver_subject.is_some() && !consumer.attached {
-                    settled.append(&mut deliver::pump(log, consumer, env));
-                }
-            }
-            stream.settled(&settled, env);
+            let Stream { pushing, consumers, .. } = &*stream;
+            let waits = |id: &&ConsumerId| consumers.get(id).is_some_and(|consumer| !consumer.attached);
+            let waiting: Vec<_> = pushing.iter().filter(waits).copied().collect();
+            stream.pump_these(waiting, env);
         }
+    }
+
+    /// The streams or their subjects changed.
+    fn captures_changed(&mut self) {
+        self.capture_cache.clear();
+        let all = format!("{}>", env::ADVISORY);
+        let stores =
+            |stream: &Stream| stream.log.config.subjects.iter().any(|own| subject::overlaps(own, &all));
+        self.env.advisories_stored = self.streams.values().any(stores);
     }
 
     /// The stream that stores messages to this subject.

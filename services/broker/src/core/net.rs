@@ -8,6 +8,9 @@ use super::wire::{put_error, put_message};
 use bytes::{BufMut, BytesMut};
 use std::collections::{BTreeMap, HashMap};
 
+/// Bytes on their way to a client from one step above which consumers wait until it has read.
+pub const FILLED_BYTES: usize = 1 << 20;
+
 /// Identifies a connection for the life of the process.
 pub type ConnId = u64;
 
@@ -76,6 +79,8 @@ pub struct Conn {
     pub counts: Counts,
     out: BytesMut,
     dirty: bool,
+    /// Enough is on its way to it.
+    filled: bool,
     closing: bool,
     sids: BTreeMap<Text, SubId>,
 }
@@ -119,6 +124,10 @@ pub struct Net {
     sub_last: SubId,
     dirty: Vec<ConnId>,
     closed: Vec<ConnId>,
+    /// Connections that have enough, in all and since this was last taken.
+    filled_count: usize,
+    filled: Vec<ConnId>,
+    pressing: Vec<(ConnId, ConnId)>,
     random: Random,
 }
 
@@ -149,6 +158,9 @@ impl Net {
             sub_last: 0,
             dirty: Vec::new(),
             closed: Vec::new(),
+            filled_count: 0,
+            filled: Vec::new(),
+            pressing: Vec::new(),
             random: Random::new(seed),
         }
     }
@@ -180,6 +192,7 @@ impl Net {
                 counts: Counts::default(),
                 out: BytesMut::new(),
                 dirty: false,
+                filled: false,
                 closing: false,
                 sids: BTreeMap::new(),
             },
@@ -189,6 +202,7 @@ impl Net {
     /// Forgets a client that is gone.
     pub fn gone(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
+        self.filled_count -= usize::from(conn.filled);
         for sub_id in conn.sids.values() {
             if let Some(sub) = self.subs.remove(sub_id) {
                 self.index.remove(&sub.pattern, sub.queue.as_deref(), *sub_id);
@@ -276,11 +290,61 @@ impl Net {
         ids.take(max).filter_map(|id| self.subs.get(id)).map(|sub| sub.pattern.to_string()).collect()
     }
 
+    /// Notes that a client has enough to read.
+    pub fn fill(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && !conn.filled
+        {
+            conn.filled = true;
+            self.filled_count += 1;
+            self.filled.push(id);
+        }
+    }
+
+    /// Notes that a client has read most of what it had.
+    pub fn drained(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(&id)
+            && conn.filled
+        {
+            conn.filled = false;
+            self.filled_count -= 1;
+        }
+    }
+
+    /// The client that has to read before a message to this subject may be sent, if there is one.
+    pub fn blocker(&self, route: &str) -> Option<ConnId> {
+        if self.filled_count == 0 {
+            return None;
+        }
+        let filled = |sub_id: &SubId| {
+            let conn = self.subs.get(sub_id)?.conn;
+            self.conns.get(&conn).filter(|found| found.filled).map(|_| conn)
+        };
+        let found = self.index.matches(route);
+        found.plain.iter().find_map(filled).or_else(|| {
+            found.groups.iter().find_map(|(_, slices)| {
+                let members = || slices.iter().flat_map(|slice| slice.iter());
+                if members().all(|id| filled(id).is_some()) { members().find_map(filled) } else { None }
+            })
+        })
+    }
+
     /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
     pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
         let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
-        let Self { conns, index, subs, dirty, counts, random, .. } = self;
+        let Self { conns, index, subs, dirty, counts, random, filled_count, filled, pressing, .. } = self;
         let found = index.matches(message.route);
+        // One that reads is preferred to one that does not.
+        let reads =
+            |id: &SubId| subs.get(id).and_then(|sub| conns.get(&sub.conn)).is_some_and(|conn| !conn.filled);
+        let mut chosen = Vec::new();
+        for (_, slices) in &found.groups {
+            let count = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            let first = random.index(count);
+            let turn = || (first..count).chain(0..first).filter_map(|at| member(slices, at));
+            let reading = if *filled_count > 0 { turn().find(reads) } else { None };
+            chosen.extend(reading.or_else(|| turn().next()));
+        }
         let mut reached = 0;
         let mut finished = Vec::new();
         let mut send = |sub_id: SubId| {
@@ -297,6 +361,17 @@ impl Net {
             counts.out_msgs += 1;
             counts.out_bytes += bytes;
             mark(dirty, sub.conn, conn);
+            if !conn.filled && conn.out.len() >= FILLED_BYTES {
+                conn.filled = true;
+                *filled_count += 1;
+                filled.push(sub.conn);
+            }
+            if conn.filled
+                && let Some(from) = from
+                && pressing.last() != Some(&(from, sub.conn))
+            {
+                pressing.push((from, sub.conn));
+            }
             reached += 1;
             sub.delivered += 1;
             if sub.max.is_some_and(|max| sub.delivered >= max) {
@@ -306,16 +381,8 @@ impl Net {
         for sub_id in &found.plain {
             send(*sub_id);
         }
-        for (_, slices) in &found.groups {
-            let members = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            let mut at = random.index(members);
-            for slice in slices {
-                if let Some(sub_id) = slice.get(at) {
-                    send(*sub_id);
-                    break;
-                }
-                at -= slice.len();
-            }
+        for sub_id in chosen {
+            send(sub_id);
         }
         for sub_id in finished {
             self.remove_sub(sub_id);
@@ -332,7 +399,20 @@ impl Net {
             }
         }
         effects.closes.append(&mut self.closed);
+        effects.filled = std::mem::take(&mut self.filled);
+        effects.pressing = std::mem::take(&mut self.pressing);
     }
+}
+
+/// The member of a queue group at a place among all its slices.
+fn member(slices: &[&[SubId]], mut at: usize) -> Option<SubId> {
+    for slice in slices {
+        if let Some(id) = slice.get(at) {
+            return Some(*id);
+        }
+        at -= slice.len();
+    }
+    None
 }
 
 fn mark(dirty: &mut Vec<ConnId>, id: ConnId, conn: &mut Conn) {

@@ -10,9 +10,6 @@ use super::wire::header_value;
 use bytes::Bytes;
 use serde_json::json;
 
-/// Longest message id, in bytes.
-pub const MSG_ID_MAX: usize = 1024;
-
 enum Outcome {
     Stored(u64),
     Duplicate(u64),
@@ -73,14 +70,14 @@ fn check_headers<'a>(
         return Ok(Headers::Store(Asked::default()));
     }
     let value = |name| header_value(header, name).filter(|value| !value.is_empty());
+    if value("Nats-TTL").is_some() {
+        return Err(Fault::new(400, 10166, "per-message TTL is disabled"));
+    }
     if value("Nats-Expected-Stream").is_some_and(|expected| expected != stream.log.config.name) {
         return Err(Fault::new(400, 10060, "expected stream does not match"));
     }
     let msg_id = value("Nats-Msg-Id");
     if let Some(id) = msg_id {
-        if id.len() > MSG_ID_MAX {
-            return Err(Fault::new(400, 10003, format!("Nats-Msg-Id is longer than {MSG_ID_MAX} bytes")));
-        }
         if let Some(below) = stream.log.forget(env.now)
             && stream.log.on_disk()
         {
@@ -164,20 +161,13 @@ fn store(
     if let Some(rollup) = rollup {
         roll_up(stream, env, subject, seq, &rollup);
     }
-    if stream.log.config.retention == Retention::Interest {
-        let subject_id = stream.log.index.get(seq).map(|slot| slot.subject);
-        let wanted = subject_id.is_some_and(|id| {
-            let log = &stream.log;
-            stream.consumers.values_mut().any(|consumer| consumer.wants(log, id))
-        });
-        if !wanted {
-            stream.drop_message(seq, env);
-        }
+    if stream.log.config.retention == Retention::Interest && !stream.is_wanted(subject) {
+        stream.drop_message(seq, env);
     }
     stream.enforce(subject, env);
     if !stream.log.on_disk() {
-        stream.visible(seq);
-        stream.pump(env);
+        let wanting = stream.visible(seq);
+        stream.pump_these(wanting, env);
     }
     stream.arm(env);
     Ok(Outcome::Stored(seq))

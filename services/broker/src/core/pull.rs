@@ -1,7 +1,7 @@
 //! Pull requests: what may be asked, and joining the queue.
 
 use super::consumer::Request;
-use super::deliver::{next_deadline, status};
+use super::deliver::status;
 use super::effects::ConsumerId;
 use super::env::Env;
 use super::stream::Stream;
@@ -64,22 +64,21 @@ pub fn request(stream: &mut Stream, id: ConsumerId, pull: &Pull, inbox: &Text, e
         }
     }
     let heartbeat = (pull.idle_heartbeat > 0).then_some(pull.idle_heartbeat as u64);
+    let expires = (pull.expires > 0).then(|| env.now.saturating_add(pull.expires as u64));
+    if let Some(at) = expires.into_iter().chain(heartbeat.map(|every| env.now + every)).min() {
+        env.timers.arm(consumer.timer(), at);
+    }
     consumer.waiting.push_back(Request {
         inbox: inbox.clone(),
         left: pull.batch.max(1) as u64,
         delivered: 0,
-        expires: (pull.expires > 0).then(|| env.now.saturating_add(pull.expires as u64)),
+        expires,
         no_wait: pull.no_wait,
         bytes_left: (pull.max_bytes > 0).then_some(pull.max_bytes as u64),
         heartbeat,
         heartbeat_at: heartbeat.map_or(0, |every| env.now + every),
     });
     stream.pump_one(id, env);
-    if let Some(consumer) = stream.consumers.get(&id)
-        && let Some(at) = next_deadline(consumer, env.now)
-    {
-        env.timers.arm(consumer.timer(), at);
-    }
 }
 
 /// A duration as the original prints it: the largest unit that keeps it whole.

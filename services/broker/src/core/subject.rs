@@ -1,24 +1,69 @@
 //! Subjects and subject patterns: validity, matching, inclusion and overlap.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
 use std::ops::Deref;
 
-/// A piece of a message that was checked to be UTF-8 when it was parsed; cloning is cheap.
+/// First of the 256 code points that stand for bytes which are not UTF-8; the last of Unicode, private use.
+const RAW_FIRST: u32 = 0x10_ff00;
+/// With which byte each of them begins.
+const RAW_LEAD: u8 = 0xf4;
+
+/// A piece of a message as text; cloning is cheap. Bytes that are not UTF-8 are each a code point of their own in it,
+/// and those bytes again on the wire.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(Bytes);
 
 impl Text {
-    /// The bytes as text, or nothing when they are not UTF-8.
-    pub fn parse(bytes: Bytes) -> Option<Self> {
-        std::str::from_utf8(&bytes).ok()?;
-        Some(Self(bytes))
+    /// The bytes as text.
+    pub fn parse(bytes: Bytes) -> Self {
+        match std::str::from_utf8(&bytes) {
+            Ok(text) if !has_raw(text) => Self(bytes),
+            _ => Self(Bytes::from(escape(&bytes).into_bytes())),
+        }
     }
 
     /// The text itself.
     #[expect(clippy::expect_used, reason = "a Text is made only of bytes that were checked or were text")]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("invariant: checked in Text::parse")
+    }
+}
+
+fn has_raw(text: &str) -> bool {
+    text.as_bytes().contains(&RAW_LEAD) && text.chars().any(|c| u32::from(c) >= RAW_FIRST)
+}
+
+/// Text in which each byte that is not UTF-8, and each byte of a code point that stands for one, is such a code point.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    let raw = |text: &mut String, bytes: &[u8]| {
+        text.extend(bytes.iter().filter_map(|byte| char::from_u32(RAW_FIRST + u32::from(*byte))));
+    };
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if u32::from(c) >= RAW_FIRST {
+                raw(&mut text, c.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                text.push(c);
+            }
+        }
+        raw(&mut text, chunk.invalid());
+    }
+    text
+}
+
+/// Appends a text in the bytes it came in.
+pub fn put_text(out: &mut BytesMut, text: &str) {
+    if !has_raw(text) {
+        out.put_slice(text.as_bytes());
+        return;
+    }
+    for c in text.chars() {
+        match u32::from(c).checked_sub(RAW_FIRST) {
+            Some(byte) => out.put_u8(byte as u8),
+            None => out.put_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+        }
     }
 }
 
@@ -120,6 +165,19 @@ mod tests {
         assert!(!matches("a.>", "a"));
         assert!(matches(">", "a"));
         assert!(!matches("a.b", "a"));
+    }
+
+    #[test]
+    fn a_text_that_is_not_utf_8_leaves_in_the_bytes_it_came_in() {
+        for bytes in
+            [&b"plain"[..], b"a.\xff\xfe.b", b"\xf4\x8f\xbf\xbf", "a.\u{10ff41}.é".as_bytes(), b"\xf4"]
+        {
+            let text = Text::parse(Bytes::copy_from_slice(bytes));
+            let mut out = BytesMut::new();
+            put_text(&mut out, &text);
+            assert_eq!(&out[..], bytes);
+        }
+        assert_eq!(Text::parse(Bytes::from_static(b"a.\xff.b")).split('.').count(), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The NATS client protocol: bytes to operations, messages to bytes. Neither reads a socket.
 
-use super::subject::{Text, is_pattern};
+use super::subject::{Text, is_pattern, put_text};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Longest line without payload that a client may send, in bytes (the original's default).
@@ -169,8 +169,9 @@ impl Parser {
         if header_len > total_len {
             return Err(Error::BadArguments);
         }
-        let subject = Text::parse(args[0].clone()).filter(|s| is_pattern(s));
-        let reply = (count == numbers + 2).then(|| Text::parse(args[1].clone()).filter(|s| is_pattern(s)));
+        let subject = Some(Text::parse(args[0].clone())).filter(|s| is_pattern(s));
+        let reply =
+            (count == numbers + 2).then(|| Some(Text::parse(args[1].clone())).filter(|s| is_pattern(s)));
         let refused = match (&subject, &reply) {
             (None, _) | (_, Some(None)) => Some(Error::InvalidSubject),
             _ => None,
@@ -204,18 +205,24 @@ fn number(digits: &[u8]) -> Option<usize> {
 }
 
 fn sid(bytes: &Bytes) -> Result<Text, Error> {
-    Text::parse(bytes.clone()).filter(|sid| sid.len() <= SID_MAX).ok_or(Error::BadArguments)
+    if bytes.len() > SID_MAX {
+        return Err(Error::BadArguments);
+    }
+    Ok(Text::parse(bytes.clone()))
 }
 
 fn subscribe(rest: &Bytes) -> Result<Op, Error> {
     let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
     let (queue, sid_at) = match count {
         2 => (None, 1),
-        3 => (Some(Text::parse(args[1].clone()).ok_or(Error::InvalidSubject)?), 2),
+        3 => (Some(Text::parse(args[1].clone())), 2),
         _ => return Err(Error::BadArguments),
     };
     let sid = sid(&args[sid_at])?;
-    let subject = Text::parse(args[0].clone()).filter(|s| is_pattern(s)).ok_or(Error::InvalidSubject)?;
+    let subject = Text::parse(args[0].clone());
+    if !is_pattern(&subject) {
+        return Err(Error::InvalidSubject);
+    }
     Ok(Op::Sub { subject, queue, sid })
 }
 
@@ -255,12 +262,12 @@ pub fn put_message(
 ) {
     out.reserve(subject.len() + sid.len() + reply.map_or(0, str::len) + header.len() + payload.len() + 48);
     out.put_slice(if header.is_empty() { b"MSG " } else { b"HMSG " });
-    out.put_slice(subject.as_bytes());
+    put_text(out, subject);
     out.put_u8(b' ');
-    out.put_slice(sid.as_bytes());
+    put_text(out, sid);
     out.put_u8(b' ');
     if let Some(reply) = reply {
-        out.put_slice(reply.as_bytes());
+        put_text(out, reply);
         out.put_u8(b' ');
     }
     if !header.is_empty() {
@@ -277,7 +284,7 @@ pub fn put_message(
 /// Appends `-ERR 'text'`.
 pub fn put_error(out: &mut BytesMut, text: &str) {
     out.put_slice(b"-ERR '");
-    out.put_slice(text.as_bytes());
+    put_text(out, text);
     out.put_slice(b"'\r\n");
 }
 

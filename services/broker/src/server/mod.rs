@@ -4,6 +4,8 @@ mod connection;
 mod metric;
 mod monitor;
 mod store;
+mod tls;
+mod websocket;
 
 use crate::core::effects::{Load, StoreOp, StreamId};
 use crate::core::log::Message;
@@ -12,17 +14,20 @@ use crate::core::subject::is_pattern;
 use crate::core::wire::{self, Op};
 use crate::core::{Account, Core, Input, Recovered, Settings};
 use crate::{Config, Error};
-use connection::Outbox;
+use bytes::Bytes;
+use connection::{Outbox, Shared};
 use metric::Metrics;
 use monitor::Question;
 use ring::digest::{SHA256, digest};
-use std::collections::HashMap;
-use std::sync::mpsc as blocking;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, mpsc as blocking};
 use std::time::{Duration, Instant};
 use store::{CommitError, Store};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 /// Batches of operations that wait for the core before sockets are no longer read.
@@ -35,6 +40,12 @@ const BEHIND_MAX: u64 = 50_000;
 const COMMIT_MAX: usize = 20_000;
 /// Time that changes nobody waits for may stay unwritten.
 const LAZY: Duration = Duration::from_millis(20);
+/// Clients with an open WebSocket that wait for the core.
+const WEBSOCKETS_MAX: usize = 64;
+/// Times in a row that clients who read fast get more.
+const FLUSHES_MAX: usize = 4;
+/// Part of `max_pending` that may wait for a client before those who publish to it are slowed down.
+const PRESSED: usize = 4;
 /// Largest `max_payload`.
 const PAYLOAD_LIMIT: usize = 64 << 20;
 /// Messages on their way from the store for single readers above which no more operations are taken.
@@ -104,6 +115,7 @@ impl Clock {
 pub async fn serve(listener: TcpListener, config: Config, shutdown: CancellationToken) -> Result<(), Error> {
     let address = listener.local_addr()?;
     let settings = settings(&config, address)?;
+    let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
     let clock = Clock::start();
     let Opened { store, reader, checker, recovered } = open_store(&config, clock.now()).await?;
     let core = Core::new(settings, recovered, clock.now());
@@ -115,7 +127,8 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         let stored = stored_sender.clone();
         let min_free = config.min_free;
         let commit_seconds = metrics::histogram!("fafnir_broker_commit_seconds");
-        let writer = Writer { store, stored, min_free, room: true, looked: None, commit_seconds };
+        let writer =
+            Writer { store, stored, min_free, room: true, looked: None, long: false, commit_seconds };
         move || writer.run(&batch_receiver)
     })?;
     let check_sender = stored_sender.clone();
@@ -134,22 +147,21 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         config,
         outboxes: HashMap::new(),
         conn_last: 0,
-        events_sender,
+        filled: BTreeSet::new(),
+        acceptor,
+        shared: Shared { events: events_sender, drained: Arc::default(), shutdown: shutdown.clone() },
         batches,
         loads,
         tasks: JoinSet::new(),
         metrics: Metrics::new(),
         shutdown: shutdown.clone(),
     };
-    if let Some(monitor) = broker.config.monitor.take() {
-        let metrics = broker.config.metrics;
-        broker.tasks.spawn(monitor::serve(monitor, broker.events_sender.clone(), metrics, shutdown.clone()));
-    }
+    let websockets = broker.open_doors()?;
     if let Some(ready) = broker.config.ready.take() {
         // Whoever wanted to know may be gone.
         let _ = ready.send(());
     }
-    let outcome = broker.run(events, stored).await;
+    let outcome = broker.run(events, stored, websockets).await;
     let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;
     drop((batches, loads, outboxes));
     shutdown.cancel();
@@ -223,6 +235,7 @@ fn settings(config: &Config, address: std::net::SocketAddr) -> Result<Settings, 
         .map_err(|_| Error::Config("no randomness from the system".into()))?;
     let seed = u64::from_le_bytes(seed);
     Ok(Settings {
+        tls_required: config.tls.is_some(),
         server_name: config.server_name.clone(),
         server_id: format!("FAFNIR{seed:016X}"),
         host: address.ip().to_string(),
@@ -247,7 +260,10 @@ struct Broker {
     config: Config,
     outboxes: HashMap<ConnId, Outbox>,
     conn_last: ConnId,
-    events_sender: mpsc::Sender<Event>,
+    /// Connections that the core waits for to be read.
+    filled: BTreeSet<ConnId>,
+    shared: Shared,
+    acceptor: Option<TlsAcceptor>,
     batches: blocking::Sender<Batch>,
     loads: blocking::Sender<Load>,
     tasks: JoinSet<()>,
@@ -256,11 +272,35 @@ struct Broker {
 }
 
 impl Broker {
+    /// Opens the doors besides the client port; what comes through the WebSocket door is the answer.
+    fn open_doors(&mut self) -> Result<mpsc::Receiver<websocket::Accepted>, Error> {
+        let shared = self.shared.clone();
+        if let Some(monitor) = self.config.monitor.take() {
+            let (metrics, events) = (self.config.metrics, shared.events.clone());
+            self.tasks.spawn(monitor::serve(monitor, events, metrics, shared.shutdown.clone()));
+        }
+        let (accepted, websockets) = mpsc::channel(WEBSOCKETS_MAX);
+        if let Some(listener) = self.config.websocket.take() {
+            let door = websocket::Door { accepted, payload_max: self.config.max_payload };
+            match self.acceptor.clone() {
+                None => drop(self.tasks.spawn(websocket::serve(listener, door, shared))),
+                Some(acceptor) => {
+                    let (secured, accepting) = tls::secure(listener, acceptor, &shared)?;
+                    self.tasks.spawn(accepting);
+                    self.tasks.spawn(websocket::serve_secured(secured, door, shared));
+                }
+            }
+        }
+        Ok(websockets)
+    }
+
     async fn run(
         &mut self,
         mut events: mpsc::Receiver<Event>,
         mut stored: mpsc::UnboundedReceiver<Stored>,
+        mut websockets: mpsc::Receiver<websocket::Accepted>,
     ) -> Result<(), String> {
+        let drained = self.shared.drained.clone();
         let mut turn = Vec::new();
         let mut accepts_from = Instant::now();
         // Something happened that the metrics do not tell yet: they will at this time.
@@ -293,6 +333,7 @@ impl Broker {
                     }
                 }
                 () = timer => self.step(Input::Tick),
+                () = drained.notified() => {}
                 count = events.recv_many(&mut turn, TURN_MAX), if accepts_ops => {
                     if count == 0 {
                         return Ok(());
@@ -302,12 +343,18 @@ impl Broker {
                     }
                 }
                 accepted = accepted => match accepted {
-                    Ok((socket, peer)) => self.accept(socket, peer),
+                    Ok((socket, peer)) => {
+                        let _ = socket.set_nodelay(true);
+                        self.accept_tcp(socket, peer);
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "a client could not be accepted");
                         accepts_from = Instant::now() + ACCEPT_PAUSE;
                     }
                 },
+                Some(websocket::Accepted { pipe, peer }) = websockets.recv() => {
+                    self.accept(tokio::io::split(pipe), peer);
+                }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended {
                         tracing::error!(%error, "a connection's task failed");
@@ -315,15 +362,20 @@ impl Broker {
                 }
             }
             self.flush();
-            let now = Instant::now();
-            match metrics_at {
-                None => metrics_at = Some(now + METRICS_LAG),
-                Some(at) if at <= now => {
-                    metrics_at = None;
-                    self.metrics.set(&self.core.totals());
-                }
-                Some(_) => {}
+            metrics_at = self.tell_metrics(metrics_at);
+        }
+    }
+
+    /// Sets the metrics when it is time; when it is time next.
+    fn tell_metrics(&self, at: Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        match at {
+            None => Some(now + METRICS_LAG),
+            Some(at) if at <= now => {
+                self.metrics.set(&self.core.totals());
+                None
             }
+            later => later,
         }
     }
 
@@ -355,6 +407,7 @@ impl Broker {
             }
             Event::Closed { conn } => {
                 self.outboxes.remove(&conn);
+                self.filled.remove(&conn);
                 self.step(Input::Closed { conn });
             }
             Event::Question { question, reply } => {
@@ -373,31 +426,37 @@ impl Broker {
         }
     }
 
-    fn accept(&mut self, socket: tokio::net::TcpStream, peer: std::net::SocketAddr) {
+    fn accept_tcp(&mut self, socket: TcpStream, peer: std::net::SocketAddr) {
+        let Some(acceptor) = self.acceptor.clone() else { return self.accept(socket.into_split(), peer) };
         self.conn_last += 1;
-        let outbox = connection::start(
-            self.conn_last,
-            socket,
-            self.config.max_payload,
-            self.events_sender.clone(),
-            &self.shutdown,
-            &mut self.tasks,
-        );
+        let (payload_max, shared) = (self.config.max_payload, &self.shared);
+        let outbox =
+            connection::start_secured(self.conn_last, socket, acceptor, payload_max, shared, &mut self.tasks);
         self.outboxes.insert(self.conn_last, outbox);
         self.step(Input::Open { conn: self.conn_last, peer: peer.to_string() });
     }
 
+    fn accept(
+        &mut self,
+        halves: (impl AsyncRead + Unpin + Send + 'static, impl AsyncWrite + Unpin + Send + 'static),
+        peer: std::net::SocketAddr,
+    ) {
+        self.conn_last += 1;
+        let outbox =
+            connection::start(self.conn_last, halves, self.config.max_payload, &self.shared, &mut self.tasks);
+        self.outboxes.insert(self.conn_last, outbox);
+        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string() });
+    }
+
+    /// Whether a client has little left to read, or is gone.
+    fn has_read(&self, conn: ConnId) -> bool {
+        self.outboxes.get(&conn).is_none_or(|outbox| outbox.pending() <= connection::DRAINED)
+    }
+
     fn flush(&mut self) {
-        loop {
+        for _ in 0..FLUSHES_MAX {
             let effects = self.core.effects();
-            let mut overflowed = Vec::new();
-            for (conn, bytes) in effects.writes {
-                if let Some(outbox) = self.outboxes.get(&conn)
-                    && outbox.push(bytes) > self.config.max_pending
-                {
-                    overflowed.push(conn);
-                }
-            }
+            let steps = self.write(effects.writes);
             for conn in effects.closes {
                 if let Some(outbox) = self.outboxes.remove(&conn) {
                     outbox.stop_reading();
@@ -413,12 +472,52 @@ impl Broker {
             for load in effects.loads {
                 let _ = self.loads.send(load);
             }
-            if overflowed.is_empty() {
+            self.press(&effects.pressing);
+            if !effects.discarded.is_empty() {
+                // To drop it takes as long as it is large.
+                self.tasks.spawn_blocking(move || drop(effects.discarded));
+            }
+            self.filled.extend(effects.filled);
+            let read: Vec<ConnId> = self.filled.iter().copied().filter(|conn| self.has_read(*conn)).collect();
+            if steps.is_empty() && read.is_empty() {
                 return;
             }
-            for conn in overflowed {
+            for input in steps {
+                self.step(input);
+            }
+            for conn in read {
+                self.filled.remove(&conn);
+                self.step(Input::Drained { conn });
+            }
+        }
+        // Others get their turn before it goes on.
+        self.shared.drained.notify_one();
+    }
+
+    /// Hands bytes to the connections; what the core has to know of it.
+    fn write(&mut self, writes: Vec<(ConnId, Bytes)>) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        for (conn, bytes) in writes {
+            let Some(outbox) = self.outboxes.get(&conn) else { continue };
+            let waiting = outbox.push(bytes);
+            if waiting > self.config.max_pending {
                 tracing::warn!(conn, "a slow consumer is ended");
-                self.step(Input::Overflow { conn });
+                inputs.push(Input::Overflow { conn });
+            } else if waiting > connection::FILLED && self.filled.insert(conn) {
+                inputs.push(Input::Filled { conn });
+            }
+        }
+        inputs
+    }
+
+    /// Slows down who publishes to clients that are far behind.
+    fn press(&self, pressing: &[(ConnId, ConnId)]) {
+        for (publisher, reader) in pressing {
+            let pending = self.outboxes.get(reader).map_or(0, Outbox::pending);
+            if let Some(outbox) =
+                self.outboxes.get(publisher).filter(|_| pending > self.config.max_pending / PRESSED)
+            {
+                outbox.pause();
             }
         }
     }
@@ -432,6 +531,8 @@ struct Writer {
     min_free: u64,
     room: bool,
     looked: Option<Instant>,
+    /// The file is longer than it need be.
+    long: bool,
     commit_seconds: metrics::Histogram,
 }
 
@@ -441,18 +542,27 @@ impl Writer {
         let mut open = true;
         while open {
             self.look();
-            let first = if self.room {
+            let first = if self.long {
+                batches.recv_timeout(LAZY)
+            } else if self.room {
                 batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected)
             } else {
                 batches.recv_timeout(ROOM_LOOK)
             };
             let mut group = match first {
                 Ok(first) => first,
-                Err(blocking::RecvTimeoutError::Timeout) => continue,
+                Err(blocking::RecvTimeoutError::Timeout) => {
+                    self.long = self.long && self.store.shorten() && self.store.is_long();
+                    continue;
+                }
                 Err(blocking::RecvTimeoutError::Disconnected) => return,
             };
             open = gather(&mut group, batches);
-            let report = match self.write(&mut group, batches) {
+            let written = self.write(&mut group, batches);
+            let frees =
+                |op: &StoreOp| matches!(op, StoreOp::MessagesRemove { .. } | StoreOp::StreamDrop { .. });
+            self.long = self.long || group.ops.iter().any(frees) && self.store.is_long();
+            let report = match written {
                 Ok(()) => Stored::Durable(group.upto),
                 Err(reason) => Stored::Failed(reason),
             };
@@ -475,6 +585,10 @@ impl Writer {
                 Err(CommitError::Full) => {}
             }
             self.set_room(false);
+            match self.store.relieve(&group.ops) {
+                Ok(()) | Err(CommitError::Full) => {}
+                Err(CommitError::Failed(reason)) => return Err(reason),
+            }
             match batches.recv_timeout(FULL_RETRY) {
                 Ok(more) => group.take(more),
                 Err(blocking::RecvTimeoutError::Timeout) => {}

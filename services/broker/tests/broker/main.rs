@@ -14,4 +14,6 @@ mod kv;
 mod operations;
 mod scale;
 mod scenarios;
+mod secured;
+mod slow;
 mod transcript;

@@ -1,6 +1,6 @@
 //! An embedded broker for tests: own directory, own port, stopped and restarted at will.
 
-use fafnir_broker::{Config, Error, User, serve};
+use fafnir_broker::{Config, Error, Tls, User, serve};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,17 +31,28 @@ pub async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 pub struct TestBroker {
     pub address: SocketAddr,
+    pub websocket: SocketAddr,
     pub dir: tempfile::TempDir,
     users: Vec<User>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
 }
 
+/// A certificate for this machine, its own authority, and its key; nothing where there is no openssl.
+pub fn certificate(dir: &Path) -> Option<Tls> {
+    let (certificate, key) = (dir.join("certificate.pem"), dir.join("key.pem"));
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+                     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:false";
+    let mut command = std::process::Command::new("openssl");
+    command.args(arguments.split_whitespace()).arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    command.output().ok()?.status.success().then_some(Tls { certificate, key })
+}
+
 async fn start(
     dir: &Path,
     users: Vec<User>,
     port: u16,
-) -> (SocketAddr, CancellationToken, JoinHandle<Result<(), Error>>) {
+) -> (SocketAddr, SocketAddr, CancellationToken, JoinHandle<Result<(), Error>>) {
     let listener = loop {
         match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
             Ok(listener) => break listener,
@@ -51,8 +62,10 @@ async fn start(
     };
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let config = Config { users, ..Config::new(dir) };
-    (address, shutdown.clone(), tokio::spawn(serve(listener, config, shutdown)))
+    let door = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let websocket = door.local_addr().unwrap();
+    let config = Config { users, websocket: Some(door), ..Config::new(dir) };
+    (address, websocket, shutdown.clone(), tokio::spawn(serve(listener, config, shutdown)))
 }
 
 impl TestBroker {
@@ -62,8 +75,8 @@ impl TestBroker {
 
     pub async fn start_with(users: Vec<User>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (address, shutdown, task) = start(dir.path(), users.clone(), 0).await;
-        Self { address, dir, users, shutdown, task }
+        let (address, websocket, shutdown, task) = start(dir.path(), users.clone(), 0).await;
+        Self { address, websocket, dir, users, shutdown, task }
     }
 
     pub fn url(&self) -> String {
@@ -91,7 +104,9 @@ impl TestBroker {
     /// Stops and starts again on the same port with the same store.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let (_, shutdown, task) = start(self.dir.path(), self.users.clone(), self.address.port()).await;
+        let (_, websocket, shutdown, task) =
+            start(self.dir.path(), self.users.clone(), self.address.port()).await;
+        self.websocket = websocket;
         self.shutdown = shutdown;
         self.task = task;
     }

@@ -1,7 +1,13 @@
-"""The scenario suite of nats-py: prints a transcript that is equal on every server. Usage: scenarios.py URL"""
+"""The scenario suite of nats-py: prints a transcript that is equal on every server. Usage: scenarios.py URL [current]
+
+With `current` it also uses what servers have since 2.10 (and 2.11: several messages read at once).
+"""
 
 import asyncio
+import io
+import json
 import sys
+import time
 
 import nats
 from nats.errors import NoRespondersError, TimeoutError
@@ -150,20 +156,179 @@ async def key_value(js):
     await watch.stop()
 
 
-async def main(url):
+async def api(nc, operation, body=None):
+    """A raw request: its error, or what is asked of the answer."""
+    payload = b"" if body is None else json.dumps(body).encode()
+    return json.loads((await nc.request(f"$JS.API.{operation}", payload, timeout=5)).data)
+
+
+async def refused(nc, operation, body):
+    error = (await api(nc, operation, body)).get("error")
+    say(operation, json.dumps(body), "->", f"{error['code']} {error['err_code']}" if error else "fine")
+
+
+async def waiting(js, nc):
+    """What is awaited, and what no longer is."""
+    await js.add_stream(StreamConfig(name="PYW", subjects=["pyw.>"], allow_rollup_hdrs=True))
+    for number in range(6):
+        await js.publish("pyw.a", str(number).encode())
+    config = ConsumerConfig(durable_name="w", ack_policy=AckPolicy.EXPLICIT, max_ack_pending=2, ack_wait=60)
+    await js.add_consumer("PYW", config)
+    sub = await js.pull_subscribe_bind("w", stream="PYW")
+    first = await sub.fetch(2, timeout=5)
+    inbox = await nc.subscribe("py.nowait")
+    await nc.publish("$JS.API.CONSUMER.MSG.NEXT.PYW.w", b'{"batch":1,"no_wait":true}', "py.nowait")
+    await attempt("behind unacked messages", inbox.next_msg(timeout=0.5))
+    await first[0].ack_sync(timeout=5)
+    say("after an ack", shown(await inbox.next_msg(timeout=5)))
+    await js.delete_msg("PYW", 2)
+    begun = time.monotonic()
+    message = (await sub.fetch(1, timeout=5))[0]
+    say("after a deletion", shown(message), time.monotonic() - begun < 1)
+    await js.publish("pyw.a", b"rolled", headers={"Nats-Rollup": "all"})
+    begun = time.monotonic()
+    message = (await sub.fetch(1, timeout=5))[0]
+    say("after a rollup", message.data, time.monotonic() - begun < 1)
+    await message.ack_sync(timeout=5)
+    await js.purge_stream("PYW", seq=100)
+    info = await js.stream_info("PYW")
+    say("purged beyond the end", info.state.first_seq, info.state.last_seq)
+    ack = await js.publish("pyw.*", b"star", headers={"Nats-Msg-Id": "i" * 1500})
+    say("a star and a long id", ack.seq, (await js.get_msg("PYW", seq=ack.seq)).subject)
+    await js.delete_stream("PYW")
+
+
+async def kept(js):
+    """Deliveries are used up at one of two consumers."""
+    for first in ("acked", "used up"):
+        await js.add_stream(StreamConfig(name="PYI", subjects=["pyi"], retention="interest"))
+        await js.add_consumer("PYI", ConsumerConfig(durable_name="a", ack_policy=AckPolicy.EXPLICIT))
+        limits = ConsumerConfig(durable_name="b", ack_policy=AckPolicy.EXPLICIT, ack_wait=0.2, max_deliver=1)
+        await js.add_consumer("PYI", limits)
+        await js.publish("pyi", b"1")
+        a = await js.pull_subscribe_bind("a", stream="PYI")
+        b = await js.pull_subscribe_bind("b", stream="PYI")
+        if first == "acked":
+            await (await a.fetch(1, timeout=5))[0].ack_sync(timeout=5)
+        last = (await b.fetch(1, timeout=5))[0]
+        await asyncio.sleep(0.6)
+        await attempt("nothing more", b.fetch(1, timeout=0.5))
+        if first != "acked":
+            await (await a.fetch(1, timeout=5))[0].ack_sync(timeout=5)
+        before = (await js.stream_info("PYI")).state.messages
+        await last.ack_sync(timeout=5)
+        say("first", first, "kept", before, "after a late ack", (await js.stream_info("PYI")).state.messages)
+        await js.delete_stream("PYI")
+
+
+async def slow(js):
+    """Readers that take their time get everything."""
+    await js.add_stream(StreamConfig(name="PYB", subjects=["pyb"]))
+    body = b"x" * 100_000
+    for _ in range(20):
+        await asyncio.gather(*[js.publish("pyb", body, timeout=20) for _ in range(25)])
+    ordered = await js.subscribe("pyb", stream="PYB", ordered_consumer=True, pending_bytes_limit=10**10)
+    seen = set()
+    while len(seen) < 500:
+        seen.add((await ordered.next_msg(timeout=10)).metadata.sequence.stream)
+        if len(seen) % 50 == 0:
+            time.sleep(0.05)
+    say("ordered", len(seen))
+    await ordered.unsubscribe()
+    await js.delete_stream("PYB")
+    objects = await js.create_object_store("PYO")
+    content = bytes(range(256)) * (20 << 12)
+    await objects.put("o", io.BytesIO(content))
+    got = await objects.get("o")
+    say("object", got.data == content, got.info.chunks)
+    await js.delete_object_store("PYO")
+
+
+async def current(js, nc):
+    """What servers have since 2.10."""
+    who = json.loads((await nc.request("$SYS.REQ.USER.INFO", b"", timeout=5)).data)
+    say("user", who["data"]["user"], who["data"]["account"])
+    await js.add_stream(
+        StreamConfig(name="PYC", subjects=["pyc.>"], metadata={"a": "b"}, allow_direct=True)
+    )
+    say("metadata", (await js.stream_info("PYC")).config.metadata.get("a"))
+    several = ConsumerConfig(
+        durable_name="m", ack_policy=AckPolicy.EXPLICIT, filter_subjects=["pyc.a", "pyc.b.*"], metadata={"c": "d"}
+    )
+    made = await js.add_consumer("PYC", several)
+    say("filters", made.config.filter_subjects, made.config.metadata.get("c"))
+    for subject in ("pyc.a", "pyc.z", "pyc.b.1", "pyc.b", "pyc.a"):
+        await js.publish(subject, subject.encode())
+    sub = await js.pull_subscribe_bind("m", stream="PYC")
+    for message in await sub.fetch(3, timeout=5):
+        say(shown(message))
+        await message.ack()
+    for body in ({"seq": 2, "batch": 2}, {"multi_last": ["pyc.>"]}, {"seq": 99, "batch": 1}, {"batch": 1}):
+        inbox = await nc.subscribe("py.batch")
+        await nc.publish("$JS.API.DIRECT.GET.PYC", json.dumps(body).encode(), "py.batch")
+        while True:
+            message = await inbox.next_msg(timeout=5)
+            status = message.headers.get("Status")
+            wanted = ("Nats-Subject", "Nats-Num-Pending", "Nats-Last-Sequence", "Nats-UpTo-Sequence")
+            say("direct", json.dumps(body), status, [message.headers.get(name) for name in wanted], message.data)
+            if status:
+                break
+        await inbox.unsubscribe()
+    events = await nc.subscribe("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>")
+    once = ConsumerConfig(durable_name="once", ack_policy=AckPolicy.EXPLICIT, ack_wait=0.2, max_deliver=1)
+    await js.add_consumer("PYC", once)
+    sub = await js.pull_subscribe_bind("once", stream="PYC")
+    await sub.fetch(1, timeout=5)
+    await asyncio.sleep(0.4)
+    await attempt("the rest", sub.fetch(5, timeout=0.5), len)
+    event = await events.next_msg(timeout=5)
+    told = json.loads(event.data)
+    say("told", event.subject, told["type"], told["stream_seq"], told["deliveries"])
+    create = {"stream_name": "PYC", "config": {"durable_name": "m", "ack_policy": "explicit"}, "action": "create"}
+    await refused(nc, "CONSUMER.CREATE.PYC.m", create)
+    for config in (
+        {"deliver_subject": "py.d", "flow_control": True},
+        {"deliver_subject": "py.d", "idle_heartbeat": 1},
+        {"rate_limit_bps": 1000},
+        {"num_replicas": 3},
+        {"filter_subjects": ["pyc.>", "pyc.a"]},
+        {"deliver_policy": "bogus"},
+    ):
+        config = {"durable_name": "r", "ack_policy": "explicit", **config}
+        await refused(nc, "CONSUMER.CREATE.PYC.r", {"stream_name": "PYC", "config": config})
+    await refused(nc, "STREAM.CREATE.PYD", {"name": "PYD", "subjects": ["pyd"], "mirror_direct": True})
+    await refused(nc, "STREAM.MSG.GET.PYC", {"last_by_subj": "pyc."})
+    for consumer in ("none", "m"):
+        try:
+            await nc.request(f"$JS.ACK.PYC.{consumer}.1.1.1.1.0", b"", timeout=1)
+            say("double ack", consumer, "confirmed")
+        except Exception as error:
+            say("double ack", consumer, type(error).__name__)
+    await js.delete_stream("PYC")
+
+
+async def main(url, newer):
     nc = await nats.connect(url, allow_reconnect=False)
     js = nc.jetstream(timeout=5)
-    for name in ("PY", "KV_PYKV"):
+    for name in ("PY", "KV_PYKV", "PYW", "PYI", "PYB", "OBJ_PYO", "PYC"):
         try:
             await js.delete_stream(name)
         except NotFoundError:
             pass
-    for name, scenario in (
+    scenarios = [
         ("core", core(nc)),
         ("streams", streams(js)),
         ("consumers", consumers(js, nc)),
         ("key-value", key_value(js)),
-    ):
+    ]
+    if newer:
+        scenarios += [
+            ("waiting", waiting(js, nc)),
+            ("kept", kept(js)),
+            ("slow", slow(js)),
+            ("current", current(js, nc)),
+        ]
+    for name, scenario in scenarios:
         say("#", name)
         await asyncio.wait_for(scenario, 60)
     await js.delete_stream("PY")
@@ -171,4 +336,4 @@ async def main(url):
     await nc.close()
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(sys.argv[1], sys.argv[2:] == ["current"]))

@@ -23,6 +23,14 @@ const PAGE: u32 = 4096;
 const CHECKPOINT_PAGES: u32 = 2000;
 /// Length of the write-ahead log from the start: it is seldom longer.
 const LOG_BYTES: u64 = 10 << 20;
+/// Free pages above which, and above a quarter of all, the file is made shorter.
+const FREE_PAGES: u64 = 4096;
+/// Pages by which it is made shorter at once.
+const SHORTEN_PAGES: u32 = 1000;
+/// Length of a file up to which one that cannot be made shorter is rewritten so that it can.
+const REWRITE_BYTES: u64 = 64 << 20;
+/// Bytes free on the disk that the write-ahead log needs, however much is free in the file.
+const LOG_ROOM: u64 = 16 << 20;
 /// Prepared statements that are kept: a dozen for each stream in use.
 const STATEMENTS_MAX: usize = 256;
 /// Version of the tables.
@@ -140,6 +148,7 @@ impl Store {
         let open = || -> rusqlite::Result<Connection> {
             let connection = Connection::open(&path)?;
             connection.pragma_update(None, "page_size", PAGE)?;
+            connection.pragma_update(None, "auto_vacuum", "incremental")?;
             connection.pragma_update_and_check(None, "locking_mode", "normal", |_| Ok(()))?;
             connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "full")?;
@@ -150,6 +159,12 @@ impl Store {
             let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             if schema == 0 {
                 connection.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT;"))?;
+            }
+            let incremental =
+                connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))? == 2;
+            let pages: u32 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            if !incremental && u64::from(pages) * u64::from(PAGE) <= REWRITE_BYTES {
+                connection.execute_batch("PRAGMA auto_vacuum = incremental; VACUUM")?;
             }
             Ok(connection)
         };
@@ -166,10 +181,59 @@ impl Store {
         Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: Some(lock) })
     }
 
-    /// Bytes that are free where the store is.
+    /// Bytes that are free for new messages: on the disk and, if the log has room beside them, in the file.
     pub fn free_bytes(&self) -> Result<u64, String> {
         let found = rustix::fs::statvfs(&self.dir).map_err(|error| error.to_string())?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        let disk = found.f_bavail.saturating_mul(found.f_frsize);
+        if disk < LOG_ROOM {
+            return Ok(disk);
+        }
+        let (free, _) = self.pages()?;
+        Ok(disk.saturating_add(free * u64::from(PAGE)))
+    }
+
+    /// Free pages of the file, and all.
+    fn pages(&self) -> Result<(u64, u64), String> {
+        let number =
+            |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, u32>(0).map(u64::from));
+        number("PRAGMA freelist_count")
+            .and_then(|free| Ok((free, number("PRAGMA page_count")?)))
+            .map_err(|error| error.to_string())
+    }
+
+    /// Whether the file is much longer than what is in it.
+    pub fn is_long(&self) -> bool {
+        self.pages().is_ok_and(|(free, all)| free > FREE_PAGES && free > all / 4)
+    }
+
+    /// Gives some of the free pages back to the disk; false when that does not work now.
+    pub fn shorten(&self) -> bool {
+        let before = self.pages();
+        let done = self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({SHORTEN_PAGES})"));
+        done.is_ok() && before.is_ok_and(|before| self.pages().is_ok_and(|after| after.0 < before.0))
+    }
+
+    /// Only what frees pages, for a disk without room for the rest of the group. It may be done again with the group.
+    pub fn relieve(&mut self, ops: &[StoreOp]) -> Result<(), CommitError> {
+        let frees = |op: &&StoreOp| {
+            matches!(
+                op,
+                StoreOp::MessagesRemove { .. } | StoreOp::StreamDrop { .. } | StoreOp::DedupeTrim { .. }
+            )
+        };
+        let known = |op: &&StoreOp| match op {
+            StoreOp::MessagesRemove { stream, .. } | StoreOp::DedupeTrim { stream, .. } => {
+                self.has_stream(*stream)
+            }
+            _ => true,
+        };
+        let freeing: Vec<StoreOp> = ops.iter().filter(frees).filter(known).cloned().collect();
+        if freeing.is_empty() { Ok(()) } else { self.commit(&freeing) }
+    }
+
+    fn has_stream(&self, stream: StreamId) -> bool {
+        let found = self.connection.query_row("SELECT 1 FROM streams WHERE id = ?1", [stream], |_| Ok(()));
+        found.is_ok()
     }
 
     /// Opens the store for reading beside the writer.

@@ -1,0 +1,148 @@
+//! TLS at both doors: certificate and key from files, and the handshake that follows INFO.
+
+use super::connection::Shared;
+use super::connection::{Outbound, Reading, reader, writer};
+use crate::{Error, Tls};
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+/// Time for a handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes under way at the WebSocket door.
+const HANDSHAKES_MAX: usize = 256;
+/// Time until a client is accepted again after the system could not.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Reads certificate and key.
+///
+/// # Errors
+/// [`Error::Config`] when a file cannot be read or the two do not fit.
+pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
+    let unusable = |path: &std::path::Path, error: &dyn std::fmt::Display| {
+        Error::Config(format!("TLS: {}: {error}", path.display()))
+    };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&tls.certificate)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(&tls.certificate, &error))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&tls.key, &error))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&tls.certificate, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| unusable(&tls.certificate, &error))?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// A connection that is secured after INFO, then goes on like any other.
+pub async fn connection(
+    mut socket: TcpStream,
+    acceptor: TlsAcceptor,
+    mut outbound: Outbound,
+    reading: Reading,
+    stop: CancellationToken,
+) {
+    let handshake = async {
+        let info = outbound.receiver.recv().await?;
+        socket.write_all(&info).await.ok()?;
+        outbound.pending.fetch_sub(info.len(), Ordering::AcqRel);
+        acceptor.accept(socket).await.ok()
+    };
+    let secured = tokio::select! {
+        secured = tokio::time::timeout(HANDSHAKE, handshake) => secured.ok().flatten(),
+        () = stop.cancelled() => None,
+    };
+    let Some(secured) = secured else {
+        stop.cancel();
+        reading.close().await;
+        return;
+    };
+    let (read, write) = tokio::io::split(secured);
+    tokio::join!(writer(write, outbound, stop.clone()), reader(reading, read, stop));
+}
+
+/// The WebSocket door's listener: clients whose handshake is done.
+pub struct Secured {
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+/// The address of a client of [`Secured`].
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, Secured>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Secured>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Listener for Secured {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.ready.recv().await {
+            Some(client) => client,
+            // The door is closing.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+/// Accepts and secures clients until shutdown, a bounded number at a time.
+pub fn secure(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shared: &Shared,
+) -> std::io::Result<(Secured, impl Future<Output = ()> + Send + use<>)> {
+    let address = listener.local_addr()?;
+    let (sender, ready) = mpsc::channel(HANDSHAKES_MAX);
+    let stop = shared.shutdown.clone();
+    let accepting = async move {
+        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        let mut handshakes = tokio::task::JoinSet::new();
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((socket, peer)) => {
+                    let (acceptor, sender) = (acceptor.clone(), sender.clone());
+                    handshakes.spawn(async move {
+                        let secured = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await;
+                        if let Ok(Ok(secured)) = secured {
+                            // The door may be closing.
+                            let _ = sender.send((secured, peer)).await;
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a WebSocket client could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+            while handshakes.try_join_next().is_some() {}
+        }
+    };
+    Ok((Secured { ready, address }, async move {
+        stop.run_until_cancelled(accepting).await;
+    }))
+}
