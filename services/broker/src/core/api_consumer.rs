@@ -1,7 +1,7 @@
 //! API requests about consumers.
 
 use super::Core;
-use super::api::{Answer, parse_optional, parse_served};
+use super::api::{Answer, parse_narrowing, parse_served};
 use super::api_stream::{Paging, is_work_queue};
 use super::clock;
 use super::config::{AckPolicy, CONSUMER_KEYS, ConsumerConfig, DeliverPolicy};
@@ -80,7 +80,7 @@ impl CreateRequest {
 }
 
 impl Core {
-    /// Creates or updates; `by_name` when the subject is that of 2.9, which makes the name part of the configuration.
+    /// Creates or updates; `by_name` when the subject is that of 2.9, on which a consumer need not be durable.
     pub(super) fn consumer_create(&mut self, rest: &str, body: &Bytes, by_name: bool) -> Answer {
         let mut tokens = rest.splitn(3, '.');
         let stream_name = tokens.next().unwrap_or("");
@@ -118,9 +118,7 @@ impl Core {
             Some(name) => name,
             None => self.ephemeral_name(),
         };
-        if config.durable_name.is_none() || by_name {
-            config.name = Some(name.clone());
-        }
+        config.name = Some(name.clone());
         self.consumer_add(id, name, config)
     }
 
@@ -251,7 +249,7 @@ impl Core {
 
     pub(super) fn consumer_names(&mut self, stream: &str, body: &Bytes) -> Answer {
         let id = self.by_name.get(stream).copied().ok_or_else(Fault::stream_not_found)?;
-        let paging: Paging = parse_optional(body)?;
+        let paging: Paging = parse_narrowing(body)?;
         let names = &self.streams[&id].names;
         let page: Vec<&String> = names.keys().skip(paging.offset).take(NAMES_PAGE).collect();
         Ok(json!({"total": names.len(), "offset": paging.offset, "limit": NAMES_PAGE, "consumers": page}))
@@ -259,7 +257,7 @@ impl Core {
 
     pub(super) fn consumer_list(&mut self, stream: &str, body: &Bytes) -> Answer {
         let id = self.by_name.get(stream).copied().ok_or_else(Fault::stream_not_found)?;
-        let paging: Paging = parse_optional(body)?;
+        let paging: Paging = parse_narrowing(body)?;
         let stream = self.streams.get_mut(&id).ok_or_else(Fault::stream_not_found)?;
         let ids: Vec<ConsumerId> = stream.names.values().copied().collect();
         let mut page = Vec::new();
@@ -279,7 +277,11 @@ fn check_work_queue(
         return Ok(());
     }
     if config.ack_policy == AckPolicy::None && config.deliver_subject.is_none() {
-        return Err(Fault::new(400, 10084, "consumer in pull mode requires ack policy"));
+        return Err(Fault::new(
+            400,
+            10084,
+            "consumer in pull mode requires explicit ack policy on workqueue stream",
+        ));
     }
     if config.ack_policy != AckPolicy::Explicit {
         return Err(Fault::new(400, 10098, "workqueue stream requires explicit ack"));

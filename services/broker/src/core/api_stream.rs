@@ -1,7 +1,7 @@
 //! API requests about streams and their messages.
 
 use super::Core;
-use super::api::{Answer, parse_optional, parse_served, wrap};
+use super::api::{Answer, parse_narrowing, parse_optional, parse_served, wrap};
 use super::clock;
 use super::config::{Retention, STREAM_KEYS, Storage, StreamConfig};
 use super::deliver::{LOAD_BYTES_MAX, LOAD_COUNT_MAX, status};
@@ -190,6 +190,10 @@ impl Core {
         let old = &self.streams[&id].log.config;
         let refusal = if old.storage != config.storage {
             Some("stream configuration update can not change storage type")
+        } else if old.retention != config.retention
+            && (old.retention == Retention::WorkQueue || config.retention == Retention::WorkQueue)
+        {
+            Some("stream configuration update can not change retention policy to/from workqueue")
         } else if old.retention != config.retention {
             Some("stream configuration update can not change retention policy")
         } else if old.first_seq != config.first_seq {
@@ -239,7 +243,7 @@ impl Core {
     /// A stream with what was asked for besides; its subjects as text, for the place of [`SUBJECTS_MARK`].
     fn stream_info_of(&mut self, name: &str, body: &Bytes) -> Result<(Value, Option<String>), Fault> {
         let id = self.stream_id(name)?;
-        let request: InfoRequest = parse_optional(body)?;
+        let request: InfoRequest = parse_narrowing(body)?;
         let stream = &self.streams[&id];
         let mut info = stream_info(stream);
         let (mut total, mut limit) = (0, 0);
@@ -346,7 +350,7 @@ impl Core {
     }
 
     pub(super) fn stream_names(&mut self, body: &Bytes) -> Answer {
-        let paging: Paging = parse_optional(body)?;
+        let paging: Paging = parse_narrowing(body)?;
         let all = self.listed(&paging.subject);
         let page: Vec<Value> = all
             .iter()
@@ -358,7 +362,7 @@ impl Core {
     }
 
     pub(super) fn stream_list(&mut self, body: &Bytes) -> Answer {
-        let paging: Paging = parse_optional(body)?;
+        let paging: Paging = parse_narrowing(body)?;
         let all = self.listed(&paging.subject);
         let page: Vec<Value> =
             all.iter().skip(paging.offset).take(LIST_PAGE).map(|id| stream_info(&self.streams[id])).collect();

@@ -446,7 +446,7 @@ impl ConsumerConfig {
         if self.num_replicas > 1 {
             return Err(Fault::replicas());
         }
-        self.check_filters(stream)?;
+        self.check_filters()?;
         self.settle_delivery(stream)?;
         self.check_start()?;
         if let Some(first) = self.backoff.first() {
@@ -480,7 +480,7 @@ impl ConsumerConfig {
         Ok(self)
     }
 
-    fn check_filters(&self, stream: &StreamConfig) -> Result<(), Fault> {
+    fn check_filters(&self) -> Result<(), Fault> {
         let fault = |reason: &str| Err(Fault::consumer_create(reason));
         if self.filter_subjects.len() > SUBJECTS_MAX {
             return fault("consumer has too many filters");
@@ -501,13 +501,6 @@ impl ConsumerConfig {
         for filter in self.filters() {
             if !is_pattern(filter) {
                 return fault("consumer filter subject is not a valid subject");
-            }
-            if !stream.subjects.iter().any(|subject| overlaps(subject, filter)) {
-                return Err(Fault::new(
-                    400,
-                    10093,
-                    "consumer filter subject is not a valid subset of the interest subjects",
-                ));
             }
         }
         Ok(())

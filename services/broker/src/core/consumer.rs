@@ -200,6 +200,7 @@ impl Consumer {
         };
         consumer.delivered.stream = consumer.record.start.saturating_sub(1);
         consumer.look_back(log);
+        consumer.floor.stream = consumer.delivered.stream;
         consumer.num_pending = consumer.count_pending(log);
         consumer
     }
@@ -296,22 +297,13 @@ impl Consumer {
         if self.wants_all() {
             count += log.index.count_from(self.cursor) - log.index.count_from(log.visible + 1);
         } else {
-            for (_, slot) in self.filtered_subjects(log) {
-                let upto = slot.partition_point(|seq| *seq <= log.visible);
-                count += (upto - slot.partition_point(|seq| *seq < self.cursor).min(upto)) as u64;
+            // Filters do not overlap: no subject is found twice.
+            for slot in self.config().filters().flat_map(|filter| log.subjects.matching(filter)) {
+                let upto = slot.seqs.partition_point(|seq| *seq <= log.visible);
+                count += (upto - slot.seqs.partition_point(|seq| *seq < self.cursor).min(upto)) as u64;
             }
         }
         count
-    }
-
-    fn filtered_subjects<'a>(&'a self, log: &'a Log) -> BTreeMap<&'a str, &'a VecDeque<u64>> {
-        let mut found = BTreeMap::new();
-        for filter in self.config().filters() {
-            for slot in log.subjects.matching(filter) {
-                found.insert(&*slot.name, &slot.seqs);
-            }
-        }
-        found
     }
 
     /// Whether it wants every message.

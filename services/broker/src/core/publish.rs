@@ -133,6 +133,10 @@ fn store(
     if stream.log.config.sealed {
         return Err(Fault::sealed());
     }
+    let max = stream.log.config.max_msg_size;
+    if max > 0 && (header.len() + payload.len()) as i64 > max {
+        return Err(Fault::new(400, 10054, "message size exceeds maximum allowed"));
+    }
     let Asked { msg_id, rollup } = match check_headers(stream, env, subject, header)? {
         Headers::Store(asked) => asked,
         Headers::Duplicate(seq) => return Ok(Outcome::Duplicate(seq)),
@@ -192,9 +196,6 @@ fn roll_up(stream: &mut Stream, env: &mut Env, subject: &str, seq: u64, rollup: 
 fn check_limits(stream: &Stream, subject: &str, header: &[u8], payload: &[u8]) -> Result<u32, Fault> {
     let log = &stream.log;
     let config = &log.config;
-    if config.max_msg_size > 0 && (header.len() + payload.len()) as i64 > config.max_msg_size {
-        return Err(Fault::new(400, 10054, "message size exceeds maximum allowed"));
-    }
     let size = log.size_of(subject.len(), header.len(), payload.len());
     let too_many_bytes = || Fault::new(503, 10077, "maximum bytes exceeded");
     if config.max_bytes > 0 && i64::from(size) > config.max_bytes {

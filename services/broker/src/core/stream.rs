@@ -253,7 +253,9 @@ impl Stream {
                 self.enforce(&subject, env);
             }
         }
-        self.make_room(self.log.config.max_msgs, self.log.config.max_bytes, env);
+        if self.log.config.discard == Discard::Old {
+            self.make_room(self.log.config.max_msgs, self.log.config.max_bytes, env);
+        }
         self.expire(env);
     }
 

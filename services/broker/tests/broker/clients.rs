@@ -26,28 +26,16 @@ async fn transcript(mut command: Command) -> String {
     text
 }
 
-/// Whether the server at this URL has what servers have since 2.10.
-async fn is_current(url: &str) -> bool {
-    let version = soon(async_nats::connect(url)).await.unwrap().server_info().version;
-    let minor = version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok());
-    minor.is_some_and(|minor| minor >= 10)
-}
-
 async fn compare(make: impl Fn() -> Command) {
     let broker = TestBroker::start().await;
-    let run = async |url: &str, newer: bool| {
+    let run = async |url: &str| {
         let mut command = make();
-        command.arg(url).args(newer.then_some("current"));
+        command.arg(url);
         transcript(command).await
     };
-    let theirs = nats_server();
-    let newer = match &theirs {
-        Some(url) => is_current(url).await,
-        None => true,
-    };
-    let ours = run(&broker.url(), newer).await;
-    if let Some(url) = theirs {
-        let theirs = run(&url, newer).await;
+    let ours = run(&broker.url()).await;
+    if let Some((url, _alone)) = nats_server().await {
+        let theirs = run(&url).await;
         let differences: Vec<String> = ours
             .lines()
             .zip(theirs.lines())

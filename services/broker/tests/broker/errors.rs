@@ -19,7 +19,7 @@ struct Case {
     ask: Ask,
     /// `code err_code description`, or nothing for a success.
     here: &'static str,
-    /// What 2.9.10 says instead.
+    /// What 2.15 says instead.
     there: Option<&'static str>,
 }
 
@@ -52,30 +52,63 @@ const BAD_JSON: &str = "400 10025 invalid JSON";
 const CASES: &[Case] = &[
     api("STREAM.INFO.E_S", "", NO_STREAM),
     api("STREAM.CREATE.E_S", r#"{"name":"E_S","subjects":["es.>"],"max_msg_size":60}"#, FINE),
-    api("STREAM.CREATE.E_S", r#"{"name":"E_S","subjects":["es.>"],"max_msgs":3}"#, "400 10058 stream name already in use with a different configuration"),
-    api("STREAM.CREATE.E_T", r#"{"name":"E_T","subjects":["es.x"]}"#, "400 10065 subjects overlap with an existing stream"),
+    api(
+        "STREAM.CREATE.E_S",
+        r#"{"name":"E_S","subjects":["es.>"],"max_msgs":3}"#,
+        "400 10058 stream name already in use with a different configuration",
+    ),
+    api(
+        "STREAM.CREATE.E_T",
+        r#"{"name":"E_T","subjects":["es.x"]}"#,
+        "400 10065 subjects overlap with an existing stream",
+    ),
     api("STREAM.CREATE.E_T", r#"{"name":"E_U"}"#, "400 10056 stream name in subject does not match request"),
     api("STREAM.CREATE.E_T", "{", BAD_JSON),
-    api("STREAM.CREATE.E_T", r#"{"name":"E_T","max_age":1000000000,"duplicate_window":2000000000}"#, "500 10052 duplicates window can not be larger then max age"),
-    api("STREAM.CREATE.E_T", r#"{"name":"E_T","num_replicas":3}"#, "500 10074 replicas > 1 not supported in non-clustered mode"),
-    api("STREAM.CREATE.E_T", r#"{"name":"E_T","subjects":["et"],"sources":[{"name":"E_S"}]}"#, "500 10052 sources is not supported").but(FINE),
+    api(
+        "STREAM.CREATE.E_T",
+        r#"{"name":"E_T","max_age":1000000000,"duplicate_window":2000000000}"#,
+        "500 10052 duplicates window can not be larger then max age",
+    ),
+    api(
+        "STREAM.CREATE.E_T",
+        r#"{"name":"E_T","num_replicas":3}"#,
+        "500 10074 replicas > 1 not supported in non-clustered mode",
+    ),
+    api(
+        "STREAM.CREATE.E_T",
+        r#"{"name":"E_T","subjects":["et"],"sources":[{"name":"E_S"}]}"#,
+        "500 10052 sources is not supported",
+    )
+    .but(FINE),
     api("STREAM.DELETE.E_T", "", NO_STREAM).but(FINE),
-    api("STREAM.UPDATE.E_S", r#"{"name":"E_S","subjects":["es.>"],"storage":"memory"}"#, "500 10052 stream configuration update can not change storage type"),
+    api(
+        "STREAM.UPDATE.E_S",
+        r#"{"name":"E_S","subjects":["es.>"],"storage":"memory"}"#,
+        "500 10052 stream configuration update can not change storage type",
+    ),
     api("STREAM.MSG.GET.E_S", r#"{"seq":9}"#, NO_MESSAGE),
     api("STREAM.MSG.GET.E_S", "{}", BAD_REQUEST),
     api("STREAM.MSG.GET.E_S", "", BAD_REQUEST),
-    api("STREAM.MSG.DELETE.E_S", r#"{"seq":9}"#, "400 10043 sequence 9 not found").but("500 10057 stream store EOF"),
+    api("STREAM.MSG.DELETE.E_S", r#"{"seq":9}"#, "400 10043 sequence 9 not found")
+        .but("500 10057 stream store EOF"),
     api("STREAM.PURGE.E_S", r#"{"seq":1,"keep":1}"#, BAD_REQUEST),
     api("STREAM.PURGE.E_S", "{", BAD_JSON),
-    api("STREAM.INFO.E_S", "x", BAD_JSON),
+    api("STREAM.INFO.E_S", "x", FINE),
+    api("STREAM.INFO.E_S", "[]", BAD_JSON),
+    api("STREAM.PURGE.E_S", "x", BAD_JSON).but(FINE),
     api("STREAM.INFO.E_S", "null", FINE),
-    api("STREAM.NAMES", "x", BAD_JSON),
+    api("STREAM.NAMES", "x", FINE),
     // Publishing.
     publish("es.x", "Nats-Expected-Last-Sequence", "7", "400 10071 wrong last sequence: 0"),
     publish("es.x", "Nats-Expected-Last-Subject-Sequence", "7", "400 10071 wrong last sequence: 0"),
     publish("es.x", "Nats-Expected-Last-Msg-Id", "a", "400 10070 wrong last msg ID: "),
     publish("es.x", "Nats-Expected-Stream", "other", "400 10060 expected stream does not match"),
-    publish("es.x", "Long", "012345678901234567890123456789012345678901234567890123456789", "400 10054 message size exceeds maximum allowed"),
+    publish(
+        "es.x",
+        "Long",
+        "012345678901234567890123456789012345678901234567890123456789",
+        "400 10054 message size exceeds maximum allowed",
+    ),
     publish("es.x", "Nats-Rollup", "sub", "500 10111 rollup not permitted"),
     publish("es.x", "A", "b", FINE),
     api("STREAM.CREATE.E_N", r#"{"name":"E_N","subjects":["en.>"],"max_msgs":1,"discard":"new"}"#, FINE),
@@ -85,29 +118,99 @@ const CASES: &[Case] = &[
     publish("en.x", "A", "b", "503 10077 maximum bytes exceeded"),
     // Consumers.
     api("CONSUMER.CREATE.none.c", r#"{"stream_name":"none","config":{"durable_name":"c"}}"#, NO_STREAM),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"other","config":{"durable_name":"c"}}"#, "400 10056 stream name in subject does not match request"),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"d"}}"#, "400 10017 consumer name in subject does not match durable name in request"),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"other","config":{"durable_name":"c"}}"#,
+        "400 10056 stream name in subject does not match request",
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"d"}}"#,
+        "400 10017 consumer name in subject does not match durable name in request",
+    ),
     api("CONSUMER.CREATE.E_S.c", "{", BAD_JSON),
-    api("CONSUMER.CREATE.E_S", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"}}"#, "400 10020 consumer expected to be ephemeral but a durable name was set in request"),
-    api("CONSUMER.DURABLE.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"ack_policy":"explicit"}}"#, "400 10018 consumer expected to be durable but a durable name was not set"),
-    api("CONSUMER.DURABLE.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","name":"d","ack_policy":"explicit"}}"#, "400 10132 Consumer Durable and Name have to be equal if both are provided"),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","filter_subject":"zz"}}"#, "400 10093 consumer filter subject is not a valid subset of the interest subjects"),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","max_deliver":1,"backoff":[1,2]}}"#, "400 10116 max deliver is required to be > length of backoff values"),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"},"action":"update"}"#, "400 10149 consumer does not exist").but(FINE),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"}}"#, FINE),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","deliver_policy":"new"}}"#, "500 10012 deliver policy can not be updated"),
-    api("CONSUMER.CREATE.E_S.c", r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","max_ack_pending":5},"action":"create"}"#, "400 10148 consumer already exists").but(FINE),
-    api("CONSUMER.CREATE.E_S.p", r#"{"stream_name":"E_S","config":{"durable_name":"p","deliver_subject":"errors.here","ack_policy":"explicit"}}"#, FINE),
+    api(
+        "CONSUMER.CREATE.E_S",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"}}"#,
+        "400 10020 consumer expected to be ephemeral but a durable name was set in request",
+    ),
+    api(
+        "CONSUMER.DURABLE.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"ack_policy":"explicit"}}"#,
+        "400 10018 consumer expected to be durable but a durable name was not set",
+    ),
+    api(
+        "CONSUMER.DURABLE.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","name":"d","ack_policy":"explicit"}}"#,
+        "400 10132 Consumer Durable and Name have to be equal if both are provided",
+    )
+    .but(FINE),
+    api(
+        "CONSUMER.CREATE.E_S.z",
+        r#"{"stream_name":"E_S","config":{"durable_name":"z","ack_policy":"explicit","filter_subject":"zz"}}"#,
+        FINE,
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","max_deliver":1,"backoff":[1,2]}}"#,
+        "400 10116 max deliver is required to be > length of backoff values",
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"},"action":"update"}"#,
+        "400 10149 consumer does not exist",
+    )
+    .but(FINE),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit"}}"#,
+        FINE,
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","deliver_policy":"new"}}"#,
+        "500 10012 deliver policy can not be updated",
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.c",
+        r#"{"stream_name":"E_S","config":{"durable_name":"c","ack_policy":"explicit","max_ack_pending":5},"action":"create"}"#,
+        "400 10148 consumer already exists",
+    ),
+    api(
+        "CONSUMER.CREATE.E_S.p",
+        r#"{"stream_name":"E_S","config":{"durable_name":"p","deliver_subject":"errors.here","ack_policy":"explicit"}}"#,
+        FINE,
+    ),
     Case { ask: Ask::Subscribe("errors.here"), here: FINE, there: None },
-    api("CONSUMER.CREATE.E_S.p", r#"{"stream_name":"E_S","config":{"durable_name":"p","deliver_subject":"errors.there","ack_policy":"explicit"}}"#, "400 10013 consumer name already in use"),
+    api(
+        "CONSUMER.CREATE.E_S.p",
+        r#"{"stream_name":"E_S","config":{"durable_name":"p","deliver_subject":"errors.there","ack_policy":"explicit"}}"#,
+        "400 10013 consumer name already in use",
+    ),
     api("CONSUMER.INFO.E_S.none", "", NO_CONSUMER),
     api("CONSUMER.DELETE.E_S.none", "", NO_CONSUMER),
     api("CONSUMER.INFO.none.c", "", NO_STREAM),
     api("STREAM.CREATE.E_W", r#"{"name":"E_W","subjects":["ew.>"],"retention":"workqueue"}"#, FINE),
-    api("CONSUMER.CREATE.E_W.a", r#"{"stream_name":"E_W","config":{"durable_name":"a","ack_policy":"all","deliver_subject":"zz"}}"#, "400 10098 workqueue stream requires explicit ack"),
-    api("CONSUMER.CREATE.E_W.a", r#"{"stream_name":"E_W","config":{"durable_name":"a","ack_policy":"explicit","filter_subject":"ew.a"}}"#, FINE),
-    api("CONSUMER.CREATE.E_W.b", r#"{"stream_name":"E_W","config":{"durable_name":"b","ack_policy":"explicit"}}"#, "400 10099 multiple non-filtered consumers not allowed on workqueue stream"),
-    api("CONSUMER.CREATE.E_W.b", r#"{"stream_name":"E_W","config":{"durable_name":"b","ack_policy":"explicit","filter_subject":"ew.*"}}"#, "400 10100 filtered consumer not unique on workqueue stream"),
+    api(
+        "CONSUMER.CREATE.E_W.a",
+        r#"{"stream_name":"E_W","config":{"durable_name":"a","ack_policy":"all","deliver_subject":"zz"}}"#,
+        "400 10098 workqueue stream requires explicit ack",
+    ),
+    api(
+        "CONSUMER.CREATE.E_W.a",
+        r#"{"stream_name":"E_W","config":{"durable_name":"a","ack_policy":"explicit","filter_subject":"ew.a"}}"#,
+        FINE,
+    ),
+    api(
+        "CONSUMER.CREATE.E_W.b",
+        r#"{"stream_name":"E_W","config":{"durable_name":"b","ack_policy":"explicit"}}"#,
+        "400 10099 multiple non-filtered consumers not allowed on workqueue stream",
+    ),
+    api(
+        "CONSUMER.CREATE.E_W.b",
+        r#"{"stream_name":"E_W","config":{"durable_name":"b","ack_policy":"explicit","filter_subject":"ew.*"}}"#,
+        "400 10100 filtered consumer not unique on workqueue stream",
+    ),
     // A sealed stream.
     api("STREAM.UPDATE.E_S", r#"{"name":"E_S","subjects":["es.>"],"max_msg_size":60,"sealed":true}"#, FINE),
     publish("es.x", "A", "b", "400 10109 invalid operation on sealed stream"),
@@ -138,7 +241,12 @@ async fn answer(client: &Client, ask: &Ask) -> String {
     let answer: Value = serde_json::from_slice(&message.unwrap().payload).unwrap();
     match answer.get("error") {
         None => String::new(),
-        Some(e) => format!("{} {} {}", e["code"], e["err_code"], e["description"].as_str().unwrap()),
+        Some(e) => {
+            // What follows are the words of a parser.
+            let words = e["description"].as_str().unwrap();
+            let words = if words.starts_with("invalid JSON") { "invalid JSON" } else { words };
+            format!("{} {} {words}", e["code"], e["err_code"])
+        }
     }
 }
 
@@ -173,6 +281,6 @@ async fn every_refusal_has_the_originals_number_and_words() {
 
 #[tokio::test]
 async fn a_real_server_refuses_the_same_but_for_the_known_differences() {
-    let Some(url) = nats_server() else { return };
+    let Some((url, _alone)) = nats_server().await else { return };
     check(&soon(async_nats::connect(url)).await.unwrap(), true).await;
 }

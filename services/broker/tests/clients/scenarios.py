@@ -307,7 +307,7 @@ async def current(js, nc):
     await js.delete_stream("PYC")
 
 
-async def main(url, newer):
+async def main(url):
     nc = await nats.connect(url, allow_reconnect=False)
     js = nc.jetstream(timeout=5)
     for name in ("PY", "KV_PYKV", "PYW", "PYI", "PYB", "OBJ_PYO", "PYC"):
@@ -320,14 +320,11 @@ async def main(url, newer):
         ("streams", streams(js)),
         ("consumers", consumers(js, nc)),
         ("key-value", key_value(js)),
+        ("waiting", waiting(js, nc)),
+        ("kept", kept(js)),
+        ("slow", slow(js)),
+        ("current", current(js, nc)),
     ]
-    if newer:
-        scenarios += [
-            ("waiting", waiting(js, nc)),
-            ("kept", kept(js)),
-            ("slow", slow(js)),
-            ("current", current(js, nc)),
-        ]
     for name, scenario in scenarios:
         say("#", name)
         await asyncio.wait_for(scenario, 60)
@@ -336,4 +333,4 @@ async def main(url, newer):
     await nc.close()
 
 
-asyncio.run(main(sys.argv[1], sys.argv[2:] == ["current"]))
+asyncio.run(main(sys.argv[1]))
