@@ -2,7 +2,7 @@
 
 use crate::core::net::Nanos;
 use crate::core::wire::Parser;
-use crate::core::{Core, Input, Recovered, Settings};
+use crate::core::{Core, Input, Recovered, Securing, Settings};
 use bytes::BytesMut;
 
 /// Largest payload in these runs.
@@ -15,7 +15,6 @@ fn core() -> Core {
         server_id: "FUZZ".into(),
         host: "127.0.0.1".into(),
         port: 4222,
-        tls_required: false,
         accounts: Vec::new(),
         payload_max: PAYLOAD_MAX,
         connections_max: 4,
@@ -34,7 +33,7 @@ fn core() -> Core {
 /// Returns the bytes that the client was sent.
 pub fn protocol(data: &[u8]) -> Vec<u8> {
     let mut core = core();
-    core.step(START, Input::Open { conn: 1, peer: "fuzz".into() });
+    core.step(START, Input::Open { conn: 1, peer: "fuzz".into(), securing: Securing::No });
     let mut parser = Parser::new(PAYLOAD_MAX);
     let mut buffer = BytesMut::from(data);
     let mut sent = Vec::new();

@@ -28,8 +28,11 @@
 pub mod core;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
+mod guests;
 mod server;
 
+pub use crate::core::net::Limits;
+pub use guests::{GuestList, Guests};
 pub use server::{ConsumerSummary, StreamSummary, serve, store_list};
 
 use std::fmt;
@@ -70,6 +73,8 @@ pub struct User {
     pub publish: Vec<String>,
     /// Patterns that subscriptions must lie within.
     pub subscribe: Vec<String>,
+    /// What it may take up; nothing means as much as the broker has, and that places are kept for it.
+    pub limits: Option<Limits>,
 }
 
 impl User {
@@ -91,6 +96,7 @@ impl fmt::Debug for User {
             .field("password", &"****")
             .field("publish", &self.publish)
             .field("subscribe", &self.subscribe)
+            .field("limits", &self.limits)
             .finish()
     }
 }
@@ -102,6 +108,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// Whether clients on this machine may do without.
+    pub loopback_in_clear: bool,
 }
 
 /// How the broker runs. [`Config::new`] has the original's defaults.
@@ -113,6 +121,8 @@ pub struct Config {
     pub server_name: String,
     /// Who may sign in; with nobody listed anybody may do everything.
     pub users: Vec<User>,
+    /// Users that come and go while it runs.
+    pub guests: Option<GuestList>,
     /// Largest payload with header, in bytes; at most 64 MiB.
     pub max_payload: usize,
     /// Most connections at once.
@@ -131,7 +141,7 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// Time between keepalive pings.
     pub ping_interval: Duration,
-    /// With it clients have to use TLS, after INFO as NATS does; WebSockets are `wss`.
+    /// With it clients use TLS, after INFO as NATS does; WebSockets are `wss`.
     pub tls: Option<Tls>,
     /// Where WebSocket clients connect: the same protocol, subjects and users in binary messages.
     pub websocket: Option<TcpListener>,
@@ -150,6 +160,7 @@ impl Config {
             store_dir: store_dir.into(),
             server_name: "fafnir".into(),
             users: Vec::new(),
+            guests: None,
             max_payload: 1 << 20,
             max_connections: 4096,
             max_subscriptions: 200_000,

@@ -12,7 +12,7 @@ use fafnir_broker::core::net::Nanos;
 use fafnir_broker::core::random::Random;
 use fafnir_broker::core::records::{ConsumerRecord, StoredConsumer, StoredStream, StreamRecord};
 use fafnir_broker::core::wire::Parser;
-use fafnir_broker::core::{Core, Input, Recovered, Settings};
+use fafnir_broker::core::{Core, Input, Recovered, Securing, Settings};
 use serde_json::Value;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -202,7 +202,6 @@ fn settings(seed: u64) -> Settings {
         server_id: "MODEL".into(),
         host: "127.0.0.1".into(),
         port: 4222,
-        tls_required: false,
         accounts: Vec::new(),
         payload_max: 1 << 20,
         connections_max: 10,
@@ -265,7 +264,7 @@ impl World {
     }
 
     fn connect(&mut self) {
-        self.input(Input::Open { conn: 1, peer: "127.0.0.1:1".into() });
+        self.input(Input::Open { conn: 1, peer: "127.0.0.1:1".into(), securing: Securing::No });
         self.raw(b"CONNECT {\"headers\":true,\"no_responders\":true}\r\nSUB r.> 1\r\nSUB in.> 2\r\n");
     }
 

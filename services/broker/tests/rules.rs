@@ -7,7 +7,7 @@ use fafnir_broker::core::net::Nanos;
 use fafnir_broker::core::random::Random;
 use fafnir_broker::core::subject::matches;
 use fafnir_broker::core::wire::Parser;
-use fafnir_broker::core::{Account, Core, Input, Recovered, Settings};
+use fafnir_broker::core::{Account, Core, Input, Recovered, Securing, Settings};
 use serde_json::{Value, json};
 
 const MS: Nanos = 1_000_000;
@@ -43,11 +43,10 @@ fn settings(accounts: Vec<Account>) -> Settings {
         server_id: "RULES".into(),
         host: "127.0.0.1".into(),
         port: 4222,
-        tls_required: false,
         accounts,
         payload_max: 8 << 20,
         connections_max: 10,
-        subscriptions_max: 100,
+        subscriptions_max: 200_000,
         pending_max: 64 << 20,
         streams_max: 100,
         consumers_max: 100,
@@ -61,7 +60,7 @@ impl Bench {
     fn new() -> Self {
         let core = Core::new(settings(Vec::new()), Recovered::default(), START);
         let mut bench = Self { core, now: START, inbox: BytesMut::new(), errors: Vec::new(), closes: 0 };
-        bench.step(Input::Open { conn: 1, peer: "127.0.0.1:1".into() });
+        bench.step(Input::Open { conn: 1, peer: "127.0.0.1:1".into(), securing: Securing::No });
         bench.raw(b"CONNECT {\"headers\":true,\"no_responders\":true}\r\nSUB in.> 1\r\nSUB d.> 2\r\n");
         bench
     }
@@ -652,4 +651,62 @@ fn fifty_thousand_refused_messages_are_acked_backwards_at_once() {
     // A look through the queue for each takes minutes here.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     assert_eq!(bench.api("CONSUMER.INFO.S.c", Value::Null)["num_ack_pending"], 0);
+}
+
+/// Everything that client 2 is sent while it does this.
+fn second(core: &mut Core, now: Nanos, bytes: &[u8]) -> String {
+    let mut buffer = BytesMut::from(bytes);
+    let mut parser = Parser::new(1 << 20);
+    while let Some(op) = parser.next(&mut buffer).unwrap() {
+        core.step(now, Input::Op { conn: 2, op });
+    }
+    let sent = core.effects().writes.into_iter().filter(|(conn, _)| *conn == 2);
+    sent.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+#[test]
+fn who_leaves_with_many_equal_subscriptions_keeps_nobody_waiting() {
+    const COUNT: usize = 190_000;
+    let mut bench = Bench::new();
+    bench.step(Input::Open { conn: 2, peer: "127.0.0.1:2".into(), securing: Securing::No });
+    let mut asks = String::new();
+    for sid in 0..COUNT {
+        asks.push_str(&format!("SUB market.x {sid}\r\n"));
+    }
+    second(&mut bench.core, START, asks.as_bytes());
+    assert_eq!(bench.core.totals().subscriptions, COUNT + 2);
+    bench.core.step(START, Input::Closed { conn: 2 });
+    let mut steps = 0;
+    let mut before = bench.core.totals().subscriptions;
+    while bench.core.totals().subscriptions > 2 {
+        // Others are answered in between, and what is left of the client takes nothing from them.
+        bench.publish("in.a", "", "", b"x");
+        bench.publish("market.x", "", "", b"x");
+        assert_eq!(bench.frames().len(), 1);
+        assert_eq!(bench.core.next_deadline(), Some(START), "it goes on by itself");
+        bench.step(Input::Tick);
+        let left = bench.core.totals().subscriptions;
+        assert!(left < before && before - left <= 4096, "{before} -> {left}");
+        before = left;
+        steps += 1;
+    }
+    assert!((COUNT / 4096 - 1..=COUNT / 4096).contains(&steps), "{steps}");
+    assert_ne!(bench.core.next_deadline(), Some(START));
+}
+
+#[test]
+fn unsubscribing_in_any_order_leaves_the_rest() {
+    let mut bench = Bench::new();
+    bench.step(Input::Open { conn: 2, peer: "127.0.0.1:2".into(), securing: Securing::No });
+    let mut asks = String::new();
+    for sid in 0..50_000 {
+        asks.push_str(&format!("SUB market.x {sid}\r\n"));
+    }
+    for sid in (1..50_000).rev() {
+        asks.push_str(&format!("UNSUB {sid}\r\n"));
+    }
+    second(&mut bench.core, START, asks.as_bytes());
+    assert_eq!(bench.core.totals().subscriptions, 3);
+    let sent = second(&mut bench.core, START, b"PUB market.x 1\r\ny\r\n");
+    assert_eq!(sent, "MSG market.x 0 1\r\ny\r\n");
 }

@@ -1,10 +1,10 @@
 //! What clients ask for: sign-in, subscriptions, publishing, keepalive.
 
-use super::net::{ConnId, Outgoing, Rights};
+use super::net::{ConnId, Limits, Outgoing, Rights};
 use super::subject::{Text, is_literal};
 use super::timers::TimerKey;
 use super::wire::Op;
-use super::{Core, clock, publish};
+use super::{Account, Core, Securing, clock, publish};
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -16,13 +16,27 @@ const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 /// Unanswered pings after which a connection is ended.
 pub const PINGS_OUT_MAX: u32 = 2;
 
+/// Part of all places that users with limits leave to those without.
+const KEPT_PART: usize = 8;
+/// Part of all places that may be taken by clients who have not signed in: after that the oldest of them goes.
+const STRANGERS_PART: usize = 16;
+/// But so many always may.
+const STRANGERS_MIN: usize = 16;
+
 impl Core {
-    pub(super) fn open(&mut self, conn: ConnId, peer: String) {
+    pub(super) fn open(&mut self, conn: ConnId, peer: String, securing: Securing) {
         let full = self.env.net.conns.len() >= self.settings.connections_max;
         self.connections_total += 1;
         let client_ip = peer.rsplit_once(':').map_or(peer.as_str(), |(ip, _)| ip).to_owned();
+        let strangers_max = (self.settings.connections_max / STRANGERS_PART).max(STRANGERS_MIN);
+        let (strangers, oldest) = self.env.net.strangers();
+        if (full || strangers >= strangers_max)
+            && let Some(oldest) = oldest
+        {
+            self.env.net.error(oldest, "Authentication Timeout", true);
+        }
         self.env.net.open(conn, peer, self.env.now);
-        if full {
+        if full && oldest.is_none() {
             self.env.net.error(conn, "maximum connections exceeded", true);
             return;
         }
@@ -41,14 +55,12 @@ impl Core {
             "client_id": conn,
             "client_ip": client_ip,
         });
-        if settings.tls_required {
-            info["tls_required"] = Value::Bool(true);
+        if securing != Securing::No {
+            info["tls_required"] = Value::Bool(securing == Securing::Required);
             info["tls_available"] = Value::Bool(true);
         }
         if settings.accounts.is_empty() {
-            if let Some(conn) = self.env.net.conns.get_mut(&conn) {
-                conn.rights = Some(Rights::all());
-            }
+            self.env.net.sign_in(conn, Rights::all(), None, None);
             self.env.timers.set(TimerKey::Conn(conn), self.env.now + settings.ping_interval);
         } else {
             info["auth_required"] = Value::Bool(true);
@@ -58,11 +70,8 @@ impl Core {
     }
 
     pub(super) fn op(&mut self, id: ConnId, op: Op) {
-        if self.env.net.is_closing(id) {
-            return;
-        }
         let now = self.env.now;
-        let Some(conn) = self.env.net.conns.get_mut(&id) else { return };
+        let Some(conn) = self.env.net.conns.get_mut(&id).filter(|conn| !conn.is_closing()) else { return };
         conn.active = now;
         if conn.rights.is_none() && !matches!(op, Op::Connect(_) | Op::Ping | Op::Pong) {
             self.env.net.error(id, "Authorization Violation", true);
@@ -100,41 +109,32 @@ impl Core {
         };
         let text = |key: &str| asked.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
         let flag = |key: &str, otherwise: bool| asked.get(key).and_then(Value::as_bool).unwrap_or(otherwise);
-        let mut rights = None;
-        let mut user = None;
-        if self.settings.accounts.is_empty() {
-            rights = Some(Rights::all());
-        } else {
-            let given = digest(&SHA256, text("pass").as_bytes());
-            let name = text("user");
-            let mut difference = 1;
-            for account in &self.settings.accounts {
-                if account.name == name {
-                    difference = account
-                        .password_sha256
-                        .iter()
-                        .zip(given.as_ref())
-                        .fold(0_u8, |sum, (a, b)| sum | (a ^ b));
-                    rights = (difference == 0).then(|| account.rights.clone());
+        let account = match self.account(&text("user"), &text("pass")) {
+            Ok(account) => account,
+            Err(reason) => {
+                if let Some(conn) = self.env.net.conns.get_mut(&id) {
+                    conn.rights = None;
                 }
+                self.env.net.error(id, reason, true);
+                return false;
             }
-            if difference == 0 {
-                user = Some(name);
-            }
-        }
-        let now = self.env.now;
-        let Some(conn) = self.env.net.conns.get_mut(&id) else { return false };
-        if rights.is_none() {
-            conn.rights = None;
-            self.env.net.error(id, "Authorization Violation", true);
+        };
+        let (rights, user, limits) = match account {
+            None => (Rights::all(), None, None),
+            Some(account) => (account.rights.clone(), Some(account.name.clone()), account.limits),
+        };
+        let again = self.env.net.conns.get(&id).is_some_and(|conn| conn.user == user && user.is_some());
+        if !again && let Some(reason) = self.no_place(user.as_deref(), limits) {
+            self.env.net.error(id, reason, true);
             return false;
         }
+        self.env.net.sign_in(id, rights, user, limits);
+        let now = self.env.now;
+        let Some(conn) = self.env.net.conns.get_mut(&id) else { return false };
         let name: String = text("name").chars().take(256).collect();
         conn.name = name;
         conn.lang = text("lang").chars().take(64).collect();
         conn.version = text("version").chars().take(64).collect();
-        conn.rights = rights;
-        conn.user = user;
         conn.verbose = flag("verbose", false);
         conn.pedantic = flag("pedantic", false);
         conn.echo = flag("echo", true);
@@ -142,6 +142,45 @@ impl Core {
         conn.no_responders = flag("no_responders", false) && conn.headers;
         self.env.timers.set(TimerKey::Conn(id), now + self.settings.ping_interval);
         true
+    }
+
+    /// The account of a user and its password; none where nobody has to sign in.
+    fn account(&self, name: &str, password: &str) -> Result<Option<&Account>, &'static str> {
+        let accounts = &self.settings.accounts;
+        if accounts.is_empty() {
+            return Ok(None);
+        }
+        let given = digest(&SHA256, password.as_bytes());
+        let found = accounts.iter().find(|account| account.name == name).or_else(|| self.guests.get(name));
+        let differs = |account: &Account| {
+            account.password_sha256.iter().zip(given.as_ref()).fold(0_u8, |sum, (a, b)| sum | (a ^ b)) != 0
+        };
+        match found {
+            Some(account) if !differs(account) => Ok(Some(account)),
+            _ => Err("Authorization Violation"),
+        }
+    }
+
+    /// Why a user may not have one more connection.
+    fn no_place(&self, user: Option<&str>, limits: Option<Limits>) -> Option<&'static str> {
+        let limits = limits?;
+        let net = &self.env.net;
+        if net.conns_of(user?) >= limits.connections {
+            return Some("maximum account active connections exceeded");
+        }
+        let most = self.settings.connections_max - self.settings.connections_max / KEPT_PART;
+        (net.limited() >= most).then_some("maximum connections exceeded")
+    }
+
+    pub(super) fn dismiss(&mut self, name: &str) {
+        if self.guests.remove(name).is_none() {
+            return;
+        }
+        let net = &mut self.env.net;
+        let own = net.conns.iter().filter(|(_, conn)| conn.user.as_deref() == Some(name));
+        for id in own.map(|(id, _)| *id).collect::<Vec<_>>() {
+            net.error(id, "User Authentication Revoked", true);
+        }
     }
 
     fn subscribe(&mut self, id: ConnId, subject: Text, queue: Option<Text>, sid: Text) -> bool {
@@ -157,7 +196,10 @@ impl Core {
             net.error(id, &text, false);
             return false;
         }
-        if net.sub_count(id) >= self.settings.subscriptions_max {
+        let limits = net.conns.get(&id).and_then(|conn| conn.limits);
+        let most =
+            limits.map_or(usize::MAX, |limits| limits.subscriptions).min(self.settings.subscriptions_max);
+        if net.sub_count(id) >= most {
             net.error(id, "maximum subscriptions exceeded", true);
             return false;
         }

@@ -1,7 +1,7 @@
 //! What the core wants done: bytes to clients, writes to the store, reads from the store.
 
 use super::log::Message;
-use super::net::ConnId;
+use super::net::{ConnId, Limits};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -76,6 +76,8 @@ pub type Discarded = Box<dyn std::fmt::Debug + Send>;
 pub struct Effects {
     /// Bytes to clients.
     pub writes: Vec<(ConnId, Bytes)>,
+    /// Connections that have signed in, with the limits of their users.
+    pub signed: Vec<(ConnId, Option<Limits>)>,
     /// Connections to end after their bytes.
     pub closes: Vec<ConnId>,
     /// Changes of the store.

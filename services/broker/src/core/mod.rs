@@ -15,6 +15,7 @@ pub mod deliver;
 pub mod effects;
 pub mod env;
 pub mod fault;
+pub mod ids;
 pub mod index;
 pub mod log;
 pub mod monitor;
@@ -33,7 +34,7 @@ use bytes::Bytes;
 use effects::{ConsumerId, Effects, StreamId};
 use env::{Env, Gate, Held};
 use log::{Log, Message};
-use net::{ConnId, Nanos, Net, Rights};
+use net::{ConnId, Limits, Nanos, Net, Rights};
 use records::StoredStream;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use stream::Stream;
@@ -52,6 +53,8 @@ pub struct Account {
     pub password_sha256: [u8; 32],
     /// What it may do.
     pub rights: Rights,
+    /// What it may take up; nothing means as much as there is.
+    pub limits: Option<Limits>,
 }
 
 /// What the core is told about itself.
@@ -65,8 +68,6 @@ pub struct Settings {
     pub host: String,
     /// Port that clients reach.
     pub port: u16,
-    /// Whether clients have to use TLS after INFO.
-    pub tls_required: bool,
     /// Users; none means that nobody has to sign in and everything is allowed.
     pub accounts: Vec<Account>,
     /// Largest payload with header, in bytes.
@@ -89,11 +90,22 @@ pub struct Settings {
     pub seed: u64,
 }
 
+/// Whether a client that connects secures its connection after INFO.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Securing {
+    /// It cannot, or it has done so before.
+    No,
+    /// It may.
+    Offered,
+    /// It has to.
+    Required,
+}
+
 /// What happens to the broker.
 #[derive(Debug)]
 pub enum Input {
     /// A client connected.
-    Open { conn: ConnId, peer: String },
+    Open { conn: ConnId, peer: String, securing: Securing },
     /// A client is gone.
     Closed { conn: ConnId },
     /// A client asked for something.
@@ -112,6 +124,10 @@ pub enum Input {
     Loaded { stream: StreamId, getter: Option<u64>, messages: Vec<Message> },
     /// Whether the store has room for new messages.
     Room(bool),
+    /// Somebody may sign in from now on, besides those who always may.
+    Admit(Account),
+    /// An admitted user may no longer: its connections end.
+    Dismiss { name: String },
     /// Only time has passed.
     Tick,
     /// The broker is about to end: whoever waits for messages is told.
@@ -122,6 +138,7 @@ pub enum Input {
 pub struct Core {
     settings: Settings,
     env: Env,
+    guests: HashMap<String, Account>,
     streams: BTreeMap<StreamId, Stream>,
     by_name: BTreeMap<String, StreamId>,
     stream_last: StreamId,
@@ -171,6 +188,7 @@ impl Core {
                 blocked: BTreeMap::new(),
             },
             settings,
+            guests: HashMap::new(),
             streams: BTreeMap::new(),
             by_name: BTreeMap::new(),
             stream_last: recovered.stream_last,
@@ -219,7 +237,7 @@ impl Core {
     pub fn step(&mut self, now: Nanos, input: Input) {
         self.env.now = self.env.now.max(now);
         match input {
-            Input::Open { conn, peer } => self.open(conn, peer),
+            Input::Open { conn, peer, securing } => self.open(conn, peer, securing),
             Input::Closed { conn } => {
                 self.env.net.gone(conn);
                 self.env.timers.cancel(TimerKey::Conn(conn));
@@ -244,7 +262,9 @@ impl Core {
                 }
             }
             Input::Room(room) => self.env.room = room,
-            Input::Tick => {}
+            Input::Admit(account) => drop(self.guests.insert(account.name.clone(), account)),
+            Input::Dismiss { name } => self.dismiss(&name),
+            Input::Tick => self.env.net.sweep(),
             Input::Shutdown => self.farewell(),
         }
         self.deadlines();
@@ -266,7 +286,7 @@ impl Core {
 
     /// The next time at which the core wants a step even if nothing happens.
     pub fn next_deadline(&self) -> Option<Nanos> {
-        self.env.timers.next()
+        if self.env.net.is_leaving() { Some(self.env.now) } else { self.env.timers.next() }
     }
 
     /// Number of store changes that are not known to be on disk.

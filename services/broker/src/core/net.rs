@@ -1,15 +1,20 @@
 //! Connections and their subscriptions: who is there, what they may do, and what is on its way to them.
 
 use super::effects::Effects;
+use super::ids::Ids;
 use super::random::Random;
 use super::subject::{Text, is_subset, matches};
-use super::sublist::{SubId, Sublist};
+use super::sublist::{Members, SubId, Sublist};
 use super::wire::{put_error, put_message};
 use bytes::{BufMut, BytesMut};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// Bytes on their way to a client from one step above which consumers wait until it has read.
 pub const FILLED_BYTES: usize = 1 << 20;
+
+/// Subscriptions of clients that are gone which leave the index in one step; the next ones go on.
+const SWEEP_MAX: usize = 4096;
 
 /// Identifies a connection for the life of the process.
 pub type ConnId = u64;
@@ -43,6 +48,17 @@ impl Rights {
     }
 }
 
+/// What a user may take up. Whoever has no limits has places kept for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connections at once.
+    pub connections: usize,
+    /// Most subscriptions of each.
+    pub subscriptions: usize,
+    /// Bytes that may wait for each before it is ended as a slow consumer.
+    pub pending: usize,
+}
+
 /// One client.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "the options of CONNECT, as the protocol has them")]
@@ -57,6 +73,8 @@ pub struct Conn {
     pub rights: Option<Rights>,
     /// The user it signed in as.
     pub user: Option<String>,
+    /// What that user may take up.
+    pub limits: Option<Limits>,
     /// What the client calls itself (`name`, `lang`, `version` of CONNECT).
     pub name: String,
     /// Language of the client library.
@@ -83,6 +101,13 @@ pub struct Conn {
     filled: bool,
     closing: bool,
     sids: BTreeMap<Text, SubId>,
+}
+
+impl Conn {
+    /// Whether it is being ended: its further operations are ignored.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
 }
 
 /// Messages and bytes in both directions, as seen by the server.
@@ -113,22 +138,77 @@ pub struct Sub {
 #[derive(Debug)]
 pub struct Net {
     /// The clients.
-    pub conns: HashMap<ConnId, Conn>,
+    pub conns: Ids<Conn>,
     /// The subject index.
     pub index: Sublist,
     /// Totals over all connections, gone ones too.
     pub counts: Counts,
     /// Patterns subscribed to since it was last taken: push consumers look at it.
     pub new_interest: bool,
-    subs: HashMap<SubId, Sub>,
+    subs: Ids<Sub>,
+    routes: Routes,
     sub_last: SubId,
+    /// Subscriptions of clients that are gone.
+    leaving: VecDeque<SubId>,
+    /// Clients that have not signed in, the oldest first.
+    strangers: BTreeSet<ConnId>,
+    /// Connections of each user.
+    users: HashMap<String, usize>,
+    /// Connections of users that have limits.
+    limited: usize,
     dirty: Vec<ConnId>,
     closed: Vec<ConnId>,
+    signed: Vec<(ConnId, Option<Limits>)>,
     /// Connections that have enough, in all and since this was last taken.
     filled_count: usize,
     filled: Vec<ConnId>,
     pressing: Vec<(ConnId, ConnId)>,
     random: Random,
+}
+
+/// Subjects whose receivers are remembered.
+const ROUTES_MAX: usize = 4096;
+/// Most receivers that are remembered of a subject.
+const ROUTE_MAX: usize = 64;
+
+/// Whom a subject reaches.
+#[derive(Debug, Clone, Default)]
+struct Route {
+    plain: Vec<SubId>,
+    groups: Vec<Vec<SubId>>,
+}
+
+/// Whom subjects reach, remembered until a subscription comes or goes: most messages go where one went before.
+#[derive(Debug, Default)]
+struct Routes {
+    /// Counts the changes of subscriptions.
+    change: u64,
+    known: HashMap<Box<str>, (u64, Arc<Route>)>,
+}
+
+impl Routes {
+    fn find(&mut self, index: &Sublist, subject: &str) -> Arc<Route> {
+        if let Some((change, route)) = self.known.get(subject)
+            && *change == self.change
+        {
+            return route.clone();
+        }
+        let found = index.matches(subject);
+        let members = |sets: &Vec<&Members>| sets.iter().flat_map(|set| set.iter().copied()).collect();
+        let groups: Vec<Vec<SubId>> = found.groups.values().map(members).collect();
+        let route = Arc::new(Route { plain: found.plain, groups });
+        if route.plain.len() + route.groups.iter().map(Vec::len).sum::<usize>() <= ROUTE_MAX {
+            if let Some(known) = self.known.get_mut(subject) {
+                *known = (self.change, route.clone());
+            } else {
+                if self.known.len() >= ROUTES_MAX {
+                    self.known.clear();
+                }
+                self.known.insert(subject.into(), (self.change, route.clone()));
+            }
+        }
+        route
+    }
 }
 
 /// A message on its way to subscribers.
@@ -150,14 +230,20 @@ impl Net {
     /// No connections; `seed` decides which member of a queue group gets a message.
     pub fn new(seed: u64) -> Self {
         Self {
-            conns: HashMap::new(),
+            conns: Ids::default(),
             index: Sublist::default(),
             counts: Counts::default(),
             new_interest: false,
-            subs: HashMap::new(),
+            subs: Ids::default(),
+            routes: Routes::default(),
             sub_last: 0,
+            leaving: VecDeque::new(),
+            strangers: BTreeSet::new(),
+            users: HashMap::new(),
+            limited: 0,
             dirty: Vec::new(),
             closed: Vec::new(),
+            signed: Vec::new(),
             filled_count: 0,
             filled: Vec::new(),
             pressing: Vec::new(),
@@ -172,6 +258,7 @@ impl Net {
 
     /// Registers a client.
     pub fn open(&mut self, id: ConnId, peer: String, now: Nanos) {
+        self.strangers.insert(id);
         self.conns.insert(
             id,
             Conn {
@@ -180,6 +267,7 @@ impl Net {
                 active: now,
                 rights: None,
                 user: None,
+                limits: None,
                 name: String::new(),
                 lang: String::new(),
                 version: String::new(),
@@ -203,11 +291,68 @@ impl Net {
     pub fn gone(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.filled_count -= usize::from(conn.filled);
-        for sub_id in conn.sids.values() {
-            if let Some(sub) = self.subs.remove(sub_id) {
-                self.index.remove(&sub.pattern, sub.queue.as_deref(), *sub_id);
+        self.strangers.remove(&id);
+        self.sign_out(conn.user.as_deref(), conn.limits);
+        self.leaving.extend(conn.sids.into_values());
+        self.sweep();
+    }
+
+    /// Takes subscriptions of clients that are gone out of the index: some, so that nobody waits for all of them.
+    pub fn sweep(&mut self) {
+        self.routes.change += u64::from(self.is_leaving());
+        for sub_id in self.leaving.drain(..self.leaving.len().min(SWEEP_MAX)) {
+            if let Some(sub) = self.subs.remove(&sub_id) {
+                self.index.remove(&sub.pattern, sub.queue.as_deref(), sub_id);
             }
         }
+    }
+
+    /// Whether there is more to be swept.
+    pub fn is_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Lets a client do what a user may.
+    pub fn sign_in(&mut self, id: ConnId, rights: Rights, user: Option<String>, limits: Option<Limits>) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let before = (conn.user.take(), conn.limits.take());
+        conn.rights = Some(rights);
+        conn.user.clone_from(&user);
+        conn.limits = limits;
+        self.strangers.remove(&id);
+        self.sign_out(before.0.as_deref(), before.1);
+        if let Some(user) = user {
+            *self.users.entry(user).or_default() += 1;
+        }
+        self.limited += usize::from(limits.is_some());
+        self.signed.push((id, limits));
+    }
+
+    fn sign_out(&mut self, user: Option<&str>, limits: Option<Limits>) {
+        if let Some(user) = user
+            && let Some(count) = self.users.get_mut(user)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.users.remove(user);
+            }
+        }
+        self.limited -= usize::from(limits.is_some());
+    }
+
+    /// Connections of one user.
+    pub fn conns_of(&self, user: &str) -> usize {
+        self.users.get(user).copied().unwrap_or(0)
+    }
+
+    /// Connections of users that have limits.
+    pub fn limited(&self) -> usize {
+        self.limited
+    }
+
+    /// Clients that have not signed in: how many, and who has been there longest.
+    pub fn strangers(&self) -> (usize, Option<ConnId>) {
+        (self.strangers.len(), self.strangers.first().copied())
     }
 
     /// Sends bytes to one client.
@@ -238,6 +383,7 @@ impl Net {
             && !conn.closing
         {
             conn.closing = true;
+            self.strangers.remove(&id);
             self.closed.push(id);
         }
     }
@@ -255,6 +401,7 @@ impl Net {
         }
         self.sub_last += 1;
         conn.sids.insert(sid.clone(), self.sub_last);
+        self.routes.change += 1;
         self.index.insert(&pattern, queue.as_deref(), self.sub_last);
         self.subs.insert(self.sub_last, Sub { conn: id, sid, pattern, queue, delivered: 0, max: None });
         self.new_interest = true;
@@ -272,6 +419,7 @@ impl Net {
 
     fn remove_sub(&mut self, sub_id: SubId) {
         if let Some(sub) = self.subs.remove(&sub_id) {
+            self.routes.change += 1;
             self.index.remove(&sub.pattern, sub.queue.as_deref(), sub_id);
             if let Some(conn) = self.conns.get_mut(&sub.conn) {
                 conn.sids.remove(&sub.sid);
@@ -322,7 +470,7 @@ impl Net {
         };
         let found = self.index.matches(route);
         found.plain.iter().find_map(filled).or_else(|| {
-            found.groups.iter().find_map(|(_, slices)| {
+            found.groups.values().find_map(|slices| {
                 let members = || slices.iter().flat_map(|slice| slice.iter());
                 if members().all(|id| filled(id).is_some()) { members().find_map(filled) } else { None }
             })
@@ -332,16 +480,15 @@ impl Net {
     /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
     pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
         let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
-        let Self { conns, index, subs, dirty, counts, random, filled_count, filled, pressing, .. } = self;
-        let found = index.matches(message.route);
+        let route = self.routes.find(&self.index, message.route);
+        let Self { conns, subs, dirty, counts, random, filled_count, filled, pressing, .. } = self;
         // One that reads is preferred to one that does not.
         let reads =
             |id: &SubId| subs.get(id).and_then(|sub| conns.get(&sub.conn)).is_some_and(|conn| !conn.filled);
         let mut chosen = Vec::new();
-        for (_, slices) in &found.groups {
-            let count = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            let first = random.index(count);
-            let turn = || (first..count).chain(0..first).filter_map(|at| member(slices, at));
+        for members in &route.groups {
+            let first = random.index(members.len());
+            let turn = || members[first..].iter().chain(&members[..first]).copied();
             let reading = if *filled_count > 0 { turn().find(reads) } else { None };
             chosen.extend(reading.or_else(|| turn().next()));
         }
@@ -378,7 +525,7 @@ impl Net {
                 finished.push(sub_id);
             }
         };
-        for sub_id in &found.plain {
+        for sub_id in &route.plain {
             send(*sub_id);
         }
         for sub_id in chosen {
@@ -399,20 +546,10 @@ impl Net {
             }
         }
         effects.closes.append(&mut self.closed);
+        effects.signed = std::mem::take(&mut self.signed);
         effects.filled = std::mem::take(&mut self.filled);
         effects.pressing = std::mem::take(&mut self.pressing);
     }
-}
-
-/// The member of a queue group at a place among all its slices.
-fn member(slices: &[&[SubId]], mut at: usize) -> Option<SubId> {
-    for slice in slices {
-        if let Some(id) = slice.get(at) {
-            return Some(*id);
-        }
-        at -= slice.len();
-    }
-    None
 }
 
 fn mark(dirty: &mut Vec<ConnId>, id: ConnId, conn: &mut Conn) {

@@ -1,5 +1,7 @@
 //! The subject index: who is interested in a subject, by a trie of tokens.
 
+use super::ids::Build;
+use indexmap::{IndexMap, IndexSet};
 use std::collections::HashMap;
 
 /// Identifies a subscription for the life of the process; later ones are larger.
@@ -20,10 +22,13 @@ struct Node {
     here: Leaf,
 }
 
+/// Subscriptions of one pattern: any of them is found, picked by its place and removed at once, however many there are.
+pub type Members = IndexSet<SubId, Build>;
+
 #[derive(Debug, Default)]
 struct Leaf {
-    plain: Vec<SubId>,
-    groups: Vec<(Box<str>, Vec<SubId>)>,
+    plain: Members,
+    groups: Option<Box<IndexMap<Box<str>, Members>>>,
 }
 
 /// Everybody who is interested in one subject.
@@ -31,55 +36,54 @@ struct Leaf {
 pub struct Matches<'a> {
     /// Subscriptions that each get the message.
     pub plain: Vec<SubId>,
-    /// Queue groups, of whose members (all slices together) one gets the message.
-    pub groups: Vec<(&'a str, Vec<&'a [SubId]>)>,
+    /// Queue groups, of whose members (all sets together) one gets the message.
+    pub groups: IndexMap<&'a str, Vec<&'a Members>>,
 }
 
 impl Leaf {
     fn is_empty(&self) -> bool {
-        self.plain.is_empty() && self.groups.is_empty()
+        self.plain.is_empty() && self.groups.is_none()
     }
 
     fn insert(&mut self, queue: Option<&str>, id: SubId) {
-        let list = match queue {
+        let members = match queue {
             None => &mut self.plain,
-            Some(queue) => {
-                let at = self.groups.iter().position(|(name, _)| &**name == queue).unwrap_or_else(|| {
-                    self.groups.push((queue.into(), Vec::new()));
-                    self.groups.len() - 1
-                });
-                &mut self.groups[at].1
-            }
+            Some(queue) => self.groups.get_or_insert_default().entry(queue.into()).or_default(),
         };
-        if let Err(at) = list.binary_search(&id) {
-            list.insert(at, id);
-        }
+        members.insert(id);
     }
 
     fn remove(&mut self, queue: Option<&str>, id: SubId) -> bool {
-        let list = match queue {
-            None => &mut self.plain,
-            Some(queue) => match self.groups.iter_mut().find(|(name, _)| &**name == queue) {
-                Some((_, list)) => list,
-                None => return false,
-            },
+        let Some(queue) = queue else {
+            let removed = self.plain.swap_remove(&id);
+            shrink(&mut self.plain);
+            return removed;
         };
-        let Ok(at) = list.binary_search(&id) else { return false };
-        list.remove(at);
-        if list.is_empty() {
-            self.groups.retain(|(_, list)| !list.is_empty());
+        let Some(groups) = &mut self.groups else { return false };
+        let Some(members) = groups.get_mut(queue) else { return false };
+        let removed = members.swap_remove(&id);
+        shrink(members);
+        if members.is_empty() {
+            groups.swap_remove(queue);
         }
-        true
+        if groups.is_empty() {
+            self.groups = None;
+        }
+        removed
     }
 
     fn collect<'a>(&'a self, into: &mut Matches<'a>) {
-        into.plain.extend_from_slice(&self.plain);
-        for (name, list) in &self.groups {
-            match into.groups.iter_mut().find(|(other, _)| *other == &**name) {
-                Some((_, slices)) => slices.push(list),
-                None => into.groups.push((name, vec![list])),
-            }
+        into.plain.extend(&self.plain);
+        for (name, members) in self.groups.iter().flat_map(|groups| groups.iter()) {
+            into.groups.entry(&**name).or_default().push(members);
         }
+    }
+}
+
+/// Gives memory back that was needed for many.
+fn shrink(members: &mut Members) {
+    if members.capacity() > 64 && members.len() < members.capacity() / 4 {
+        members.shrink_to(members.len() * 2);
     }
 }
 
@@ -218,7 +222,7 @@ mod tests {
         let found = list.matches("a.b");
         assert_eq!(found.groups.len(), 2);
         assert_eq!(
-            found.groups.iter().map(|(_, s)| s.iter().map(|s| s.len()).sum::<usize>()).sum::<usize>(),
+            found.groups.values().map(|sets| sets.iter().map(|set| set.len()).sum::<usize>()).sum::<usize>(),
             3
         );
     }
@@ -233,5 +237,23 @@ mod tests {
             list.remove(&format!("x.{id}.*.y"), None, id);
         }
         assert!(list.is_empty() && list.root.is_empty());
+    }
+
+    #[test]
+    fn equal_subscriptions_and_members_of_groups_leave_one_by_one() {
+        let mut list = Sublist::default();
+        for id in 1..=1000 {
+            list.insert("a.b", None, id);
+            list.insert("a.b", Some("q"), id + 10_000);
+        }
+        for id in (1..=1000).rev().step_by(2) {
+            list.remove("a.b", None, id);
+            list.remove("a.b", None, id);
+            list.remove("a.b", Some("q"), id + 10_000);
+            list.remove("a.b", Some("r"), id);
+        }
+        assert_eq!(list.len(), 1000);
+        assert_eq!(plain(&list, "a.b"), (1..=999).step_by(2).collect::<Vec<_>>());
+        assert_eq!(list.matches("a.b").groups["q"][0].len(), 500);
     }
 }

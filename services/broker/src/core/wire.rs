@@ -83,12 +83,16 @@ impl Parser {
         Self { payload_max, head: None, searched: 0 }
     }
 
+    /// Bytes that the buffer lacks for the message that has begun.
+    pub fn lacks(&self, buffered: usize) -> usize {
+        self.head.as_ref().map_or(0, |head| (head.total_len + 2).saturating_sub(buffered))
+    }
+
     /// The next operation in the buffer, or nothing until more bytes arrive.
     pub fn next(&mut self, buf: &mut BytesMut) -> Result<Option<Op>, Error> {
         loop {
             if let Some(head) = self.head.take() {
                 if buf.len() < head.total_len + 2 {
-                    buf.reserve(head.total_len + 2 - buf.len());
                     self.head = Some(head);
                     return Ok(None);
                 }

@@ -9,11 +9,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
-use tokio_rustls::TlsAcceptor;
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+/// Room for reading.
 const READ_BYTES: usize = 64 << 10;
+/// Room for reading from who has not signed in.
+const STRANGER_READ: usize = 4 << 10;
+/// Bytes that are read from who has not signed in beyond what it asked for; the rest waits in its socket.
+const STRANGER_UNREAD: usize = 16 << 10;
+/// Bytes that may wait for who has not signed in.
+const STRANGER_PENDING: usize = 64 << 10;
+/// Batches of one client that wait for the core before its socket is no longer read: others are not kept waiting by it.
+const BATCHES_MAX: usize = 4;
 /// Operations handed to the core at once.
 const BATCH_MAX: usize = 512;
 /// Time within which a client must take at least some of what waits for it (the original's default).
@@ -33,6 +41,8 @@ pub struct Outbox {
     bytes: mpsc::UnboundedSender<Bytes>,
     pending: Arc<AtomicUsize>,
     pauses: Arc<AtomicBool>,
+    signed: CancellationToken,
+    pending_max: usize,
     stop: CancellationToken,
 }
 
@@ -58,6 +68,17 @@ impl Outbox {
     /// Bytes that wait.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::Acquire)
+    }
+
+    /// Bytes that may wait before the client is ended.
+    pub fn pending_max(&self) -> usize {
+        if self.signed.is_cancelled() { self.pending_max } else { self.pending_max.min(STRANGER_PENDING) }
+    }
+
+    /// Notes that the client has signed in; so many bytes may wait for it.
+    pub fn sign_in(&mut self, pending_max: usize) {
+        self.pending_max = pending_max;
+        self.signed.cancel();
     }
 
     /// Lets the client's next operations wait a moment.
@@ -90,9 +111,17 @@ fn prepare(
     let pending = Arc::new(AtomicUsize::new(0));
     let pauses = Arc::new(AtomicBool::new(false));
     let stop = shared.shutdown.child_token();
+    let signed = CancellationToken::new();
     let outbound = Outbound { receiver, pending: pending.clone(), drained: shared.drained.clone() };
-    let reading = Reading { id, payload_max, events: shared.events.clone(), pauses: pauses.clone() };
-    (Outbox { bytes, pending, pauses, stop: stop.clone() }, outbound, reading, stop)
+    let reading = Reading {
+        id,
+        payload_max,
+        events: shared.events.clone(),
+        pauses: pauses.clone(),
+        signed: signed.clone(),
+    };
+    let outbox = Outbox { bytes, pending, pauses, signed, pending_max: usize::MAX, stop: stop.clone() };
+    (outbox, outbound, reading, stop)
 }
 
 /// Starts both tasks of a connection; the events end with `Event::Closed`.
@@ -109,17 +138,17 @@ pub fn start(
     outbox
 }
 
-/// Starts a connection that is secured after INFO.
+/// Starts a connection that may be or has to be secured after INFO.
 pub fn start_secured(
     id: ConnId,
     socket: TcpStream,
-    acceptor: TlsAcceptor,
+    offer: super::tls::Offer,
     payload_max: usize,
     shared: &Shared,
     tasks: &mut tokio::task::JoinSet<()>,
 ) -> Outbox {
     let (outbox, outbound, reading, stop) = prepare(id, payload_max, shared);
-    tasks.spawn(super::tls::connection(socket, acceptor, outbound, reading, stop));
+    tasks.spawn(super::tls::connection(socket, offer, outbound, reading, stop));
     outbox
 }
 
@@ -129,6 +158,7 @@ pub struct Reading {
     payload_max: usize,
     events: mpsc::Sender<Event>,
     pauses: Arc<AtomicBool>,
+    signed: CancellationToken,
 }
 
 impl Reading {
@@ -140,12 +170,24 @@ impl Reading {
 
 /// Reads operations until the client or the broker ends.
 pub async fn reader(reading: Reading, mut socket: impl AsyncRead + Unpin, stop: CancellationToken) {
-    let Reading { id, payload_max, events, pauses } = reading;
+    let Reading { id, payload_max, events, pauses, signed } = reading;
     let mut parser = Parser::new(payload_max);
     let mut buffer = BytesMut::new();
+    let places = Arc::new(Semaphore::new(BATCHES_MAX));
     loop {
-        if buffer.capacity() - buffer.len() < READ_BYTES / 4 {
-            buffer.reserve(READ_BYTES);
+        let spare = buffer.capacity() - buffer.len();
+        if signed.is_cancelled() {
+            let lacks = parser.lacks(buffer.len()).max(READ_BYTES / 4);
+            if spare < lacks {
+                buffer.reserve(lacks.max(READ_BYTES));
+            }
+        } else if buffer.len() >= STRANGER_UNREAD {
+            tokio::select! {
+                () = signed.cancelled() => continue,
+                () = stop.cancelled() => break,
+            }
+        } else if spare < STRANGER_READ / 4 {
+            buffer.reserve(STRANGER_READ);
         }
         let read = tokio::select! {
             read = socket.read_buf(&mut buffer) => read,
@@ -158,8 +200,11 @@ pub async fn reader(reading: Reading, mut socket: impl AsyncRead + Unpin, stop: 
         while !fatal {
             let (batch, more) = parse(&mut parser, &mut buffer);
             fatal = matches!(batch.last(), Some(Err(error)) if error.is_fatal());
-            if !batch.is_empty() && events.send(Event::Ops { conn: id, batch }).await.is_err() {
-                return;
+            if !batch.is_empty() {
+                let Ok(place) = places.clone().acquire_owned().await else { return };
+                if events.send(Event::Ops { conn: id, batch, place }).await.is_err() {
+                    return;
+                }
             }
             if !more {
                 break;
@@ -230,4 +275,38 @@ pub async fn writer(mut socket: impl AsyncWrite + Unpin, outbound: Outbound, sto
         }
     }
     stop.cancel();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    #[tokio::test]
+    async fn before_sign_in_little_is_read_and_after_it_everything() {
+        const PIPE: usize = 1024;
+        let (events, mut told) = mpsc::channel(16);
+        let shared = Shared { events, drained: Arc::default(), shutdown: CancellationToken::new() };
+        let (mut outbox, _outbound, reading, stop) = prepare(1, 1 << 20, &shared);
+        let (mut client, socket) = duplex(PIPE);
+        let reads = tokio::spawn(reader(reading, socket, stop));
+        let mut message = b"PUB a 500000\r\n".to_vec();
+        message.resize(message.len() + 500_000, b'x');
+        message.extend_from_slice(b"\r\n");
+        let mut sent = 0;
+        // It takes what it may, then nothing: the write stays pending while the reader has its turns.
+        while let Ok(count) =
+            tokio::time::timeout(Duration::from_millis(50), client.write(&message[sent..])).await
+        {
+            sent += count.unwrap();
+            assert!(sent <= STRANGER_UNREAD + STRANGER_READ + PIPE, "{sent}");
+        }
+        assert!(sent >= STRANGER_UNREAD);
+        outbox.sign_in(1 << 20);
+        client.write_all(&message[sent..]).await.unwrap();
+        let Some(Event::Ops { batch, .. }) = told.recv().await else { panic!("an operation") };
+        assert!(matches!(&batch[..], [Ok(Op::Pub { payload, .. })] if payload.len() == 500_000));
+        drop(client);
+        reads.await.unwrap();
+    }
 }

@@ -8,24 +8,26 @@ mod tls;
 mod websocket;
 
 use crate::core::effects::{Load, StoreOp, StreamId};
+use crate::core::ids::Ids;
 use crate::core::log::Message;
 use crate::core::net::{ConnId, Nanos, Rights};
 use crate::core::subject::is_pattern;
 use crate::core::wire::{self, Op};
-use crate::core::{Account, Core, Input, Recovered, Settings};
-use crate::{Config, Error};
+use crate::core::{Account, Core, Input, Recovered, Securing, Settings};
+use crate::guests::{Guest, GuestList};
+use crate::{Config, Error, User};
 use bytes::Bytes;
 use connection::{Outbox, Shared};
 use metric::Metrics;
 use monitor::Question;
 use ring::digest::{SHA256, digest};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc as blocking};
 use std::time::{Duration, Instant};
 use store::{CommitError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -63,9 +65,19 @@ const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// What the core's task is woken by.
 enum Event {
-    Ops { conn: ConnId, batch: Vec<Result<Op, wire::Error>> },
-    Closed { conn: ConnId },
-    Question { question: Question, reply: oneshot::Sender<serde_json::Value> },
+    /// `place` is one of the few that a client has; it is free again once this was done.
+    Ops {
+        conn: ConnId,
+        batch: Vec<Result<Op, wire::Error>>,
+        place: OwnedSemaphorePermit,
+    },
+    Closed {
+        conn: ConnId,
+    },
+    Question {
+        question: Question,
+        reply: oneshot::Sender<serde_json::Value>,
+    },
 }
 
 /// What the store's threads report.
@@ -145,7 +157,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         clock,
         listener,
         config,
-        outboxes: HashMap::new(),
+        outboxes: Ids::default(),
         conn_last: 0,
         filled: BTreeSet::new(),
         acceptor,
@@ -214,28 +226,17 @@ fn settings(config: &Config, address: std::net::SocketAddr) -> Result<Settings, 
     if config.max_payload == 0 || config.max_payload > PAYLOAD_LIMIT {
         return Err(Error::Config(format!("max_payload must be 1 to {PAYLOAD_LIMIT} bytes")));
     }
-    let mut accounts = Vec::new();
-    for user in &config.users {
-        if user.name.is_empty() || user.password.is_empty() {
-            return Err(Error::Config("a user needs a name and a password".into()));
-        }
-        if let Some(bad) = user.publish.iter().chain(&user.subscribe).find(|pattern| !is_pattern(pattern)) {
-            return Err(Error::Config(format!("user {}: {bad:?} is not a subject pattern", user.name)));
-        }
-        let mut password_sha256 = [0; 32];
-        password_sha256.copy_from_slice(digest(&SHA256, user.password.as_bytes()).as_ref());
-        accounts.push(Account {
-            name: user.name.clone(),
-            password_sha256,
-            rights: Rights { publish: user.publish.clone(), subscribe: user.subscribe.clone() },
-        });
+    let accounts = config.users.iter().map(account).collect::<Result<Vec<_>, _>>()?;
+    if accounts.is_empty() && config.guests.is_some() {
+        return Err(Error::Config(
+            "guests need users beside them: with nobody listed anybody may do everything".into(),
+        ));
     }
     let mut seed = [0; 8];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
         .map_err(|_| Error::Config("no randomness from the system".into()))?;
     let seed = u64::from_le_bytes(seed);
     Ok(Settings {
-        tls_required: config.tls.is_some(),
         server_name: config.server_name.clone(),
         server_id: format!("FAFNIR{seed:016X}"),
         host: address.ip().to_string(),
@@ -253,12 +254,42 @@ fn settings(config: &Config, address: std::net::SocketAddr) -> Result<Settings, 
     })
 }
 
+/// A user as the core knows it.
+fn account(user: &User) -> Result<Account, Error> {
+    if user.name.is_empty() || user.password.is_empty() {
+        return Err(Error::Config("a user needs a name and a password".into()));
+    }
+    if let Some(bad) = user.publish.iter().chain(&user.subscribe).find(|pattern| !is_pattern(pattern)) {
+        return Err(Error::Config(format!("user {}: {bad:?} is not a subject pattern", user.name)));
+    }
+    let mut password_sha256 = [0; 32];
+    password_sha256.copy_from_slice(digest(&SHA256, user.password.as_bytes()).as_ref());
+    Ok(Account {
+        name: user.name.clone(),
+        password_sha256,
+        rights: Rights { publish: user.publish.clone(), subscribe: user.subscribe.clone() },
+        limits: user.limits,
+    })
+}
+
+/// The next change of who may sign in.
+async fn next_guest(guests: &mut Option<GuestList>) -> Guest {
+    match guests {
+        Some(list) => match list.0.recv().await {
+            Some(guest) => guest,
+            // Nobody can change it any more.
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
 struct Broker {
     core: Core,
     clock: Clock,
     listener: TcpListener,
     config: Config,
-    outboxes: HashMap<ConnId, Outbox>,
+    outboxes: Ids<Outbox>,
     conn_last: ConnId,
     /// Connections that the core waits for to be read.
     filled: BTreeSet<ConnId>,
@@ -301,6 +332,7 @@ impl Broker {
         mut websockets: mpsc::Receiver<websocket::Accepted>,
     ) -> Result<(), String> {
         let drained = self.shared.drained.clone();
+        let mut guests = self.config.guests.take();
         let mut turn = Vec::new();
         let mut accepts_from = Instant::now();
         // Something happened that the metrics do not tell yet: they will at this time.
@@ -352,6 +384,7 @@ impl Broker {
                         accepts_from = Instant::now() + ACCEPT_PAUSE;
                     }
                 },
+                guest = next_guest(&mut guests) => self.guest(guest),
                 Some(websocket::Accepted { pipe, peer }) = websockets.recv() => {
                     self.accept(tokio::io::split(pipe), peer);
                 }
@@ -363,6 +396,17 @@ impl Broker {
             }
             self.flush();
             metrics_at = self.tell_metrics(metrics_at);
+        }
+    }
+
+    fn guest(&mut self, guest: Guest) {
+        match guest {
+            Guest::Admit { user, done } => {
+                let admitted = account(&user).map(|account| self.step(Input::Admit(account)));
+                // Whoever wanted to know may be gone.
+                let _ = done.send(admitted);
+            }
+            Guest::Dismiss { name } => self.step(Input::Dismiss { name }),
         }
     }
 
@@ -397,13 +441,14 @@ impl Broker {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Ops { conn, batch } => {
+            Event::Ops { conn, batch, place } => {
                 for op in batch {
                     self.step(match op {
                         Ok(op) => Input::Op { conn, op },
                         Err(error) => Input::Bad { conn, error },
                     });
                 }
+                drop(place);
             }
             Event::Closed { conn } => {
                 self.outboxes.remove(&conn);
@@ -428,12 +473,16 @@ impl Broker {
 
     fn accept_tcp(&mut self, socket: TcpStream, peer: std::net::SocketAddr) {
         let Some(acceptor) = self.acceptor.clone() else { return self.accept(socket.into_split(), peer) };
+        let in_clear = self.config.tls.as_ref().is_some_and(|tls| tls.loopback_in_clear);
+        let may = in_clear && peer.ip().to_canonical().is_loopback();
+        let securing = if may { Securing::Offered } else { Securing::Required };
         self.conn_last += 1;
+        let offer = tls::Offer { acceptor, securing };
         let (payload_max, shared) = (self.config.max_payload, &self.shared);
         let outbox =
-            connection::start_secured(self.conn_last, socket, acceptor, payload_max, shared, &mut self.tasks);
+            connection::start_secured(self.conn_last, socket, offer, payload_max, shared, &mut self.tasks);
         self.outboxes.insert(self.conn_last, outbox);
-        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string() });
+        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string(), securing });
     }
 
     fn accept(
@@ -445,7 +494,7 @@ impl Broker {
         let outbox =
             connection::start(self.conn_last, halves, self.config.max_payload, &self.shared, &mut self.tasks);
         self.outboxes.insert(self.conn_last, outbox);
-        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string() });
+        self.step(Input::Open { conn: self.conn_last, peer: peer.to_string(), securing: Securing::No });
     }
 
     /// Whether a client has little left to read, or is gone.
@@ -456,6 +505,12 @@ impl Broker {
     fn flush(&mut self) {
         for _ in 0..FLUSHES_MAX {
             let effects = self.core.effects();
+            for (conn, limits) in effects.signed {
+                if let Some(outbox) = self.outboxes.get_mut(&conn) {
+                    let most = self.config.max_pending;
+                    outbox.sign_in(limits.map_or(most, |limits| limits.pending.min(most)));
+                }
+            }
             let steps = self.write(effects.writes);
             for conn in effects.closes {
                 if let Some(outbox) = self.outboxes.remove(&conn) {
@@ -500,7 +555,7 @@ impl Broker {
         for (conn, bytes) in writes {
             let Some(outbox) = self.outboxes.get(&conn) else { continue };
             let waiting = outbox.push(bytes);
-            if waiting > self.config.max_pending {
+            if waiting > outbox.pending_max() {
                 tracing::warn!(conn, "a slow consumer is ended");
                 inputs.push(Input::Overflow { conn });
             } else if waiting > connection::FILLED && self.filled.insert(conn) {

@@ -2,6 +2,7 @@
 
 use super::connection::Shared;
 use super::connection::{Outbound, Reading, reader, writer};
+use crate::core::Securing;
 use crate::{Error, Tls};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -48,31 +49,61 @@ pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A connection that is secured after INFO, then goes on like any other.
+/// What a client is offered after INFO.
+pub struct Offer {
+    /// Who speaks TLS with it.
+    pub acceptor: TlsAcceptor,
+    /// Whether it has to.
+    pub securing: Securing,
+}
+
+/// How the first message of TLS begins.
+const TLS_FIRST: u8 = 0x16;
+
+/// A connection that is secured after INFO, or need not be, then goes on like any other.
 pub async fn connection(
     mut socket: TcpStream,
-    acceptor: TlsAcceptor,
+    offer: Offer,
     mut outbound: Outbound,
     reading: Reading,
     stop: CancellationToken,
 ) {
-    let handshake = async {
+    let begin = async {
         let info = outbound.receiver.recv().await?;
         socket.write_all(&info).await.ok()?;
         outbound.pending.fetch_sub(info.len(), Ordering::AcqRel);
-        acceptor.accept(socket).await.ok()
+        let mut first = [0];
+        (socket.peek(&mut first).await.ok()? > 0).then_some(first[0] == TLS_FIRST)
     };
-    let secured = tokio::select! {
-        secured = tokio::time::timeout(HANDSHAKE, handshake) => secured.ok().flatten(),
+    let secures = tokio::select! {
+        secures = tokio::time::timeout(HANDSHAKE, begin) => secures.ok().flatten(),
         () = stop.cancelled() => None,
     };
-    let Some(secured) = secured else {
-        stop.cancel();
-        reading.close().await;
-        return;
-    };
-    let (read, write) = tokio::io::split(secured);
-    tokio::join!(writer(write, outbound, stop.clone()), reader(reading, read, stop));
+    match secures {
+        Some(false) if offer.securing == Securing::Offered => {
+            let (read, write) = socket.into_split();
+            tokio::join!(writer(write, outbound, stop.clone()), reader(reading, read, stop));
+            return;
+        }
+        Some(true) => {
+            let secured = tokio::select! {
+                secured = tokio::time::timeout(HANDSHAKE, offer.acceptor.accept(socket)) => secured,
+                () = stop.cancelled() => return reading.close().await,
+            };
+            if let Ok(Ok(secured)) = secured {
+                let (read, write) = tokio::io::split(secured);
+                tokio::join!(writer(write, outbound, stop.clone()), reader(reading, read, stop));
+                return;
+            }
+        }
+        Some(false) => {
+            // It may be gone already.
+            let _ = socket.try_write(b"-ERR 'Secure Connection - TLS Required'\r\n");
+        }
+        None => {}
+    }
+    stop.cancel();
+    reading.close().await;
 }
 
 /// The WebSocket door's listener: clients whose handshake is done.
