@@ -450,6 +450,12 @@ pub struct Replace {
     /// New stop price
     #[arg(long)]
     pub stop: Option<String>,
+    /// Trailing stop: new distance in the currency
+    #[arg(long, value_name = "AMOUNT")]
+    pub trail: Option<String>,
+    /// Trailing stop: new distance in percent
+    #[arg(long, value_name = "PERCENT", conflicts_with = "trail")]
+    pub trail_percent: Option<String>,
 }
 
 #[derive(Debug, Args)]

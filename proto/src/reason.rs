@@ -214,6 +214,8 @@ reasons! {
     STOP_PRICE_OFF_TICK,
     /// A stop price is too far from the reference price.
     STOP_PRICE_OUT_OF_BAND,
+    /// A stop price is on the side of the last price where it would be triggered at once.
+    STOP_WRONG_SIDE,
     /// A trailing stop needs a trail.
     TRAIL_MISSING,
     /// The type of the order has no trail.

@@ -151,10 +151,18 @@ async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
         quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, args.quantity.as_ref())?,
         price_e4: decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?,
         stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
+        trail_amount_e4: decimal("trail", Reason::TRAIL_MALFORMED, args.trail.as_ref())?,
+        trail_percent_e4: decimal(
+            "trail_percent",
+            Reason::TRAIL_PERCENT_MALFORMED,
+            args.trail_percent.as_ref(),
+        )?,
         ..Default::default()
     };
-    if request.quantity_e4 == 0 && request.price_e4 == 0 && request.stop_price_e4 == 0 {
-        return Err(Error::usage("nothing to change").hint("give --quantity, --price or --stop"));
+    let changed = [request.quantity_e4, request.price_e4, request.stop_price_e4];
+    if changed == [0; 3] && request.trail_amount_e4 == 0 && request.trail_percent_e4 == 0 {
+        return Err(Error::usage("nothing to change")
+            .hint("give --quantity, --price, --stop, --trail or --trail-percent"));
     }
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(request);

@@ -148,6 +148,10 @@ impl Instruction {
                 for value in [change.quantity_e4, change.price_e4, change.stop_e4] {
                     put_i64(out, value);
                 }
+                match change.trail {
+                    None => out.push(0),
+                    Some(trail) => put_terms(out, Terms::TrailingStop { trail }),
+                }
                 put_u64(out, u64::from(change.version));
             }
             Self::Cancel { order } => put_uuid(out, *order),
@@ -198,6 +202,11 @@ impl Instruction {
                 quantity_e4: r.i64()?,
                 price_e4: r.i64()?,
                 stop_e4: r.i64()?,
+                trail: match r.terms_or_none()? {
+                    None => None,
+                    Some(Terms::TrailingStop { trail }) => Some(trail),
+                    Some(_) => return Err(Malformed("not a trail")),
+                },
                 version: r.u32()?,
             }),
             CANCEL => Self::Cancel { order: r.uuid()? },
@@ -611,7 +620,12 @@ impl<'a> Reader<'a> {
     }
 
     pub fn terms(&mut self) -> Read<Terms> {
-        Ok(match self.u8()? {
+        self.terms_or_none()?.ok_or(Malformed("unknown order type"))
+    }
+
+    fn terms_or_none(&mut self) -> Read<Option<Terms>> {
+        Ok(Some(match self.u8()? {
+            0 => return Ok(None),
             1 => Terms::Market,
             2 => Terms::Limit { price_e4: self.i64()? },
             3 => Terms::Stop { stop_e4: self.i64()? },
@@ -619,7 +633,7 @@ impl<'a> Reader<'a> {
             5 => Terms::TrailingStop { trail: Trail::AmountE4(self.i64()?) },
             6 => Terms::TrailingStop { trail: Trail::PercentE4(self.i64()?) },
             _ => return Err(Malformed("unknown order type")),
-        })
+        }))
     }
 
     /// Bytes that are left.

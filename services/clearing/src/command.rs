@@ -7,6 +7,7 @@ use crate::{
 use fafnir_rules::{
     check::Terms,
     order::{SelfTrade, Side, TimeInForce, TradingState},
+    price::Trail,
     symbol::Symbol,
 };
 use uuid::Uuid;
@@ -122,7 +123,7 @@ pub struct NewOrder {
     pub expires_us: i64,
 }
 
-/// A change of an open order; 0 keeps a field.
+/// A change of an open order; 0 or `None` keeps a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replace {
     pub order: Uuid,
@@ -130,6 +131,8 @@ pub struct Replace {
     pub quantity_e4: i64,
     pub price_e4: i64,
     pub stop_e4: i64,
+    /// Of an untriggered trailing stop, in what it trails by: its stop starts anew behind the reference price.
+    pub trail: Option<Trail>,
     /// 0: any; else the order must have it.
     pub version: u32,
 }

@@ -265,6 +265,16 @@ impl Market {
         }
     }
 
+    /// A trail in ticks or basis points.
+    pub(crate) fn trail(&self, trail: Trail) -> Result<u32, Violation> {
+        match trail {
+            Trail::AmountE4(amount) => self.ticks(amount),
+            Trail::PercentE4(percent) => {
+                in_range(percent / TRAIL_E4_PER_BP).ok_or(Violation::TrailPercentOutOfRange)
+            }
+        }
+    }
+
     /// The order in the terms of the book.
     pub(crate) fn book_order(&self, order: &Order) -> Result<fafnir_matching::NewOrder, Violation> {
         let stop = self.ticks(order.stop_e4)?;
@@ -273,12 +283,11 @@ impl Market {
             Terms::Limit { .. } => (Kind::Limit, 0),
             Terms::Stop { .. } => (Kind::Stop, 0),
             Terms::StopLimit { .. } => (Kind::StopLimit, 0),
-            Terms::TrailingStop { trail: Trail::AmountE4(amount) } => {
-                (Kind::TrailingAmount, self.ticks(amount)?)
+            Terms::TrailingStop { trail: trail @ Trail::AmountE4(_) } => {
+                (Kind::TrailingAmount, self.trail(trail)?)
             }
-            Terms::TrailingStop { trail: Trail::PercentE4(percent) } => {
-                let bps = in_range(percent / TRAIL_E4_PER_BP).ok_or(Violation::TrailPercentOutOfRange)?;
-                (Kind::TrailingPercent, bps)
+            Terms::TrailingStop { trail: trail @ Trail::PercentE4(_) } => {
+                (Kind::TrailingPercent, self.trail(trail)?)
             }
         };
         Ok(fafnir_matching::NewOrder {

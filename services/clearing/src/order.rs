@@ -22,7 +22,7 @@ pub struct Order {
     /// Where it lives in the book; no part of the canonical state.
     pub slot: Slot,
     pub side: Side,
-    /// As placed and replaced; the limit of a triggered stop is its protection.
+    /// As placed and replaced.
     pub terms: Terms,
     pub time: TimeInForce,
     pub stp: SelfTrade,
@@ -34,7 +34,7 @@ pub struct Order {
     pub display_e4: i64,
     /// The stop price as it is now; of a trailing stop where it stands.
     pub stop_e4: i64,
-    /// The worst price at which it may trade: what its cash hold is computed from.
+    /// The worst price at which it may trade, of a triggered stop its protection: what its cash hold is computed from.
     pub cap_e4: i64,
     pub expires_us: i64,
     /// Empty: none.
@@ -55,6 +55,13 @@ impl Order {
     /// What can still trade; 0 in a terminal state.
     pub fn open_e4(&self) -> i64 {
         if self.state.is_open() { self.quantity_e4 - self.filled_e4 } else { 0 }
+    }
+
+    /// The limit that a client is shown: of a stop that works its protection.
+    pub fn limit_e4(&self) -> i64 {
+        let is_stop = matches!(self.terms, Terms::Stop { .. } | Terms::TrailingStop { .. });
+        let works = matches!(self.state, OrderState::New | OrderState::PartiallyFilled | OrderState::Filled);
+        if is_stop && works { self.cap_e4 } else { self.terms.price_e4() }
     }
 
     /// Micros of the listing's currency traded so far; the largest that fits where it is beyond 64 bits.

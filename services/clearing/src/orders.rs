@@ -21,6 +21,7 @@ use fafnir_rules::{
     check::{self, Field, Terms, Violation},
     limits::QUANTITY_E4_MAX,
     order::{OrderState, OrderType, SelfTrade, Side, TimeInForce, TradingState},
+    price::Trail,
     symbol::Symbol,
 };
 use uuid::Uuid;
@@ -31,7 +32,7 @@ pub(crate) struct Replacement {
     pub terms: Terms,
     pub cap_e4: i64,
     pub quantity_e4: i64,
-    pub display_e4: i64,
+    pub stop_e4: i64,
 }
 
 impl<S: Sink> Stepper<'_, S> {
@@ -289,6 +290,9 @@ impl<S: Sink> Stepper<'_, S> {
                     _ if quantity_e4 > QUANTITY_E4_MAX => {
                         self.violation(market, Violation::QuantityTooLarge { quantity_e4 })
                     }
+                    None if self.state.open.contains_key(&flatten.order) => {
+                        Refusal::WaitsForAuction(flatten.symbol.to_string())
+                    }
                     _ => Refusal::NothingToSell(flatten.symbol.to_string()),
                 }))
             }
@@ -321,14 +325,16 @@ impl<S: Sink> Stepper<'_, S> {
         let (wanted, stop_e4) = self.replacement(&order, replace)?;
         let m = self.at(market);
         let refuse = |v| self.violation(market, v);
+        let stop = m.ticks(stop_e4).map_err(refuse)?;
         let price = match wanted.terms {
-            Terms::Stop { .. } if replace.stop_e4 != 0 => {
-                m.book_price(order.side, wanted.terms, wanted.cap_e4, 0)
+            Terms::Stop { .. } | Terms::TrailingStop { .. } if stop_e4 != 0 => {
+                m.book_price(order.side, wanted.terms, wanted.cap_e4, stop)
             }
             _ => m.ticks(replace.price_e4),
         };
         let command = BookReplace {
-            stop: m.ticks(stop_e4).map_err(refuse)?,
+            stop,
+            trail: replace.trail.map_or(Ok(0), |trail| m.trail(trail)).map_err(refuse)?,
             ..BookReplace::new(number, order.slot, m.lots(replace.quantity_e4), price.map_err(refuse)?)
         };
         let changed = Order { cap_e4: wanted.cap_e4, quantity_e4: wanted.quantity_e4, ..order.clone() };
@@ -369,7 +375,7 @@ impl<S: Sink> Stepper<'_, S> {
         if r.version != 0 && r.version != o.version {
             return Err(Refusal::VersionDiffers { asked: r.version, is: o.version });
         }
-        if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_e4 == 0 {
+        if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_e4 == 0 && r.trail.is_none() {
             return Err(Refusal::NothingToReplace);
         }
         if r.price_e4 < 0 || (r.price_e4 != 0 && !order_type.has_price()) {
@@ -378,7 +384,17 @@ impl<S: Sink> Stepper<'_, S> {
         if r.stop_e4 < 0 || (r.stop_e4 != 0 && !order_type.has_stop()) {
             return Err(Refusal::PriceNotAllowed { field: "stop_price", order_type: name });
         }
-        if r.stop_e4 != 0 && o.state != OrderState::Held {
+        let same_kind = match (o.terms, r.trail) {
+            (_, None) => true,
+            (Terms::TrailingStop { trail: was }, Some(trail)) => {
+                matches!(was, Trail::AmountE4(_)) == matches!(trail, Trail::AmountE4(_))
+            }
+            _ => false,
+        };
+        if !same_kind {
+            return Err(Refusal::PriceNotAllowed { field: "trail", order_type: name });
+        }
+        if (r.stop_e4 != 0 || r.trail.is_some()) && o.state != OrderState::Held {
             return Err(Refusal::StopTriggered);
         }
         check::open(m.state()).map_err(refuse)?;
@@ -395,9 +411,10 @@ impl<S: Sink> Stepper<'_, S> {
             Terms::Limit { .. } => Terms::Limit { price_e4 },
             Terms::Stop { .. } => Terms::Stop { stop_e4 },
             Terms::StopLimit { .. } => Terms::StopLimit { price_e4, stop_e4 },
-            same => same,
+            Terms::TrailingStop { trail } => Terms::TrailingStop { trail: r.trail.unwrap_or(trail) },
+            Terms::Market => Terms::Market,
         };
-        let mut cap_e4 = o.cap_e4;
+        let (mut cap_e4, mut stop_e4) = (o.cap_e4, r.stop_e4);
         let priced = |terms| {
             check::ticks(terms, m.tick_e4)
                 .and_then(|()| check::priced(o.side, terms, m.tick_e4, m.reference_e4()))
@@ -412,9 +429,14 @@ impl<S: Sink> Stepper<'_, S> {
                 cap_e4 = by_stop;
             }
         }
+        if let Some(trail) = r.trail {
+            check::trail(trail).map_err(refuse)?;
+            let anew = priced(terms)?;
+            (cap_e4, stop_e4) = (anew.cap_e4, anew.stop_e4);
+        }
         check::size(cap_e4, quantity_e4).map_err(refuse)?;
-        let display_e4 = o.display_e4.min(quantity_e4);
-        Ok((Replacement { terms, cap_e4, quantity_e4, display_e4 }, r.stop_e4))
+        let stop_after = if stop_e4 == 0 { o.stop_e4 } else { stop_e4 };
+        Ok((Replacement { terms, cap_e4, quantity_e4, stop_e4: stop_after }, stop_e4))
     }
 
     /// Lets the book apply a command and does what it says; answers why it refused, where it did.
@@ -479,8 +501,13 @@ impl<S: Sink> Stepper<'_, S> {
             Said::CancelRejected { reason, .. } | Said::ReplaceRejected { reason, .. } => {
                 return Some(reason);
             }
-            Said::Triggered { id, .. } => {
-                self.changed(market, id, OrderKind::Triggered, |order| order.state = OrderState::New);
+            Said::Triggered { id, price, .. } => {
+                let cap_e4 = self.at(market).price_e4(price);
+                self.changed(market, id, OrderKind::Triggered, |order| {
+                    order.state = OrderState::New;
+                    // Of a sale further down than its stop said, of a purchase never above what is held for it.
+                    order.cap_e4 = cap_e4;
+                });
             }
             Said::StopMoved { id, stop, .. } => {
                 let stop_e4 = self.at(market).price_e4(stop);
@@ -586,10 +613,7 @@ impl<S: Sink> Stepper<'_, S> {
             order.terms = to.terms;
             order.cap_e4 = to.cap_e4;
             order.quantity_e4 = to.quantity_e4;
-            order.display_e4 = to.display_e4;
-            if to.terms.stop_e4() != 0 && order.state == OrderState::Held {
-                order.stop_e4 = to.terms.stop_e4();
-            }
+            order.stop_e4 = to.stop_e4;
         });
     }
 

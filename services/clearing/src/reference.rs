@@ -111,7 +111,7 @@ impl<S: Sink> Stepper<'_, S> {
         let state = m.state;
         if m.band_bps != 0
             && let (Some(bid), Some(ask)) = (m.book.best_bid(), m.book.best_ask())
-            && bid < ask
+            && m.book.indicative().is_none()
         {
             let (reference, bps) = (bid.midpoint(ask), m.band_bps);
             self.run_book(market, &Command::SetBand { reference, bps });

@@ -55,6 +55,8 @@ pub enum Refusal {
         order_type: &'static str,
     },
     StopTriggered,
+    /// The symbol is in a call: what was to sell at once waits for the auction.
+    WaitsForAuction(String),
     BelowFilled {
         filled_e4: i64,
     },
@@ -134,12 +136,17 @@ impl Refusal {
             Self::OrderExists(id) => format!("order_id {id} is an open order already"),
             Self::VersionDiffers { asked, is } => format!("version must be {is}, the order's, not {asked}"),
             Self::NothingToReplace => {
-                "quantity, price or stop_price must be given to replace an order".to_owned()
+                "quantity, price, stop_price or a trail must be given to replace an order".to_owned()
             }
             Self::PriceNotAllowed { field, order_type } => {
                 format!("{field} must not be given: it cannot be changed in a {order_type} order")
             }
-            Self::StopTriggered => "stop_price cannot be changed: the stop was triggered".to_owned(),
+            Self::StopTriggered => {
+                "stop_price and trail cannot be changed: the stop was triggered".to_owned()
+            }
+            Self::WaitsForAuction(symbol) => {
+                format!("symbol {symbol} gathers orders for an auction: the sale waits for it")
+            }
             Self::BelowFilled { filled_e4 } => {
                 format!("quantity must be above the {} already filled", format_e4(*filled_e4))
             }
@@ -194,6 +201,7 @@ pub fn book_sentence(reason: BookReason) -> &'static str {
         BookReason::BookFull => "the book of the symbol is full",
         BookReason::BelowFilled => "the quantity is not above what is already filled",
         BookReason::NotReplaceable => "this field of this order cannot be changed",
+        BookReason::StopWrongSide => "the last price has passed the stop price already",
         BookReason::WrongPhase => "the symbol's phase takes no such order or change",
         other => other.as_str(),
     }

@@ -185,6 +185,11 @@ impl Exchange {
 }
 
 #[test]
+fn currencies_are_those_that_listings_may_have() {
+    assert_eq!(Currency::ALL.map(Currency::code), fafnir_rules::money::CURRENCIES);
+}
+
+#[test]
 fn a_trade_is_settled_in_the_step_that_makes_it() {
     let mut e = Exchange::new();
     let sell = e.place(A, Side::Sell, 10, 90);
@@ -214,7 +219,14 @@ fn a_replace_moves_the_hold_and_a_cancel_releases_it() {
     let mut e = Exchange::new();
     let order = e.place(B, Side::Buy, 10, 90);
     assert_eq!(e.cash(B), (100_000, 900));
-    let change = |price| Replace { order: order.id, quantity_e4: 0, price_e4: price, stop_e4: 0, version: 1 };
+    let change = |price| Replace {
+        order: order.id,
+        quantity_e4: 0,
+        price_e4: price,
+        stop_e4: 0,
+        trail: None,
+        version: 1,
+    };
     let replaced = e.done(B, Instruction::Replace(change(1_000_000))).order.unwrap();
     assert_eq!((replaced.version, replaced.cap_e4, e.cash(B)), (2, 1_000_000, (100_000, 1_000)));
     let refusal = e.refused(B, Instruction::Replace(change(950_000)));

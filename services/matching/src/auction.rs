@@ -1,7 +1,7 @@
 //! Phases, the auction that ends a call, and the volatility pause.
 
 use crate::book::{Band, Book, mask};
-use crate::command::{Lots, MAX_BAND_BPS, MAX_PRICE, Phase, SelfTrade, Side, Slot, Ticks};
+use crate::command::{Lots, MAX_BAND_BPS, MAX_PRICE, Phase, Side, Slot, Ticks};
 use crate::event::{Reason, Sink, What};
 use crate::order::{ICEBERG, NIL};
 
@@ -16,67 +16,73 @@ pub struct Indicative {
     pub surplus_side: Side,
 }
 
+/// Open lots at a price, hidden included; a market order's at its cap.
+#[derive(Clone, Copy)]
+struct Offer {
+    price: Ticks,
+    open: Lots,
+    limit: bool,
+}
+
+/// What a price would give.
+#[derive(Clone, Copy)]
+struct Outcome {
+    price: Ticks,
+    demand: u128,
+    supply: u128,
+}
+
+impl Outcome {
+    fn volume(&self) -> u128 {
+        self.demand.min(self.supply)
+    }
+
+    /// Most volume, then least surplus: greater is better.
+    fn rank(&self) -> (u128, std::cmp::Reverse<u128>) {
+        (self.volume(), std::cmp::Reverse(self.demand.abs_diff(self.supply)))
+    }
+}
+
 impl Book {
-    /// The auction's price and volume as the book stands: of all prices the one of most volume, of those the one of
-    /// least imbalance, of those the nearest to the last trade (without one to the reference that was set, without both to
-    /// 0), of two that are as near the lower. Nothing where bids and asks do not meet. Walks the levels that meet.
+    /// The auction's price and volume as the book stands. Of the limits in the book the one of most volume; of those the
+    /// one of least surplus; of those the highest where bids are left over at all of them, the lowest where asks are; else
+    /// the nearest to the last trade (without one to the reference that was set), of two as near the higher. Where only
+    /// market orders meet, that reference. Nothing where bids and asks do not meet. Walks the levels that meet.
     pub fn indicative(&self) -> Option<Indicative> {
-        let (high, low) = (self.best_bid()?, self.best_ask()?);
+        let end = |side: Side| {
+            let caps = self.on_open_slots(side).map(|slot| self.slab.hot[slot as usize].place);
+            let caps = caps.map(|cap| cap ^ mask(side)).max().unwrap_or(0);
+            (caps.max(self.best_key(side)) != 0).then(|| caps.max(self.best_key(side)) ^ mask(side))
+        };
+        let (high, low) = (end(Side::Buy)?, end(Side::Sell)?);
         if high < low {
             return None;
         }
         let reference = if self.last != 0 { self.last } else { self.band.reference };
-        // Open lots per price of the levels that meet, lowest price first.
-        let asks = self.meeting_levels(Side::Sell, high);
-        let mut bids = self.meeting_levels(Side::Buy, low);
-        bids.reverse();
-        // Between neighbouring order prices nothing changes but the distance to the reference.
-        let mut candidates: Vec<Ticks> = Vec::with_capacity(3 * (asks.len() + bids.len()) + 1);
-        for &(price, _) in asks.iter().chain(&bids) {
-            candidates.extend([price.saturating_sub(1), price, price.saturating_add(1)]);
-        }
-        candidates.push(reference);
-        candidates.retain(|price| (low..=high).contains(price));
-        candidates.sort_unstable();
-        candidates.dedup();
-        let mut supply = 0u128;
-        let mut demand: u128 = bids.iter().map(|&(_, open)| u128::from(open)).sum();
-        let (mut next_ask, mut next_bid) = (0, 0);
-        let mut found: Option<(u128, u128, u32, Ticks, bool)> = None;
-        for price in candidates {
-            while next_ask < asks.len() && asks[next_ask].0 <= price {
-                supply += u128::from(asks[next_ask].1);
-                next_ask += 1;
-            }
-            while next_bid < bids.len() && bids[next_bid].0 < price {
-                demand -= u128::from(bids[next_bid].1);
-                next_bid += 1;
-            }
-            let volume = supply.min(demand);
-            let imbalance = supply.abs_diff(demand);
-            let distance = price.abs_diff(reference);
-            let better = found.is_none_or(|(best_volume, best_imbalance, best_distance, _, _)| {
-                volume > best_volume
-                    || (volume == best_volume
-                        && (imbalance < best_imbalance
-                            || (imbalance == best_imbalance && distance < best_distance)))
-            });
-            if better {
-                found = Some((volume, imbalance, distance, price, demand >= supply));
-            }
-        }
-        found.map(|(volume, imbalance, _, price, buyers)| Indicative {
-            price,
-            qty: Lots::try_from(volume).unwrap_or(Lots::MAX),
-            surplus: Lots::try_from(imbalance).unwrap_or(Lots::MAX),
-            surplus_side: if buyers { Side::Buy } else { Side::Sell },
+        let (bids, asks) = (self.offers(Side::Buy, low), self.offers(Side::Sell, high));
+        let offers = || bids.iter().chain(&asks);
+        let mut limits: Vec<Ticks> = offers().filter(|o| o.limit).map(|o| o.price).collect();
+        limits.sort_unstable();
+        limits.dedup();
+        let found = best_outcome(&bids, &asks, &limits, reference)
+            .or_else(|| best_outcome(&bids, &asks, &[reference], reference))?;
+        let lots = |lots: u128| Lots::try_from(lots).unwrap_or(Lots::MAX);
+        Some(Indicative {
+            price: found.price,
+            qty: lots(found.volume()),
+            surplus: lots(found.demand.abs_diff(found.supply)),
+            surplus_side: if found.demand >= found.supply { Side::Buy } else { Side::Sell },
         })
     }
 
-    /// Open lots, hidden included, of the levels of a side from its best to `worst`.
-    fn meeting_levels(&self, side: Side, worst: Ticks) -> Vec<(Ticks, Lots)> {
+    /// What a side offers from its best price to `worst`, lowest price first.
+    fn offers(&self, side: Side, worst: Ticks) -> Vec<Offer> {
         let worst = worst ^ mask(side);
-        let mut levels = Vec::new();
+        let waiting = self.on_open_slots(side).map(|slot| {
+            let order = &self.slab.hot[slot as usize];
+            Offer { price: order.place, open: order.shown(), limit: false }
+        });
+        let mut offers: Vec<Offer> = waiting.filter(|offer| offer.price ^ mask(side) >= worst).collect();
         let mut node = self.best_node(side);
         while node != NIL && self.slab.level_key(node) >= worst {
             let key = self.slab.level_key(node);
@@ -86,10 +92,16 @@ impl Book {
                 open = open.saturating_add(self.slab.open(slot));
                 slot = self.slab.hot[slot as usize].next;
             }
-            levels.push((key ^ mask(side), open));
+            offers.push(Offer { price: key ^ mask(side), open, limit: true });
             node = self.below(node);
         }
-        levels
+        offers.sort_by_key(|offer| offer.price);
+        offers
+    }
+
+    /// Market orders of a side that wait for the auction, in the order in which they came.
+    pub(crate) fn on_open_slots(&self, side: Side) -> impl Iterator<Item = u32> + '_ {
+        self.on_open.range((side, 0)..=(side, u64::MAX)).map(|(_, &slot)| slot)
     }
 
     #[cold]
@@ -108,7 +120,7 @@ impl Book {
         self.phase = phase;
         self.open_or_close();
         self.emit(out, What::PhaseChanged { phase });
-        self.after_trades(out);
+        self.after_match(self.last, out);
     }
 
     pub(crate) fn is_band(reference: Ticks, bps: u32) -> bool {
@@ -137,45 +149,69 @@ impl Book {
         self.emit(out, What::Paused { price, low, high });
     }
 
-    /// Runs the auction: everything that meets trades at one price. Where self-trade prevention took orders away and
-    /// bids and asks still meet, it runs again.
+    /// Runs the auction: everything that meets trades at one price, market orders before limits as far as
+    /// their caps go. Those that are left end.
     fn uncross(&mut self, out: &mut impl Sink) {
-        while let Some(Indicative { price, .. }) = self.indicative() {
+        if let Some(Indicative { price, .. }) = self.indicative() {
             let before = self.volume;
-            while self.best_bid().is_some_and(|bid| bid >= price)
-                && self.best_ask().is_some_and(|ask| ask <= price)
+            // Those whose cap lets them, the first one last. A limit beyond a cap goes before it, or the book would stay
+            // crossed.
+            let mut waiting = [Side::Buy, Side::Sell].map(|side| {
+                let meets =
+                    |slot: &u32| self.slab.hot[*slot as usize].place ^ mask(side) >= price ^ mask(side);
+                let mut slots: Vec<u32> = self.on_open_slots(side).filter(meets).collect();
+                slots.reverse();
+                slots.sort_by_key(|slot| self.slab.hot[*slot as usize].place ^ mask(side));
+                slots
+            });
+            while let Some(buy) = self.first_at(Side::Buy, price, &waiting[0])
+                && let Some(sell) = self.first_at(Side::Sell, price, &waiting[1])
             {
-                self.trade_firsts(price, out);
+                let [buy_left, sell_left] = self.trade_at_auction(buy, sell, price, out);
+                if buy_left == 0 && waiting[0].last() == Some(&buy) {
+                    waiting[0].pop();
+                }
+                if sell_left == 0 && waiting[1].last() == Some(&sell) {
+                    waiting[1].pop();
+                }
             }
             let qty = self.volume.wrapping_sub(before);
-            if self.band.reference != 0 && qty > 0 {
+            if self.band.reference != 0 {
                 self.band = Band::new(price, self.band.bps);
             }
             self.emit(out, What::Uncrossed { price, qty });
         }
+        let left: Vec<u32> = self.on_open.values().copied().collect();
+        for slot in left {
+            let order = &self.slab.hot[slot as usize];
+            let (other, open) = (order.side().opposite(), order.shown());
+            let reason = if self.best_key(other) == 0 { Reason::NoLiquidity } else { Reason::Collar };
+            self.cancel_out(slot, open, reason, out);
+        }
     }
 
-    /// The first bid and the first ask trade with each other at the auction's price.
-    fn trade_firsts(&mut self, price: Ticks, out: &mut impl Sink) {
-        let first = |book: &Book, side: Side| {
-            let node = book.best_node(side);
-            book.slab.hot[node as usize].next
-        };
-        let (buy, sell) = (first(self, Side::Buy), first(self, Side::Sell));
+    /// The order of a side that trades next at the auction's price.
+    fn first_at(&self, side: Side, price: Ticks, waiting: &[u32]) -> Option<u32> {
+        let best = self.best_key(side);
+        let before = |slot: &&u32| self.slab.hot[**slot as usize].place ^ mask(side) >= best;
+        let resting = || self.slab.hot[self.best_node(side) as usize].next;
+        waiting.last().filter(before).copied().or_else(|| (best >= price ^ mask(side)).then(resting))
+    }
+
+    /// A bid and an ask trade with each other at the auction's price. Answers what is open of each after it.
+    fn trade_at_auction(&mut self, buy: u32, sell: u32, price: Ticks, out: &mut impl Sink) -> [Lots; 2] {
         let (bid, ask) = (self.slab.hot[buy as usize], self.slab.hot[sell as usize]);
-        if bid.owner == ask.owner && bid.owner != 0 {
-            return self.prevent_self_trade_at_auction(buy, sell, out);
-        }
         let qty = bid.shown().min(ask.shown());
         self.last = price;
         self.trades += 1;
         self.volume = self.volume.wrapping_add(qty);
+        let (taker_open, maker_open) = (self.slab.open(buy) - qty, self.slab.open(sell) - qty);
         let trade = What::Trade {
             maker: ask.id,
             taker: bid.id,
             qty,
-            maker_open: self.slab.open(sell) - qty,
-            taker_open: self.slab.open(buy) - qty,
+            maker_open,
+            taker_open,
             price,
             maker_slot: Slot(sell),
             aggressor: Side::Buy,
@@ -183,57 +219,57 @@ impl Book {
         self.emit(out, trade);
         self.fill_resting(buy, qty, out);
         self.fill_resting(sell, qty, out);
+        [taker_open, maker_open]
     }
 
+    /// An order that is first of its side, or waits for the auction, is filled by this much of what it shows.
     pub(crate) fn fill_resting(&mut self, slot: u32, qty: Lots, out: &mut impl Sink) {
         let order = self.slab.hot[slot as usize];
         let open = self.slab.open(slot) - qty;
         if open == 0 {
             self.take_out(slot);
         } else if order.shown() > qty {
-            let node = self.best_node(order.side());
-            self.slab.hot[node as usize].level_sub(qty);
+            if !order.is_held() {
+                self.slab.hot[order.place as usize].level_sub(qty);
+            }
             self.slab.hot[slot as usize].set_shown(order.shown() - qty);
             self.slab.add_filled(slot, qty);
         } else {
             debug_assert!(order.has(ICEBERG));
-            let node = self.best_node(order.side());
-            self.slab.hot[node as usize].level_sub(qty);
+            self.slab.hot[order.place as usize].level_sub(qty);
             self.refill(slot, qty, out);
         }
     }
+}
 
-    /// At an auction the order with the greater number counts as the incoming one: its mode decides.
-    fn prevent_self_trade_at_auction(&mut self, buy: u32, sell: u32, out: &mut impl Sink) {
-        let id = |book: &Book, slot: u32| book.slab.hot[slot as usize].id;
-        let (older, newer) = if id(self, buy) < id(self, sell) { (buy, sell) } else { (sell, buy) };
-        match self.slab.cold(newer).self_trade {
-            SelfTrade::CancelNewest => self.cancel_own(newer, out),
-            SelfTrade::CancelOldest => self.cancel_own(older, out),
-            SelfTrade::CancelBoth => {
-                self.cancel_own(older, out);
-                self.cancel_own(newer, out);
-            }
-            SelfTrade::Decrement => {
-                let (maker_open, taker_open) = (self.slab.open(older), self.slab.open(newer));
-                let qty = maker_open.min(taker_open);
-                let decremented = What::Decremented {
-                    maker: id(self, older),
-                    taker: id(self, newer),
-                    qty,
-                    maker_open: maker_open - qty,
-                    taker_open: taker_open - qty,
-                    maker_slot: Slot(older),
-                };
-                self.emit(out, decremented);
-                for (slot, open) in [(older, maker_open), (newer, taker_open)] {
-                    if open == qty {
-                        self.cancel_out(slot, 0, Reason::SelfTrade, out);
-                    } else {
-                        self.reduce_open(slot, qty);
-                    }
-                }
-            }
+/// The best of the prices, which grow. `None` where nothing trades at any.
+fn best_outcome(bids: &[Offer], asks: &[Offer], prices: &[Ticks], reference: Ticks) -> Option<Outcome> {
+    let mut supply = 0u128;
+    let mut demand: u128 = bids.iter().map(|bid| u128::from(bid.open)).sum();
+    let (mut next_bid, mut next_ask) = (bids.iter().peekable(), asks.iter().peekable());
+    let mut tied: Vec<Outcome> = Vec::new();
+    for &price in prices {
+        while let Some(ask) = next_ask.next_if(|ask| ask.price <= price) {
+            supply += u128::from(ask.open);
+        }
+        while let Some(bid) = next_bid.next_if(|bid| bid.price < price) {
+            demand -= u128::from(bid.open);
+        }
+        let outcome = Outcome { price, demand, supply };
+        let before = tied.first().map(Outcome::rank);
+        if before.is_none_or(|before| before < outcome.rank()) {
+            tied.clear();
+        }
+        if before.is_none_or(|before| before <= outcome.rank()) {
+            tied.push(outcome);
         }
     }
+    tied.retain(|outcome| outcome.volume() > 0);
+    // Bids are left over at the lower of them, asks at the higher: only the innermost count.
+    let bids_left = tied.iter().filter(|outcome| outcome.demand > outcome.supply).count();
+    let asks_left = tied.iter().any(|outcome| outcome.demand < outcome.supply);
+    let end = if asks_left { bids_left + 1 } else { tied.len() };
+    let candidates = tied.get(bids_left.saturating_sub(1)..end)?;
+    let distance = |outcome: &Outcome| (outcome.price.abs_diff(reference), std::cmp::Reverse(outcome.price));
+    candidates.iter().copied().min_by_key(distance)
 }

@@ -37,13 +37,15 @@ pub struct Book {
     pub(crate) stops: [StopQueue; 2],
     /// Held trailing stops per side, in no order of meaning.
     pub(crate) trailing: [Vec<u32>; 2],
-    /// Reached stops that wait for the current match to finish.
-    pub(crate) reached: std::collections::VecDeque<u32>,
+    /// Elected stops that wait for the current match to finish, and the price that elected each.
+    pub(crate) reached: std::collections::VecDeque<(u32, Ticks)>,
+    /// Market orders that wait for their auction, by side in the order in which they came.
+    pub(crate) on_open: BTreeMap<(Side, u64), u32>,
     /// Open GTD orders by time, then number.
     pub(crate) gtd: BTreeSet<(Time, OrderId, u32)>,
     /// Latest time that an expiry run brought.
     pub(crate) now: Time,
-    /// Numbers the stops in the order in which they came.
+    /// Numbers the held orders in the order in which they came.
     pub(crate) stops_entered: u64,
     pub(crate) halted: bool,
     pub(crate) phase: Phase,
@@ -102,6 +104,8 @@ pub(crate) struct Incoming {
     pub side: Side,
     pub open: Lots,
     pub filled: Lots,
+    /// Price of its first trade; before it that of the best order on the other side.
+    pub first: Ticks,
 }
 
 /// How a way through the other side ended.
@@ -138,6 +142,7 @@ impl Book {
             stops: [StopQueue::new(), StopQueue::new()],
             trailing: [Vec::new(), Vec::new()],
             reached: std::collections::VecDeque::new(),
+            on_open: BTreeMap::new(),
             gtd: BTreeSet::new(),
             now: 0,
             stops_entered: 0,
@@ -184,7 +189,7 @@ impl Book {
                 self.halted = false;
                 self.open_or_close();
                 self.emit(out, What::Resumed);
-                self.after_trades(out);
+                self.after_match(self.last, out);
             }
             Command::SetPhase { phase } => self.set_phase(*phase, out),
             Command::SetBand { reference, bps } => self.set_band(*reference, *bps, out),
@@ -254,9 +259,11 @@ impl Book {
         self.last_id = id;
         let slot = if rests { self.slab.take() } else { NIL };
         self.emit(out, What::Accepted { id, slot: Slot(slot), open: qty, price, side, held: false });
-        let mut incoming =
-            Incoming { id, owner, self_trade: SelfTrade::CancelNewest, side, open: qty, filled: 0 };
-        let ended = self.cross(&mut incoming, price, out);
+        let mut incoming = self.incoming(id, owner, SelfTrade::CancelNewest, side, qty);
+        let mut ended = self.cross(&mut incoming, price, out);
+        if ended == Ended::Paused && rests {
+            ended = self.meet_own_in_call(&mut incoming, price, out);
+        }
         if incoming.open == 0 || ended == Ended::SelfTrade || !rests {
             if rests {
                 self.slab.remove(slot);
@@ -275,8 +282,23 @@ impl Book {
             self.link(slot);
         }
         if incoming.filled > 0 {
-            self.after_trades(out);
+            self.after_match(incoming.first, out);
         }
+    }
+
+    /// An order that is about to meet the other side.
+    #[inline(always)]
+    pub(crate) fn incoming(
+        &self,
+        id: OrderId,
+        owner: Owner,
+        self_trade: SelfTrade,
+        side: Side,
+        open: Lots,
+    ) -> Incoming {
+        let other = side.opposite();
+        let first = self.best_key(other) ^ mask(other);
+        Incoming { id, owner, self_trade, side, open, filled: 0, first }
     }
 
     /// Tells that an order is in.
@@ -294,35 +316,46 @@ impl Book {
             return self.hold(new, out);
         }
         let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
-        let slot = if rests { self.slab.insert(hot_record(new)) } else { NIL };
+        let gathers = !self.trades_now();
+        let slot = if rests || gathers { self.slab.insert(hot_record(new)) } else { NIL };
         self.accept(new, slot, false, out);
-        if rests && needs_cold(new) {
+        if slot != NIL && needs_cold(new) {
             self.write_cold(slot, new);
         }
-        if !self.trades_now() {
-            return self.place(slot, new.qty);
+        if gathers {
+            if new.kind == Kind::Market {
+                self.slab.hot[slot as usize].set(HELD);
+                self.slab.cold_mut(slot).stop.kind = StopKind::OnOpen;
+            }
+            self.enter(slot, new.qty, out);
+            return;
         }
-        let mut incoming = Incoming {
-            id: new.id,
-            owner: new.owner,
-            self_trade: new.self_trade,
-            side: new.side,
-            open: new.qty,
-            filled: 0,
-        };
+        let mut incoming = self.incoming(new.id, new.owner, new.self_trade, new.side, new.qty);
         if new.tif == Tif::Fok && !self.can_fill_whole(&incoming, new.price) {
             return self.cancel_immediate(new, new.qty, Reason::CannotFillWhole, out);
         }
         let ended = self.cross(&mut incoming, new.price, out);
         if rests {
-            self.settle(slot, &incoming, ended, out);
+            self.settle(slot, &mut incoming, ended, out);
         } else if incoming.open > 0 || ended == Ended::SelfTrade {
             let reason = self.remainder_reason(&incoming, ended, new.kind == Kind::Market);
             self.cancel_immediate(new, incoming.open, reason, out);
         }
         if incoming.filled > 0 {
-            self.after_trades(out);
+            self.after_match(incoming.first, out);
         }
+    }
+
+    /// An order that has a slot, and is nowhere yet, comes in with this much open: it trades, or gathers in a call, and
+    /// what is left rests. Answers the price of its first trade, 0 for none.
+    pub(crate) fn enter(&mut self, slot: u32, open: Lots, out: &mut impl Sink) -> Ticks {
+        let order = self.slab.hot[slot as usize];
+        let self_trade = self.slab.cold(slot).self_trade;
+        let mut incoming = self.incoming(order.id, order.owner, self_trade, order.side(), open);
+        let ended =
+            if self.trades_now() { self.cross(&mut incoming, order.place, out) } else { Ended::Paused };
+        self.settle(slot, &mut incoming, ended, out);
+        if incoming.filled > 0 { incoming.first } else { 0 }
     }
 
     #[inline(always)]
@@ -334,8 +367,9 @@ impl Book {
         if self.halted {
             return Err(Reason::Halted);
         }
-        let immediate = new.kind == Kind::Market || matches!(new.tif, Tif::Ioc | Tif::Fok);
-        if self.phase == Phase::Closed || (self.phase.is_call() && immediate) {
+        // A market order waits for the auction.
+        let at_once = new.tif == Tif::Fok || (new.tif == Tif::Ioc && new.kind != Kind::Market);
+        if self.phase == Phase::Closed || (self.phase.is_call() && at_once) {
             return Err(Reason::WrongPhase);
         }
         if new.tif == Tif::Gtd && new.expire <= self.now {
@@ -346,6 +380,9 @@ impl Book {
         }
         if new.kind.is_trailing() && new.stop == 0 && self.last == 0 {
             return Err(Reason::NoReferencePrice);
+        }
+        if new.kind.is_stop() && self.is_wrong_side(new.side, self.first_stop(new)) {
+            return Err(Reason::StopWrongSide);
         }
         if self.slab.full() {
             return Err(Reason::BookFull);
@@ -389,9 +426,19 @@ impl Book {
 
     /// After the way through the other side: the order at `slot` rests with what is open, or goes.
     #[inline(always)]
-    pub(crate) fn settle(&mut self, slot: u32, incoming: &Incoming, ended: Ended, out: &mut impl Sink) {
+    pub(crate) fn settle(
+        &mut self,
+        slot: u32,
+        incoming: &mut Incoming,
+        mut ended: Ended,
+        out: &mut impl Sink,
+    ) {
         if incoming.filled > 0 {
             self.slab.add_filled(slot, incoming.filled);
+        }
+        if ended == Ended::Paused {
+            let limit = self.slab.hot[slot as usize].place;
+            ended = self.meet_own_in_call(incoming, limit, out);
         }
         if ended == Ended::SelfTrade {
             let price = self.slab.hot[slot as usize].place;
@@ -415,6 +462,9 @@ impl Book {
             self.show_next(slot);
         } else {
             order.set_shown(open);
+            if order.is_held() {
+                return self.queue_on_open(slot);
+            }
         }
         self.link(slot);
     }
@@ -471,6 +521,14 @@ impl Book {
     pub(crate) fn forget_gtd(&mut self, slot: u32) {
         let key = (self.slab.cold(slot).expire, self.slab.hot[slot as usize].id, slot);
         self.gtd.remove(&key);
+    }
+
+    /// Puts a market order behind those that wait for the auction.
+    fn queue_on_open(&mut self, slot: u32) {
+        self.stops_entered += 1;
+        self.slab.cold_mut(slot).entered = self.stops_entered;
+        let side = self.slab.hot[slot as usize].side();
+        self.on_open.insert((side, self.stops_entered), slot);
     }
 
     /// Takes an open order out, wherever it is.

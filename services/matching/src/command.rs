@@ -23,6 +23,11 @@ pub const MAX_ORDERS: u32 = 1 << 22;
 pub const MAX_PARTS: Lots = 1_000;
 /// Greatest trail of a trailing stop in basis points (below 100 %).
 pub const MAX_TRAIL_BPS: u32 = 9_999;
+/// How far below the trade that elected it a sell stop trades, and rests: this many ticks, or
+/// [`PROTECTION_PER_MILLE`] of that price where that is more.
+pub const PROTECTION_TICKS_MIN: Ticks = 10;
+/// See [`PROTECTION_TICKS_MIN`].
+pub const PROTECTION_PER_MILLE: u32 = 25;
 
 /// Where an open order lives in its book: given by `Accepted`, named by cancel and replace, so that neither looks
 /// anything up. It stays the same until the order ends, then another order may get it. Not part of the canonical
@@ -70,15 +75,17 @@ impl Side {
 pub enum Kind {
     /// `price` is the limit.
     Limit = 0,
-    /// `price` is the cap (collar): never trades beyond it, the rest is canceled.
+    /// `price` is the cap (collar): never trades beyond it, the rest is canceled. In a call it waits for the auction.
     Market = 1,
-    /// Becomes a market order with the cap `price` once a trade reaches `stop`.
+    /// Once any trade reaches `stop` it trades up to the cap `price` and rests there. A sell stop has its protection
+    /// instead: [`PROTECTION_TICKS_MIN`] below the trade that elected it.
     Stop = 2,
-    /// Becomes a limit order at `price` once a trade reaches `stop`.
+    /// Becomes a limit order at `price` once any trade reaches `stop`.
     StopLimit = 3,
-    /// A stop that follows the market `trail` ticks behind; `price` is the distance in ticks from stop to cap.
+    /// A stop that follows the best trade `trail` ticks behind; `price` is the distance in ticks from stop to cap, which
+    /// counts for a buy.
     TrailingAmount = 4,
-    /// A stop that follows the market `trail` basis points behind; `price` is the distance in ticks from stop to cap.
+    /// The same `trail` basis points behind.
     TrailingPercent = 5,
 }
 
@@ -215,7 +222,7 @@ impl NewOrder {
         NewOrder { kind: Kind::Market, tif: Tif::Ioc, ..NewOrder::limit(id, owner, side, qty, cap) }
     }
 
-    /// A stop order: at `stop` it becomes a market order with the cap `cap`.
+    /// A stop order: at `stop` it enters, as a buy up to `cap`, as a sell down to its protection.
     pub fn stop(id: OrderId, owner: Owner, side: Side, qty: Lots, stop: Ticks, cap: Ticks) -> NewOrder {
         NewOrder { kind: Kind::Stop, stop, ..NewOrder::limit(id, owner, side, qty, cap) }
     }
@@ -318,18 +325,22 @@ pub struct Replace {
     pub new_id: OrderId,
     /// New total quantity; 0 keeps it.
     pub qty: Lots,
-    /// New limit, or cap of a STOP; 0 keeps it. Refused for trailing kinds.
+    /// New limit, or cap of a STOP or MARKET order; 0 keeps it. Of trailing kinds the distance to the cap, with a new
+    /// trail only.
     pub price: Ticks,
-    /// New stop price of an untriggered STOP or STOP_LIMIT; 0 keeps it.
+    /// New stop price of an untriggered STOP or STOP_LIMIT; 0 keeps it. With a new trail where the stop starts, 0 for
+    /// behind the last trade.
     pub stop: Ticks,
     /// New display quantity of an iceberg; 0 keeps it.
     pub display: Lots,
+    /// New trail of an untriggered trailing stop, in what it trails by; 0 keeps it.
+    pub trail: u32,
 }
 
 impl Replace {
     /// A replace of quantity and price that keeps everything else.
     pub fn new(id: OrderId, slot: Slot, qty: Lots, price: Ticks) -> Replace {
-        Replace { id, slot, new_id: 0, qty, price, stop: 0, display: 0 }
+        Replace { id, slot, new_id: 0, qty, price, stop: 0, display: 0, trail: 0 }
     }
 }
 
@@ -340,7 +351,7 @@ pub enum Phase {
     /// Orders trade as they come.
     #[default]
     Continuous = 0,
-    /// Limit orders and stops are taken, nothing trades; leaving for continuous trading or the close runs an auction.
+    /// Orders are taken but IOC limits and FOK, nothing trades; leaving for continuous trading or the close runs an auction.
     PreOpen = 1,
     /// Like pre-open: the call before the auction (opening, closing, or after a volatility pause).
     Auction = 2,

@@ -85,7 +85,11 @@ impl Book {
     fn meet_rare(&mut self, incoming: &mut Incoming, slot: u32, out: &mut impl Sink) -> bool {
         let maker = self.slab.hot[slot as usize];
         if maker.owner == incoming.owner && maker.owner != 0 {
-            return self.prevent_self_trade(incoming, slot, out);
+            let ends = self.prevent_self_trade(incoming, slot, out);
+            if incoming.filled == 0 {
+                incoming.first = self.best(incoming.side.opposite()).unwrap_or(0);
+            }
+            return ends;
         }
         let price = self.price_of(slot);
         let qty = incoming.open.min(maker.shown());
@@ -128,6 +132,37 @@ impl Book {
         self.link(slot);
         let (id, price) = (self.slab.hot[slot as usize].id, self.price_of(slot));
         self.emit(out, What::Refilled { id, slot: Slot(slot), shown, price });
+    }
+
+    /// In a call self-trade prevention acts at entry: the incoming order meets its owner's orders on the other side, best
+    /// first, as far as their limits meet.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn meet_own_in_call(
+        &mut self,
+        incoming: &mut Incoming,
+        limit: Ticks,
+        out: &mut impl Sink,
+    ) -> Ended {
+        if incoming.owner == 0 {
+            return Ended::Normally;
+        }
+        let other = incoming.side.opposite();
+        let worst = limit ^ mask(other);
+        let own = |slot: &u32| self.slab.hot[*slot as usize].owner == incoming.owner;
+        let mut met: Vec<u32> = self
+            .on_open_slots(other)
+            .filter(|&slot| self.slab.hot[slot as usize].place ^ mask(other) >= worst)
+            .filter(own)
+            .collect();
+        let meets = |slot: &u32| self.price_of(*slot) ^ mask(other) >= worst;
+        met.extend(self.resting_slots(other).take_while(meets).filter(own));
+        for slot in met {
+            if self.prevent_self_trade(incoming, slot, out) {
+                return Ended::SelfTrade;
+            }
+        }
+        Ended::Normally
     }
 
     /// Returns true where the incoming order ends.

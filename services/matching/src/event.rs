@@ -16,7 +16,7 @@ pub enum Reason {
     ImmediateRemainder = 4,
     /// FOK: the whole quantity was not there.
     CannotFillWhole = 5,
-    /// MARKET: the next price lies beyond the cap.
+    /// MARKET: the next price lies beyond the cap, or an auction's did.
     Collar = 6,
     /// MARKET: nothing left on the other side.
     NoLiquidity = 7,
@@ -66,6 +66,8 @@ pub enum Reason {
     SamePhase = 38,
     /// Reference or width of a band beyond its range, or a width without a reference.
     BadBand = 39,
+    /// A sell stop at or above the last trade, a buy stop at or below it.
+    StopWrongSide = 40,
 }
 
 impl Reason {
@@ -107,6 +109,7 @@ impl Reason {
             Reason::WrongPhase => "WRONG_PHASE",
             Reason::SamePhase => "SAME_PHASE",
             Reason::BadBand => "BAD_BAND",
+            Reason::StopWrongSide => "STOP_WRONG_SIDE",
         }
     }
 }
@@ -160,10 +163,11 @@ pub enum What {
     },
     /// A replace was refused, nothing changed.
     ReplaceRejected { id: OrderId, reason: Reason },
-    /// A held stop was reached by a trade at `last` and enters the book now; trades and a cancel may follow.
-    Triggered { id: OrderId, slot: Slot, open: Lots, stop: Ticks, last: Ticks },
-    /// A held trailing stop followed the last price to `stop`. The stops of a side move in the order in which they came,
-    /// before those that are reached enter.
+    /// A held stop was elected by a trade at `last` and enters the book now as a limit order at `price`: its limit, or how
+    /// far its protection lets it trade. Trades and a cancel may follow; without a cancel what is left rests there.
+    Triggered { id: OrderId, slot: Slot, open: Lots, stop: Ticks, last: Ticks, price: Ticks },
+    /// A held trailing stop followed the best price of a match to `stop`. The stops of a side move in the order in which
+    /// they came, before those that are elected enter.
     StopMoved { id: OrderId, slot: Slot, stop: Ticks },
     /// An iceberg showed its next part, at the back of its level.
     Refilled { id: OrderId, slot: Slot, shown: Lots, price: Ticks },

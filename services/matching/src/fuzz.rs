@@ -176,6 +176,8 @@ impl Input<'_> {
                 }
                 if flags & 16 != 0 {
                     replace.new_id = last_id.saturating_add(u64::from(flags >> 5));
+                } else if flags & 32 != 0 {
+                    replace.trail = self.number(10_000)? as u32;
                 }
                 Command::Replace(replace)
             }

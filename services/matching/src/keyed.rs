@@ -22,9 +22,6 @@ const NEIGHBOURS_AHEAD: usize = 8;
 /// is any but 0 and `u64::MAX`; it may be used again once its order has ended, and is refused with
 /// [`Reason::BadOrderId`] while it is open. Events are the book's: trades name both sides by the caller's numbers.
 ///
-/// Where self-trade prevention meets two orders in an auction, the one with the greater number counts as the newer one,
-/// as in a [`Book`]: a caller who runs auctions gives out growing numbers.
-///
 /// The table hashes a number by one multiplication. Whoever picks numbers at will can pick ones that collide: let the
 /// caller number orders itself, or keep a map of its own beside a [`Book`].
 ///

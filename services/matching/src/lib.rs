@@ -20,15 +20,16 @@
 //!
 //! # Reading events
 //! `Accepted` → any number of `Trade`s → `Canceled` if the remainder may not rest. Without a terminal event the order
-//! rests. A stop is `Accepted { held: true }`; `Triggered` makes it a new order in its turn. Reached stops enter after
-//! the match that reached them, in the order stop price, then time. A trailing stop that follows the last price says so:
-//! `StopMoved`, before the `Triggered` of that match.
+//! rests. A stop is `Accepted { held: true }`; `Triggered` makes it a limit order in its turn, at its limit or as far as
+//! its protection goes: what does not trade there rests. Any trade of a match elects: stops enter after it, in the order
+//! stop price, then time. A trailing stop follows the best trade of a match and says so: `StopMoved`, before the
+//! `Triggered` of that match. A stop that the last trade has passed already is refused.
 //!
 //! # Phases
 //! A book trades continuously unless told otherwise. [`Command::SetPhase`] to a call (pre-open, auction) lets orders
-//! gather; leaving the call runs the auction at the price of most volume, least imbalance, nearest to the reference
-//! ([`Book::indicative`] tells it beforehand). [`Command::SetBand`] sets a volatility band: an order that would trade
-//! outside pauses the symbol into the auction phase. [`Command::Halt`] stops everything but cancels and expiry.
+//! gather, market orders too; leaving the call runs the auction at one price ([`Book::indicative`] tells it beforehand, and
+//! by which rules). In a call self-trade prevention acts when an order enters. [`Command::SetBand`] sets a volatility band:
+//! an order that would trade outside pauses the symbol into the auction phase; stops that were elected gather there. [`Command::Halt`] stops everything but cancels and expiry.
 //!
 //! # Bounds
 //! [`MAX_ORDERS`] open orders, [`MAX_PARTS`] parts of an iceberg, [`MAX_QTY`], [`MAX_PRICE`]. A command's work is
@@ -133,7 +134,8 @@ pub use auction::Indicative;
 pub use book::Book;
 pub use command::{
     Command, Kind, Lots, MAX_BAND_BPS, MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, NewOrder,
-    OrderId, Owner, Phase, Replace, SelfTrade, Side, Slot, Ticks, Tif, Time,
+    OrderId, Owner, PROTECTION_PER_MILLE, PROTECTION_TICKS_MIN, Phase, Replace, SelfTrade, Side, Slot, Ticks,
+    Tif, Time,
 };
 pub use event::{Event, Events, Reason, Sink, What};
 pub use keyed::KeyedBook;

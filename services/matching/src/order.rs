@@ -22,7 +22,7 @@ pub(crate) const COLD: u8 = 2;
 pub(crate) const ICEBERG: u8 = 4;
 pub(crate) const DAY: u8 = 8;
 pub(crate) const GTD: u8 = 16;
-/// An untriggered stop: not in a ladder.
+/// Not in a ladder: an untriggered stop, or a market order that waits for its auction.
 pub(crate) const HELD: u8 = 32;
 pub(crate) const POST_ONLY: u8 = 64;
 /// The slot's filled lots are valid.
@@ -43,8 +43,8 @@ pub(crate) struct Order {
     /// Visible open lots above, flags in the low byte.
     word: u64,
     pub owner: Owner,
-    /// Of a resting order its level's node, which knows the price. Of one in no level its limit; of a held stop its
-    /// limit, cap or cap distance.
+    /// Of a resting order its level's node, which knows the price. Of one in no level its limit; of a held one
+    /// its limit, cap or cap distance.
     pub place: u32,
     /// Next in the level, or in the free list.
     pub next: u32,
@@ -110,7 +110,7 @@ impl Order {
         Order { id: LEVEL, word: 0, owner: 0, place: 0, next: node, prev: node }
     }
 
-    /// A stop that waits for its trigger.
+    /// A stop that waits for its trigger, or a market order for its auction.
     #[inline(always)]
     pub fn is_held(&self) -> bool {
         self.has(HELD)
@@ -181,7 +181,7 @@ pub(crate) struct Cold {
     pub hidden: Lots,
     pub display: Lots,
     pub expire: Time,
-    /// Held stop: its place among stops of one price.
+    /// Held stop: its place among stops of one price. Market order in a call: among those of its side.
     pub entered: u64,
     pub version: u32,
     pub self_trade: SelfTrade,
@@ -216,6 +216,14 @@ pub(crate) enum StopKind {
     Limit = 2,
     TrailingAmount = 3,
     TrailingPercent = 4,
+    /// No stop: a market order that waits for its auction.
+    OnOpen = 5,
+}
+
+impl StopKind {
+    pub fn is_trailing(self) -> bool {
+        matches!(self, StopKind::TrailingAmount | StopKind::TrailingPercent)
+    }
 }
 
 /// What few nodes have, in chunks for a block of nodes each: blocks without it have none.

@@ -21,7 +21,7 @@ pub struct OpenOrder {
     pub slot: Slot,
     pub owner: Owner,
     pub side: Side,
-    /// LIMIT once a stop-limit was triggered.
+    /// LIMIT once a stop was triggered.
     pub kind: Kind,
     pub tif: Tif,
     /// Limit or cap; of a held trailing stop the distance from stop to cap.
@@ -150,17 +150,25 @@ impl Book {
         self.resting_slots(side).map(|slot| self.view(slot))
     }
 
+    /// Market orders of a side that wait for an auction, in the order in which they came.
+    pub fn waiting(&self, side: Side) -> impl Iterator<Item = OpenOrder> + '_ {
+        self.on_open_slots(side).map(|slot| self.view(slot))
+    }
+
     /// Held stops of a side in the order in which they trigger.
     pub fn held(&self, side: Side) -> impl Iterator<Item = OpenOrder> + '_ {
         self.stops[side as usize].values().map(|&slot| self.view(slot))
     }
 
-    /// All open orders in canonical order: bids, asks, held buys, held sells, each side as it trades or triggers.
+    /// All open orders in canonical order: bids, asks, held buys, held sells, each side as it trades or triggers, then
+    /// market orders to buy and to sell that wait for an auction.
     pub fn orders(&self) -> impl Iterator<Item = OpenOrder> + '_ {
         self.resting(Side::Buy)
             .chain(self.resting(Side::Sell))
             .chain(self.held(Side::Buy))
             .chain(self.held(Side::Sell))
+            .chain(self.waiting(Side::Buy))
+            .chain(self.waiting(Side::Sell))
     }
 
     /// The open order at a slot.
@@ -168,7 +176,7 @@ impl Book {
         self.slab.holds(slot.0, id).then(|| self.view(slot.0))
     }
 
-    /// Where the resting order at a slot stands; nothing for a held stop. Walks its level and those before it.
+    /// Where the resting order at a slot stands; nothing for a held stop or a waiting market order. Walks its level and those before it.
     pub fn queue_position(&self, id: OrderId, slot: Slot) -> Option<QueuePosition> {
         if !self.slab.holds(slot.0, id) {
             return None;
@@ -205,6 +213,7 @@ impl Book {
     /// Bytes that the book holds, nearly.
     pub fn memory(&self) -> usize {
         let stops: usize = self.stops.iter().map(|stops| stops.len() * 32).sum();
+        let stops = stops + self.on_open.len() * 32;
         size_of::<Book>() + self.slab.memory() + self.ladder.index.memory() + stops + self.gtd.len() * 32
     }
 
@@ -265,6 +274,7 @@ impl Book {
                 StopKind::Limit => Kind::StopLimit,
                 StopKind::TrailingAmount => Kind::TrailingAmount,
                 StopKind::TrailingPercent => Kind::TrailingPercent,
+                StopKind::OnOpen => Kind::Market,
             },
             tif: order.tif(),
             price: self.price_of(slot),
@@ -277,7 +287,7 @@ impl Book {
             filled: self.slab.filled(slot),
             display: cold.display,
             post_only: order.has(POST_ONLY),
-            held: order.has(HELD),
+            held: order.has(HELD) && cold.stop.kind != StopKind::OnOpen,
             stop: cold.stop.price,
             trail: cold.stop.trail,
             expire: cold.expire,

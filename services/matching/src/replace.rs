@@ -1,15 +1,17 @@
 //! Replace: an open order changes price, quantity, stop or display, and keeps its place where the rules let it.
 
-use crate::book::{Book, Incoming};
-use crate::command::{Lots, MAX_PARTS, MAX_PRICE, MAX_QTY, Phase, Replace, Slot, Ticks};
+use crate::book::Book;
+use crate::command::{Lots, MAX_PARTS, MAX_PRICE, MAX_QTY, MAX_TRAIL_BPS, Phase, Replace, Side, Slot, Ticks};
 use crate::event::{Reason, Sink, What};
-use crate::order::{COLD, GTD, HELD, ICEBERG, LEVEL, POST_ONLY, StopKind};
+use crate::order::{COLD, Cold, GTD, HELD, ICEBERG, LEVEL, POST_ONLY, StopKind};
+use crate::stops::trailed;
 
 /// What a replace amounts to, once it is allowed.
 struct Change {
     open: Lots,
     price: Ticks,
     stop: Ticks,
+    trail: u32,
     display: Lots,
     keeps_place: bool,
 }
@@ -31,6 +33,7 @@ impl Book {
         };
         let was_open = self.slab.open(slot);
         let held = self.slab.hot[slot as usize].has(HELD);
+        let on_open = self.slab.cold(slot).stop.kind == StopKind::OnOpen;
         let replaced = What::Replaced {
             old: replace.id,
             id,
@@ -47,10 +50,13 @@ impl Book {
             }
             return self.emit(out, replaced);
         }
-        if held {
+        if on_open {
+            self.unhold(slot);
+        } else if held {
             return self.replace_held(slot, &change, replaced, out);
+        } else {
+            self.unlink(slot);
         }
-        self.unlink(slot);
         let order = &mut self.slab.hot[slot as usize];
         order.place = change.price;
         if change.display != 0 {
@@ -58,17 +64,9 @@ impl Book {
             self.slab.cold_mut(slot).display = change.display;
         }
         self.emit(out, replaced);
-        if !self.trades_now() {
-            return self.place(slot, change.open);
-        }
-        let order = self.slab.hot[slot as usize];
-        let self_trade = self.slab.cold(slot).self_trade;
-        let mut incoming =
-            Incoming { id, owner: order.owner, self_trade, side: order.side(), open: change.open, filled: 0 };
-        let ended = self.cross(&mut incoming, change.price, out);
-        self.settle(slot, &incoming, ended, out);
-        if incoming.filled > 0 {
-            self.after_trades(out);
+        let first = self.enter(slot, change.open, out);
+        if first != 0 {
+            self.after_match(first, out);
         }
     }
 
@@ -80,6 +78,7 @@ impl Book {
         let cold = self.slab.cold_mut(slot);
         cold.entered = entered;
         cold.stop.price = change.stop;
+        cold.stop.trail = change.trail;
         cold.display = change.display;
         let order = &mut self.slab.hot[slot as usize];
         order.place = change.price;
@@ -89,7 +88,6 @@ impl Book {
         }
         self.queue_stop(slot);
         self.emit(out, replaced);
-        self.after_trades(out);
     }
 
     fn may_replace(&self, replace: &Replace) -> Result<Change, Reason> {
@@ -108,8 +106,6 @@ impl Book {
         }
         let order = &self.slab.hot[slot as usize];
         let cold = self.slab.cold(slot);
-        let held = order.has(HELD);
-        let trailing = matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent);
         if replace.qty > MAX_QTY {
             return Err(Reason::BadQuantity);
         }
@@ -119,9 +115,7 @@ impl Book {
         if replace.stop > MAX_PRICE {
             return Err(Reason::BadStopPrice);
         }
-        if (replace.stop != 0 && !held) || (trailing && (replace.stop != 0 || replace.price != 0)) {
-            return Err(Reason::NotReplaceable);
-        }
+        let (stop, trail) = self.replaced_stop(replace, order.side(), cold)?;
         if replace.display != 0 && cold.display == 0 {
             return Err(Reason::NotReplaceable);
         }
@@ -140,16 +134,49 @@ impl Book {
             return Err(Reason::BadDisplay);
         }
         let old_price = self.price_of(slot);
-        let (price, stop) = (or(replace.price, old_price), or(replace.stop, cold.stop.price));
+        let price = or(replace.price, old_price);
         let keeps_place = replace.new_id == 0
             && price == old_price
-            && stop == cold.stop.price
+            && (stop, trail) == (cold.stop.price, cold.stop.trail)
             && display == cold.display
             && open <= was_open;
         if !keeps_place && order.has(POST_ONLY) && self.would_trade(order.side(), price) {
             return Err(Reason::WouldTrade);
         }
-        Ok(Change { open, price, stop, display, keeps_place })
+        Ok(Change { open, price, stop, trail, display, keeps_place })
+    }
+
+    /// Stop price and trail as the replace would make them.
+    fn replaced_stop(&self, replace: &Replace, side: Side, cold: &Cold) -> Result<(Ticks, u32), Reason> {
+        let kind = cold.stop.kind;
+        let changes_stop = replace.stop != 0 || replace.trail != 0;
+        let is_stop = !matches!(kind, StopKind::None | StopKind::OnOpen);
+        if changes_stop && !is_stop || replace.trail != 0 && !kind.is_trailing() {
+            return Err(Reason::NotReplaceable);
+        }
+        if replace.trail == 0 {
+            if kind.is_trailing() && (replace.stop != 0 || replace.price != 0) {
+                return Err(Reason::NotReplaceable);
+            }
+            let stop = if replace.stop == 0 { cold.stop.price } else { replace.stop };
+            if replace.stop != 0 && self.is_wrong_side(side, stop) {
+                return Err(Reason::StopWrongSide);
+            }
+            return Ok((stop, cold.stop.trail));
+        }
+        let most = if kind == StopKind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
+        if replace.trail > most {
+            return Err(Reason::BadTrail);
+        }
+        let stop = match (replace.stop, self.last) {
+            (0, 0) => return Err(Reason::NoReferencePrice),
+            (0, last) => trailed(kind, side, replace.trail, last),
+            (stop, _) => stop,
+        };
+        if self.is_wrong_side(side, stop) {
+            return Err(Reason::StopWrongSide);
+        }
+        Ok((stop, replace.trail))
     }
 
     /// Gives the order its new number, if the command has one; its fills and replaces count from 0 then.

@@ -3,10 +3,11 @@
 //! Two books that were fed the same commands have the same bytes, whether or not one of them was restored in between.
 
 use crate::book::{Band, Book, mask};
-use crate::command::{MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, Phase, SelfTrade, Side};
+use crate::command::{MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, Owner, Phase, SelfTrade, Side, Ticks};
 use crate::order::*;
+use std::collections::BTreeMap;
 
-const MAGIC: u64 = 0x3130_4b4f_4f42_4146; // "FABOOK01"
+const MAGIC: u64 = 0x3230_4b4f_4f42_4146; // "FABOOK02"
 
 /// Counters of events, trades and stops stay below this for some thousand years.
 const COUNT_MAX: u64 = 1 << 62;
@@ -63,6 +64,12 @@ impl Book {
         for stops in &self.stops {
             put32(out, stops.len() as u32);
             for &slot in stops.values() {
+                self.write_order(slot, out);
+            }
+        }
+        for side in [Side::Buy, Side::Sell] {
+            put32(out, self.on_open_slots(side).count() as u32);
+            for slot in self.on_open_slots(side) {
                 self.write_order(slot, out);
             }
         }
@@ -153,6 +160,9 @@ impl Book {
         for side in [Side::Buy, Side::Sell] {
             book.read_stops(&mut reader, side)?;
         }
+        for side in [Side::Buy, Side::Sell] {
+            book.read_on_open(&mut reader, side)?;
+        }
         if !reader.rest.is_empty() {
             return Err(Error::Length);
         }
@@ -161,7 +171,21 @@ impl Book {
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(Error::Invalid("order numbers are unique"));
         }
+        if book.own_meet() {
+            return Err(Error::Invalid("an owner's bids and asks do not meet"));
+        }
         Ok(book)
+    }
+
+    /// True where an owner's bid and ask would trade with each other. In a call only: elsewhere none meet.
+    fn own_meet(&self) -> bool {
+        let mut asks: BTreeMap<Owner, Ticks> = BTreeMap::new();
+        for ask in self.resting(Side::Sell).chain(self.waiting(Side::Sell)).filter(|ask| ask.owner != 0) {
+            let lowest = asks.entry(ask.owner).or_insert(ask.price);
+            *lowest = ask.price.min(*lowest);
+        }
+        let mut bids = self.resting(Side::Buy).chain(self.waiting(Side::Buy));
+        self.phase.is_call() && bids.any(|bid| asks.get(&bid.owner).is_some_and(|&ask| ask <= bid.price))
     }
 
     /// A side's resting orders, each put into its level.
@@ -169,7 +193,7 @@ impl Book {
         let count = reader.u32()?;
         let mut worst = u32::MAX;
         for _ in 0..count {
-            let slot = self.read_order(reader, side, false)?;
+            let slot = self.read_order(reader, side, StopKind::None)?;
             let key = self.slab.hot[slot as usize].place ^ mask(side);
             if key > worst {
                 return Err(Error::Invalid("resting orders come best price first"));
@@ -185,7 +209,7 @@ impl Book {
         let count = reader.u32()?;
         let mut before = (0, 0);
         for _ in 0..count {
-            let slot = self.read_order(reader, side, true)?;
+            let slot = self.read_order(reader, side, StopKind::Market)?;
             let cold = *self.slab.cold(slot);
             let place = (cold.stop.price ^ mask(side), cold.entered);
             if place <= before || cold.entered == 0 || cold.entered > self.stops_entered {
@@ -193,14 +217,34 @@ impl Book {
             }
             before = place;
             self.queue_stop(slot);
-            if matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent) {
+            if cold.stop.kind.is_trailing() {
                 self.trailing[side as usize].push(slot);
             }
         }
         Ok(())
     }
 
-    fn read_order(&mut self, reader: &mut Reader, side: Side, held: bool) -> Result<u32, Error> {
+    /// A side's market orders that wait for the auction.
+    fn read_on_open(&mut self, reader: &mut Reader, side: Side) -> Result<(), Error> {
+        let count = reader.u32()?;
+        if count > 0 && !self.phase.is_call() {
+            return Err(Error::Invalid("market orders wait in a call"));
+        }
+        let mut before = 0;
+        for _ in 0..count {
+            let slot = self.read_order(reader, side, StopKind::OnOpen)?;
+            let entered = self.slab.cold(slot).entered;
+            if entered <= before || entered > self.stops_entered {
+                return Err(Error::Invalid("market orders come in the order of their entry"));
+            }
+            before = entered;
+            self.on_open.insert((side, entered), slot);
+        }
+        Ok(())
+    }
+
+    /// An order that rests (`None`), a market order that waits (`OnOpen`), or any held stop.
+    fn read_order(&mut self, reader: &mut Reader, side: Side, kind: StopKind) -> Result<u32, Error> {
         let (id, shown) = (reader.u64()?, reader.u64()?);
         let (owner, price) = (reader.u32()?, reader.u32()?);
         let flags = reader.u8()?;
@@ -220,7 +264,8 @@ impl Book {
                 2 => StopKind::Limit,
                 3 => StopKind::TrailingAmount,
                 4 => StopKind::TrailingPercent,
-                _ => return Err(Error::Invalid("kind of stop is 0 to 4")),
+                5 => StopKind::OnOpen,
+                _ => return Err(Error::Invalid("kind of stop is 0 to 5")),
             };
             cold.stop.price = reader.u32()?;
             cold.stop.trail = reader.u32()?;
@@ -228,19 +273,23 @@ impl Book {
                 return Err(Error::Invalid("a cold record says something"));
             }
         }
-        let trailing = matches!(cold.stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent);
+        let (held, on_open) = (kind != StopKind::None, cold.stop.kind == StopKind::OnOpen);
+        let stop = held && !on_open;
         let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
         rule(id != 0 && id <= self.last_id && id != LEVEL, "order numbers are up to the last one")?;
         rule((1..=MAX_QTY).contains(&shown), "visible quantity within its range")?;
         rule(cold.hidden <= MAX_QTY && filled <= MAX_QTY, "quantities within their range")?;
         rule(cold.display <= MAX_QTY, "display quantity within its range")?;
-        rule(price <= MAX_PRICE && (price != 0 || trailing), "price within its range")?;
+        rule(price <= MAX_PRICE && (price != 0 || cold.stop.kind.is_trailing()), "price within its range")?;
         rule((flags & SELL != 0) == (side == Side::Sell), "orders are on their side")?;
         rule((flags & HELD != 0) == held, "held orders are stops")?;
         rule((cold.stop.kind != StopKind::None) == held, "stops are held")?;
+        rule(on_open == (kind == StopKind::OnOpen), "market orders are apart from stops")?;
+        rule(!on_open || flags & (POST_ONLY | ICEBERG) == 0, "market orders wait without extras")?;
+        rule(!on_open || cold.display == 0, "market orders wait without extras")?;
         rule(held == (cold.entered != 0), "held orders have a place")?;
-        rule(!held || (1..=MAX_PRICE).contains(&cold.stop.price), "stop price within its range")?;
-        rule(held || (cold.stop.price == 0 && cold.stop.trail == 0), "only stops have a stop price")?;
+        rule(!stop || (1..=MAX_PRICE).contains(&cold.stop.price), "stop price within its range")?;
+        rule(stop || (cold.stop.price == 0 && cold.stop.trail == 0), "only stops have a stop price")?;
         rule(flags & (DAY | GTD) != DAY | GTD, "one time in force")?;
         rule(flags & PARTLY == 0, "known flags")?;
         rule((flags & GTD != 0) == (cold.expire != 0), "GTD orders have a time")?;

@@ -1,22 +1,18 @@
-//! Stops: held apart until a trade reaches them, then entered one by one.
+//! Stops: held apart until a trade elects them, then entered one by one.
 
-use crate::book::{Book, Ended, Incoming, hot_record, mask};
-use crate::command::{Kind, MAX_PRICE, NewOrder, Side, Slot, Ticks};
+use crate::book::{Book, hot_record, mask};
+use crate::command::{
+    Kind, MAX_PRICE, NewOrder, PROTECTION_PER_MILLE, PROTECTION_TICKS_MIN, Phase, Side, Slot, Ticks,
+};
 use crate::event::{Sink, What};
 use crate::order::*;
 
 impl Book {
-    /// Puts a stop aside until a trade reaches it.
+    /// Puts a stop aside until a trade elects it.
     #[cold]
     #[inline(never)]
     pub(crate) fn hold(&mut self, new: &NewOrder, out: &mut impl Sink) {
-        let kind = match new.kind {
-            Kind::StopLimit => StopKind::Limit,
-            Kind::TrailingAmount => StopKind::TrailingAmount,
-            Kind::TrailingPercent => StopKind::TrailingPercent,
-            Kind::Limit | Kind::Market | Kind::Stop => StopKind::Market,
-        };
-        let price = if new.stop != 0 { new.stop } else { trailed(kind, new.side, new.trail, self.last) };
+        let (kind, price) = (stop_kind(new.kind), self.first_stop(new));
         let mut order = hot_record(new);
         order.set(HELD);
         let slot = self.slab.insert(order);
@@ -30,7 +26,17 @@ impl Book {
         if new.kind.is_trailing() {
             self.trailing[new.side as usize].push(slot);
         }
-        self.after_trades(out);
+    }
+
+    /// The stop price that a new stop begins with.
+    pub(crate) fn first_stop(&self, new: &NewOrder) -> Ticks {
+        if new.stop != 0 { new.stop } else { trailed(stop_kind(new.kind), new.side, new.trail, self.last) }
+    }
+
+    /// On the side of the last trade where it would be elected at once: at or below it for a buy, at or above it for a
+    /// sell.
+    pub(crate) fn is_wrong_side(&self, side: Side, stop: Ticks) -> bool {
+        self.last != 0 && stop ^ mask(side) <= self.last ^ mask(side)
     }
 
     /// Puts a held stop among those of its side.
@@ -46,72 +52,74 @@ impl Book {
         self.stops[side as usize].remove(&(cold.stop.price ^ mask(side), cold.entered));
     }
 
-    /// Takes a stop from those that are held.
+    /// Takes a held order from those that wait.
     pub(crate) fn unhold(&mut self, slot: u32) {
-        self.unqueue_stop(slot);
         let side = self.slab.hot[slot as usize].side();
+        let cold = self.slab.cold(slot);
+        if cold.stop.kind == StopKind::OnOpen {
+            self.on_open.remove(&(side, cold.entered));
+            return;
+        }
+        self.unqueue_stop(slot);
         self.trailing[side as usize].retain(|&other| other != slot);
     }
 
-    /// After a match: moves trailing stops, then lets reached stops enter one after the other until none is reached.
+    /// After a match that traded from the price `first` to the last one: stops that it elected enter.
     #[inline(always)]
-    pub(crate) fn after_trades(&mut self, out: &mut impl Sink) {
+    pub(crate) fn after_match(&mut self, first: Ticks, out: &mut impl Sink) {
         if self.stops[0].is_empty() && self.stops[1].is_empty() {
             return;
         }
-        self.run_stops(out);
+        self.run_stops(first, out);
     }
 
+    /// Elected stops enter one after the other, each followed by those that its own trades elect, until none is left. In a
+    /// call they gather; where the symbol is halted or closed they wait for its next phase.
     #[cold]
     #[inline(never)]
-    fn run_stops(&mut self, out: &mut impl Sink) {
-        self.collect_reached(out);
-        while let Some(slot) = self.reached.pop_front() {
-            self.enter_stop(slot, out);
-            if !self.trades_now() {
-                return self.hold_reached();
-            }
-            self.collect_reached(out);
-        }
-    }
-
-    /// A volatility pause came between: reached stops that did not enter yet wait again, in their old places.
-    fn hold_reached(&mut self) {
-        while let Some(slot) = self.reached.pop_front() {
-            self.queue_stop(slot);
-            if matches!(self.slab.cold(slot).stop.kind, StopKind::TrailingAmount | StopKind::TrailingPercent)
-            {
-                let side = self.slab.hot[slot as usize].side();
-                self.trailing[side as usize].push(slot);
-            }
-        }
-    }
-
-    fn collect_reached(&mut self, out: &mut impl Sink) {
-        if self.last == 0 || !self.trades_now() {
+    fn run_stops(&mut self, first: Ticks, out: &mut impl Sink) {
+        if self.last == 0 || self.halted || self.phase == Phase::Closed {
             return;
         }
+        self.elect(first, out);
+        while let Some((slot, print)) = self.reached.pop_front() {
+            let first = self.enter_stop(slot, print, out);
+            if first != 0 {
+                self.elect(first, out);
+            }
+        }
+    }
+
+    /// The trades of a match go one way: its first and its last price are its highest and lowest. The adverse one elects
+    /// stops, the favourable one moves those that trail, in the order in which they came.
+    fn elect(&mut self, first: Ticks, out: &mut impl Sink) {
+        let (low, high) = (first.min(self.last), first.max(self.last));
         for side in [Side::Buy, Side::Sell] {
-            self.move_trailing(side, out);
-            let reached_key = self.last ^ mask(side);
+            let (favourable, adverse) = if side == Side::Buy { (low, high) } else { (high, low) };
+            if favourable == first {
+                self.move_trailing(side, favourable, out);
+            }
             while let Some(entry) = self.stops[side as usize].first_entry()
-                && entry.key().0 <= reached_key
+                && entry.key().0 <= adverse ^ mask(side)
             {
                 let slot = entry.remove();
                 self.trailing[side as usize].retain(|&other| other != slot);
-                self.reached.push_back(slot);
+                self.reached.push_back((slot, adverse));
+            }
+            if favourable != first {
+                self.move_trailing(side, favourable, out);
             }
         }
     }
 
-    /// Trailing stops follow the last price; they never move away from it.
-    fn move_trailing(&mut self, side: Side, out: &mut impl Sink) {
+    /// Trailing stops follow a price; they never move away from it.
+    fn move_trailing(&mut self, side: Side, print: Ticks, out: &mut impl Sink) {
         let mut waiting = std::mem::take(&mut self.trailing[side as usize]);
         // Events come in an order that a restored book has too; a list that is in it already costs one pass.
         waiting.sort_by_key(|&slot| self.slab.cold(slot).entered);
         for &slot in &waiting {
             let stop = self.slab.cold(slot).stop;
-            let price = trailed(stop.kind, side, stop.trail, self.last);
+            let price = trailed(stop.kind, side, stop.trail, print);
             if price ^ mask(side) < stop.price ^ mask(side) {
                 self.unqueue_stop(slot);
                 self.slab.cold_mut(slot).stop.price = price;
@@ -123,53 +131,52 @@ impl Book {
         self.trailing[side as usize] = waiting;
     }
 
-    fn enter_stop(&mut self, slot: u32, out: &mut impl Sink) {
-        let cold = *self.slab.cold(slot);
+    /// An elected stop enters the book as a limit order. Answers the price of its first trade, 0 for none.
+    fn enter_stop(&mut self, slot: u32, print: Ticks, out: &mut impl Sink) -> Ticks {
+        let stop = self.slab.cold(slot).stop;
         let order = &mut self.slab.hot[slot as usize];
         order.clear(HELD);
-        let (id, owner, side, open) = (order.id, order.owner, order.side(), order.shown());
-        let price = match cold.stop.kind {
-            StopKind::TrailingAmount | StopKind::TrailingPercent => {
-                cap_of_trailing(side, cold.stop.price, order.place)
+        let (id, side, open) = (order.id, order.side(), order.shown());
+        let price = match (stop.kind, side) {
+            (StopKind::Limit, _) => order.place,
+            (_, Side::Sell) => protection(print),
+            (StopKind::TrailingAmount | StopKind::TrailingPercent, Side::Buy) => {
+                stop.price.saturating_add(order.place).min(MAX_PRICE)
             }
-            _ => order.place,
+            (_, Side::Buy) => order.place,
         };
         order.place = price;
-        self.slab.cold_mut(slot).stop = Cold::DEFAULT.stop;
-        self.slab.cold_mut(slot).entered = 0;
-        let last = self.last;
-        self.emit(out, What::Triggered { id, slot: Slot(slot), open, stop: cold.stop.price, last });
-        let mut incoming = Incoming { id, owner, self_trade: cold.self_trade, side, open, filled: 0 };
-        let ended = self.cross(&mut incoming, price, out);
-        if cold.stop.kind == StopKind::Limit {
-            self.settle(slot, &incoming, ended, out);
-            return;
-        }
-        self.release(slot);
-        if incoming.open > 0 || ended == Ended::SelfTrade {
-            let reason = self.remainder_reason(&incoming, ended, true);
-            let open = incoming.open;
-            self.emit(out, What::Canceled { id, slot: Slot(slot), open, price, side, reason });
-        }
+        let cold = self.slab.cold_mut(slot);
+        cold.stop = Cold::DEFAULT.stop;
+        cold.entered = 0;
+        self.emit(out, What::Triggered { id, slot: Slot(slot), open, stop: stop.price, last: print, price });
+        self.enter(slot, open, out)
     }
 }
 
-/// The stop price that trails behind `last`.
-pub(crate) fn trailed(kind: StopKind, side: Side, trail: u32, last: Ticks) -> Ticks {
+fn stop_kind(kind: Kind) -> StopKind {
+    match kind {
+        Kind::StopLimit => StopKind::Limit,
+        Kind::TrailingAmount => StopKind::TrailingAmount,
+        Kind::TrailingPercent => StopKind::TrailingPercent,
+        Kind::Limit | Kind::Market | Kind::Stop => StopKind::Market,
+    }
+}
+
+/// The lowest price at which a sell stop trades that a trade at `print` elected.
+fn protection(print: Ticks) -> Ticks {
+    let share = (u64::from(print) * u64::from(PROTECTION_PER_MILLE) / 1_000) as u32;
+    print.saturating_sub(share.max(PROTECTION_TICKS_MIN)).max(1)
+}
+
+/// The stop price that trails behind a price.
+pub(crate) fn trailed(kind: StopKind, side: Side, trail: u32, print: Ticks) -> Ticks {
     let distance = match kind {
-        StopKind::TrailingPercent => ((u64::from(last) * u64::from(trail) / 10_000) as u32).max(1),
+        StopKind::TrailingPercent => ((u64::from(print) * u64::from(trail) / 10_000) as u32).max(1),
         _ => trail,
     };
     match side {
-        Side::Buy => last.saturating_add(distance).min(MAX_PRICE),
-        Side::Sell => last.saturating_sub(distance).max(1),
-    }
-}
-
-/// The cap of a trailing stop that is reached at `stop`.
-pub(crate) fn cap_of_trailing(side: Side, stop: Ticks, distance: u32) -> Ticks {
-    match side {
-        Side::Buy => stop.saturating_add(distance).min(MAX_PRICE),
-        Side::Sell => stop.saturating_sub(distance).max(1),
+        Side::Buy => print.saturating_add(distance).min(MAX_PRICE),
+        Side::Sell => print.saturating_sub(distance).max(1),
     }
 }

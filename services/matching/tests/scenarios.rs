@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fafnir_matching::*;
 
-const SCENARIOS_MIN: usize = 80;
+const SCENARIOS_MIN: usize = 180;
 
 #[derive(Default)]
 struct Scenario {
@@ -82,6 +82,7 @@ impl Desk {
                         "stop" => replace.stop = value as u32,
                         "show" => replace.display = value,
                         "as" => replace.new_id = value,
+                        "trail" => replace.trail = value as u32,
                         _ => return None,
                     }
                 }
@@ -168,7 +169,9 @@ fn say(what: &What) -> String {
             format!("replaced {number} left {open}@{price}{stop} version {version} {place}")
         }
         What::ReplaceRejected { id, reason } => format!("replace-rejected {id} {}", reason.as_str()),
-        What::Triggered { id, stop, last, .. } => format!("triggered {id} stop {stop} by {last}"),
+        What::Triggered { id, stop, last, price, .. } => {
+            format!("triggered {id} stop {stop} by {last} at {price}")
+        }
         What::StopMoved { id, stop, .. } => format!("stop-moved {id} to {stop}"),
         What::Refilled { id, shown, .. } => format!("refilled {id} shows {shown}"),
         What::Decremented { maker, taker, qty, maker_open, taker_open, .. } => {
@@ -196,11 +199,12 @@ fn picture(book: &Book) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for order in book.orders() {
         let price = if order.held { order.stop } else { order.price };
-        let start = format!(
-            "{}{} {price}:",
-            if order.held { "held " } else { "" },
-            if order.side == Side::Buy { "buy" } else { "sell" }
-        );
+        let kind = match order.kind {
+            Kind::Market => "waiting ",
+            _ if order.held => "held ",
+            _ => "",
+        };
+        let start = format!("{kind}{} {price}:", if order.side == Side::Buy { "buy" } else { "sell" });
         let hidden = order.open - order.shown;
         let hidden = if hidden > 0 { format!("+{hidden}") } else { String::new() };
         match lines.last_mut().filter(|line| line.starts_with(&start)) {

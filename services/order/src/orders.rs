@@ -1,7 +1,10 @@
 //! The door for orders: a request becomes a command of the journal, its outcome the answer.
 
 use super::{
-    domain::{Error as Refused, new_order::NewOrder},
+    domain::{
+        Error as Refused,
+        new_order::{NewOrder, trail},
+    },
     store,
 };
 use fafnir_platform::{
@@ -90,11 +93,16 @@ fn ended(order: &Order, verb: &str) -> Refused {
 
 /// The shape of a replace: something changes, and to what can be.
 fn replacement(r: &ReplaceOrderRequest) -> Result<ReplaceCommand, Refused> {
-    if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_price_e4 == 0 {
+    let trails = r.trail_amount_e4 != 0 || r.trail_percent_e4 != 0;
+    if r.quantity_e4 == 0 && r.price_e4 == 0 && r.stop_price_e4 == 0 && !trails {
         return Err(Refused::invalid(
             Reason::NOTHING_TO_REPLACE,
-            "quantity, price or stop_price must be given to replace an order",
+            "quantity, price, stop_price or a trail must be given to replace an order",
         ));
+    }
+    if trails {
+        let trail = trail(r.trail_amount_e4, r.trail_percent_e4)?;
+        check::trail(trail).map_err(|violation| Refused::of_rule(violation, ""))?;
     }
     if r.quantity_e4 != 0 {
         check::quantity(r.quantity_e4).map_err(|violation| Refused::of_rule(violation, ""))?;
@@ -111,6 +119,8 @@ fn replacement(r: &ReplaceOrderRequest) -> Result<ReplaceCommand, Refused> {
         price_e4: r.price_e4,
         stop_price_e4: r.stop_price_e4,
         version: r.version,
+        trail_amount_e4: r.trail_amount_e4,
+        trail_percent_e4: r.trail_percent_e4,
     })
 }
 
@@ -384,6 +394,11 @@ mod tests {
             (ReplaceOrderRequest { stop_price_e4: -1, ..change.clone() }, "STOP_PRICE_NOT_POSITIVE"),
             (ReplaceOrderRequest { quantity_e4: -1, ..change.clone() }, "QUANTITY_NOT_POSITIVE"),
             (ReplaceOrderRequest { quantity_e4: i64::MAX, ..change.clone() }, "QUANTITY_TOO_LARGE"),
+            (ReplaceOrderRequest { trail_amount_e4: -1, ..change.clone() }, "TRAIL_OUT_OF_RANGE"),
+            (
+                ReplaceOrderRequest { trail_amount_e4: 100, trail_percent_e4: 100, ..change.clone() },
+                "TRAIL_AMBIGUOUS",
+            ),
             (ReplaceOrderRequest { order_id: "1".into(), ..change }, "ID_MALFORMED"),
         ] {
             assert_eq!(replacement(&bad).unwrap_err().reason, why);

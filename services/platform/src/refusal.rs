@@ -71,9 +71,9 @@ impl Refusal {
 
     /// An order in `symbol` breaks a rule.
     pub fn of_rule(violation: Violation, symbol: &str) -> Self {
-        use Violation::{Closed, Halted, InCall, NoReferencePrice};
+        use Violation::{Closed, Halted, InCall, NoReferencePrice, StopWrongSide};
         let kind = match violation {
-            Halted | Closed | InCall | NoReferencePrice { .. } => Kind::Precondition,
+            Halted | Closed | InCall | NoReferencePrice { .. } | StopWrongSide { .. } => Kind::Precondition,
             _ => Kind::Invalid,
         };
         Self::new(kind, rule_code(violation), violation.sentence(symbol))
@@ -108,6 +108,7 @@ fn rule_code(violation: Violation) -> Reason {
         OutOfBand { field: Field::StopPrice, .. } => Reason::STOP_PRICE_OUT_OF_BAND,
         OutOfBand { .. } => Reason::PRICE_OUT_OF_BAND,
         NoReferencePrice { .. } => Reason::NO_REFERENCE_PRICE,
+        StopWrongSide { .. } => Reason::STOP_WRONG_SIDE,
         OrderTooLarge => Reason::ORDER_TOO_LARGE,
     }
 }

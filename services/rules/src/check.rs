@@ -107,27 +107,61 @@ impl Field {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Violation {
     QuantityNotPositive,
-    QuantityTooLarge { quantity_e4: i64 },
-    TimeNotAllowed { order_type: OrderType },
+    QuantityTooLarge {
+        quantity_e4: i64,
+    },
+    TimeNotAllowed {
+        order_type: OrderType,
+    },
     ExpiryMissing,
     ExpiryInThePast,
     ExpiryTooFar,
     TrailMissing,
     TrailAmountNotPositive,
     TrailPercentOutOfRange,
-    DisplayOutOfRange { quantity_e4: i64 },
-    TooManyParts { quantity_e4: i64, display_e4: i64 },
+    DisplayOutOfRange {
+        quantity_e4: i64,
+    },
+    TooManyParts {
+        quantity_e4: i64,
+        display_e4: i64,
+    },
     ClientOrderIdTooLong,
     ClientOrderIdMalformed,
     Halted,
     Closed,
     InCall,
-    OffLot { field: Field, value_e4: i64, lot_e4: i64 },
-    OffTick { field: Field, value_e4: i64, tick_e4: i64 },
-    PriceTooLarge { field: Field, most_e4: i64 },
-    OutOfBand { field: Field, price_e4: i64, reference_e4: i64 },
-    NoReferencePrice { order_type: OrderType },
-    TrailTooWide { reference_e4: i64 },
+    OffLot {
+        field: Field,
+        value_e4: i64,
+        lot_e4: i64,
+    },
+    OffTick {
+        field: Field,
+        value_e4: i64,
+        tick_e4: i64,
+    },
+    PriceTooLarge {
+        field: Field,
+        most_e4: i64,
+    },
+    OutOfBand {
+        field: Field,
+        price_e4: i64,
+        reference_e4: i64,
+    },
+    NoReferencePrice {
+        order_type: OrderType,
+    },
+    /// A stop that would be elected at once.
+    StopWrongSide {
+        side: Side,
+        stop_e4: i64,
+        last_e4: i64,
+    },
+    TrailTooWide {
+        reference_e4: i64,
+    },
     OrderTooLarge,
 }
 
@@ -174,7 +208,8 @@ impl Violation {
             Self::Halted => format!("trading in symbol {symbol} is halted"),
             Self::Closed => format!("symbol {symbol} is closed for trading"),
             Self::InCall => format!(
-                "symbol {symbol} gathers orders for an auction: MARKET orders and time in force IOC or FOK are not taken"
+                "symbol {symbol} gathers orders for an auction: time in force FOK, and IOC but of a MARKET order, are not \
+                 taken"
             ),
             Self::OffLot { field, value_e4, lot_e4 } => off_step(field, value_e4, "lot", lot_e4, symbol),
             Self::OffTick { field, value_e4, tick_e4 } => off_step(field, value_e4, "tick", tick_e4, symbol),
@@ -189,6 +224,12 @@ impl Violation {
             ),
             Self::NoReferencePrice { order_type } => format!(
                 "{symbol} has no reference price (no trade, no previous close): a {order_type} order needs one"
+            ),
+            Self::StopWrongSide { side, stop_e4, last_e4 } => format!(
+                "stop_price {} of a {side} order must be {} the last price {}",
+                format_e4(stop_e4),
+                if side == Side::Buy { "above" } else { "below" },
+                format_e4(last_e4)
             ),
             Self::TrailTooWide { reference_e4 } => format!(
                 "the trail must be at most {BAND_PERCENT} % of the reference price {}",
@@ -280,7 +321,9 @@ pub fn client_order_id(text: &str) -> Checked {
 /// else previous close; `None` when there is neither).
 pub fn order(order: &Order, listing: &Listing, reference_e4: Option<i64>) -> Checked<Priced> {
     open(listing.state)?;
-    if listing.state.is_call() && !order.terms.order_type().rests(order.time_in_force) {
+    let order_type = order.terms.order_type();
+    let waits = order_type.rests(order.time_in_force) || order_type.waits_in_call(order.time_in_force);
+    if listing.state.is_call() && !waits {
         return Err(Violation::InCall);
     }
     lots(Field::Quantity, order.quantity_e4, listing.lot_e4)?;
@@ -331,7 +374,8 @@ pub fn ticks(terms: Terms, tick_e4: i64) -> Checked {
     Ok(())
 }
 
-/// Checks the prices of the terms against the band and answers cap and stop.
+/// Checks the prices of the terms against the band and the last price, which is the reference once there is one, and
+/// answers cap and stop.
 pub fn priced(side: Side, terms: Terms, tick_e4: i64, reference_e4: Option<i64>) -> Checked<Priced> {
     let reference_e4 = reference_e4.filter(|r| *r > 0);
     if let Some(reference_e4) = reference_e4 {
@@ -340,6 +384,17 @@ pub fn priced(side: Side, terms: Terms, tick_e4: i64, reference_e4: Option<i64>)
                 return Err(Violation::OutOfBand { field, price_e4, reference_e4 });
             }
         }
+    }
+    let right_side = |stop_e4| match reference_e4 {
+        Some(last_e4)
+            if side == Side::Buy && stop_e4 <= last_e4 || side == Side::Sell && stop_e4 >= last_e4 =>
+        {
+            Err(Violation::StopWrongSide { side, stop_e4, last_e4 })
+        }
+        _ => Ok(()),
+    };
+    if terms.stop_e4() != 0 {
+        right_side(terms.stop_e4())?;
     }
     let needed = || reference_e4.ok_or(Violation::NoReferencePrice { order_type: terms.order_type() });
     // A collar beyond 64 bits is a size that no amount of money has.
@@ -353,6 +408,7 @@ pub fn priced(side: Side, terms: Terms, tick_e4: i64, reference_e4: Option<i64>)
             let reference_e4 = needed()?;
             let stop_e4 = trailing_start(side, trail, reference_e4, tick_e4)
                 .ok_or(Violation::TrailTooWide { reference_e4 })?;
+            right_side(stop_e4)?;
             Priced { cap_e4: collar(stop_e4)?, stop_e4 }
         }
     })
@@ -391,13 +447,47 @@ mod tests {
         for state in [TradingState::PreOpen, TradingState::Auction] {
             let call = Listing { state, ..LISTING };
             assert!(order(&LIMIT, &call, None).is_ok());
+            let market = Order { terms: Terms::Market, time_in_force: TimeInForce::Ioc, ..LIMIT };
+            assert!(order(&market, &call, Some(2_310_000)).is_ok(), "it waits for the auction");
             for refused in [
                 Order { time_in_force: TimeInForce::Fok, ..LIMIT },
-                Order { terms: Terms::Market, time_in_force: TimeInForce::Ioc, ..LIMIT },
+                Order { time_in_force: TimeInForce::Ioc, ..LIMIT },
+                Order { time_in_force: TimeInForce::Fok, ..market },
             ] {
                 assert_eq!(order(&refused, &call, Some(2_310_000)), Err(Violation::InCall));
             }
         }
+    }
+
+    #[test]
+    fn a_stop_is_on_its_side_of_the_last_price() {
+        let last = Some(2_000_000);
+        for (side, stop_e4, is_good) in [
+            (Side::Buy, 2_000_100, true),
+            (Side::Buy, 2_000_000, false),
+            (Side::Buy, 1_999_900, false),
+            (Side::Sell, 1_999_900, true),
+            (Side::Sell, 2_000_000, false),
+            (Side::Sell, 2_000_100, false),
+        ] {
+            for terms in [Terms::Stop { stop_e4 }, Terms::StopLimit { price_e4: 2_000_000, stop_e4 }] {
+                let found = priced(side, terms, 100, last);
+                assert_eq!(found.is_ok(), is_good, "{side} {stop_e4}: {found:?}");
+            }
+            assert!(
+                priced(side, Terms::Stop { stop_e4 }, 100, None).is_ok(),
+                "nothing is known to be passed"
+            );
+        }
+        let wrong = Violation::StopWrongSide { side: Side::Sell, stop_e4: 2_000_100, last_e4: 2_000_000 };
+        let sentence = "stop_price 200.01 of a SELL order must be below the last price 200";
+        assert_eq!(wrong.sentence("A"), sentence);
+        let trail = Trail::AmountE4(100);
+        let found = priced(Side::Sell, Terms::TrailingStop { trail }, 100, Some(100));
+        assert!(
+            matches!(found, Err(Violation::TrailTooWide { .. } | Violation::StopWrongSide { .. })),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::fmt;
 pub const E4_DECIMALS: u32 = 4;
 /// Decimals of an amount of money on the wire (`*_micros`).
 pub const MICROS_DECIMALS: u32 = 6;
+/// Currencies of accounts and listings, ISO 4217.
+pub const CURRENCIES: [&str; 2] = ["USD", "CAD"];
 /// 1 at [`E4_DECIMALS`].
 pub const ONE_E4: i64 = 10_000;
 /// `price_e4 × qty_e4` has scale 10⁻⁸; an amount has 10⁻⁶.

@@ -150,6 +150,11 @@ impl OrderType {
         !matches!(self, Self::Market) && !matches!(time, TimeInForce::Ioc | TimeInForce::Fok)
     }
 
+    /// True for what trades at once or not at all elsewhere, and waits for its auction in a call.
+    pub const fn waits_in_call(self, time: TimeInForce) -> bool {
+        matches!((self, time), (Self::Market, TimeInForce::Ioc))
+    }
+
     /// True when the order may insist on not trading at once.
     pub const fn may_post_only(self, time: TimeInForce) -> bool {
         matches!(self, Self::Limit) && self.rests(time)

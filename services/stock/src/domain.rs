@@ -3,7 +3,11 @@
 use fafnir_platform::{Refusal, clock::DAY_US};
 use fafnir_proto::reason::Reason;
 use fafnir_rules::limits::{LISTING_E4_MAX, STEP_DECIMALS_MAX, VOLATILITY_BAND_BPS_MAX};
-use fafnir_rules::{money::step_decimals, symbol::Symbol};
+use fafnir_rules::{
+    money::{CURRENCIES, step_decimals},
+    order::one_of,
+    symbol::Symbol,
+};
 use std::collections::BTreeMap;
 
 /// Longest texts of a listing in bytes.
@@ -393,6 +397,9 @@ impl Proposal {
         if t.currency.len() != 3 || !t.currency.bytes().all(|b| b.is_ascii_uppercase()) {
             return invalid(Reason::CURRENCY_MALFORMED, "currency must be three capital letters (ISO 4217)");
         }
+        if !CURRENCIES.contains(&t.currency.as_str()) {
+            return invalid(Reason::CURRENCY_UNKNOWN, format!("currency must be {}", one_of(CURRENCIES)));
+        }
         for (field, step) in [("tick", t.tick_e4), ("lot", t.lot_e4)] {
             if !(1..=LISTING_E4_MAX).contains(&step) {
                 return invalid(Reason::STEP_OUT_OF_RANGE, format!("{field} must be from 0.0001 to 1000000"));
@@ -730,6 +737,7 @@ mod tests {
             (with(Terms { tick_e4: 0, ..terms() }), "STEP_OUT_OF_RANGE"),
             (with(Terms { tick_e4: 1, lot_e4: 10, ..terms() }), "STEP_TOO_FINE"),
             (with(Terms { currency: "usd".into(), ..terms() }), "CURRENCY_MALFORMED"),
+            (with(Terms { currency: "EUR".into(), ..terms() }), "CURRENCY_UNKNOWN"),
             (Proposal { kind: None, ..good.clone() }, "INSTRUMENT_TYPE_UNKNOWN"),
             (with(Terms { previous_close_e4: -1, ..terms() }), "PRICE_OUT_OF_RANGE"),
             (Proposal { volatility_band_bps: 10_000, ..good.clone() }, "VOLATILITY_BAND_OUT_OF_RANGE"),

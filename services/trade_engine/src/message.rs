@@ -276,7 +276,7 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         pending: v1::PendingAction::None.into(),
         quantity_e4: order.quantity_e4,
         filled_e4: order.filled_e4,
-        price_e4: order.terms.price_e4(),
+        price_e4: order.limit_e4(),
         stop_price_e4: order.stop_e4,
         trail_amount_e4,
         trail_percent_e4,

@@ -35,7 +35,9 @@ pub fn of(refused: &Refused, scope: Scope) -> Refusal {
         R::VersionDiffers { .. } => (Kind::Precondition, Reason::VERSION_DIFFERS),
         R::NothingToReplace => (Kind::Invalid, Reason::NOTHING_TO_REPLACE),
         R::PriceNotAllowed { field: "stop_price", .. } => (Kind::Invalid, Reason::STOP_PRICE_NOT_ALLOWED),
+        R::PriceNotAllowed { field: "trail", .. } => (Kind::Invalid, Reason::TRAIL_NOT_ALLOWED),
         R::PriceNotAllowed { .. } => (Kind::Invalid, Reason::PRICE_NOT_ALLOWED),
+        R::WaitsForAuction(_) => (Kind::Precondition, Reason::SYMBOL_IN_AUCTION),
         R::StopTriggered => (Kind::Precondition, Reason::STOP_TRIGGERED),
         R::BelowFilled { .. } => (Kind::Precondition, Reason::BELOW_FILLED),
         R::Book(reason) => (Kind::Precondition, book_reason(*reason)),
@@ -112,5 +114,6 @@ pub fn book_reason(reason: BookReason) -> Reason {
         BookReason::WrongPhase => Reason::WRONG_PHASE,
         BookReason::SamePhase => Reason::SAME_PHASE,
         BookReason::BadBand => Reason::BAD_BAND,
+        BookReason::StopWrongSide => Reason::STOP_WRONG_SIDE,
     }
 }

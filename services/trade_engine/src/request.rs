@@ -227,6 +227,8 @@ fn instruction(what: &What) -> Result<Instruction, Refusal> {
 fn replace(r: &v1::ReplaceCommand) -> Result<Replace, Refusal> {
     for (field, value) in
         [("quantity", r.quantity_e4), ("price", r.price_e4), ("stop_price", r.stop_price_e4)]
+            .into_iter()
+            .chain([("trail_amount", r.trail_amount_e4), ("trail_percent", r.trail_percent_e4)])
     {
         if value < 0 {
             return Err(malformed(field, "must not be negative"));
@@ -240,6 +242,12 @@ fn replace(r: &v1::ReplaceCommand) -> Result<Replace, Refusal> {
         quantity_e4: r.quantity_e4,
         price_e4: r.price_e4,
         stop_e4: r.stop_price_e4,
+        trail: match (r.trail_amount_e4, r.trail_percent_e4) {
+            (0, 0) => None,
+            (amount, 0) => Some(Trail::AmountE4(amount)),
+            (0, percent) => Some(Trail::PercentE4(percent)),
+            _ => return Err(malformed("trail_percent", "must not be given beside trail_amount")),
+        },
         version: r.version,
     })
 }

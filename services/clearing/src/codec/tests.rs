@@ -26,6 +26,13 @@ fn any_terms() -> impl Strategy<Value = Terms> {
     ]
 }
 
+fn any_trail() -> impl Strategy<Value = Option<Trail>> {
+    prop::option::of(prop_oneof![
+        any::<i64>().prop_map(Trail::AmountE4),
+        any::<i64>().prop_map(Trail::PercentE4)
+    ])
+}
+
 fn any_new() -> impl Strategy<Value = Instruction> {
     let head = (any_uuid(), prop::option::of(any_uuid()), any_symbol(), one_of(Side::ALL), any_terms());
     let tail = (one_of(TimeInForce::ALL), any::<[i64; 3]>(), any::<bool>(), one_of(SelfTrade::ALL));
@@ -50,9 +57,18 @@ fn any_new() -> impl Strategy<Value = Instruction> {
 fn any_of_orders() -> impl Strategy<Value = Instruction> {
     prop_oneof![
         any_new(),
-        (any_uuid(), any::<[i64; 3]>(), any::<u32>()).prop_map(|(order, [q, p, s], version)| {
-            Instruction::Replace(Replace { order, quantity_e4: q, price_e4: p, stop_e4: s, version })
-        }),
+        (any_uuid(), any::<[i64; 3]>(), any_trail(), any::<u32>()).prop_map(
+            |(order, [q, p, s], trail, version)| {
+                Instruction::Replace(Replace {
+                    order,
+                    quantity_e4: q,
+                    price_e4: p,
+                    stop_e4: s,
+                    trail,
+                    version,
+                })
+            }
+        ),
         any_uuid().prop_map(|order| Instruction::Cancel { order }),
         prop::option::of(any_symbol()).prop_map(|symbol| Instruction::CancelAll { symbol }),
         (prop::option::of(any_uuid()), any_symbol(), any_uuid())

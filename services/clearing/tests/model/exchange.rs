@@ -441,7 +441,13 @@ impl Exchange {
             Terms::Stop { .. } => Terms::Stop { stop_e4: new.stop },
             other => other,
         };
-        new.display = new.display.min(new.quantity);
+        if let Some(trail) = replace.trail {
+            check::trail(trail)?;
+            new.terms = Terms::TrailingStop { trail };
+            let anew = priced(new.terms)?;
+            (new.cap, new.stop) = (anew.cap_e4, anew.stop_e4);
+            new.distance = (new.cap - new.stop).abs();
+        }
         check::size(new.cap, new.quantity)?;
         Ok(new)
     }
@@ -459,7 +465,9 @@ impl Exchange {
         let of = order.terms.order_type();
         let rules = [
             (r.version != 0 && r.version != order.version, "VersionDiffers"),
-            ((r.quantity_e4, r.price_e4, r.stop_e4) == (0, 0, 0), "NothingToReplace"),
+            ((r.quantity_e4, r.price_e4, r.stop_e4, r.trail) == (0, 0, 0, None), "NothingToReplace"),
+            (r.trail.is_some_and(|trail| !trails_by(order.terms, trail)), "PriceNotAllowed"),
+            (r.trail.is_some() && of.has_trail() && order.state != OrderState::Held, "StopTriggered"),
             (r.price_e4 != 0 && !of.has_price(), "PriceNotAllowed"),
             (r.stop_e4 != 0 && !of.has_stop(), "PriceNotAllowed"),
             (r.stop_e4 != 0 && of.has_stop() && order.state != OrderState::Held, "StopTriggered"),
@@ -797,10 +805,16 @@ impl Exchange {
         let price = match order.terms.order_type() {
             OrderType::Limit | OrderType::StopLimit if r.price_e4 != 0 => ticks(new.cap),
             OrderType::Stop if r.stop_e4 != 0 => ticks(new.cap),
+            _ if r.trail.is_some() => ticks(new.distance),
             _ => 0,
         };
         let command = matching::Replace {
-            stop: ticks(r.stop_e4),
+            stop: if r.trail.is_some() { ticks(new.stop) } else { ticks(r.stop_e4) },
+            trail: match r.trail {
+                None => 0,
+                Some(Trail::AmountE4(amount)) => ticks(amount),
+                Some(Trail::PercentE4(percent)) => (percent / 100) as u32,
+            },
             ..matching::Replace::new(
                 order.number,
                 matching::Slot(0),
@@ -1002,7 +1016,7 @@ impl Exchange {
         // Where nothing will trade the band goes to the middle.
         if let (Some(bid), Some(ask)) = (bid, ask)
             && bps != 0
-            && bid < ask
+            && m.book.auction_price().is_none()
         {
             let reference = bid.midpoint(ask);
             self.run(market, &matching::Command::SetBand { reference, bps });
@@ -1099,8 +1113,10 @@ impl Exchange {
                 self.order(id).version += 1;
                 self.changed(OrderKind::Replaced, id, 0);
             }
-            What::Triggered { id, .. } => {
-                self.order(id).state = OrderState::New;
+            What::Triggered { id, price, .. } => {
+                let order = self.order(id);
+                order.state = OrderState::New;
+                order.cap = i64::from(price) * tick;
                 self.changed(OrderKind::Triggered, id, 0);
             }
             What::StopMoved { id, stop, .. } => {
@@ -1239,6 +1255,15 @@ impl Exchange {
             }
         }
     }
+}
+
+/// A trail of the kind that the order has.
+fn trails_by(terms: Terms, trail: Trail) -> bool {
+    matches!(
+        (terms, trail),
+        (Terms::TrailingStop { trail: Trail::AmountE4(_) }, Trail::AmountE4(_))
+            | (Terms::TrailingStop { trail: Trail::PercentE4(_) }, Trail::PercentE4(_))
+    )
 }
 
 fn book_side(side: Side) -> matching::Side {

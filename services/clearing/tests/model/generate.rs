@@ -333,7 +333,7 @@ impl Generator {
         let known = model.orders.get(&order);
         let market = known.map_or(0, |o| o.market);
         let of = known.map(|o| o.terms.order_type());
-        let mut replace = Replace { order, quantity_e4: 0, price_e4: 0, stop_e4: 0, version: 0 };
+        let mut replace = Replace { order, quantity_e4: 0, price_e4: 0, stop_e4: 0, trail: None, version: 0 };
         let any = self.rng.one_in(40);
         if self.rng.one_in(2) {
             replace.quantity_e4 = self.quantity(model, market);
@@ -343,6 +343,18 @@ impl Generator {
         }
         if self.rng.one_in(2) && (any || of.is_some_and(OrderType::has_stop)) {
             replace.stop_e4 = self.price(model, market);
+        }
+        if self.rng.one_in(2) && (any || of.is_some_and(OrderType::has_trail)) {
+            let tick = model.markets[market].tick;
+            let by_amount = match known.map(|o| o.terms) {
+                Some(Terms::TrailingStop { trail: Trail::AmountE4(_) }) => !self.rng.one_in(10),
+                _ => self.rng.one_in(10),
+            };
+            replace.trail = Some(if by_amount {
+                Trail::AmountE4(tick * self.rng.within(0, 8))
+            } else {
+                Trail::PercentE4(100 * self.rng.within(0, 300))
+            });
         }
         if self.rng.one_in(4) {
             replace.version = known.map_or(1, |o| o.version) + u32::from(self.rng.one_in(10));

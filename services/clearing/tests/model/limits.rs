@@ -267,7 +267,8 @@ fn what_an_order_trades_in_all_may_be_beyond_64_bits() {
             desk.done(seller, limit(100, "DEAR", Side::Sell, price, total));
         } else {
             let (quantity_e4, price_e4) = (total * 10_000, price * 10_000);
-            let replace = Replace { order: id(100), quantity_e4, price_e4, stop_e4: 0, version: 0 };
+            let replace =
+                Replace { order: id(100), quantity_e4, price_e4, stop_e4: 0, trail: None, version: 0 };
             desk.done(seller, Instruction::Replace(replace));
         }
         desk.done(who, limit(200 + n, "DEAR", Side::Buy, price, shares));
@@ -327,7 +328,14 @@ fn what_rests_at_a_former_rate_can_always_be_settled() {
     assert_eq!(got, 3_000_000_000_000 * MICROS);
     // What is left of the room: a replace takes it no further either.
     desk.done(buyer, limit(202, "DEAR", Side::Buy, 900_000, 1));
-    let more = Replace { order: id(202), quantity_e4: 90_000 * 10_000, price_e4: 0, stop_e4: 0, version: 0 };
+    let more = Replace {
+        order: id(202),
+        quantity_e4: 90_000 * 10_000,
+        price_e4: 0,
+        stop_e4: 0,
+        trail: None,
+        version: 0,
+    };
     assert_eq!(desk.refused(buyer, Instruction::Replace(more)), "ExchangeFull");
     desk.cores.restore();
     assert_eq!(desk.refused(buyer, Instruction::Replace(more)), "ExchangeFull");
@@ -673,6 +681,7 @@ impl Wild {
                 quantity_e4: if self.rng.one_in(2) { self.any() } else { 0 },
                 price_e4: if self.rng.one_in(2) { self.price() } else { 0 },
                 stop_e4: if self.rng.one_in(4) { self.price() } else { 0 },
+                trail: None,
                 version: if self.rng.one_in(9) { self.any() as u32 } else { 0 },
             }),
             48..52 => Instruction::Cancel { order: self.order(desk) },

@@ -62,6 +62,9 @@ pub struct ReplaceOrderRequest {
     pub quantity: Option<Number>,
     pub price: Option<Number>,
     pub stop_price: Option<Number>,
+    /// Of a trailing stop that was not triggered, in what it trails by: its stop starts anew behind the last price.
+    pub trail_amount: Option<Number>,
+    pub trail_percent: Option<Number>,
     /// Refused where the order has another one.
     pub version: Option<u32>,
 }
@@ -294,6 +297,8 @@ impl Trading {
                 request.stop_price.as_ref(),
             )?,
             version: request.version.unwrap_or(0),
+            trail_amount_e4: e4("trailAmount", request.trail_amount.as_ref())?,
+            trail_percent_e4: e4("trailPercent", request.trail_percent.as_ref())?,
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let order = order_of(gateway.told(session, client.replace(request).await.map_err(error::of)?))?;

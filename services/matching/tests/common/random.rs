@@ -156,7 +156,12 @@ impl Caller {
                 let new_id = if self.rng.one_in(5) { self.id() } else { 0 };
                 let stop = if self.rng.one_in(6) { self.price() } else { 0 };
                 let display = if self.rng.one_in(6) { self.rng.below(12) } else { 0 };
-                Command::Replace(Replace { id, slot, new_id, qty, price, stop, display })
+                let trail = match self.rng.below(40) {
+                    0 => u32::MAX,
+                    1..6 => 1 + self.rng.below(2 * self.width) as u32,
+                    _ => 0,
+                };
+                Command::Replace(Replace { id, slot, new_id, qty, price, stop, display, trail })
             }
             184 => Command::CancelAll {
                 owner: if self.rng.one_in(4) { 0 } else { 1 + self.rng.below(5) as u32 },

@@ -13,7 +13,7 @@ struct Order {
     hidden: Lots,
     filled: Lots,
     version: u32,
-    /// Place of a held stop among stops of its price, else 0.
+    /// Place of a held stop among stops of its price, of a market order among those that wait, else 0.
     entered: u64,
 }
 
@@ -53,6 +53,10 @@ enum End {
 pub struct Reference {
     sides: [BTreeMap<Ticks, VecDeque<Order>>; 2],
     held: Vec<Order>,
+    /// Market orders that wait for the auction.
+    waiting: Vec<Order>,
+    /// Prices of the present match.
+    prints: Vec<Ticks>,
     last_id: OrderId,
     last: Ticks,
     now: Time,
@@ -68,7 +72,8 @@ pub type Seen = (OrderId, Side, Ticks, [Lots; 3], u32, Option<(Kind, Ticks)>);
 
 /// The book's order as the reference tells its own.
 pub fn seen(o: &OpenOrder) -> Seen {
-    (o.id, o.side, o.price, [o.shown, o.open, o.filled], o.version, o.held.then_some((o.kind, o.stop)))
+    let waits = o.held || o.kind == Kind::Market;
+    (o.id, o.side, o.price, [o.shown, o.open, o.filled], o.version, waits.then_some((o.kind, o.stop)))
 }
 
 const SLOT: Slot = Slot(0);
@@ -104,6 +109,9 @@ impl Reference {
                     (false, true) => What::Resumed,
                 });
                 self.halted = halt;
+                if self.out != [What::Refused { reason: Reason::NotHalted }] {
+                    self.last_counts();
+                }
                 self.run_stops();
             }
             Command::SetPhase { phase } => self.set_phase(phase),
@@ -159,17 +167,25 @@ impl Reference {
         let mut held = self.held.clone();
         held.sort_by_key(trigger_rank);
         all.extend(held);
+        all.extend(self.waiting(Side::Buy));
+        all.extend(self.waiting(Side::Sell));
         all
+    }
+
+    fn waiting(&self, side: Side) -> Vec<Order> {
+        self.waiting.iter().filter(|order| order.side == side).cloned().collect()
     }
 
     fn find_mut(&mut self, id: OrderId) -> &mut Order {
         let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
-        resting.chain(&mut self.held).find(|order| order.id == id).unwrap()
+        resting.chain(&mut self.held).chain(&mut self.waiting).find(|order| order.id == id).unwrap()
     }
 
     fn remove(&mut self, id: OrderId) -> Option<Order> {
-        if let Some(at) = self.held.iter().position(|order| order.id == id) {
-            return Some(self.held.remove(at));
+        for list in [&mut self.held, &mut self.waiting] {
+            if let Some(at) = list.iter().position(|order| order.id == id) {
+                return Some(list.remove(at));
+            }
         }
         for side in &mut self.sides {
             for level in side.values_mut() {
@@ -209,6 +225,7 @@ impl Reference {
         let immediate = new.kind == Kind::Market || new.tif == Tif::Ioc || new.tif == Tif::Fok;
         let unpriced = new.price == 0 || new.price > MAX_PRICE;
         let trail_max = if new.kind == Kind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
+        let first_stop = if trailing && new.stop == 0 { trail(new, self.last) } else { new.stop };
         first_broken([
             (new.id <= self.last_id || new.id == u64::MAX, Reason::BadOrderId),
             (new.qty == 0 || new.qty > MAX_QTY, Reason::BadQuantity),
@@ -222,11 +239,26 @@ impl Reference {
             (trailing && !(1..=trail_max).contains(&new.trail), Reason::BadTrail),
             (self.halted, Reason::Halted),
             (self.phase == Phase::Closed, Reason::WrongPhase),
-            (self.phase != Phase::Continuous && immediate, Reason::WrongPhase),
+            (self.phase != Phase::Continuous && new.tif == Tif::Fok, Reason::WrongPhase),
+            (
+                self.phase != Phase::Continuous && new.tif == Tif::Ioc && new.kind != Kind::Market,
+                Reason::WrongPhase,
+            ),
             (new.tif == Tif::Gtd && new.expire <= self.now, Reason::BadExpireTime),
             (new.post_only && self.meets(new.side, new.price), Reason::WouldTrade),
             (trailing && new.stop == 0 && self.last == 0, Reason::NoReferencePrice),
+            (stop && self.passed(new.side, first_stop), Reason::StopWrongSide),
         ])
+    }
+
+    /// The last trade has passed this stop price already.
+    fn passed(&self, side: Side, stop: Ticks) -> bool {
+        self.last != 0 && if side == Side::Buy { stop <= self.last } else { stop >= self.last }
+    }
+
+    /// Where nothing printed just now, the last trade is what stops look at.
+    fn last_counts(&mut self) {
+        self.prints = if self.last == 0 { Vec::new() } else { vec![self.last] };
     }
 
     fn enter(&mut self, new: &NewOrder) {
@@ -245,13 +277,12 @@ impl Reference {
             if new.stop == 0 {
                 order.new.stop = trail(new, self.last);
             }
-            self.held.push(order);
-            return self.run_stops();
+            return self.held.push(order);
         }
         order.new.stop = 0;
         let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
         if !self.trading() {
-            return self.rest(order);
+            return self.gather(order);
         }
         if new.tif == Tif::Fok && !self.fills_whole(&order) {
             return self.out.push(canceled(&order, order.open(), Reason::CannotFillWhole));
@@ -288,6 +319,7 @@ impl Reference {
         let reason = match end {
             End::SelfTrade => Reason::SelfTrade,
             _ if open == 0 => return,
+            End::Paused if rests => return self.gather(order),
             _ if rests => return self.rest(order),
             End::Paused => Reason::VolatilityPause,
             End::Limit if !market => Reason::ImmediateRemainder,
@@ -310,25 +342,9 @@ impl Reference {
             }
             let maker = self.first(other).unwrap();
             if maker.owner == order.owner && order.owner != 0 {
-                let (maker, id, open) = (maker.new, maker.id, maker.open());
-                match order.self_trade {
-                    SelfTrade::CancelNewest => return End::SelfTrade,
-                    SelfTrade::CancelOldest | SelfTrade::CancelBoth => {
-                        self.remove(id);
-                        self.out.push(canceled(&maker, open, Reason::SelfTrade));
-                        if order.self_trade == SelfTrade::CancelBoth {
-                            return End::SelfTrade;
-                        }
-                    }
-                    SelfTrade::Decrement => {
-                        let qty = open.min(order.shown);
-                        order.shown -= qty;
-                        self.decremented(id, order.id, qty, open - qty, order.shown);
-                        self.take_decrement(id, qty);
-                        if order.shown == 0 {
-                            return End::SelfTrade;
-                        }
-                    }
+                let maker = maker.clone();
+                if self.meets_own(order, &maker) {
+                    return End::SelfTrade;
                 }
                 continue;
             }
@@ -340,6 +356,45 @@ impl Reference {
             self.fill_first(other, qty);
         }
         End::Limit
+    }
+
+    /// The order's mode decides. True where the order ends.
+    fn meets_own(&mut self, order: &mut Order, own: &Order) -> bool {
+        match order.self_trade {
+            SelfTrade::CancelNewest => true,
+            SelfTrade::CancelOldest | SelfTrade::CancelBoth => {
+                self.cancel_all([own], Reason::SelfTrade);
+                order.self_trade == SelfTrade::CancelBoth
+            }
+            SelfTrade::Decrement => {
+                let qty = own.open().min(order.shown);
+                order.shown -= qty;
+                self.decremented(own.id, order.id, qty, own.open() - qty, order.shown);
+                self.take_decrement(own.id, qty);
+                order.shown == 0
+            }
+        }
+    }
+
+    /// In a call nothing trades, but an order meets its owner's on the other side as it comes in.
+    fn gather(&mut self, mut order: Order) {
+        (order.shown, order.hidden) = (order.open(), 0);
+        let buys = order.side == Side::Buy;
+        let mut others = self.waiting(order.side.opposite());
+        others.extend(self.all().into_iter().filter(|o| o.entered == 0 && o.side != order.side));
+        for other in others {
+            let meets = if buys { other.price <= order.price } else { other.price >= order.price };
+            if other.owner == order.owner && order.owner != 0 && meets && self.meets_own(&mut order, &other) {
+                let open = order.open();
+                return self.out.push(canceled(&order, open, Reason::SelfTrade));
+            }
+        }
+        if order.kind == Kind::Market {
+            self.entered += 1;
+            order.entered = self.entered;
+            return self.waiting.push(order);
+        }
+        self.rest(order);
     }
 
     fn decremented(&mut self, maker: OrderId, taker: OrderId, qty: Lots, maker_open: Lots, taker_open: Lots) {
@@ -360,6 +415,7 @@ impl Reference {
     /// A trade of a maker and a taker, each with what stays open of it.
     fn print(&mut self, maker: (u64, Lots), taker: (u64, Lots), qty: Lots, price: u32, aggressor: Side) {
         self.last = price;
+        self.prints.push(price);
         let ((maker, maker_open), (taker, taker_open), maker_slot) = (maker, taker, SLOT);
         let what = What::Trade { maker, taker, qty, maker_open, taker_open, price, maker_slot, aggressor };
         self.out.push(what);
@@ -379,43 +435,76 @@ impl Reference {
         }
     }
 
+    /// Stops that any print of a match elects enter after it, one by one, each followed by those that it elects.
     fn run_stops(&mut self) {
-        let mut reached: VecDeque<Order> = VecDeque::new();
+        let mut elected: VecDeque<(Order, Ticks)> = VecDeque::new();
         loop {
-            if self.trading() && self.last != 0 {
-                self.held.sort_by_key(|order| (order.side, order.entered));
-                for order in self.held.iter_mut().filter(|order| order.kind.is_trailing()) {
-                    let trailed = trail(&order.new, self.last);
-                    let buy = order.side == Side::Buy;
-                    let stop = if buy { order.stop.min(trailed) } else { order.stop.max(trailed) };
-                    if stop != order.stop {
-                        order.new.stop = stop;
-                        self.out.push(What::StopMoved { id: order.id, slot: SLOT, stop });
-                    }
+            let prints = std::mem::take(&mut self.prints);
+            if !prints.is_empty() && !self.halted && self.phase != Phase::Closed {
+                for side in [Side::Buy, Side::Sell] {
+                    elected.extend(self.elect(side, &prints));
                 }
-                let last = self.last;
-                let (mut now, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(|order| {
-                    if order.side == Side::Buy { last >= order.stop } else { last <= order.stop }
-                });
-                self.held = rest;
-                now.sort_by_key(trigger_rank);
-                reached.extend(now);
-            } else {
-                self.held.extend(reached.drain(..));
             }
-            let Some(mut order) = reached.pop_front() else { return };
-            let (id, open, stop, last) = (order.id, order.open(), order.stop, self.last);
-            if order.kind.is_trailing() {
-                order.new.price = match order.side {
-                    Side::Buy => stop.saturating_add(order.price).min(MAX_PRICE),
-                    Side::Sell => stop.saturating_sub(order.price).max(1),
-                };
-            }
-            self.out.push(What::Triggered { id, slot: SLOT, open, stop, last });
-            let limit = order.kind == Kind::StopLimit;
-            (order.new.stop, order.entered) = (0, 0);
-            self.aggress(order, limit, !limit);
+            let Some((order, print)) = elected.pop_front() else { return };
+            self.trigger(order, print);
         }
+    }
+
+    /// The stops of a side that the prints reach, and which of them. Trailing ones follow the most favourable print; what
+    /// came first counts first.
+    fn elect(&mut self, side: Side, prints: &[Ticks]) -> Vec<(Order, Ticks)> {
+        let (low, high) = (*prints.iter().min().unwrap(), *prints.iter().max().unwrap());
+        let buy = side == Side::Buy;
+        let (favourable, adverse) = if buy { (low, high) } else { (high, low) };
+        let moves_first = prints[0] == favourable;
+        if moves_first {
+            self.follow(side, favourable);
+        }
+        let reached = |o: &Order| o.side == side && if buy { adverse >= o.stop } else { adverse <= o.stop };
+        let (mut now, rest): (Vec<_>, Vec<_>) = self.held.drain(..).partition(reached);
+        self.held = rest;
+        now.sort_by_key(trigger_rank);
+        if !moves_first {
+            self.follow(side, favourable);
+        }
+        now.into_iter().map(|order| (order, adverse)).collect()
+    }
+
+    fn follow(&mut self, side: Side, print: Ticks) {
+        self.held.sort_by_key(|order| order.entered);
+        for order in self.held.iter_mut().filter(|o| o.side == side && o.kind.is_trailing()) {
+            let trailed = trail(&order.new, print);
+            let stop = if side == Side::Buy { order.stop.min(trailed) } else { order.stop.max(trailed) };
+            if stop != order.stop {
+                order.new.stop = stop;
+                self.out.push(What::StopMoved { id: order.id, slot: SLOT, stop });
+            }
+        }
+    }
+
+    /// An elected stop becomes a limit order: at its limit, a buy at its cap, a sell at 2.5 %, or ten ticks where that is
+    /// more, below what elected it.
+    fn trigger(&mut self, mut order: Order, print: Ticks) {
+        let (id, open, stop) = (order.id, order.open(), order.stop);
+        if order.kind != Kind::StopLimit {
+            order.new.price = match order.side {
+                Side::Buy if order.kind.is_trailing() => stop.saturating_add(order.price).min(MAX_PRICE),
+                Side::Buy => order.price,
+                Side::Sell => {
+                    let distance = (u64::from(print) * 25 / 1_000).max(10);
+                    u64::from(print).saturating_sub(distance).max(1) as u32
+                }
+            };
+        }
+        let price = order.price;
+        self.out.push(What::Triggered { id, slot: SLOT, open, stop, last: print, price });
+        (order.new.stop, order.entered) = (0, 0);
+        self.come_in(order);
+    }
+
+    /// An order that may rest trades, or gathers in a call.
+    fn come_in(&mut self, order: Order) {
+        if self.trading() { self.aggress(order, true, false) } else { self.gather(order) }
     }
 
     fn replace(&mut self, replace: &Replace) {
@@ -440,14 +529,12 @@ impl Reference {
         }
         self.remove(old);
         (order.shown, order.hidden) = (open, 0);
-        if order.entered > 0 {
+        if order.entered > 0 && order.kind.is_stop() {
             self.entered += 1;
             order.entered = self.entered;
             self.held.push(order);
-        } else if self.trading() {
-            self.aggress(order, true, false);
         } else {
-            self.rest(order);
+            self.come_in(order);
         }
         self.run_stops();
     }
@@ -457,7 +544,10 @@ impl Reference {
         let found = self.all().into_iter().find(|order| order.id == replace.id);
         let old = found.ok_or(Reason::UnknownOrder)?;
         let renamed = replace.new_id != 0;
-        let trailing = old.entered > 0 && old.kind.is_trailing();
+        let stop = old.entered > 0 && old.kind.is_stop();
+        let trailing = stop && old.kind.is_trailing();
+        let trails = replace.trail != 0;
+        let trail_max = if old.kind == Kind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
         let filled = if renamed { 0 } else { old.filled };
         let total = if replace.qty == 0 { old.open() + filled } else { replace.qty };
         let open = total.saturating_sub(filled);
@@ -466,7 +556,13 @@ impl Reference {
         new.new.price = or(replace.price.into(), old.price.into()) as Ticks;
         new.new.stop = or(replace.stop.into(), old.stop.into()) as Ticks;
         new.new.display = or(replace.display, old.display);
-        let same = (new.price, new.stop, new.display) == (old.price, old.stop, old.display);
+        if trails && trailing {
+            new.new.trail = replace.trail;
+            new.new.stop = if replace.stop == 0 { trail(&new.new, self.last) } else { replace.stop };
+        }
+        let same =
+            (new.price, new.stop, new.trail, new.display) == (old.price, old.stop, old.trail, old.display);
+        let moved = replace.stop != 0 || trails;
         let keeps = same && open <= old.open() && !renamed;
         let broken = first_broken([
             (self.halted, Reason::Halted),
@@ -475,8 +571,12 @@ impl Reference {
             (replace.qty > MAX_QTY, Reason::BadQuantity),
             (replace.price > MAX_PRICE, Reason::BadPrice),
             (replace.stop > MAX_PRICE, Reason::BadStopPrice),
-            (replace.stop != 0 && old.entered == 0, Reason::NotReplaceable),
-            (trailing && (replace.stop != 0 || replace.price != 0), Reason::NotReplaceable),
+            (moved && !stop, Reason::NotReplaceable),
+            (trails && !trailing, Reason::NotReplaceable),
+            (trailing && !trails && (replace.stop != 0 || replace.price != 0), Reason::NotReplaceable),
+            (trails && replace.trail > trail_max, Reason::BadTrail),
+            (trails && replace.stop == 0 && self.last == 0, Reason::NoReferencePrice),
+            (moved && self.passed(old.side, new.stop), Reason::StopWrongSide),
             (replace.display != 0 && old.display == 0, Reason::NotReplaceable),
             (open == 0, Reason::BelowFilled),
             (replace.display > total || bad_display(new.display, open, u64::MAX), Reason::BadDisplay),
@@ -512,69 +612,85 @@ impl Reference {
         if reopens && self.halted {
             return self.out.push(What::Refused { reason: Reason::Halted });
         }
-        while reopens && let Some((price, _, _)) = self.auction_price() {
-            self.auction(price);
+        if reopens {
+            if let Some((price, _, _)) = self.auction_price() {
+                self.auction(price);
+            }
+            for order in self.waiting(Side::Buy).into_iter().chain(self.waiting(Side::Sell)) {
+                let nobody = self.best(order.side.opposite()).is_none();
+                let reason = if nobody { Reason::NoLiquidity } else { Reason::Collar };
+                self.cancel_all([&order], reason);
+            }
         }
         self.phase = phase;
         self.out.push(What::PhaseChanged { phase });
+        self.last_counts();
         self.run_stops();
     }
 
-    /// Price, volume and surplus (buyers' positive) by trying every price where bids and asks meet; where these are
-    /// many, every price next to an order's and the reference.
+    /// Price, volume and surplus (buyers' positive), by trying every limit in the book.
     pub fn auction_price(&self) -> Option<(Ticks, Lots, i128)> {
-        let high = self.best(Side::Buy)?;
-        let low = self.best(Side::Sell).filter(|&low| low <= high)?;
-        let open = |level: &VecDeque<Order>| level.iter().map(|order| i128::from(order.open())).sum::<i128>();
+        let open = |orders: Vec<&Order>| orders.iter().map(|order| i128::from(order.open())).sum::<i128>();
+        let of = |side: Side| {
+            let resting = self.sides[side as usize].values().flatten();
+            resting.chain(self.waiting.iter().filter(move |order| order.side == side))
+        };
+        let at = |price: Ticks| {
+            let demand = open(of(Side::Buy).filter(|order| order.price >= price).collect());
+            let supply = open(of(Side::Sell).filter(|order| order.price <= price).collect());
+            (price, demand.min(supply), demand - supply)
+        };
         let reference =
             if self.last != 0 { self.last } else { self.band.map_or(0, |(reference, _)| reference) };
-        let few = high - low < 500;
-        let orders = self.sides.iter().flat_map(|side| side.keys());
-        let near = orders.flat_map(|&price| [price - 1, price, price.saturating_add(1)]).chain([reference]);
-        let tried: Vec<Ticks> = if few { (low..=high).collect() } else { near.collect() };
-        (tried.into_iter().filter(|price| (low..=high).contains(price)))
-            .map(|price| {
-                let demand: i128 = self.sides[0].range(price..).map(|(_, level)| open(level)).sum();
-                let supply: i128 = self.sides[1].range(..=price).map(|(_, level)| open(level)).sum();
-                (price, demand.min(supply), demand - supply)
-            })
-            .min_by_key(|&(price, volume, surplus)| {
-                (-volume, surplus.abs(), price.abs_diff(reference), price)
-            })
+        let limits = self.sides.iter().flat_map(|side| side.keys()).map(|&price| at(price));
+        let mut found: Vec<_> = limits.filter(|found| found.1 > 0).collect();
+        if found.is_empty() && reference != 0 {
+            found = vec![at(reference)];
+        }
+        let most = found.iter().map(|found| found.1).max().filter(|most| *most > 0)?;
+        found.retain(|found| found.1 == most);
+        let least = found.iter().map(|found| found.2.abs()).min()?;
+        found.retain(|found| found.2.abs() == least);
+        // Bids left over push it up, asks left over push it down.
+        let highest = found.iter().filter(|found| found.2 > 0).max().copied();
+        let lowest = found.iter().filter(|found| found.2 < 0).min().copied();
+        let even = found.iter().filter(|found| found.2 == 0).copied();
+        even.chain(highest)
+            .chain(lowest)
+            .max_by_key(|&(price, ..)| (std::cmp::Reverse(price.abs_diff(reference)), price))
             .map(|(price, volume, surplus)| (price, volume as Lots, surplus))
+    }
+
+    /// Who of a side trades next in an auction at this price: by limit or cap, of equal ones market orders first.
+    fn next_at(&self, side: Side, price: Ticks) -> Option<Order> {
+        let meets =
+            |order: &Order| if side == Side::Buy { order.price >= price } else { order.price <= price };
+        let best = self.best(side).and_then(|best| self.sides[side as usize][&best].front().cloned());
+        let all = self.waiting(side).into_iter().chain(best).filter(meets);
+        let rank = |order: &Order| if side == Side::Buy { u32::MAX - order.price } else { order.price };
+        all.min_by_key(rank)
     }
 
     fn auction(&mut self, price: Ticks) {
         let mut traded = 0;
-        while self.best(Side::Buy).is_some_and(|bid| bid >= price)
-            && self.best(Side::Sell).is_some_and(|ask| ask <= price)
-        {
-            let bid = self.first(Side::Buy).unwrap().clone();
-            let ask = self.first(Side::Sell).unwrap().clone();
-            if bid.owner == ask.owner && bid.owner != 0 {
-                let (older, newer) = if bid.id < ask.id { (&bid, &ask) } else { (&ask, &bid) };
-                let gone = match newer.self_trade {
-                    SelfTrade::CancelNewest => vec![newer],
-                    SelfTrade::CancelOldest => vec![older],
-                    SelfTrade::CancelBoth => vec![older, newer],
-                    SelfTrade::Decrement => {
-                        let qty = older.open().min(newer.open());
-                        self.decremented(older.id, newer.id, qty, older.open() - qty, newer.open() - qty);
-                        self.take_decrement(older.id, qty);
-                        self.take_decrement(newer.id, qty);
-                        continue;
-                    }
-                };
-                self.cancel_all(gone, Reason::SelfTrade);
-                continue;
-            }
+        while let (Some(bid), Some(ask)) = (self.next_at(Side::Buy, price), self.next_at(Side::Sell, price)) {
             let qty = bid.shown.min(ask.shown);
             traded += qty;
             self.print((ask.id, ask.open() - qty), (bid.id, bid.open() - qty), qty, price, Side::Buy);
-            self.fill_first(Side::Buy, qty);
-            self.fill_first(Side::Sell, qty);
+            for order in [bid, ask] {
+                if order.entered == 0 {
+                    self.fill_first(order.side, qty);
+                    continue;
+                }
+                let waiting = self.find_mut(order.id);
+                waiting.shown -= qty;
+                waiting.filled += qty;
+                if waiting.shown == 0 {
+                    self.remove(order.id);
+                }
+            }
         }
-        self.band = self.band.map(|(reference, bps)| (if traded > 0 { price } else { reference }, bps));
+        self.band = self.band.map(|(_, bps)| (price, bps));
         self.out.push(What::Uncrossed { price, qty: traded });
     }
 }

@@ -194,7 +194,8 @@ fn terms(r: &PlaceOrderRequest, symbol: &str) -> Result<Terms, Error> {
     })
 }
 
-fn trail(amount_e4: i64, percent_e4: i64) -> Result<Trail, Error> {
+/// The one trail of a request.
+pub fn trail(amount_e4: i64, percent_e4: i64) -> Result<Trail, Error> {
     match (amount_e4, percent_e4) {
         (0, 0) => Err(Error::of_rule(Violation::TrailMissing, "")),
         (amount, 0) => Ok(Trail::AmountE4(amount)),

@@ -56,7 +56,7 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
     assert_eq!(kinds(&paused), [FactKind::Accepted, FactKind::StateChanged, FactKind::Canceled]);
     assert_eq!(paused[2].reason, "VOLATILITY_PAUSE");
 
-    // The auction's price reaches a stop, which would trade outside the band around that price.
+    // The auction's price elects a stop, which would trade outside the band around that price: it gathers.
     bench.limit(3, Side::Buy, 5, 10_220);
     bench.limit(4, Side::Sell, 5, 10_440);
     bench.of(
@@ -68,6 +68,8 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
     );
     let reopened = bench.reopen();
     assert_eq!(states(&reopened), [OPEN, IN_PAUSE]);
+    let waiting = bench.state.order(order_id(5)).unwrap();
+    assert_eq!((waiting.state.name(), waiting.limit_e4()), ("NEW", 1_047_500), "a stop outlives the pause");
     assert!(reopened.windows(2).all(|w| w[1].exec_seq == w[0].exec_seq + 1));
     assert_eq!(bench.market().paused_us(), Some(bench.time_us));
 }
@@ -128,8 +130,10 @@ fn without_a_previous_close_the_first_trade_is_the_reference() {
 }
 
 #[test]
-fn an_auction_before_the_first_trade_is_nearest_to_the_previous_close() {
-    for (band_bps, close, price_e4) in [(0, CLOSE, CLOSE), (1_000, 1_010_000, 1_010_000), (0, 0, 980_000)] {
+fn an_auction_before_the_first_trade_has_the_limit_nearest_to_the_previous_close() {
+    for (band_bps, close, price_e4) in
+        [(0, CLOSE, 1_020_000), (1_000, 990_000, 980_000), (1_000, 1_010_000, 1_020_000), (0, 0, 980_000)]
+    {
         let mut bench = Bench::new(banded(1, close, band_bps));
         bench.state_to(TradingState::PreOpen);
         bench.limit(1, Side::Buy, 1, 10_200);

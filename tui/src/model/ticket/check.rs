@@ -355,9 +355,10 @@ fn field_of(violation: Violation, kind: OrderType) -> Option<Field> {
     };
     Some(match violation {
         Halted | Closed | ClientOrderIdTooLong | ClientOrderIdMalformed => return None,
-        InCall if kind == OrderType::Market => Field::Type,
         InCall | TimeNotAllowed { .. } => Field::TimeInForce,
         NoReferencePrice { .. } => Field::Type,
+        StopWrongSide { .. } if kind == OrderType::TrailingStop => Field::Trail,
+        StopWrongSide { .. } => Field::Stop,
         QuantityNotPositive | QuantityTooLarge { .. } | OrderTooLarge => Field::Quantity,
         ExpiryMissing | ExpiryInThePast | ExpiryTooFar => Field::Expires,
         TrailMissing | TrailAmountNotPositive | TrailPercentOutOfRange | TrailTooWide { .. } => Field::Trail,
