@@ -84,6 +84,12 @@ impl Story {
         story
     }
 
+    /// The same after a restart, without directories that were lost.
+    async fn restarted(self, lost: &[&str], change: impl FnOnce(&mut Settings)) -> Self {
+        let stack = self.stack.restart_without(lost, &services(), change).await;
+        Self { stack, ..self }
+    }
+
     fn me(&self) -> Caller {
         Caller::User(self.user)
     }
@@ -194,13 +200,10 @@ async fn a_key_has_one_effect_at_once_after_a_restart_without_the_broker_and_beh
         story.deposit(&format!("other {n}"), 1).await.unwrap();
     }
     assert_eq!(story.everything().await, first);
-    let (user, account, second) = (story.user, story.account, story.second);
-    let stack = story.stack.restart(&services(), |s| s.engine.recent_ids = RECENT).await;
-    story = Story { stack, user, account, second };
+    story = story.restarted(&[], |s| s.engine.recent_ids = RECENT).await;
     assert_eq!(story.everything().await, first);
     // The broker has lost everything: nothing of it is in the broker alone.
-    let stack = story.stack.restart_without(&["broker"], &services(), |s| s.engine.recent_ids = RECENT).await;
-    story = Story { stack, user, account, second };
+    story = story.restarted(&["broker"], |s| s.engine.recent_ids = RECENT).await;
     assert_eq!(story.everything().await, first);
     assert_eq!(story.effects().await, (1, 1_000_004 + i64::from(RECENT) + 1, 3, 3));
     // The same key for something else is refused at every door.
