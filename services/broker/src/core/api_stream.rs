@@ -471,7 +471,9 @@ impl Core {
         let mut first = true;
         while let Some(seq) = batch.left.pop_front() {
             let Some(stream) = self.streams.get(&id) else { break };
-            let known = loaded.unwrap_or_default().iter().find(|message| message.seq == seq);
+            let loaded_at =
+                |loaded: &[Message]| loaded.binary_search_by_key(&seq, |message| message.seq).ok();
+            let known = loaded.and_then(|loaded| Some(&loaded[loaded_at(loaded)?]));
             let known = known.cloned().or_else(|| stream.log.message(seq).map(|message| (**message).clone()));
             batch.pending = batch.pending.saturating_sub(1);
             let Some(message) = known else {

@@ -208,6 +208,7 @@ impl Core {
     }
 
     fn publish(&mut self, id: ConnId, subject: &Text, reply: Option<&Text>, header: &Bytes, payload: &Bytes) {
+        let subject = subject.as_str();
         let bytes = (header.len() + payload.len()) as u64;
         let net = &mut self.env.net;
         net.counts.in_msgs += 1;
@@ -216,7 +217,7 @@ impl Core {
         conn.counts.in_msgs += 1;
         conn.counts.in_bytes += bytes;
         if !conn.rights.as_ref().is_some_and(|rights| rights.may_publish(subject)) {
-            net.error(id, &format!("Permissions Violation for Publish to \"{}\"", &**subject), false);
+            net.error(id, &format!("Permissions Violation for Publish to \"{subject}\""), false);
             return;
         }
         let wants_503 = conn.no_responders;
@@ -231,7 +232,7 @@ impl Core {
         let mut reached = net.deliver(message, Some(id)) > 0;
         if let Some(rest) = subject.strip_prefix("$JS.") {
             reached |= self.jetstream(rest, subject, reply, payload);
-        } else if **subject == *USER_INFO
+        } else if subject == USER_INFO
             && let Some(reply) = reply
         {
             let answer = self.user_info(id).to_string();

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 /// Messages read from the store at once.
-pub const LOAD_COUNT_MAX: usize = 256;
+pub const LOAD_COUNT_MAX: usize = 1024;
 /// Bytes read from the store at once.
 pub const LOAD_BYTES_MAX: usize = 1 << 20;
 /// Bytes that may be on their way to a push subject or a puller in one go before others get their turn.
@@ -112,21 +112,24 @@ fn next(
             }
             continue;
         }
-        if let Some(message) = log.message(seq) {
-            return Ok((message.clone(), again));
+        if let Some(message) = log.message(seq).cloned() {
+            if let Some(from) = log.ahead(seq) {
+                load(log, from, env);
+            }
+            return Ok((message, again));
         }
         if !log.loading {
-            log.loading = true;
-            env.loads.push(Load {
-                stream: log.id,
-                from: seq,
-                count_max: LOAD_COUNT_MAX,
-                bytes_max: LOAD_BYTES_MAX,
-                getter: None,
-            });
+            load(log, seq, env);
         }
         return Err(Stop::Loading);
     }
+}
+
+/// Asks the store for messages of a stream.
+fn load(log: &mut Log, from: u64, env: &mut Env) {
+    log.loading = true;
+    let (count_max, bytes_max) = (LOAD_COUNT_MAX, LOAD_BYTES_MAX);
+    env.loads.push(Load { stream: log.id, from, count_max, bytes_max, getter: None });
 }
 
 /// Gives a message up if it had its last delivery, and tells.

@@ -256,7 +256,8 @@ pub struct Log {
     dedupe_order: VecDeque<(Nanos, u64, Box<str>)>,
     recent: BTreeMap<u64, Arc<Message>>,
     recent_bytes: usize,
-    loaded: BTreeMap<u64, Arc<Message>>,
+    /// What was read last, and what was read before that.
+    loaded: [BTreeMap<u64, Arc<Message>>; 2],
 }
 
 /// What held the messages of a stream.
@@ -264,7 +265,8 @@ pub struct Log {
 pub struct Cleared {
     _index: Index,
     _subjects: Subjects,
-    _messages: [BTreeMap<u64, Arc<Message>>; 2],
+    _recent: BTreeMap<u64, Arc<Message>>,
+    _loaded: [BTreeMap<u64, Arc<Message>>; 2],
 }
 
 impl Log {
@@ -286,7 +288,7 @@ impl Log {
             dedupe_order: VecDeque::new(),
             recent: BTreeMap::new(),
             recent_bytes: 0,
-            loaded: BTreeMap::new(),
+            loaded: [BTreeMap::new(), BTreeMap::new()],
         }
     }
 
@@ -425,23 +427,34 @@ impl Log {
         if let Some(message) = self.recent.remove(&seq) {
             self.recent_bytes -= self.size(&message);
         }
-        self.loaded.remove(&seq);
+        for loaded in &mut self.loaded {
+            loaded.remove(&seq);
+        }
         Some(slot)
     }
 
     /// A message with its payload, if that is in memory.
     pub fn message(&self, seq: u64) -> Option<&Arc<Message>> {
-        self.recent.get(&seq).or_else(|| self.loaded.get(&seq))
+        self.recent.get(&seq).or_else(|| self.loaded.iter().find_map(|loaded| loaded.get(&seq)))
     }
 
-    /// Takes up messages that were read from the store, in place of those read before.
+    /// Takes up messages that were read from the store; those that were read before the last ones are let go.
     pub fn take_loaded(&mut self, messages: Vec<Message>) {
         self.loading = false;
-        self.loaded = messages
-            .into_iter()
-            .filter(|message| self.index.get(message.seq).is_some())
-            .map(|message| (message.seq, Arc::new(message)))
-            .collect();
+        let messages = messages.into_iter().filter(|message| self.index.get(message.seq).is_some());
+        let loaded = messages.map(|message| (message.seq, Arc::new(message))).collect();
+        let last = std::mem::replace(&mut self.loaded[0], loaded);
+        self.loaded[1] = last;
+    }
+
+    /// Where to read on, when this message is among those that were read last: so that nobody waits for the next ones.
+    pub fn ahead(&self, seq: u64) -> Option<u64> {
+        if self.loading || !self.loaded[0].contains_key(&seq) {
+            return None;
+        }
+        let (last, _) = self.loaded[0].last_key_value()?;
+        let (next, _) = self.index.from(last + 1).next()?;
+        (next <= self.visible && self.message(next).is_none()).then_some(next)
     }
 
     /// The last message of the subjects that a pattern describes: whichever ends first, a look through the subjects or
@@ -497,7 +510,8 @@ impl Log {
         Cleared {
             _index: std::mem::take(&mut self.index),
             _subjects: std::mem::take(&mut self.subjects),
-            _messages: [std::mem::take(&mut self.recent), std::mem::take(&mut self.loaded)],
+            _recent: std::mem::take(&mut self.recent),
+            _loaded: std::mem::take(&mut self.loaded),
         }
     }
 

@@ -93,9 +93,15 @@ impl fmt::Debug for Text {
 }
 
 fn is_clean(text: &str) -> bool {
-    !text.is_empty()
-        && text.split('.').all(|token| !token.is_empty())
-        && !text.bytes().any(|b| b <= b' ' || b == 0x7f)
+    // As if a dot stood before: none may follow another, or be the last.
+    let mut before = b'.';
+    for byte in text.bytes() {
+        if byte <= b' ' || byte == 0x7f || (byte == b'.' && before == b'.') {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'.'
 }
 
 /// A subject that a message can be published to: tokens without blanks, no wildcard.
@@ -105,14 +111,7 @@ pub fn is_literal(subject: &str) -> bool {
 
 /// A subject that can be subscribed to: like a literal, with `*` as a token and `>` as the last one.
 pub fn is_pattern(pattern: &str) -> bool {
-    is_clean(pattern) && {
-        let mut tokens = pattern.split('.').peekable();
-        let mut valid = true;
-        while let Some(token) = tokens.next() {
-            valid &= token != ">" || tokens.peek().is_none();
-        }
-        valid
-    }
+    is_clean(pattern) && !pattern.starts_with(">.") && !pattern.contains(".>.")
 }
 
 /// Whether the pattern has a wildcard token.

@@ -2,6 +2,7 @@
 
 use super::subject::{Text, is_pattern, put_text};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::ops::Range;
 
 /// Longest line without payload that a client may send, in bytes (the original's default).
 pub const CONTROL_LINE_MAX: usize = 4096;
@@ -104,7 +105,7 @@ impl Parser {
                 if let Some(error) = head.refused {
                     return Err(error);
                 }
-                let header = body.split_to(head.header_len);
+                let header = if head.header_len == 0 { Bytes::new() } else { body.split_to(head.header_len) };
                 // Absent only when the head was refused, which is answered above.
                 let subject = head.subject.ok_or(Error::BadArguments)?;
                 return Ok(Some(Op::Pub { subject, reply: head.reply, header, payload: body }));
@@ -126,32 +127,31 @@ impl Parser {
             if line.last() == Some(&b'\r') {
                 line.truncate(line.len() - 1);
             }
-            if let Some(op) = self.line(&line)? {
+            if let Some(op) = self.line(line)? {
                 return Ok(Some(op));
             }
         }
     }
 
-    fn line(&mut self, line: &Bytes) -> Result<Option<Op>, Error> {
+    fn line(&mut self, line: Bytes) -> Result<Option<Op>, Error> {
         let verb_len = line.iter().position(|b| *b == b' ' || *b == b'\t').unwrap_or(line.len());
-        let rest = line.slice(verb_len..);
         let verb = &line[..verb_len];
         if verb.eq_ignore_ascii_case(b"PUB") {
-            self.publish(&rest, false)?;
+            self.publish(line, verb_len, false)?;
             Ok(None)
         } else if verb.eq_ignore_ascii_case(b"HPUB") {
-            self.publish(&rest, true)?;
+            self.publish(line, verb_len, true)?;
             Ok(None)
         } else if verb.eq_ignore_ascii_case(b"SUB") {
-            subscribe(&rest).map(Some)
+            subscribe(&line, verb_len).map(Some)
         } else if verb.eq_ignore_ascii_case(b"UNSUB") {
-            unsubscribe(&rest).map(Some)
+            unsubscribe(&line, verb_len).map(Some)
         } else if verb.eq_ignore_ascii_case(b"PING") {
             Ok(Some(Op::Ping))
         } else if verb.eq_ignore_ascii_case(b"PONG") {
             Ok(Some(Op::Pong))
         } else if verb.eq_ignore_ascii_case(b"CONNECT") {
-            Ok(Some(Op::Connect(rest)))
+            Ok(Some(Op::Connect(line.slice(verb_len..))))
         } else if verb.eq_ignore_ascii_case(b"+OK") || verb.eq_ignore_ascii_case(b"-ERR") {
             Ok(None)
         } else {
@@ -159,23 +159,27 @@ impl Parser {
         }
     }
 
-    fn publish(&mut self, rest: &Bytes, with_header: bool) -> Result<(), Error> {
-        let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
+    fn publish(&mut self, mut line: Bytes, verb_len: usize, with_header: bool) -> Result<(), Error> {
+        let (args, count) = arguments(&line, verb_len).ok_or(Error::BadArguments)?;
         let numbers = if with_header { 2 } else { 1 };
         if count != numbers + 1 && count != numbers + 2 {
             return Err(Error::BadArguments);
         }
-        let total_len = number(&args[count - 1]).ok_or(Error::BadArguments)?;
-        let header_len = if with_header { number(&args[count - 2]).ok_or(Error::BadArguments)? } else { 0 };
+        let size = |arg: &Range<usize>| number(&line[arg.clone()]).ok_or(Error::BadArguments);
+        let total_len = size(&args[count - 1])?;
+        let header_len = if with_header { size(&args[count - 2])? } else { 0 };
         if total_len > self.payload_max {
             return Err(Error::PayloadTooLarge);
         }
         if header_len > total_len {
             return Err(Error::BadArguments);
         }
-        let subject = Some(Text::parse(args[0].clone())).filter(|s| is_pattern(s));
-        let reply =
-            (count == numbers + 2).then(|| Some(Text::parse(args[1].clone())).filter(|s| is_pattern(s)));
+        let reply = (count == numbers + 2)
+            .then(|| Some(Text::parse(line.slice(args[1].clone()))).filter(|s| is_pattern(s)));
+        // The line becomes its subject: a slice of it would cost as much as all the rest.
+        line.truncate(args[0].end);
+        line.advance(args[0].start);
+        let subject = Some(Text::parse(line)).filter(|s| is_pattern(s));
         let refused = match (&subject, &reply) {
             (None, _) | (_, Some(None)) => Some(Error::InvalidSubject),
             _ => None,
@@ -185,14 +189,15 @@ impl Parser {
     }
 }
 
-fn arguments(rest: &Bytes) -> Option<([Bytes; 4], usize)> {
-    let mut args = [const { Bytes::new() }; 4];
+/// Where the arguments after a line's verb are.
+fn arguments(line: &[u8], verb_len: usize) -> Option<([Range<usize>; 4], usize)> {
+    let mut args = [const { 0..0 }; 4];
     let mut count = 0;
-    let mut start = 0;
-    for at in 0..=rest.len() {
-        if at == rest.len() || rest[at] == b' ' || rest[at] == b'\t' {
+    let mut start = verb_len;
+    for at in verb_len..=line.len() {
+        if at == line.len() || line[at] == b' ' || line[at] == b'\t' {
             if at > start {
-                *args.get_mut(count)? = rest.slice(start..at);
+                *args.get_mut(count)? = start..at;
                 count += 1;
             }
             start = at + 1;
@@ -208,36 +213,43 @@ fn number(digits: &[u8]) -> Option<usize> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-fn sid(bytes: &Bytes) -> Result<Text, Error> {
+/// A text that is kept: it must not keep everything alive that was read with it.
+fn own(bytes: &[u8]) -> Text {
+    Text::parse(Bytes::copy_from_slice(bytes))
+}
+
+fn sid(bytes: &[u8]) -> Result<Text, Error> {
     if bytes.len() > SID_MAX {
         return Err(Error::BadArguments);
     }
-    Ok(Text::parse(bytes.clone()))
+    Ok(own(bytes))
 }
 
-fn subscribe(rest: &Bytes) -> Result<Op, Error> {
-    let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
+fn subscribe(line: &[u8], verb_len: usize) -> Result<Op, Error> {
+    let (args, count) = arguments(line, verb_len).ok_or(Error::BadArguments)?;
+    let argument = |at: usize| &line[args[at].clone()];
     let (queue, sid_at) = match count {
         2 => (None, 1),
-        3 => (Some(Text::parse(args[1].clone())), 2),
+        3 => (Some(own(argument(1))), 2),
         _ => return Err(Error::BadArguments),
     };
-    let sid = sid(&args[sid_at])?;
-    let subject = Text::parse(args[0].clone());
+    let sid = sid(argument(sid_at))?;
+    let subject = own(argument(0));
     if !is_pattern(&subject) {
         return Err(Error::InvalidSubject);
     }
     Ok(Op::Sub { subject, queue, sid })
 }
 
-fn unsubscribe(rest: &Bytes) -> Result<Op, Error> {
-    let (args, count) = arguments(rest).ok_or(Error::BadArguments)?;
+fn unsubscribe(line: &[u8], verb_len: usize) -> Result<Op, Error> {
+    let (args, count) = arguments(line, verb_len).ok_or(Error::BadArguments)?;
+    let argument = |at: usize| &line[args[at].clone()];
     let max = match count {
         1 => None,
-        2 => Some(number(&args[1]).ok_or(Error::BadArguments)? as u64).filter(|max| *max > 0),
+        2 => Some(number(argument(1)).ok_or(Error::BadArguments)? as u64).filter(|max| *max > 0),
         _ => return Err(Error::BadArguments),
     };
-    Ok(Op::Unsub { sid: sid(&args[0])?, max })
+    Ok(Op::Unsub { sid: sid(argument(0))?, max })
 }
 
 fn put_number(out: &mut BytesMut, number: usize) {

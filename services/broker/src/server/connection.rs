@@ -22,6 +22,8 @@ const STRANGER_UNREAD: usize = 16 << 10;
 const STRANGER_PENDING: usize = 64 << 10;
 /// Batches of one client that wait for the core before its socket is no longer read: others are not kept waiting by it.
 const BATCHES_MAX: usize = 4;
+/// Bytes of the operations that there are most of.
+const OP_BYTES: usize = 32;
 /// Operations handed to the core at once.
 const BATCH_MAX: usize = 512;
 /// Time within which a client must take at least some of what waits for it (the original's default).
@@ -224,7 +226,7 @@ pub async fn reader(reading: Reading, mut socket: impl AsyncRead + Unpin, stop: 
 }
 
 fn parse(parser: &mut Parser, buffer: &mut BytesMut) -> (Vec<Result<Op, wire::Error>>, bool) {
-    let mut batch = Vec::new();
+    let mut batch = Vec::with_capacity((buffer.len() / OP_BYTES + 1).min(BATCH_MAX));
     while batch.len() < BATCH_MAX {
         match parser.next(buffer) {
             Ok(Some(op)) => batch.push(Ok(op)),
