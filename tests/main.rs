@@ -10,6 +10,7 @@
 
 mod broker;
 mod command_line;
+mod damage;
 mod directions;
 mod harness;
 mod kills;

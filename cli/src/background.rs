@@ -30,6 +30,7 @@ fn last_words(mut said: File) -> String {
 
 /// Starts `fafnir up` with these arguments (`up` is the first) and waits until it is ready.
 pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFile> {
+    stack::secure(dir)?;
     create_private_dir(&dir.join("logs"))?;
     let path = dir.join("logs").join("up.err");
     let said = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;

@@ -16,6 +16,8 @@ use output::{Error, Exit, Out};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // What this process creates is its owner's alone, whatever the umask was.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let cli = args::Cli::parse();
     let out = Out::new(cli.global.json, cli.global.color);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

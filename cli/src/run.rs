@@ -60,6 +60,7 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
         names.push("sim");
     }
     stack::check(&dir)?;
+    stack::secure(&dir)?;
     let lock = stack::lock(&dir, &names)?;
     start_log(&dir, beside, &settings, out)?;
     let shutdown = CancellationToken::new();

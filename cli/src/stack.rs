@@ -2,13 +2,17 @@
 
 use crate::output::{Error, Exit, Result};
 use fafnir_proto::reason::Reason;
-use fafnir_services::{platform::secrets::create_private_dir, trade_engine};
+use fafnir_services::{
+    platform::{manifest, secrets::create_private_dir},
+    trade_engine,
+};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{Read as _, Seek as _, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -91,10 +95,70 @@ pub fn check(dir: &Path) -> Result<()> {
     Err(Error::new(Exit::Failure, what).code(Reason::DATA_DIR_FORMER).hint(hint))
 }
 
+/// What a stack stores in its data directory.
+const OURS: [&str; 11] = [
+    "db",
+    "broker",
+    "engine",
+    "exchange",
+    "locks",
+    "secrets",
+    "run.json",
+    "logs",
+    "seeding",
+    manifest::FILE,
+    manifest::NOTES,
+];
+
+/// Makes what is stored its owner's alone, and refuses where something of it is a symbolic link: nothing is read or
+/// written through one.
+pub fn secure(dir: &Path) -> Result<()> {
+    let mut rest: Vec<PathBuf> = OURS.iter().map(|name| dir.join(name)).collect();
+    rest.push(dir.join("run.json.new"));
+    if dir.is_dir() {
+        close(dir);
+    }
+    while let Some(path) = rest.pop() {
+        let found = match fs::symlink_metadata(&path) {
+            // A file in the directory's place is told when it is used.
+            Err(e)
+                if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+            {
+                continue;
+            }
+            found => found.map_err(|e| unusable(dir, &e))?,
+        };
+        if found.is_symlink() {
+            let text = format!("{} is a symbolic link: nothing is stored through one", path.display());
+            return Err(Error::new(Exit::Failure, text)
+                .code(Reason::DATA_DIR)
+                .hint("put what it points to in its place; the data directory itself may be a link"));
+        }
+        close(&path);
+        if found.is_dir() {
+            let entries = fs::read_dir(&path).map_err(|e| unusable(dir, &e))?;
+            for entry in entries {
+                rest.push(entry.map_err(|e| unusable(dir, &e))?.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes a file's or a directory's permissions of group and others away, where it is ours to do so.
+fn close(path: &Path) {
+    const OTHERS: u32 = 0o077;
+    if let Ok(found) = fs::metadata(path)
+        && found.permissions().mode() & OTHERS != 0
+    {
+        let mode = found.permissions().mode() & !OTHERS;
+        // Of another owner: whoever prepared the directory decides.
+        drop(fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+    }
+}
+
 /// Deletes what a stack stored. Refuses a directory that holds anything else.
 pub fn clear(dir: &Path) -> Result<()> {
-    const OURS: [&str; 9] =
-        ["db", "broker", "engine", "exchange", "locks", "secrets", "run.json", "logs", "seeding"];
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         entries => entries.map_err(|e| unusable(dir, &e))?,
@@ -132,7 +196,13 @@ fn run_file(dir: &Path) -> PathBuf {
 pub fn write_run_file(dir: &Path, run: &RunFile) -> Result<()> {
     let temporary = dir.join("run.json.new");
     let text = serde_json::to_vec_pretty(run).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    fs::write(&temporary, text)
+    // Whatever else has the name is not written through.
+    drop(fs::remove_file(&temporary));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(&text))
         .and_then(|()| fs::rename(&temporary, run_file(dir)))
         .map_err(|e| unusable(dir, &e))
 }

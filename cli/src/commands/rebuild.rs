@@ -9,7 +9,7 @@ use crate::{
 };
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
-    platform::{Clock, db},
+    platform::{Clock, db, manifest::Manifest},
     trade_engine::{log::FACTS, replay, seglog},
 };
 use serde_json::json;
@@ -18,9 +18,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What belongs to an SQLite database beside its file: commits that are not in it yet. The third is made again.
+/// What belongs to an SQLite database beside its file: commits that are not in it yet. The others are made again.
 const PARTS: [&str; 2] = ["", "-wal"];
-const SHARED: &str = "-shm";
+const MADE_AGAIN: [&str; 2] = ["-shm", "-sums"];
 
 struct Done {
     service: &'static str,
@@ -57,13 +57,17 @@ pub fn rebuild(global: &Global, args: &Rebuild, out: Out) -> Result {
         None => Vec::new(),
         Some(backup) => services.iter().map(|s| source(backup, s)).collect::<Result<Vec<_>>>()?,
     };
-    let stamp = Clock::wall().now_us();
+    let (stamp, manifest) = (Clock::wall().now_us(), Manifest::of(&dir));
     let mut done = Vec::new();
     for (at, service) in services.iter().enumerate() {
         let file = dir.join("db").join(format!("{service}.sqlite"));
         let kept = set_aside(&file, stamp)?;
+        manifest.forget(service).map_err(anyhow::Error::from)?;
         if let Some(from) = sources.get(at) {
             put(from, &file)?;
+            if let Some(id) = db::store_id(&file).map_err(anyhow::Error::from)? {
+                manifest.put(service, id, stamp).map_err(anyhow::Error::from)?;
+            }
         }
         done.push(Done { service, kept });
     }
@@ -101,8 +105,8 @@ fn set_aside(file: &Path, stamp: i64) -> Result<Option<PathBuf>> {
     for part in PARTS.iter().filter(|part| with(file, part).exists()) {
         fs::rename(with(file, part), with(&kept, part))?;
     }
-    if with(file, SHARED).exists() {
-        fs::remove_file(with(file, SHARED))?;
+    for part in MADE_AGAIN.iter().filter(|part| with(file, part).exists()) {
+        fs::remove_file(with(file, part))?;
     }
     Ok(there.then_some(kept))
 }

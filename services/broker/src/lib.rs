@@ -33,7 +33,7 @@ mod server;
 
 pub use crate::core::net::Limits;
 pub use guests::{GuestList, Guests};
-pub use server::{ConsumerSummary, StreamSummary, serve, store_list};
+pub use server::{ConsumerSummary, StreamSummary, serve, store_check, store_list};
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -119,6 +119,8 @@ pub struct Config {
     pub store_dir: PathBuf,
     /// Name in INFO.
     pub server_name: String,
+    /// Where it is noted once a second how far the store had come, and the store's id in the notes.
+    pub note: Option<(PathBuf, [u8; 16])>,
     /// Who may sign in; with nobody listed anybody may do everything.
     pub users: Vec<User>,
     /// Users that come and go while it runs.
@@ -158,6 +160,7 @@ impl Config {
     pub fn new(store_dir: impl Into<PathBuf>) -> Self {
         Self {
             store_dir: store_dir.into(),
+            note: None,
             server_name: "fafnir".into(),
             users: Vec::new(),
             guests: None,

@@ -60,6 +60,8 @@ impl Found {
 pub struct Page<'a> {
     /// From 1.
     pub number: u32,
+    /// Its frame ends a commit.
+    pub commits: bool,
     pub bytes: &'a [u8],
 }
 
@@ -159,7 +161,7 @@ fn look_in(log: &mut impl Read, mut each: impl FnMut(Page<'_>)) -> io::Result<Lo
         let right = ours && sum(big, sum(big, before, &frame[..8]), &frame[FRAME_HEADER_BYTES..]) == carried;
         before = carried;
         if right && broken.is_none() {
-            each(Page { number: word(&frame, 0), bytes: &frame[FRAME_HEADER_BYTES..] });
+            each(Page { number: word(&frame, 0), commits, bytes: &frame[FRAME_HEADER_BYTES..] });
             if commits {
                 committed = number;
             }

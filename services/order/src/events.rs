@@ -26,6 +26,10 @@ const HOUR_US: i64 = 3_600 * SECOND_US;
 pub struct ReadModel(pub Db);
 
 impl Projection for ReadModel {
+    fn database(&self) -> Option<&Db> {
+        Some(&self.0)
+    }
+
     async fn position(&self) -> Result<u64> {
         Ok(self.0.read(|tx| Ok(store::position(tx)?)).await?.0)
     }

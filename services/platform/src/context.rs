@@ -54,12 +54,17 @@ impl Context {
 
     /// Opens this service's own database and brings it to the newest migration.
     pub async fn database(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
-        Ok(Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
+        let db = Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?;
+        db.watch(self.service, &self.tasks, &self.health);
+        Ok(db)
     }
 
     /// The same for a database that is made from the facts alone ([`Db::open_projection`]).
     pub async fn projection(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
-        Ok(Db::open_projection(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?)
+        let opened = Db::open_projection(&self.settings, self.service, migrations, &self.tasks, &self.clock);
+        let db = opened.await?;
+        db.watch(self.service, &self.tasks, &self.health);
+        Ok(db)
     }
 
     /// Connects to the bus as the user `services`.

@@ -11,6 +11,7 @@ mod tests;
 use super::{
     bus::{self, Bus},
     context::Context,
+    db::Db,
     error::{Error, Result},
     refusal::Refusal,
 };
@@ -43,6 +44,10 @@ pub trait Projection: Send + Sync + 'static {
     /// Longest that facts are gathered while nobody waits for them.
     const LINGER: Duration = Duration::from_millis(100);
 
+    /// Where it is stored, so that it follows the facts of one exchange alone; nothing where it is not.
+    fn database(&self) -> Option<&Db> {
+        None
+    }
     /// The last position whose effect is stored.
     fn position(&self) -> impl Future<Output = Result<u64>> + Send;
     /// Stores the effects of facts that follow `from` without a gap, and the new position, in one transaction; refuses

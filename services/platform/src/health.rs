@@ -11,6 +11,7 @@ pub struct Health(Arc<RwLock<State>>);
 struct State {
     started: bool,
     stuck: Option<String>,
+    damaged: Option<String>,
 }
 
 impl Health {
@@ -32,13 +33,18 @@ impl Health {
         }
     }
 
+    /// What it stores is damaged: it only reads from here on, until it is started on a sound store. One sentence.
+    pub fn damaged(&self, why: &str) {
+        self.0.write().damaged.get_or_insert_with(|| why.to_owned());
+    }
+
     /// Whether it is ready.
     ///
     /// # Errors
     /// Why it is not, in a few words.
     pub fn ready(&self) -> Result<(), String> {
         let state = self.0.read();
-        match &state.stuck {
+        match state.damaged.as_ref().or(state.stuck.as_ref()) {
             Some(why) => Err(why.clone()),
             None if state.started => Ok(()),
             None => Err("starting".to_owned()),
@@ -60,5 +66,9 @@ mod tests {
         assert_eq!(health.ready(), Err("a fact cannot be".to_owned()));
         health.recovered();
         assert_eq!(health.ready(), Ok(()));
+        health.damaged("page 7 is damaged");
+        health.damaged("page 9 is damaged");
+        health.recovered();
+        assert_eq!(health.ready(), Err("page 7 is damaged".to_owned()));
     }
 }

@@ -20,6 +20,8 @@ use uuid::Uuid;
 pub const FILE: &str = "manifest.json";
 /// Directory of the notes in the data directory.
 pub const NOTES: &str = "notes";
+/// File of the id in a store that is a directory.
+pub const ID: &str = "id";
 /// Version of the file.
 const VERSION: u32 = 1;
 
@@ -219,6 +221,26 @@ impl Manifest {
         })
     }
 
+    /// The same for a store that is a directory with its id in a file: `is_content` says which names mean that it holds
+    /// something. A new one gets its id.
+    pub fn claim_dir(
+        &self,
+        store: &str,
+        dir: &Path,
+        is_content: fn(&str) -> bool,
+        again: bool,
+        now_us: i64,
+    ) -> Result<Claim, Error> {
+        let id = dir.join(ID);
+        let found = found_in(dir, &id, is_content).map_err(at(dir))?;
+        let claim = self.claim(store, dir, found, again, now_us)?;
+        if let Claim::Make(entry) = &claim {
+            create_private_dir(dir).map_err(at(dir))?;
+            write_whole(&id, format!("{}\n", entry.id).as_bytes()).map_err(at(&id))?;
+        }
+        Ok(claim)
+    }
+
     /// A store that was claimed to be made is there, whole.
     pub fn made(&self, store: &str, id: Uuid) -> Result<(), Error> {
         self.change(|document| {
@@ -272,6 +294,21 @@ impl Manifest {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(&path)(e)),
             _ => Ok(()),
         }
+    }
+}
+
+fn found_in(dir: &Path, id: &Path, is_content: fn(&str) -> bool) -> io::Result<Found> {
+    let mut content = match fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        entries => entries?,
+    };
+    // An id alone is what a start that was interrupted leaves.
+    if !content.any(|e| e.is_ok_and(|e| e.file_name().to_str().is_some_and(is_content))) {
+        return Ok(Found::Empty);
+    }
+    match fs::read_to_string(id) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nameless),
+        text => Ok(Uuid::parse_str(text?.trim()).map_or(Found::Nameless, Found::Store)),
     }
 }
 

@@ -1,11 +1,26 @@
 //! The owner of every background task: sees its error, ends it at shutdown.
 
-use std::{borrow::Cow, convert::Infallible, fmt::Display, future::Future, sync::Arc, time::Duration};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::{borrow::Cow, convert::Infallible, fmt, fmt::Display, future::Future, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Longest that a shutdown waits for the tasks (reliability.md).
 pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Longest that all that is left to the end may take.
+const LAST_MAX: Duration = Duration::from_secs(3);
+
+/// What is done when every task has ended.
+#[derive(Clone, Default)]
+struct Last(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+
+impl fmt::Debug for Last {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Last")
+    }
+}
 
 /// Tells a repeated task that there may be something to do before its interval is over. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -71,11 +86,17 @@ pub struct Tasks {
     tracker: TaskTracker,
     shutdown: CancellationToken,
     failed: CancellationToken,
+    last: Last,
 }
 
 impl Tasks {
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self { tracker: TaskTracker::new(), shutdown, failed: CancellationToken::new() }
+        Self {
+            tracker: TaskTracker::new(),
+            shutdown,
+            failed: CancellationToken::new(),
+            last: Last::default(),
+        }
     }
 
     /// Is cancelled when the process is asked to stop.
@@ -136,12 +157,21 @@ impl Tasks {
         });
     }
 
+    /// Leaves something to the end of a stop in order: it is done when every task has ended.
+    pub fn at_end(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.last.0.lock().push(Box::pin(work));
+    }
+
     /// Waits until every task has ended, at most [`DRAIN_MAX`]. `false`: a task failed or did not end in time.
     pub async fn drain(&self) -> bool {
         self.tracker.close();
         let in_time = tokio::time::timeout(DRAIN_MAX, self.tracker.wait()).await.is_ok();
         if !in_time {
             tracing::warn!(tasks = self.tracker.len(), "tasks did not end in time");
+        }
+        let last = std::mem::take(&mut *self.last.0.lock());
+        if tokio::time::timeout(LAST_MAX, futures::future::join_all(last)).await.is_err() {
+            tracing::warn!("what is left to the end did not end in time");
         }
         in_time && !self.failed.is_cancelled()
     }

@@ -201,6 +201,20 @@ pub async fn scan(db: &Db) -> Result<(v1::AuditReply, Arc<Standing>)> {
     Ok((scan.report(&standing), standing))
 }
 
+/// What in the books does not add up, in one sentence.
+pub fn wrong(found: &v1::AuditReply) -> Option<String> {
+    let told = [
+        (found.chain_breaks, "breaks of the ledger's chain"),
+        (found.unbalanced_transactions, "ledger transactions that do not sum to zero"),
+        (found.balance_mismatches, "balances that are not the sum of their postings"),
+        (found.negative_available, "balances below what is held"),
+    ];
+    let told: Vec<String> =
+        told.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    (!told.is_empty())
+        .then(|| format!("the books do not add up at position {}: {}", found.position, told.join(", ")))
+}
+
 impl Api {
     /// The whole books, and what they hold against what the core holds.
     pub(super) async fn audit_all(&self) -> Result<v1::AuditReply> {

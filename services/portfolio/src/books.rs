@@ -20,6 +20,10 @@ impl Books {
 }
 
 impl Projection for Books {
+    fn database(&self) -> Option<&Db> {
+        Some(&self.db)
+    }
+
     async fn position(&self) -> Result<u64> {
         self.db.read(|tx| Ok(store::position(tx)?)).await
     }

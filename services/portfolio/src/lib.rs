@@ -16,11 +16,13 @@ mod wire;
 mod books_test;
 
 use fafnir_platform::{
-    Context, Service, Starting,
+    Context, Error, Service, Starting,
     bus::{self, Bus},
     db::Db,
     door::Door,
-    facts, server, users,
+    facts, server,
+    tasks::{Next, Schedule},
+    users,
 };
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::portfolio_server::PortfolioServer};
 use std::{sync::Arc, time::Duration};
@@ -28,6 +30,10 @@ use tokio::{net::TcpListener, time::Instant};
 
 /// How long the end of a user is asked for at a time; then its message comes again.
 const CLOSE_USER_MAX: Duration = Duration::from_secs(10);
+
+/// When the books are first recomputed after a start, and how often from then on.
+const RECOMPUTE_FIRST: Duration = Duration::from_mins(10);
+const RECOMPUTE_EVERY: Duration = Duration::from_hours(24);
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -53,7 +59,23 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
     follow_users(&ctx, &db, &bus, api).await?;
+    recompute(&ctx, db);
     Ok(())
+}
+
+/// Recomputes the books from the ledger, long after the start and once a day: what does not add up makes them read-only.
+fn recompute(ctx: &Context, db: Db) {
+    let health = ctx.health.clone();
+    ctx.tasks.every("recompute the books", Schedule::after(RECOMPUTE_FIRST), move || {
+        let (db, health) = (db.clone(), health.clone());
+        async move {
+            let (found, _) = audit::scan(&db).await?;
+            if let Some(why) = audit::wrong(&found) {
+                db.found_damaged(SERVICE.name, &health, &why);
+            }
+            Ok::<_, Error>(Next::After(RECOMPUTE_EVERY))
+        }
+    });
 }
 
 /// A user that is gone is closed at the engine: its message is done with when that has answered.

@@ -66,6 +66,7 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
         monitor: format!("http://{}", monitor.local_addr()?),
     };
     let config = Config {
+        note: Some((dir.join("note"), [0; 16])),
         users,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),

@@ -5,11 +5,16 @@ pub mod inspect;
 
 use crate::compose::PortError;
 use fafnir_broker::{Config, User};
-use fafnir_platform::{Context, Service, Speaks, Starting, secrets::Secrets, telemetry};
+use fafnir_platform::{
+    Context, Service, Speaks, Starting,
+    manifest::{Claim, Manifest},
+    secrets::Secrets,
+    telemetry,
+};
 use fafnir_proto::subject;
 use tokio::net::TcpListener;
 
-pub use fafnir_broker::Error;
+pub use fafnir_broker::{Error, store_check};
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -23,6 +28,8 @@ pub static SERVICE: Service = Service {
     ..Service::new("broker", "The embedded NATS and JetStream server", start)
 };
 
+/// Its store's name in the manifest.
+const STORE: &str = "broker";
 /// The user of the services: publishes and subscribes everything.
 pub const SERVICES_USER: &str = "services";
 /// The user of terminals: subscribes market data, publishes nothing.
@@ -69,11 +76,24 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
     let monitor = bind(MONITOR, MONITOR_FLAG, &settings.bind.host, port).await?;
+    let dir = settings.data_dir();
+    let manifest = Manifest::of(&dir);
+    let store = dir.join("broker");
+    let now_us = ctx.clock.now_us();
+    let was_there = manifest.stores()?.contains_key(STORE);
+    let claim = manifest.claim_dir(STORE, &store, |name| name == "broker.sqlite3", true, now_us)?;
+    if was_there && matches!(claim, Claim::Make(_)) {
+        tracing::error!(file = %store.display(), "the broker's store is gone and is made anew: others bring what it lacks");
+    }
+    let id = claim.entry().id;
+    manifest.made(STORE, id)?;
+    manifest.note(STORE)?;
     let config = Config {
+        note: Some((manifest.note_path(STORE), *id.as_bytes())),
         users: users(&ctx.secrets),
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
-        ..Config::new(settings.data_dir().join("broker"))
+        ..Config::new(store)
     };
     // Clients that connect while the store opens are answered afterwards: nobody waits for it here.
     let shutdown = ctx.tasks.shutdown().child_token();

@@ -66,6 +66,10 @@ fn stand(tx: &mut dyn Tx, symbol: &str, standing: Standing, time_us: i64) -> Res
 }
 
 impl Projection for Bars {
+    fn database(&self) -> Option<&Db> {
+        Some(&self.db)
+    }
+
     async fn position(&self) -> Result<u64> {
         self.db.read(|tx| Ok(inbox::facts_position(tx)?)).await
     }

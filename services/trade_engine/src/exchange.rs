@@ -116,7 +116,8 @@ impl Exchange {
         let facts = facts
             .collect::<Result<_, _>>()
             .map_err(|e| Error::internal(format!("a stored fact is no Fact: {e}")))?;
-        Ok(v1::FactsReply { facts, last: page.last, oldest: page.oldest })
+        let exchange = self.published.exchange().to_string();
+        Ok(v1::FactsReply { facts, last: page.last, oldest: page.oldest, exchange })
     }
 
     /// Where a user stands.

@@ -27,6 +27,7 @@ pub mod seglog;
 pub mod sequencer;
 pub mod skipped;
 pub mod snapshot;
+pub mod standing;
 pub mod start;
 
 #[cfg(test)]
@@ -42,6 +43,8 @@ fn crash_point(_log: &str, _place: &str) {}
 use anyhow::Context as _;
 use fafnir_platform::{Context, Service, Starting, bus, server};
 use fafnir_proto::v1::trade_engine_server::TradeEngineServer;
+use parking_lot::Mutex;
+use standing::Notes;
 use std::{
     fs::{self, File},
     path::Path,
@@ -88,8 +91,9 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     );
     let dir = data_dir.join("exchange");
     let lock = lock(&dir)?;
-    let start::Started { exchange, ended, market } = start::start(&ctx, &dir).await?;
-    own_thread(&ctx, exchange.engine.clone(), ended, lock);
+    let start::Started { exchange, ended, market, notes } = start::start(&ctx, &dir).await?;
+    own_thread(&ctx, exchange.engine.clone(), ended, notes, lock);
+    start::look(&ctx, &dir);
 
     let service = TradeEngineServer::new(api::Api { exchange: exchange.clone() })
         .max_decoding_message_size(fafnir_proto::client::MESSAGE_BYTES_MAX)
@@ -104,7 +108,13 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
 }
 
 /// Ends the core's thread at shutdown, and the process when the thread ends before.
-fn own_thread(ctx: &Context, engine: sequencer::Handle, ended: oneshot::Receiver<()>, lock: File) {
+fn own_thread(
+    ctx: &Context,
+    engine: sequencer::Handle,
+    ended: oneshot::Receiver<()>,
+    notes: Arc<Mutex<Option<Notes>>>,
+    lock: File,
+) {
     let shutdown = ctx.tasks.shutdown().clone();
     ctx.tasks.spawn("core", async move {
         let mut ended = ended;
@@ -113,6 +123,10 @@ fn own_thread(ctx: &Context, engine: sequencer::Handle, ended: oneshot::Receiver
                 engine.stop();
                 // Resolves when the thread drops its end.
                 let _dropped = ended.await;
+                let notes = notes.lock().take();
+                if let Some(Err(e)) = notes.map(Notes::finish) {
+                    tracing::warn!(error = %e, "the last commands are not noted");
+                }
                 drop(lock);
                 Ok(())
             }

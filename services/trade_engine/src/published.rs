@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -64,6 +64,9 @@ pub struct Published {
     names: RwLock<Names>,
     /// User → position of the last fact that touched it; set before the command is answered.
     users: RwLock<HashMap<Uuid, u64>>,
+    /// Last command that is durable, and its crc.
+    journaled: Mutex<(u64, u32)>,
+    exchange: OnceLock<Uuid>,
     /// Last position that was stepped.
     stepped: AtomicU64,
     /// Last position in the fact log.
@@ -93,6 +96,8 @@ impl Published {
             names: RwLock::default(),
             skipped: RwLock::default(),
             users: RwLock::default(),
+            journaled: Mutex::default(),
+            exchange: OnceLock::new(),
             stepped: AtomicU64::new(0),
             recorded: watch::Sender::new(0),
         }
@@ -101,6 +106,26 @@ impl Published {
     /// Tells of each new last position in the fact log.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.recorded.subscribe()
+    }
+
+    /// The last command that is durable, and its crc.
+    pub fn journaled(&self) -> (u64, u32) {
+        *self.journaled.lock()
+    }
+
+    /// Notes the last command that is durable.
+    pub fn note_journaled(&self, last: (u64, u32)) {
+        *self.journaled.lock() = last;
+    }
+
+    /// The exchange's id; nil where it has no data directory.
+    pub fn exchange(&self) -> Uuid {
+        self.exchange.get().copied().unwrap_or_default()
+    }
+
+    /// Sets the exchange's id, once.
+    pub fn set_exchange(&self, id: Uuid) {
+        let _set = self.exchange.set(id);
     }
 
     /// The last position that was stepped.

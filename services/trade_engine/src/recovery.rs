@@ -55,6 +55,11 @@ pub enum Error {
     Version { seq: u64, rules: u32 },
     #[error("{path}: {what}")]
     Newer { path: String, what: Unusable },
+    /// A newer program wrote in the journal.
+    #[error(
+        "{path}: the journal is of rules {rules} there, this program has {RULES_VERSION}: a newer program wrote it, start that"
+    )]
+    NewerJournal { path: String, rules: u32 },
     /// The same commands gave other facts than they did.
     #[error(
         "command {command} gives another fact at position {position} than the fact log has: two programs disagree, or one \
@@ -101,6 +106,7 @@ pub fn names_of(state: &State) -> Names {
 /// Recovers the exchange in `dir`, or begins one.
 pub fn recover(dir: &Path) -> Result<Recovered, Error> {
     fs::create_dir_all(dir).map_err(io_at(dir))?;
+    refuse_newer(dir)?;
     let (mut journal, cut) = SegLog::open(JOURNAL, dir, 1)?;
     let last = journal.next_seq() - 1;
     snapshot::sweep(dir).map_err(io_at(dir))?;
@@ -287,6 +293,17 @@ fn is_of_other_rules(journal: &SegLog) -> Result<bool, Error> {
     let Some(segment) = journal.segments().last() else { return Ok(false) };
     let (_, header) = seglog::read_head(JOURNAL, segment, crate::frames::HEADER_BYTES as u64)?;
     Ok(header.rules != RULES_VERSION)
+}
+
+/// A journal that a newer program went on with is left as it is.
+fn refuse_newer(dir: &Path) -> Result<(), Error> {
+    let Some(segment) = seglog::segments(JOURNAL, dir)?.pop() else { return Ok(()) };
+    let (_, header) = seglog::read_head(JOURNAL, &segment, crate::frames::HEADER_BYTES as u64)?;
+    if header.rules > RULES_VERSION {
+        let path = segment.path.display().to_string();
+        return Err(Error::NewerJournal { path, rules: header.rules });
+    }
+    Ok(())
 }
 
 /// A tail of another version is not replayed.

@@ -302,6 +302,11 @@ impl SegLog {
         }
     }
 
+    /// Sequence and crc of the last frame.
+    pub fn last(&self) -> (u64, u32) {
+        (self.next_seq - 1, self.prev_crc)
+    }
+
     /// Sequence of the next frame.
     pub fn next_seq(&self) -> u64 {
         self.next_seq

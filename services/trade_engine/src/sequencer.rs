@@ -316,6 +316,7 @@ impl Sequencer {
                 }
             }
         }
+        self.published.note_journaled(self.journal.last());
         let mut facts: recorder::Batch = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
         let mut new_facts: Vec<Fact> = Vec::new();

@@ -62,6 +62,22 @@ pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
 /// Checks a file and restores the state in it.
 pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
     let damaged = Unusable::Damaged;
+    let (header, state, hash, rules) = checked(bytes)?;
+    let state = State::decode(state).map_err(|e| damaged(e.0))?;
+    if header[16..24] != state.seq().to_le_bytes() {
+        return Err(damaged("its sequence is not the state's"));
+    }
+    Ok(Taken { state, hash, rules })
+}
+
+/// Checks a file without restoring the state in it.
+pub fn check(bytes: &[u8]) -> Result<(), Unusable> {
+    checked(bytes).map(drop)
+}
+
+/// Header, state, the state's hash and rules of a file that is whole.
+fn checked(bytes: &[u8]) -> Result<(&[u8], &[u8], StateHash, u32), Unusable> {
+    let damaged = Unusable::Damaged;
     let header = bytes.get(..HEADER_BYTES).ok_or(damaged("it is cut off"))?;
     let state = &bytes[HEADER_BYTES..];
     let crc = crc32c::crc32c(&header[..HEADER_BYTES - 4]).to_le_bytes();
@@ -82,11 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
     if header[32..64] != hash {
         return Err(damaged("the state's hash does not match"));
     }
-    let state = State::decode(state).map_err(|e| damaged(e.0))?;
-    if header[16..24] != state.seq().to_le_bytes() {
-        return Err(damaged("its sequence is not the state's"));
-    }
-    Ok(Taken { state, hash, rules })
+    Ok((header, state, hash, rules))
 }
 
 /// Removes what a crash left under its temporary name: it was never a snapshot.

@@ -3,8 +3,10 @@
 use super::{
     exchange::Exchange,
     market::{self, Market},
+    published::Published,
     recovery,
     sequencer::{self, Config},
+    standing::{self, Notes},
 };
 use anyhow::Context as _;
 use fafnir_clearing::{
@@ -12,13 +14,25 @@ use fafnir_clearing::{
     command::Instruction,
     terms::{Fees, Rules},
 };
-use fafnir_platform::{Context, Error, clock::SECOND_US, config::Settings, tasks::Schedule};
+use fafnir_platform::{
+    Context, Error,
+    clock::SECOND_US,
+    config::Settings,
+    manifest::{Entry, Manifest},
+    tasks::{Next, Schedule},
+};
 use fafnir_rules::money::parse_micros;
+use parking_lot::Mutex;
 use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 /// How often it is judged who is behind, and how often it is told again.
 const JUDGE_EVERY: Duration = Duration::from_millis(500);
+/// How often it is noted how far journal and fact log are.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// When the files are first looked through after a start, and how often from then on.
+const LOOK_FIRST: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_hours(24);
 
 /// The exchange as it was started.
 #[derive(Debug)]
@@ -27,13 +41,19 @@ pub struct Started {
     /// Resolves when the core's thread has ended.
     pub ended: oneshot::Receiver<()>,
     pub market: mpsc::Receiver<Market>,
+    /// How far it is; taken at the stop.
+    pub notes: Arc<Mutex<Option<Notes>>>,
 }
 
 /// Recovers the exchange in a directory and starts its threads.
 pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
-    let recovered = {
-        let dir = dir.to_owned();
-        tokio::task::spawn_blocking(move || recovery::recover(&dir)).await??
+    let (recovered, entry) = {
+        let (dir, data_dir, now_us) = (dir.to_owned(), ctx.settings.data_dir(), ctx.clock.now_us());
+        let recover = move || -> anyhow::Result<_> {
+            let entry = standing::claim(&data_dir, &dir, now_us)?;
+            Ok((recovery::recover(&dir)?, entry))
+        };
+        tokio::task::spawn_blocking(recover).await??
     };
     if let Some(cut) = &recovered.cut {
         let file = cut.path.display();
@@ -61,6 +81,7 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
         volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
     };
     let published = Arc::clone(&recovered.published);
+    let notes = notes(ctx, &entry, &published)?;
     let (market, messages) = mpsc::channel(market::QUEUE_MAX);
     let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;
     let exchange = Exchange { engine, published };
@@ -72,7 +93,44 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
             .context("the configuration's numbers are refused")?;
     }
     judge(ctx, &exchange);
-    Ok(Started { exchange, ended, market: messages })
+    Ok(Started { exchange, ended, market: messages, notes })
+}
+
+/// The exchange is there: it has its id, and is noted once a second from here on.
+fn notes(
+    ctx: &Context,
+    entry: &Entry,
+    published: &Arc<Published>,
+) -> anyhow::Result<Arc<Mutex<Option<Notes>>>> {
+    published.set_exchange(entry.id);
+    let data_dir = ctx.settings.data_dir();
+    if !entry.made {
+        Manifest::of(&data_dir).made(standing::STORE, entry.id)?;
+    }
+    let notes = Notes::open(&data_dir, entry.id, Arc::clone(published))?;
+    let notes = Arc::new(Mutex::new(Some(notes)));
+    let held = Arc::clone(&notes);
+    ctx.tasks.every("notes of the journal", Schedule::after(NOTE_EVERY), move || {
+        std::future::ready(held.lock().as_mut().map_or(Ok(()), Notes::write))
+    });
+    Ok(notes)
+}
+
+/// Looks through the exchange's files once it has started and once a day.
+pub fn look(ctx: &Context, dir: &Path) {
+    let (dir, health) = (dir.to_owned(), ctx.health.clone());
+    ctx.tasks.every("look at the exchange's files", Schedule::after(LOOK_FIRST), move || {
+        let (dir, health) = (dir.clone(), health.clone());
+        async move {
+            let found = tokio::task::spawn_blocking(move || standing::look(&dir)).await;
+            if let Err(why) = found.unwrap_or_else(|e| Err(e.to_string())) {
+                tracing::error!("{why}: restore a backup with `fafnir restore`");
+                metrics::gauge!("fafnir_store_damaged", "service" => super::SERVICE.name).set(1.0);
+                health.damaged(&why);
+            }
+            Ok::<_, Error>(Next::After(LOOK_EVERY))
+        }
+    });
 }
 
 /// Judges who is behind until shutdown.

@@ -203,9 +203,9 @@ async fn open_store(config: &Config, opened_at: Nanos) -> Result<Opened, Error> 
         store::OpenError::InUse(pid) => Error::InUse { path: config.store_dir.clone(), pid },
         store::OpenError::Failed(reason) => Error::Store { path: config.store_dir.clone(), reason },
     };
-    let dir = config.store_dir.clone();
+    let (dir, note) = (config.store_dir.clone(), config.note.clone());
     let opened = tokio::task::spawn_blocking(move || -> Result<_, store::OpenError> {
-        let mut store = Store::open(&dir)?;
+        let mut store = Store::open_noted(&dir, note)?;
         let recovered = store.recover(opened_at)?;
         let (reader, checker) = (Store::open_reader(&dir)?, Store::open_reader(&dir)?);
         Ok(Opened { store, reader, checker, recovered })
@@ -597,20 +597,23 @@ impl Writer {
         let mut open = true;
         while open {
             self.look();
-            let first = if self.long {
-                batches.recv_timeout(LAZY)
-            } else if self.room {
-                batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected)
-            } else {
-                batches.recv_timeout(ROOM_LOOK)
+            let first = match (self.long, self.room, self.store.mark_due()) {
+                (true, ..) => batches.recv_timeout(LAZY),
+                (_, false, _) => batches.recv_timeout(ROOM_LOOK),
+                (_, _, None) => batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected),
+                (_, _, Some(wait)) => batches.recv_timeout(wait),
             };
             let mut group = match first {
                 Ok(first) => first,
                 Err(blocking::RecvTimeoutError::Timeout) => {
                     self.long = self.long && self.store.shorten() && self.store.is_long();
+                    self.store.mark_if_due(false);
                     continue;
                 }
-                Err(blocking::RecvTimeoutError::Disconnected) => return,
+                Err(blocking::RecvTimeoutError::Disconnected) => {
+                    self.store.mark_if_due(true);
+                    return;
+                }
             };
             open = gather(&mut group, batches);
             let written = self.write(&mut group, batches);
@@ -623,8 +626,12 @@ impl Writer {
             };
             let failed = matches!(report, Stored::Failed(_));
             if self.stored.send(report).is_err() && !open || failed {
+                if !failed {
+                    self.store.mark_if_due(true);
+                }
                 return;
             }
+            self.store.mark_if_due(!open);
         }
     }
 
@@ -740,7 +747,29 @@ pub fn store_list(dir: &std::path::Path) -> Result<Vec<StreamSummary>, Error> {
     let failed = |reason: String| Error::Store { path: dir.to_owned(), reason };
     let recovered =
         Store::open_reader(dir).and_then(|mut store| store.recover(Clock::start().now())).map_err(failed)?;
-    Ok(recovered
+    Ok(summaries(recovered))
+}
+
+/// Looks through a store that no broker runs on, as a start and the look behind it do; answers what it holds.
+///
+/// # Errors
+/// It is in use, damaged, or lacks what was noted.
+pub fn store_check(
+    dir: &std::path::Path,
+    note: Option<(std::path::PathBuf, [u8; 16])>,
+) -> Result<Vec<StreamSummary>, Error> {
+    let failed = |error: store::OpenError| match error {
+        store::OpenError::InUse(pid) => Error::InUse { path: dir.to_owned(), pid },
+        store::OpenError::Failed(reason) => Error::Store { path: dir.to_owned(), reason },
+    };
+    let mut store = Store::open_noted(dir, note).map_err(failed)?;
+    let recovered = store.recover(Clock::start().now()).map_err(|reason| failed(reason.into()))?;
+    store.check().map_err(|reason| failed(reason.into()))?;
+    Ok(summaries(recovered))
+}
+
+fn summaries(recovered: Recovered) -> Vec<StreamSummary> {
+    recovered
         .streams
         .into_iter()
         .map(|(log, stored)| StreamSummary {
@@ -762,7 +791,7 @@ pub fn store_list(dir: &std::path::Path) -> Result<Vec<StreamSummary>, Error> {
                 })
                 .collect(),
         })
-        .collect())
+        .collect()
 }
 
 /// A stream as found in a store.

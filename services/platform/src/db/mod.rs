@@ -6,22 +6,39 @@
 //! closure returns the error, and a closure that swallows it does not commit.
 
 mod copies;
+#[cfg(test)]
+mod damage;
 mod dialect;
 pub mod inbox;
 pub mod many;
 pub mod outbox;
+mod own;
 mod postgres;
 mod sqlite;
+mod sums;
 #[cfg(test)]
 mod tests;
 
 pub use copies::Copies;
 pub use sqlite::quick_check;
 
-use super::{clock::Clock, config::Settings, error, tasks::Tasks};
+use super::{
+    clock::Clock,
+    config::Settings,
+    error,
+    health::Health,
+    manifest::{Found, Manifest},
+    tasks::{Next, Schedule, Tasks},
+};
+use own::Owner;
 use parking_lot::Mutex;
 use sqlite::Use;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::Duration};
+use uuid::Uuid;
+
+/// When a database is first looked through after its start, and how often from then on.
+const LOOK_FIRST: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_hours(24);
 
 /// A value of a column or a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -314,8 +331,15 @@ impl Db {
             let name = postgres_name(&settings.database.prefix, service);
             return Self::open_postgres(&settings.database.url, &name, migrations, clock).await;
         }
-        let path = settings.data_dir().join("db").join(format!("{service}.sqlite"));
-        Self::open_file(path, service, migrations, purpose, tasks, clock).await
+        let dir = settings.data_dir();
+        let owner = Owner {
+            manifest: Manifest::of(&dir),
+            store: service,
+            projection: purpose == Use::WriteBehind,
+            now_us: clock.now_us(),
+        };
+        let path = dir.join("db").join(format!("{service}.sqlite"));
+        Self::open_file(path, Some(owner), service, migrations, purpose, tasks, clock).await
     }
 
     /// Opens an SQLite file (tests).
@@ -326,21 +350,78 @@ impl Db {
         tasks: &Tasks,
         clock: &Clock,
     ) -> Result<Self, Error> {
-        Self::open_file(path, service, migrations, Use::Write, tasks, clock).await
+        Self::open_file(path, None, service, migrations, Use::Write, tasks, clock).await
     }
 
     async fn open_file(
         path: std::path::PathBuf,
+        owner: Option<Owner>,
         service: &'static str,
         migrations: &'static [Migration],
         purpose: Use,
         tasks: &Tasks,
         clock: &Clock,
     ) -> Result<Self, Error> {
-        let sqlite = sqlite::Sqlite::open(path, service, purpose, tasks)?;
+        let sqlite = sqlite::Sqlite::open(path, service, purpose, owner, tasks)?;
         let db = Self(Arc::new(Backend::Sqlite(sqlite)));
         db.migrate(migrations, clock.now_us()).await?;
+        if let Backend::Sqlite(sqlite) = &*db.0 {
+            sqlite.made()?;
+        }
         Ok(db)
+    }
+
+    /// Looks through the database once it has started and once a day: every page of an SQLite file against its sum, and
+    /// what SQLite itself finds.
+    ///
+    /// # Errors
+    /// What is damaged, in one sentence.
+    pub async fn look(&self) -> Result<(), String> {
+        if let Backend::Postgres(_) = &*self.0 {
+            return Ok(());
+        }
+        let this = self.clone();
+        let look = tokio::task::spawn_blocking(move || match &*this.0 {
+            Backend::Sqlite(sqlite) => sqlite.look(),
+            Backend::Postgres(_) => Ok(()),
+        });
+        look.await.map_err(|e| e.to_string())?
+    }
+
+    /// Brings everything of an SQLite database into its file and empties its log: nothing that was deleted stays there.
+    pub async fn empty_log(&self) -> Result<(), Error> {
+        match &*self.0 {
+            Backend::Sqlite(sqlite) => sqlite.empty_log().await,
+            Backend::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// What is stored is damaged: from here on it is only read, and the service says so.
+    pub fn found_damaged(&self, service: &'static str, health: &Health, why: &str) {
+        if let Backend::Sqlite(sqlite) = &*self.0 {
+            sqlite.found_damaged(why);
+        }
+        health.damaged(&format!("{why}; it only reads until it is restored"));
+        metrics::gauge!("fafnir_store_damaged", "service" => service).set(1.0);
+        tracing::error!(
+            service,
+            "{why}: the service only reads from here on; restore a backup with `fafnir restore`"
+        );
+    }
+
+    /// Looks through the database in the background ([`Self::look`]); what is found makes it read-only.
+    pub(crate) fn watch(&self, service: &'static str, tasks: &Tasks, health: &Health) {
+        let (db, health) = (self.clone(), health.clone());
+        tasks.every(format!("{service}: look at the database"), Schedule::after(LOOK_FIRST), move || {
+            let (db, health) = (db.clone(), health.clone());
+            async move {
+                match db.look().await {
+                    Ok(()) => db.empty_log().await?,
+                    Err(why) => db.found_damaged(service, &health, &why),
+                }
+                Ok::<_, Error>(Next::After(LOOK_EVERY))
+            }
+        });
     }
 
     /// Opens a database of a Postgres server, creating it when it is missing.
@@ -404,14 +485,39 @@ impl Db {
         }
     }
 
+    /// Follows this exchange where it follows none yet; answers the one that it follows.
+    pub async fn follows(&self, exchange: Uuid) -> error::Result<Uuid> {
+        self.write(move |tx| {
+            let id = exchange.as_bytes().to_vec();
+            tx.execute("UPDATE store SET follows = ?1 WHERE one = 1 AND follows IS NULL", params![id])?;
+            let follows: Vec<u8> = tx.query_one("SELECT follows FROM store", &[])?.get(0)?;
+            Uuid::from_slice(&follows).map_err(|_| error::Error::internal("store.follows is no UUID"))
+        })
+        .await
+    }
+
     async fn migrate(&self, migrations: &'static [Migration], now_us: i64) -> Result<(), Error> {
         let result = self
             .write(move |tx| {
                 tx.lock_schema()?;
+                // On SQLite it is there.
+                tx.execute(own::TABLE, &[])?;
+                let id = Uuid::new_v4().as_bytes().to_vec();
+                let sql = "INSERT INTO store (one, id, mark) VALUES (1, ?1, 0) ON CONFLICT (one) DO NOTHING";
+                tx.execute(sql, params![id])?;
+                let known = |name: &str| migrations.iter().any(|m| m.name == name);
                 tx.execute(
                     "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_us BIGINT NOT NULL)",
                     &[],
                 )?;
+                let applied = tx.query("SELECT name FROM schema_migrations ORDER BY name", &[])?;
+                for row in &applied {
+                    let name: String = row.get(0)?;
+                    if !known(&name) {
+                        let text = format!("its schema has {name}, which this program does not know: a newer program wrote it");
+                        return Err(Error::Unusable(text).into());
+                    }
+                }
                 for migration in migrations {
                     let checksum = format!("{:08x}", crc32c::crc32c(migration.sql.as_bytes()));
                     let row = tx.query_opt("SELECT checksum FROM schema_migrations WHERE name = ?1", params![migration.name])?;
@@ -444,6 +550,15 @@ impl Db {
             other => Error::Unusable(other.to_string()),
         })
     }
+}
+
+/// The id of the store in an SQLite file, where it has one; its log is looked through before.
+pub fn store_id(path: &Path) -> Result<Option<Uuid>, Error> {
+    own::check_log(path, false)?;
+    Ok(match own::found(path)? {
+        Found::Store(id) => Some(id),
+        Found::Nothing | Found::Empty | Found::Nameless => None,
+    })
 }
 
 /// The database of a service on a Postgres server: `auth-service` → `<prefix>auth_db` (public-api §1).

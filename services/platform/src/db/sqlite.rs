@@ -1,19 +1,30 @@
 //! SQLite: one writer connection on its own thread with group commit, a few `query_only` readers.
 
-use super::{Error, Row, Tx, Value};
-use crate::{error, tasks::Tasks};
+use super::{
+    Error, Row, Tx, Value,
+    own::{self, Owner},
+    sums::Sums,
+};
+use crate::{
+    error,
+    manifest::{Claim, Manifest},
+    tasks::{Schedule, Tasks},
+};
+use fafnir_disk::note::Note;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags, ToSql, types::ToSqlOutput, types::ValueRef};
+use rusqlite::{Connection, OpenFlags, ToSql, config::DbConfig, types::ToSqlOutput, types::ValueRef};
 use std::{
+    os::unix::fs::OpenOptionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use uuid::Uuid;
 
 /// Writes that wait; one more is refused as busy after [`QUEUE_WAIT_MAX`].
 const QUEUE_LEN: usize = 1024;
@@ -23,21 +34,42 @@ const GROUP_MAX: usize = 256;
 /// Concurrent readers.
 const READERS: usize = 4;
 const STATEMENT_CACHE: usize = 256;
+/// Frames in the write-ahead log from which it is brought into the file, and commits between two looks at it.
+const CHECKPOINT_FRAMES: i64 = 1000;
+const CHECKPOINT_LOOK: u64 = 16;
+/// How often what was written is marked and noted.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 /// SQLite before 3.51.3 can lose commits when two connections checkpoint (reliability.md).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 /// Runs one caller's work inside a savepoint; answers how to tell it the fate of the commit.
-type Job = Box<dyn FnOnce(&mut SqliteTx<'_>) -> Finish + Send>;
+type Work = Box<dyn FnOnce(&mut SqliteTx<'_>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+/// What the writer's thread is asked.
+enum Job {
+    Work(Work),
+    /// Marks and notes what was written since the last mark.
+    Mark(oneshot::Sender<Result<(), Error>>),
+    /// Brings everything into the file and empties the log: nothing that was deleted stays in it.
+    EmptyLog(oneshot::Sender<Result<(), Error>>),
+}
+
+/// Why a store only reads: it was found damaged.
+type Damage = Arc<OnceLock<String>>;
 
 #[derive(Debug)]
 pub(super) struct Sqlite {
     path: PathBuf,
     writer: mpsc::Sender<Job>,
+    sums: Arc<Mutex<Sums>>,
+    damage: Damage,
     /// Commits so far, each counted before its callers hear of it.
     commits: Arc<AtomicU64>,
     readers: Arc<Mutex<Vec<Connection>>>,
     reading: Arc<Semaphore>,
+    /// To be entered as made in the manifest.
+    made: Mutex<Option<(Manifest, &'static str, Claim)>>,
 }
 
 struct SqliteTx<'a> {
@@ -139,7 +171,7 @@ pub(super) enum Use {
     WriteBehind,
 }
 
-fn connect(path: &Path, purpose: Use) -> Result<Connection, Error> {
+pub(super) fn connect(path: &Path, purpose: Use) -> Result<Connection, Error> {
     let named = |e: Error| Error::Unusable(format!("{}: {e}", path.display()));
     let open = || -> Result<Connection, Error> {
         let connection = Connection::open_with_flags(
@@ -151,16 +183,30 @@ fn connect(path: &Path, purpose: Use) -> Result<Connection, Error> {
         connection.busy_timeout(Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         connection.pragma_update(None, "foreign_keys", true)?;
+        // The pages of a checkpoint are summed (sums.rs): SQLite never makes one by itself.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
         if purpose == Use::Read {
             connection.pragma_update(None, "query_only", true)?;
         } else {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             let synchronous = if purpose == Use::Write { "FULL" } else { "NORMAL" };
             connection.pragma_update(None, "synchronous", synchronous)?;
+            // What is deleted (a person's data) is overwritten; projections hold none.
+            connection.pragma_update_and_check(None, "secure_delete", purpose == Use::Write, |_| Ok(()))?;
         }
         Ok(connection)
     };
     open().map_err(named)
+}
+
+/// Creates a file that only its owner can read; one that is there stays as it is.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match open {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
 }
 
 impl Sqlite {
@@ -168,6 +214,7 @@ impl Sqlite {
         path: PathBuf,
         service: &'static str,
         purpose: Use,
+        owner: Option<Owner>,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
@@ -176,19 +223,39 @@ impl Sqlite {
                 rusqlite::version()
             )));
         }
+        let named = |path: &Path, e: &std::io::Error| Error::Unusable(format!("{}: {e}", path.display()));
         if let Some(dir) = path.parent() {
-            crate::secrets::create_private_dir(dir)
-                .map_err(|e| Error::Unusable(format!("{}: {e}", dir.display())))?;
+            crate::secrets::create_private_dir(dir).map_err(|e| named(dir, &e))?;
         }
+        own::check_log(&path, purpose == Use::WriteBehind)?;
+        let claim = owner.as_ref().map(|owner| own::claim(&path, owner)).transpose()?;
+        create_private(&path).map_err(|e| named(&path, &e))?;
         let connection = connect(&path, purpose)?;
+        let id = own::adopt(&connection, claim.as_ref().map_or_else(Uuid::nil, |claim| claim.entry().id))?;
+        let sums = Arc::new(Mutex::new(Sums::open(&path, id, &connection)?));
+        let note = match &owner {
+            Some(owner) => {
+                Some(owner.manifest.note(owner.store).map_err(|e| Error::Unusable(e.to_string()))?)
+            }
+            None => None,
+        };
         let (writer, jobs) = mpsc::channel(QUEUE_LEN);
         let (ended, end) = oneshot::channel();
-        let commits = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&commits);
+        let (commits, damage) = (Arc::new(AtomicU64::new(0)), Damage::default());
+        let mut thread = Writer {
+            connection,
+            commits: Arc::clone(&commits),
+            sums: Arc::clone(&sums),
+            damage: Arc::clone(&damage),
+            id,
+            note,
+            marked: 0,
+            tried: 0,
+        };
         std::thread::Builder::new()
             .name(format!("db-{service}"))
             .spawn(move || {
-                drop(ended.send(write_loop(&connection, jobs, &counted)));
+                drop(ended.send(thread.run(jobs)));
             })
             .map_err(|e| Error::Unusable(e.to_string()))?;
         // The thread ends when the last handle is dropped; until then its failure stops the process.
@@ -199,8 +266,49 @@ impl Sqlite {
                 Err(_) => Err("the writer thread panicked".to_owned()),
             }
         });
+        if owner.is_some() {
+            note_always(service, &writer, &commits, tasks);
+        }
         let reading = Arc::new(Semaphore::new(READERS));
-        Ok(Self { path, writer, commits, readers: Arc::default(), reading })
+        let made = owner.zip(claim).filter(|(_, claim)| !claim.entry().made);
+        let made = made.map(|(owner, claim)| (owner.manifest, owner.store, claim));
+        Ok(Self {
+            path,
+            writer,
+            sums,
+            damage,
+            commits,
+            readers: Arc::default(),
+            reading,
+            made: Mutex::new(made),
+        })
+    }
+
+    /// The database has its schema: from here on it is missed where it is gone.
+    pub(super) fn made(&self) -> Result<(), Error> {
+        let Some((manifest, store, claim)) = self.made.lock().take() else { return Ok(()) };
+        manifest.made(store, claim.entry().id).map_err(|e| Error::Unusable(e.to_string()))
+    }
+
+    /// Compares the file with the sums of its pages, and lets SQLite look through it. Blocks, a few pages at a time.
+    pub(super) fn look(&self) -> Result<(), String> {
+        let mut from = Some(0);
+        while let Some(place) = from {
+            from = self.sums.lock().look(place)?;
+        }
+        quick_check(&self.path)
+    }
+
+    /// Brings everything into the file and empties the log, where no reader keeps it from that.
+    pub(super) async fn empty_log(&self) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        ask(&self.writer, Job::EmptyLog(reply), done).await
+    }
+
+    /// From here on the store only reads.
+    pub(super) fn found_damaged(&self, why: &str) {
+        // The first sentence stands.
+        let _first = self.damage.set(why.to_owned());
     }
 
     pub(super) fn commits(&self) -> u64 {
@@ -213,7 +321,10 @@ impl Sqlite {
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |tx| {
+        if let Some(why) = self.damage.get() {
+            return Err(Error::Unusable(format!("{why}; it only reads until it is restored")).into());
+        }
+        let job: Work = Box::new(move |tx| {
             let outcome = in_savepoint(tx, &mut work);
             Box::new(move |committed| {
                 let outcome = match (outcome, committed) {
@@ -225,7 +336,7 @@ impl Sqlite {
             })
         });
         self.writer
-            .send_timeout(job, QUEUE_WAIT_MAX)
+            .send_timeout(Job::Work(job), QUEUE_WAIT_MAX)
             .await
             .map_err(|_| Error::Busy("too many writes are waiting".into()))?;
         answer.await.map_err(|_| Error::Unusable("the writer has stopped".into()))?
@@ -258,33 +369,151 @@ impl Sqlite {
     }
 }
 
-fn write_loop(
-    connection: &Connection,
-    mut jobs: mpsc::Receiver<Job>,
-    commits: &AtomicU64,
+/// Notes what was written, once a second and when all else has ended.
+fn note_always(service: &'static str, writer: &mpsc::Sender<Job>, commits: &Arc<AtomicU64>, tasks: &Tasks) {
+    let (weak, commits, mut seen) = (writer.downgrade(), Arc::clone(commits), 0);
+    let turn = move || {
+        let (writer, commits) = (weak.upgrade(), commits.load(Ordering::Acquire));
+        let is_new = std::mem::replace(&mut seen, commits) != commits;
+        async move {
+            match writer.filter(|_| is_new) {
+                Some(writer) => mark(&writer).await,
+                None => Ok(()),
+            }
+        }
+    };
+    tasks.every(format!("{service}: marks"), Schedule::after(MARK_EVERY), turn);
+    let writer = writer.clone();
+    tasks.at_end(async move {
+        if let Err(e) = mark(&writer).await {
+            tracing::warn!(service, error = %e, "the last commits are not noted");
+        }
+    });
+}
+
+async fn mark(writer: &mpsc::Sender<Job>) -> Result<(), Error> {
+    let (reply, done) = oneshot::channel();
+    ask(writer, Job::Mark(reply), done).await
+}
+
+async fn ask(
+    writer: &mpsc::Sender<Job>,
+    job: Job,
+    done: oneshot::Receiver<Result<(), Error>>,
 ) -> Result<(), Error> {
-    while let Some(first) = jobs.blocking_recv() {
-        connection.execute_batch("BEGIN IMMEDIATE")?;
-        let mut finishes = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
-            finishes.push(job(&mut SqliteTx::new(connection)));
-            next = if finishes.len() < GROUP_MAX { jobs.try_recv().ok() } else { None };
+    let stopped = || Error::Unusable("the writer has stopped".into());
+    writer.send(job).await.map_err(|_| stopped())?;
+    done.await.map_err(|_| stopped())?
+}
+
+/// The thread that writes.
+struct Writer {
+    connection: Connection,
+    commits: Arc<AtomicU64>,
+    sums: Arc<Mutex<Sums>>,
+    damage: Damage,
+    id: Uuid,
+    note: Option<Note>,
+    /// Commits when it was last marked.
+    marked: u64,
+    /// Frames in the log at the last try to bring it into the file: each reads all of it.
+    tried: i64,
+}
+
+impl Writer {
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) -> Result<(), Error> {
+        let mut waiting = None;
+        while let Some(first) = waiting.take().or_else(|| jobs.blocking_recv()) {
+            let first = match first {
+                Job::Work(work) => work,
+                // The askers may have given up.
+                Job::Mark(reply) => {
+                    let _gone = reply.send(self.mark());
+                    continue;
+                }
+                Job::EmptyLog(reply) => {
+                    let _gone = reply.send(self.sums.lock().empty_log(&self.connection));
+                    continue;
+                }
+            };
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            let mut finishes = Vec::new();
+            let mut next = Some(first);
+            while let Some(work) = next.take() {
+                finishes.push(work(&mut SqliteTx::new(&self.connection)));
+                if finishes.len() < GROUP_MAX {
+                    match jobs.try_recv() {
+                        Ok(Job::Work(work)) => next = Some(work),
+                        Ok(other) => waiting = Some(other),
+                        Err(_) => {}
+                    }
+                }
+            }
+            let committed = self.commit();
+            for finish in finishes {
+                finish(committed.clone());
+            }
+            // A failed fsync leaves the file in doubt: stop and recover from the log, as after a crash.
+            if let Err(e @ Error::Unusable(_)) = committed {
+                return Err(e);
+            }
+            if self.commits.load(Ordering::Relaxed) % CHECKPOINT_LOOK == 0 {
+                self.checkpoint_if_due();
+            }
         }
-        let committed = connection.execute_batch("COMMIT").map_err(Error::from);
-        if committed.is_err() && !connection.is_autocommit() {
-            connection.execute_batch("ROLLBACK")?;
+        Ok(())
+    }
+
+    fn commit(&self) -> Result<(), Error> {
+        let committed = self.connection.execute_batch("COMMIT").map_err(Error::from);
+        if committed.is_err() && !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK")?;
         }
-        commits.fetch_add(1, Ordering::Release);
-        for finish in finishes {
-            finish(committed.clone());
-        }
-        // A failed fsync leaves the file in doubt: stop and recover from the log, as after a crash.
-        if let Err(e @ Error::Unusable(_)) = committed {
-            return Err(e);
+        self.commits.fetch_add(1, Ordering::Release);
+        committed
+    }
+
+    /// Notes what is durable, behind a mark of its own.
+    fn mark(&mut self) -> Result<(), Error> {
+        self.checkpoint_if_due();
+        let commits = self.commits.load(Ordering::Relaxed);
+        let Some(note) = self.note.as_mut().filter(|_| self.marked != commits && self.damage.get().is_none())
+        else {
+            return Ok(());
+        };
+        // A statement by itself is a commit.
+        let mark = own::next_mark(&self.connection, self.id)?;
+        note.write(&mark).map_err(|e| Error::Unusable(format!("the note: {e}")))?;
+        self.marked = commits;
+        Ok(())
+    }
+
+    /// Brings a long log into the file. It is tried again later where that fails: the log has everything.
+    fn checkpoint_if_due(&mut self) {
+        let frames = |connection: &Connection| -> Result<i64, Error> {
+            let mut statement = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?;
+            Ok(statement.query_row([], |row| row.get(1))?)
+        };
+        let done = frames(&self.connection).and_then(|frames| {
+            if frames < self.tried {
+                // The log has begun anew.
+                self.tried = 0;
+            }
+            if frames < self.tried + CHECKPOINT_FRAMES || self.damage.get().is_some() {
+                return Ok(());
+            }
+            self.tried = frames;
+            self.sums.lock().checkpoint(&self.connection)
+        });
+        match done {
+            Ok(()) => {}
+            Err(e @ Error::Unusable(_)) => {
+                tracing::error!(error = %e, "the database's log is damaged");
+                let _first = self.damage.set(e.to_string());
+            }
+            Err(e) => tracing::warn!(error = %e, "the database's log is not brought into its file yet"),
         }
     }
-    Ok(())
 }
 
 fn in_savepoint<T>(
@@ -328,6 +557,7 @@ pub fn quick_check(path: &Path) -> Result<(), String> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
     };
     match check() {

@@ -16,6 +16,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until},
 };
+use uuid::Uuid;
 
 /// Facts in one commit, and in one answer of the engine.
 pub(super) const FACTS_MAX: usize = 2048;
@@ -79,6 +80,8 @@ pub(super) struct Runner<P, S> {
     ask_due: Instant,
     retry: Duration,
     alarm_due: Option<Instant>,
+    /// Id of the exchange that it follows, once that has told it.
+    exchange: String,
 }
 
 impl<P: Projection, S: Source> Runner<P, S> {
@@ -125,6 +128,7 @@ impl<P: Projection, S: Source> Runner<P, S> {
             ask_due: now,
             retry: RETRY_MIN,
             alarm_due: None,
+            exchange: String::new(),
         };
         (runner, follower)
     }
@@ -285,6 +289,7 @@ impl<P: Projection, S: Source> Runner<P, S> {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let request = FactsRequest { after, limit, follower: self.name.to_owned() };
         let reply = self.source.facts(request).await?;
+        self.check_exchange(&reply.exchange).await?;
         if reply.oldest > after.saturating_add(1) {
             return Err(Trouble::Gone(format!(
                 "{} stands at position {after}, and the facts before {} are gone: run fafnir rebuild --from BACKUP",
@@ -299,6 +304,27 @@ impl<P: Projection, S: Source> Runner<P, S> {
             )));
         }
         Ok(reply)
+    }
+
+    /// The engine's facts are those of the exchange that the projection came from.
+    async fn check_exchange(&mut self, told: &str) -> Result<(), Trouble> {
+        if self.exchange == told || told.is_empty() {
+            return Ok(());
+        }
+        let exchange = Uuid::parse_str(told).map_err(|_| Error::internal("the exchange's id is no UUID"))?;
+        let follows = match self.projection.database() {
+            Some(db) => db.follows(exchange).await?,
+            None => exchange,
+        };
+        if follows != exchange {
+            return Err(Trouble::Gone(format!(
+                "{} follows exchange {follows}, and the engine is exchange {exchange}: they are not of one data directory; \
+                 put back the one that belongs to the other, or restore a backup",
+                self.service
+            )));
+        }
+        told.clone_into(&mut self.exchange);
+        Ok(())
     }
 
     /// Stores what was gathered.

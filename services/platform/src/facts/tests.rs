@@ -78,7 +78,12 @@ impl Source for Memo {
         let (from, limit) = (request.after + 1, u64::from(request.limit));
         log.asked.push(request);
         let upto = log.last.min(from + limit - 1);
-        Ok(FactsReply { facts: facts(from, upto), last: log.last, oldest: log.oldest })
+        Ok(FactsReply {
+            facts: facts(from, upto),
+            last: log.last,
+            oldest: log.oldest,
+            exchange: String::new(),
+        })
     }
 }
 

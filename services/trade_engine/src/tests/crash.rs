@@ -40,7 +40,7 @@ fn remove_facts(dir: &Path) {
     }
 }
 
-fn last_file(spec: seglog::Spec, dir: &Path) -> std::path::PathBuf {
+pub fn last_file(spec: seglog::Spec, dir: &Path) -> std::path::PathBuf {
     seglog::segments(spec, dir).unwrap().pop().unwrap().path
 }
 

@@ -10,5 +10,6 @@ mod million;
 mod replay;
 mod rules;
 mod skipped;
+mod standing;
 mod support;
 mod volatility;

@@ -3,6 +3,7 @@
 //! Every row carries a checksum, so that a damaged one is refused instead of believed; the write-ahead log is looked
 //! through before it is opened, because SQLite takes its first damaged frame for its end.
 
+mod marks;
 mod read;
 mod sum;
 mod wal;
@@ -79,6 +80,7 @@ pub struct Store {
     dir: PathBuf,
     /// What the writer last wrote of each consumer: last delivery and floor.
     positions: HashMap<ConsumerId, (Pair, Pair)>,
+    marks: marks::Marks,
     /// Held by the writer; the system lets go of it when the process ends, however it ends.
     _lock: Option<File>,
 }
@@ -136,7 +138,13 @@ impl Dirty {
 
 impl Store {
     /// Opens the store for writing, making it if needed.
+    #[cfg(test)]
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
+        Self::open_noted(dir, None)
+    }
+
+    /// The same where it is noted how far it had come: one that lacks what was noted is refused.
+    pub fn open_noted(dir: &Path, note: Option<(PathBuf, [u8; 16])>) -> Result<Self, OpenError> {
         if rusqlite::version_number() < SQLITE_MIN {
             return Err(format!("SQLite {} is too old, 3.51.3 is needed", rusqlite::version()).into());
         }
@@ -153,6 +161,8 @@ impl Store {
             connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "full")?;
             connection.pragma_update(None, "cache_size", -16_000)?;
+            // What is deleted (a message with a person's data that has come of age) is overwritten.
+            connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
             connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
@@ -178,7 +188,13 @@ impl Store {
         }
         // SQLite keeps its locks on other files, and finds the log's end by its frames.
         wal::lengthen(&log, LOG_BYTES).map_err(|error| error.to_string())?;
-        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: Some(lock) })
+        let marks = marks::Marks::default();
+        let mut this =
+            Self { connection, dir: dir.to_owned(), positions: HashMap::new(), marks, _lock: Some(lock) };
+        if let Some((path, id)) = note {
+            this.open_note(&path, id)?;
+        }
+        Ok(this)
     }
 
     /// Bytes that are free for new messages: on the disk and, if the log has room beside them, in the file.
@@ -248,7 +264,8 @@ impl Store {
             Ok(connection)
         };
         let connection = open().map_err(|error| error.to_string())?;
-        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), _lock: None })
+        let marks = marks::Marks::default();
+        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), marks, _lock: None })
     }
 
     /// Writes a group of changes and returns when they are on disk.
@@ -256,6 +273,7 @@ impl Store {
         match self.apply(ops) {
             Ok(moved) => {
                 self.positions.extend(moved);
+                self.marks.is_due = true;
                 for op in ops {
                     if let StoreOp::ConsumerDrop { consumer } = op {
                         self.positions.remove(consumer);
@@ -487,7 +505,10 @@ impl Store {
             .connection
             .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             .map_err(|error| error.to_string())?;
-        if found == "ok" { Ok(()) } else { Err(format!("damaged: {found}")) }
+        if found != "ok" {
+            return Err(format!("damaged: {found}"));
+        }
+        self.check_bodies().map_err(|error| error.to_string())
     }
 }
 

@@ -75,6 +75,27 @@ impl Store {
         Ok(found)
     }
 
+    /// Reads every message's header and payload against its checksum.
+    pub(super) fn check_bodies(&self) -> rusqlite::Result<()> {
+        let mut streams = self.connection.prepare("SELECT id FROM streams ORDER BY id")?;
+        let ids = streams.query_map([], |row| row.get::<_, StreamId>(0))?.collect::<Result<Vec<_>, _>>()?;
+        for id in ids {
+            let sql = format!(
+                "SELECT i.seq, i.body, b.header, b.payload FROM index_{id} AS i LEFT JOIN body_{id} AS b ON b.seq = i.seq"
+            );
+            let mut statement = self.connection.prepare(&sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let header: Option<Vec<u8>> = row.get(2)?;
+                let payload: Option<Vec<u8>> = row.get(3)?;
+                let sum = sum::body(&header.unwrap_or_default(), &payload.unwrap_or_default());
+                let seq = number(row, 0)?;
+                verify(row, 1, sum, || format!("content of message {seq} of stream {id}"))?;
+            }
+        }
+        Ok(())
+    }
+
     fn last(&self, id: StreamId) -> rusqlite::Result<u64> {
         let read = |row: &Row<'_>| {
             let seq = number(row, 0)?;
@@ -88,7 +109,7 @@ impl Store {
         Ok(found.unwrap_or(0))
     }
 
-    fn meta(&self, key: &str) -> rusqlite::Result<u32> {
+    pub(super) fn meta(&self, key: &str) -> rusqlite::Result<u32> {
         let read = |row: &Row<'_>| {
             let value: u32 = row.get(0)?;
             verify(row, 1, sum::keyed(key, u64::from(value)), || key.to_owned())?;
