@@ -2,12 +2,12 @@
 //!
 //! `FAFNIR_TEST_FLIPS` and `FAFNIR_TEST_CUTS` say how many of each; the table is printed.
 
-use crate::harness::Stack;
+use crate::harness::{Answer, Process, Stack, binary};
 use fafnir_services::{
     ALL, Service, broker,
     platform::{
         Clock, Settings,
-        db::{Db, Row},
+        db::{Db, Row, Tx, Value},
         manifest::Manifest,
         tasks::Tasks,
     },
@@ -17,7 +17,9 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -198,7 +200,10 @@ fn damage(kind: &str, files: &Files, file: &Path, mut start: impl FnMut(&Path) -
     let dir = scratch.path().join("data");
     let whole = &files[file];
     // What a log was lengthened with is no content.
-    let used = whole.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    let is_log = kind.ends_with("-wal");
+    let content = whole.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    let used = if is_log { content } else { whole.len() };
+    assert!(used > 0, "{kind} is empty");
     let (flips, cuts) = (number_of("FAFNIR_TEST_FLIPS", 20), number_of("FAFNIR_TEST_CUTS", 10));
     let mut counts = BTreeMap::new();
     for n in 0..flips + cuts {
@@ -232,6 +237,31 @@ fn damage(kind: &str, files: &Files, file: &Path, mut start: impl FnMut(&Path) -
     );
 }
 
+/// The same with commits in every database's log.
+async fn logged(settled: &Files) -> Files {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("data");
+    write(&dir, settled);
+    for service in ALL.iter().filter(|s| !s.migrations.is_empty()) {
+        let (tasks, db) = open(service, &dir).await;
+        let db = db.unwrap();
+        for n in 0..25 {
+            let commit = move |tx: &mut dyn Tx| {
+                let table =
+                    "CREATE TABLE IF NOT EXISTS logged (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT";
+                tx.execute(table, &[])?;
+                let values = [Value::Int(n), Value::Text("x".repeat(500))];
+                Ok(tx.execute("INSERT INTO logged (id, text) VALUES (?1, ?2)", &values)?)
+            };
+            db.write(commit).await.unwrap();
+        }
+        close(tasks).await;
+    }
+    let mut logged = Files::new();
+    read(&dir, Path::new(""), &mut logged);
+    logged
+}
+
 /// Everything of the databases' logs in their files.
 async fn settled(files: &Files) -> Files {
     let scratch = tempfile::tempdir().unwrap();
@@ -255,11 +285,12 @@ fn what_is_damaged_on_disk_is_never_silent() {
     let (_stack, files) = stopped();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let settled = runtime.block_on(settled(&files));
+    let logged = runtime.block_on(logged(&settled));
     println!(
         "| File | Bytes | Refused | Found | Comes again | Same | Silent |\n|---|---|---|---|---|---|---|"
     );
     for service in ALL.iter().filter(|s| !s.migrations.is_empty()) {
-        for (all, end) in [(&settled, ""), (&files, "-wal")] {
+        for (all, end) in [(&settled, ""), (&logged, "-wal")] {
             let file = format!("db/{}.sqlite", service.name);
             let of = files_of(all, &file);
             let scratch = tempfile::tempdir().unwrap();
@@ -288,5 +319,55 @@ fn what_is_damaged_on_disk_is_never_silent() {
         write(scratch.path(), &of);
         let sound = broker_content(scratch.path()).unwrap();
         damage(file, &of, Path::new(file), |dir| broker_store(dir, &sound));
+    }
+}
+
+#[test]
+fn what_is_stored_is_its_owners_alone_and_nothing_goes_through_a_link() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).unwrap();
+    let inner = binary();
+    let up = ["up", "--no-sim", "--json", "--ports", "auto", "--data-dir"];
+    let command = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask 000; exec \"$0\" \"$@\""]).arg(inner.get_program()).args(up).arg(&data);
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.current_dir(home.path());
+        command
+    };
+    let mut process = Process::start(command(), home.path().join("up.log"));
+    let mut rest = vec![data.clone()];
+    while let Some(path) = rest.pop() {
+        let mode = fs::symlink_metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} {mode:o}", path.display());
+        if path.is_dir() {
+            rest.extend(fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        }
+    }
+    assert_eq!(process.interrupt(), Some(0));
+    let elsewhere = home.path().join("elsewhere");
+    fs::write(&elsewhere, "mine").unwrap();
+    for name in
+        ["run.json.new", "logs/fafnir.log", "db/user-service.sqlite-sums", "exchange/id", "manifest.json"]
+    {
+        let link = data.join(name);
+        let kept = fs::read(&link).ok();
+        let _may_be_missing = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&elsewhere, &link).unwrap();
+        let refused = Answer::of(command().output().unwrap());
+        assert_eq!(refused.code, 1, "{name}: {refused:?}");
+        assert!(refused.stderr.contains("is a symbolic link"), "{name}: {refused:?}");
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"mine", "{name}");
+        fs::remove_file(&link).unwrap();
+        if let Some(kept) = kept {
+            fs::write(&link, kept).unwrap();
+        }
     }
 }

@@ -80,13 +80,15 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let manifest = Manifest::of(&dir);
     let store = dir.join("broker");
     let now_us = ctx.clock.now_us();
-    let was_there = manifest.stores()?.contains_key(STORE);
+    let was_there = manifest.stores()?.get(STORE).is_some_and(|entry| entry.made);
     let claim = manifest.claim_dir(STORE, &store, |name| name == "broker.sqlite3", true, now_us)?;
     if was_there && matches!(claim, Claim::Make(_)) {
         tracing::error!(file = %store.display(), "the broker's store is gone and is made anew: others bring what it lacks");
     }
     let id = claim.entry().id;
-    manifest.made(STORE, id)?;
+    if matches!(claim, Claim::Known(_)) {
+        manifest.made(STORE, id)?;
+    }
     manifest.note(STORE)?;
     let config = Config {
         note: Some((manifest.note_path(STORE), *id.as_bytes())),

@@ -248,3 +248,30 @@ async fn a_database_follows_one_exchange() {
     let (db, _tasks) = stack.open().await.unwrap();
     assert_eq!(db.follows(another).await.unwrap(), one);
 }
+
+#[tokio::test]
+async fn what_is_deleted_is_overwritten_in_file_and_log() {
+    const PERSON: &str = "someone@example.com";
+    let stack = Stack::new();
+    let (db, tasks) = stack.open().await.unwrap();
+    fill(&db).await;
+    for id in 100..140 {
+        let insert = move |tx: &mut dyn Tx| {
+            Ok(tx.execute("INSERT INTO t (id, text) VALUES (?1, ?2)", params![id, PERSON.repeat(50)])?)
+        };
+        db.write(insert).await.unwrap();
+    }
+    let holds = || ["", "-wal"].map(|end| fs::read(stack.file(end)).unwrap()).concat();
+    let is_there = |bytes: &[u8]| bytes.windows(PERSON.len()).any(|part| part == PERSON.as_bytes());
+    assert!(is_there(&holds()));
+    db.empty_log().await.unwrap();
+    assert!(is_there(&holds()));
+    db.write(|tx| Ok(tx.execute("DELETE FROM t WHERE id >= 100", &[])?)).await.unwrap();
+    db.empty_log().await.unwrap();
+    assert!(!is_there(&holds()));
+    assert_eq!(rows(&db).await, ROWS);
+    db.look().await.unwrap();
+    stop(db, tasks).await;
+    let (db, _tasks) = stack.open().await.unwrap();
+    db.look().await.unwrap();
+}
