@@ -50,6 +50,12 @@ struct Document {
     stores: BTreeMap<String, Entry>,
 }
 
+/// What every version of the file has.
+#[derive(Debug, Deserialize)]
+struct Head {
+    version: u32,
+}
+
 /// Why a store is not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -149,10 +155,6 @@ impl Manifest {
             }
             read => read.map_err(at(&path))?,
         };
-        #[derive(Deserialize)]
-        struct Head {
-            version: u32,
-        }
         let unreadable = |e: serde_json::Error| Error::Unreadable { path: path.clone(), what: e.to_string() };
         let Head { version } = serde_json::from_slice(&text).map_err(unreadable)?;
         if version > VERSION {

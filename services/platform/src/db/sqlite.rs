@@ -457,7 +457,7 @@ impl Writer {
             if let Err(e @ Error::Unusable(_)) = committed {
                 return Err(e);
             }
-            if self.commits.load(Ordering::Relaxed) % CHECKPOINT_LOOK == 0 {
+            if self.commits.load(Ordering::Relaxed).is_multiple_of(CHECKPOINT_LOOK) {
                 self.checkpoint_if_due();
             }
         }
