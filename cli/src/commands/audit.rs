@@ -164,7 +164,7 @@ fn print(found: &Look, out: Out) {
         )
     });
     for record in &engine.skipped {
-        out.note(&format!("record {record} of the journal is passed over (`fafnir journal skip`)"));
+        out.note(format!("record {record} of the journal is passed over (`fafnir journal skip`)"));
     }
     if !ledger.holds_compared {
         out.note("what the core holds could not be read: balances were not compared with it");

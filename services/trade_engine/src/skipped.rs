@@ -124,10 +124,10 @@ impl Skipped {
     fn save(&self, dir: &Path) -> Result<(), Error> {
         let path = path_in(dir);
         let temporary = path.with_extension("tmp");
-        let text: String = self.0.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect();
+        let lines: Vec<_> = self.0.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect();
         let write = || {
             let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
+            file.write_all(lines.concat().as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, &path)
         };

@@ -40,7 +40,7 @@ async fn with_an_order_that_cannot_end(dir: &Path) -> u64 {
     let (is, none) = (cash(held), cash(0));
     let places: Vec<usize> = (0..state.len()).filter(|at| state[*at..].starts_with(&is)).collect();
     assert!(held > 0 && places.len() == 1, "{places:?}");
-    state.splice(places[0]..places[0] + is.len(), none);
+    drop(state.splice(places[0]..places[0] + is.len(), none));
     snapshot::write(dir, newest.seq, &state).unwrap();
     newest.seq
 }
