@@ -2,7 +2,7 @@
 //!
 //! `FAFNIR_TEST_FLIPS` and `FAFNIR_TEST_CUTS` say how many of each; the table is printed.
 
-use crate::harness::{Answer, Process, Stack, binary};
+use crate::harness::{Answer, Process, Stack, WITHIN, binary};
 use fafnir_services::{
     ALL, Service, broker,
     platform::{
@@ -20,12 +20,19 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-/// Made from the facts alone, and the statement that tells how far.
-const PROJECTIONS: [(&str, &str); 2] =
-    [("order-service", "SELECT at FROM position"), ("portfolio-service", "SELECT at FROM projection")];
+/// Made from the facts alone, and the statements that move it on and tell how far it is.
+const PROJECTIONS: [(&str, &str, &str); 2] = [
+    ("order-service", "UPDATE position SET at = at + 1", "SELECT at FROM position"),
+    ("portfolio-service", "UPDATE projection SET at = at + 1", "SELECT at FROM projection"),
+];
+
+fn projection(service: &Service) -> Option<(&'static str, &'static str, &'static str)> {
+    PROJECTIONS.iter().copied().find(|(name, ..)| *name == service.name)
+}
 
 fn number_of(name: &str, default: usize) -> usize {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
@@ -79,8 +86,18 @@ fn files_of(all: &Files, prefix: &str) -> Files {
     all.iter().filter(|(path, _)| is_of(path)).map(|(p, b)| (p.clone(), b.clone())).collect()
 }
 
-/// A stack with something of everything, stopped in order.
-fn stopped() -> (Stack, Files) {
+/// Waits until the broker's last commit is noted.
+fn await_note(data: &Path) {
+    let changed = |name: &str| fs::metadata(data.join(name)).unwrap().modified().unwrap();
+    let until = Instant::now() + WITHIN;
+    while changed("notes/broker") < changed("broker/broker.sqlite3-wal") {
+        assert!(Instant::now() < until, "the broker's store is not noted");
+        std::thread::yield_now();
+    }
+}
+
+/// A stack with something of everything: as `kill -9` leaves it, and as it is when it was stopped in order.
+fn stopped() -> (Files, Files) {
     let mut stack = Stack::up(&["--no-sim"]);
     let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
     for n in 0..12 {
@@ -88,17 +105,21 @@ fn stopped() -> (Stack, Files) {
         let price = if n % 3 == 0 { "147.00" } else { "148.00" };
         buyer.json(&["order", "place", "buy", "NVDA", "2", "--price", price]);
     }
+    await_note(&stack.data_dir());
+    stack.process.kill();
+    let (mut killed, mut files) = (Files::new(), Files::new());
+    read(&stack.data_dir(), Path::new(""), &mut killed);
+    stack.restart(&["--no-sim"]);
     assert_eq!(stack.process.interrupt(), Some(0));
-    let mut files = Files::new();
     read(&stack.data_dir(), Path::new(""), &mut files);
-    (stack, files)
+    (killed, files)
 }
 
 async fn open(service: &Service, dir: &Path) -> (Tasks, Result<Db, String>) {
     let settings = Settings { data_dir: dir.to_str().unwrap().to_owned(), ..Settings::default() };
     let tasks = Tasks::new(CancellationToken::new());
     let clock = Clock::wall();
-    let db = if PROJECTIONS.iter().any(|(name, _)| *name == service.name) {
+    let db = if projection(service).is_some() {
         Db::open_projection(&settings, service.name, service.migrations, &tasks, &clock).await
     } else {
         Db::open(&settings, service.name, service.migrations, &tasks, &clock).await
@@ -113,7 +134,7 @@ async fn close(tasks: Tasks) {
 
 /// A hash of every row of every table but the platform's own, and how far a projection is.
 async fn content(service: &Service, db: &Db) -> Result<(u64, u64), String> {
-    let at = PROJECTIONS.iter().find(|(name, _)| *name == service.name).map(|(_, sql)| *sql);
+    let at = projection(service).map(|(.., sql)| sql);
     let dump = db.read(move |tx| {
         let tables = tx.query(
             "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'store' ORDER BY name",
@@ -245,11 +266,15 @@ async fn logged(settled: &Files) -> Files {
     for service in ALL.iter().filter(|s| !s.migrations.is_empty()) {
         let (tasks, db) = open(service, &dir).await;
         let db = db.unwrap();
+        let moved = projection(service);
         for n in 0..25 {
             let commit = move |tx: &mut dyn Tx| {
                 let table =
                     "CREATE TABLE IF NOT EXISTS logged (id INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT";
                 tx.execute(table, &[])?;
+                if let Some((_, move_on, _)) = moved {
+                    tx.execute(move_on, &[])?;
+                }
                 let values = [Value::Int(n), Value::Text("x".repeat(500))];
                 Ok(tx.execute("INSERT INTO logged (id, text) VALUES (?1, ?2)", &values)?)
             };
@@ -282,7 +307,7 @@ async fn settled(files: &Files) -> Files {
 
 #[test]
 fn what_is_damaged_on_disk_is_never_silent() {
-    let (_stack, files) = stopped();
+    let (killed, files) = stopped();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let settled = runtime.block_on(settled(&files));
     let logged = runtime.block_on(logged(&settled));
@@ -314,7 +339,7 @@ fn what_is_damaged_on_disk_is_never_silent() {
         let file = of.keys().rfind(|p| p.to_str().unwrap().starts_with(&format!("exchange/{name}"))).unwrap();
         damage(&format!("exchange/{name}*"), &of, file, |dir| exchange(dir, &sound));
     }
-    for (all, file) in [(&settled, "broker/broker.sqlite3"), (&files, "broker/broker.sqlite3-wal")] {
+    for (all, file) in [(&settled, "broker/broker.sqlite3"), (&killed, "broker/broker.sqlite3-wal")] {
         let of = files_of(all, "broker");
         write(scratch.path(), &of);
         let sound = broker_content(scratch.path()).unwrap();
