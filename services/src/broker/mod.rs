@@ -4,7 +4,7 @@ pub mod alone;
 pub mod inspect;
 
 use crate::compose::PortError;
-use fafnir_broker::{Config, User};
+use fafnir_broker::{Config, Limits, User};
 use fafnir_platform::{
     Context, Service, Speaks, Starting,
     manifest::{Claim, Manifest},
@@ -37,6 +37,9 @@ pub const MARKET_USER: &str = "market";
 /// What [`MARKET_USER`] may subscribe.
 const MARKET_SUBJECTS: [&str; 2] = [subject::MARKET, subject::INBOXES];
 
+/// What the user of terminals may take up; all of them are this one user.
+const MARKET_LIMITS: Limits = Limits { connections: 1024, subscriptions: 64, pending: 4 << 20 };
+
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";
 /// Flag of the command line that chooses its port.
@@ -63,6 +66,7 @@ fn users(secrets: &Secrets) -> Vec<User> {
         User::all(SERVICES_USER, secrets.nats_services.expose()),
         User {
             subscribe: MARKET_SUBJECTS.map(str::to_owned).to_vec(),
+            limits: Some(MARKET_LIMITS),
             ..User::new(MARKET_USER, secrets.nats_market.expose())
         },
     ]
