@@ -16,8 +16,10 @@ const READY_WITHIN: Duration = Duration::from_mins(2);
 /// What a test waits for must come within this.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
+/// The program: the one that was built with the tests, or FAFNIR_BIN.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fafnir"));
+    let other = std::env::var_os("FAFNIR_BIN");
+    let mut command = Command::new(other.unwrap_or_else(|| env!("CARGO_BIN_EXE_fafnir").into()));
     // Nothing of the machine's own configuration reaches a test.
     for (name, _) in std::env::vars() {
         if name.starts_with("FAFNIR_") || name.starts_with("XDG_") {

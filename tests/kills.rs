@@ -1,9 +1,11 @@
-//! `kill -9` of the whole at random points of a mixed traffic, the broker's store wiped each time: what was acknowledged is
-//! there, and what was asked for without an answer has one effect when it is asked for again.
+//! `kill -9` at random points of a mixed traffic, the broker's store wiped too: what was acknowledged is there, and what was
+//! asked for without an answer has one effect when it is asked for again. Of the whole in one process, and of each of nine
+//! processes by itself while the others go on.
 //!
-//! FAFNIR_TEST_KILLS is how many points; 20 by default.
+//! FAFNIR_TEST_KILLS is how many points; 20 of the whole and each of the nine once by default.
 
 use crate::{
+    cluster::{Cluster, ENGINE, External, PROCESSES, SIMULATOR},
     harness::{Answer, Stack, WITHIN, binary},
     refusals::Api,
 };
@@ -11,12 +13,14 @@ use fafnir_services::platform::rng::Rng;
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 
 const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
     [engine]\nsnapshot_every_commands = 300\n";
@@ -24,7 +28,11 @@ const PEOPLE: [&str; 2] = ["admin@test.com", "user@test.com"];
 /// Requests of a person under way at a time.
 const LINES: usize = 4;
 /// Requests between two kills.
-const REQUESTS: (i64, i64) = (60, 160);
+const REQUESTS: (i64, i64) = (90, 170);
+/// Requests that are answered after the one process is back.
+const REQUESTS_AFTER: u64 = 16;
+/// Of the nine processes, the broker is wiped with every so many kills.
+const WIPED_EVERY: usize = 3;
 /// A token is renewed before it ends.
 const TOKEN_MAX: Duration = Duration::from_mins(4);
 
@@ -123,11 +131,17 @@ impl Person {
         Self { trades: trades.unwrap()["id"].as_str().unwrap().to_owned(), saves, api }
     }
 
+    /// A read that must succeed.
+    async fn read(&self, query: &str, variables: Value) -> Value {
+        let answer = self.api.graphql(query, variables).await;
+        assert_eq!(answer["data"]["op"]["code"], "OK", "{answer}");
+        answer["data"]["op"].clone()
+    }
+
     async fn orders(&self, all: bool) -> Vec<Value> {
         let (mut found, mut after) = (Vec::new(), Value::Null);
         loop {
-            let page = self.api.graphql(ORDERS, json!({"a": after})).await["data"]["op"].clone();
-            assert_eq!(page["code"], "OK", "{page}");
+            let page = self.read(ORDERS, json!({"a": after})).await;
             found.extend(page["data"].as_array().unwrap().iter().cloned());
             if !all || page["hasMore"] != true {
                 return found;
@@ -137,7 +151,7 @@ impl Person {
     }
 
     async fn accounts(&self) -> BTreeSet<String> {
-        let answer = self.api.graphql(ACCOUNTS, json!({})).await["data"]["op"].clone();
+        let answer = self.read(ACCOUNTS, json!({})).await;
         let accounts = answer["accounts"].as_array().unwrap().iter();
         accounts.map(|a| a["id"].as_str().unwrap().to_owned()).collect()
     }
@@ -145,7 +159,7 @@ impl Person {
     /// How often each amount moved the newest of an account's transactions.
     async fn amounts(&self, account: &str) -> BTreeMap<i64, usize> {
         let asked = json!({"r": {"accountId": account}});
-        let answer = self.api.graphql(TRANSACTIONS, asked).await["data"]["op"].clone();
+        let answer = self.read(TRANSACTIONS, asked).await;
         let mut found = BTreeMap::new();
         for row in answer["data"].as_array().unwrap() {
             *found.entry((row["amount"].as_f64().unwrap() * 1e6).round() as i64).or_default() += 1;
@@ -154,7 +168,16 @@ impl Person {
     }
 }
 
-/// One request after the other, until one has no answer.
+/// Where the traffic of one point is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    Before,
+    /// What was killed is back.
+    After,
+    End,
+}
+
+/// One request after the other; where one has no answer, the next one waits until what was killed is back.
 struct Line {
     person: usize,
     rng: Rng,
@@ -237,20 +260,24 @@ impl Line {
         mut self,
         person: Arc<Person>,
         numbers: Arc<AtomicU64>,
-        answered: Arc<AtomicU64>,
-        stop: Arc<AtomicBool>,
+        answered: Arc<watch::Sender<u64>>,
+        mut stage: watch::Receiver<Stage>,
     ) -> Self {
-        while !stop.load(Ordering::Relaxed) {
+        loop {
+            let now = *stage.borrow_and_update();
+            if now == Stage::End {
+                return self;
+            }
             let mut request = self.next(&person, &numbers);
             request.told = told(person.api.try_graphql(request.query, request.variables.clone()).await);
             let is_known = !matches!(request.told, Told::Unknown);
             self.learn(request);
-            if !is_known {
-                break;
+            if is_known {
+                answered.send_modify(|n| *n += 1);
+            } else if stage.wait_for(|stage| *stage > now).await.is_err() {
+                return self;
             }
-            answered.fetch_add(1, Ordering::Relaxed);
         }
-        self
     }
 
     /// Sends again what has no answer and can be sent again.
@@ -337,10 +364,34 @@ async fn check(person: &Person, sent: &[&Request]) {
     }
 }
 
-/// A stack under traffic that is killed again and again.
+/// What is killed.
+enum Exchange {
+    /// One process.
+    Whole(Stack),
+    /// One of nine.
+    Nine(Cluster),
+}
+
+impl Exchange {
+    fn gateway(&self) -> String {
+        match self {
+            Self::Whole(stack) => stack.process.address("api-gateway"),
+            Self::Nine(cluster) => cluster.gateway(),
+        }
+    }
+
+    fn audit(&self) {
+        match self {
+            Self::Whole(stack) => stack.shell("nobody").audit(),
+            Self::Nine(cluster) => cluster.audit(),
+        };
+    }
+}
+
+/// An exchange under traffic that is killed again and again.
 struct Killed {
     runtime: tokio::runtime::Runtime,
-    stack: Stack,
+    exchange: Exchange,
     rng: Rng,
     people: [Arc<Person>; PEOPLE.len()],
     signed_in: Instant,
@@ -349,16 +400,16 @@ struct Killed {
     /// Who and under which key.
     placed: BTreeSet<(usize, String)>,
     unknown: usize,
+    points: usize,
 }
 
-fn sign_in(runtime: &tokio::runtime::Runtime, stack: &Stack) -> [Arc<Person>; PEOPLE.len()] {
-    let url = stack.process.address("api-gateway");
+fn sign_in(runtime: &tokio::runtime::Runtime, exchange: &Exchange) -> [Arc<Person>; PEOPLE.len()] {
+    let url = exchange.gateway();
     PEOPLE.map(|email| Arc::new(runtime.block_on(Person::signed_in(&url, email))))
 }
 
 impl Killed {
-    fn new() -> Self {
-        let stack = Stack::configured(CONFIG, &["--no-sim"]);
+    fn new(exchange: Exchange) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let line = |i: usize| Line {
             person: i % PEOPLE.len(),
@@ -368,49 +419,69 @@ impl Killed {
             sent: Vec::new(),
         };
         Self {
-            people: sign_in(&runtime, &stack),
+            people: sign_in(&runtime, &exchange),
             signed_in: Instant::now(),
             lines: (0..PEOPLE.len() * LINES).map(line).collect(),
             rng: Rng::new(0x006b_696c_6c73),
             numbers: Arc::new(AtomicU64::new(1)),
             placed: BTreeSet::new(),
             unknown: 0,
+            points: 0,
             runtime,
-            stack,
+            exchange,
         }
     }
 
-    /// Traffic until so many requests are answered, then the end of the process.
+    /// Traffic until so many requests are answered, then the end of the whole, or of one of nine which comes back under
+    /// the traffic of the others.
     fn kill_under_traffic(&mut self) {
-        let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (answered, stage) = (Arc::new(watch::Sender::new(0)), watch::Sender::new(Stage::Before));
         let target = self.rng.between(REQUESTS.0, REQUESTS.1) as u64;
         let running: Vec<_> = self
             .lines
             .drain(..)
             .map(|line| {
                 let (person, numbers) = (Arc::clone(&self.people[line.person]), Arc::clone(&self.numbers));
-                self.runtime.spawn(line.run(person, numbers, Arc::clone(&answered), Arc::clone(&stop)))
+                self.runtime.spawn(line.run(person, numbers, Arc::clone(&answered), stage.subscribe()))
             })
             .collect();
-        let until = Instant::now() + WITHIN;
-        while answered.load(Ordering::Relaxed) < target {
-            assert!(Instant::now() < until, "too slow");
-            std::thread::yield_now();
+        let wait = |target: u64| {
+            let mut seen = answered.subscribe();
+            let all =
+                async move { tokio::time::timeout(WITHIN, seen.wait_for(|n| *n >= target)).await.is_ok() };
+            assert!(self.runtime.block_on(all), "too slow: {} of {target}", *answered.borrow());
+        };
+        wait(target);
+        match &mut self.exchange {
+            Exchange::Whole(stack) => stack.process.kill(),
+            Exchange::Nine(cluster) => {
+                let which = self.points % PROCESSES;
+                cluster.kill(which);
+                if self.points.is_multiple_of(WIPED_EVERY) {
+                    cluster.wipe_broker();
+                }
+                cluster.start(which);
+                stage.send_replace(Stage::After);
+                let so_far = *answered.borrow();
+                wait(so_far + REQUESTS_AFTER);
+            }
         }
-        self.stack.process.kill();
-        stop.store(true, Ordering::Relaxed);
+        self.points += 1;
+        stage.send_replace(Stage::End);
         self.lines = running.into_iter().map(|line| self.runtime.block_on(line).unwrap()).collect();
     }
 
-    /// Starts again, without what the broker had.
+    /// The whole starts again, without what the broker had.
     fn restart(&mut self) {
-        std::fs::remove_dir_all(self.stack.data_dir().join("broker")).unwrap();
-        self.stack.restart(&["--no-sim"]);
+        if let Exchange::Whole(stack) = &mut self.exchange {
+            std::fs::remove_dir_all(stack.data_dir().join("broker")).unwrap();
+            stack.restart(&["--no-sim"]);
+        }
         if self.signed_in.elapsed() > TOKEN_MAX {
-            (self.people, self.signed_in) = (sign_in(&self.runtime, &self.stack), Instant::now());
+            (self.people, self.signed_in) = (sign_in(&self.runtime, &self.exchange), Instant::now());
             return;
         }
-        let url = self.stack.process.address("api-gateway");
+        let url = self.exchange.gateway();
         for person in &mut self.people {
             let (trades, saves) = (person.trades.clone(), person.saves.clone());
             *person = Arc::new(Person { api: person.api.at(&url), trades, saves });
@@ -427,7 +498,7 @@ impl Killed {
             let sent: Vec<&Request> = of.flat_map(|l| &l.sent).collect();
             self.runtime.block_on(check(person, &sent));
         }
-        self.stack.shell("nobody").audit();
+        self.exchange.audit();
         for line in &mut self.lines {
             for request in line.sent.drain(..) {
                 if let (What::Place { key }, Told::Done(_)) = (request.what, request.told) {
@@ -454,10 +525,9 @@ impl Killed {
     }
 }
 
-#[test]
-fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_dies() {
-    let points = std::env::var("FAFNIR_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
-    let mut killed = Killed::new();
+/// Kills at so many points; answers what was killed.
+fn kill(points: usize, exchange: Exchange) -> Exchange {
+    let mut killed = Killed::new(exchange);
     for _ in 0..points {
         killed.kill_under_traffic();
         killed.restart();
@@ -466,8 +536,38 @@ fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_d
     killed.check_all();
     let (requests, orders) = (killed.numbers.load(Ordering::Relaxed), killed.placed.len());
     println!("{points} kills: {requests} requests, {orders} orders, {} without an answer", killed.unknown);
-    let Killed { mut stack, .. } = killed;
+    killed.exchange
+}
+
+fn points(default: usize) -> usize {
+    std::env::var("FAFNIR_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// Journal, snapshots and facts agree.
+fn replay(data_dir: &Path) {
+    Answer::of(binary().args(["replay", "--json"]).arg(data_dir).output().unwrap()).json();
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_happens_twice_wherever_the_process_dies() {
+    let whole = Exchange::Whole(Stack::configured(CONFIG, &["--no-sim"]));
+    let Exchange::Whole(mut stack) = kill(points(20), whole) else { unreachable!() };
     assert_eq!(stack.process.interrupt(), Some(0), "{}", stack.process.log());
-    let replay = binary().args(["replay", "--json"]).arg(stack.data_dir()).output().unwrap();
-    Answer::of(replay).json();
+    replay(&stack.data_dir());
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_happens_twice_whichever_of_nine_processes_dies() {
+    let Some(external) = External::named() else { return };
+    let settings = [
+        ("FAFNIR_GATEWAY_ORDERS_PER_SECOND", "10000"),
+        ("FAFNIR_GATEWAY_ORDERS_BURST", "10000"),
+        ("FAFNIR_ENGINE_SNAPSHOT_EVERY_COMMANDS", "300"),
+    ];
+    let nine = Exchange::Nine(Cluster::up_with_market(external, &settings));
+    let Exchange::Nine(mut cluster) = kill(points(PROCESSES), nine) else { unreachable!() };
+    cluster.stop(SIMULATOR);
+    cluster.audit();
+    cluster.stop(ENGINE);
+    replay(&cluster.data_dir());
 }

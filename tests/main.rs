@@ -9,11 +9,13 @@
 )]
 
 mod broker;
+mod cluster;
 mod command_line;
 mod damage;
 mod directions;
 mod harness;
 mod kills;
+mod live;
 mod load;
 mod markets;
 mod processes;

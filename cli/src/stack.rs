@@ -77,6 +77,25 @@ pub fn lock(dir: &Path, services: &[&str]) -> Result<Lock> {
     Ok(Lock { _files: files })
 }
 
+/// The processes that hold parts of a data directory, with the names of their parts (Linux).
+pub fn holders(dir: &Path) -> Vec<(String, u32)> {
+    let program = |pid: &str| fs::read(format!("/proc/{pid}/comm")).ok();
+    let own = program("self");
+    let mut parts: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+    for entry in fs::read_dir(dir.join("locks")).into_iter().flatten().flatten() {
+        let pid = fs::read_to_string(entry.path()).unwrap_or_default();
+        // Whoever held it and has ended left its number.
+        if let (Ok(number), Ok(name)) = (pid.trim().parse(), entry.file_name().into_string())
+            && program(pid.trim()) == own
+        {
+            parts.entry(number).or_default().push(name);
+        }
+    }
+    let mut holders: Vec<_> = parts.into_iter().map(|(pid, names)| (names.join(", "), pid)).collect();
+    holders.sort();
+    holders
+}
+
 /// What is said of a former directory, and what to do.
 pub fn former(dir: &Path) -> (String, String) {
     let what = format!(

@@ -44,7 +44,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let server = AuthServer::new(api::Api(operations.clone()));
     server::serve_both(&ctx, SERVICE.name, listener, rest::router(operations.clone()), server).await?;
     let bus = ctx.bus().await?;
-    bus.ensure_stream(USERS).await?;
+    bus.keep_stream(&ctx, USERS).await?;
     outbox::spawn_relay(&ctx, db, bus, operations.wake.clone());
     spawn_housekeeping(&ctx, operations);
     Ok(())

@@ -34,6 +34,14 @@ impl Projection for ReadModel {
         Ok(self.0.read(|tx| Ok(store::position(tx)?)).await?.0)
     }
 
+    async fn lead(&self) -> Result<bool> {
+        self.0.lead().await
+    }
+
+    async fn resign(&self) {
+        self.0.resign().await;
+    }
+
     async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
         let changes = Changes::read(from, facts).map_err(|e| Error::internal(e.to_string()))?;
         let rows = Rows::new(changes);

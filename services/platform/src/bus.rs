@@ -31,6 +31,8 @@ const BATCH_MAX: usize = 128;
 const TAIL_BATCH_MAX: usize = 64;
 /// A tail that asks for nothing for so long is forgotten by the broker.
 const TAIL_IDLE_MAX: Duration = Duration::from_mins(2);
+/// How often the owner of a stream looks whether the broker still has it.
+const STREAM_CHECK: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const NAK_DELAY_MIN: Duration = Duration::from_millis(100);
@@ -120,15 +122,6 @@ impl FactAck {
     }
 }
 
-/// What the broker has of a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamState {
-    /// When it was created: another value means that the broker lost its store.
-    pub created_us: i64,
-    /// Position of the last message.
-    pub last_seq: u64,
-}
-
 fn unavailable(e: impl fmt::Display) -> Error {
     Error::unavailable(format!("bus: {e}"))
 }
@@ -197,7 +190,19 @@ impl Bus {
         &self.client
     }
 
-    /// Creates a stream if it is missing. Its owner calls this at start.
+    /// Creates a stream if it is missing, and again whenever the broker has lost it, until shutdown. Its owner calls this
+    /// at start: whoever starts later waits for it.
+    pub async fn keep_stream(&self, ctx: &Context, spec: StreamSpec) -> Result<()> {
+        self.ensure_stream(spec).await?;
+        let (bus, name) = (self.clone(), format!("{}: stream {}", ctx.service, spec.name));
+        ctx.tasks.every(name, Schedule::after(STREAM_CHECK), move || {
+            let bus = bus.clone();
+            async move { bus.ensure_stream(spec).await }
+        });
+        Ok(())
+    }
+
+    /// Creates a stream if it is missing.
     pub async fn ensure_stream(&self, spec: StreamSpec) -> Result<()> {
         let config = jetstream::stream::Config {
             name: spec.name.to_owned(),
@@ -270,14 +275,6 @@ impl Bus {
         }
         let ack = self.jetstream.send_publish(subject, publish).await.map_err(unavailable)?;
         Ok(FactAck { stream, ack })
-    }
-
-    /// What the broker has of a stream.
-    pub async fn stream_state(&self, spec: StreamSpec) -> Result<StreamState> {
-        let stream = self.jetstream.get_stream(spec.name).await.map_err(unavailable)?;
-        let info = stream.cached_info();
-        let created_us = i64::try_from(info.created.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX);
-        Ok(StreamState { created_us, last_seq: info.state.last_sequence })
     }
 
     /// Publishes on core NATS: nobody may be listening.

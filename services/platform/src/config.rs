@@ -15,6 +15,8 @@ use toml::{Table, Value};
 /// What `engine.recent_ids` may be.
 const RECENT_IDS_MIN: u32 = 16;
 const RECENT_IDS_MAX: u32 = 1 << 24;
+/// Longest that `engine.behind_s_max` may be.
+const BEHIND_S_MAX: u32 = 60;
 
 /// Everything that can be configured; the defaults are the embedded development platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -185,6 +187,9 @@ pub struct Engine {
     pub recent_ids: u32,
     /// `recent` (facts of 7 days or 2 GiB, and what a follower still lacks) or `all`.
     pub facts_keep: String,
+    /// order- or portfolio-service behind by so many seconds, or by so many facts: only cancels are taken.
+    pub behind_s_max: u32,
+    pub behind_facts_max: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -279,6 +284,8 @@ impl Default for Engine {
             account_max: "1000000000".into(),
             recent_ids: 262_144,
             facts_keep: "recent".into(),
+            behind_s_max: 30,
+            behind_facts_max: 200_000,
         }
     }
 }
@@ -470,6 +477,12 @@ impl Settings {
         }
         if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.engine.recent_ids) {
             return bad("engine.recent_ids", "must be from 16 to 16777216");
+        }
+        if !(1..=BEHIND_S_MAX).contains(&self.engine.behind_s_max) {
+            return bad("engine.behind_s_max", "must be from 1 to 60 seconds");
+        }
+        if self.engine.behind_facts_max == 0 {
+            return bad("engine.behind_facts_max", "must be above 0");
         }
         if self.portfolio.maker_fee_bp > 1000 || self.portfolio.taker_fee_bp > 1000 {
             return bad("portfolio.taker_fee_bp", "fees must be at most 1000 basis points");

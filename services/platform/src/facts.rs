@@ -2,7 +2,8 @@
 //!
 //! A follower's effect and its position are one transaction. It gathers while nobody waits, and commits at once for a
 //! reader who brings a position. Messages of the stream are not acked: the engine's fact log is the copy, and the stored
-//! position alone says what is to come. So every replica has every fact; who commits first wins, the others stand by.
+//! position alone says what is to come. So every replica has every fact; the one that has the lead stores them, the others
+//! stand by and take over. Should two ever try, who commits first wins.
 
 mod runner;
 #[cfg(test)]
@@ -54,6 +55,16 @@ pub trait Projection: Send + Sync + 'static {
     /// where the stored position is not `from` (another replica was faster). Calls never overlap. An error that is not
     /// transient means that a fact cannot be: the follower stands before it until a person has looked.
     fn apply(&self, from: u64, facts: Vec<Fact>) -> impl Future<Output = Result<()>> + Send;
+
+    /// Whether this replica is the one that stores facts; becomes it where nobody is.
+    fn lead(&self) -> impl Future<Output = Result<bool>> + Send {
+        std::future::ready(Ok(true))
+    }
+
+    /// Leaves the storing to another replica.
+    fn resign(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// A projection that is being kept up. Cheap to clone.

@@ -28,6 +28,14 @@ impl Projection for Books {
         self.db.read(|tx| Ok(store::position(tx)?)).await
     }
 
+    async fn lead(&self) -> Result<bool> {
+        self.db.lead().await
+    }
+
+    async fn resign(&self) {
+        self.db.resign().await;
+    }
+
     async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
         let names = Arc::clone(&self.names);
         let trades = self.db.write(move |tx| store::apply(tx, &mut names.lock(), from, &facts)).await?;

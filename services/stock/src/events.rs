@@ -74,6 +74,14 @@ impl Projection for Bars {
         self.db.read(|tx| Ok(inbox::facts_position(tx)?)).await
     }
 
+    async fn lead(&self) -> Result<bool> {
+        self.db.lead().await
+    }
+
+    async fn resign(&self) {
+        self.db.resign().await;
+    }
+
     async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
         let Some(last) = facts.last() else { return Ok(()) };
         let (to, time_us) = (last.position, last.time_us);

@@ -59,7 +59,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     let bus = ctx.bus().await?;
-    bus.ensure_stream(bus::INSTRUMENTS).await?;
+    bus.keep_stream(&ctx, bus::INSTRUMENTS).await?;
     outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake.clone());
     events::publish_quotes(&ctx, db.clone(), bus.clone(), Arc::clone(&desk));
     events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;

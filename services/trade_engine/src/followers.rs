@@ -13,12 +13,16 @@ use std::{
 pub const COUNTED: [&str; 2] = ["order-service", "portfolio-service"];
 /// Whose facts are kept though they are old.
 pub const FOLLOWERS: [&str; 3] = ["order-service", "portfolio-service", "stock-service"];
-/// How far behind a follower may be.
-pub const BEHIND_US_MAX: i64 = 30 * SECOND_US;
-pub const BEHIND_FACTS_MAX: u64 = 200_000;
-/// Where the exchange stood is remembered this often, and so long.
+/// Where the exchange stood is remembered this often, and longer than a follower may be behind.
 const MARK_EVERY_US: i64 = SECOND_US / 2;
 const MARKS_MAX: usize = 128;
+
+/// How far behind a follower may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub behind_us: i64,
+    pub behind_facts: u64,
+}
 
 /// Who has ever followed, one name a line.
 const FILE: &str = "followers";
@@ -101,10 +105,10 @@ impl Followers {
 
     /// Judges at a time, with the exchange at position `last`. Answers who is too far behind, and whether that is another
     /// answer than before.
-    pub fn judge(&self, now_us: i64, last: u64) -> (Option<Behind>, bool) {
+    pub fn judge(&self, limits: Limits, now_us: i64, last: u64) -> (Option<Behind>, bool) {
         let mut inner = self.inner.lock();
         let since_us = *inner.since_us.get_or_insert(now_us);
-        let is_late = now_us.saturating_sub(since_us) >= BEHIND_US_MAX;
+        let is_late = now_us.saturating_sub(since_us) >= limits.behind_us;
         if inner.marks.back().is_none_or(|(at, _)| now_us.saturating_sub(*at) >= MARK_EVERY_US) {
             inner.marks.push_back((now_us, last));
             if inner.marks.len() > MARKS_MAX {
@@ -116,13 +120,14 @@ impl Followers {
             .marks
             .iter()
             .rev()
-            .find(|(at, _)| now_us.saturating_sub(*at) >= BEHIND_US_MAX)
+            .find(|(at, _)| now_us.saturating_sub(*at) >= limits.behind_us)
             .map_or(0, |(_, position)| *position);
         let behind = COUNTED.iter().find_map(|name| {
             let told = inner.positions.get(*name).copied();
             let is_gone = told.is_none() && is_late && inner.known.contains(*name);
             let position = told.or(is_gone.then_some(0))?;
-            let is_behind = is_gone || position < then || last.saturating_sub(position) >= BEHIND_FACTS_MAX;
+            let is_behind =
+                is_gone || position < then || last.saturating_sub(position) >= limits.behind_facts;
             is_behind.then(|| Behind { follower: (*name).to_owned(), position, last })
         });
         drop(inner);
@@ -136,33 +141,35 @@ impl Followers {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits { behind_us: 30 * SECOND_US, behind_facts: 200_000 };
+
     #[test]
     fn who_is_behind_by_time_or_by_facts_lets_only_cancels_in_until_it_has_caught_up() {
         let dir = tempfile::tempdir().unwrap();
         let f = Followers::load(dir.path());
         let (at, is) = (|s: i64| 1_000 * SECOND_US + s * SECOND_US, |f: &Followers| f.is_cancel_only());
-        f.judge(at(0), 10);
-        f.judge(at(29), 20);
+        f.judge(LIMITS, at(0), 10);
+        f.judge(LIMITS, at(29), 20);
         assert!(!is(&f), "nobody follows");
         f.note("order-service", 10);
         f.note("gateway", 0);
-        f.judge(at(31), 20);
+        f.judge(LIMITS, at(31), 20);
         assert!(!is(&f));
-        let (behind, is_other) = f.judge(at(59), 20);
+        let (behind, is_other) = f.judge(LIMITS, at(59), 20);
         assert_eq!(
             (behind.map(|b| (b.follower, b.position)), is_other),
             (Some(("order-service".into(), 10)), true)
         );
         f.note("order-service", 20);
-        assert_eq!(f.judge(at(60), 20), (None, true));
+        assert_eq!(f.judge(LIMITS, at(60), 20), (None, true));
         f.note("portfolio-service", 20);
-        f.judge(at(61), 20 + BEHIND_FACTS_MAX);
+        f.judge(LIMITS, at(61), 20 + LIMITS.behind_facts);
         assert!(is(&f));
         f.note("portfolio-service", 21);
-        f.judge(at(62), 20 + BEHIND_FACTS_MAX);
+        f.judge(LIMITS, at(62), 20 + LIMITS.behind_facts);
         assert!(is(&f), "order-service is behind too");
         f.note("order-service", 21);
-        f.judge(at(63), 20 + BEHIND_FACTS_MAX);
+        f.judge(LIMITS, at(63), 20 + LIMITS.behind_facts);
         assert!(!is(&f));
     }
     #[test]
@@ -170,15 +177,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         Followers::load(dir.path()).note("portfolio-service", 7);
         let f = Followers::load(dir.path());
-        f.judge(0, 7);
-        f.judge(29 * SECOND_US, 7);
+        f.judge(LIMITS, 0, 7);
+        f.judge(LIMITS, 29 * SECOND_US, 7);
         assert!(!f.is_cancel_only());
-        let (behind, _) = f.judge(30 * SECOND_US, 7);
+        let (behind, _) = f.judge(LIMITS, 30 * SECOND_US, 7);
         assert_eq!(behind.map(|b| b.follower), Some("portfolio-service".into()));
         f.note("portfolio-service", 7);
-        assert_eq!(f.judge(31 * SECOND_US, 7), (None, true));
+        assert_eq!(f.judge(LIMITS, 31 * SECOND_US, 7), (None, true));
         let nobody = Followers::load(tempfile::tempdir().unwrap().path());
-        nobody.judge(0, 7);
-        assert_eq!(nobody.judge(99 * SECOND_US, 7), (None, false));
+        nobody.judge(LIMITS, 0, 7);
+        assert_eq!(nobody.judge(LIMITS, 99 * SECOND_US, 7), (None, false));
     }
 }

@@ -101,7 +101,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
 
     let bus = ctx.bus().await?;
-    bus.ensure_stream(bus::FACTS).await?;
+    bus.keep_stream(&ctx, bus::FACTS).await?;
     publisher::spawn(&ctx, bus.clone(), Arc::clone(&exchange.published));
     market::spawn(&ctx, bus, ctx.cache(1).await?, market);
     Ok(())

@@ -16,8 +16,6 @@ const MESSAGE_BYTES_MAX: usize = 240 * 1024;
 const MESSAGE_FACTS_MAX: usize = 4_096;
 /// Messages under way at a time.
 const UNDER_WAY_MAX: usize = 16;
-/// With nothing to publish, the broker is asked this often whether it still has the stream.
-const STREAM_CHECK: Duration = Duration::from_secs(10);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Tag of `FactBatch.facts`.
@@ -76,11 +74,7 @@ impl Publisher {
                 ack.wait().await?;
             }
             *wait = RETRY_WAIT_MIN;
-            match tokio::time::timeout(STREAM_CHECK, recorded.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Error::internal("the engine's facts have ended")),
-                Err(_) => self.bus.stream_state(bus::FACTS).await.map(drop)?,
-            }
+            recorded.changed().await.map_err(|_| Error::internal("the engine's facts have ended"))?;
         }
     }
 

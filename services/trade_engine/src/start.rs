@@ -2,6 +2,7 @@
 
 use super::{
     exchange::Exchange,
+    followers::Limits,
     market::{self, Market},
     published::Published,
     recovery,
@@ -136,8 +137,13 @@ pub fn look(ctx: &Context, dir: &Path) {
 /// Judges who is behind until shutdown.
 fn judge(ctx: &Context, exchange: &Exchange) {
     let (published, clock) = (Arc::clone(&exchange.published), ctx.clock.clone());
+    let settings = &ctx.settings.engine;
+    let limits = Limits {
+        behind_us: i64::from(settings.behind_s_max).saturating_mul(SECOND_US),
+        behind_facts: settings.behind_facts_max,
+    };
     ctx.tasks.every("lag of the followers", Schedule::after(JUDGE_EVERY), move || {
-        let (behind, is_other) = published.followers.judge(clock.now_us(), published.recorded());
+        let (behind, is_other) = published.followers.judge(limits, clock.now_us(), published.recorded());
         match behind {
             Some(b) if is_other => tracing::error!(
                 follower = b.follower,

@@ -78,7 +78,7 @@ impl Operation {
     }
 }
 
-/// What the stack's process used while it was measured.
+/// What the stack's processes used while they were measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
     /// Cores busy on average.
@@ -88,12 +88,18 @@ pub struct Usage {
 }
 
 /// When the projections had everything that was answered.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CaughtUp {
     /// After the last answer.
     pub after: Duration,
-    /// Processor seconds of the stack's process from the first measured request until then.
-    pub processor_s: Option<f64>,
+    /// Processor seconds of each of the stack's processes from the first measured request until then.
+    pub processor_s: Vec<(String, f64)>,
+}
+
+impl CaughtUp {
+    fn all_s(&self) -> f64 {
+        self.processor_s.iter().map(|(_, s)| s).sum()
+    }
 }
 
 /// Operations by name, in the order in which they are printed.
@@ -164,10 +170,13 @@ impl Figures {
             })
             .collect();
         let stack = self.usage.map(|u| json!({"cores": round(u.cores, 2), "residentBytes": u.resident}));
-        let caught_up = self.caught_up.map(|c| {
-            let processor_s = c.processor_s.map(|s| round(s, 2));
-            let each = c.processor_s.and_then(|s| self.us_each(s)).map(|us| round(us, 0));
-            json!({"afterMs": round(c.after.as_secs_f64() * 1e3, 1), "processorS": processor_s, "processorUsEach": each})
+        let caught_up = self.caught_up.as_ref().map(|c| {
+            let each = |s| self.us_each(s).map(|us| round(us, 0));
+            let process = |(name, s): &(String, f64)| json!({"name": name, "processorUsEach": each(*s)});
+            json!({
+                "afterMs": round(c.after.as_secs_f64() * 1e3, 1), "processorS": round(c.all_s(), 2),
+                "processorUsEach": each(c.all_s()), "processes": c.processor_s.iter().map(process).collect::<Vec<_>>(),
+            })
         });
         json!({
             "operations": operations, "measuredS": round(self.measured.as_secs_f64(), 2), "stack": stack,
@@ -214,13 +223,19 @@ impl Figures {
             let mib = usage.resident as f64 / 1_048_576.0;
             text.push_str(&format!("stack: {:.2} cores, {mib:.0} MiB resident\n", usage.cores));
         }
-        if let Some(caught_up) = self.caught_up {
+        if let Some(caught_up) = &self.caught_up {
             let after = caught_up.after.as_secs_f64() * 1e3;
             text.push_str(&format!("orders and books had all of it {after:.0} ms after the last answer"));
-            if let Some(us) = caught_up.processor_s.and_then(|s| self.us_each(s)) {
+            if let Some(us) = self.us_each(caught_up.all_s()) {
                 text.push_str(&format!("; until then {us:.0} µs of processor time each"));
             }
             text.push('\n');
+            if caught_up.processor_s.len() > 1 {
+                let us = |s| self.us_each(s).map_or_else(|| "-".to_owned(), |us| format!("{us:.0}"));
+                let row = |(name, s): &(String, f64)| vec![name.clone(), us(*s)];
+                let rows: Vec<_> = caught_up.processor_s.iter().map(row).collect();
+                text.push_str(&table(&["PROCESS", ">µS EACH"], &rows));
+            }
         }
         text
     }

@@ -4,6 +4,7 @@ mod ask;
 mod door;
 mod figures;
 mod line;
+mod processes;
 mod round_trip;
 mod traffic;
 mod users;
@@ -12,6 +13,7 @@ use self::{
     ask::Way,
     door::{Door, Outcome},
     figures::{CaughtUp, Figures, Usage},
+    processes::Processes,
     traffic::{Client, Listing, Plan},
     users::User,
 };
@@ -19,7 +21,6 @@ use crate::{
     args::{Global, Load, Scenario},
     client::{self, gateway_url},
     output::{Error, Exit, Out, Result},
-    settings, stack,
 };
 use fafnir_proto::{
     reason::Reason,
@@ -30,7 +31,6 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::{
-    fs,
     io::IsTerminal as _,
     sync::{
         Arc,
@@ -296,16 +296,16 @@ async fn measure(
             None => {}
         }
     }
-    let pid = pid_of(global, url);
-    let watch = watch(pid, &plan, args, out);
+    let processes = Processes::of(global, url);
+    let watch = watch(&processes, &plan, args, out);
     let (usage, results) = tokio::join!(watch, async {
         let results = clients.join_all().await;
         (Instant::now(), results)
     });
     let (finished, results) = results;
     let (before, usage) = usage.unzip();
-    let caught_up = match pid {
-        Some(pid) => catch_up(global, pid, finished, before).await?,
+    let caught_up = match before {
+        Some(before) => catch_up(global, &processes, finished, &before).await?,
         None => None,
     };
     let mut figures = Figures { usage, caught_up, ..Figures::default() };
@@ -326,8 +326,9 @@ async fn measure(
     }
 }
 
-/// Draws the progress and notes what the stack's process uses while it is measured: its seconds before that, and the rest.
-async fn watch(pid: Option<u32>, plan: &Plan, args: &Load, out: Out) -> Option<(f64, Usage)> {
+/// Draws the progress and notes what the stack's processes use while it is measured: their seconds before that, and the
+/// rest.
+async fn watch(processes: &Processes, plan: &Plan, args: &Load, out: Out) -> Option<(Vec<f64>, Usage)> {
     let bar = bar(out, (args.warmup + args.duration) * 1_000, "{msg:>24} {bar:40} {elapsed_precise}");
     let mut before = None;
     let mut timer = tokio::time::interval(REDRAW);
@@ -339,7 +340,7 @@ async fn watch(pid: Option<u32>, plan: &Plan, args: &Load, out: Out) -> Option<(
         }
         let now = Instant::now();
         if before.is_none() && now >= plan.measure_from {
-            before = pid.and_then(processor_seconds).map(|s| (now, s));
+            before = processes.seconds().map(|s| (now, s));
         }
         let answered = plan.answered.load(Ordering::Relaxed);
         let per_second = (answered - last.1) as f64 / now.duration_since(last.0).as_secs_f64().max(0.001);
@@ -352,16 +353,17 @@ async fn watch(pid: Option<u32>, plan: &Plan, args: &Load, out: Out) -> Option<(
     }
     bar.finish_and_clear();
     let (since, seconds) = before?;
-    let cores = (processor_seconds(pid?)? - seconds) / since.elapsed().as_secs_f64().max(0.001);
-    Some((seconds, Usage { cores, resident: resident(pid?)? }))
+    let used: f64 = processes.since(&seconds)?.iter().map(|(_, s)| s).sum();
+    let cores = used / since.elapsed().as_secs_f64().max(0.001);
+    Some((seconds, Usage { cores, resident: processes.resident()? }))
 }
 
 /// Waits until order- and portfolio-service stand where the engine stood when the last request was answered.
 async fn catch_up(
     global: &Global,
-    pid: u32,
+    processes: &Processes,
     finished: Instant,
-    before: Option<f64>,
+    before: &[f64],
 ) -> Result<Option<CaughtUp>> {
     let running = super::platform::adopted(global).await?;
     let (clients, caller) = (&running.context.clients, Caller::system("load"));
@@ -379,31 +381,7 @@ async fn catch_up(
         tokio::time::sleep(CATCH_UP_POLL).await;
     }
     let after = finished.elapsed();
-    let processor_s = processor_seconds(pid).zip(before).map(|(now, before)| now - before);
-    Ok(Some(CaughtUp { after, processor_s }))
-}
-
-/// The process of the stack on this data directory, if the gateway is its.
-fn pid_of(global: &Global, url: &str) -> Option<u32> {
-    let settings = settings::settings(global, &[]).ok()?;
-    let run = stack::running(&settings.data_dir())?;
-    (run.services.get("api-gateway").map(String::as_str) == Some(url)).then_some(run.pid)
-}
-
-/// Seconds of processor time of a process so far (Linux).
-fn processor_seconds(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in brackets may hold anything; the fields after it are numbers, the 12th and 13th user and system ticks.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
-    Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// Resident bytes of a process (Linux).
-fn resident(pid: u32) -> Option<u64> {
-    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+    Ok(Some(CaughtUp { after, processor_s: processes.since(before).unwrap_or_default() }))
 }
 
 /// Takes back what stands; not part of the figures.

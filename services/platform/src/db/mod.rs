@@ -496,6 +496,22 @@ impl Db {
         .await
     }
 
+    /// Whether this process is the one that follows the facts into the database; becomes it where nobody is. An SQLite file
+    /// has one process.
+    pub async fn lead(&self) -> error::Result<bool> {
+        match &*self.0 {
+            Backend::Sqlite(_) => Ok(true),
+            Backend::Postgres(postgres) => Ok(postgres.lead().await?),
+        }
+    }
+
+    /// Leaves the following to another process.
+    pub async fn resign(&self) {
+        if let Backend::Postgres(postgres) = &*self.0 {
+            postgres.resign().await;
+        }
+    }
+
     async fn migrate(&self, migrations: &'static [Migration], now_us: i64) -> Result<(), Error> {
         let result = self
             .write(move |tx| {

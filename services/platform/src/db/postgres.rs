@@ -2,6 +2,9 @@
 //!
 //! Work runs on blocking threads, at most [`CONNECTIONS`] at a time. A transaction that met another one is tried again;
 //! from attempt [`ALONE_FROM`] on it runs alone in this process, so that it cannot starve.
+//!
+//! A read costs its caller one way to the server and back for each statement: what opens its transaction goes along with
+//! the first one, and what ends it is sent when the answer has left.
 
 use super::{Error, Row, Tx, Value, dialect};
 use crate::error;
@@ -11,6 +14,7 @@ use deadpool_postgres::{
 };
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
@@ -18,10 +22,10 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{RwLock, Semaphore},
+    sync::{Mutex, RwLock, Semaphore},
 };
 use tokio_postgres::{
-    Config, NoTls,
+    Client, Config, NoTls,
     error::SqlState,
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
@@ -54,15 +58,41 @@ const VERSION_MIN: i32 = 130_000;
 const MAINTENANCE_DATABASE: &str = "postgres";
 /// Advisory lock that one migrating process holds.
 const MIGRATION_LOCK: i64 = 0x6661_666e_6972;
+/// Advisory lock of the process that follows the facts.
+const LEAD_LOCK: i64 = 0x6661_666e_6973;
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 #[derive(Debug)]
 pub(super) struct Postgres {
     pool: Pool,
+    config: Config,
+    /// The connection that holds, or tries to get, the lead.
+    lead: Mutex<Option<Lead>>,
     /// Shared by ordinary attempts, exclusive for one that must not meet another.
     gate: Arc<RwLock<()>>,
     room: Semaphore,
     /// Name of a unique index → its columns as SQLite names them.
     uniques: Arc<OnceLock<BTreeMap<String, String>>>,
+}
+
+/// A connection of its own: the server takes back what it holds when it ends, however it ends.
+struct Lead {
+    client: Client,
+    is_held: bool,
+}
+
+impl fmt::Debug for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lead").field("is_held", &self.is_held).finish_non_exhaustive()
+    }
+}
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Read,
+    Write,
 }
 
 impl Postgres {
@@ -96,8 +126,8 @@ impl Postgres {
                 result => break result?,
             }
         }
-        let manager =
-            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(config.clone(), NoTls, recycling);
         let timeouts = Timeouts {
             wait: Some(QUEUE_WAIT_MAX),
             create: Some(CONNECT_TIMEOUT),
@@ -109,7 +139,53 @@ impl Postgres {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| Error::Unusable(e.to_string()))?;
-        Ok(Self { pool, gate: Arc::default(), room: Semaphore::new(QUEUE_LEN), uniques: Arc::default() })
+        Ok(Self {
+            pool,
+            config,
+            lead: Mutex::default(),
+            gate: Arc::default(),
+            room: Semaphore::new(QUEUE_LEN),
+            uniques: Arc::default(),
+        })
+    }
+
+    /// Whether this process has the lead on the database; takes it where nobody has it.
+    pub(super) async fn lead(&self) -> Result<bool, Error> {
+        let mut lead = self.lead.lock().await;
+        if lead.as_ref().is_some_and(|l| l.client.is_closed()) {
+            *lead = None;
+        }
+        let l = match &mut *lead {
+            Some(l) if l.is_held => return Ok(true),
+            Some(l) => l,
+            None => {
+                let connected = self.config.connect(NoTls).await;
+                let (client, connection) = connected.map_err(|e| self.explain(&e).error)?;
+                // Ends with the client.
+                tokio::spawn(connection);
+                lead.insert(Lead { client, is_held: false })
+            }
+        };
+        let asked = within(l.client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEAD_LOCK])).await;
+        let answer = asked
+            .map_err(|_| silent())
+            .and_then(|row| row.and_then(|row| row.try_get(0)).map_err(|e| self.explain(&e).error));
+        match answer {
+            Ok(is_held) => {
+                l.is_held = is_held;
+                Ok(is_held)
+            }
+            Err(e) => {
+                // Whoever knows what it holds now: the server takes it back.
+                *lead = None;
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives the lead back.
+    pub(super) async fn resign(&self) {
+        *self.lead.lock().await = None;
     }
 
     /// Learns the columns of the unique keys; to be called when the schema stands.
@@ -156,7 +232,7 @@ impl Postgres {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
-        self.transact("BEGIN ISOLATION LEVEL SERIALIZABLE", "COMMIT", work).await
+        self.transact(Kind::Write, work).await
     }
 
     pub(super) async fn read<T, F>(&self, work: F) -> error::Result<T>
@@ -164,10 +240,10 @@ impl Postgres {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
-        self.transact("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "ROLLBACK", work).await
+        self.transact(Kind::Read, work).await
     }
 
-    async fn transact<T, F>(&self, begin: &'static str, end: &'static str, work: F) -> error::Result<T>
+    async fn transact<T, F>(&self, kind: Kind, work: F) -> error::Result<T>
     where
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
@@ -187,7 +263,7 @@ impl Postgres {
             let client = self.client().await?;
             let (handle, uniques) = (Handle::current(), Arc::clone(&self.uniques));
             let (outcome, back) = tokio::task::spawn_blocking(move || {
-                let outcome = run(client, handle, &uniques, begin, end, &mut work);
+                let outcome = run(client, handle, &uniques, kind, &mut work);
                 (outcome, work)
             })
             .await
@@ -339,12 +415,14 @@ fn run<T>(
     client: Object,
     handle: Handle,
     uniques: &OnceLock<BTreeMap<String, String>>,
-    begin: &str,
-    end: &str,
+    kind: Kind,
     work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
 ) -> Outcome<T> {
-    let mut tx = PostgresTx { client, handle, uniques, failed: None, met: false, broken: false };
-    if let Err(e) = tx.control(begin) {
+    let begin = (kind == Kind::Read).then_some(BEGIN_READ);
+    let mut tx = PostgresTx { client, handle, uniques, begin, failed: None, met: false, broken: false };
+    if kind == Kind::Write
+        && let Err(e) = tx.control(BEGIN_WRITE)
+    {
         return tx.finish(Err(e.into()));
     }
     let outcome = catch_unwind(AssertUnwindSafe(|| work(&mut tx)))
@@ -354,7 +432,10 @@ fn run<T>(
         (Ok(_), Some(e)) => Err(e.into()),
         (outcome, _) => outcome,
     };
-    let ended = if outcome.is_ok() { tx.control(end) } else { tx.rollback() };
+    if kind == Kind::Read {
+        return tx.leave(outcome);
+    }
+    let ended = if outcome.is_ok() { tx.control("COMMIT") } else { tx.rollback() };
     match (outcome, ended) {
         (Ok(_), Err(e)) => tx.finish(Err(e.into())),
         (outcome, _) => tx.finish(outcome),
@@ -365,6 +446,8 @@ struct PostgresTx<'a> {
     client: Object,
     handle: Handle,
     uniques: &'a OnceLock<BTreeMap<String, String>>,
+    /// What opens the transaction of a read; goes along with its first statement.
+    begin: Option<&'static str>,
     /// The first error: nothing more is possible in this transaction.
     failed: Option<Error>,
     met: bool,
@@ -377,18 +460,17 @@ impl PostgresTx<'_> {
         &mut self,
         question: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, Error> {
-        let waited = {
-            let asking = question(&self.client);
-            self.handle.block_on(within(asking))
+        let (client, begin) = (&self.client, self.begin.take());
+        let asking = async {
+            let Some(begin) = begin else { return question(client).await };
+            // Both are under way at once; the server takes them in this order.
+            let (begun, answer) = futures::join!(client.batch_execute(begin), question(client));
+            begun.and(answer)
         };
-        let failure = match waited {
+        let failure = match self.handle.block_on(within(asking)) {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(e)) => explain(&e, self.uniques.get()),
-            Err(_) => Failure {
-                error: Error::Unusable("Postgres does not answer".into()),
-                met: false,
-                broken: true,
-            },
+            Err(_) => Failure { error: silent(), met: false, broken: true },
         };
         self.met |= failure.met;
         self.broken |= failure.broken;
@@ -411,20 +493,50 @@ impl PostgresTx<'_> {
         }
     }
 
+    /// Ends a read. Nobody waits for that: the connection goes back to the pool when the server has heard of it.
+    fn leave<T>(mut self, outcome: error::Result<T>) -> Outcome<T> {
+        if self.begin.take().is_some() || self.broken {
+            return self.finish(outcome);
+        }
+        let client = self.client;
+        self.handle.spawn(async move {
+            if !matches!(within(client.batch_execute("ROLLBACK")).await, Ok(Ok(()))) {
+                drop(Object::take(client));
+                return;
+            }
+            bound_statements(&client);
+        });
+        ended(outcome, self.failed, self.met)
+    }
+
     fn finish<T>(self, outcome: error::Result<T>) -> Outcome<T> {
         let Self { client, failed, met, broken, .. } = self;
         if broken {
             // Closed instead of returned to the pool.
             drop(Object::take(client));
-        } else if client.statement_cache.size() > STATEMENTS_MAX {
-            client.statement_cache.clear();
-        }
-        if met && outcome.is_err() {
-            Outcome::Met(failed.map_or_else(String::new, |e| e.to_string()))
         } else {
-            Outcome::Done(outcome)
+            bound_statements(&client);
         }
+        ended(outcome, failed, met)
     }
+}
+
+fn ended<T>(outcome: error::Result<T>, failed: Option<Error>, met: bool) -> Outcome<T> {
+    if met && outcome.is_err() {
+        Outcome::Met(failed.map_or_else(String::new, |e| e.to_string()))
+    } else {
+        Outcome::Done(outcome)
+    }
+}
+
+fn bound_statements(client: &Object) {
+    if client.statement_cache.size() > STATEMENTS_MAX {
+        client.statement_cache.clear();
+    }
+}
+
+fn silent() -> Error {
+    Error::Unusable("Postgres does not answer".into())
 }
 
 async fn within<T>(asking: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {

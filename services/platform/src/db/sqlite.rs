@@ -42,8 +42,8 @@ const MARK_EVERY: Duration = Duration::from_secs(1);
 /// SQLite before 3.51.3 can lose commits when two connections checkpoint (reliability.md).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// Runs one caller's work inside a savepoint; answers how to tell it the fate of the commit.
-type Work = Box<dyn FnOnce(&mut SqliteTx<'_>) -> Finish + Send>;
+/// Runs one caller's work inside a savepoint, or hears why none began; answers how to tell it the fate of the commit.
+type Work = Box<dyn FnOnce(Result<&mut SqliteTx<'_>, Error>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// What the writer's thread is asked.
@@ -325,7 +325,10 @@ impl Sqlite {
             return Err(Error::Unusable(format!("{why}; it only reads until it is restored")).into());
         }
         let job: Work = Box::new(move |tx| {
-            let outcome = in_savepoint(tx, &mut work);
+            let outcome = match tx {
+                Ok(tx) => in_savepoint(tx, &mut work),
+                Err(e) => Err(e.into()),
+            };
             Box::new(move |committed| {
                 let outcome = match (outcome, committed) {
                     (Ok(_), Err(e)) => Err(e.into()),
@@ -436,11 +439,20 @@ impl Writer {
                     continue;
                 }
             };
-            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+            match self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from) {
+                Ok(()) => {}
+                // Somebody else writes the file: who waits is told, and the next one tries again.
+                Err(e @ Error::Busy(_)) => {
+                    tracing::warn!(error = %e, "a write was refused");
+                    first(Err(e.clone()))(Err(e));
+                    continue;
+                }
+                Err(e) => return Err(e),
+            }
             let mut finishes = Vec::new();
             let mut next = Some(first);
             while let Some(work) = next.take() {
-                finishes.push(work(&mut SqliteTx::new(&self.connection)));
+                finishes.push(work(Ok(&mut SqliteTx::new(&self.connection))));
                 if finishes.len() < GROUP_MAX {
                     match jobs.try_recv() {
                         Ok(Job::Work(work)) => next = Some(work),

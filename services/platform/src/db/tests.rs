@@ -436,3 +436,36 @@ async fn a_server_that_is_not_there_or_not_meant_is_one_clear_line() {
         assert!(error.contains(expected) && !error.contains("secret") && !error.contains('\n'), "{error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_has_the_lead_on_a_database_until_it_goes() {
+    let Some(place) = postgres() else { return };
+    let ((one, _), (two, _)) = (place.open(SCHEMA).await, place.open(SCHEMA).await);
+    assert!(one.lead().await.unwrap());
+    assert!(one.lead().await.unwrap(), "it keeps it");
+    assert!(!two.lead().await.unwrap());
+    one.resign().await;
+    let gains = async |db: &Db| {
+        // The server hears of the end of a connection a moment later.
+        while !db.lead().await.unwrap() {}
+    };
+    tokio::time::timeout(DEADLINE, gains(&two)).await.expect("in time");
+    assert!(!one.lead().await.unwrap());
+    drop(two);
+    tokio::time::timeout(DEADLINE, gains(&one)).await.expect("in time");
+    drop(one);
+    place.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_else_writes_is_busy_and_nothing_ends() {
+    let place = sqlite();
+    let (db, tasks) = place.open(SCHEMA).await;
+    let Place::Sqlite(dir) = &place else { unreachable!() };
+    let other = rusqlite::Connection::open(dir.path().join("db").join("test.sqlite")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(db_error(open_account(&db, 1, "ada", 10).await), Error::Busy(_)));
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(open_account(&db, 1, "ada", 10).await.unwrap(), 1);
+    assert!(!tasks.shutdown().is_cancelled());
+}

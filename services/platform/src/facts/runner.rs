@@ -74,8 +74,10 @@ pub(super) struct Runner<P, S> {
     gap: bool,
     /// Facts up to here are applied one by one: one of them could not be.
     careful_until: u64,
-    /// Another replica was faster; until when it is left the work.
+    /// Another replica stores the facts; until when it is left the work though nothing comes of it.
     standby_until: Option<Instant>,
+    /// Who has the lead does nothing: facts are stored without it.
+    unled: bool,
     report_due: Instant,
     ask_due: Instant,
     retry: Duration,
@@ -124,6 +126,7 @@ impl<P: Projection, S: Source> Runner<P, S> {
             gap: false,
             careful_until: 0,
             standby_until: None,
+            unled: false,
             report_due: now,
             ask_due: now,
             retry: RETRY_MIN,
@@ -343,6 +346,12 @@ impl<P: Projection, S: Source> Runner<P, S> {
     }
 
     async fn apply(&mut self, facts: Vec<Fact>) -> Result<(), Trouble> {
+        if !self.leads().await? {
+            // They come again from the engine's log, after a takeover.
+            self.gap = true;
+            self.stand_back();
+            return Ok(());
+        }
         let (from, count) = (self.position(), facts.len() as u64);
         let last = from + count;
         let kind = facts.first().map(Fact::kind);
@@ -358,7 +367,9 @@ impl<P: Projection, S: Source> Runner<P, S> {
         if stored != from {
             tracing::debug!(service = self.service, from, stored, "another replica stores the facts");
             self.position.send_replace(stored);
-            self.standby_until = Some(Instant::now() + STANDBY_MAX);
+            self.unled = false;
+            self.projection.resign().await;
+            self.stand_back();
             return Ok(());
         }
         if e.is_transient() {
@@ -377,7 +388,21 @@ impl<P: Projection, S: Source> Runner<P, S> {
         )))
     }
 
-    /// Another replica stores the facts: looks how far it is, and takes over where it stands still.
+    /// Whether this replica stores facts.
+    async fn leads(&mut self) -> Result<bool> {
+        if self.projection.lead().await? {
+            self.unled = false;
+            return Ok(true);
+        }
+        Ok(self.unled)
+    }
+
+    fn stand_back(&mut self) {
+        self.standby_until = Some(Instant::now() + STANDBY_MAX);
+    }
+
+    /// Another replica stores the facts: looks how far it is. Takes over where it has gone, which gives the lead back, or
+    /// stands still though there is something to do.
     async fn stand_by(&mut self) -> Result<(), Trouble> {
         let look = if self.is_awaited() { STANDBY_LOOK_READER } else { STANDBY_LOOK };
         let look = Instant::now() + look;
@@ -389,15 +414,20 @@ impl<P: Projection, S: Source> Runner<P, S> {
             }
         }
         let stored = self.projection.position().await?;
-        let now = Instant::now();
         if stored != self.position() {
             self.position.send_replace(stored);
-            self.standby_until = Some(now + STANDBY_MAX);
-        } else if self.standby_until.is_none_or(|until| until <= now) {
-            tracing::debug!(service = self.service, stored, "no other replica stores facts");
-            self.standby_until = None;
-            self.gap = true;
+            self.stand_back();
+            return Ok(());
         }
+        let is_free = self.projection.lead().await?;
+        let is_over = self.standby_until.is_none_or(|until| until <= Instant::now());
+        if !is_free && (!is_over || self.ask(1).await?.last <= stored) {
+            return Ok(());
+        }
+        tracing::info!(service = self.service, stored, is_free, "no other replica stores facts");
+        self.unled = !is_free;
+        self.standby_until = None;
+        self.gap = true;
         Ok(())
     }
 

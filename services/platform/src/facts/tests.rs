@@ -29,11 +29,29 @@ struct Table {
     commits: Vec<usize>,
     impossible: BTreeSet<u64>,
     busy: u32,
+    /// Whether one replica has the lead, and which.
+    has_lead: bool,
+    leader: Option<u32>,
+    /// Two tried to store the same.
+    met: u32,
 }
 
 /// A projection that remembers what was committed. A second replica shares the table.
 #[derive(Default, Clone)]
-struct Memory(Arc<Mutex<Table>>);
+struct Memory(Arc<Mutex<Table>>, u32);
+
+impl Memory {
+    /// Replicas of which one has the lead.
+    fn led() -> Self {
+        let memory = Self::default();
+        memory.0.lock().has_lead = true;
+        memory
+    }
+
+    fn replica(&self) -> Self {
+        Self(Arc::clone(&self.0), self.1 + 1)
+    }
+}
 
 impl Projection for Memory {
     async fn position(&self) -> Result<u64> {
@@ -47,6 +65,7 @@ impl Projection for Memory {
             return Err(Error::unavailable("busy"));
         }
         if table.position != from {
+            table.met += 1;
             return Err(Error::internal("another replica was faster"));
         }
         if let Some(fact) = facts.iter().find(|fact| table.impossible.contains(&fact.position)) {
@@ -58,6 +77,18 @@ impl Projection for Memory {
         table.position += facts.len() as u64;
         table.commits.push(facts.len());
         Ok(())
+    }
+
+    async fn lead(&self) -> Result<bool> {
+        let mut table = self.0.lock();
+        if table.has_lead {
+            table.leader.get_or_insert(self.1);
+        }
+        Ok(table.leader.is_none_or(|leader| leader == self.1))
+    }
+
+    async fn resign(&self) {
+        self.0.lock().leader.take_if(|leader| *leader == self.1);
     }
 }
 
@@ -275,4 +306,55 @@ async fn of_two_replicas_each_fact_is_stored_once_and_both_stand_where_it_is() {
     two.until(299).await;
     let table = one.memory.0.lock();
     assert_eq!((table.position, table.commits.iter().sum::<usize>()), (299, 299));
+}
+
+#[tokio::test]
+async fn who_has_the_lead_stores_alone_and_another_takes_over_when_it_goes() {
+    let one = Bench::on(Memory::led(), Memo::default()).await;
+    one.happens(1, true).await;
+    one.until(1).await;
+    let two = Bench::on(one.memory.replica(), one.log.clone()).await;
+    for upto in 2..100 {
+        one.log.0.lock().last = upto;
+        for bench in [&one, &two] {
+            bench.stream.send(Batch { bytes: 1, facts: facts(upto, upto) }).await.expect("followed");
+        }
+        if upto % 20 == 0 {
+            two.follower.wait(upto).await.expect("in time");
+        }
+    }
+    two.until(99).await;
+    let memory = one.memory.clone();
+    let seen = {
+        let table = memory.0.lock();
+        (table.leader, table.met)
+    };
+    assert_eq!(seen, (Some(0), 0));
+    drop(one);
+    memory.resign().await;
+    two.happens(200, false).await;
+    two.follower.wait(200).await.expect("in time");
+    let table = memory.0.lock();
+    assert_eq!((table.leader, table.met, table.commits.iter().sum::<usize>()), (Some(1), 0, 200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_does_nothing_is_passed_over() {
+    let memory = Memory::led();
+    memory.0.lock().leader = Some(99);
+    let bench = Bench::on(memory, Memo::default()).await;
+    bench.happens(10, true).await;
+    bench.until(10).await;
+    bench.happens(20, true).await;
+    let before = Instant::now();
+    bench.until(20).await;
+    assert!(before.elapsed() < Duration::from_secs(1), "it goes on without waiting");
+    // Where the leader works after all, it stands by again.
+    bench.memory.0.lock().position = 30;
+    bench.happens(30, true).await;
+    bench.until(30).await;
+    bench.happens(31, true).await;
+    bench.until(31).await;
+    let table = bench.memory.0.lock();
+    assert_eq!((table.met, table.leader), (1, Some(99)));
 }

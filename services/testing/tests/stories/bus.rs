@@ -44,6 +44,7 @@ on_both!(
     facts_whose_effect_failed_come_again,
     core_messages_reach_who_listens,
     a_stream_of_states_keeps_the_newest_of_each_subject,
+    a_stream_that_the_broker_lost_is_made_again_by_its_owner,
 );
 
 /// A stream of this test alone.
@@ -177,6 +178,28 @@ async fn a_stream_of_states_keeps_the_newest_of_each_subject(stack: Stack) {
     .await
     .unwrap();
     assert_eq!(next(&mut received).await, "newest");
+    remove(stack, &bus, spec).await;
+}
+
+async fn a_stream_that_the_broker_lost_is_made_again_by_its_owner(stack: Stack) {
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let spec = stream(false);
+    bus.keep_stream(ctx, spec).await.unwrap();
+    bus.jetstream().delete_stream(spec.name).await.unwrap();
+    // Who comes then waits for it.
+    let (sender, mut received) = mpsc::unbounded_channel();
+    let following = bus.follow(ctx, spec, move |facts| {
+        for (_, payload) in facts {
+            sender.send(payload).unwrap();
+        }
+        async { Ok(()) }
+    });
+    tokio::time::timeout(DEADLINE, following).await.expect("in time").unwrap();
+    assert_eq!(publish(&bus, spec, "a").await, 1);
+    assert_eq!(next(&mut received).await, "a");
+    stack.running.tasks.shutdown().cancel();
+    assert!(stack.running.tasks.drain().await, "nobody keeps it any more");
     remove(stack, &bus, spec).await;
 }
 

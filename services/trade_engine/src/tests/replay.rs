@@ -2,7 +2,7 @@
 
 use super::support::*;
 use crate::{
-    followers::{BEHIND_FACTS_MAX, FOLLOWERS},
+    followers::{FOLLOWERS, Limits},
     log::{FACTS, JOURNAL},
     market::Market,
     message, publisher,
@@ -11,6 +11,7 @@ use crate::{
     sequencer::Config,
 };
 use fafnir_clearing::State;
+use fafnir_platform::clock::SECOND_US;
 use fafnir_proto::v1::{self, FactKind, Side};
 use prost::Message as _;
 use std::{path::Path, sync::atomic::Ordering};
@@ -192,16 +193,17 @@ async fn only_cancels_are_taken_while_the_books_are_behind() {
     running.set_up().await;
     done(running.execute(command(1, 1, limit(1, "AAPL", Side::Sell, 10, 10_000))).await);
     let followers = &running.exchange.published.followers;
+    let limits = Limits { behind_us: SECOND_US, behind_facts: 1_000 };
     let ask = |after| v1::FactsRequest { after, limit: 1, follower: "order-service".into() };
     running.exchange.facts(ask(1)).await.unwrap();
-    followers.judge(START_US, BEHIND_FACTS_MAX + 1);
+    followers.judge(limits, START_US, 1_001);
     for what in [limit(2, "AAPL", Side::Sell, 1, 10_000), deposit(1, 5), open_account(9, false)] {
         let is = refused(running.execute(command(1, 2, what)).await);
         assert_eq!((is.code, is.reason.as_str()), (8, "CANCEL_ONLY"));
     }
     done(running.execute(command(1, 3, cancel(1))).await);
     running.exchange.facts(ask(2)).await.unwrap();
-    followers.judge(START_US, BEHIND_FACTS_MAX + 1);
+    followers.judge(limits, START_US, 1_001);
     done(running.execute(command(1, 4, limit(4, "AAPL", Side::Sell, 1, 10_000))).await);
     running.stop().await;
 }
