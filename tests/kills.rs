@@ -193,8 +193,8 @@ impl Line {
         let price = 148.0 + self.rng.between(-150, 150) as f64 / 100.0;
         let request = |what, query, variables| Request { what, query, variables, told: Told::Unknown };
         // An amount by which the request is found in the books.
-        let money = |units: i64| (units as f64) + (n as f64) / 1e6;
         let amount = |units: i64| units * 1_000_000 + n as i64;
+        let money = |units: i64| amount(units) as f64 / 1e6;
         match self.rng.below(100) {
             0..15 if !self.open.is_empty() => {
                 let order = self.open.swap_remove(self.rng.index(self.open.len()));
