@@ -27,6 +27,8 @@ const EXECUTE_DEADLINE: Duration = Duration::from_secs(10);
 /// Facts in one answer, and their bytes.
 const FACTS_MAX: usize = 8_192;
 const FACTS_BYTES_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// How long a position that was stepped may be missing in the fact log.
+const RECORDED_MAX: Duration = Duration::from_secs(1);
 /// Open orders in one answer, and accounts.
 const ORDERS_MAX: usize = 1_000;
 const ACCOUNTS_MAX: usize = 500;
@@ -100,6 +102,12 @@ impl Exchange {
     pub async fn facts(&self, request: v1::FactsRequest) -> Result<v1::FactsReply, Error> {
         if !request.follower.is_empty() {
             self.published.followers.note(&request.follower, request.after);
+        }
+        if request.after <= self.published.stepped() {
+            // What was stepped, and may be told by `Position`, is in the fact log a moment later.
+            let mut recorded = self.published.watch();
+            let there = recorded.wait_for(|last| *last >= request.after);
+            let _late = tokio::time::timeout(RECORDED_MAX, there).await;
         }
         let limit = limit(request.limit, FACTS_MAX);
         let published = Arc::clone(&self.published);

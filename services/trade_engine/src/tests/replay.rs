@@ -187,6 +187,20 @@ async fn pages_of_open_orders_and_accounts_are_complete_and_in_order() {
 }
 
 #[tokio::test]
+async fn who_begins_at_a_position_that_was_told_is_not_ahead_of_the_fact_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = run(dir.path());
+    running.set_up().await;
+    for n in 1..300 {
+        done(running.execute(command(1, n, limit(n, "AAPL", Side::Sell, 1, 10_000))).await);
+        let after = running.exchange.position(&v1::PositionRequest::default()).unwrap().last;
+        let request = v1::FactsRequest { after, limit: 1, follower: String::new() };
+        assert!(running.exchange.facts(request).await.unwrap().last >= after);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn only_cancels_are_taken_while_the_books_are_behind() {
     let dir = tempfile::tempdir().unwrap();
     let running = run(dir.path());
