@@ -192,7 +192,7 @@ async fn who_begins_at_a_position_that_was_told_is_not_ahead_of_the_fact_log() {
     let running = run(dir.path());
     running.set_up().await;
     for n in 1..300 {
-        done(running.execute(command(1, n, limit(n, "AAPL", Side::Sell, 1, 10_000))).await);
+        done(running.execute(command(1, n, deposit(1, 1))).await);
         let after = running.exchange.position(&v1::PositionRequest::default()).unwrap().last;
         let request = v1::FactsRequest { after, limit: 1, follower: String::new() };
         assert!(running.exchange.facts(request).await.unwrap().last >= after);
