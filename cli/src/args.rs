@@ -104,6 +104,8 @@ pub enum Command {
     /// Open accounts, deposit, withdraw and transfer
     #[command(subcommand)]
     Account(Account),
+    /// Report how an account went: equity, returns, gains, trades, flows, fees
+    Report(Report),
     /// Show and change the watchlist
     Watchlist(Watchlist),
     /// Check the invariants of a running stack
@@ -372,6 +374,8 @@ pub enum Order {
     List(OrderList),
     /// Show one order with its fills
     Show(OrderShow),
+    /// Show what happened to an order, step by step, and what it waits for
+    Why(OrderWhy),
 }
 
 #[derive(Debug, Args)]
@@ -478,9 +482,29 @@ pub struct OrderList {
     /// Only this symbol
     #[arg(long)]
     pub symbol: Option<String>,
+    /// Only of this account
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Only buy, or only sell
+    #[arg(long)]
+    pub side: Option<String>,
+    /// Only in this state, e.g. filled or partially-filled; may be given several times
+    #[arg(long, value_name = "STATE")]
+    pub state: Vec<String>,
+    /// Only orders older than this one: the last of the page before
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct OrderWhy {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order
+    pub order_id: String,
 }
 
 #[derive(Debug, Args)]
@@ -592,6 +616,46 @@ pub struct AccountTransactions {
     pub account_id: String,
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account, open or closed [default: the oldest investment account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
+    #[arg(long, default_value = "1M")]
+    pub period: String,
+    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339), instead of a period
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Last day, or a moment that is no longer part of it [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Distance of the points of the equity curve: 1m, 5m, 15m, 1h or 1d
+    #[arg(long, default_value = "1d")]
+    pub interval: String,
+    /// What it looks like
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ReportFormat,
+    /// Write it to this file instead of the screen
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What a report looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Aligned columns, the newest rows
+    Table,
+    /// One table with every row
+    Csv,
+    /// One document with every row
+    Json,
+    /// One page that needs nothing else, with plots
+    Html,
 }
 
 #[derive(Debug, Args)]

@@ -16,6 +16,7 @@ mod platform;
 mod portfolio;
 mod rebuild;
 mod replay;
+mod report;
 mod session;
 mod trade;
 
@@ -70,6 +71,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::History(args) => market::history(global, args, out).await,
         Command::Portfolio(at) => portfolio::portfolio(global, at, out).await,
         Command::Account(args) => account::account(global, args, out).await,
+        Command::Report(args) => report::report(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
         Command::Audit => audit::audit(global, out).await,
         Command::Market(args) => operate::market(global, args, out).await,

@@ -234,6 +234,9 @@ impl Terminal for Door {
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Reply<v1::ListFillsReply> {
         own!(self, request, OrderStocks, order.list_fills)
     }
+    async fn order_history(&self, request: Request<v1::OrderHistoryRequest>) -> Reply<v1::OrderHistoryReply> {
+        own!(self, request, OrderStocks, order.history)
+    }
 
     async fn accounts(&self, request: Request<v1::Empty>) -> Reply<v1::ListAccountsReply> {
         let request = request.map(|_| v1::UserRequest::default());
@@ -259,6 +262,18 @@ impl Terminal for Door {
     }
     async fn transactions(&self, request: Request<v1::TransactionsRequest>) -> Reply<v1::TransactionsReply> {
         own!(self, request, ManageOwnPortfolio, portfolio.transactions)
+    }
+    async fn statement(&self, request: Request<v1::StatementRequest>) -> Reply<v1::StatementReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.statement)
+    }
+    async fn performance(&self, request: Request<v1::PerformanceRequest>) -> Reply<v1::PerformanceReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.performance)
+    }
+    async fn gains(&self, request: Request<v1::GainsRequest>) -> Reply<v1::GainsReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.gains)
+    }
+    async fn lots(&self, request: Request<v1::LotsRequest>) -> Reply<v1::LotsReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.lots)
     }
     async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
         let request = request.map(|_| v1::GetProfileRequest::default());

@@ -26,7 +26,7 @@ pub static SERVICE: Service = Service {
     ..Service::new("order-service", "The door for orders, and the read model of orders and fills", start)
 };
 
-const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
+const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_history")];
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))

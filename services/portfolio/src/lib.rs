@@ -8,12 +8,15 @@ mod audit;
 mod books;
 mod commands;
 mod domain;
+mod rate;
 mod reports;
 mod store;
 mod wire;
 
 #[cfg(test)]
 mod books_test;
+#[cfg(test)]
+mod figures_test;
 
 use fafnir_platform::{
     Context, Error, Service, Starting,

@@ -185,6 +185,14 @@ impl Exchange {
         self.engine.query(move |state| image::queue_position(state, order)).await
     }
 
+    /// Where an open order stands, resting or held, and what its market does.
+    ///
+    /// # Errors
+    /// The engine is busy or stopping.
+    pub async fn standing(&self, order: Uuid) -> Result<Option<v1::OrderStanding>, Refusal> {
+        self.engine.query(move |state| image::standing(state, order)).await
+    }
+
     /// Where the exchange stands.
     ///
     /// # Errors

@@ -237,7 +237,7 @@ impl Terminal for Door {
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Answer<v1::ListOrdersReply> {
         self.check(&request)?;
         let orders = self.books.lock().unwrap().orders.clone();
-        Ok(Response::new(v1::ListOrdersReply { orders, user_seq: 0 }))
+        Ok(Response::new(v1::ListOrdersReply { orders, ..Default::default() }))
     }
 
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Answer<v1::ListFillsReply> {
@@ -317,6 +317,11 @@ impl Terminal for Door {
     }
 
     not_here! {
+        order_history(v1::OrderHistoryRequest) -> v1::OrderHistoryReply;
+        statement(v1::StatementRequest) -> v1::StatementReply;
+        performance(v1::PerformanceRequest) -> v1::PerformanceReply;
+        gains(v1::GainsRequest) -> v1::GainsReply;
+        lots(v1::LotsRequest) -> v1::LotsReply;
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;

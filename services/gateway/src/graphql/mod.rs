@@ -8,6 +8,7 @@ mod inputs;
 mod json;
 pub mod lexical;
 mod mutation;
+mod orders;
 mod performance;
 mod query;
 mod scalars;
@@ -29,7 +30,7 @@ pub use json::response as write_response;
 pub struct Query(
     query::Stocks,
     query::Portfolio,
-    query::Orders,
+    orders::Orders,
     query::People,
     statement::Statements,
     performance::Performances,

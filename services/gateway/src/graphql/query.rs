@@ -8,7 +8,7 @@ use crate::{
 use async_graphql::{Context, Object, Result};
 use fafnir_proto::{reason::Reason, v1};
 use fafnir_rules::symbol::Symbol;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use tonic::Status;
 
 /// Results of a search without a limit, or with one outside 1–20.
@@ -23,8 +23,6 @@ const FIRST_MAX: i32 = 1000;
 pub const PAGE: u32 = 500;
 const DEPTH_DEFAULT: i32 = 10;
 const DEPTH_MAX: i32 = 50;
-/// Fills that are looked up for a list of orders.
-const FILLS_MAX: u32 = 1000;
 
 /// `first` within its bounds.
 pub fn first_of(first: Option<i32>) -> Result<usize> {
@@ -244,93 +242,6 @@ impl People {
             ProfileData { user_id: p.user_id, first_name: p.first_name, last_name: p.last_name }
         });
         Ok(ProfileDataResponse { data, outcome })
-    }
-}
-
-#[derive(Default)]
-pub struct Orders;
-
-#[Object]
-impl Orders {
-    /// The caller's orders, newest first.
-    #[graphql(guard = "Needs(OrderStocks)")]
-    async fn get_orders(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
-        #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
-        symbol: Option<String>,
-        #[graphql(default = false)] open_only: bool,
-    ) -> Result<OrdersResponse> {
-        let (gateway, session) = of(ctx)?;
-        let wanted = first_of(first)?;
-        let with_fills = ctx.look_ahead().field("data").field("fills").exists();
-        let asked = async {
-            let mut before_id = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
-            let symbol = symbol.map(|s| market::symbol(&s)).transpose()?.map(|s| s.to_string());
-            let mut orders: Vec<v1::Order> = Vec::new();
-            let mut client = gateway.reads(session).await.order(&session.caller());
-            // One more than wanted tells whether there are more.
-            while orders.len() <= wanted {
-                let limit = PAGE.min((wanted + 1 - orders.len()) as u32);
-                let request = v1::ListOrdersRequest {
-                    user_id: session.user.to_string(),
-                    open_only,
-                    symbol: symbol.clone().unwrap_or_default(),
-                    limit,
-                    before_id: before_id.clone(),
-                };
-                let page = client.list(request).await?.into_inner().orders;
-                let is_last = page.len() < limit as usize;
-                orders.extend(page);
-                match orders.last() {
-                    Some(order) if !is_last => before_id.clone_from(&order.id),
-                    _ => break,
-                }
-            }
-            if with_fills && orders.iter().any(|o| o.filled_e4 > 0) {
-                let request = v1::ListFillsRequest {
-                    user_id: session.user.to_string(),
-                    symbol: symbol.unwrap_or_default(),
-                    limit: FILLS_MAX,
-                };
-                let fills = client.list_fills(request).await?.into_inner().fills;
-                let mut by_order: HashMap<String, Vec<v1::Fill>> = HashMap::new();
-                for fill in fills.into_iter().rev() {
-                    by_order.entry(fill.order_id.clone()).or_default().push(fill);
-                }
-                for order in &mut orders {
-                    order.fills = by_order.remove(&order.id).unwrap_or_default();
-                }
-            }
-            Ok::<_, Status>(orders)
-        };
-        let (orders, outcome) = error::outcome(asked.await)?;
-        let mut orders = orders.unwrap_or_default();
-        let has_more = orders.len() > wanted;
-        orders.truncate(wanted);
-        Ok(OrdersResponse {
-            count: i32::try_from(orders.len()).unwrap_or(i32::MAX),
-            end_cursor: orders.last().map(|o| o.id.clone()),
-            has_more,
-            data: Some(orders.into_iter().map(Order::from).collect()),
-            outcome,
-        })
-    }
-
-    /// One order of the caller, with its fills.
-    #[graphql(name = "getOrderByOrderID", guard = "Needs(OrderStocks)")]
-    async fn get_order_by_order_id(
-        &self,
-        ctx: &Context<'_>,
-        request: GetOrderByIDRequest,
-    ) -> Result<OrderResponse> {
-        let (gateway, session) = of(ctx)?;
-        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
-        let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
-        let mut client = gateway.reads(session).await.order(&session.caller());
-        let reply = client.get(request).await.map_err(error::of)?.into_inner();
-        Ok(OrderResponse { data: reply.order.map(Order::from), outcome: Outcome::ok() })
     }
 }
 

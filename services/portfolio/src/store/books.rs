@@ -1,5 +1,6 @@
 //! Facts into rows: a batch in one transaction, each touched balance written once.
 
+use super::kept::Kept;
 use crate::domain::{
     AccountKey, AssetKey, Balance,
     ledger::{Cause, Entry, Hash, POSTINGS_MAX, Posting, house_name},
@@ -22,7 +23,7 @@ const PRUNE_EVERY: i64 = 64;
 const NAMES_MAX: usize = 100_000;
 
 const LEDGER_COLUMNS: usize = 15;
-const POSTING_COLUMNS: usize = 5;
+const POSTING_COLUMNS: usize = 6;
 const BALANCE_COLUMNS: usize = 10;
 const UPDATE_COLUMNS: usize = 3;
 
@@ -66,18 +67,23 @@ pub fn apply(tx: &mut dyn Tx, names: &mut Names, from: u64, facts: &[v1::Fact]) 
     batch.finish(from)
 }
 
-fn impossible(fact: &v1::Fact, what: &str) -> Error {
+pub(super) fn impossible(fact: &v1::Fact, what: &str) -> Error {
     Error::internal(format!("the fact at {} {what}; `fafnir rebuild` makes the books anew", fact.position))
 }
 
-struct Batch<'a> {
-    tx: &'a mut dyn Tx,
+/// The position of a fact as a ledger row has it.
+pub(super) fn narrow(fact: &v1::Fact) -> Result<i64> {
+    i64::try_from(fact.position).map_err(|_| impossible(fact, "has a huge number"))
+}
+
+pub(super) struct Batch<'a> {
+    pub(super) tx: &'a mut dyn Tx,
     names: &'a mut Names,
     at: u64,
     chain: Hash,
     trades: u64,
     /// As the last fact told, and what sales gained in this batch.
-    balances: BTreeMap<(AccountKey, AssetKey), (Balance, i64)>,
+    pub(super) balances: BTreeMap<(AccountKey, AssetKey), (Balance, i64)>,
     /// What the house's balances gain.
     house: BTreeMap<(AccountKey, AssetKey), i128>,
     ledger: Vec<Value>,
@@ -85,6 +91,8 @@ struct Batch<'a> {
     updates: Vec<Value>,
     /// First and last number of each user's updates.
     updated: BTreeMap<String, (i64, i64)>,
+    /// What figures are made from.
+    pub(super) kept: Kept,
 }
 
 impl<'a> Batch<'a> {
@@ -97,6 +105,7 @@ impl<'a> Batch<'a> {
         Ok(Self {
             at,
             chain: hash_of(row.get(1)?)?,
+            kept: Kept::begin(tx)?,
             tx,
             names,
             trades: 0,
@@ -114,6 +123,9 @@ impl<'a> Batch<'a> {
             return Err(impossible(fact, &format!("does not follow {}", self.at)));
         }
         self.at = fact.position;
+        if fact.kind() == FactKind::Money {
+            self.flows(fact)?;
+        }
         for update in &fact.balances {
             self.balance(fact, update)?;
         }
@@ -121,7 +133,10 @@ impl<'a> Batch<'a> {
             self.entry(fact)?;
         }
         if fact.kind() == FactKind::TermsSet {
-            self.terms(fact.terms.unwrap_or_default())?;
+            self.terms(fact.terms.unwrap_or_default(), fact.time_us)?;
+        }
+        if let Some(instrument) = &fact.instrument {
+            self.listing(instrument)?;
         }
         self.key(fact)
     }
@@ -169,6 +184,7 @@ impl<'a> Batch<'a> {
     /// Stores the ledger transaction of a fact.
     fn entry(&mut self, fact: &v1::Fact) -> Result<()> {
         let entry = entry_of(fact)?;
+        self.keep(fact, &entry)?;
         if entry.cause == Cause::Trade.number() {
             self.trades += 1;
             // The seller's are the second.
@@ -199,7 +215,7 @@ impl<'a> Batch<'a> {
             entry.cost,
             self.chain.to_vec(),
         ]);
-        for ((number, line), told) in (0i64..).zip(&entry.postings).zip(&fact.postings) {
+        for (number, (line, told)) in entry.postings.iter().zip(&fact.postings).enumerate() {
             let asset = self.asset(&line.asset)?;
             let account = if told.account_id.is_empty() {
                 let account = self.house(&line.account, fact.time_us)?;
@@ -208,18 +224,20 @@ impl<'a> Batch<'a> {
             } else {
                 self.account(fact, &line.account)?
             };
-            let id = entry.id * POSTINGS_MAX as i64 + number;
-            self.postings.extend_from_slice(params![id, account, asset, line.amount, line.role]);
+            let id = entry.id * POSTINGS_MAX as i64 + number as i64;
+            let balance = Kept::balance_after(fact, number)?;
+            self.postings.extend_from_slice(params![id, account, asset, line.amount, line.role, balance]);
         }
         Ok(())
     }
 
-    fn terms(&mut self, terms: v1::Terms) -> Result<()> {
+    fn terms(&mut self, terms: v1::Terms, time_us: i64) -> Result<()> {
         if terms.rate_id > 0 {
             self.tx.execute(
-                "INSERT INTO fx_rate (id, usd_cad_micros) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
-                params![terms.rate_id, terms.usd_cad_micros],
+                "INSERT INTO fx_rate (id, usd_cad_micros, since_us) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+                params![terms.rate_id, terms.usd_cad_micros, time_us],
             )?;
+            self.rate(terms.usd_cad_micros);
         }
         if terms.fees_id > 0 {
             self.tx.execute(
@@ -269,7 +287,7 @@ impl<'a> Batch<'a> {
         self.account_insert(told)
     }
 
-    fn account(&mut self, fact: &v1::Fact, id: &str) -> Result<AccountKey> {
+    pub(super) fn account(&mut self, fact: &v1::Fact, id: &str) -> Result<AccountKey> {
         self.known(id)?.ok_or_else(|| impossible(fact, &format!("touches the unknown account {id:?}")))
     }
 
@@ -287,7 +305,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The key of an account by its id or name.
-    fn known(&mut self, name: &str) -> Result<Option<AccountKey>, db::Error> {
+    pub(super) fn known(&mut self, name: &str) -> Result<Option<AccountKey>, db::Error> {
         if let Some(key) = self.names.accounts.get(name) {
             return Ok(Some(*key));
         }
@@ -322,7 +340,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The key of an asset, made when it first appears.
-    fn asset(&mut self, code: &str) -> Result<AssetKey, db::Error> {
+    pub(super) fn asset(&mut self, code: &str) -> Result<AssetKey, db::Error> {
         if let Some(key) = self.names.assets.get(code) {
             return Ok(*key);
         }
@@ -352,11 +370,12 @@ impl<'a> Batch<'a> {
         )?;
         many::insert(
             self.tx,
-            "INSERT INTO posting (id, account, asset, amount, role)",
+            "INSERT INTO posting (id, account, asset, amount, role, balance)",
             POSTING_COLUMNS,
             "",
             &self.postings,
         )?;
+        self.kept.write(self.tx)?;
         self.balances_write()?;
         self.house_write()?;
         self.updates_write()?;
@@ -448,7 +467,6 @@ fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
 /// The ledger transaction that a fact tells.
 fn entry_of(fact: &v1::Fact) -> Result<Entry> {
     let cause = if fact.kind() == FactKind::Executed { v1::Cause::Trade.into() } else { fact.cause };
-    let narrow = |n: u64| i64::try_from(n).map_err(|_| impossible(fact, "has a huge number"));
     let postings = fact.postings.iter().map(|p| {
         let account = if p.account_id.is_empty() {
             house_name(p.house(), &p.asset).ok_or_else(|| impossible(fact, "posts to nobody"))?
@@ -458,11 +476,11 @@ fn entry_of(fact: &v1::Fact) -> Result<Entry> {
         Ok(Posting { account, asset: p.asset.clone(), amount: p.amount, role: p.role })
     });
     let entry = Entry {
-        id: narrow(fact.position)?,
+        id: narrow(fact)?,
         cause,
         time_us: fact.time_us,
         symbol: (!fact.symbol.is_empty()).then(|| fact.symbol.clone()),
-        exec_seq: narrow(fact.exec_seq)?,
+        exec_seq: i64::try_from(fact.exec_seq).map_err(|_| impossible(fact, "has a huge number"))?,
         price_e4: fact.price_e4,
         payer_ref: reference(fact, &fact.payer_ref)?.map(|id| id.as_bytes().to_vec()),
         payee_ref: reference(fact, &fact.payee_ref)?.map(|id| id.as_bytes().to_vec()),

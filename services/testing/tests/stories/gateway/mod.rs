@@ -96,14 +96,16 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
             let r: v1::ListOrdersRequest = decode(request);
             let mine = world.orders.iter().filter(|o| o.user_id == r.user_id);
             let after = mine.skip_while(|o| !r.before_id.is_empty() && o.id != r.before_id);
-            let orders = after
+            let orders: Vec<_> = after
                 .skip(usize::from(!r.before_id.is_empty()))
                 .filter(|o| !r.open_only || o.open_e4 > 0)
-                .take(r.limit as usize)
+                .take(r.limit as usize + 1)
                 .cloned()
                 .collect();
-            let user_seq = world.order_updates.len() as u64;
-            Ok(v1::ListOrdersReply { orders, user_seq }.encode_to_vec())
+            let (count, user_seq) = (world.orders.len() as u64, world.order_updates.len() as u64);
+            let more = orders.len() > r.limit as usize;
+            let orders = orders.into_iter().take(r.limit as usize).collect();
+            Ok(v1::ListOrdersReply { orders, user_seq, more, count }.encode_to_vec())
         }
         "ListFills" => Ok(v1::ListFillsReply::default().encode_to_vec()),
         "Flatten" => Ok(v1::FlattenReply { canceled: 2, ..Default::default() }.encode_to_vec()),
@@ -194,6 +196,10 @@ fn about_the_account(method: &str, request: bytes::Bytes) -> Played {
             ..Default::default()
         }
         .encode_to_vec()),
+        "Gains" => {
+            Ok(v1::GainsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec())
+        }
+        "Lots" => Ok(v1::LotsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec()),
         "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
         _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
     }
@@ -213,7 +219,8 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             let r: v1::ValueRequest = decode(request);
             Ok(valued(r.holding.unwrap_or_default()).encode_to_vec())
         }
-        "Holdings" | "Valuation" | "Statement" | "Performance" | "Transactions" | "CloseAccount" => {
+        "Holdings" | "Valuation" | "Statement" | "Performance" | "Gains" | "Lots" | "Transactions"
+        | "CloseAccount" => {
             let r: v1::AccountRequest = decode(request.clone());
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());
