@@ -47,6 +47,8 @@ fn help_of_every_command() {
         "rebuild",
         "journal",
         "journal skip",
+        "backup",
+        "restore",
         "seed",
         "trade",
         "login",

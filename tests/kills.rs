@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
+pub const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
     [engine]\nsnapshot_every_commands = 300\n";
 const PEOPLE: [&str; 2] = ["admin@test.com", "user@test.com"];
 /// Requests of a person under way at a time.
@@ -338,9 +338,9 @@ async fn check(person: &Person, sent: &[&Request]) {
 }
 
 /// A stack under traffic that is killed again and again.
-struct Killed {
+pub struct Killed {
     runtime: tokio::runtime::Runtime,
-    stack: Stack,
+    pub stack: Stack,
     rng: Rng,
     people: [Arc<Person>; PEOPLE.len()],
     signed_in: Instant,
@@ -358,7 +358,11 @@ fn sign_in(runtime: &tokio::runtime::Runtime, stack: &Stack) -> [Arc<Person>; PE
 
 impl Killed {
     fn new() -> Self {
-        let stack = Stack::configured(CONFIG, &["--no-sim"]);
+        Self::on(Stack::configured(CONFIG, &["--no-sim"]))
+    }
+
+    /// Traffic on a stack that is there.
+    pub fn on(stack: Stack) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let line = |i: usize| Line {
             person: i % PEOPLE.len(),
@@ -382,6 +386,12 @@ impl Killed {
 
     /// Traffic until so many requests are answered, then the end of the process.
     fn kill_under_traffic(&mut self) {
+        self.under_traffic(|stack| stack.process.kill());
+    }
+
+    /// Traffic until so many requests are answered, then something that ends it: each line ends with the first request
+    /// that has no answer, or when that is done.
+    pub fn under_traffic(&mut self, then: impl FnOnce(&mut Stack)) {
         let (answered, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let target = self.rng.between(REQUESTS.0, REQUESTS.1) as u64;
         let running: Vec<_> = self
@@ -397,7 +407,7 @@ impl Killed {
             assert!(Instant::now() < until, "too slow");
             std::thread::yield_now();
         }
-        self.stack.process.kill();
+        then(&mut self.stack);
         stop.store(true, Ordering::Relaxed);
         self.lines = running.into_iter().map(|line| self.runtime.block_on(line).unwrap()).collect();
     }
@@ -417,7 +427,7 @@ impl Killed {
         }
     }
 
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         for line in &mut self.lines {
             self.unknown += line.sent.iter().filter(|r| matches!(r.told, Told::Unknown)).count();
             self.runtime.block_on(line.ask_again(&self.people[line.person]));
@@ -437,8 +447,37 @@ impl Killed {
         }
     }
 
+    /// The keys of the orders of somebody that are there.
+    pub fn keys_of(&self, person: usize) -> BTreeSet<String> {
+        let orders = self.runtime.block_on(self.people[person].orders(true));
+        orders.iter().filter_map(|o| o["clientOrderId"].as_str().map(ToOwned::to_owned)).collect()
+    }
+
+    /// The keys that were acknowledged so far.
+    pub fn placed(&self) -> BTreeSet<(usize, String)> {
+        self.placed.clone()
+    }
+
+    /// Whether an order is taken just now.
+    pub fn takes_an_order(&mut self) -> Result<(), String> {
+        let key = format!("try-{}", self.numbers.fetch_add(1, Ordering::Relaxed));
+        let person = &self.people[0];
+        let r = json!({"symbol": "NVDA", "side": "BUY", "type": "LIMIT", "quantity": 1, "price": 120.0,
+            "clientOrderId": key, "accountId": person.trades});
+        match self.runtime.block_on(person.api.try_graphql(PLACE, json!({"r": r}))) {
+            Some(answer) if answer["data"]["op"]["code"] == "OK" => Ok(()),
+            other => Err(other.map_or_else(|| "no answer".to_owned(), |answer| answer.to_string())),
+        }
+    }
+
+    /// The same stack started anew.
+    pub fn at(&mut self, stack: Stack) {
+        self.stack = stack;
+        (self.people, self.signed_in) = (sign_in(&self.runtime, &self.stack), Instant::now());
+    }
+
     /// Every order of every point is there once.
-    fn check_all(&self) {
+    pub fn check_all(&self) {
         for (number, person) in self.people.iter().enumerate() {
             let orders = self.runtime.block_on(person.orders(true));
             let keys = orders.iter().filter_map(|o| o["clientOrderId"].as_str());

@@ -8,10 +8,12 @@
     reason = "a test target"
 )]
 
+mod audit;
 mod broker;
 mod command_line;
 mod damage;
 mod directions;
+mod disk;
 mod harness;
 mod kills;
 mod load;

@@ -82,6 +82,10 @@ pub enum Command {
     /// Have a record of the journal passed over that breaks each start; on a stack that is stopped
     #[command(subcommand)]
     Journal(Journal),
+    /// Copy a platform, also a running one, into a new directory
+    Backup(Backup),
+    /// Bring a backup into an empty data directory (and onto the server of database.url), audited before it is used
+    Restore(Restore),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
     /// Open the trading terminal
@@ -107,7 +111,7 @@ pub enum Command {
     /// Show and change the watchlist
     Watchlist(Watchlist),
     /// Check the invariants of a running stack
-    Audit,
+    Audit(Audit),
     /// Halt, resume and inspect a market: for operators, on the data directory of a running stack
     #[command(subcommand)]
     Market(Market),
@@ -235,6 +239,27 @@ pub struct Sim {
 }
 
 #[derive(Debug, Args)]
+pub struct Audit {
+    /// Keep looking, every 10 s, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where the backup goes; a new directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "DIR")]
+    pub backup: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct Rebuild {
     /// Whose database [default: both]
     #[arg(value_name = "SERVICE")]
@@ -242,6 +267,9 @@ pub struct Rebuild {
     /// A backup of the data directory to begin from, where the fact log does not reach to the beginning
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+    /// Begin with what the oldest snapshot holds: orders that ended before it, trades and movements of money are lost
+    #[arg(long, conflicts_with = "from")]
+    pub accept_loss: bool,
 }
 
 #[derive(Debug, Subcommand)]

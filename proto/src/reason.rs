@@ -256,7 +256,7 @@ reasons! {
     CLIENT_ORDER_ID_REUSED,
     /// The user has as many open orders as one may have.
     TOO_MANY_OPEN_ORDERS,
-    /// Only cancels are taken: the engine has not taken commands for long.
+    /// Only cancels are taken: the records of orders and money are behind, or the disk has little room.
     CANCEL_ONLY,
 
     // Orders that are in.
@@ -344,6 +344,8 @@ reasons! {
     ENGINE_STOPPED,
     /// The engine's journal cannot be written just now.
     JOURNAL_UNWRITABLE,
+    /// The disk has so little room that nothing is written.
+    DISK_FULL,
 
     // Accounts and money.
 

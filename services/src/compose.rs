@@ -5,8 +5,8 @@
 
 use anyhow::Context as _;
 use fafnir_platform::{
-    Clock, Context, Service, Settings, db::Db, health::Health, secrets::Secrets, server, tasks::Tasks,
-    telemetry,
+    Clock, Context, Service, Settings, db::Db, disk::Disk, health::Health, secrets::Secrets, server,
+    tasks::Tasks, telemetry,
 };
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
@@ -135,6 +135,7 @@ pub async fn start(
     let in_process: Vec<_> =
         services.iter().filter(|_| settings.bind.in_process).map(|service| service.directory).collect();
     let clients = Clients::new(&http_addresses, &in_process, secrets.service_token.expose())?;
+    let disk = Disk::of(&settings);
     let context = Context {
         service: "fafnir",
         settings,
@@ -143,8 +144,10 @@ pub async fn start(
         clock,
         tasks: tasks.clone(),
         health: Health::default(),
+        disk,
         addresses: Arc::new(addresses.clone()),
     };
+    context.disk.watch(&tasks);
     telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };

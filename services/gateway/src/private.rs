@@ -110,10 +110,12 @@ impl Feed {
                         whole = self.catch_up().await?;
                     }
                     if whole {
+                        let notice = self.gateway.notice.read().clone();
                         self.send(Event::Heartbeat(v1::Heartbeat {
                             time_us: self.gateway.ctx.clock.now_us(),
                             order_seq: self.orders.unwrap_or(0),
                             portfolio_seq: self.portfolio.unwrap_or(0),
+                            notice,
                         })).await?;
                     }
                 }

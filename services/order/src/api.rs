@@ -15,8 +15,9 @@ use fafnir_proto::{
     v1::{
         CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, FlattenReply, FlattenRequest,
         GetOrderRequest, ListFillsReply, ListFillsRequest, ListOrdersReply, ListOrdersRequest, Order,
-        OrderReply, OrderStatusReply, PlaceOrderRequest, PositionRequest, ReplaceOrderRequest,
-        SymbolOrdersRequest, UpdatesSinceReply, UpdatesSinceRequest, order_service_server::OrderService,
+        OrderAuditReply, OrderReply, OrderStatusReply, PlaceOrderRequest, PositionRequest,
+        ReplaceOrderRequest, SymbolOrdersRequest, UpdatesSinceReply, UpdatesSinceRequest,
+        order_service_server::OrderService,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -162,6 +163,11 @@ impl OrderService for Api {
         let (after, limit) = (request.get_ref().after_seq, limit(request.get_ref().limit));
         let reply = self.0.db.read(move |tx| Ok(store::updates_since(tx, user, after, limit)?)).await?;
         Ok(Response::new(reply))
+    }
+
+    async fn audit(&self, request: Request<Empty>) -> Result<Response<OrderAuditReply>, Status> {
+        caller::system(&request)?;
+        Ok(Response::new(self.0.audit(true).await?))
     }
 
     async fn status(&self, request: Request<Empty>) -> Result<Response<OrderStatusReply>, Status> {

@@ -28,6 +28,7 @@ pub struct Settings {
     pub ports: Ports,
     pub addresses: Addresses,
     pub database: Database,
+    pub disk: Disk,
     pub nats: Nats,
     pub redis: Redis,
     pub log: Log,
@@ -96,6 +97,18 @@ pub struct Database {
     pub url: String,
     /// Put before each database name, so that several stacks can share a server.
     pub prefix: String,
+}
+
+/// Free room of the data directory's disk, MiB, below which a stage begins; each at most the one before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disk {
+    /// It is told, loudly.
+    pub alarm_mib: u32,
+    /// Only cancels are taken.
+    pub cancel_only_mib: u32,
+    /// Nothing that writes is taken.
+    pub read_only_mib: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -208,6 +221,7 @@ impl Default for Settings {
             ports: Ports::default(),
             addresses: Addresses::default(),
             database: Database::default(),
+            disk: Disk::default(),
             nats: Nats::default(),
             redis: Redis::default(),
             log: Log::default(),
@@ -240,6 +254,11 @@ impl Default for Ports {
             broker_monitor: 8222,
             operations_offset: 1000,
         }
+    }
+}
+impl Default for Disk {
+    fn default() -> Self {
+        Self { alarm_mib: 2_048, cancel_only_mib: 1_024, read_only_mib: 256 }
     }
 }
 impl Default for Log {
@@ -470,6 +489,12 @@ impl Settings {
         }
         if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.engine.recent_ids) {
             return bad("engine.recent_ids", "must be from 16 to 16777216");
+        }
+        if self.disk.cancel_only_mib > self.disk.alarm_mib {
+            return bad("disk.cancel_only_mib", "must be at most disk.alarm_mib");
+        }
+        if self.disk.read_only_mib > self.disk.cancel_only_mib {
+            return bad("disk.read_only_mib", "must be at most disk.cancel_only_mib");
         }
         if self.portfolio.maker_fee_bp > 1000 || self.portfolio.taker_fee_bp > 1000 {
             return bad("portfolio.taker_fee_bp", "fees must be at most 1000 basis points");

@@ -118,14 +118,14 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
 /// Serves /metrics, /healthz (alive) and /readyz (ready) until shutdown.
 pub fn serve_operations(ctx: &Context, listener: TcpListener) {
     telemetry::recorder();
-    let health = ctx.health.clone();
+    let (health, disk) = (ctx.health.clone(), ctx.disk.clone());
     let router = Router::new()
         .route("/metrics", get(|| async { telemetry::render_metrics() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/readyz",
             get(move || {
-                let ready = health.ready();
+                let ready = health.ready().and_then(|()| disk.trouble().map_or(Ok(()), Err));
                 async move {
                     match ready {
                         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),

@@ -397,7 +397,8 @@ fn posting(names: &Names, posting: &Posting) -> v1::Posting {
     }
 }
 
-fn listing(instrument: &Instrument) -> v1::Instrument {
+/// A listing, as far as the exchange knows it.
+pub fn listing(instrument: &Instrument) -> v1::Instrument {
     v1::Instrument {
         symbol: instrument.symbol.to_string(),
         currency: instrument.currency.code().to_owned(),

@@ -571,7 +571,12 @@ mod tests {
 
     fn beat(order_seq: u64, portfolio_seq: u64) -> v1::PrivateUpdate {
         v1::PrivateUpdate {
-            kind: Some(Kind::Heartbeat(v1::Heartbeat { time_us: 0, order_seq, portfolio_seq })),
+            kind: Some(Kind::Heartbeat(v1::Heartbeat {
+                time_us: 0,
+                order_seq,
+                portfolio_seq,
+                ..Default::default()
+            })),
         }
     }
 

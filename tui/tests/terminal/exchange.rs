@@ -299,7 +299,7 @@ impl Terminal for Door {
         let (sender, receiver) = mpsc::channel(16);
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3 };
+            let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3, ..Default::default() };
             let _ = sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)) })).await;
             loop {
                 let update = tokio::select! {

@@ -1,5 +1,6 @@
 //! The tables of order-service; the only SQL.
 
+pub mod audit;
 pub mod projection;
 pub mod retention;
 
@@ -148,6 +149,13 @@ pub fn updates_since(
     let reset = after > last_seq || (after < last_seq && first_kept != Some(after + 1));
     let more = updates.last().is_some_and(|update| update.user_seq < last_seq);
     Ok(UpdatesSinceReply { updates, last_seq, more, reset })
+}
+
+/// An empty read model begins with an opening between two positions.
+pub fn begin_at(tx: &mut dyn Tx, from: u64, to: u64) -> Result<(), Error> {
+    let moved =
+        tx.execute("UPDATE position SET at = ?1, origin_at = ?2 WHERE id = 1 AND at = 0", params![from, to])?;
+    if moved == 1 { Ok(()) } else { Err(Error::Unusable("the orders are not empty".into())) }
 }
 
 /// The position of the last fact whose effect is stored, and how many orders are open there.

@@ -18,10 +18,13 @@ use uuid::Uuid;
 const UPDATES_KEPT: i64 = 1_000;
 /// Updates are pruned once in so many.
 const PRUNE_EVERY: i64 = 64;
+/// Private updates of a user that are there at least, and those that may be.
+pub const UPDATES_KEPT_MIN: u64 = UPDATES_KEPT.unsigned_abs();
+pub const UPDATES_ROWS_MAX: usize = (UPDATES_KEPT + PRUNE_EVERY).unsigned_abs() as usize;
 /// Names whose keys are remembered.
 const NAMES_MAX: usize = 100_000;
 
-const LEDGER_COLUMNS: usize = 15;
+const LEDGER_COLUMNS: usize = 16;
 const POSTING_COLUMNS: usize = 5;
 const BALANCE_COLUMNS: usize = 10;
 const UPDATE_COLUMNS: usize = 3;
@@ -64,6 +67,14 @@ pub fn apply(tx: &mut dyn Tx, names: &mut Names, from: u64, facts: &[v1::Fact]) 
         batch.fact(fact)?;
     }
     batch.finish(from)
+}
+
+/// Empty books begin with an opening between two positions, with this before the first row of their chain.
+pub fn begin_at(tx: &mut dyn Tx, from: u64, to: u64, origin: &Hash) -> Result<(), db::Error> {
+    let sql =
+        "UPDATE projection SET at = ?1, chain = ?2, origin = ?2, origin_at = ?3 WHERE one = 1 AND at = 0";
+    let moved = tx.execute(sql, params![from, origin.to_vec(), to])?;
+    if moved == 1 { Ok(()) } else { Err(db::Error::Unusable("the books are not empty".into())) }
 }
 
 fn impossible(fact: &v1::Fact, what: &str) -> Error {
@@ -123,6 +134,11 @@ impl<'a> Batch<'a> {
         if fact.kind() == FactKind::TermsSet {
             self.terms(fact.terms.unwrap_or_default())?;
         }
+        if let Some(listing) = fact.instrument.as_ref().filter(|_| fact.kind() == FactKind::InstrumentSet) {
+            let key = self.asset(&listing.symbol)?;
+            let sql = "UPDATE asset SET currency = ?2 WHERE key = ?1";
+            self.tx.execute(sql, params![key, &listing.currency])?;
+        }
         self.key(fact)
     }
 
@@ -180,6 +196,14 @@ impl<'a> Batch<'a> {
                 .checked_add(entry.realized)
                 .ok_or_else(|| impossible(fact, "gains more than 64 bits"))?;
         }
+        if entry.cause == Cause::Opening.number()
+            && entry.realized != 0
+            && let Some(held) = fact.balances.first().and_then(|b| b.holding.as_ref())
+        {
+            // Books that begin with a snapshot: what sales gained before.
+            let key = (self.account(fact, &held.account_id)?, self.asset(&held.symbol)?);
+            self.balances.entry(key).or_default().1 = entry.realized;
+        }
         self.chain = entry.hash_after(&self.chain);
         let symbol = entry.symbol.as_deref().map(|s| self.asset(s)).transpose()?;
         self.ledger.extend_from_slice(params![
@@ -197,6 +221,7 @@ impl<'a> Batch<'a> {
             entry.payee_fees,
             entry.realized,
             entry.cost,
+            entry.taker,
             self.chain.to_vec(),
         ]);
         for ((number, line), told) in (0i64..).zip(&entry.postings).zip(&fact.postings) {
@@ -234,10 +259,7 @@ impl<'a> Batch<'a> {
     /// What the key of an account's or money's command stands for from now on. Orders' keys are order-service's.
     fn key(&mut self, fact: &v1::Fact) -> Result<()> {
         let (Some(key), Some(done)) = (&fact.key, &fact.done) else { return Ok(()) };
-        if !matches!(
-            fact.kind(),
-            FactKind::Money | FactKind::AccountOpened | FactKind::AccountClosed | FactKind::UserClosed
-        ) {
+        if !is_keyed(fact.kind()) {
             return Ok(());
         }
         self.tx.execute(
@@ -332,7 +354,8 @@ impl<'a> Batch<'a> {
         } else {
             let next = "SELECT COALESCE(MAX(key), 0) + 1 FROM asset";
             let key: AssetKey = self.tx.query_one(next, &[])?.get(0)?;
-            self.tx.execute("INSERT INTO asset (key, code) VALUES (?1, ?2)", params![key, code])?;
+            self.tx
+                .execute("INSERT INTO asset (key, code, currency) VALUES (?1, ?2, '')", params![key, code])?;
             self.names.new_assets.push(code.to_owned());
             key
         };
@@ -345,7 +368,7 @@ impl<'a> Batch<'a> {
         many::insert(
             self.tx,
             "INSERT INTO ledger (id, kind, time_us, symbol, exec_seq, price_e4, payer_ref, payee_ref, payer_rate, \
-             payee_rate, payer_fees, payee_fees, realized, cost, hash)",
+             payee_rate, payer_fees, payee_fees, realized, cost, taker, hash)",
             LEDGER_COLUMNS,
             "",
             &self.ledger,
@@ -437,6 +460,11 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether a request's key that a fact carries is kept here. Orders' keys are order-service's.
+pub fn is_keyed(kind: FactKind) -> bool {
+    matches!(kind, FactKind::Money | FactKind::AccountOpened | FactKind::AccountClosed | FactKind::UserClosed)
+}
+
 /// An id that may be empty.
 fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
     if id.is_empty() {
@@ -445,8 +473,14 @@ fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
     Uuid::parse_str(id).map(Some).map_err(|_| impossible(fact, "refers to no id"))
 }
 
+/// The side of the order that took, of a trade.
+fn taker(fact: &v1::Fact) -> i32 {
+    let taker = fact.orders.first().and_then(|update| update.order.as_ref());
+    taker.filter(|_| fact.kind() == FactKind::Executed).map_or(0, |order| order.side)
+}
+
 /// The ledger transaction that a fact tells.
-fn entry_of(fact: &v1::Fact) -> Result<Entry> {
+pub fn entry_of(fact: &v1::Fact) -> Result<Entry> {
     let cause = if fact.kind() == FactKind::Executed { v1::Cause::Trade.into() } else { fact.cause };
     let narrow = |n: u64| i64::try_from(n).map_err(|_| impossible(fact, "has a huge number"));
     let postings = fact.postings.iter().map(|p| {
@@ -472,6 +506,7 @@ fn entry_of(fact: &v1::Fact) -> Result<Entry> {
         payee_fees: fact.payee_fees,
         realized: fact.realized_micros,
         cost: fact.cost_micros,
+        taker: taker(fact),
         postings: postings.collect::<Result<_>>()?,
     };
     if Cause::of_number(entry.cause).is_none() {

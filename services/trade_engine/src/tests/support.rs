@@ -45,6 +45,7 @@ pub fn config(dir: &Path) -> Config {
         journal_keep_all: false,
         facts_keep_all: false,
         volatility_pause_us: PAUSE_US,
+        disk: fafnir_platform::disk::Disk::default(),
     }
 }
 
