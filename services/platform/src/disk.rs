@@ -290,7 +290,7 @@ mod tests {
         let seen = Arc::new(Mutex::new(free(9_000)));
         let looked = Arc::clone(&seen);
         let disk = Disk::seen_by("/data".into(), LIMITS, move || Ok(*looked.lock()));
-        let mut look = |room| {
+        let look = |room| {
             *seen.lock() = room;
             disk.look();
             (disk.stage(), disk.trouble(), disk.permit().is_ok())

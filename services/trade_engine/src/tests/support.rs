@@ -62,7 +62,13 @@ pub fn run_with(config: Config) -> Result<Running, Error> {
     let clock = Clock::from_fn(move || clock.load(Ordering::Relaxed));
     let (sender, market) = mpsc::channel(market::QUEUE_MAX);
     let (engine, ended) = sequencer::start(recovered, config, clock, sender).unwrap();
-    Ok(Running { exchange: Exchange { engine, published }, market, now_us, base, ended })
+    Ok(Running {
+        exchange: Exchange { engine, published, disk: fafnir_platform::disk::Disk::default() },
+        market,
+        now_us,
+        base,
+        ended,
+    })
 }
 
 pub fn order_id(number: u64) -> Uuid {
