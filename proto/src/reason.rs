@@ -107,6 +107,8 @@ reasons! {
     EMAIL_TAKEN,
     /// A password is too short or too long.
     PASSWORD_LENGTH,
+    /// A password that everybody guesses first: a common one, or the user's own address.
+    PASSWORD_GUESSABLE,
     /// E-mail or password at sign-in are longer than any can be.
     CREDENTIALS_TOO_LONG,
     /// Too many sign-ins failed, for this account from there or from there in all.
@@ -126,6 +128,10 @@ reasons! {
 
     /// A connection has as many subscriptions as it may have.
     TOO_MANY_SUBSCRIPTIONS,
+    /// An address or a user has as many connections for subscriptions as it may have.
+    TOO_MANY_SOCKETS,
+    /// A query asks for more than one query may.
+    QUERY_TOO_DEAR,
     /// A query or mutation on a connection for subscriptions.
     NOT_A_SUBSCRIPTION,
     /// The bus of a service ended; connect again.

@@ -56,7 +56,7 @@ pub struct PortError {
 async fn bind(service: &Service, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
     let host = &settings.bind.host;
     let port = if settings.bind.auto { 0 } else { port };
-    TcpListener::bind((host.as_str(), port)).await.map_err(|source| PortError {
+    TcpListener::bind((settings.bind.bare_host(), port)).await.map_err(|source| PortError {
         service: service.name,
         flag: service.port_flag,
         host: host.clone(),
@@ -71,7 +71,7 @@ fn directory(settings: &Settings) -> BTreeMap<String, String> {
     for service in crate::ALL {
         let configured = (service.address)(settings);
         let address = if configured.is_empty() {
-            let (scheme, host) = (service.speaks.scheme(), &settings.bind.host);
+            let (scheme, host) = (service.speaks.scheme(), settings.bind.host_in_url());
             format!("{scheme}://{host}:{}", (service.port)(settings))
         } else {
             configured.to_owned()
@@ -104,6 +104,7 @@ pub async fn start(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    fafnir_platform::http::files::raise_limit();
     let settings = Arc::new(settings);
     let secrets_dir = settings.data_dir().join("secrets");
     let secrets = Secrets::load_or_create(&secrets_dir)

@@ -236,7 +236,7 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
     if settings.bind.auto {
         return vec![ok(NAME, "free ones are picked")];
     }
-    let host = settings.bind.host.as_str();
+    let host = settings.bind.bare_host();
     let mut wanted = Vec::new();
     for service in ALL.iter().filter(|s| s.starts_here(settings)) {
         let port = (service.port)(settings);

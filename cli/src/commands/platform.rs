@@ -9,6 +9,7 @@ use crate::{
     settings, stack,
 };
 use fafnir_proto::reason::Reason;
+use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, by_name, compose,
     platform::{Clock, Settings, telemetry},
@@ -190,7 +191,7 @@ pub async fn status(global: &Global, out: Out) -> Result {
         .map(|(n, a, r)| (n.clone(), json!({"address": a, "ready": r, "operations": run.operations.get(n)})))
         .collect();
     let all_ready = rows.iter().all(|(_, _, r)| *r);
-    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": run.nats, "ready": all_ready, "services": services});
+    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": without_password(&run.nats), "ready": all_ready, "services": services});
     out.data(&document, || {
         let cells: Vec<_> = rows
             .iter()

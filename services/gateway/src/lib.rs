@@ -10,10 +10,15 @@ mod private;
 mod proxy;
 mod rate;
 mod session;
+mod sockets;
 mod terminal;
 mod ws;
 
-use fafnir_platform::{Context, Service, Starting, bus::Bus, http::serve_http};
+use fafnir_platform::{
+    Context, Service, Starting,
+    bus::Bus,
+    http::{Door, address::Proxies, serve_http},
+};
 pub use graphql::sdl;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -43,7 +48,12 @@ struct Gateway {
     positions: positions::Positions,
     feeds: Arc<feeds::Feeds>,
     orders: rate::Limiter,
+    /// What queries cost.
+    cost: rate::Limiter,
     http: proxy::HttpClient,
+    /// Whose word about a client's address is believed.
+    proxies: Proxies,
+    sockets: Arc<sockets::Sockets>,
 }
 
 impl fmt::Debug for Gateway {
@@ -62,6 +72,9 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let gateway = Arc::new(Gateway {
         sessions: session::Sessions::new(ctx.clone()),
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
+        cost: rate::Limiter::new(limits.cost_per_second, limits.cost_burst),
+        proxies: Proxies::parse(&limits.trusted_proxies)?,
+        sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),
         positions: positions::Positions::default(),
         feeds: Arc::default(),
         http: proxy::client(),
@@ -69,6 +82,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         ctx: ctx.clone(),
     });
     feeds::spawn(&gateway);
-    serve_http(&ctx, SERVICE.name, listener, http::router(&gateway).await?);
+    let door = Door::public(&ctx.settings.gateway)?;
+    serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
     Ok(())
 }

@@ -34,8 +34,8 @@ const STORE: &str = "broker";
 pub const SERVICES_USER: &str = "services";
 /// The user of terminals: subscribes market data, publishes nothing.
 pub const MARKET_USER: &str = "market";
-/// What [`MARKET_USER`] may subscribe.
-const MARKET_SUBJECTS: [&str; 2] = [subject::MARKET, subject::INBOXES];
+/// What [`MARKET_USER`] may subscribe: it cannot ask, so it needs no inbox, where others' answers would pass.
+const MARKET_SUBJECTS: [&str; 1] = [subject::MARKET];
 
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";
@@ -75,7 +75,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
-    let monitor = bind(MONITOR, MONITOR_FLAG, &settings.bind.host, port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, settings.bind.bare_host(), port).await?;
     let dir = settings.data_dir();
     let manifest = Manifest::of(&dir);
     let store = dir.join("broker");

@@ -107,7 +107,7 @@ impl Gateway {
     /// Tells the private stream about an order.
     pub fn push(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
         let update = v1::OrderUpdate { user_id: "u".into(), user_seq, order: Some(order), fill };
-        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)) });
+        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)), reset: false });
     }
 }
 
@@ -300,7 +300,8 @@ impl Terminal for Door {
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3 };
-            let _ = sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)) })).await;
+            let _ =
+                sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)), reset: false })).await;
             loop {
                 let update = tokio::select! {
                     update = updates.recv() => update,

@@ -9,6 +9,7 @@ mod json;
 pub mod lexical;
 mod mutation;
 mod performance;
+pub mod price;
 mod query;
 mod scalars;
 mod statement;

@@ -170,9 +170,10 @@ impl Stocks {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first.or(Some(100)))? as u32;
         let asked = async {
-            let symbol = market::symbol(&symbol)?.to_string();
+            let symbol = market::symbol(&symbol)?;
+            gateway.require_listed(session, &symbol).await?;
             let request = v1::TradesRequest {
-                symbol,
+                symbol: symbol.to_string(),
                 after_trade_no: after.map_or(0, |n| n.0.max(0) as u64),
                 limit,
                 latest: after.is_none(),
@@ -197,7 +198,8 @@ impl Stocks {
         let limit = first_of(first)? as u32;
         let asked = async {
             let symbol = market::symbol(&symbol)?.to_string();
-            let interval = interval.trim().to_ascii_lowercase();
+            // `1M` is a month, not a minute: only the hour is the same in any case.
+            let interval = interval.trim().replace('H', "h");
             let request = v1::CandlesRequest { symbol, interval, from_us: 0, to_us: 0, limit };
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.candles(request).await?.into_inner().candles)
@@ -324,13 +326,13 @@ impl Orders {
         &self,
         ctx: &Context<'_>,
         request: GetOrderByIDRequest,
-    ) -> Result<OrderResponse> {
+    ) -> Result<GetOrderByIDResponse> {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
         let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
         let mut client = gateway.reads(session).await.order(&session.caller());
         let reply = client.get(request).await.map_err(error::of)?.into_inner();
-        Ok(OrderResponse { data: reply.order.map(Order::from), outcome: Outcome::ok() })
+        Ok(GetOrderByIDResponse { data: reply.order.map(Order::from), outcome: Outcome::ok() })
     }
 }
 
@@ -341,7 +343,7 @@ pub struct Portfolio;
 impl Portfolio {
     /// The caller's accounts. `totalBalance` adds the balances as they are; `balances` has them by currency.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<PortfolioSummaryResponse> {
+    async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<GetPortfolioSummaryResponse> {
         let (gateway, session) = of(ctx)?;
         let (accounts, outcome) = error::outcome(gateway.accounts(session).await)?;
         let accounts = accounts.unwrap_or_default();
@@ -361,7 +363,7 @@ impl Portfolio {
                 available: super::scalars::Decimal::micros(available),
             })
             .collect();
-        Ok(PortfolioSummaryResponse {
+        Ok(GetPortfolioSummaryResponse {
             balances,
             accounts: Some(accounts.into_iter().map(Account::from).collect()),
             total_balance: super::scalars::Decimal::micros(total),
@@ -371,7 +373,11 @@ impl Portfolio {
 
     /// The shares of an account of the caller.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_holdings(&self, ctx: &Context<'_>, request: GetHoldingsRequest) -> Result<HoldingsResponse> {
+    async fn get_holdings(
+        &self,
+        ctx: &Context<'_>,
+        request: GetHoldingsRequest,
+    ) -> Result<GetHoldingsResponse> {
         let (gateway, session) = of(ctx)?;
         let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
         let symbol = String::new();
@@ -379,12 +385,12 @@ impl Portfolio {
         let mut client = gateway.reads(session).await.portfolio(&session.caller());
         let holdings = client.valuation(request).await.map_err(error::of)?.into_inner().holdings;
         let holdings = holdings.into_iter().map(Holding::from).collect();
-        Ok(HoldingsResponse { data: Some(holdings), outcome: Outcome::ok() })
+        Ok(GetHoldingsResponse { data: Some(holdings), outcome: Outcome::ok() })
     }
 
     /// The shares of one symbol in an account of the caller.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<HoldingResponse> {
+    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<GetHoldingResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::ValuationRequest {
@@ -397,12 +403,12 @@ impl Portfolio {
             found.map(Holding::from).ok_or_else(|| Status::not_found("no such holding"))
         };
         let (data, outcome) = error::outcome(asked.await)?;
-        Ok(HoldingResponse { data, outcome })
+        Ok(GetHoldingResponse { data, outcome })
     }
 
     /// The symbols that the caller watches, newest first.
     #[graphql(guard = "Needs(ManageOwnWatchlist)")]
-    async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<WatchlistResponse> {
+    async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<GetWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let mut client = gateway.ctx.clients.user(&session.caller());
         let request = v1::GetProfileRequest { user_id: session.user.to_string() };
@@ -416,7 +422,7 @@ impl Portfolio {
                 })
                 .collect()
         });
-        Ok(WatchlistResponse { data, outcome })
+        Ok(GetWatchlistResponse { data, outcome })
     }
 
     /// What moved the cash of an account of the caller, newest first.
@@ -427,7 +433,7 @@ impl Portfolio {
         request: GetTransactionsRequest,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a transaction's id: only older ones")] after: Option<String>,
-    ) -> Result<TransactionsResponse> {
+    ) -> Result<GetTransactionsResponse> {
         let (gateway, session) = of(ctx)?;
         let wanted = first_of(first)?;
         let asked = async {
@@ -437,11 +443,11 @@ impl Portfolio {
         };
         let (rows, outcome) = error::outcome(asked.await)?;
         let Some(mut rows) = rows else {
-            return Ok(TransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
+            return Ok(GetTransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
         };
         let has_more = rows.len() > wanted;
         rows.truncate(wanted);
-        Ok(TransactionsResponse {
+        Ok(GetTransactionsResponse {
             end_cursor: rows.last().map(|t| t.id.clone()),
             has_more,
             data: Some(rows.into_iter().map(Transaction::from).collect()),

@@ -492,6 +492,8 @@ pub struct Trade {
     /// BUY, SELL: who took.
     pub aggressor: String,
     pub time: String,
+    /// In a subscription: the trades between the one before and this are no longer kept.
+    pub reset: bool,
 }
 
 impl From<v1::Trade> for Trade {
@@ -504,6 +506,7 @@ impl From<v1::Trade> for Trade {
             price: Decimal::e4(t.price_e4),
             quantity: Decimal::e4(t.quantity_e4),
             time: rfc3339(t.time_us),
+            reset: false,
         }
     }
 }
@@ -546,7 +549,7 @@ payload!(StockQuoteResponse { data: Option<StockPriceData> });
 payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });
 payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> });
 payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
-payload!(OrderResponse { data: Option<Order> });
+payload!(GetOrderByIDResponse { data: Option<Order> });
 payload!(CreateOrderResponse { data: Option<Order> });
 payload!(CancelOrderResponse { data: Option<Order> });
 payload!(ReplaceOrderResponse { data: Option<Order> });
@@ -557,19 +560,22 @@ payload!(FlattenResponse {
     /// Shares that are left; 0 is flat. Why some are, is in `reason` and `message`.
     left: Decimal,
 });
-payload!(PortfolioSummaryResponse {
+payload!(GetPortfolioSummaryResponse {
     accounts: Option<Vec<Account>>,
     total_balance: Decimal,
     balances: Vec<CurrencyBalance>,
 });
-payload!(HoldingsResponse { data: Option<Vec<Holding>> });
-payload!(HoldingResponse { data: Option<Holding> });
-payload!(WatchlistResponse { data: Option<Vec<WatchlistItem>> });
-payload!(TransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
+payload!(GetHoldingsResponse { data: Option<Vec<Holding>> });
+payload!(GetHoldingResponse { data: Option<Holding> });
+payload!(GetWatchlistResponse { data: Option<Vec<WatchlistItem>> });
+payload!(GetTransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
 payload!(CreateAccountResponse { data: Option<Account> });
 payload!(WithdrawResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(DepositResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(CodeResponse {});
+payload!(AddToWatchlistResponse {});
+payload!(RemoveFromWatchlistResponse {});
+payload!(TransferResponse {});
 payload!(OrderBookResponse { data: Option<OrderBook> });
 payload!(TradesResponse { data: Option<Vec<Trade>> });
 payload!(CandlesResponse { data: Option<Vec<Candle>> });

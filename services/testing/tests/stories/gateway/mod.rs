@@ -34,6 +34,8 @@ const ACCOUNT: &str = "11111111-2222-4333-8444-555555555555";
 struct World {
     orders: Vec<v1::Order>,
     order_updates: Vec<v1::OrderUpdate>,
+    /// The first order update that is kept.
+    kept_from: u64,
     portfolio_updates: Vec<v1::PortfolioUpdate>,
     trades: Vec<v1::Trade>,
     /// Method and the user that the request names, of every call to order and portfolio.
@@ -111,10 +113,11 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
         "UpdatesSince" => {
             let r: v1::UpdatesSinceRequest = decode(request);
             let last_seq = world.order_updates.len() as u64;
+            let reset = r.limit > 1 && r.after_seq + 1 < world.kept_from;
             let after = world.order_updates.iter().filter(|u| u.user_seq > r.after_seq);
             let updates: Vec<_> = after.take(r.limit as usize).cloned().collect();
             let more = updates.last().is_some_and(|u| u.user_seq < last_seq);
-            Ok(v1::UpdatesSinceReply { updates, last_seq, more, reset: false }.encode_to_vec())
+            Ok(v1::UpdatesSinceReply { updates, last_seq, more, reset }.encode_to_vec())
         }
         "Status" => Ok(v1::OrderStatusReply::default().encode_to_vec()),
         _ => Err(refusal(Code::NotFound, "ORDER_NOT_FOUND", "no such order")),
