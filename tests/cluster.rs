@@ -1,6 +1,7 @@
 //! Nine processes on a real Postgres, Redis and nats-server.
 
 use crate::harness::{Answer, Process, Shell, WITHIN, binary};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -9,10 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::Command,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Instant,
 };
 use tempfile::TempDir;
@@ -35,7 +33,7 @@ pub const GATEWAY: usize = 7;
 pub const SIMULATOR: usize = SERVICES.len();
 pub const PROCESSES: usize = SIMULATOR + 1;
 /// Streams have one name each on a server: one cluster at a time.
-static ALONE: Mutex<()> = Mutex::new(());
+static ALONE: Mutex<()> = parking_lot::const_mutex(());
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 static REPLICAS: AtomicU32 = AtomicU32::new(0);
 
@@ -82,7 +80,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all but the simulator; `settings` are `FAFNIR_*` variables.
     pub fn up(external: External, settings: &[(&str, &str)]) -> Self {
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         delete_streams(&external.nats);
         // Each address must be known before its process starts: reserve the ports, then let go of them.

@@ -61,6 +61,11 @@ impl Process {
         }
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     pub fn address(&self, service: &str) -> String {
         self.ready["services"][service]
             .as_str()
@@ -122,6 +127,13 @@ impl Stack {
     /// With a configuration file, which [`Self::configure`] can replace before a restart.
     pub fn configured(config: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("fafnir.toml"), config).unwrap();
+        let process = Self::start(dir.path(), flags);
+        Self { dir, process }
+    }
+
+    /// The same in a directory of the caller's, which goes with the stack.
+    pub fn configured_in(dir: TempDir, config: &str, flags: &[&str]) -> Self {
         fs::write(dir.path().join("fafnir.toml"), config).unwrap();
         let process = Self::start(dir.path(), flags);
         Self { dir, process }

@@ -22,7 +22,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
+pub const CONFIG: &str = "[gateway]\norders_per_second = 10000\norders_burst = 10000\n\n\
     [engine]\nsnapshot_every_commands = 300\n";
 const PEOPLE: [&str; 2] = ["admin@test.com", "user@test.com"];
 /// Requests of a person under way at a time.
@@ -365,7 +365,7 @@ async fn check(person: &Person, sent: &[&Request]) {
 }
 
 /// What is killed.
-enum Exchange {
+pub enum Exchange {
     /// One process.
     Whole(Stack),
     /// One of nine.
@@ -389,7 +389,7 @@ impl Exchange {
 }
 
 /// An exchange under traffic that is killed again and again.
-struct Killed {
+pub struct Killed {
     runtime: tokio::runtime::Runtime,
     exchange: Exchange,
     rng: Rng,
@@ -409,6 +409,11 @@ fn sign_in(runtime: &tokio::runtime::Runtime, exchange: &Exchange) -> [Arc<Perso
 }
 
 impl Killed {
+    /// Traffic on a stack that is there.
+    pub fn on(stack: Stack) -> Self {
+        Self::new(Exchange::Whole(stack))
+    }
+
     fn new(exchange: Exchange) -> Self {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let line = |i: usize| Line {
@@ -435,6 +440,35 @@ impl Killed {
     /// Traffic until so many requests are answered, then the end of the whole, or of one of nine which comes back under
     /// the traffic of the others.
     fn kill_under_traffic(&mut self) {
+        self.traffic(|exchange, points, stage, answered, wait| match exchange {
+            Exchange::Whole(stack) => stack.process.kill(),
+            Exchange::Nine(cluster) => {
+                let which = points % PROCESSES;
+                cluster.kill(which);
+                if points.is_multiple_of(WIPED_EVERY) {
+                    cluster.wipe_broker();
+                }
+                cluster.start(which);
+                stage.send_replace(Stage::After);
+                let so_far = *answered.borrow();
+                wait(so_far + REQUESTS_AFTER);
+            }
+        });
+    }
+
+    /// Traffic on one process until so many requests are answered, then something that ends it: each line ends with the
+    /// first request that has no answer, or when that is done.
+    pub fn under_traffic(&mut self, then: impl FnOnce(&mut Stack)) {
+        self.traffic(|exchange, _, _, _, _| match exchange {
+            Exchange::Whole(stack) => then(stack),
+            Exchange::Nine(_) => unreachable!("one process is under traffic"),
+        });
+    }
+
+    fn traffic(
+        &mut self,
+        then: impl FnOnce(&mut Exchange, usize, &watch::Sender<Stage>, &watch::Sender<u64>, &dyn Fn(u64)),
+    ) {
         let (answered, stage) = (Arc::new(watch::Sender::new(0)), watch::Sender::new(Stage::Before));
         let target = self.rng.between(REQUESTS.0, REQUESTS.1) as u64;
         let running: Vec<_> = self
@@ -452,20 +486,7 @@ impl Killed {
             assert!(self.runtime.block_on(all), "too slow: {} of {target}", *answered.borrow());
         };
         wait(target);
-        match &mut self.exchange {
-            Exchange::Whole(stack) => stack.process.kill(),
-            Exchange::Nine(cluster) => {
-                let which = self.points % PROCESSES;
-                cluster.kill(which);
-                if self.points.is_multiple_of(WIPED_EVERY) {
-                    cluster.wipe_broker();
-                }
-                cluster.start(which);
-                stage.send_replace(Stage::After);
-                let so_far = *answered.borrow();
-                wait(so_far + REQUESTS_AFTER);
-            }
-        }
+        then(&mut self.exchange, self.points, &stage, &answered, &wait);
         self.points += 1;
         stage.send_replace(Stage::End);
         self.lines = running.into_iter().map(|line| self.runtime.block_on(line).unwrap()).collect();
@@ -488,7 +509,7 @@ impl Killed {
         }
     }
 
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         for line in &mut self.lines {
             self.unknown += line.sent.iter().filter(|r| matches!(r.told, Told::Unknown)).count();
             self.runtime.block_on(line.ask_again(&self.people[line.person]));
@@ -508,8 +529,45 @@ impl Killed {
         }
     }
 
+    /// The keys of the orders of somebody that are there.
+    pub fn keys_of(&self, person: usize) -> BTreeSet<String> {
+        let orders = self.runtime.block_on(self.people[person].orders(true));
+        orders.iter().filter_map(|o| o["clientOrderId"].as_str().map(ToOwned::to_owned)).collect()
+    }
+
+    /// The keys that were acknowledged so far.
+    pub fn placed(&self) -> BTreeSet<(usize, String)> {
+        self.placed.clone()
+    }
+
+    /// Whether an order is taken just now.
+    pub fn takes_an_order(&mut self) -> Result<(), String> {
+        let key = format!("try-{}", self.numbers.fetch_add(1, Ordering::Relaxed));
+        let person = &self.people[0];
+        let r = json!({"symbol": "NVDA", "side": "BUY", "type": "LIMIT", "quantity": 1, "price": 120.0,
+            "clientOrderId": key, "accountId": person.trades});
+        match self.runtime.block_on(person.api.try_graphql(PLACE, json!({"r": r}))) {
+            Some(answer) if answer["data"]["op"]["code"] == "OK" => Ok(()),
+            other => Err(other.map_or_else(|| "no answer".to_owned(), |answer| answer.to_string())),
+        }
+    }
+
+    /// The stack that is under traffic.
+    pub fn stack(&mut self) -> &mut Stack {
+        match &mut self.exchange {
+            Exchange::Whole(stack) => stack,
+            Exchange::Nine(_) => unreachable!("one process is under traffic"),
+        }
+    }
+
+    /// The same stack started anew.
+    pub fn at(&mut self, stack: Stack) {
+        self.exchange = Exchange::Whole(stack);
+        (self.people, self.signed_in) = (sign_in(&self.runtime, &self.exchange), Instant::now());
+    }
+
     /// Every order of every point is there once.
-    fn check_all(&self) {
+    pub fn check_all(&self) {
         for (number, person) in self.people.iter().enumerate() {
             let orders = self.runtime.block_on(person.orders(true));
             let keys = orders.iter().filter_map(|o| o["clientOrderId"].as_str());

@@ -8,11 +8,13 @@
     reason = "a test target"
 )]
 
+mod audit;
 mod broker;
 mod cluster;
 mod command_line;
 mod damage;
 mod directions;
+mod disk;
 mod harness;
 mod kills;
 mod live;

@@ -25,7 +25,10 @@ fn a_halt_takes_no_orders_and_an_auction_gathers_them_and_trades_at_one_price() 
 
     assert_eq!(state("auction"), "AUCTION");
     in_engine("AUCTION");
-    refused(&["order", "place", "buy", "NVDA", "1"], "SYMBOL_IN_AUCTION");
+    refused(
+        &["order", "place", "buy", "NVDA", "1", "--price", "148.00", "--tif", "ioc"],
+        "SYMBOL_IN_AUCTION",
+    );
     let first = buy("10", "149.00");
     buy("5", "148.00");
     seller.json(&["order", "place", "sell", "NVDA", "12", "--price", "147.00"]);
@@ -78,7 +81,7 @@ fn a_trade_outside_the_volatility_band_pauses_the_symbol_and_an_auction_reopens_
     market_state(&buyer, "AUCTION");
     let until = Instant::now() + WITHIN;
     loop {
-        let refused = buyer.run(&["order", "place", "buy", "NVDA", "1"]);
+        let refused = buyer.run(&["order", "place", "buy", "NVDA", "1", "--price", "150.00", "--tif", "ioc"]);
         if refused.code == 5 && refused.stderr.contains("SYMBOL_IN_AUCTION") {
             break;
         }

@@ -43,7 +43,6 @@ pub enum Color {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
 pub enum Command {
     /// Run the whole platform in one process
     Up(Up),
@@ -82,6 +81,10 @@ pub enum Command {
     /// Have a record of the journal passed over that breaks each start; on a stack that is stopped
     #[command(subcommand)]
     Journal(Journal),
+    /// Copy a platform, also a running one, into a new directory
+    Backup(Backup),
+    /// Bring a backup into an empty data directory (and onto the server of database.url), audited before it is used
+    Restore(Restore),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
     /// Open the trading terminal
@@ -104,10 +107,12 @@ pub enum Command {
     /// Open accounts, deposit, withdraw and transfer
     #[command(subcommand)]
     Account(Account),
+    /// Report how an account went: equity, returns, gains, trades, flows, fees
+    Report(Report),
     /// Show and change the watchlist
     Watchlist(Watchlist),
     /// Check the invariants of a running stack
-    Audit,
+    Audit(Audit),
     /// Halt, resume and inspect a market: for operators, on the data directory of a running stack
     #[command(subcommand)]
     Market(Market),
@@ -235,6 +240,27 @@ pub struct Sim {
 }
 
 #[derive(Debug, Args)]
+pub struct Audit {
+    /// Keep looking, every 10 s, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Backup {
+    /// Where the backup goes; a new directory
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Restore {
+    /// The backup
+    #[arg(value_name = "DIR")]
+    pub backup: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct Rebuild {
     /// Whose database [default: both]
     #[arg(value_name = "SERVICE")]
@@ -242,6 +268,9 @@ pub struct Rebuild {
     /// A backup of the data directory to begin from, where the fact log does not reach to the beginning
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
+    /// Begin with what the oldest snapshot holds: orders that ended before it, trades and movements of money are lost
+    #[arg(long, conflicts_with = "from")]
+    pub accept_loss: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -358,7 +387,6 @@ pub struct Login {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, at the start")]
 pub enum Order {
     /// Place an order
     Place(Place),
@@ -372,6 +400,8 @@ pub enum Order {
     List(OrderList),
     /// Show one order with its fills
     Show(OrderShow),
+    /// Show what happened to an order, step by step, and what it waits for
+    Why(OrderWhy),
 }
 
 #[derive(Debug, Args)]
@@ -478,9 +508,29 @@ pub struct OrderList {
     /// Only this symbol
     #[arg(long)]
     pub symbol: Option<String>,
+    /// Only of this account
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Only buy, or only sell
+    #[arg(long)]
+    pub side: Option<String>,
+    /// Only in this state, e.g. filled or partially-filled; may be given several times
+    #[arg(long, value_name = "STATE")]
+    pub state: Vec<String>,
+    /// Only orders older than this one: the last of the page before
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct OrderWhy {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order
+    pub order_id: String,
 }
 
 #[derive(Debug, Args)]
@@ -592,6 +642,46 @@ pub struct AccountTransactions {
     pub account_id: String,
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account, open or closed [default: the oldest investment account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
+    #[arg(long, default_value = "1M")]
+    pub period: String,
+    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339), instead of a period
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Last day, or a moment that is no longer part of it [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+    /// Distance of the points of the equity curve: 1m, 5m, 15m, 1h or 1d
+    #[arg(long, default_value = "1d")]
+    pub interval: String,
+    /// What it looks like
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: ReportFormat,
+    /// Write it to this file instead of the screen
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// What a report looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Aligned columns, the newest rows
+    Table,
+    /// One table with every row
+    Csv,
+    /// One document with every row
+    Json,
+    /// One page that needs nothing else, with plots
+    Html,
 }
 
 #[derive(Debug, Args)]

@@ -70,7 +70,7 @@ pub fn gateway_url(global: &Global, at: &Where) -> Result<String> {
     if !settings.addresses.gateway.is_empty() {
         return Ok(settings.addresses.gateway);
     }
-    Ok(format!("http://{}:{}", settings.bind.host, settings.ports.gateway))
+    Ok(format!("http://{}:{}", settings.bind.host_in_url(), settings.ports.gateway))
 }
 
 impl Client {

@@ -56,6 +56,18 @@ impl Error {
     }
 }
 
+impl From<fafnir_services::platform::Error> for Error {
+    fn from(e: fafnir_services::platform::Error) -> Self {
+        Self::new(Exit::Failure, e.to_string())
+    }
+}
+
+impl From<fafnir_services::platform::db::Error> for Error {
+    fn from(e: fafnir_services::platform::db::Error) -> Self {
+        Self::new(Exit::Failure, e.to_string())
+    }
+}
+
 impl From<anyhow::Error> for Error {
     fn from(e: anyhow::Error) -> Self {
         if let Some(status) = e.chain().find_map(|c| c.downcast_ref::<Status>()) {

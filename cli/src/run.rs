@@ -6,6 +6,7 @@ use crate::{
     stack::{self, RunFile},
 };
 use fafnir_proto::reason::Reason;
+use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, Service,
     compose::{self, PortError, Running},
@@ -120,12 +121,13 @@ fn start_log(dir: &Path, beside: Beside, settings: &Settings, out: Out) -> Resul
 
 /// The addresses of a stack that is ready.
 pub fn say_ready(run: &RunFile, dir: &Path, took: Duration, hint: &str, out: Out) -> Result {
-    let ready = Ready { ready: true, pid: run.pid, data_dir: dir, nats: &run.nats, services: &run.services };
+    let nats = without_password(&run.nats);
+    let ready = Ready { ready: true, pid: run.pid, data_dir: dir, nats: &nats, services: &run.services };
     let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     out.line(&ready, || {
         let mut rows: Vec<Vec<String>> =
             run.services.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
-        rows.push(vec!["nats".into(), run.nats.clone()]);
+        rows.push(vec!["nats".into(), nats.clone()]);
         rows.push(vec!["data".into(), dir.display().to_string()]);
         let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
         format!("{table}\nready in {} ms; {hint}\n", took.as_millis())

@@ -32,6 +32,9 @@ pub struct Lock {
     _files: Vec<File>,
 }
 
+/// Where a restore works, inside the data directory that it fills.
+pub const RESTORING: &str = ".restoring";
+
 fn unusable(dir: &Path, e: &std::io::Error) -> Error {
     Error::new(Exit::Failure, format!("the data directory {} cannot be used: {e}", dir.display()))
         .code(Reason::DATA_DIR)
@@ -107,6 +110,11 @@ pub fn former(dir: &Path) -> (String, String) {
 
 /// Refuses a former directory.
 pub fn check(dir: &Path) -> Result<()> {
+    if dir.join(RESTORING).exists() {
+        let what = format!("a restore into {} was interrupted", dir.display());
+        let hint = "run `fafnir restore` again: it begins anew, or ends what is left to do";
+        return Err(Error::new(Exit::Failure, what).code(Reason::DATA_DIR).hint(hint));
+    }
     if !trade_engine::is_former(dir) {
         return Ok(());
     }
@@ -115,7 +123,7 @@ pub fn check(dir: &Path) -> Result<()> {
 }
 
 /// What a stack stores in its data directory.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "db",
     "broker",
     "engine",
@@ -127,6 +135,7 @@ const OURS: [&str; 11] = [
     "seeding",
     manifest::FILE,
     manifest::NOTES,
+    RESTORING,
 ];
 
 /// Makes what is stored its owner's alone, and refuses where something of it is a symbolic link: nothing is read or

@@ -107,6 +107,8 @@ reasons! {
     EMAIL_TAKEN,
     /// A password is too short or too long.
     PASSWORD_LENGTH,
+    /// A password that everybody guesses first: a common one, or the user's own address.
+    PASSWORD_GUESSABLE,
     /// E-mail or password at sign-in are longer than any can be.
     CREDENTIALS_TOO_LONG,
     /// Too many sign-ins failed, for this account from there or from there in all.
@@ -126,6 +128,10 @@ reasons! {
 
     /// A connection has as many subscriptions as it may have.
     TOO_MANY_SUBSCRIPTIONS,
+    /// An address or a user has as many connections for subscriptions as it may have.
+    TOO_MANY_SOCKETS,
+    /// A query asks for more than one query may.
+    QUERY_TOO_DEAR,
     /// A query or mutation on a connection for subscriptions.
     NOT_A_SUBSCRIPTION,
     /// The bus of a service ended; connect again.
@@ -147,6 +153,8 @@ reasons! {
     SYMBOL_IN_AUCTION,
     /// A trading state is none.
     STATE_UNKNOWN,
+    /// The state of an order is none.
+    ORDER_STATE_UNKNOWN,
     /// The type of an instrument is none.
     INSTRUMENT_TYPE_UNKNOWN,
     /// The currency of a listing is not three capital letters (ISO 4217).
@@ -256,7 +264,7 @@ reasons! {
     CLIENT_ORDER_ID_REUSED,
     /// The user has as many open orders as one may have.
     TOO_MANY_OPEN_ORDERS,
-    /// Only cancels are taken: the engine has not taken commands for long.
+    /// Only cancels are taken: the records of orders and money are behind, or the disk has little room.
     CANCEL_ONLY,
 
     // Orders that are in.
@@ -344,6 +352,8 @@ reasons! {
     ENGINE_STOPPED,
     /// The engine's journal cannot be written just now.
     JOURNAL_UNWRITABLE,
+    /// The disk has so little room that nothing is written.
+    DISK_FULL,
 
     // Accounts and money.
 

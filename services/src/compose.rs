@@ -5,8 +5,8 @@
 
 use anyhow::Context as _;
 use fafnir_platform::{
-    Clock, Context, Service, Settings, db::Db, health::Health, secrets::Secrets, server, tasks::Tasks,
-    telemetry,
+    Clock, Context, Service, Settings, db::Db, disk::Disk, health::Health, secrets::Secrets, server,
+    tasks::Tasks, telemetry,
 };
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
@@ -56,7 +56,7 @@ pub struct PortError {
 async fn bind(service: &Service, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
     let host = &settings.bind.host;
     let port = if settings.bind.auto { 0 } else { port };
-    TcpListener::bind((host.as_str(), port)).await.map_err(|source| PortError {
+    TcpListener::bind((settings.bind.bare_host(), port)).await.map_err(|source| PortError {
         service: service.name,
         flag: service.port_flag,
         host: host.clone(),
@@ -71,7 +71,7 @@ fn directory(settings: &Settings) -> BTreeMap<String, String> {
     for service in crate::ALL {
         let configured = (service.address)(settings);
         let address = if configured.is_empty() {
-            let (scheme, host) = (service.speaks.scheme(), &settings.bind.host);
+            let (scheme, host) = (service.speaks.scheme(), settings.bind.host_in_url());
             format!("{scheme}://{host}:{}", (service.port)(settings))
         } else {
             configured.to_owned()
@@ -104,6 +104,7 @@ pub async fn start(
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    fafnir_platform::http::files::raise_limit();
     let settings = Arc::new(settings);
     let secrets_dir = settings.data_dir().join("secrets");
     let secrets = Secrets::load_or_create(&secrets_dir)
@@ -135,6 +136,7 @@ pub async fn start(
     let in_process: Vec<_> =
         services.iter().filter(|_| settings.bind.in_process).map(|service| service.directory).collect();
     let clients = Clients::new(&http_addresses, &in_process, secrets.service_token.expose())?;
+    let disk = Disk::of(&settings);
     let context = Context {
         service: "fafnir",
         settings,
@@ -143,8 +145,10 @@ pub async fn start(
         clock,
         tasks: tasks.clone(),
         health: Health::default(),
+        disk,
         addresses: Arc::new(addresses.clone()),
     };
+    context.disk.watch(&tasks);
     telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {
         let tasks = if service.foundation { base.clone() } else { tasks.clone() };

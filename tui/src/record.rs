@@ -336,10 +336,12 @@ fn encode_event(event: &Event) -> Frame {
             frame(kind::WATCHLIST, &[], &texts, &nothing)
         }
         Event::Orders { orders, open_complete } => {
-            let body = v1::ListOrdersReply { orders: orders.clone(), user_seq: 0 };
+            let body = v1::ListOrdersReply { orders: orders.clone(), ..Default::default() };
             frame(kind::ORDERS, &[(*open_complete).into()], &[], &body)
         }
-        Event::Fills(fills) => frame(kind::FILLS, &[], &[], &v1::ListFillsReply { fills: fills.clone() }),
+        Event::Fills(fills) => {
+            frame(kind::FILLS, &[], &[], &v1::ListFillsReply { fills: fills.clone(), ..Default::default() })
+        }
         Event::Positions(list) => {
             frame(kind::POSITIONS, &[], &[], &v1::HoldingsReply { holdings: list.clone() })
         }
@@ -380,7 +382,7 @@ fn encode_event(event: &Event) -> Frame {
         Event::Flattened { symbol, outcome, elapsed_us } => {
             let (number, text, done) = outcome_parts(outcome);
             let Flattened { orders, left_e4, why } = done.cloned().unwrap_or_default();
-            let body = v1::ListOrdersReply { orders, user_seq: 0 };
+            let body = v1::ListOrdersReply { orders, ..Default::default() };
             frame(kind::FLATTENED, &[number, *elapsed_us, left_e4], &[symbol, text, &why], &body)
         }
         Event::WatchChanged { symbol, added, outcome } => {

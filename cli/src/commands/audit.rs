@@ -1,58 +1,93 @@
-//! `fafnir audit`: the invariants of exchange-rules §6 on a running stack, and the projections against the core.
-//!
-//! What one look suspects is looked at again: only what every look finds is a finding, so that a market under way never
-//! alarms.
+//! `fafnir audit`: the invariants of exchange-rules §6 on a running stack, each service at one position: its rows against
+//! the core's image and the facts there, the books counted again, the journal replayed. A market under way never alarms,
+//! because nothing is compared that does not stand at the same position.
 
 use super::platform::adopted;
 use crate::{
-    args::Global,
+    args::{Audit, Global},
     output::{Error, Exit, Out, Result, table},
+    settings,
 };
 use fafnir_proto::{
     reason::Reason,
-    v1::{AuditReply, Empty, EngineStatusReply, FactKind, FactsRequest, OrderStatusReply},
+    v1::{AuditCheck, AuditReply, Empty, EngineStatusReply, OrderAuditReply},
 };
-use fafnir_services::platform::{Caller, Context};
+use fafnir_services::{
+    platform::{Caller, Context},
+    trade_engine::{
+        recovery, replay,
+        replay::{Run, Until, Verdict},
+    },
+};
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 use tonic::Request;
 
-/// Looks before a suspicion is a finding, and the time between two.
-const LOOKS: usize = 5;
-const PAUSE: Duration = Duration::from_millis(200);
 /// How long the whole ledger may take to read.
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(10);
 /// How long order- and portfolio-service may be behind the core.
 const BEHIND_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
+/// Between two looks of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
+/// A journal that is dropped while it is read is read again, so often.
+const JOURNAL_TRIES: usize = 3;
 
-type Counts = Vec<(&'static str, u64)>;
-
-/// What one look saw.
-struct Look {
+/// What an audit saw.
+pub struct Found {
     ledger: AuditReply,
+    orders: OrderAuditReply,
     engine: EngineStatusReply,
-    orders: OrderStatusReply,
-    checks: Counts,
+    checks: Vec<AuditCheck>,
+    took: Duration,
 }
 
-pub async fn audit(global: &Global, out: Out) -> Result {
-    let running = adopted(global).await?;
-    let ctx = &running.context;
-    let mut found = look(ctx).await?;
-    for _ in 1..LOOKS {
-        if found.checks.iter().all(|(_, n)| *n == 0) && found.ledger.holds_compared {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
-        let again = look(ctx).await?;
-        let both = found.checks.iter().zip(&again.checks).map(|((name, a), (_, b))| (*name, *a.min(b)));
-        found = Look { checks: both.collect(), ..again };
+impl Found {
+    pub fn findings(&self) -> u64 {
+        self.checks.iter().map(|c| c.findings).sum()
     }
-    print(&found, out);
-    match found.checks.iter().map(|(_, n)| n).sum::<u64>() {
-        0 => Ok(()),
-        findings => Err(Error::new(Exit::Failure, format!("{findings} findings")).code(Reason::AUDIT)),
+
+    /// The first findings in words.
+    pub fn examples(&self) -> Vec<String> {
+        let broken = self.checks.iter().filter(|c| c.findings > 0);
+        broken.map(|c| format!("{}: {}", c.name, c.examples.join(", "))).collect()
+    }
+
+    /// The position that order- and portfolio-service were looked at.
+    pub fn positions(&self) -> (u64, u64) {
+        (self.orders.position, self.ledger.position)
+    }
+}
+
+pub async fn audit(global: &Global, args: &Audit, out: Out) -> Result {
+    let running = adopted(global).await?;
+    let dir = settings::settings(global, &[])?.data_dir();
+    let mut last = None;
+    loop {
+        let found = look(&running.context, Some(dir.clone())).await?;
+        let findings = found.findings();
+        // Watched, only what is new is told whole.
+        if !args.watch || last != Some(findings) {
+            print(&found, out);
+        } else {
+            out.note(format!(
+                "position {}: {} checks, {findings} findings, {} ms",
+                found.ledger.position,
+                found.checks.len(),
+                found.took.as_millis()
+            ));
+        }
+        last = Some(findings);
+        if !args.watch {
+            return match findings {
+                0 => Ok(()),
+                n => Err(Error::new(Exit::Failure, format!("{n} findings")).code(Reason::AUDIT)),
+            };
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
     }
 }
 
@@ -62,76 +97,114 @@ fn patient<T>(message: T) -> Request<T> {
     request
 }
 
-async fn look(ctx: &Context) -> Result<Look> {
+/// Looks at everything once. `dir` is a data directory whose journal is on this machine.
+pub async fn look(ctx: &Context, dir: Option<PathBuf>) -> Result<Found> {
+    let started = Instant::now();
     let caller = Caller::system("audit");
     let behind = behind(ctx, &caller).await?;
-    let ledger = ctx.clients.portfolio(&caller).audit(patient(Empty {})).await?.into_inner();
+    let (ledger, orders) =
+        tokio::try_join!(async { ctx.clients.portfolio(&caller).audit(patient(Empty {})).await }, async {
+            ctx.clients.order(&caller).audit(patient(Empty {})).await
+        },)?;
+    let (ledger, orders) = (ledger.into_inner(), orders.into_inner());
     let engine = ctx.clients.engine(&caller).status(patient(Empty {})).await?.into_inner();
-    let orders = ctx.clients.order(&caller).status(patient(Empty {})).await?.into_inner();
-    let open = open_at(ctx, &caller, &engine, orders.position).await?;
-    let last = orders.last_position.max(engine.position);
-    let ahead = [orders.position, ledger.position].iter().filter(|p| **p > last).count() as u64;
-    let checks = vec![
-        ("every asset sums to 0 over all accounts", ledger.sums.iter().filter(|s| s.sum != 0).count() as u64),
-        ("every ledger transaction sums to 0", ledger.unbalanced_transactions),
-        ("the chain of the ledger is whole", ledger.chain_breaks),
-        ("every balance is the sum of its postings", ledger.balance_mismatches),
-        ("no account is overdrawn", ledger.negative_available),
-        ("every balance and hold is the core's", ledger.core_mismatches),
-        ("held = sum of the holds of open orders", ledger.hold_mismatches),
-        ("order-service has the core's open orders", open.abs_diff(orders.open_orders)),
-        ("no projection is ahead of the journal", ahead),
-        ("no projection is left behind", behind),
-    ];
-    Ok(Look { ledger, engine, orders, checks })
+    let one = |name: &str, looked: u64, broken: Vec<String>| AuditCheck {
+        name: name.to_owned(),
+        looked,
+        findings: broken.len() as u64,
+        examples: broken,
+    };
+    let stands = [("order-service", orders.position), ("portfolio-service", ledger.position)];
+    let ahead = stands.iter().filter(|(_, p)| *p > engine.position);
+    let ahead =
+        ahead.map(|(name, p)| format!("{name} is at {p}, the journal at {}", engine.position)).collect();
+    let mut checks = ledger.checks.clone();
+    checks.extend(orders.checks.iter().cloned());
+    checks.push(one("no projection is ahead of the journal", 2, ahead));
+    checks.push(one("no projection is left behind", 2, behind));
+    if !ledger.holds_compared {
+        let why = "what the core holds could not be read".to_owned();
+        checks.push(one("the books were compared with the core", 1, vec![why]));
+    }
+    if let Some(dir) = dir.and_then(|dir| replay::directory(&dir).ok()) {
+        let at = engine.clone();
+        let journal = tokio::task::spawn_blocking(move || journal(&dir, &at));
+        checks.extend(journal.await.map_err(anyhow::Error::from)?);
+    }
+    Ok(Found { ledger, orders, engine, checks, took: started.elapsed() })
 }
 
 /// Projections that do not come to where the core stands now.
-async fn behind(ctx: &Context, caller: &Caller) -> Result<u64> {
+async fn behind(ctx: &Context, caller: &Caller) -> Result<Vec<String>> {
     let last = ctx.clients.engine(caller).position(fafnir_proto::v1::PositionRequest::default()).await?;
     let last = last.into_inner().last;
     let until = Instant::now() + BEHIND_MAX;
     loop {
         let orders = ctx.clients.order(caller).status(Empty {}).await?.into_inner().position;
         let books = ctx.clients.portfolio(caller).status(Empty {}).await?.into_inner().position;
-        let behind = [orders, books].iter().filter(|p| **p < last).count() as u64;
-        if behind == 0 || Instant::now() >= until {
-            return Ok(behind);
+        let stands = [("order-service", orders), ("portfolio-service", books)];
+        let behind: Vec<_> = stands.iter().filter(|(_, p)| *p < last).collect();
+        if behind.is_empty() || Instant::now() >= until {
+            return Ok(behind.iter().map(|(name, p)| format!("{name} is at {p} of {last}")).collect());
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// How many orders are open in the core at another position than that of its status: the facts between tell.
-async fn open_at(ctx: &Context, caller: &Caller, engine: &EngineStatusReply, position: u64) -> Result<u64> {
-    let (mut after, until) = (engine.position.min(position), engine.position.max(position));
-    let (mut began, mut ended) = (0, 0);
-    while after < until {
-        let request = FactsRequest { after, ..Default::default() };
-        let facts = ctx.clients.engine(caller).facts(patient(request)).await?.into_inner().facts;
-        let Some(last) = facts.last().map(|fact| fact.position) else { break };
-        for fact in facts.iter().filter(|fact| fact.position <= until) {
-            began += u64::from(fact.kind() == FactKind::Accepted);
-            if fact.kind() != FactKind::Rejected {
-                let orders = fact.orders.iter().filter_map(|update| update.order.as_ref());
-                ended += orders.filter(|order| order.state().has_ended()).count() as u64;
-            }
+/// The journal replayed to where the core stood: its facts against the fact log, its snapshots, its end.
+fn journal(dir: &Path, engine: &EngineStatusReply) -> Vec<AuditCheck> {
+    let until = Until { seq: engine.journal_seq, time_us: i64::MAX };
+    let replayed = || -> std::result::Result<Run, recovery::Error> {
+        let mut run = Run::open(dir)?;
+        run.run(until, &mut |_, _| {})?;
+        Ok(run)
+    };
+    let mut tries = 1;
+    let run = loop {
+        match replayed() {
+            // Segments that a newer snapshot covers may go while they are read.
+            Err(recovery::Error::Log(_) | recovery::Error::Io { .. }) if tries < JOURNAL_TRIES => tries += 1,
+            other => break other,
         }
-        after = last;
-    }
-    let open = engine.open_orders;
-    // Backwards what ended is open again.
-    let (more, fewer) = if position >= engine.position { (began, ended) } else { (ended, began) };
-    Ok((open + more).saturating_sub(fewer))
+    };
+    let check = |name: &str, looked: u64, examples: Vec<String>| AuditCheck {
+        name: name.to_owned(),
+        looked,
+        findings: examples.len() as u64,
+        examples,
+    };
+    let whole = "the journal leads to where the core stands";
+    let run = match run {
+        Ok(run) => run,
+        Err(e) => return vec![check(whole, 1, vec![e.to_string()])],
+    };
+    let facts = run.fact_differs.map(|at| format!("fact {at}")).into_iter().chain(run.facts_damaged.clone());
+    let differ = run.checked.iter().filter(|c| c.verdict != Verdict::Agrees);
+    let differ = differ.map(|c| c.path.display().to_string()).collect();
+    let s = &run.state;
+    let stands = [
+        ("commands", s.seq(), engine.journal_seq),
+        ("position", s.position(), engine.position),
+        ("open orders", s.open_orders() as u64, engine.open_orders),
+        ("accounts", s.open_accounts() as u64, engine.accounts),
+    ];
+    let other = stands.iter().filter(|(_, there, core)| there != core);
+    let other = other.map(|(what, there, core)| format!("{what}: {there}, the core has {core}")).collect();
+    vec![
+        check(whole, run.records, other),
+        check("the journal gives the facts that are logged", run.facts_agreed, facts.collect()),
+        check("every snapshot is what the journal gives", run.checked.len() as u64, differ),
+    ]
 }
 
-fn print(found: &Look, out: Out) {
-    let Look { ledger, engine, orders, checks } = found;
+fn print(found: &Found, out: Out) {
+    let Found { ledger, orders, engine, checks, took } = found;
+    let told = |c: &AuditCheck| json!({"check": c.name, "looked": c.looked, "findings": c.findings, "examples": c.examples});
     let document = json!({
-        "ok": checks.iter().all(|(_, n)| *n == 0),
+        "ok": found.findings() == 0,
         "transactions": ledger.transactions,
         "trades": engine.trades,
-        "openOrders": engine.open_orders,
+        "openOrders": orders.open_orders,
         "accounts": engine.accounts,
         "stateHash": engine.state_hash,
         "snapshot": engine.snapshot_seq,
@@ -140,33 +213,32 @@ fn print(found: &Look, out: Out) {
         "positions": {"order-service": orders.position, "portfolio-service": ledger.position},
         "coreCompared": ledger.holds_compared,
         "assets": ledger.sums.len(),
-        "findings": checks.iter().map(|(name, n)| json!({"check": name, "findings": n})).collect::<Vec<_>>(),
+        "tookMs": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "findings": checks.iter().map(told).collect::<Vec<_>>(),
     });
     out.data(&document, || {
-        let rows: Vec<_> = checks
-            .iter()
-            .map(|(name, n)| {
-                vec![(*name).to_owned(), if *n == 0 { "ok".into() } else { format!("{n} findings") }]
-            })
-            .collect();
+        let state = |c: &AuditCheck| if c.findings == 0 { "ok".into() } else { format!("{} FINDINGS", c.findings) };
+        let rows: Vec<_> = checks.iter().map(|c| vec![c.name.clone(), c.looked.to_string(), state(c)]).collect();
         let snapshot = match engine.snapshot_seq {
             0 => "no snapshot yet".to_owned(),
             seq => format!("snapshot {seq} {}", engine.state_hash),
         };
-        format!(
-            "{} trades, {} ledger transactions, {} open orders, {} assets\nposition {}, {snapshot}\n\n{}",
+        let mut text = format!(
+            "{} trades, {} ledger transactions, {} open orders, {} assets\nposition {}, {snapshot}, {} ms\n\n{}",
             engine.trades,
             ledger.transactions,
-            engine.open_orders,
+            orders.open_orders,
             ledger.sums.len(),
-            engine.position,
-            table(&["INVARIANT", "STATE"], &rows)
-        )
+            ledger.position,
+            took.as_millis(),
+            table(&["INVARIANT", ">LOOKED AT", "STATE"], &rows)
+        );
+        for example in found.examples() {
+            text.push_str(&format!("\n{example}"));
+        }
+        text
     });
     for record in &engine.skipped {
         out.note(format!("record {record} of the journal is passed over (`fafnir journal skip`)"));
-    }
-    if !ledger.holds_compared {
-        out.note("what the core holds could not be read: balances were not compared with it");
     }
 }

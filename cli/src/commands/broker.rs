@@ -43,7 +43,7 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
         None => (Store::Platform(settings.data_dir()), Some(stack::lock(&settings.data_dir(), &["broker"])?)),
     };
     let alone = Alone {
-        host: settings.bind.host.clone(),
+        host: settings.bind.bare_host().to_owned(),
         port: if any_port { 0 } else { settings.ports.broker },
         monitor_port: args.monitor_port.unwrap_or(if any_port { 0 } else { settings.ports.broker_monitor }),
         store,
@@ -95,7 +95,7 @@ async fn connect(global: &Global, url: Option<&String>) -> Result<inspect::Broke
     let settings = settings::settings(global, &[])?;
     let configured = Some(settings.nats.url.clone()).filter(|url| !url.is_empty());
     let running = || stack::running(&settings.data_dir()).map(|run| run.nats);
-    let own = || Some(format!("nats://{}:{}", settings.bind.host, settings.ports.broker));
+    let own = || Some(format!("nats://{}:{}", settings.bind.host_in_url(), settings.ports.broker));
     let explicit = url.cloned().or(configured);
     // The generated password goes only to the broker that it was generated for.
     let user =

@@ -5,6 +5,7 @@ use crate::{
     output::{Out, Result, table},
     settings,
 };
+use fafnir_services::platform::config::without_password;
 use serde_json::json;
 
 pub fn config(global: &Global, args: &Config, out: Out) -> Result {
@@ -13,6 +14,7 @@ pub fn config(global: &Global, args: &Config, out: Out) -> Result {
     let document: serde_json::Map<_, _> = layers
         .entries()
         .map(|(key, value, origin)| {
+            let value = shown(value);
             let entry = if args.show_origin {
                 json!({"value": value, "origin": origin.to_string()})
             } else {
@@ -23,12 +25,22 @@ pub fn config(global: &Global, args: &Config, out: Out) -> Result {
         .collect();
     out.data(&document.into(), || {
         if args.show_origin {
-            let rows: Vec<_> =
-                layers.entries().map(|(k, v, o)| vec![k.to_owned(), v.to_string(), o.to_string()]).collect();
+            let rows: Vec<_> = layers
+                .entries()
+                .map(|(k, v, o)| vec![k.to_owned(), shown(v).to_string(), o.to_string()])
+                .collect();
             table(&["KEY", "VALUE", "ORIGIN"], &rows)
         } else {
-            layers.entries().fold(String::new(), |text, (k, v, _)| text + &format!("{k} = {v}\n"))
+            layers.entries().fold(String::new(), |text, (k, v, _)| text + &format!("{k} = {}\n", shown(v)))
         }
     });
     Ok(())
+}
+
+/// A value without the passwords that stand in its URLs.
+fn shown(value: &toml::Value) -> toml::Value {
+    match value {
+        toml::Value::String(text) => without_password(text).into(),
+        other => other.clone(),
+    }
 }

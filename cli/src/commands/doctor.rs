@@ -9,7 +9,10 @@ use crate::{
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL,
-    platform::{Settings, Speaks, db},
+    platform::{
+        Settings, Speaks, db,
+        disk::{Limits, Stage, room},
+    },
     trade_engine::{
         self,
         replay::{self, Until, Verdict},
@@ -25,10 +28,6 @@ use std::{
 };
 
 const GIB: u64 = 1 << 30;
-/// Under this much free space the platform warns (reliability.md, "Disk").
-const FREE_WARN: u64 = 2 * GIB;
-/// Under this much it should not be started.
-const FREE_MIN: u64 = GIB;
 /// Open files that a platform under load may need.
 const FILES_MIN: u64 = 1_024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -82,7 +81,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
             let mut checks = vec![ok("configuration", "valid")];
             let dir = settings.data_dir();
             checks.push(data_directory(&dir));
-            checks.push(disk(&dir));
+            checks.push(disk(&dir, Limits::of(&settings)));
             checks.extend(private_files(&dir));
             checks.push(open_files());
             match stack::running(&dir) {
@@ -158,19 +157,21 @@ fn data_directory(dir: &Path) -> Check {
     }
 }
 
-fn disk(dir: &Path) -> Check {
+fn disk(dir: &Path, limits: Limits) -> Check {
     const NAME: &str = "disk space";
-    let at = existing(dir);
-    let free = match rustix::fs::statvfs(&at) {
-        Ok(found) => found.f_bavail.saturating_mul(found.f_frsize),
+    let there = existing(dir);
+    let room = match room(&there) {
+        Ok(room) => room,
         Err(e) => return note(NAME, format!("unknown: {e}"), ""),
     };
-    let detail = format!("{:.1} GiB free", free as f64 / GIB as f64);
+    let detail = format!("{:.1} GiB free", room.free_bytes as f64 / GIB as f64);
     let hint = "make room, or name a directory on another disk with --data-dir";
-    match free {
-        _ if free < FREE_MIN => finding(NAME, detail, hint),
-        _ if free < FREE_WARN => note(NAME, detail, hint),
-        _ => ok(NAME, detail),
+    match limits.judge(Stage::Ample, room) {
+        Stage::Ample => ok(NAME, detail),
+        Stage::Alarm => note(NAME, detail, hint),
+        Stage::CancelOnly => finding(NAME, format!("{detail}: only cancels are taken"), hint),
+        Stage::ReadOnly if room.read_only => finding(NAME, "its file system is read-only", hint),
+        Stage::ReadOnly => finding(NAME, format!("{detail}: nothing that writes is taken"), hint),
     }
 }
 
@@ -211,10 +212,10 @@ async fn running(run: &stack::RunFile) -> Vec<Check> {
     for name in run.services.keys() {
         let ready = match run.operations.get(name) {
             Some(door) => probe(door).await,
-            None => false,
+            None => Err("no door".to_owned()),
         };
-        if !ready {
-            silent.push(name.as_str());
+        if let Err(why) = ready {
+            silent.push(format!("{name} ({why})"));
         }
     }
     let mut checks = vec![if silent.is_empty() {
@@ -236,7 +237,7 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
     if settings.bind.auto {
         return vec![ok(NAME, "free ones are picked")];
     }
-    let host = settings.bind.host.as_str();
+    let host = settings.bind.bare_host();
     let mut wanted = Vec::new();
     for service in ALL.iter().filter(|s| s.starts_here(settings)) {
         let port = (service.port)(settings);

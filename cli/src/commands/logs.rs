@@ -6,7 +6,7 @@ use crate::{
     settings,
 };
 use fafnir_proto::reason::Reason;
-use fafnir_services::platform::log_file;
+use fafnir_services::platform::{log_file, names::visible};
 use serde_json::{Map, Value};
 use std::{
     collections::VecDeque,
@@ -115,7 +115,7 @@ impl<'a> Wanted<'a> {
     fn show(&self, line: &str, out: Out) -> Option<String> {
         let Ok(event) = serde_json::from_str::<Map<String, Value>>(line) else {
             // Not of the log's form: better shown than hidden.
-            return (self.services.is_empty() && !line.is_empty()).then(|| format!("{line}\n"));
+            return (self.services.is_empty() && !line.is_empty()).then(|| format!("{}\n", visible(line)));
         };
         let text = |key: &str| event.get(key).and_then(Value::as_str).unwrap_or_default();
         let level = text("level");
@@ -136,6 +136,8 @@ impl<'a> Wanted<'a> {
                 shown.push_str(&format!(" {key}={value}"));
             }
         }
+        // Clients wrote some of it.
+        let mut shown = visible(&shown);
         shown.push('\n');
         Some(shown)
     }
@@ -172,6 +174,14 @@ mod tests {
         );
         assert_eq!(shown(&[], "trace", LINE, true), Some(format!("{LINE}\n")));
         assert_eq!(shown(&[], "trace", "not json", false).as_deref(), Some("not json\n"));
+    }
+
+    #[test]
+    fn a_line_cannot_drive_the_terminal() {
+        let line = LINE.replace("u1", r"\u001b[2J\u202eu1");
+        let text = shown(&[], "trace", &line, false).unwrap();
+        assert!(text.ends_with("user=\\u{1b}[2J\\u{202e}u1\n"), "{text:?}");
+        assert_eq!(shown(&[], "trace", "\u{1b}]0;x\u{7}", false).as_deref(), Some("\\u{1b}]0;x\\u{7}\n"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod backup;
 mod bench;
 mod broker;
 mod config;
@@ -16,6 +17,7 @@ mod platform;
 mod portfolio;
 mod rebuild;
 mod replay;
+mod report;
 mod session;
 mod trade;
 
@@ -58,8 +60,8 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Broker(args) => broker::broker(global, args, out).await,
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,
-        Command::Rebuild(args) => rebuild::rebuild(global, args, out),
         Command::Journal(args) => journal::journal(global, args, out),
+        Command::Rebuild(args) => rebuild::rebuild(global, args, out).await,
         Command::Seed(args) => platform::seed(global, args, out).await,
         Command::Trade(args) => trade::trade(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,
@@ -70,8 +72,11 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::History(args) => market::history(global, args, out).await,
         Command::Portfolio(at) => portfolio::portfolio(global, at, out).await,
         Command::Account(args) => account::account(global, args, out).await,
+        Command::Report(args) => report::report(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
-        Command::Audit => audit::audit(global, out).await,
+        Command::Backup(args) => backup::backup(global, args, out).await,
+        Command::Restore(args) => backup::restore(global, args, out).await,
+        Command::Audit(args) => audit::audit(global, args, out).await,
         Command::Market(args) => operate::market(global, args, out).await,
         Command::Bench(args) => bench::bench(args, out),
         Command::Load(args) => load::load(global, args, out).await,

@@ -1,19 +1,21 @@
-//! `fafnir order place|cancel|replace|flatten|list|show`.
+//! `fafnir order place|cancel|replace|flatten|list|show|why`.
 
 use crate::{
-    args::{Cancel, Flatten, Global, Order, OrderList, OrderShow, Place, Replace},
+    args::{Cancel, Flatten, Global, Order, OrderList, OrderShow, OrderWhy, Place, Replace},
     client::Client,
-    output::{Error, Exit, Out, Result, table},
+    output::{Error, Exit, Out, Result, printable, table},
 };
 use fafnir_proto::{
     reason::{AnyReason, Reason},
     v1::{
         self, CancelAllRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest, ListOrdersRequest,
-        OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
+        OrderHistoryRequest, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side,
+        TimeInForce,
     },
 };
 use fafnir_rules::money::{
-    Error as DecimalError, average_price_e4, format_e4, format_micros, format_price, parse_e4,
+    AVERAGE_DECIMALS, E4_DECIMALS, Error as DecimalError, average_price, format_e4, format_micros,
+    format_price, format_scaled, parse_e4,
 };
 use fafnir_rules::order as rules;
 use fafnir_services::platform::clock::rfc3339;
@@ -33,6 +35,7 @@ pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
         Order::Flatten(args) => flatten(global, args, out).await,
         Order::List(args) => list(global, args, out).await,
         Order::Show(args) => show(global, args, out).await,
+        Order::Why(args) => why(global, args, out).await,
     }
 }
 
@@ -196,10 +199,23 @@ async fn flatten(global: &Global, args: &Flatten, out: Out) -> Result {
 }
 
 async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
+    let side = match &args.side {
+        Some(text) => choice("side", text, rules::Side::ALL, rules::Side::parse)?.into(),
+        None => Side::Unspecified,
+    };
+    let state = |text: &String| {
+        let state = choice("state", text, rules::OrderState::ALL, rules::OrderState::parse)?;
+        Ok(OrderState::from(state).into())
+    };
+    let states = args.state.iter().map(state).collect::<Result<Vec<i32>>>()?;
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(ListOrdersRequest {
         open_only: args.open,
         symbol: args.symbol.clone().unwrap_or_default().to_uppercase(),
+        account_id: args.account.clone().unwrap_or_default(),
+        side: side.into(),
+        states,
+        before_id: args.before.clone().unwrap_or_default(),
         limit: args.limit,
         ..Default::default()
     });
@@ -213,31 +229,109 @@ async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
 async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let order = get(&mut client, &args.order_id).await?;
-    print_one(&order, out);
+    out.data(&order_json(&order), || details(&order) + &fills_text(&order));
     Ok(())
 }
 
-fn print_one(order: &v1::Order, out: Out) {
-    out.data(&order_json(order), || {
-        let mut text = orders_table(std::slice::from_ref(order));
-        for fill in &order.fills {
-            text.push_str(&format!(
-                "  {} {} @ {} {}\n",
-                rfc3339(fill.time_us),
-                format_e4(fill.quantity_e4),
-                format_price(fill.price_e4),
-                fill.exec_id
-            ));
+/// Every step of an order, page by page, and what it waits for.
+async fn why(global: &Global, args: &OrderWhy, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let (mut steps, mut after_seq) = (Vec::new(), 0);
+    let last = loop {
+        let request = client.request(OrderHistoryRequest {
+            order_id: args.order_id.clone(),
+            after_seq,
+            ..OrderHistoryRequest::default()
+        });
+        let mut page = client.terminal.order_history(request).await?.into_inner();
+        let end = page.steps.last().map(|step| step.user_seq);
+        steps.append(&mut page.steps);
+        match end.filter(|_| page.more) {
+            Some(seq) => after_seq = seq,
+            None => break page,
         }
+    };
+    let order = last.order.unwrap_or_default();
+    let kind = |step: &v1::OrderStep| step.kind().as_str_name().trim_start_matches("FACT_KIND_").to_owned();
+    let document = json!({
+        "order": order_json(&order), "waitsFor": last.waits_for,
+        "standing": last.standing.as_ref().map(standing_json),
+        "steps": steps.iter().map(|step| json!({
+            "sequence": step.user_seq, "time": rfc3339(step.time_us), "kind": kind(step), "sentence": step.sentence,
+        })).collect::<Vec<_>>(),
+    });
+    out.data(&document, || {
+        let mut text = details(&order);
+        text.push('\n');
+        let rows: Vec<_> =
+            steps.iter().map(|step| vec![rfc3339(step.time_us), kind(step), step.sentence.clone()]).collect();
+        text.push_str(&if rows.is_empty() {
+            "nothing is kept of its steps\n".to_owned()
+        } else {
+            table(&["TIME", "STEP", "WHAT HAPPENED"], &rows)
+        });
+        text.push_str(&format!("\nnow: {}\n", last.waits_for));
         text
     });
+    Ok(())
+}
+
+fn standing_json(s: &v1::OrderStanding) -> Value {
+    json!({
+        "kind": s.kind().as_str_name().trim_start_matches("ORDER_STANDING_KIND_"),
+        "ordersAhead": s.orders_ahead, "quantityAhead": format_e4(s.quantity_ahead_e4),
+        "quantityBetter": format_e4(s.quantity_better_e4), "tradingState": s.state().name(),
+        "lastPrice": format_e4(s.last_price_e4), "bestBid": format_e4(s.best_bid_e4),
+        "bestAsk": format_e4(s.best_ask_e4),
+    })
+}
+
+/// What an order is beside the row of a list: only what it has.
+fn details(order: &v1::Order) -> String {
+    let mut rows = vec![
+        ("order", order.id.clone()),
+        ("account", order.account_id.clone()),
+        ("time in force", order.time_in_force().name().to_owned()),
+        ("created", rfc3339(order.created_us)),
+        ("updated", rfc3339(order.updated_us)),
+    ];
+    let mut row = |name, text: String, is_there: bool| {
+        if is_there {
+            rows.push((name, text));
+        }
+    };
+    row("expires", rfc3339(order.expires_us), order.expires_us > 0);
+    row("trail", format_price(order.trail_amount_e4), order.trail_amount_e4 > 0);
+    row("trail", format!("{} %", format_e4(order.trail_percent_e4)), order.trail_percent_e4 > 0);
+    row("displayed", format_e4(order.display_quantity_e4), order.display_quantity_e4 > 0);
+    row("post-only", "yes".to_owned(), order.post_only);
+    row("client order id", order.client_order_id.clone(), !order.client_order_id.is_empty());
+    row("version", order.version.to_string(), order.version > 1);
+    row("holds", format!("{} of cash", format_micros(order.hold_micros)), order.hold_micros > 0);
+    row("holds", format!("{} shares", format_e4(order.hold_e4)), order.hold_e4 > 0);
+    let reason = format!("{}: {}", order.reject_code, order.reject_reason);
+    row("reason", reason, !order.reject_code.is_empty());
+    let line = |(name, text): &(&str, String)| format!("{name:<16}{}\n", printable(text));
+    format!("{}\n{}", orders_table(std::slice::from_ref(order)), rows.iter().map(line).collect::<String>())
+}
+
+fn print_one(order: &v1::Order, out: Out) {
+    out.data(&order_json(order), || orders_table(std::slice::from_ref(order)) + &fills_text(order));
+}
+
+fn fills_text(order: &v1::Order) -> String {
+    let line = |fill: &v1::Fill| {
+        let (time, quantity) = (rfc3339(fill.time_us), format_e4(fill.quantity_e4));
+        format!("  {time} {quantity} @ {} {}\n", format_price(fill.price_e4), fill.exec_id)
+    };
+    order.fills.iter().map(line).collect()
 }
 
 fn orders_table(orders: &[v1::Order]) -> String {
     let rows: Vec<_> = orders
         .iter()
         .map(|o| {
-            let average = average_price_e4(o.filled_notional_micros, o.filled_e4);
+            let average = average_price(o.filled_notional_micros, o.filled_e4, E4_DECIMALS);
             vec![
                 o.id.clone(),
                 o.symbol.clone(),
@@ -269,8 +363,13 @@ pub fn order_json(o: &v1::Order) -> Value {
         "pending": o.pending().as_str_name().trim_start_matches("PENDING_ACTION_"),
         "quantity": format_e4(o.quantity_e4), "filled": format_e4(o.filled_e4), "open": format_e4(o.open_e4),
         "price": format_e4(o.price_e4), "stopPrice": format_e4(o.stop_price_e4),
-        "averagePrice": format_e4(average_price_e4(o.filled_notional_micros, o.filled_e4)),
+        "averagePrice":
+            format_scaled(average_price(o.filled_notional_micros, o.filled_e4, AVERAGE_DECIMALS), AVERAGE_DECIMALS),
         "filledNotional": format_micros(o.filled_notional_micros), "currency": o.currency,
+        "trailAmount": format_e4(o.trail_amount_e4), "trailPercent": format_e4(o.trail_percent_e4),
+        "displayQuantity": format_e4(o.display_quantity_e4), "postOnly": o.post_only,
+        "heldCash": format_micros(o.hold_micros), "heldQuantity": format_e4(o.hold_e4),
+        "expiresAt": (o.expires_us > 0).then(|| rfc3339(o.expires_us)),
         "clientOrderId": o.client_order_id, "rejectCode": o.reject_code, "rejectReason": o.reject_reason,
         "version": o.version, "createdAt": rfc3339(o.created_us), "updatedAt": rfc3339(o.updated_us),
         "fills": o.fills.iter().map(|f| json!({

@@ -9,6 +9,7 @@ use crate::{
     settings, stack,
 };
 use fafnir_proto::reason::Reason;
+use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, by_name, compose,
     platform::{Clock, Settings, telemetry},
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 const DOWN_WAIT_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_BYTES_MAX: u64 = 4_096;
 
 fn text(value: Option<impl ToString>) -> Option<String> {
     value.map(|v| v.to_string())
@@ -181,20 +183,24 @@ pub async fn status(global: &Global, out: Out) -> Result {
     for (name, address) in &run.services {
         let ready = match run.operations.get(name) {
             Some(door) => probe(door).await,
-            None => false,
+            None => Err("it has no door for operations".to_owned()),
         };
         rows.push((name.clone(), address.clone(), ready));
     }
     let services: serde_json::Map<_, _> = rows
         .iter()
-        .map(|(n, a, r)| (n.clone(), json!({"address": a, "ready": r, "operations": run.operations.get(n)})))
+        .map(|(n, a, r)| (n.clone(), json!({"address": a, "ready": r.is_ok(), "why": r.as_ref().err(), "operations": run.operations.get(n)})))
         .collect();
-    let all_ready = rows.iter().all(|(_, _, r)| *r);
-    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": run.nats, "ready": all_ready, "services": services});
+    let all_ready = rows.iter().all(|(_, _, r)| r.is_ok());
+    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": without_password(&run.nats), "ready": all_ready, "services": services});
     out.data(&document, || {
         let cells: Vec<_> = rows
             .iter()
-            .map(|(n, a, r)| vec![n.clone(), a.clone(), if *r { "ready" } else { "not ready" }.to_owned()])
+            .map(|(n, a, r)| {
+                let state =
+                    r.as_ref().map_or_else(|why| format!("not ready: {why}"), |()| "ready".to_owned());
+                vec![n.clone(), a.clone(), state]
+            })
             .collect();
         format!(
             "process {}, data {}\n\n{}",
@@ -206,10 +212,11 @@ pub async fn status(global: &Global, out: Out) -> Result {
     if all_ready { Ok(()) } else { Err(Error::new(Exit::Failure, "a service is not ready")) }
 }
 
-/// Whether an operations door says ready.
-pub(super) async fn probe(door: &str) -> bool {
+/// Whether an operations door says ready; else what it says.
+pub(super) async fn probe(door: &str) -> std::result::Result<(), String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let Some(host) = door.strip_prefix("http://") else { return false };
+    let silent = || "it does not answer".to_owned();
+    let host = door.strip_prefix("http://").ok_or_else(silent)?;
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect(host).await?;
         stream
@@ -217,11 +224,15 @@ pub(super) async fn probe(door: &str) -> bool {
                 format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
             )
             .await?;
-        let mut answer = [0; 12];
-        stream.read_exact(&mut answer).await?;
-        std::io::Result::Ok(answer == *b"HTTP/1.1 200")
+        let mut answer = String::new();
+        stream.take(PROBE_BYTES_MAX).read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
     };
-    matches!(tokio::time::timeout(PROBE_TIMEOUT, ask).await, Ok(Ok(true)))
+    match tokio::time::timeout(PROBE_TIMEOUT, ask).await {
+        Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => Ok(()),
+        Ok(Ok(answer)) => Err(answer.split_once("\r\n\r\n").map_or("", |(_, why)| why).trim().to_owned()),
+        _ => Err(silent()),
+    }
 }
 
 pub async fn down(global: &Global, out: Out) -> Result {

@@ -27,10 +27,7 @@ pub struct Api(pub Operations);
 
 impl From<Failure> for Status {
     fn from(f: Failure) -> Self {
-        match f {
-            Failure::Platform(e) => e.into(),
-            throttled @ Failure::Throttled { .. } => throttled.throttled().into(),
-        }
+        Error::from(f).into()
     }
 }
 
@@ -89,6 +86,12 @@ impl Auth for Api {
         let id = parse_id("session_id", &request.get_ref().session_id)?;
         self.0.sign_out(id).await?;
         Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::Tokens>, Status> {
+        caller::system(&request)?;
+        let id = parse_id("session_id", &request.get_ref().session_id)?;
+        Ok(Response::new(self.0.renew(id).await?.into()))
     }
 
     async fn jwks(&self, _: Request<v1::Empty>) -> Result<Response<v1::JwksReply>, Status> {

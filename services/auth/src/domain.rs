@@ -1,8 +1,8 @@
 //! What an e-mail and a password must be, who is throttled for how long: rules without I/O.
 
-use fafnir_platform::{Refusal, clock::SECOND_US, names};
+use fafnir_platform::{Refusal, clock::SECOND_US, http::address::Source, names};
 use fafnir_proto::reason::Reason;
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt};
 use unicode_normalization::UnicodeNormalization as _;
 
 /// Octets of an e-mail address (RFC 5321 §4.5.3.1) and of its local part.
@@ -12,8 +12,11 @@ const LOCAL_PART_LEN_MAX: usize = 64;
 pub const PASSWORD_LEN_MIN: usize = 6;
 pub const PASSWORD_LEN_MAX: usize = 256;
 
+/// The commonest passwords of published leaks, lower case, one a line.
+const COMMON_PASSWORDS: &str = include_str!("common_passwords.txt");
+
 /// An e-mail address in the form that is compared: spellings that read the same are the same user.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Email(String);
 
 impl Email {
@@ -86,6 +89,24 @@ impl Password {
         if password.0.chars().count() < PASSWORD_LEN_MIN { Err(refuse()) } else { Ok(password) }
     }
 
+    /// Refuses what is guessed first: what everybody takes, and the user's own address.
+    pub fn check_strength(&self, field: &str, email: &Email) -> Result<(), Refusal> {
+        let refuse = |why: &str| {
+            Err(Refusal::invalid(Reason::PASSWORD_GUESSABLE, format!("{field} must not be {why}")))
+        };
+        let folded = self.0.to_lowercase();
+        let is_common = |text: &str| COMMON_PASSWORDS.lines().any(|common| common == text);
+        // A word with digits or marks after it is the same word.
+        if is_common(&folded) || is_common(folded.trim_end_matches(|c: char| !c.is_alphabetic())) {
+            return refuse("one of the commonest passwords");
+        }
+        let local = email.0.split('@').next().unwrap_or_default();
+        if folded == email.0 || folded == local {
+            return refuse("your e-mail address");
+        }
+        Ok(())
+    }
+
     /// A password that is only compared; `None` when it cannot be anybody's.
     pub fn given(text: &str) -> Option<Self> {
         // The length is checked before normalising, which costs time.
@@ -123,32 +144,23 @@ impl NewUser {
     }
 }
 
-/// Where a sign-in comes from: an IPv4 address, or the /64 that one IPv6 customer gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source(IpAddr);
-
-impl Source {
-    pub fn of(ip: IpAddr) -> Self {
-        Self(match ip.to_canonical() {
-            IpAddr::V6(v6) => {
-                let s = v6.segments();
-                IpAddr::from([s[0], s[1], s[2], s[3], 0, 0, 0, 0])
-            }
-            v4 @ IpAddr::V4(_) => v4,
-        })
-    }
-}
-
-/// Failed sign-ins of an account from one source, and of one source in all.
+/// Failed sign-ins of an account from one source, of one source in all, and of an account from anywhere.
+///
+/// An account with many failures from anywhere is guarded: an address has one try in a quarter of an hour, unless its
+/// user has signed in from there before. So its owner is never locked out, and who guesses from many addresses has
+/// one guess of each.
 #[derive(Debug)]
 pub struct Throttle {
     by_account: Counter<(Email, Source)>,
     by_source: Counter<Source>,
+    anywhere: Counter<Email>,
 }
 
 /// Failed sign-ins in [`WINDOW_US`] before a source has to wait.
 const ACCOUNT_FAILURES_MAX: u32 = 5;
 const SOURCE_FAILURES_MAX: u32 = 30;
+/// Failed sign-ins of an account from anywhere before it is guarded.
+const ANYWHERE_FAILURES_MAX: u32 = 20;
 const WINDOW_US: i64 = 60 * SECOND_US;
 /// The wait doubles from one minute to this; it never becomes a lock.
 const WAIT_MAX_US: i64 = 15 * 60 * SECOND_US;
@@ -159,20 +171,34 @@ const ENTRIES_MAX: usize = 20_000;
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self { by_account: Counter::new(ACCOUNT_FAILURES_MAX), by_source: Counter::new(SOURCE_FAILURES_MAX) }
+        Self {
+            by_account: Counter::new(ACCOUNT_FAILURES_MAX),
+            by_source: Counter::new(SOURCE_FAILURES_MAX),
+            anywhere: Counter::new(ANYWHERE_FAILURES_MAX),
+        }
     }
 }
 
 impl Throttle {
-    /// Whether a sign-in may be tried; else the seconds to wait.
-    pub fn check(&self, email: &Email, source: Source, now_us: i64) -> Result<(), u64> {
-        self.by_account.check(&(email.clone(), source), now_us)?;
+    /// Whether a sign-in may be tried; else the seconds to wait. `is_known`: the user signed in from there before.
+    pub fn check(&self, email: &Email, source: Source, is_known: bool, now_us: i64) -> Result<(), u64> {
+        let own = (email.clone(), source);
+        self.by_account.check(&own, now_us)?;
+        if !is_known && self.anywhere.check(email, now_us).is_err() {
+            self.by_account.once(&own, now_us)?;
+        }
         self.by_source.check(&source, now_us)
+    }
+
+    /// Whether there were failures of this account of late: it may be guarded.
+    pub fn is_guarded(&self, email: &Email) -> bool {
+        self.anywhere.entries.contains_key(email)
     }
 
     pub fn failed(&mut self, email: &Email, source: Source, now_us: i64) {
         self.by_account.failed((email.clone(), source), now_us);
         self.by_source.failed(source, now_us);
+        self.anywhere.failed(email.clone(), now_us);
     }
 
     /// A success clears the account's failures; the source's stay, or one good account would hide many bad tries.
@@ -209,6 +235,12 @@ impl<K: Ord + Clone> Counter<K> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses where there was a failure within [`WAIT_MAX_US`].
+    fn once(&self, key: &K, now_us: i64) -> Result<(), u64> {
+        let left_us = self.entries.get(key).map_or(0, |e| e.last_us.saturating_add(WAIT_MAX_US) - now_us);
+        if left_us <= 0 { Ok(()) } else { Err(u64::try_from(left_us / SECOND_US).unwrap_or(0) + 1) }
     }
 
     fn failed(&mut self, key: K, now_us: i64) {
@@ -301,6 +333,19 @@ mod tests {
     }
 
     #[test]
+    fn a_password_that_is_guessed_first_is_refused() {
+        let email = Email::parse("zoe.miller@example.com").unwrap();
+        let check =
+            |text: &str| Password::parse("password", text).unwrap().check_strength("password", &email);
+        for bad in ["password", "Password123", "QWERTY", "123456", "zoe.miller", "Zoe.Miller@Example.com"] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+        for good in ["correct horse", "zoe.miller's cat", "tr0mbone-vivid"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
     fn a_password_has_bounds_and_one_form() {
         assert!(Password::parse("password", "12345").is_err());
         assert!(Password::parse("password", "123456").is_ok());
@@ -320,7 +365,7 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..6 {
             for _ in 0..5 {
-                assert_eq!(throttle.check(&email, source, now), Ok(()));
+                assert_eq!(throttle.check(&email, source, false, now), Ok(()));
                 throttle.failed(&email, source, now);
                 now += 1;
             }
@@ -331,8 +376,8 @@ mod tests {
         assert_eq!(waits, [60, 120, 240, 480, 900, 900]);
         // Another source and another account go on.
         let elsewhere = Source::of("10.0.0.2".parse().unwrap());
-        assert_eq!(throttle.check(&email, elsewhere, now), Ok(()));
-        assert_eq!(throttle.check(&Email::fold("x@b.c"), source, now), Ok(()));
+        assert_eq!(throttle.check(&email, elsewhere, false, now), Ok(()));
+        assert_eq!(throttle.check(&Email::fold("x@b.c"), source, false, now), Ok(()));
     }
 
     #[test]
@@ -342,11 +387,32 @@ mod tests {
         let neighbour = Source::of("2001:db8::ffff".parse().unwrap());
         assert_eq!(source, neighbour, "one /64 is one source");
         for i in 0..30 {
-            assert_eq!(throttle.check(&Email::fold(&format!("u{i}@b.c")), source, 1), Ok(()));
+            assert_eq!(throttle.check(&Email::fold(&format!("u{i}@b.c")), source, false, 1), Ok(()));
             throttle.failed(&Email::fold(&format!("u{i}@b.c")), source, 1);
         }
-        assert!(throttle.check(&Email::fold("fresh@b.c"), neighbour, 2).is_err());
+        assert!(throttle.check(&Email::fold("fresh@b.c"), neighbour, false, 2).is_err());
         assert_eq!(Source::of("::ffff:10.0.0.1".parse().unwrap()), Source::of("10.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn many_addresses_have_one_guess_each_and_the_owner_is_never_locked_out() {
+        let mut throttle = Throttle::default();
+        let (email, now) = (Email::fold("a@b.c"), 1_000 * SECOND_US);
+        let from = |n: u8| Source::of(std::net::IpAddr::from([10, 0, 0, n]));
+        let mut tried = 0;
+        for _ in 0..4 {
+            for n in 0..30 {
+                if throttle.check(&email, from(n), false, now).is_ok() {
+                    throttle.failed(&email, from(n), now);
+                    tried += 1;
+                }
+            }
+        }
+        assert_eq!(tried, 30, "120 guesses");
+        assert_eq!(throttle.check(&email, from(3), false, now + 1), Err(900));
+        assert_eq!(throttle.check(&email, from(3), true, now + 1), Ok(()), "where the owner was before");
+        assert_eq!(throttle.check(&email, from(99), false, now + 1), Ok(()), "the owner somewhere new");
+        assert_eq!(throttle.check(&Email::fold("x@b.c"), from(3), false, now + 1), Ok(()));
     }
 
     #[test]
@@ -358,7 +424,7 @@ mod tests {
         }
         throttle.succeeded(&email, source);
         throttle.failed(&email, source, 2);
-        assert_eq!(throttle.check(&email, source, 3), Ok(()));
+        assert_eq!(throttle.check(&email, source, false, 3), Ok(()));
         let mut counter = Counter::new(5);
         for i in 0..(ENTRIES_MAX as i64 + 500) {
             counter.failed(i, 1);

@@ -5,6 +5,7 @@ pub mod domain;
 pub mod events;
 pub mod operations;
 pub mod password;
+mod queue;
 pub mod rest;
 pub mod store;
 

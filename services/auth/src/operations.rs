@@ -1,19 +1,22 @@
 //! What can be done with users and sessions, the same behind the REST and the gRPC door.
 
 use super::{
-    domain::{Email, NewUser, Password, Source, Throttle},
+    domain::{Email, NewUser, Password, Throttle},
     events,
-    password::Pool,
+    password::{self, Pool},
+    queue::For,
     store::{self, User, UserState},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{
     Context, Refusal, Result,
     clock::SECOND_US,
+    config::Mode,
     context::retry,
     csrf,
     db::{Copies, Db},
     error::Error,
+    http::address::Source,
     secrets::random_text,
     tasks::Wake,
     token::{self, Keys, SigningKey},
@@ -35,6 +38,11 @@ const SESSION_MAX_US: i64 = 14 * 24 * 3600 * SECOND_US;
 const REFRESH_BYTES: usize = 32;
 /// Characters of a user agent that are kept.
 const USER_AGENT_LEN_MAX: usize = 200;
+/// Sessions of a user whose addresses are looked at, the newest first.
+const ADDRESSES_LOOKED_AT: u32 = 100;
+/// A refresh token that was exchanged a moment ago is exchanged again: two windows of one user asked at once, or the
+/// answer was lost.
+const REFRESH_GRACE_US: i64 = 10 * SECOND_US;
 /// Sessions whose state is kept in memory.
 const SESSIONS_KEPT_MAX: u64 = 50_000;
 /// How long an answer waits for role and profile, or for accounts to close.
@@ -63,12 +71,37 @@ pub enum Failure {
     Platform(#[from] Error),
     #[error("too many failed sign-ins; try again in {retry_after_s} s")]
     Throttled { retry_after_s: u64 },
+    #[error("too many sign-ins at a time; try again in {retry_after_s} s")]
+    Busy { retry_after_s: u64 },
 }
 
 impl Failure {
-    /// The refusal of a sign-in that comes too soon after failed ones.
-    pub fn throttled(&self) -> Refusal {
-        Refusal::exhausted(Reason::TOO_MANY_FAILED_SIGN_INS, self.to_string())
+    /// Seconds after which trying again can help, where that is known.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Platform(_) => None,
+            Self::Throttled { retry_after_s } | Self::Busy { retry_after_s } => Some(*retry_after_s),
+        }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(f: Failure) -> Self {
+        let text = f.to_string();
+        match f {
+            Failure::Platform(e) => e,
+            Failure::Throttled { .. } => Refusal::exhausted(Reason::TOO_MANY_FAILED_SIGN_INS, text).into(),
+            Failure::Busy { .. } => Refusal::exhausted(Reason::SIGN_IN_BUSY, text).into(),
+        }
+    }
+}
+
+impl From<password::Failure> for Failure {
+    fn from(f: password::Failure) -> Self {
+        match f {
+            password::Failure::Busy(time) => Self::Busy { retry_after_s: time.as_secs().max(1) },
+            password::Failure::Platform(e) => e.into(),
+        }
     }
 }
 
@@ -100,7 +133,7 @@ pub struct SignedIn {
 /// What kind of session a sign-in opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Lives in the browser's cookie as long as its one token.
+    /// Lives in the browser's cookie, as long as it is used.
     Cookie,
     /// A short token and a refresh token.
     Bearer,
@@ -137,17 +170,27 @@ impl Operations {
     }
 
     /// Registers a user; its role and its profile exist when this answers `Ok`.
-    pub async fn register(&self, new: NewUser) -> Result<UserId> {
+    pub async fn register(&self, new: NewUser, client: &Client) -> Result<UserId, Failure> {
+        self.check_strength("password", &new.password, &new.email)?;
         let id = UserId::new(Uuid::now_v7());
-        self.insert(id, new.clone()).await?;
+        self.insert(id, new, Source::of(client.ip)).await?;
         let user = self.db.read(move |tx| Ok(store::user_by_id(tx, id)?)).await?;
         let user = user.ok_or_else(|| Error::internal("a user that was just stored is missing"))?;
         self.finish_registration(&user, &[MEMBER]).await?;
         Ok(id)
     }
 
-    async fn insert(&self, id: UserId, new: NewUser) -> Result<()> {
-        let hash = self.pool.hash(new.password.clone()).await?;
+    /// In production nobody may have a password that is guessed first.
+    fn check_strength(&self, field: &str, password: &Password, email: &Email) -> Result<(), Refusal> {
+        match self.ctx.settings.mode {
+            Mode::Production => password.check_strength(field, email),
+            Mode::Development => Ok(()),
+        }
+    }
+
+    async fn insert(&self, id: UserId, new: NewUser, source: Source) -> Result<(), Failure> {
+        let whom = For { source, account: new.email.clone() };
+        let hash = self.pool.hash(whom, new.password.clone()).await?;
         let now_us = self.ctx.clock.now_us();
         let stored = self
             .db
@@ -161,7 +204,7 @@ impl Operations {
             Err(Error::Db(e)) if store::is_email_taken(&e) => {
                 Err(Refusal::exists(Reason::EMAIL_TAKEN, "a user with this email exists already").into())
             }
-            result => result,
+            result => Ok(result?),
         }
     }
 
@@ -176,7 +219,7 @@ impl Operations {
         let mut known = self.db.read(find.clone()).await?;
         let created = known.is_none();
         if created {
-            self.insert(id, new).await?;
+            self.insert(id, new, Source::of(IpAddr::from([0, 0, 0, 0]))).await?;
             known = self.db.read(find).await?;
         }
         let user = known.ok_or_else(|| Error::internal("a user that was just stored is missing"))?;
@@ -222,9 +265,20 @@ impl Operations {
         Ok(())
     }
 
-    fn check_throttle(&self, email: &Email, source: Source) -> Result<(), Failure> {
+    /// Whether a user has signed in from there before: a session of it that is still kept says so.
+    async fn is_known(&self, email: &Email, user: Option<&User>, source: Source) -> Result<bool> {
+        let Some(id) = user.map(|user| user.id) else { return Ok(false) };
+        // Looked up where it matters alone.
+        if !self.throttle.lock().is_guarded(email) {
+            return Ok(false);
+        }
+        let addresses = self.db.read(move |tx| Ok(store::addresses_of(tx, id, ADDRESSES_LOOKED_AT)?)).await?;
+        Ok(addresses.iter().filter_map(|a| a.parse().ok()).any(|ip| Source::of(ip) == source))
+    }
+
+    fn check_throttle(&self, email: &Email, source: Source, is_known: bool) -> Result<(), Failure> {
         let now_us = self.ctx.clock.now_us();
-        self.throttle.lock().check(email, source, now_us).map_err(|retry_after_s| {
+        self.throttle.lock().check(email, source, is_known, now_us).map_err(|retry_after_s| {
             metrics::counter!("fafnir_sign_ins_total", "result" => "throttled").increment(1);
             Failure::Throttled { retry_after_s }
         })
@@ -239,16 +293,18 @@ impl Operations {
         client: &Client,
     ) -> Result<User, Failure> {
         let source = Source::of(client.ip);
-        self.check_throttle(email, source)?;
+        let is_known = self.is_known(email, user.as_ref(), source).await?;
+        self.check_throttle(email, source, is_known)?;
+        let whom = For { source, account: email.clone() };
         let stored = user.as_ref().map(|u| u.password_hash.clone());
         // A password that cannot be anybody's costs as much as a wrong one.
         let (given, possible) = match Password::given(password) {
             Some(given) => (given, true),
             None => (Password::given("").ok_or_else(wrong_credentials)?, false),
         };
-        let verdict = self.pool.verify(given.clone(), stored).await?;
+        let verdict = self.pool.verify(whom.clone(), given.clone(), stored).await?;
         // Tries that were under way when the limit was reached learn nothing either.
-        self.check_throttle(email, source)?;
+        self.check_throttle(email, source, is_known)?;
         let alive = |u: &User| matches!(u.state, UserState::Pending | UserState::Active);
         let Some(mut user) = user.filter(|u| alive(u) && verdict.matches && possible) else {
             self.throttle.lock().failed(email, source, self.ctx.clock.now_us());
@@ -258,7 +314,7 @@ impl Operations {
         self.throttle.lock().succeeded(email, source);
         if verdict.outdated {
             let (id, old, now_us) = (user.id, user.password_hash.clone(), self.ctx.clock.now_us());
-            let new = self.pool.hash(given).await?;
+            let new = self.pool.hash(whom, given).await?;
             user.password_hash.clone_from(&new);
             self.db.write(move |tx| Ok(store::replace_password(tx, id, &old, &new, now_us)?)).await?;
         }
@@ -283,7 +339,7 @@ impl Operations {
         let now_us = self.ctx.clock.now_us();
         let settings = &self.ctx.settings.auth;
         let life_us = match kind {
-            Kind::Cookie => i64::from(settings.cookie_ttl_s) * SECOND_US + token::LEEWAY_S * SECOND_US,
+            Kind::Cookie => self.cookie_life_us(),
             Kind::Bearer => SESSION_MAX_US,
         };
         let session = store::Session {
@@ -362,7 +418,9 @@ impl Operations {
                 let Some(known) = store::refresh_by_hash(tx, &old, now_us)? else {
                     return Ok(None);
                 };
-                if known.used || (known.alive && !store::use_refresh(tx, &old, now_us)?) {
+                let is_again = known.used_us.is_some_and(|at| now_us - at <= REFRESH_GRACE_US);
+                let is_reused = known.used_us.is_some() && !is_again;
+                if is_reused || (known.alive && !is_again && !store::use_refresh(tx, &old, now_us)?) {
                     if store::revoke_session(tx, known.session_id, now_us)? {
                         tracing::warn!(user = %known.user_id, session = %known.session_id, "refresh token reused");
                     }
@@ -385,6 +443,34 @@ impl Operations {
             expires_in_s,
             refresh_token: next,
         })
+    }
+
+    /// A browser's session goes on, with a new token: as long as it is used, at most [`SESSION_MAX_US`] in all.
+    pub async fn renew(&self, id: SessionId) -> Result<SignedIn> {
+        let now_us = self.ctx.clock.now_us();
+        let expires_in_s = self.ctx.settings.auth.cookie_ttl_s;
+        let expires_us = now_us.saturating_add(self.cookie_life_us());
+        let extend = move |tx: &mut dyn fafnir_platform::db::Tx| {
+            Ok(store::extend_session(tx, id, now_us, expires_us, SESSION_MAX_US)?)
+        };
+        let (user_id, email) = self
+            .db
+            .write(extend)
+            .await?
+            .ok_or_else(|| Refusal::unauthenticated("your session has ended; sign in again"))?;
+        Ok(SignedIn {
+            user_id,
+            email,
+            session_id: id,
+            access_token: self.sign(user_id, id, now_us, expires_in_s)?,
+            expires_in_s,
+            refresh_token: String::new(),
+        })
+    }
+
+    /// How long a browser's session lives without being renewed.
+    fn cookie_life_us(&self) -> i64 {
+        (i64::from(self.ctx.settings.auth.cookie_ttl_s) + token::LEEWAY_S) * SECOND_US
     }
 
     /// User and end of a session that is alive.
@@ -414,8 +500,10 @@ impl Operations {
     ) -> Result<(), Failure> {
         let user = self.user(user).await?.ok_or_else(wrong_credentials)?;
         let email = Email::fold(&user.email);
+        self.check_strength("new", &new, &email)?;
         let user = self.check_password(&email, current, Some(user), client).await?;
-        let hash = self.pool.hash(new).await?;
+        let whom = For { source: Source::of(client.ip), account: email };
+        let hash = self.pool.hash(whom, new).await?;
         let now_us = self.ctx.clock.now_us();
         let changed = self
             .db

@@ -1,7 +1,10 @@
 //! Hashing of passwords (argon2id) on threads of its own: 20 ms of a core and 19 MiB each, which the thread keeps for the
 //! next one (given back to the allocator they would be reserved anew in arena after arena).
 
-use super::domain::Password;
+use super::{
+    domain::Password,
+    queue::{For, Queue},
+};
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::{
@@ -9,30 +12,39 @@ use argon2::{
         phc::{Output, ParamsString, PasswordHash, Salt},
     },
 };
-use fafnir_platform::{Refusal, Result, error::Error};
-use fafnir_proto::reason::Reason;
-use parking_lot::Mutex;
-use std::{
-    cell::RefCell,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use fafnir_platform::error::Error;
+use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Hashes that wait for a thread; one more is refused.
-const QUEUE_MAX: usize = 64;
-/// Longest that a caller waits.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest that a caller waits: less than the gateway's and its clients' patience.
+const WAIT_MAX: Duration = Duration::from_secs(7);
+/// Threads at least: one that is held up holds nobody else up.
+const THREADS_MIN: usize = 2;
 /// Verified in place of an unknown user's hash, so that both cost the same. Nobody's password.
 const DUMMY_HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$ZmFmbmlyLWR1bW15LXNhbHQ$\
                           AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that hash: one less than the cores, at least one. Cheap to clone; they end with the last clone.
+/// Threads that hash: one less than the cores, at least [`THREADS_MIN`]. Cheap to clone; they end with the last clone.
 #[derive(Debug, Clone)]
-pub struct Pool {
-    jobs: mpsc::SyncSender<Job>,
+pub struct Pool(Arc<Threads>);
+
+#[derive(Debug)]
+struct Threads(Arc<Queue>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// Why there is no hash.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Too many wait; it can be tried again after this.
+    #[error("too many sign-ins at a time")]
+    Busy(Duration),
+    #[error(transparent)]
+    Platform(#[from] Error),
 }
 
 /// The answer of [`Pool::verify`].
@@ -46,45 +58,49 @@ pub struct Verdict {
 impl Pool {
     /// Starts the threads. Fails where the system refuses one.
     pub fn start() -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::sync_channel::<Job>(QUEUE_MAX);
-        let queue = Arc::new(Mutex::new(queue));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..cores.saturating_sub(1).max(1) {
+        let threads = cores.saturating_sub(1).max(THREADS_MIN);
+        let queue = Arc::new(Queue::new(u32::try_from(threads).unwrap_or(u32::MAX), WAIT_MAX));
+        let pool = Self(Arc::new(Threads(Arc::clone(&queue))));
+        for _ in 0..threads {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name("argon2".to_owned()).spawn(move || {
-                loop {
-                    let job = queue.lock().recv();
-                    let Ok(job) = job else { break };
-                    job();
-                }
-            })?;
+            std::thread::Builder::new().name("argon2".to_owned()).spawn(move || queue.work())?;
         }
-        Ok(Self { jobs })
+        Ok(pool)
     }
 
     /// Hashes a new password into a PHC string.
-    pub async fn hash(&self, password: Password) -> Result<String> {
-        self.run(move || hash(&password)).await?
+    pub async fn hash(&self, whom: For, password: Password) -> Result<String, Failure> {
+        Ok(self.run(whom, move || hash(&password)).await??)
     }
 
     /// Compares a password with a user's hash; without one it takes as long and fails.
-    pub async fn verify(&self, password: Password, stored: Option<String>) -> Result<Verdict> {
-        self.run(move || verify(&password, stored.as_deref())).await
+    pub async fn verify(
+        &self,
+        whom: For,
+        password: Password,
+        stored: Option<String>,
+    ) -> Result<Verdict, Failure> {
+        self.run(whom, move || verify(&password, stored.as_deref())).await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let busy =
-            || Refusal::exhausted(Reason::SIGN_IN_BUSY, "too many sign-ins at a time; try again in a second");
+    async fn run<T: Send + 'static>(
+        &self,
+        whom: For,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let job = Box::new(move || {
             // Whoever waited too long has been answered.
             if !reply.is_closed() {
                 let _gone = reply.send(work());
             }
         });
-        self.jobs.try_send(job).map_err(|_| busy())?;
-        let done = timeout(WAIT_MAX, answer).await.map_err(|_| busy())?;
-        done.map_err(|_| Error::internal("a thread that hashes passwords has ended"))
+        self.0.0.add(whom, job).map_err(|busy| Failure::Busy(busy.retry_after))?;
+        // A little longer than was foreseen: work may take longer than it used to.
+        let done = timeout(WAIT_MAX + WAIT_MAX / 8, answer).await;
+        let done = done.map_err(|_| Failure::Busy(Duration::from_secs(1)))?;
+        Ok(done.map_err(|_| Error::internal("a thread that hashes passwords has ended"))?)
     }
 }
 
@@ -134,7 +150,7 @@ impl PasswordHasher<PasswordHash> for Hasher {
     }
 }
 
-fn hash(password: &Password) -> Result<String> {
+fn hash(password: &Password) -> Result<String, Error> {
     let hash = Hasher
         .hash_password(password.as_bytes())
         .map_err(|e| Error::internal(format!("hashing a password failed: {e}")))?;

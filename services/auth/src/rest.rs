@@ -9,6 +9,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{ConnectInfo, FromRequestParts, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    middleware,
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
@@ -27,8 +28,6 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 /// Bytes of a request.
 const BODY_MAX: usize = 16 * 1024;
-/// Seconds that both cookies live.
-const COOKIE_MAX_AGE_S: u32 = 86_400;
 /// Asks for the tokens themselves beside the cookies.
 const TOKEN_MEDIA_TYPE: &str = "application/vnd.fafnir.token+json";
 /// Set by the gateway, believed only with the service token.
@@ -51,17 +50,24 @@ pub fn router(operations: Operations) -> Router {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
         })
         .layer(RequestBodyLimitLayer::new(BODY_MAX))
+        .layer(middleware::map_response(in_the_envelope))
         .with_state(operations)
+}
+
+/// A body that is too large is refused before a handler sees it, without our envelope.
+async fn in_the_envelope(response: Response) -> Response {
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let text = format!("the body must have at most {BODY_MAX} bytes");
+        return Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+    }
+    response
 }
 
 impl From<operations::Failure> for Failure {
     fn from(f: operations::Failure) -> Self {
-        match f {
-            operations::Failure::Platform(e) => e.into(),
-            operations::Failure::Throttled { retry_after_s } => {
-                Self { retry_after_s: Some(retry_after_s), ..f.throttled().into() }
-            }
-        }
+        let retry_after_s = f.retry_after_s();
+        let failure = Self::from(fafnir_platform::Error::from(f));
+        Self { retry_after_s: retry_after_s.or(failure.retry_after_s), ..failure }
     }
 }
 
@@ -156,12 +162,13 @@ struct Registered {
 
 async fn register(
     State(operations): State<Operations>,
+    origin: Origin,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
     let r: Registration = parse(&headers, &body)?;
     let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
-    let user_id = operations.register(new).await?;
+    let user_id = operations.register(new, &origin.client).await?;
     Ok((StatusCode::CREATED, Json(Registered { user_id, message: "registered; sign in to go on" }))
         .into_response())
 }
@@ -223,7 +230,13 @@ async fn login(
     } else {
         Json(serde_json::json!({ "message": SIGNED_IN })).into_response()
     };
-    set_cookies(&mut response, &token, &operations.csrf_token(session), COOKIE_MAX_AGE_S, origin.secure);
+    set_cookies(
+        &mut response,
+        &token,
+        &operations.csrf_token(session),
+        csrf::COOKIE_MAX_AGE_S,
+        origin.secure,
+    );
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
 }
@@ -313,15 +326,8 @@ fn gone(secure: bool) -> Response {
     response
 }
 
-#[expect(clippy::expect_used, reason = "a token is URL-safe base64 and dots")]
 fn set_cookies(response: &mut Response, token: &str, csrf_token: &str, max_age_s: u32, secure: bool) {
-    let end = if secure { "; Secure" } else { "" };
-    let cookies = [
-        format!("{}={token}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{end}", token::TOKEN_COOKIE),
-        format!("{}={csrf_token}; Path=/; Max-Age={max_age_s}; SameSite=Lax{end}", csrf::COOKIE),
-    ];
-    for cookie in cookies {
-        let value = HeaderValue::try_from(cookie).expect("invariant: tokens are URL-safe base64 and dots");
+    for value in csrf::cookies(token, csrf_token, max_age_s, secure) {
         response.headers_mut().append(header::SET_COOKIE, value);
     }
 }

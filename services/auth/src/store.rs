@@ -180,6 +180,38 @@ pub fn live_session(tx: &mut dyn Tx, id: SessionId, now_us: i64) -> Result<Optio
     row.map(|r| Ok((r.get(0)?, r.get(1)?))).transpose()
 }
 
+/// Lets a session without refresh go on until `expires_us`, at most `life_max_us` after its beginning. Answers its user
+/// and how the user wrote its address; `None` when it has ended or is of another kind.
+pub fn extend_session(
+    tx: &mut dyn Tx,
+    id: SessionId,
+    now_us: i64,
+    expires_us: i64,
+    life_max_us: i64,
+) -> Result<Option<(UserId, String)>, Error> {
+    let changed = tx.execute(
+        "UPDATE sessions SET expires_us = CASE WHEN created_us + ?4 < ?3 THEN created_us + ?4 ELSE ?3 END \
+         WHERE id = ?1 AND revoked_us IS NULL AND expires_us > ?2 AND created_us + ?4 > ?2 \
+           AND NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = ?1)",
+        params![id, now_us, expires_us, life_max_us],
+    )?;
+    if changed == 0 {
+        return Ok(None);
+    }
+    let row = tx.query_opt(
+        "SELECT u.id, u.email_shown FROM sessions s JOIN users u ON u.id = s.user_id \
+         WHERE s.id = ?1 AND u.state = 'ACTIVE'",
+        params![id],
+    )?;
+    row.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+}
+
+/// Where a user's newest sessions were opened.
+pub fn addresses_of(tx: &mut dyn Tx, user: UserId, limit: u32) -> Result<Vec<String>, Error> {
+    let sql = "SELECT client_ip FROM sessions WHERE user_id = ?1 ORDER BY created_us DESC LIMIT ?2";
+    tx.query(sql, params![user, limit])?.into_iter().map(|row| row.get(0)).collect()
+}
+
 pub fn revoke_session(tx: &mut dyn Tx, id: SessionId, now_us: i64) -> Result<bool, Error> {
     let sql = "UPDATE sessions SET revoked_us = ?2 WHERE id = ?1 AND revoked_us IS NULL";
     Ok(tx.execute(sql, params![id, now_us])? == 1)
@@ -220,7 +252,8 @@ pub struct Refresh {
     pub user_id: UserId,
     /// As the user wrote it.
     pub email: String,
-    pub used: bool,
+    /// When it was first exchanged for its successor.
+    pub used_us: Option<i64>,
     /// Neither the token nor its session has ended, and the user is ACTIVE.
     pub alive: bool,
 }
@@ -228,7 +261,7 @@ pub struct Refresh {
 pub fn refresh_by_hash(tx: &mut dyn Tx, hash: &str, now_us: i64) -> Result<Option<Refresh>, Error> {
     let row = tx.query_opt(
         "SELECT r.session_id, s.user_id, u.email_shown, \
-           CASE WHEN r.used_us IS NULL THEN 0 ELSE 1 END, \
+           r.used_us, \
            CASE WHEN r.expires_us > ?2 AND s.expires_us > ?2 AND s.revoked_us IS NULL AND u.state = 'ACTIVE' \
              THEN 1 ELSE 0 END \
          FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id JOIN users u ON u.id = s.user_id \
@@ -240,7 +273,7 @@ pub fn refresh_by_hash(tx: &mut dyn Tx, hash: &str, now_us: i64) -> Result<Optio
             session_id: r.get(0)?,
             user_id: r.get(1)?,
             email: r.get(2)?,
-            used: r.get(3)?,
+            used_us: r.get(3)?,
             alive: r.get(4)?,
         })
     })

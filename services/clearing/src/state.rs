@@ -215,6 +215,16 @@ impl State {
         }
     }
 
+    /// Every rate, that with id 1 first.
+    pub fn rates(&self) -> &[i64] {
+        &self.rates
+    }
+
+    /// Every fee schedule, that with id 1 first.
+    pub fn fees(&self) -> &[Fees] {
+        &self.fees
+    }
+
     /// The rate with this id; 0 is that of one currency.
     pub(crate) fn fx(&self, rate: u32, from: Currency, to: Currency) -> Fx {
         let found = (rate as usize).checked_sub(1).and_then(|i| self.rates.get(i));

@@ -2,7 +2,7 @@
 
 use crate::{
     State,
-    account::{Currency, Kind, MICROS},
+    account::{ACCOUNTS_MAX, Currency, Kind, MICROS},
     codec::Malformed,
     command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
     fact::{Answer, Done, End, Fact, OrderKind, What},
@@ -364,5 +364,31 @@ fn a_state_of_other_bytes_is_refused_and_never_panics() {
         let mut other = bytes.clone();
         other[at] ^= 0x41;
         let _either = State::decode(&other).is_ok();
+    }
+}
+
+#[test]
+fn a_hundred_open_accounts_are_the_most_and_closed_ones_do_not_count() {
+    let mut e = Exchange::new();
+    let open = |number: u128| Instruction::OpenAccount {
+        account: account(0x1_0000 + number),
+        kind: Kind::Savings,
+        currency: Currency::Cad,
+        opening: false,
+    };
+    // A has one already.
+    for number in 1..ACCOUNTS_MAX as u128 {
+        e.done(A, open(number));
+    }
+    let refusal = e.refused(A, open(200));
+    assert_eq!(refusal, Refusal::TooManyAccounts { max: 100 });
+    assert_eq!(refusal.sentence(), "a user may have at most 100 open accounts");
+    // Somebody else may, and A again once one is closed, over and over.
+    e.done(B, open(201));
+    for round in 0..120 {
+        let last = if round == 0 { 1 } else { 300 + round - 1 };
+        e.done(A, Instruction::CloseAccount { account: account(0x1_0000 + last) });
+        e.done(A, open(300 + round));
+        assert_eq!(e.refused(A, open(999)), Refusal::TooManyAccounts { max: 100 });
     }
 }

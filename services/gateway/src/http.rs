@@ -11,11 +11,26 @@ use axum::{
 };
 use fafnir_platform::{config::Mode, envelope::Failure};
 use fafnir_proto::v1::terminal_server::TerminalServer;
-use std::{sync::Arc, time::Instant};
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tower_http::{
+    compression::{
+        CompressionLayer, Predicate as _,
+        predicate::{NotForContentType, SizeAbove},
+    },
+    cors::{AllowOrigin, CorsLayer},
+};
 
 /// Bytes of one gRPC message of a client.
 const GRPC_MESSAGE_MAX: usize = 256 * 1024;
+/// Answers from this many bytes on are compressed for whoever takes that.
+const COMPRESSED_FROM: u64 = 1024;
+/// How long a browser remembers what it may send from another origin.
+const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 const GRAPHIQL: &str = include_str!("graphiql.html");
 /// The page runs its own script and style and talks to its own origin; nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src \
@@ -32,26 +47,23 @@ pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     health.set_service_status("fafnir.v1.Terminal", tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
-        .with_service_name("fafnir.v1.Terminal")
-        .with_service_name("grpc.health.v1.Health")
-        .build_v1()?;
     let door =
         TerminalServer::new(terminal::Door(gateway.clone())).max_decoding_message_size(GRPC_MESSAGE_MAX);
     let grpc = Router::new()
         .route("/fafnir.v1.Terminal/{method}", any_service(door))
-        .route("/grpc.health.v1.Health/{method}", any_service(health_service))
-        .route("/grpc.reflection.v1.ServerReflection/{method}", any_service(reflection));
+        .route("/grpc.health.v1.Health/{method}", any_service(health_service));
+    let is_development = gateway.ctx.settings.mode == Mode::Development;
+    let grpc = if is_development { grpc.merge(reflection()?) } else { grpc };
 
     let mut router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/.well-known/jwks.json", get(jwks))
+        .route("/schema.graphql", get(schema))
         .route("/auth/{*path}", any(proxy::forward))
         .with_state(gateway.clone())
         .merge(graphql)
         .merge(grpc);
-    if gateway.ctx.settings.mode == Mode::Development {
+    if is_development {
         let page = || async { ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(GRAPHIQL)) };
         router = router.route("/", get(page));
     }
@@ -59,10 +71,33 @@ pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn(around));
-    Ok(match cors(gateway)? {
+    let router = match cors(gateway)? {
         Some(cors) => router.layer(cors),
         None => router,
-    })
+    };
+    // What is compressed for everybody is of no secret: no token stands in a body beside what a page chooses.
+    let large = SizeAbove::new(COMPRESSED_FROM).and(NotForContentType::GRPC);
+    Ok(router.layer(CompressionLayer::new().compress_when(large)))
+}
+
+/// What the Terminal service has, for tools; nothing of the services behind this door.
+fn reflection() -> anyhow::Result<Router> {
+    let mut files = FileDescriptorSet::decode(fafnir_proto::FILE_DESCRIPTORS)?;
+    for file in &mut files.file {
+        file.service.retain(|service| service.name() == "Terminal");
+    }
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_file_descriptor_set(files.clone())
+            .with_service_name("fafnir.v1.Terminal")
+    };
+    Ok(Router::new()
+        .route("/grpc.reflection.v1.ServerReflection/{method}", any_service(builder().build_v1()?))
+        .route("/grpc.reflection.v1alpha.ServerReflection/{method}", any_service(builder().build_v1alpha()?)))
+}
+
+async fn schema() -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], super::graphql::sdl()).into_response()
 }
 
 fn cors(gateway: &Gateway) -> anyhow::Result<Option<CorsLayer>> {
@@ -81,6 +116,8 @@ fn cors(gateway: &Gateway) -> anyhow::Result<Option<CorsLayer>> {
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(origins))
             .allow_credentials(true)
+            .max_age(CORS_MAX_AGE)
+            .expose_headers([header::RETRY_AFTER])
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
             .allow_headers([
                 header::CONTENT_TYPE,

@@ -10,12 +10,20 @@ mod private;
 mod proxy;
 mod rate;
 mod session;
+mod sockets;
 mod terminal;
 mod ws;
 
-use fafnir_platform::{Context, Service, Starting, bus::Bus, http::serve_http};
+use fafnir_platform::{
+    Context, Error, Service, Starting,
+    bus::Bus,
+    http::{Door, address::Proxies, serve_http},
+    tasks::Schedule,
+};
+use fafnir_proto::v1::PositionRequest;
 pub use graphql::sdl;
 
+use parking_lot::RwLock;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 
@@ -35,6 +43,9 @@ pub static SERVICE: Service = Service {
 /// Deadline of calls that hash a password, which may wait in a queue.
 const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
 
+/// How often the exchange is asked for its notice; it answers from memory.
+const NOTICE_EVERY: Duration = Duration::from_secs(1);
+
 /// What every door of the gateway shares. It stores nothing.
 struct Gateway {
     ctx: Context,
@@ -43,7 +54,14 @@ struct Gateway {
     positions: positions::Positions,
     feeds: Arc<feeds::Feeds>,
     orders: rate::Limiter,
+    /// What queries cost.
+    cost: rate::Limiter,
     http: proxy::HttpClient,
+    /// What the exchange says that keeps it from taking everything; empty: nothing.
+    notice: RwLock<String>,
+    /// Whose word about a client's address is believed.
+    proxies: Proxies,
+    sockets: Arc<sockets::Sockets>,
 }
 
 impl fmt::Debug for Gateway {
@@ -62,13 +80,37 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let gateway = Arc::new(Gateway {
         sessions: session::Sessions::new(ctx.clone()),
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
+        cost: rate::Limiter::new(limits.cost_per_second, limits.cost_burst),
+        proxies: Proxies::parse(&limits.trusted_proxies)?,
+        sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),
         positions: positions::Positions::default(),
         feeds: Arc::default(),
         http: proxy::client(),
+        notice: RwLock::default(),
         bus,
         ctx: ctx.clone(),
     });
     feeds::spawn(&gateway);
-    serve_http(&ctx, SERVICE.name, listener, http::router(&gateway).await?);
+    follow_notice(&gateway);
+    let door = Door::public(&ctx.settings.gateway)?;
+    serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
     Ok(())
+}
+
+/// Keeps what terminals are told of the exchange.
+fn follow_notice(gateway: &Arc<Gateway>) {
+    let asking = Arc::clone(gateway);
+    gateway.ctx.tasks.every("notice of the exchange", Schedule::at_once(NOTICE_EVERY), move || {
+        let gateway = Arc::clone(&asking);
+        async move {
+            let mut engine = gateway.ctx.clients.engine(&gateway.ctx.system());
+            let asked = tokio::time::timeout(NOTICE_EVERY, engine.position(PositionRequest::default()));
+            let notice = match asked.await {
+                Ok(Ok(reply)) => reply.into_inner().notice,
+                _ => "the exchange does not answer".to_owned(),
+            };
+            *gateway.notice.write() = notice;
+            Ok::<_, Error>(())
+        }
+    });
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Gateway,
-    session::{Permission, Session},
+    session::{Permission, Session, Watch},
 };
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, subject, v1};
@@ -13,9 +13,8 @@ use futures::{
 };
 use prost::Message as _;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Duration,
 };
 use tonic::Status;
 
@@ -25,8 +24,6 @@ pub const SYMBOLS_MAX: usize = 50;
 const CONFLATE_MAX: usize = 256;
 /// Trades asked for at a time when some were missed.
 const TRADES_PAGE: u32 = 500;
-/// Time between two looks at the session of a subscriber.
-const SESSION_CHECK: Duration = Duration::from_millis(500);
 
 pub type Feed<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -42,13 +39,10 @@ fn while_allowed<T: Send + 'static>(
     feed: impl Stream<Item = Result<T, Status>> + Send + 'static,
 ) -> Feed<T> {
     let shutdown = gateway.ctx.tasks.shutdown().clone();
-    let checks = stream::unfold((gateway, session), |(gateway, session)| async move {
-        tokio::time::sleep(SESSION_CHECK).await;
-        let allowed = async {
-            gateway.sessions.check(&session).await?;
-            gateway.sessions.require(&session, Permission::ViewStocks).await
-        };
-        Some((allowed.await.err().map(Err), (gateway, session)))
+    let watch = Watch::new(&gateway, &session, vec![Permission::ViewStocks]);
+    let checks = stream::once(async move {
+        let mut watch = watch;
+        Some(Err(watch.ended().await))
     });
     let mut ended = false;
     stream::select(feed.map(Some), checks)
@@ -99,6 +93,10 @@ pub async fn quotes(
     }
     let request = v1::QuotesRequest { symbols: symbols.iter().map(ToString::to_string).collect() };
     let first = gateway.ctx.clients.stock(&session.caller()).quotes(request).await?.into_inner().quotes;
+    let known: BTreeSet<&str> = first.iter().map(|quote| quote.symbol.as_str()).collect();
+    if let Some(unknown) = symbols.iter().find(|symbol| !known.contains(symbol.as_str())) {
+        return Err(unlisted(unknown));
+    }
     let changes = stream::select_all(live).ready_chunks(CONFLATE_MAX).flat_map(|messages| {
         let mut newest = BTreeMap::new();
         for quote in messages.into_iter().filter_map(|m| v1::Quote::decode(m.payload).ok()) {
@@ -110,45 +108,66 @@ pub async fn quotes(
     Ok(while_allowed(gateway, session, feed))
 }
 
+fn unlisted(symbol: &Symbol) -> Status {
+    Refusal::not_found(Reason::UNKNOWN_SYMBOL, format!("{symbol} is not listed here")).into()
+}
+
+impl Gateway {
+    /// Refuses a symbol that is not listed.
+    pub async fn require_listed(&self, session: &Session, symbol: &Symbol) -> Result<(), Status> {
+        let request = v1::SymbolRequest { symbol: symbol.to_string() };
+        self.ctx.clients.stock(&session.caller()).get_instrument(request).await.map(drop)
+    }
+}
+
+/// A trade of a subscription. `reset`: those between the subscriber's last one and this are no longer kept.
+#[derive(Debug, Clone)]
+pub struct Print {
+    pub trade: v1::Trade,
+    pub reset: bool,
+}
+
 /// The trades of a symbol after `after`, or from now on, in order and without a gap.
 pub async fn trades(
     gateway: Arc<Gateway>,
     session: Session,
     symbol: Symbol,
     after: Option<u64>,
-) -> Result<Feed<v1::Trade>, Status> {
+) -> Result<Feed<Print>, Status> {
+    gateway.require_listed(&session, &symbol).await?;
     let live = gateway.bus.subscribe(subject::trades(symbol.as_str())).await?;
     let mut tape = Tape {
         gateway: gateway.clone(),
         session: session.clone(),
         symbol,
         last: 0,
+        newest: 0,
+        reset: false,
         waiting: VecDeque::new(),
     };
-    if let Some(last) = after {
-        tape.last = last;
-        tape.fill().await?;
-    } else {
-        let latest = tape.page(0, 1, true).await?;
-        tape.last = latest.last().map_or(0, |t| t.trade_no);
-    }
+    let newest = tape.page(0, 1, true).await?.last().map_or(0, |t| t.trade_no);
+    // A number that was never given is of another exchange's life.
+    tape.reset = after.is_some_and(|after| after > newest);
+    (tape.last, tape.newest) = (after.unwrap_or(newest).min(newest), newest);
     let feed = stream::unfold((tape, live), |(mut tape, mut live)| async move {
         loop {
-            if let Some(trade) = tape.waiting.pop_front() {
-                return Some((Ok(trade), (tape, live)));
+            if let Some(print) = tape.waiting.pop_front() {
+                return Some((Ok(print), (tape, live)));
+            }
+            if tape.last < tape.newest {
+                match tape.fill().await {
+                    Ok(()) => {}
+                    // The subscriber knows where it stands, and comes again.
+                    Err(status) => return Some((Err(status), (tape, live))),
+                }
+                continue;
             }
             let message = live.next().await?;
             let Ok(print) = v1::TradePrint::decode(message.payload) else { continue };
             for trade in print.trades {
+                tape.newest = tape.newest.max(trade.trade_no);
                 if trade.trade_no == tape.last + 1 {
-                    tape.last = trade.trade_no;
-                    tape.waiting.push_back(trade);
-                } else if trade.trade_no > tape.last {
-                    // A failure leaves the gap as it is: the next print shows it again.
-                    if let Err(status) = tape.fill().await {
-                        tracing::warn!(code = ?status.code(), cause = status.message(), "missed trades");
-                    }
-                    break;
+                    tape.take(trade);
                 }
             }
         }
@@ -160,8 +179,13 @@ struct Tape {
     gateway: Arc<Gateway>,
     session: Session,
     symbol: Symbol,
+    /// The last trade that the subscriber has or that waits for it.
     last: u64,
-    waiting: VecDeque<v1::Trade>,
+    /// The last trade that is known to be.
+    newest: u64,
+    /// The next one does not follow what the subscriber has.
+    reset: bool,
+    waiting: VecDeque<Print>,
 }
 
 impl Tape {
@@ -172,12 +196,22 @@ impl Tape {
         Ok(client.trades(request).await?.into_inner().trades)
     }
 
-    /// One page of what comes after the last trade; more follows when the next print shows a gap again.
+    fn take(&mut self, trade: v1::Trade) {
+        let reset = std::mem::take(&mut self.reset) || trade.trade_no > self.last + 1;
+        self.last = trade.trade_no;
+        self.waiting.push_back(Print { trade, reset });
+    }
+
+    /// One page of what comes after the last trade.
     async fn fill(&mut self) -> Result<(), Status> {
-        for trade in self.page(self.last, TRADES_PAGE, false).await? {
+        let page = self.page(self.last, TRADES_PAGE, false).await?;
+        if page.is_empty() {
+            // None of them is kept: the next one says so.
+            self.newest = self.last;
+        }
+        for trade in page {
             if trade.trade_no > self.last {
-                self.last = trade.trade_no;
-                self.waiting.push_back(trade);
+                self.take(trade);
             }
         }
         Ok(())

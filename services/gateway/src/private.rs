@@ -6,7 +6,7 @@
 use super::{
     Gateway,
     feeds::Update,
-    session::{Permission, Session},
+    session::{Permission, Session, Watch},
 };
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
@@ -19,14 +19,14 @@ use tonic::Status;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Time between two questions for what the live feed may have lost.
 const RECONCILE: Duration = Duration::from_secs(10);
-/// Time between two looks at the token, the session and the permission.
-const SESSION_CHECK: Duration = Duration::from_millis(500);
 /// Updates that wait for a slow client; more wait in their owners' tables.
 const BUFFER: usize = 256;
 /// Updates asked for at a time.
 const PAGE: u32 = 500;
-/// Orders of the snapshot that replaces updates which are no longer kept.
-const SNAPSHOT_ORDERS: u32 = 500;
+/// Orders of a page of the snapshot that replaces updates which are no longer kept.
+const SNAPSHOT_PAGE: u32 = 500;
+/// Pages of open orders in a snapshot, at most.
+const SNAPSHOT_PAGES_MAX: usize = 100;
 
 /// Where a stream of updates starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +40,14 @@ pub enum Start {
 }
 
 /// What a private stream carries.
+///
+/// Where the updates after the client's sequence are no longer kept, a snapshot comes in their place, all of it marked
+/// `reset`: what there is, with the client's own sequence, so that a client that is cut off within it gets it again; then
+/// an update of nothing, with the sequence to go on from.
 #[derive(Debug, Clone)]
 pub enum Event {
-    Order(Box<v1::OrderUpdate>),
-    Portfolio(Box<v1::PortfolioUpdate>),
+    Order { update: Box<v1::OrderUpdate>, reset: bool },
+    Portfolio { update: Box<v1::PortfolioUpdate>, reset: bool },
     Heartbeat(v1::Heartbeat),
 }
 
@@ -96,24 +100,26 @@ impl Feed {
         let mut whole = self.catch_up().await?;
         let mut heartbeat = time::interval_at(time::Instant::now(), HEARTBEAT);
         let mut reconcile = time::interval_at(time::Instant::now() + RECONCILE, RECONCILE);
-        let mut check = time::interval(SESSION_CHECK);
-        for timer in [&mut heartbeat, &mut reconcile, &mut check] {
+        let mut watch = Watch::new(&self.gateway, &self.session, self.needs());
+        for timer in [&mut heartbeat, &mut reconcile] {
             timer.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
         }
         loop {
             tokio::select! {
                 () = self.sender.closed() => return Ok(()),
-                _ = check.tick() => self.check().await?,
+                status = watch.ended() => return Err(status),
                 _ = reconcile.tick() => whole = self.catch_up().await?,
                 _ = heartbeat.tick() => {
                     if !whole {
                         whole = self.catch_up().await?;
                     }
                     if whole {
+                        let notice = self.gateway.notice.read().clone();
                         self.send(Event::Heartbeat(v1::Heartbeat {
                             time_us: self.gateway.ctx.clock.now_us(),
                             order_seq: self.orders.unwrap_or(0),
                             portfolio_seq: self.portfolio.unwrap_or(0),
+                            notice,
                         })).await?;
                     }
                 }
@@ -150,28 +156,19 @@ impl Feed {
 
     async fn order(&mut self, update: v1::OrderUpdate) -> Result<(), Status> {
         self.orders = Some(update.user_seq);
-        self.send(Event::Order(Box::new(update))).await
+        self.send(Event::Order { update: Box::new(update), reset: false }).await
     }
 
     async fn position(&mut self, update: v1::PortfolioUpdate) -> Result<(), Status> {
         self.portfolio = Some(update.user_seq);
-        self.send(Event::Portfolio(Box::new(update))).await
+        self.send(Event::Portfolio { update: Box::new(update), reset: false }).await
     }
 
-    /// The session ends the stream when it ends, and so does a lost permission.
-    async fn check(&self) -> Result<(), Status> {
-        let sessions = &self.gateway.sessions;
-        let alive = async {
-            sessions.check(&self.session).await?;
-            if self.orders.is_some() {
-                sessions.require(&self.session, Permission::OrderStocks).await?;
-            }
-            if self.portfolio.is_some() {
-                sessions.require(&self.session, Permission::ManageOwnPortfolio).await?;
-            }
-            Ok(())
-        };
-        alive.await
+    /// What the user must be allowed for as long as the stream lasts.
+    fn needs(&self) -> Vec<Permission> {
+        let orders = self.orders.map(|_| Permission::OrderStocks);
+        let portfolio = self.portfolio.map(|_| Permission::ManageOwnPortfolio);
+        orders.into_iter().chain(portfolio).collect()
     }
 
     async fn first(&self, start: Start, kind: Kind) -> Result<Option<u64>, Status> {
@@ -220,7 +217,7 @@ impl Feed {
         while let Some(last) = self.orders {
             let page = self.order_page(last, PAGE).await?;
             if page.reset {
-                return self.order_snapshot().await;
+                return self.order_snapshot(last).await;
             }
             let empty = page.updates.is_empty();
             for update in page.updates {
@@ -239,7 +236,7 @@ impl Feed {
         while let Some(last) = self.portfolio {
             let page = self.portfolio_page(last, PAGE).await?;
             if page.reset {
-                return self.portfolio_snapshot(page.last_seq).await;
+                return self.portfolio_snapshot(last, page.last_seq).await;
             }
             let empty = page.updates.is_empty();
             for update in page.updates {
@@ -254,43 +251,63 @@ impl Feed {
         Ok(())
     }
 
-    /// The updates after the client's sequence are no longer kept: sends the newest orders as they now are, each with
-    /// the sequence that they include.
-    async fn order_snapshot(&mut self) -> Result<(), Status> {
+    /// The updates after the client's sequence `last` are no longer kept: the newest orders as they now are and every
+    /// open one, then the sequence that they include at least.
+    async fn order_snapshot(&mut self, last: u64) -> Result<(), Status> {
         let user_id = self.session.user.to_string();
-        let request =
-            v1::ListOrdersRequest { user_id: user_id.clone(), limit: SNAPSHOT_ORDERS, ..Default::default() };
-        let mut client = self.gateway.reads(&self.session).await.order(&self.session.caller());
-        let list = client.list(request).await?.into_inner();
-        for order in list.orders.into_iter().rev() {
-            let update = v1::OrderUpdate {
-                user_id: user_id.clone(),
-                user_seq: list.user_seq,
-                order: Some(order),
-                fill: None,
-            };
-            self.order(update).await?;
+        let newest = self.order_list(String::new(), false).await?;
+        let user_seq = newest.user_seq;
+        let mut orders = newest.orders;
+        // The list is by id, newest first: open orders that are older than its last one are asked for.
+        for _ in 0..SNAPSHOT_PAGES_MAX {
+            let Some(oldest) = orders.last() else { break };
+            let page = self.order_list(oldest.id.clone(), true).await?.orders;
+            let is_last = page.len() < SNAPSHOT_PAGE as usize;
+            orders.extend(page);
+            if is_last {
+                break;
+            }
         }
-        self.orders = Some(list.user_seq);
-        Ok(())
+        let update =
+            |user_seq, order| v1::OrderUpdate { user_id: user_id.clone(), user_seq, order, fill: None };
+        for order in orders.into_iter().rev() {
+            let update = Box::new(update(last, Some(order)));
+            self.send(Event::Order { update, reset: true }).await?;
+        }
+        self.orders = Some(user_seq);
+        self.send(Event::Order { update: Box::new(update(user_seq, None)), reset: true }).await
+    }
+
+    async fn order_list(&self, before_id: String, open_only: bool) -> Result<v1::ListOrdersReply, Status> {
+        let request = v1::ListOrdersRequest {
+            user_id: self.session.user.to_string(),
+            limit: SNAPSHOT_PAGE,
+            before_id,
+            open_only,
+            ..Default::default()
+        };
+        let mut client = self.gateway.reads(&self.session).await.order(&self.session.caller());
+        Ok(client.list(request).await?.into_inner())
     }
 
     /// The same for accounts and holdings, which are asked for after `seq` and so include it.
-    async fn portfolio_snapshot(&mut self, seq: u64) -> Result<(), Status> {
+    async fn portfolio_snapshot(&mut self, last: u64, seq: u64) -> Result<(), Status> {
         let user_id = self.session.user.to_string();
-        let update = || v1::PortfolioUpdate { user_id: user_id.clone(), user_seq: seq, ..Default::default() };
+        let update =
+            |user_seq| v1::PortfolioUpdate { user_id: user_id.clone(), user_seq, ..Default::default() };
+        let reset = |update| Event::Portfolio { update: Box::new(update), reset: true };
         let mut client = self.gateway.reads(&self.session).await.portfolio(&self.session.caller());
         let accounts = client.list_accounts(v1::UserRequest { user_id: user_id.clone() }).await?.into_inner();
         for account in accounts.accounts {
             let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id.clone() };
             let holdings = client.holdings(request).await?.into_inner().holdings;
-            self.position(v1::PortfolioUpdate { account: Some(account), ..update() }).await?;
+            self.send(reset(v1::PortfolioUpdate { account: Some(account), ..update(last) })).await?;
             for holding in holdings {
-                self.position(v1::PortfolioUpdate { holding: Some(holding), ..update() }).await?;
+                self.send(reset(v1::PortfolioUpdate { holding: Some(holding), ..update(last) })).await?;
             }
         }
         self.portfolio = Some(seq);
-        Ok(())
+        self.send(reset(update(seq))).await
     }
 }
 

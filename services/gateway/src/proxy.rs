@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,6 +22,8 @@ const BODY_MAX: usize = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for the answer; hashing a password may queue.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(9);
+/// A connection that was idle for longer is not used again: well before auth-service would close it.
+const POOL_IDLE_MAX: Duration = Duration::from_secs(20);
 /// Headers that concern one hop only (RFC 9110 §7.6.1).
 const HOP_BY_HOP: [&str; 8] = [
     "connection",
@@ -36,6 +38,7 @@ const HOP_BY_HOP: [&str; 8] = [
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 pub type HttpClient = Client<HttpConnector, Full<axum::body::Bytes>>;
 
@@ -44,7 +47,10 @@ pub fn client() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     connector.set_nodelay(true);
-    Client::builder(TokioExecutor::new()).build(connector)
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE_MAX)
+        .build(connector)
 }
 
 /// Passes a request on.
@@ -80,11 +86,16 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
     } else if let Some(host) = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
         headers.insert(FORWARDED_HOST, host);
     }
-    headers.remove(FORWARDED_FOR);
-    headers.remove(REAL_IP);
-    if let Some(ip) = peer.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
+    let client = peer.map(|ip| gateway.proxies.client(&headers, ip));
+    for name in [FORWARDED_FOR, REAL_IP, FORWARDED_PROTO] {
+        headers.remove(name);
+    }
+    if let Some(ip) = client.and_then(|client| HeaderValue::from_str(&client.ip.to_string()).ok()) {
         headers.insert(FORWARDED_FOR, ip.clone());
         headers.insert(REAL_IP, ip);
+    }
+    if client.is_some_and(|client| client.secure) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
     // auth-service believes the caller's address from a bearer of the service token alone.
     let token = HeaderValue::from_str(gateway.ctx.secrets.service_token.expose());

@@ -1,4 +1,4 @@
-//! How many orders a user may send: a token bucket per user.
+//! How many orders a user may send, and what its queries may cost: a token bucket per user.
 
 use fafnir_proto::id::UserId;
 use parking_lot::Mutex;
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 /// Users whose bucket is kept; full buckets go first.
 const BUCKETS_MAX: usize = 10_000;
-/// One order in a bucket.
+/// One order, or one unit of cost, in a bucket.
 const ORDER: u64 = 1_000_000;
 
-/// Buckets that hold `burst` orders and refill by `per_second`.
+/// Buckets that hold `burst` orders and refill by `per_second`; 0 a second: no bound.
 #[derive(Debug)]
 pub struct Limiter {
     per_second: u64,
@@ -40,7 +40,7 @@ impl Exceeded {
 impl Limiter {
     pub fn new(per_second: u32, burst: u32) -> Self {
         Self {
-            per_second: u64::from(per_second.max(1)),
+            per_second: u64::from(per_second),
             capacity: u64::from(burst.max(1)) * ORDER,
             buckets: Mutex::default(),
         }
@@ -48,6 +48,9 @@ impl Limiter {
 
     /// Takes `orders` from a user's bucket, all or none.
     pub fn take(&self, user: UserId, orders: u32, now: Instant) -> Result<(), Exceeded> {
+        if self.per_second == 0 {
+            return Ok(());
+        }
         let wanted = u64::from(orders) * ORDER;
         let mut buckets = self.buckets.lock();
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&user) {
@@ -61,6 +64,11 @@ impl Limiter {
         };
         bucket.level = rest;
         Ok(())
+    }
+
+    /// More than the bucket ever holds: waiting does not help.
+    pub fn is_beyond(&self, orders: u64) -> bool {
+        self.per_second > 0 && orders > self.capacity / ORDER
     }
 
     fn level(&self, bucket: Bucket, now: Instant) -> u64 {

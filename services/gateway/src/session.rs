@@ -1,5 +1,6 @@
-//! Who is signed in and what they may do: tokens against the JWKS, sessions and permissions cached for a second.
+//! Who is signed in and what they may do: tokens against the JWKS, sessions and permissions believed for a moment.
 
+use super::Gateway;
 use axum::http::HeaderMap;
 use fafnir_platform::{
     Context, Refusal, csrf,
@@ -17,7 +18,13 @@ use tokio::{sync::Mutex, time::Instant};
 use tonic::Status;
 
 /// How long an answer about a session or a permission is believed; a revocation takes effect within 1 s.
-const BELIEVED: Duration = Duration::from_millis(900);
+const BELIEVED: Duration = Duration::from_millis(400);
+/// Time between two looks at what a stream depends on; with [`BELIEVED`] it ends within 1 s.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A stream goes on for so long while nobody can say whether it may.
+const UNCHECKED_MAX: Duration = Duration::from_secs(5);
+/// How long the same new token is handed to a browser that asks many things at once.
+const RENEWED: Duration = Duration::from_secs(30);
 /// Sessions and users that are cached.
 const CACHED_MAX: u64 = 50_000;
 /// The JWKS is fetched at most this often because of an unknown key.
@@ -80,6 +87,8 @@ pub struct Sessions {
     jwks: RwLock<Arc<str>>,
     fetched: Mutex<Option<Instant>>,
     alive: moka::future::Cache<SessionId, Option<UserId>>,
+    /// New tokens of browsers' sessions, by session and end of the old one: many requests at once bring one.
+    renewed: moka::future::Cache<(SessionId, i64), Arc<str>>,
     allowed: moka::future::Cache<UserId, Allowed>,
 }
 
@@ -103,6 +112,7 @@ impl Sessions {
             jwks: RwLock::new(Arc::from("{\"keys\":[]}")),
             fetched: Mutex::default(),
             alive: cache().build(),
+            renewed: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(RENEWED).build(),
             allowed: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED).build(),
         }
     }
@@ -197,6 +207,23 @@ impl Sessions {
         }
     }
 
+    /// A new token for a browser's session whose token is past half its life; `None` where there is nothing to do, or
+    /// nobody to ask just now: the old one is still good.
+    pub async fn renew(&self, session: &Session) -> Option<Arc<str>> {
+        let half_us = i64::from(self.ctx.settings.auth.cookie_ttl_s) * fafnir_platform::clock::SECOND_US / 2;
+        let left_us = session.expires_us.saturating_sub(self.ctx.clock.now_us());
+        if !session.by_cookie || left_us > half_us {
+            return None;
+        }
+        let ask = async {
+            let request = v1::RenewRequest { session_id: session.id.to_string() };
+            let tokens = self.ctx.clients.auth(&self.ctx.system()).renew(request).await?.into_inner();
+            Ok::<Arc<str>, Status>(tokens.access_token.into())
+        };
+        let renewed = self.renewed.try_get_with((session.id, session.expires_us), ask).await;
+        renewed.inspect_err(|e| tracing::debug!(cause = e.message(), "a session is not renewed")).ok()
+    }
+
     /// Forgets what is believed about a session: it was signed out through this door.
     pub async fn forget(&self, session: SessionId) {
         self.alive.invalidate(&session).await;
@@ -241,5 +268,46 @@ impl Sessions {
             "X-CSRF-Token must equal the csrf_token cookie and belong to your session",
         )
         .into())
+    }
+}
+
+/// What a stream depends on for as long as it lasts: token, session, permissions.
+#[derive(Debug)]
+pub struct Watch {
+    gateway: Arc<Gateway>,
+    session: Session,
+    needs: Vec<Permission>,
+    timer: tokio::time::Interval,
+    /// When it was last known to be allowed.
+    allowed_at: Instant,
+}
+
+impl Watch {
+    pub fn new(gateway: &Arc<Gateway>, session: &Session, needs: Vec<Permission>) -> Self {
+        let mut timer = tokio::time::interval(LOOK_EVERY);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Self { gateway: gateway.clone(), session: session.clone(), needs, timer, allowed_at: Instant::now() }
+    }
+
+    /// Resolves with the reason when the stream must end. May be dropped and called again.
+    pub async fn ended(&mut self) -> Status {
+        loop {
+            self.timer.tick().await;
+            match self.look().await {
+                Ok(()) => self.allowed_at = Instant::now(),
+                Err(status) if status.code() != tonic::Code::Unavailable => return status,
+                Err(status) if self.allowed_at.elapsed() > UNCHECKED_MAX => return status,
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn look(&self) -> Result<(), Status> {
+        let sessions = &self.gateway.sessions;
+        sessions.check(&self.session).await?;
+        for permission in &self.needs {
+            sessions.require(&self.session, *permission).await?;
+        }
+        Ok(())
     }
 }

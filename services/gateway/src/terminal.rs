@@ -2,6 +2,7 @@
 
 use super::{
     Gateway,
+    graphql::{price, transport::Charge},
     private::{self, Event, Start},
     session::{Permission, Session},
 };
@@ -94,6 +95,13 @@ impl Door {
         })
     }
 
+    /// Takes what a read asks for, in rows, from what its user may ask for.
+    fn charge(&self, session: &Session, rows: u64) -> Result<(), Status> {
+        let units = u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
+        let taken = self.0.cost.take(session.user, units, Instant::now());
+        taken.map_err(|e| Charge::Later { seconds: e.retry_after_s() }.refusal().into())
+    }
+
     fn take_order(&self, session: &Session) -> Result<(), Status> {
         self.0.orders.take(session.user, 1, Instant::now()).map_err(|exceeded| {
             Refusal::exhausted(
@@ -109,12 +117,18 @@ impl Door {
     }
 }
 
+/// What a read asks for, in rows; a page without a length is the service's own.
+fn rows(limit: u32) -> u64 {
+    if limit == 0 { 500 } else { u64::from(limit.min(1000)) }
+}
+
 /// A read of the caller's own rows: permission, `user_id` from the token, the owner's answer, which knows everything that
 /// the caller was told.
 macro_rules! own {
-    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
+    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident, $rows:expr) => {{
         let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
         let mut message = $request.into_inner();
+        $self.charge(&session, $rows(&message))?;
         message.user_id = session.user.to_string();
         let mut client = $self.0.reads(&session).await.$service(&session.caller());
         let reply = client.$method(message).await.map_err(outward)?;
@@ -136,10 +150,12 @@ macro_rules! command {
 
 /// A call about public data: permission, then the owner's answer.
 macro_rules! public {
-    ($self:ident, $request:ident, $service:ident . $method:ident) => {{
+    ($self:ident, $request:ident, $service:ident . $method:ident, $rows:expr) => {{
         let session = $self.allowed($request.metadata(), Permission::ViewStocks).await.map_err(outward)?;
+        let message = $request.into_inner();
+        $self.charge(&session, $rows(&message))?;
         let mut client = $self.0.ctx.clients.$service(&session.caller());
-        let reply = client.$method($request.into_inner()).await.map_err(outward)?;
+        let reply = client.$method(message).await.map_err(outward)?;
         Ok(Response::new(reply.into_inner()))
     }};
 }
@@ -160,7 +176,7 @@ impl Terminal for Door {
     }
 
     async fn sign_in(&self, request: Request<v1::TerminalSignInRequest>) -> Reply<v1::TerminalSession> {
-        let client_ip = peer_of(request.extensions());
+        let client_ip = self.0.peer_of(request.metadata(), request.extensions());
         let agent = request.metadata().get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or("");
         let user_agent: String = agent.chars().take(200).collect();
         let message = request.into_inner();
@@ -226,18 +242,21 @@ impl Terminal for Door {
         Ok(Response::new(self.0.told(&session, reply)))
     }
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Reply<v1::ListOrdersReply> {
-        own!(self, request, OrderStocks, order.list)
+        own!(self, request, OrderStocks, order.list, |r: &v1::ListOrdersRequest| rows(r.limit))
     }
     async fn order(&self, request: Request<v1::GetOrderRequest>) -> Reply<v1::OrderReply> {
-        own!(self, request, OrderStocks, order.get)
+        own!(self, request, OrderStocks, order.get, |_| 1)
     }
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Reply<v1::ListFillsReply> {
-        own!(self, request, OrderStocks, order.list_fills)
+        own!(self, request, OrderStocks, order.list_fills, |r: &v1::ListFillsRequest| rows(r.limit))
+    }
+    async fn order_history(&self, request: Request<v1::OrderHistoryRequest>) -> Reply<v1::OrderHistoryReply> {
+        own!(self, request, OrderStocks, order.history, |r: &v1::OrderHistoryRequest| rows(r.limit))
     }
 
     async fn accounts(&self, request: Request<v1::Empty>) -> Reply<v1::ListAccountsReply> {
         let request = request.map(|_| v1::UserRequest::default());
-        own!(self, request, ManageOwnPortfolio, portfolio.list_accounts)
+        own!(self, request, ManageOwnPortfolio, portfolio.list_accounts, |_| 1)
     }
     async fn create_account(&self, request: Request<v1::CreateAccountRequest>) -> Reply<v1::Account> {
         command!(self, request, ManageOwnAccounts, portfolio.create_account)
@@ -258,7 +277,21 @@ impl Terminal for Door {
         Ok(Response::new(v1::HoldingsReply { holdings }))
     }
     async fn transactions(&self, request: Request<v1::TransactionsRequest>) -> Reply<v1::TransactionsReply> {
-        own!(self, request, ManageOwnPortfolio, portfolio.transactions)
+        own!(self, request, ManageOwnPortfolio, portfolio.transactions, |r: &v1::TransactionsRequest| rows(
+            r.limit
+        ))
+    }
+    async fn statement(&self, request: Request<v1::StatementRequest>) -> Reply<v1::StatementReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.statement, |_| price::REPORT)
+    }
+    async fn performance(&self, request: Request<v1::PerformanceRequest>) -> Reply<v1::PerformanceReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.performance, |_| price::REPORT)
+    }
+    async fn gains(&self, request: Request<v1::GainsRequest>) -> Reply<v1::GainsReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.gains, |_| price::REPORT)
+    }
+    async fn lots(&self, request: Request<v1::LotsRequest>) -> Reply<v1::LotsReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.lots, |r: &v1::LotsRequest| rows(r.limit))
     }
     async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
         let request = request.map(|_| v1::GetProfileRequest::default());
@@ -274,25 +307,25 @@ impl Terminal for Door {
     }
 
     async fn instruments(&self, request: Request<v1::Empty>) -> Reply<v1::ListInstrumentsReply> {
-        public!(self, request, stock.list_instruments)
+        public!(self, request, stock.list_instruments, |_| 100)
     }
     async fn search(&self, request: Request<v1::SearchRequest>) -> Reply<v1::ListInstrumentsReply> {
-        public!(self, request, stock.search)
+        public!(self, request, stock.search, |_| 20)
     }
     async fn quotes(&self, request: Request<v1::QuotesRequest>) -> Reply<v1::QuotesReply> {
-        public!(self, request, stock.quotes)
+        public!(self, request, stock.quotes, |r: &v1::QuotesRequest| r.symbols.len() as u64)
     }
     async fn book(&self, request: Request<v1::BookRequest>) -> Reply<v1::BookImage> {
-        public!(self, request, engine.book)
+        public!(self, request, engine.book, |_| 20)
     }
     async fn trades(&self, request: Request<v1::TradesRequest>) -> Reply<v1::TradesReply> {
-        public!(self, request, engine.trades)
+        public!(self, request, engine.trades, |r: &v1::TradesRequest| rows(r.limit))
     }
     async fn candles(&self, request: Request<v1::CandlesRequest>) -> Reply<v1::CandlesReply> {
-        public!(self, request, stock.candles)
+        public!(self, request, stock.candles, |r: &v1::CandlesRequest| rows(r.limit))
     }
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Reply<v1::CandlesReply> {
-        public!(self, request, stock.history)
+        public!(self, request, stock.history, |r: &v1::HistoryRequest| price::rows_of_period(&r.period))
     }
 
     type PrivateStream = Pin<Box<dyn Stream<Item = Result<v1::PrivateUpdate, Status>> + Send>>;
@@ -310,12 +343,12 @@ impl Terminal for Door {
         );
         let stream = private::stream(updates).map(|event| {
             use v1::private_update::Kind;
-            let kind = match event.map_err(outward)? {
-                Event::Order(update) => Kind::Order(*update),
-                Event::Portfolio(update) => Kind::Portfolio(*update),
-                Event::Heartbeat(heartbeat) => Kind::Heartbeat(heartbeat),
+            let (kind, reset) = match event.map_err(outward)? {
+                Event::Order { update, reset } => (Kind::Order(*update), reset),
+                Event::Portfolio { update, reset } => (Kind::Portfolio(*update), reset),
+                Event::Heartbeat(heartbeat) => (Kind::Heartbeat(heartbeat), false),
             };
-            Ok(v1::PrivateUpdate { kind: Some(kind) })
+            Ok(v1::PrivateUpdate { kind: Some(kind), reset })
         });
         Ok(Response::new(Box::pin(stream)))
     }
@@ -336,6 +369,14 @@ impl Gateway {
         Ok(try_join_all(replies).await?.into_iter().flatten().collect())
     }
 
+    /// The address that a call came from, or empty.
+    fn peer_of(&self, metadata: &MetadataMap, extensions: &tonic::Extensions) -> String {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        peer.map_or_else(String::new, |ip| {
+            self.proxies.client(&metadata.clone().into_headers(), ip).ip.to_string()
+        })
+    }
+
     /// Where terminals get public market data, with the user that may only subscribe `market.>`.
     fn market_data_url(&self) -> String {
         let configured = &self.ctx.settings.nats.public_url;
@@ -350,14 +391,6 @@ impl Gateway {
         }
         format!("nats://market:{}@{address}", percent_encoded(self.ctx.secrets.nats_market.expose()))
     }
-}
-
-/// The address that a call came from, or empty.
-fn peer_of(extensions: &tonic::Extensions) -> String {
-    extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|ConnectInfo(peer)| peer.ip().to_string())
-        .unwrap_or_default()
 }
 
 /// Everything but RFC 3986's unreserved characters as `%XX`.

@@ -6,23 +6,35 @@ use super::{
         transport::{Endpoint, Sent, was_executed},
         write_response,
     },
-    session::Session,
+    session::{Session, Watch},
+    sockets::Counted,
 };
 use async_graphql::parser::types::OperationType;
 use axum::{
     extract::{
-        State,
+        ConnectInfo, State,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
     },
-    http::{HeaderMap, StatusCode},
+    http::{Extensions, HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use fafnir_platform::{Refusal, csrf, envelope::Failure, token::Presented};
-use fafnir_proto::reason::Reason;
+use fafnir_platform::{
+    Refusal, csrf,
+    envelope::Failure,
+    http::{address::Source, place::Place},
+    token::Presented,
+};
+use fafnir_proto::{id::UserId, reason::Reason};
 use futures::{StreamExt as _, stream::AbortHandle};
 use serde::Deserialize;
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, time};
+use tonic::{Code, Status};
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Bytes of one message of a client.
@@ -42,11 +54,16 @@ const SILENCE_MAX: Duration = Duration::from_mins(1);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 const BAD_REQUEST: u16 = 4400;
+/// A client that says nothing of who it is.
 const UNAUTHORIZED: u16 = 4401;
+/// Who it says it is, it is not or no longer: client libraries ask for another token and come again.
+const FORBIDDEN: u16 = 4403;
 const INIT_TIMEOUT: u16 = 4408;
 const SUBSCRIBER_EXISTS: u16 = 4409;
 const TOO_MANY_INIT: u16 = 4429;
 const GOING_AWAY: u16 = 1001;
+/// Client libraries come again.
+const TRY_AGAIN_LATER: u16 = 1013;
 
 #[derive(Deserialize)]
 struct Incoming {
@@ -60,6 +77,7 @@ struct Incoming {
 pub async fn upgrade(
     State(endpoint): State<Endpoint>,
     headers: HeaderMap,
+    extensions: Extensions,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else {
@@ -69,6 +87,19 @@ pub async fn upgrade(
     if !csrf::origin_is_ours(&headers, &endpoint.gateway.ctx.settings.gateway.cors_origins) {
         return Failure::unauthorized("this page may not subscribe from its origin").into_response();
     }
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let source = Source::of(endpoint.gateway.proxies.client(&headers, peer).ip);
+    let Some(of_address) = endpoint.gateway.sockets.of_address(source) else {
+        let max = endpoint.gateway.ctx.settings.gateway.sockets_per_address;
+        let text = format!("an address has at most {max} connections for subscriptions");
+        return Failure::from(Refusal::exhausted(Reason::TOO_MANY_SOCKETS, text)).into_response();
+    };
+    // The connection holds its place at the door for as long as it lives.
+    let held = Held {
+        _place: extensions.get::<Arc<Place>>().map(|place| (Arc::clone(place), place.busy())),
+        _of_address: of_address,
+    };
     let session = match fafnir_platform::token::presented(&headers) {
         None => None,
         Some(presented) => match endpoint.gateway.sessions.of_token(presented).await {
@@ -81,9 +112,16 @@ pub async fn upgrade(
     upgrade.on_upgrade(move |socket| async move {
         tasks.spawn("websocket", async move {
             Connection::serve(endpoint, socket, session).await;
+            drop(held);
             Ok::<(), std::convert::Infallible>(())
         });
     })
+}
+
+/// What a connection takes up while it lives.
+struct Held {
+    _place: Option<(Arc<Place>, fafnir_platform::http::place::Busy)>,
+    _of_address: Counted<Source>,
 }
 
 /// What a subscription hands to the connection that writes.
@@ -101,10 +139,37 @@ enum Outgoing {
         id: String,
         payload: String,
     },
+    /// It ended for a reason that is the whole connection's.
+    Close(Close),
 }
 
 /// The connection must end with this code.
+#[derive(Debug, Clone, Copy)]
 struct Close(u16, &'static str);
+
+const SESSION_ENDED: Close = Close(FORBIDDEN, "your session has ended; sign in again");
+const UNAVAILABLE: Close = Close(TRY_AGAIN_LATER, "a service cannot answer just now; connect again");
+
+impl From<Status> for Close {
+    /// Why nobody can say that a session lives.
+    fn from(status: Status) -> Self {
+        if status.code() == Code::Unavailable { UNAVAILABLE } else { SESSION_ENDED }
+    }
+}
+
+/// What the end of a stream means for its connection: a session that has ended, or a service that is away. A stream that
+/// was completed would not be asked for again; a connection is.
+fn closes(response: &async_graphql::Response, has_begun: bool) -> Option<Close> {
+    let code = |e: &async_graphql::ServerError| e.extensions.as_ref()?.get("code").cloned();
+    let is = |wanted: Code| {
+        let wanted = async_graphql::Value::from(error::code_name(wanted));
+        response.errors.iter().any(|e| code(e).as_ref() == Some(&wanted))
+    };
+    if is(Code::Unauthenticated) {
+        return Some(SESSION_ENDED);
+    }
+    (has_begun && is(Code::Unavailable)).then_some(UNAVAILABLE)
+}
 
 struct Connection {
     endpoint: Endpoint,
@@ -112,13 +177,32 @@ struct Connection {
     is_init: bool,
     running: HashMap<String, AbortHandle>,
     sender: mpsc::Sender<Outgoing>,
+    of_user: Option<Counted<UserId>>,
+    /// Looks at the session, once somebody is signed in.
+    watch: Option<Watch>,
+}
+
+/// Resolves when the session has ended; never before somebody is signed in.
+async fn ended(watch: &mut Option<Watch>) -> Status {
+    match watch {
+        Some(watch) => watch.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Connection {
     async fn serve(endpoint: Endpoint, mut socket: WebSocket, session: Option<Session>) {
         let shutdown = endpoint.gateway.ctx.tasks.shutdown().clone();
         let (sender, mut outgoing) = mpsc::channel(BUFFER);
-        let mut this = Self { endpoint, session, is_init: false, running: HashMap::new(), sender };
+        let mut this = Self {
+            endpoint,
+            session,
+            is_init: false,
+            running: HashMap::new(),
+            sender,
+            of_user: None,
+            watch: None,
+        };
         let init_deadline = time::sleep(INIT_DEADLINE);
         tokio::pin!(init_deadline);
         let mut ping = time::interval_at(time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
@@ -134,7 +218,11 @@ impl Connection {
                         break None;
                     }
                 }
+                status = ended(&mut this.watch) => break Some(status.into()),
                 Some(out) = outgoing.recv() => {
+                    if let Outgoing::Close(close) = out {
+                        break Some(close);
+                    }
                     let text = this.text_of(out);
                     if let Some(text) = text && !write(&mut socket, Message::Text(text.into())).await {
                         break None;
@@ -189,6 +277,7 @@ impl Connection {
                     Some(session) if self.is_init => session.clone(),
                     _ => return Err(Close(UNAUTHORIZED, "Unauthorized")),
                 };
+                self.endpoint.gateway.sessions.check(&session).await?;
                 let (Some(id), Some(payload)) = (message.id, message.payload) else {
                     return Err(Close(BAD_REQUEST, "Invalid message received"));
                 };
@@ -221,9 +310,14 @@ impl Connection {
                 _ => return Err(Close(UNAUTHORIZED, "Unauthorized")),
             };
             let session = self.endpoint.gateway.sessions.of_token(Presented::Bearer(token)).await;
-            self.session = Some(session.map_err(|_| Close(UNAUTHORIZED, "Unauthorized"))?);
+            self.session = Some(session?);
         }
-        if self.session.is_some() { Ok(()) } else { Err(Close(UNAUTHORIZED, "Unauthorized")) }
+        let Some(session) = &self.session else { return Err(Close(UNAUTHORIZED, "Unauthorized")) };
+        let of_user = self.endpoint.gateway.sockets.of_user(session.user);
+        let too_many = Close(TRY_AGAIN_LATER, "a user has no more connections for subscriptions");
+        self.of_user = Some(of_user.ok_or(too_many)?);
+        self.watch = Some(Watch::new(&self.endpoint.gateway, session, Vec::new()));
+        Ok(())
     }
 
     /// Starts a subscription; answers an `error` message when it is refused.
@@ -248,6 +342,10 @@ impl Connection {
             let error = error.into_server_error(async_graphql::Pos::default());
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }
+        if let Err(charge) = self.endpoint.charge(&session, &prepared) {
+            let error = error::refused(charge.refusal()).into_server_error(async_graphql::Pos::default());
+            return refuse(&async_graphql::Response::from_errors(vec![error]));
+        }
         let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
         let sender = self.sender.clone();
         let (abort, registration) = AbortHandle::new_pair();
@@ -258,6 +356,10 @@ impl Connection {
                 let was_executed = was_executed(&response);
                 for error in &mut response.errors {
                     error::finish(error, was_executed);
+                }
+                if let Some(close) = closes(&response, !is_first) {
+                    drop(sender.send(Outgoing::Close(close)).await);
+                    return;
                 }
                 if is_first && !was_executed {
                     let payload = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
@@ -295,6 +397,7 @@ impl Connection {
                 let id = serde_json::Value::String(id);
                 Some(format!("{{\"type\":\"complete\",\"id\":{id}}}"))
             }
+            Outgoing::Close(_) => None,
         }
     }
 }

@@ -42,10 +42,12 @@ CREATE TABLE client_orders (
   order_id BLOB NOT NULL,
   PRIMARY KEY (user_id, client_order_id)
 ) STRICT;
--- One row: the last fact whose effect is here, and how many orders are open there.
+-- One row: the last fact whose effect is here, how many orders are open there, and the position of the snapshot that
+-- the rows begin with; 0: genesis.
 CREATE TABLE position (
   id INTEGER PRIMARY KEY CHECK (id = 1),
   at INTEGER NOT NULL,
+  origin_at INTEGER NOT NULL,
   open_orders INTEGER NOT NULL CHECK (open_orders >= 0)
 ) STRICT;
-INSERT INTO position (id, at, open_orders) VALUES (1, 0, 0);
+INSERT INTO position (id, at, origin_at, open_orders) VALUES (1, 0, 0, 0);

@@ -4,8 +4,10 @@
 //! model is made from the journal's facts alone. This service never decides anything about an order.
 
 mod api;
+mod audit;
 mod domain;
 mod events;
+pub mod opening;
 mod orders;
 mod store;
 
@@ -26,7 +28,7 @@ pub static SERVICE: Service = Service {
     ..Service::new("order-service", "The door for orders, and the read model of orders and fills", start)
 };
 
-const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
+const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_history")];
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))
@@ -37,11 +39,13 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let bus = ctx.bus().await?;
     let read_model = Arc::new(events::ReadModel(db.clone()));
     let follower = facts::follow(&ctx, &bus, SERVICE.name, read_model).await?;
-    let api = api::Api(orders::Orders::new(&ctx, db.clone(), follower));
+    let orders = orders::Orders::new(&ctx, db.clone(), follower);
+    let api = api::Api(orders.clone());
     let service = OrderServiceServer::new(api)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
     events::spawn_retention(&ctx, db);
+    audit::spawn(&ctx, orders);
     Ok(())
 }

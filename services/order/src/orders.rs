@@ -19,7 +19,8 @@ use fafnir_proto::{
     reason::Reason,
     v1::{
         CancelAllCommand, CancelCommand, Command, Done, FlattenCommand, FlattenReply, OpenOrdersRequest,
-        Order, OrderState, PlaceOrderRequest, ReplaceCommand, ReplaceOrderRequest, RequestKey, command::What,
+        Order, OrderStanding, OrderState, PlaceOrderRequest, QueuePositionRequest, ReplaceCommand,
+        ReplaceOrderRequest, RequestKey, command::What,
     },
 };
 use fafnir_rules::check;
@@ -280,6 +281,13 @@ impl Orders {
                 return Ok(orders);
             }
         }
+    }
+
+    /// Where an open order stands; `None` where it is no longer open, or the engine does not answer.
+    pub async fn standing(&self, order: Uuid) -> Option<OrderStanding> {
+        let mut engine = self.ctx.clients.engine(&self.ctx.system());
+        let asked = engine.standing(QueuePositionRequest { order_id: order.to_string() }).await;
+        asked.map(tonic::Response::into_inner).ok()
     }
 
     async fn execute(&self, user: UserId, what: What, deadline: Instant) -> Result<Answer> {

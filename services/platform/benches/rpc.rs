@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
 
 use fafnir_platform::{
-    Clock, Context, Settings, caller, health::Health, secrets::Secrets, server, tasks::Tasks,
+    Clock, Context, Settings, caller, disk::Disk, health::Health, secrets::Secrets, server, tasks::Tasks,
 };
 use fafnir_proto::{
     client::{Caller, Clients},
@@ -70,6 +70,7 @@ fn context(in_process: bool, listener: &TcpListener, dir: &std::path::Path) -> C
         clock: Clock::wall(),
         tasks: Tasks::new(CancellationToken::new()),
         health: Health::default(),
+        disk: Disk::default(),
         addresses: Arc::new(addresses),
     }
 }

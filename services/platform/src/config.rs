@@ -30,6 +30,7 @@ pub struct Settings {
     pub ports: Ports,
     pub addresses: Addresses,
     pub database: Database,
+    pub disk: Disk,
     pub nats: Nats,
     pub redis: Redis,
     pub log: Log,
@@ -100,6 +101,18 @@ pub struct Database {
     pub prefix: String,
 }
 
+/// Free room of the data directory's disk, MiB, below which a stage begins; each at most the one before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Disk {
+    /// It is told, loudly.
+    pub alarm_mib: u32,
+    /// Only cancels are taken.
+    pub cancel_only_mib: u32,
+    /// Nothing that writes is taken.
+    pub read_only_mib: u32,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
@@ -136,6 +149,18 @@ pub struct Gateway {
     /// Orders a second per user.
     pub orders_per_second: u32,
     pub orders_burst: u32,
+    /// Connections of one address at a time, and new ones a second; 0: no bound of its own.
+    pub connections_per_address: u32,
+    pub connections_per_second: u32,
+    /// Proxies before the gateway, as addresses or networks: only their `X-Forwarded-For` and `X-Forwarded-Proto` are
+    /// believed, and the limits of an address are not theirs.
+    pub trusted_proxies: Vec<String>,
+    /// What a user's queries may cost a second, and at once: about a row each; 0: no bound.
+    pub cost_per_second: u32,
+    pub cost_burst: u32,
+    /// WebSockets of one user and of one address at a time; 0: no bound.
+    pub sockets_per_user: u32,
+    pub sockets_per_address: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,6 +238,7 @@ impl Default for Settings {
             ports: Ports::default(),
             addresses: Addresses::default(),
             database: Database::default(),
+            disk: Disk::default(),
             nats: Nats::default(),
             redis: Redis::default(),
             log: Log::default(),
@@ -230,6 +256,20 @@ impl Default for Bind {
         Self { host: "127.0.0.1".into(), auto: false, in_process: true }
     }
 }
+
+impl Bind {
+    /// The host without the brackets that an IPv6 address has in a URL.
+    pub fn bare_host(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
+    }
+
+    /// The host as a URL has it.
+    pub fn host_in_url(&self) -> String {
+        let bare = self.bare_host();
+        if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() }
+    }
+}
+
 impl Default for Ports {
     fn default() -> Self {
         Self {
@@ -247,6 +287,11 @@ impl Default for Ports {
         }
     }
 }
+impl Default for Disk {
+    fn default() -> Self {
+        Self { alarm_mib: 2_048, cancel_only_mib: 1_024, read_only_mib: 256 }
+    }
+}
 impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Human, filter: "info,async_nats=warn".into() }
@@ -254,7 +299,18 @@ impl Default for Log {
 }
 impl Default for Gateway {
     fn default() -> Self {
-        Self { cors_origins: Vec::new(), orders_per_second: 20, orders_burst: 40 }
+        Self {
+            cors_origins: Vec::new(),
+            orders_per_second: 20,
+            orders_burst: 40,
+            connections_per_address: 256,
+            connections_per_second: 64,
+            trusted_proxies: Vec::new(),
+            cost_per_second: 10_000,
+            cost_burst: 20_000,
+            sockets_per_user: 16,
+            sockets_per_address: 64,
+        }
     }
 }
 impl Default for Auth {
@@ -484,6 +540,15 @@ impl Settings {
         if self.engine.behind_facts_max == 0 {
             return bad("engine.behind_facts_max", "must be above 0");
         }
+        if self.disk.cancel_only_mib > self.disk.alarm_mib {
+            return bad("disk.cancel_only_mib", "must be at most disk.alarm_mib");
+        }
+        if self.disk.read_only_mib > self.disk.cancel_only_mib {
+            return bad("disk.read_only_mib", "must be at most disk.cancel_only_mib");
+        }
+        if let Err(e) = crate::http::address::Proxies::parse(&self.gateway.trusted_proxies) {
+            return bad("gateway.trusted_proxies", &e.to_string());
+        }
         if self.portfolio.maker_fee_bp > 1000 || self.portfolio.taker_fee_bp > 1000 {
             return bad("portfolio.taker_fee_bp", "fees must be at most 1000 basis points");
         }
@@ -500,6 +565,19 @@ impl Settings {
             .unwrap_or_else(|| set("HOME").unwrap_or_else(|| PathBuf::from(".")).join(".local/share"))
             .join("fafnir")
     }
+}
+
+/// A text as it may be shown: the password of a URL in it is left out.
+pub fn without_password(text: &str) -> String {
+    let hidden = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        // A password may hold an `@` that should have been escaped: the last one ends it.
+        let (user, host) = rest[..end].rsplit_once('@')?;
+        let (name, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{name}:****@{host}{}", &rest[end..]))
+    };
+    hidden().unwrap_or_else(|| text.to_owned())
 }
 
 /// `sim.rate` → `FAFNIR_SIM_RATE`.
@@ -567,6 +645,32 @@ mod tests {
             assert!(error.starts_with(&format!("{}:{line}: ", file.display())), "{error}");
             assert!(error.contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown() {
+        for (given, shown) in [
+            ("postgres://fafnir:s3cret@db:5432/", "postgres://fafnir:****@db:5432/"),
+            ("nats://a:p@ss@h:4222", "nats://a:****@h:4222"),
+            ("redis://:s3cret@h", "redis://:****@h"),
+            ("nats://token@h:4222", "nats://token@h:4222"),
+            ("http://h/a:b@c", "http://h/a:b@c"),
+            ("a:b@c", "a:b@c"),
+        ] {
+            assert_eq!(without_password(given), shown);
+        }
+    }
+
+    #[test]
+    fn a_host_is_written_with_brackets_or_without() {
+        let words = |host: &str| {
+            let bind = Bind { host: host.into(), ..Bind::default() };
+            (bind.bare_host().to_owned(), bind.host_in_url())
+        };
+        for host in ["::1", "[::1]"] {
+            assert_eq!(words(host), ("::1".to_owned(), "[::1]".to_owned()));
+        }
+        assert_eq!(words("127.0.0.1"), ("127.0.0.1".to_owned(), "127.0.0.1".to_owned()));
     }
 
     #[test]

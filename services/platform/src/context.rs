@@ -6,6 +6,7 @@ use super::{
     clock::Clock,
     config::Settings,
     db::{Db, Migration},
+    disk::Disk,
     error::Error,
     health::Health,
     secrets::Secrets,
@@ -25,6 +26,8 @@ pub struct Context {
     pub clock: Clock,
     pub tasks: Tasks,
     pub health: Health,
+    /// The disk of the data directory.
+    pub disk: Disk,
     /// Service name → address, as everybody in this stack sees it; `nats` is the broker.
     pub addresses: Arc<BTreeMap<String, String>>,
 }
@@ -56,7 +59,7 @@ impl Context {
     pub async fn database(&self, migrations: &'static [Migration]) -> Result<Db, Error> {
         let db = Db::open(&self.settings, self.service, migrations, &self.tasks, &self.clock).await?;
         db.watch(self.service, &self.tasks, &self.health);
-        Ok(db)
+        Ok(db.minding(self.disk.clone()))
     }
 
     /// The same for a database that is made from the facts alone ([`Db::open_projection`]).

@@ -9,11 +9,13 @@ use super::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_proto::id::SessionId;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use ring::hmac;
 
 /// Cookie that a script of our own page reads.
 pub const COOKIE: &str = "csrf_token";
+/// Seconds that both cookies of a session live.
+pub const COOKIE_MAX_AGE_S: u32 = 86_400;
 /// Header in which it sends the token back.
 pub const HEADER: &str = "x-csrf-token";
 
@@ -25,6 +27,18 @@ fn message(session: SessionId) -> Vec<u8> {
 pub fn token_of(key: &Secret, session: SessionId) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
     URL_SAFE_NO_PAD.encode(hmac::sign(&key, &message(session)))
+}
+
+/// Both cookies of a session as `Set-Cookie` has them; a `max_age_s` of 0 takes them away.
+#[expect(clippy::expect_used, reason = "a token is URL-safe base64 and dots")]
+pub fn cookies(token: &str, csrf_token: &str, max_age_s: u32, secure: bool) -> [HeaderValue; 2] {
+    let end = if secure { "; Secure" } else { "" };
+    let (access, csrf) = (token::TOKEN_COOKIE, COOKIE);
+    [
+        format!("{access}={token}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Lax{end}"),
+        format!("{csrf}={csrf_token}; Path=/; Max-Age={max_age_s}; SameSite=Lax{end}"),
+    ]
+    .map(|cookie| HeaderValue::try_from(cookie).expect("invariant: tokens are URL-safe base64 and dots"))
 }
 
 /// Whether the request's `X-CSRF-Token` equals its cookie and belongs to the session.
@@ -47,7 +61,7 @@ pub fn is_valid(key: &Secret, headers: &HeaderMap, session: SessionId) -> bool {
 /// An origin passes when it is configured, when its authority is the request's own `Host`, or when both are loopback
 /// (a development server beside ours).
 pub fn origin_is_ours(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let text = |name| headers.get(name).map(|v: &http::HeaderValue| v.to_str().unwrap_or("invalid"));
+    let text = |name| headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or("invalid"));
     let Some(origin) = text(header::ORIGIN) else {
         return text(http::HeaderName::from_static("sec-fetch-site")) != Some("cross-site");
     };

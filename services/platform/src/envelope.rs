@@ -103,6 +103,9 @@ impl IntoResponse for Failure {
             "error": {"code": self.code(), "message": self.message, "details": self.details}
         });
         let mut response = (self.status, axum::Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -129,6 +132,7 @@ mod tests {
             let details = refusal.reason.clone();
             let response = Failure::from(refusal).into_response();
             assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), status == 401);
             let after = response.headers().get(header::RETRY_AFTER).map(|v| v.to_str().unwrap().to_owned());
             assert_eq!(after.as_deref(), retry);
             let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();

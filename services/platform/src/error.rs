@@ -104,6 +104,12 @@ impl From<Refusal> for Status {
     }
 }
 
+/// Nothing is written: the disk has no room.
+pub fn disk_full() -> Refusal {
+    let message = "the disk is full: nothing is written until it has room again; try later";
+    Refusal::unavailable(Reason::DISK_FULL, message)
+}
+
 /// What a status says where a service cannot answer just now and says why; `None` for other faults and for refusals.
 pub fn unavailable_of(status: &Status) -> Option<Refusal> {
     let reason = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok())?;
@@ -138,6 +144,7 @@ impl From<Error> for Status {
         match e {
             Error::Refused(r) => r.into(),
             Error::Remote(s) if refusal_of(&s).is_some() => *s,
+            Error::Db(db::Error::DiskFull) => disk_full().into(),
             e if e.is_transient() => {
                 tracing::warn!(error = %e, "request failed, can be tried again");
                 Status::unavailable("the service cannot answer just now; try again")

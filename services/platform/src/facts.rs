@@ -159,12 +159,16 @@ pub async fn follow<P: Projection>(
     let (sender, inbox) = mpsc::channel(QUEUE_LEN);
     // Attached before catching up, so that nothing falls between the two.
     bus.tail(ctx, bus::FACTS, move |message| deliver(sender.clone(), message)).await?;
-    let (mut runner, follower) =
-        Runner::new(ctx, name, projection, Engine { ctx: ctx.clone() }, inbox).await?;
+    let (leader, source) = (Arc::clone(&projection), Engine { ctx: ctx.clone() });
+    let (mut runner, follower) = Runner::new(ctx, name, projection, source, inbox).await?;
     runner.start().await?;
-    ctx.tasks.spawn_until_shutdown(format!("{}: facts", ctx.service), async move {
-        match runner.run().await {}
-        #[expect(unreachable_code, reason = "names the type of an error that cannot be")]
+    let shutdown = ctx.tasks.shutdown().clone();
+    ctx.tasks.spawn(format!("{}: facts", ctx.service), async move {
+        if let Some(never) = shutdown.run_until_cancelled(runner.run()).await {
+            match never {}
+        }
+        // The next one need not wait until this process and its connections have ended.
+        leader.resign().await;
         Ok::<(), Infallible>(())
     });
     Ok(follower)

@@ -48,7 +48,11 @@ impl Write for LogFile {
             fs::rename(&self.path, older(&self.path))?;
             *self = Self::with_limit(&self.path, self.bytes_max)?;
         }
-        self.file.write_all(line)?;
+        if let Err(e) = self.file.write_all(line) {
+            // A full disk may have taken a part of it: whole lines or none.
+            self.file.set_len(self.written)?;
+            return Err(e);
+        }
         self.written += line.len() as u64;
         Ok(line.len())
     }

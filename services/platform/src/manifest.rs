@@ -4,7 +4,7 @@
 //! that the manifest has as made and that is not there, or is another one, is never made anew silently.
 
 use crate::secrets::create_private_dir;
-use fafnir_disk::note::{self, Note, Said};
+use fafnir_disk::note::{self, Note};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,8 @@ use std::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
+
+pub use fafnir_disk::note::Said;
 
 /// Its name in the data directory.
 pub const FILE: &str = "manifest.json";
@@ -290,7 +292,8 @@ impl Manifest {
         Note::open(&path).map_err(at(&path))
     }
 
-    fn forget_note(&self, store: &str) -> Result<(), Error> {
+    /// Forgets what was noted of a store that is made anew.
+    pub fn forget_note(&self, store: &str) -> Result<(), Error> {
         let path = self.note_path(store);
         match fs::remove_file(&path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(at(&path)(e)),

@@ -3,7 +3,8 @@
 use super::{
     context::Context,
     guard::{GrpcServer, Guarded},
-    http, telemetry,
+    http::{self, Door},
+    telemetry,
 };
 use axum::{
     Router,
@@ -13,15 +14,11 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use fafnir_proto::in_process::CONCURRENT_CALLS_MAX;
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
 use tokio::net::TcpListener;
-use tonic::{service::Routes, transport::server::TcpIncoming};
+use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::{Service as _, ServiceExt as _};
-
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves `server` behind the token check, with health and reflection, until shutdown: on the socket, and to its own
 /// process directly. Returns at once; the server is one of the context's tasks.
@@ -31,21 +28,9 @@ pub async fn serve_grpc(
     listener: TcpListener,
     server: impl GrpcServer,
 ) -> anyhow::Result<()> {
-    let (health, router) = guarded(ctx, service, server).await?;
-    let shutdown = ctx.tasks.shutdown().clone();
-    // Of tonic's own settings only those of the incoming connections reach them. With Nagle's algorithm on, now and then
-    // an answer would wait 40 ms for the client's delayed acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .max_concurrent_streams(Some(CONCURRENT_CALLS_MAX))
-        .add_routes(router)
-        .serve_with_incoming_shutdown(incoming, async move {
-            shutdown.cancelled().await;
-            health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
-        });
-    ctx.tasks.spawn(service, server);
+    let (health, routes) = guarded(ctx, service, server).await?;
+    tell_health_of_shutdown(ctx, service, health);
+    http::serve_http(ctx, service, Door::inner(), listener, routes.prepare().into_axum_router());
     Ok(())
 }
 
@@ -89,15 +74,20 @@ pub async fn serve_both(
     server: impl GrpcServer,
 ) -> anyhow::Result<()> {
     let (health, grpc) = guarded(ctx, service, server).await?;
-    let grpc = grpc.prepare().into_axum_router();
+    tell_health_of_shutdown(ctx, service, health);
+    let router = by_content_type(rest, grpc.prepare().into_axum_router());
+    http::serve_http(ctx, service, Door::inner().answering(), listener, router);
+    Ok(())
+}
+
+/// Whoever watches the health of a service learns that it stops.
+fn tell_health_of_shutdown(ctx: &Context, service: &'static str, health: HealthReporter) {
     let shutdown = ctx.tasks.shutdown().clone();
     ctx.tasks.spawn("health", async move {
         shutdown.cancelled().await;
         health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         Ok::<(), Infallible>(())
     });
-    http::serve_http(ctx, service, listener, by_content_type(rest, grpc));
-    Ok(())
 }
 
 /// One router out of two, told apart by the content type of gRPC.
@@ -118,14 +108,14 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
 /// Serves /metrics, /healthz (alive) and /readyz (ready) until shutdown.
 pub fn serve_operations(ctx: &Context, listener: TcpListener) {
     telemetry::recorder();
-    let health = ctx.health.clone();
+    let (health, disk) = (ctx.health.clone(), ctx.disk.clone());
     let router = Router::new()
         .route("/metrics", get(|| async { telemetry::render_metrics() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/readyz",
             get(move || {
-                let ready = health.ready();
+                let ready = health.ready().and_then(|()| disk.trouble().map_or(Ok(()), Err));
                 async move {
                     match ready {
                         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
@@ -134,8 +124,5 @@ pub fn serve_operations(ctx: &Context, listener: TcpListener) {
                 }
             }),
         );
-    let shutdown = ctx.tasks.shutdown().clone();
-    ctx.tasks.spawn("operations", async move {
-        axum::serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
-    });
+    http::serve_http(ctx, "operations", Door::operations(), listener, router);
 }

@@ -46,10 +46,13 @@ pub fn init_to(sinks: Sinks, format: LogFormat, filter: &str, colour: bool) {
     let result = match format {
         _ if sinks.silent => registry.try_init(),
         LogFormat::Human => {
-            registry.with(fmt::layer().with_writer(std::io::stderr).with_ansi(colour)).try_init()
+            let stderr = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+            // A full disk takes no line: nothing ends for that.
+            registry.with(stderr.log_internal_errors(false)).try_init()
         }
         LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+            let stderr = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            registry.with(stderr.log_internal_errors(false)).try_init()
         }
     };
     drop(result);

@@ -5,6 +5,8 @@ CREATE TABLE projection (
   one INTEGER PRIMARY KEY,
   at INTEGER NOT NULL,          -- position of the last fact
   chain BLOB,                   -- hash of the last ledger row; null before the first
+  origin BLOB,                  -- hash before the first ledger row: of the snapshot that the books begin with; null: genesis
+  origin_at INTEGER NOT NULL,   -- position of that snapshot; 0: genesis
   trades INTEGER NOT NULL       -- settled
 ) STRICT;
 
@@ -25,7 +27,8 @@ CREATE INDEX account_by_user ON account (user_id, key);
 -- Currencies and symbols.
 CREATE TABLE asset (
   key INTEGER PRIMARY KEY,
-  code TEXT NOT NULL UNIQUE
+  code TEXT NOT NULL UNIQUE,
+  currency TEXT NOT NULL        -- of a symbol the one it is traded in; of a currency itself
 ) STRICT;
 
 -- Clients' cash and shares as the last fact about them told. What was sold out stays, with what it gained in all.
@@ -67,6 +70,7 @@ CREATE TABLE ledger (
   payee_fees INTEGER NOT NULL,
   realized INTEGER NOT NULL,    -- trade: micros of the seller's currency gained, and the cost that went with the shares
   cost INTEGER NOT NULL,
+  taker INTEGER NOT NULL,       -- trade: fafnir.v1.Side of who took
   hash BLOB NOT NULL            -- of the row before, of this one and its postings
 ) STRICT;
 
@@ -119,5 +123,5 @@ CREATE TABLE dead_letter (
   created_us INTEGER NOT NULL
 ) STRICT;
 
-INSERT INTO projection (one, at, chain, trades) VALUES (1, 0, NULL, 0);
-INSERT INTO asset (key, code) VALUES (1, 'USD'), (2, 'CAD');
+INSERT INTO projection (one, at, chain, origin_at, trades) VALUES (1, 0, NULL, 0, 0);
+INSERT INTO asset (key, code, currency) VALUES (1, 'USD', 'USD'), (2, 'CAD', 'CAD');

@@ -16,11 +16,12 @@ use fafnir_proto::{
     reason::Reason,
     v1::{
         Account, AccountRequest, AuditReply, CreateAccountRequest, DepositReply, DepositRequest, Empty,
-        EndowReply, EndowRequest, Holding, HoldingReply, HoldingRequest, HoldingsReply, ListAccountsReply,
-        PerformanceReply, PerformanceRequest, PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply,
-        SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest, TransactionsReply,
-        TransactionsRequest, TransferRequest, UpdatesSinceRequest, UserRequest, ValuationReply,
-        ValuationRequest, ValueRequest, ValuedHolding, WithdrawRequest, portfolio_server::Portfolio,
+        EndowReply, EndowRequest, GainsReply, GainsRequest, Holding, HoldingReply, HoldingRequest,
+        HoldingsReply, ListAccountsReply, LotsReply, LotsRequest, PerformanceReply, PerformanceRequest,
+        PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply, SeedAccountReply, SeedAccountRequest,
+        StatementReply, StatementRequest, TransactionsReply, TransactionsRequest, TransferRequest,
+        UpdatesSinceRequest, UserRequest, ValuationReply, ValuationRequest, ValueRequest, ValuedHolding,
+        WithdrawRequest, portfolio_server::Portfolio,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -94,7 +95,8 @@ impl Api {
         self.db
             .read(move |tx| {
                 let account = own_account(tx, user, account)?;
-                let lines = store::lines(tx, &account, before, limit)?;
+                let asked = store::Lines { after: 0, before, newest_first: true, limit };
+                let lines = store::lines(tx, &account, asked)?;
                 Ok(TransactionsReply {
                     transactions: lines.iter().map(|l| wire::transaction(&account, l)).collect(),
                 })
@@ -269,6 +271,16 @@ impl Portfolio for Api {
     ) -> Result<Response<PerformanceReply>, Status> {
         let user = self.reader(&r, &r.get_ref().user_id).await?;
         reply(self.performance_of(user, r.into_inner()).await)
+    }
+
+    async fn gains(&self, r: Request<GainsRequest>) -> Result<Response<GainsReply>, Status> {
+        let user = self.reader(&r, &r.get_ref().user_id).await?;
+        reply(self.gains_of(user, r.into_inner()).await)
+    }
+
+    async fn lots(&self, r: Request<LotsRequest>) -> Result<Response<LotsReply>, Status> {
+        let user = self.reader(&r, &r.get_ref().user_id).await?;
+        reply(self.lots_of(user, r.into_inner()).await)
     }
 
     async fn audit(&self, r: Request<Empty>) -> Result<Response<AuditReply>, Status> {

@@ -1,80 +1,169 @@
-//! The whole books against exchange-rules §6, and every balance against the core's at the same position.
+//! The whole books at one position: against exchange-rules §6, against the core's image there, against the facts, and
+//! counted again with arithmetic of their own.
+
+mod recount;
+mod told;
 
 use super::{
     api::Api,
-    domain::ledger::{Hash, house_name},
+    domain::ledger::{Cause, Entry, Hash, house_name},
     store::{self, LedgerPage, Standing},
 };
 use fafnir_platform::{
+    Context,
+    checks::{Check, facts_after, facts_begin},
     db::Db,
     error::{Error, Result},
+    tasks::Schedule,
 };
 use fafnir_proto::v1;
+use recount::{Recount, Terms};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
+use tokio::sync::Mutex;
+use told::Told;
+pub use told::key_digest;
 
 /// Ledger rows read at a time.
 const PAGE: u32 = 2_000;
 /// Accounts of the engine's image read at a time.
 const IMAGE_PAGE: u32 = 1_000;
+/// How often the service audits itself; each time what is new of the ledger, the whole once a day.
+const EVERY: Duration = Duration::from_mins(1);
+const WHOLE_EVERY: u32 = 24 * 60;
 
 /// What the ledger adds up to, page by page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 struct Scan {
     chain: Hash,
+    /// The last row that it knows.
+    until: u64,
     transactions: u64,
-    unbalanced: u64,
-    chain_breaks: u64,
+    balanced: Check,
+    chained: Check,
+    numbered: Check,
+    /// Last trade of each symbol.
+    trades: HashMap<String, i64>,
     /// By the account's id or name, and the asset's code.
     sums: HashMap<(String, String), i128>,
+    recount: Recount,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self {
+            chain: Hash::default(),
+            until: 0,
+            transactions: 0,
+            balanced: Check::new("every ledger transaction sums to 0"),
+            chained: Check::new("the chain of the ledger is whole"),
+            numbered: Check::new("every trade of a symbol has a number of its own"),
+            trades: HashMap::new(),
+            sums: HashMap::new(),
+            recount: Recount::default(),
+        }
+    }
 }
 
 impl Scan {
-    fn page(&mut self, page: LedgerPage) {
-        self.chain_breaks += page.orphans;
+    fn page(&mut self, terms: &Terms, page: LedgerPage) {
+        self.until = page.until;
+        for _ in 0..page.orphans {
+            self.chained.find("a posting without a transaction".to_owned());
+        }
         for (entry, hash) in page.entries {
             self.transactions += 1;
-            self.unbalanced += u64::from(!entry.is_balanced());
-            self.chain_breaks += u64::from(entry.hash_after(&self.chain) != hash);
+            self.balanced.look(entry.is_balanced(), || format!("transaction {}", entry.id));
+            self.chained.look(entry.hash_after(&self.chain) == hash, || format!("transaction {}", entry.id));
             // A changed row is counted once, not with all that follow.
             self.chain = hash;
+            self.number(&entry);
+            self.recount.entry(terms, &entry);
             for p in entry.postings {
                 *self.sums.entry((p.account, p.asset)).or_default() += i128::from(p.amount);
             }
         }
     }
 
+    fn number(&mut self, entry: &Entry) {
+        let Some(symbol) = entry.symbol.as_ref().filter(|_| entry.cause == Cause::Trade.number()) else {
+            return;
+        };
+        let last = self.trades.insert(symbol.clone(), entry.exec_seq);
+        let follows = last.is_none_or(|last| entry.exec_seq > last);
+        self.numbered.look(follows, || format!("trade {symbol}:{}", entry.exec_seq));
+    }
+
     /// Compares the balances with what the ledger adds up to.
-    fn report(mut self, s: &Standing) -> v1::AuditReply {
+    fn report(&self, s: &Standing) -> v1::AuditReply {
         let name = |names: &HashMap<i64, String>, key: i64| names.get(&key).cloned().unwrap_or_default();
         let clients = s.balances.iter().map(|b| (b.account, b.asset, i128::from(b.posted)));
         let mut assets = BTreeMap::<String, i128>::new();
-        let mut balance_mismatches = 0;
+        let mut posted_is = Check::new("every balance is the sum of its postings");
+        let mut sums = self.sums.clone();
         for (account, asset, posted) in clients.chain(s.house.iter().copied()) {
-            let asset = name(&s.assets, asset);
+            let (account, asset) = (name(&s.accounts, account), name(&s.assets, asset));
             *assets.entry(asset.clone()).or_default() += posted;
-            let added_up = self.sums.remove(&(name(&s.accounts, account), asset)).unwrap_or(0);
-            balance_mismatches += u64::from(added_up != posted);
+            let added_up = sums.remove(&(account.clone(), asset.clone())).unwrap_or(0);
+            posted_is.look(added_up == posted, || format!("{asset} of {account}"));
         }
-        balance_mismatches += self.sums.values().filter(|sum| **sum != 0).count() as u64;
+        for ((account, asset), _) in sums.iter().filter(|(_, sum)| **sum != 0) {
+            posted_is.find(format!("{asset} of {account}, which has no balance"));
+        }
+        let mut zero = Check::new("every asset sums to 0 over all accounts");
+        for (asset, sum) in &assets {
+            zero.look(*sum == 0, || format!("{asset}: {sum}"));
+        }
+        let mut covered = Check::new("no account is overdrawn");
+        for b in &s.balances {
+            let fits = b.held >= 0 && b.posted >= b.held;
+            covered
+                .look(fits, || format!("{} of {}", name(&s.assets, b.asset), name(&s.accounts, b.account)));
+        }
+        let mut chained = self.chained.clone();
+        chained.look(self.chain == s.chain, || "the last row is not the one that the books name".to_owned());
         let narrow = |sum: i128| i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
         v1::AuditReply {
             sums: assets.into_iter().map(|(asset, sum)| v1::AssetSum { asset, sum: narrow(sum) }).collect(),
             transactions: self.transactions,
-            unbalanced_transactions: self.unbalanced,
-            negative_available: s.balances.iter().filter(|b| b.held < 0 || b.posted < b.held).count() as u64,
-            balance_mismatches,
-            chain_breaks: self.chain_breaks + u64::from(self.chain != s.chain),
+            unbalanced_transactions: self.balanced.findings(),
+            negative_available: covered.findings(),
+            balance_mismatches: posted_is.findings(),
+            chain_breaks: chained.findings(),
             position: s.position,
+            checks: [zero, self.balanced.clone(), chained, self.numbered.clone(), posted_is, covered]
+                .into_iter()
+                .chain(self.counted(s))
+                .map(Into::into)
+                .collect(),
             ..v1::AuditReply::default()
         }
     }
+
+    /// What was counted again.
+    fn counted(&self, s: &Standing) -> Vec<Check> {
+        let name = |names: &HashMap<i64, String>, key: i64| names.get(&key).cloned().unwrap_or_default();
+        let mut lots = Check::new("cost and gains of every position are those of its trades");
+        for b in s.balances.iter().filter(|b| b.asset > 2) {
+            let key = (name(&s.accounts, b.account), name(&s.assets, b.asset));
+            let lot = self.recount.lots.get(&key).copied().unwrap_or_default();
+            let fits = (b.posted, b.cost, b.realized, b.realized_total)
+                == (lot.quantity, lot.cost, lot.realized, lot.total);
+            lots.look(fits, || format!("{} of {}", key.1, key.0));
+        }
+        let mut trades = Check::new("as many trades are settled as the ledger has");
+        let settled = self.recount.trades.looked();
+        trades.look(s.trades == settled, || format!("{} are told, {settled} are there", s.trades));
+        let r = &self.recount;
+        vec![r.trades.clone(), r.money.clone(), r.gains.clone(), lots, trades]
+    }
 }
 
-/// What is there of an asset, and what of it is held.
-type Amounts = (i128, i64);
+/// What is there of an asset: quantity, what of it is held, cost, gain.
+type Amounts = (i128, i64, i64, i64);
 
 /// What the core holds: read page by page, then brought to the position of the books by the facts in between.
 #[derive(Debug, Default)]
@@ -87,7 +176,7 @@ struct Image {
     house: HashMap<(String, String), i128>,
     open: Vec<v1::OpenHold>,
     /// Accounts whose held amounts are not the sum of their orders' holds.
-    mismatches: u64,
+    holds: Option<Check>,
 }
 
 impl Image {
@@ -113,7 +202,8 @@ impl Image {
         let shares: i128 = told.holdings.iter().map(|h| i128::from(h.held_e4)).sum();
         let fits =
             sum(|h| h.cash_micros) == i128::from(account.held_micros) && sum(|h| h.shares_e4) == shares;
-        self.mismatches += u64::from(!fits);
+        let check = self.holds.get_or_insert_with(|| Check::new("held = sum of the holds of open orders"));
+        check.look(fits, || format!("account {}", account.id));
         self.set_cash(&account);
         for holding in &told.holdings {
             self.set_shares(&account.id, holding);
@@ -126,12 +216,13 @@ impl Image {
     }
 
     fn set_cash(&mut self, a: &v1::Account) {
-        let amounts = (i128::from(a.balance_micros), a.held_micros);
+        let amounts = (i128::from(a.balance_micros), a.held_micros, 0, 0);
         self.clients.entry(a.id.clone()).or_default().insert(a.currency.clone(), amounts);
     }
 
     fn set_shares(&mut self, account: &str, h: &v1::Holding) {
-        let amounts = (i128::from(h.quantity_e4), h.held_e4);
+        let gained = if h.quantity_e4 == 0 { 0 } else { h.realized_pnl_micros };
+        let amounts = (i128::from(h.quantity_e4), h.held_e4, h.cost_micros, gained);
         self.clients.entry(account.to_owned()).or_default().insert(h.symbol.clone(), amounts);
     }
 
@@ -170,34 +261,45 @@ impl Image {
     }
 
     /// Balances that are other ones here than there.
-    fn differences(mut self, s: &Standing) -> u64 {
+    fn compare(mut self, s: &Standing) -> Check {
         let name = |names: &HashMap<i64, String>, key: i64| names.get(&key).cloned().unwrap_or_default();
-        let mut differ = 0;
+        let mut check = Check::new("every balance, hold, cost and gain is the core's");
         for b in &s.balances {
             let (account, asset) = (name(&s.accounts, b.account), name(&s.assets, b.asset));
             let there = self.clients.get_mut(&account).and_then(|of| of.remove(&asset)).unwrap_or_default();
-            differ += u64::from(there != (i128::from(b.posted), b.held));
+            let gained = if b.posted == 0 { 0 } else { b.realized };
+            let fits = there == (i128::from(b.posted), b.held, b.cost, gained);
+            check.look(fits, || format!("{asset} of {account}"));
         }
         for (account, asset, posted) in &s.house {
             let key = (name(&s.accounts, *account), name(&s.assets, *asset));
-            differ += u64::from(self.house.remove(&key).unwrap_or(0) != *posted);
+            let fits = self.house.remove(&key).unwrap_or(0) == *posted;
+            check.look(fits, || format!("{} of {}", key.1, key.0));
         }
-        let left = self.clients.values().flat_map(HashMap::values).filter(|there| **there != (0, 0));
-        differ + left.count() as u64 + self.house.values().filter(|there| **there != 0).count() as u64
+        for (account, left) in &self.clients {
+            for (asset, _) in left.iter().filter(|(_, there)| **there != (0, 0, 0, 0)) {
+                check.find(format!("{asset} of {account}, which the books lack"));
+            }
+        }
+        for ((account, asset), _) in self.house.iter().filter(|(_, there)| **there != 0) {
+            check.find(format!("{asset} of {account}, which the books lack"));
+        }
+        check
     }
+}
+
+/// What an audit knows already: the next one goes on behind it.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    scan: Scan,
+    told: Option<Told>,
 }
 
 /// Sums and invariants of the whole books as they stand now.
 pub async fn scan(db: &Db) -> Result<(v1::AuditReply, Arc<Standing>)> {
-    let standing = Arc::new(db.read(|tx| Ok(store::standing(tx)?)).await?);
+    let standing = Arc::new(db.read(|tx| Ok(store::standing(tx, true)?)).await?);
     let mut scan = Scan::default();
-    let mut after = 0;
-    while after < standing.position {
-        let s = Arc::clone(&standing);
-        let page = db.read(move |tx| Ok(store::ledger_page(tx, &s, after, PAGE)?)).await?;
-        after = page.until;
-        scan.page(page);
-    }
+    go_on(db, &mut scan, &standing).await?;
     Ok((scan.report(&standing), standing))
 }
 
@@ -215,22 +317,62 @@ pub fn wrong(found: &v1::AuditReply) -> Option<String> {
         .then(|| format!("the books do not add up at position {}: {}", found.position, told.join(", ")))
 }
 
+/// Takes what is behind the rows that a scan knows.
+async fn go_on(db: &Db, scan: &mut Scan, standing: &Arc<Standing>) -> Result<()> {
+    let terms = standing.terms();
+    if scan.until == 0
+        && let Some(origin) = standing.origin
+    {
+        scan.chain = origin;
+        scan.recount.begins_open();
+    }
+    while scan.until < standing.position {
+        let (s, after) = (Arc::clone(standing), scan.until);
+        let page = db.read(move |tx| Ok(store::ledger_page(tx, &s, after, PAGE)?)).await?;
+        scan.page(&terms, page);
+    }
+    Ok(())
+}
+
+impl Standing {
+    fn terms(&self) -> Terms {
+        Terms {
+            rates: self.rates.iter().map(|(id, rate)| (*id, *rate)).collect(),
+            fees: self.fees.iter().map(|(id, fees)| (*id, *fees)).collect(),
+            listings: self.currencies.clone(),
+            accounts: self.rows.iter().map(|(id, row)| (id.clone(), row.currency.clone())).collect(),
+        }
+    }
+}
+
 impl Api {
-    /// The whole books, and what they hold against what the core holds.
+    /// The whole books, and what they hold against what the core holds and the facts tell.
     pub(super) async fn audit_all(&self) -> Result<v1::AuditReply> {
+        self.audit_on(&mut Progress::default()).await
+    }
+
+    async fn audit_on(&self, progress: &mut Progress) -> Result<v1::AuditReply> {
         let image = self.image().await;
-        let (mut reply, standing) = scan(&self.db).await?;
+        let whole = progress.told.is_none();
+        let standing = Arc::new(self.db.read(move |tx| Ok(store::standing(tx, whole)?)).await?);
+        go_on(&self.db, &mut progress.scan, &standing).await?;
+        let mut reply = progress.scan.report(&standing);
         let compared = async {
             let mut image = image?;
             self.bring(&mut image, standing.position).await?;
+            self.told(&mut progress.told, &standing).await?;
             Ok::<_, Error>(image)
         };
         match compared.await {
             Ok(mut image) => {
                 reply.open_holds = std::mem::take(&mut image.open);
-                reply.hold_mismatches = image.mismatches;
-                reply.core_mismatches = image.differences(&standing);
+                let holds = image.holds.take();
+                reply.hold_mismatches = holds.as_ref().map_or(0, Check::findings);
+                let core = image.compare(&standing);
+                reply.core_mismatches = core.findings();
                 reply.holds_compared = true;
+                let told = progress.told.iter().flat_map(|told| told.compare(&standing));
+                reply.checks.extend(holds.into_iter().chain([core]).chain(told).map(Into::into));
             }
             Err(e) => tracing::warn!(error = %e, "an audit without what the core holds"),
         }
@@ -252,19 +394,52 @@ impl Api {
 
     /// Brings an image to a position of the books.
     async fn bring(&self, image: &mut Image, position: u64) -> Result<()> {
-        let mut engine = self.ctx.clients.engine(&self.ctx.system());
         let mut after = image.span().0;
         while after < position {
-            let request = v1::FactsRequest { after, ..Default::default() };
-            let facts = engine.facts(request).await?.into_inner().facts;
-            if facts.first().is_none_or(|fact| fact.position != after + 1) {
-                return Err(Error::internal(format!("the facts after position {after} are not there")));
-            }
-            for fact in facts.iter().filter(|fact| fact.position <= position) {
+            let facts = facts_after(&self.ctx, after, position).await?;
+            for fact in &facts {
                 image.fact(fact);
             }
             after = facts.last().map_or(position, |fact| fact.position);
         }
         Ok(())
     }
+
+    /// Takes the facts behind those that are known, up to where the books stand.
+    async fn told(&self, told: &mut Option<Told>, standing: &Arc<Standing>) -> Result<()> {
+        let told = match told {
+            Some(told) => told,
+            None => told.insert(Told::new(facts_begin(&self.ctx).await?.max(standing.origin_at))),
+        };
+        while told.until < standing.position {
+            let facts = facts_after(&self.ctx, told.until, standing.position).await?;
+            let (s, after) = (Arc::clone(standing), told.until);
+            let (count, last) = (facts.len(), facts.last().map_or(standing.position, |fact| fact.position));
+            let until = Arc::new(Standing { position: last, ..s.names() });
+            let limit = u32::try_from(count + 1).unwrap_or(u32::MAX);
+            let page = self.db.read(move |tx| Ok(store::ledger_page(tx, &until, after, limit)?)).await?;
+            told.page(&facts, page.entries.into_iter().map(|(entry, _)| entry).collect());
+        }
+        Ok(())
+    }
+}
+
+/// Audits once a minute what is new and the balances, once a day everything, for the metrics; a finding is an error.
+pub fn spawn(ctx: &Context, api: Api) {
+    let progress = Arc::new(Mutex::new((Progress::default(), 0_u32)));
+    ctx.tasks.every("audit of the books", Schedule::after(EVERY), move || {
+        let (api, progress) = (api.clone(), Arc::clone(&progress));
+        async move {
+            let mut progress = progress.lock().await;
+            if progress.1.is_multiple_of(WHOLE_EVERY) {
+                progress.0 = Progress::default();
+            }
+            progress.1 = progress.1.wrapping_add(1);
+            let reply = api.audit_on(&mut progress.0).await?;
+            for check in &reply.checks {
+                fafnir_platform::checks::publish(api.ctx.service, check);
+            }
+            Ok::<_, Error>(())
+        }
+    });
 }

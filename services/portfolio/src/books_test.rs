@@ -28,15 +28,15 @@ fn clock() -> Clock {
     Clock::from_fn(|| TIME_US)
 }
 
-struct Shelf {
-    db: Db,
+pub(super) struct Shelf {
+    pub(super) db: Db,
     books: Books,
     #[expect(dead_code, reason = "kept as long as the file is used")]
     dir: Option<tempfile::TempDir>,
 }
 
 impl Shelf {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tasks = Tasks::new(CancellationToken::new());
         let path = dir.path().join("portfolio.sqlite");
@@ -44,13 +44,13 @@ impl Shelf {
         Self { books: Books::new(db.clone()), db, dir: Some(dir) }
     }
 
-    async fn on_server(url: &str, name: &str) -> Self {
+    pub(super) async fn on_server(url: &str, name: &str) -> Self {
         let db = Db::open_postgres(url, name, MIGRATIONS, &clock()).await.unwrap();
         Self { books: Books::new(db.clone()), db, dir: None }
     }
 
     /// Applies facts in batches of this many.
-    async fn apply(&self, facts: &[Fact], per_batch: usize) {
+    pub(super) async fn apply(&self, facts: &[Fact], per_batch: usize) {
         for batch in facts.chunks(per_batch) {
             self.books.apply(batch[0].position - 1, batch.to_vec()).await.unwrap();
         }
@@ -68,7 +68,7 @@ impl Shelf {
         audit::scan(&self.db).await.unwrap().0
     }
 
-    async fn check(&self) -> AuditReply {
+    pub(super) async fn check(&self) -> AuditReply {
         let audit = self.audit().await;
         assert_eq!(wrong(&audit), [0; 5], "{audit:?}");
         audit
@@ -85,6 +85,11 @@ impl Shelf {
             "SELECT * FROM house ORDER BY account, asset",
             "SELECT * FROM ledger ORDER BY id",
             "SELECT * FROM posting ORDER BY id",
+            "SELECT * FROM minute ORDER BY minute",
+            "SELECT * FROM price ORDER BY asset, minute",
+            "SELECT * FROM listing ORDER BY asset",
+            "SELECT * FROM flow ORDER BY account, id",
+            "SELECT * FROM traded ORDER BY account, asset, day",
             "SELECT * FROM fx_rate ORDER BY id",
             "SELECT * FROM fee_schedule ORDER BY id",
             "SELECT * FROM idempotency ORDER BY owner, key",
@@ -103,29 +108,32 @@ fn wrong(a: &AuditReply) -> [u64; 5] {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Shares {
-    posted: i64,
-    cost: i64,
-    realized: i64,
+pub(super) struct Shares {
+    pub(super) posted: i64,
+    pub(super) cost: i64,
+    pub(super) realized: i64,
 }
 
 /// Plays the engine: keeps the balances that its facts tell.
 #[derive(Default)]
-struct Engine {
-    facts: Vec<Fact>,
-    accounts: Vec<(Account, BTreeMap<String, Shares>)>,
+pub(super) struct Engine {
+    pub(super) facts: Vec<Fact>,
+    pub(super) accounts: Vec<(Account, BTreeMap<String, Shares>)>,
     seqs: BTreeMap<String, u64>,
-    trades: u64,
+    pub(super) trades: u64,
+    /// What its clock shows; 0: [`TIME_US`].
+    pub(super) now_us: i64,
 }
 
 impl Engine {
-    fn emit(&mut self, fact: Fact) -> u64 {
+    pub(super) fn emit(&mut self, fact: Fact) -> u64 {
         let position = self.facts.len() as u64 + 1;
-        self.facts.push(Fact { position, time_us: TIME_US + position as i64, ..fact });
+        let now_us = if self.now_us == 0 { TIME_US } else { self.now_us };
+        self.facts.push(Fact { position, time_us: now_us + position as i64, ..fact });
         position
     }
 
-    fn told(&mut self, at: usize, symbol: Option<&str>) -> PortfolioUpdate {
+    pub(super) fn told(&mut self, at: usize, symbol: Option<&str>) -> PortfolioUpdate {
         let (account, holdings) = &mut self.accounts[at];
         account.updated_us = TIME_US + self.facts.len() as i64 + 1;
         account.available_micros = account.balance_micros - account.held_micros;
@@ -152,7 +160,7 @@ impl Engine {
         }
     }
 
-    fn open(&mut self, user: &str, currency: &str) -> usize {
+    pub(super) fn open(&mut self, user: &str, currency: &str) -> usize {
         let at = self.accounts.len();
         let account = Account {
             id: Uuid::from_u128(1_000 + at as u128).to_string(),
@@ -160,7 +168,7 @@ impl Engine {
             account_number: format!("100000000{at}"),
             r#type: AccountType::Investment.into(),
             currency: currency.to_owned(),
-            created_us: TIME_US,
+            created_us: if self.now_us == 0 { TIME_US } else { self.now_us },
             ..Account::default()
         };
         self.accounts.push((account, BTreeMap::new()));
@@ -169,7 +177,7 @@ impl Engine {
         at
     }
 
-    fn cash(&mut self, at: usize, amount: i64, cause: Cause, key: &str) -> u64 {
+    pub(super) fn cash(&mut self, at: usize, amount: i64, cause: Cause, key: &str) -> u64 {
         self.accounts[at].0.balance_micros += amount;
         let balances = vec![self.told(at, None)];
         let account = self.accounts[at].0.clone();
@@ -198,7 +206,7 @@ impl Engine {
         })
     }
 
-    fn shares(&mut self, at: usize, symbol: &str, quantity: i64, cost: i64) {
+    pub(super) fn shares(&mut self, at: usize, symbol: &str, quantity: i64, cost: i64) {
         let held = self.accounts[at].1.entry(symbol.to_owned()).or_default();
         held.posted += quantity;
         held.cost += cost;
@@ -207,6 +215,7 @@ impl Engine {
         self.emit(Fact {
             kind: FactKind::Money.into(),
             cause: Cause::Endowment.into(),
+            cost_micros: cost,
             postings: vec![client(&id, symbol, quantity), house(House::Issuer, symbol, -quantity)],
             balances,
             ..Fact::default()
@@ -214,7 +223,7 @@ impl Engine {
     }
 
     /// A trade without fees, in one currency.
-    fn trade(&mut self, buyer: usize, seller: usize, symbol: &str, quantity: i64, price_e4: i64) {
+    pub(super) fn trade(&mut self, buyer: usize, seller: usize, symbol: &str, quantity: i64, price_e4: i64) {
         let notional = quantity * price_e4 / 100;
         let sold = self.accounts[seller].1.get_mut(symbol).unwrap();
         let cost = sold.cost * quantity / sold.posted;
@@ -277,15 +286,15 @@ impl Engine {
     }
 }
 
-fn user(n: u128) -> String {
+pub(super) fn user(n: u128) -> String {
     Uuid::from_u128(n).to_string()
 }
 
-fn client(account: &str, asset: &str, amount: i64) -> Posting {
+pub(super) fn client(account: &str, asset: &str, amount: i64) -> Posting {
     Posting { account_id: account.to_owned(), asset: asset.to_owned(), amount, ..Posting::default() }
 }
 
-fn house(house: House, asset: &str, amount: i64) -> Posting {
+pub(super) fn house(house: House, asset: &str, amount: i64) -> Posting {
     let role = PostingRole::Principal.into();
     Posting { house: house.into(), asset: asset.to_owned(), amount, role, ..Posting::default() }
 }

@@ -8,12 +8,16 @@ mod audit;
 mod books;
 mod commands;
 mod domain;
+pub mod opening;
+mod rate;
 mod reports;
 mod store;
 mod wire;
 
 #[cfg(test)]
 mod books_test;
+#[cfg(test)]
+mod figures_test;
 
 use fafnir_platform::{
     Context, Error, Service, Starting,
@@ -58,6 +62,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     server::serve_grpc(&ctx, SERVICE.name, listener, service).await?;
+    audit::spawn(&ctx, api.clone());
     follow_users(&ctx, &db, &bus, api).await?;
     recompute(&ctx, db);
     Ok(())

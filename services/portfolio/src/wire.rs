@@ -1,14 +1,19 @@
 //! The domain as messages of the contract, and the ids that are derived from ledger keys.
 
-use super::domain::{
-    Account, Balance, Currency,
-    ledger::Cause,
-    performance::{Performance, Period},
-    statement::{Line, Span, Statement},
-    valuation::Worth,
+use super::{
+    domain::{
+        Account, Balance, Currency,
+        gains::{Lot, Lots, Traded},
+        ledger::Cause,
+        performance::{Performance, Point},
+        period::{Period, Span},
+        statement::{Entry, Line},
+        valuation::Worth,
+    },
+    reports::Gains,
 };
 use fafnir_proto::v1;
-use fafnir_rules::money::{format_e4, format_fixed, percent_e4};
+use fafnir_rules::money::{format_e4, format_fixed};
 use uuid::Uuid;
 
 /// First bytes of the ids of transactions.
@@ -115,28 +120,49 @@ pub fn valued(holding: v1::Holding, market_price_e4: i64, worth: Worth) -> v1::V
     }
 }
 
-/// The statement of an account.
-pub fn statement(account: &Account, span: Span, s: &Statement) -> v1::StatementReply {
-    let entries = s.entries.iter().map(|e| v1::StatementEntry {
-        transaction: Some(transaction(account, &e.line)),
-        change_micros: e.change,
-        balance_micros: e.balance,
+/// The statement of an account; opening and closing balance are those of the span.
+pub fn statement(
+    account: &Account,
+    span: Span,
+    (opening, closing): (i64, i64),
+    entries: &[Entry],
+    more: bool,
+) -> v1::StatementReply {
+    let entries = entries.iter().map(|e| {
+        let is_trade = e.line.cause == Cause::Trade;
+        v1::StatementEntry {
+            transaction: Some(transaction(account, &e.line)),
+            change_micros: e.change,
+            balance_micros: e.balance,
+            symbol: if is_trade || e.line.shares != 0 { e.line.symbol.clone() } else { String::new() },
+            quantity_e4: if e.line.fee { 0 } else { e.line.shares },
+            price_e4: e.line.price_e4,
+            exec_id: if is_trade { format!("{}:{}", e.line.symbol, e.line.exec_seq) } else { String::new() },
+        }
     });
     v1::StatementReply {
         account_id: account.id.to_string(),
         currency: account.currency.code().to_owned(),
         from_us: span.from_us,
         to_us: span.to_us,
-        opening_micros: s.opening,
-        closing_micros: s.closing,
+        opening_micros: opening,
+        closing_micros: closing,
         entries: entries.collect(),
+        more,
     }
 }
 
-/// How the value of an account went.
-pub fn performance(account: &Account, period: Period, p: &Performance) -> v1::PerformanceReply {
-    let points = p.points.iter().map(|point| v1::PerformancePoint {
-        day_us: point.day_us,
+/// How the worth of an account went.
+pub fn performance(
+    account: &Account,
+    period: Period,
+    span: Span,
+    p: &Performance,
+    points: &[Point],
+) -> v1::PerformanceReply {
+    let points = points.iter().map(|point| v1::PerformancePoint {
+        from_us: point.from_us,
+        until_us: point.until_us,
         cash_micros: point.cash,
         holdings_micros: point.shares,
         value_micros: point.value(),
@@ -145,12 +171,97 @@ pub fn performance(account: &Account, period: Period, p: &Performance) -> v1::Pe
         account_id: account.id.to_string(),
         currency: account.currency.code().to_owned(),
         period: period.name.to_owned(),
+        from_us: span.from_us,
+        to_us: span.to_us,
         start_micros: p.start,
         end_micros: p.end,
-        net_flows_micros: p.net_flows,
+        inflows_micros: p.inflows,
+        outflows_micros: p.outflows,
+        net_flows_micros: p.inflows.saturating_sub(p.outflows),
         gain_micros: p.gain,
-        gain_percent_e4: percent_e4(p.gain, p.start.saturating_add(p.net_flows)),
+        gain_percent_e4: p.gain_percent_e4,
+        time_weighted_percent_e4: p.time_weighted_percent_e4,
+        money_weighted_percent_e4: p.money_weighted_percent_e4,
         points: points.collect(),
+    }
+}
+
+/// The largest that fits, where an amount is beyond 64 bits.
+fn narrow(amount: i128) -> i64 {
+    i64::try_from(amount).unwrap_or(if amount < 0 { i64::MIN } else { i64::MAX })
+}
+
+fn symbol_gains(g: &Gains) -> v1::SymbolGains {
+    let unrealized = if g.price_e4 == 0 { 0 } else { g.value - g.cost };
+    v1::SymbolGains {
+        symbol: g.symbol.clone(),
+        bought_e4: narrow(g.traded.bought),
+        paid_micros: narrow(g.traded.paid),
+        sold_e4: narrow(g.traded.sold),
+        proceeds_micros: narrow(g.traded.proceeds),
+        cost_micros: narrow(g.traded.cost),
+        realized_micros: narrow(g.traded.realized()),
+        fifo_realized_micros: narrow(g.realized_fifo),
+        fees_micros: narrow(g.traded.fees),
+        trades: u64::try_from(g.traded.trades).unwrap_or(0),
+        quantity_e4: g.quantity,
+        held_cost_micros: narrow(g.cost),
+        held_fifo_cost_micros: narrow(g.cost_fifo),
+        price_e4: g.price_e4,
+        value_micros: narrow(g.value),
+        unrealized_micros: narrow(unrealized),
+    }
+}
+
+/// What an account traded and gained.
+pub fn gains(account: &Account, span: Span, gains: Vec<Gains>) -> v1::GainsReply {
+    let symbols: Vec<v1::SymbolGains> = gains.iter().map(symbol_gains).collect();
+    let traded = gains.iter().fold(Traded::default(), |sum, g| sum + g.traded);
+    let sum = |of: fn(&Gains) -> i128| gains.iter().map(of).fold(0i128, i128::saturating_add);
+    let total = Gains {
+        traded,
+        realized_fifo: sum(|g| g.realized_fifo),
+        cost: sum(|g| g.cost),
+        cost_fifo: sum(|g| g.cost_fifo),
+        value: sum(|g| g.value),
+        ..Gains::default()
+    };
+    let unrealized = symbols.iter().map(|s| i128::from(s.unrealized_micros)).sum();
+    let total = v1::SymbolGains {
+        bought_e4: 0,
+        sold_e4: 0,
+        unrealized_micros: narrow(unrealized),
+        ..symbol_gains(&total)
+    };
+    v1::GainsReply {
+        account_id: account.id.to_string(),
+        currency: account.currency.code().to_owned(),
+        from_us: span.from_us,
+        to_us: span.to_us,
+        symbols,
+        total: Some(total),
+    }
+}
+
+/// A page of lots, each with what is left of it.
+pub fn lots(account: &Account, symbol: &str, all: &Lots, page: &[(Lot, i64)], more: bool) -> v1::LotsReply {
+    let lots = page.iter().map(|(lot, left)| v1::Lot {
+        id: transaction_id(lot.id).to_string(),
+        acquired_us: lot.time_us,
+        reference_id: lot.reference.map(|id| id.to_string()).unwrap_or_default(),
+        quantity_e4: lot.quantity,
+        left_e4: *left,
+        cost_micros: lot.cost_of(*left),
+    });
+    v1::LotsReply {
+        account_id: account.id.to_string(),
+        currency: account.currency.code().to_owned(),
+        symbol: symbol.to_owned(),
+        quantity_e4: all.quantity,
+        cost_micros: narrow(all.cost),
+        count: all.count,
+        lots: lots.collect(),
+        more,
     }
 }
 

@@ -143,15 +143,26 @@ pub fn notional_micros(price_e4: i64, qty_e4: i64) -> Option<i64> {
     i64::try_from(product / NOTIONAL_DIVISOR).ok()
 }
 
-/// Average price in e4 of a notional over a quantity, rounded half up: the one division, made at the edge.
-pub fn average_price_e4(notional_micros: i64, qty_e4: i64) -> i64 {
-    if qty_e4 == 0 {
+/// Decimals of an average price at the doors.
+pub const AVERAGE_DECIMALS: u32 = 10;
+
+/// `numerator / denominator` to the nearest integer, of two equally near to the even one; 0 without a denominator.
+pub fn half_even(numerator: i128, denominator: i128) -> i128 {
+    if denominator == 0 {
         return 0;
     }
-    let n = i128::from(notional_micros) * NOTIONAL_DIVISOR;
-    let d = i128::from(qty_e4);
-    let rounded = (2 * n + d).div_euclid(2 * d);
-    i64::try_from(rounded).unwrap_or(i64::MAX)
+    let (n, d) = if denominator < 0 { (-numerator, -denominator) } else { (numerator, denominator) };
+    let (quotient, rest) = (n.div_euclid(d), n.rem_euclid(d));
+    // `rest` against the other half, so that nothing is doubled beyond 128 bits.
+    let up = rest > d - rest || (rest == d - rest && quotient % 2 != 0);
+    quotient + i128::from(up)
+}
+
+/// Average price, at so many decimals, of a notional over a quantity, rounded half to even: the one division, made at the
+/// edge. 0 without a quantity.
+pub fn average_price(notional_micros: i64, qty_e4: i64, decimals: u32) -> i64 {
+    let parts = i128::from(notional_micros) * 10i128.pow(decimals);
+    i64::try_from(half_even(parts, NOTIONAL_DIVISOR * i128::from(qty_e4))).unwrap_or(i64::MAX)
 }
 
 /// `change / base` in percent at scale 10⁻⁴, rounded half away from zero; 0 without a base.
@@ -200,6 +211,37 @@ mod tests {
         assert_eq!(percent_e4(-1, 3), -333_333);
         assert_eq!(percent_e4(2, 3), 666_667);
         assert_eq!(percent_e4(5, 0), 0);
+    }
+
+    #[test]
+    fn a_half_goes_to_the_even_neighbour() {
+        for (n, d, want) in [
+            (5, 2, 2),
+            (7, 2, 4),
+            (-5, 2, -2),
+            (-7, 2, -4),
+            (1, 3, 0),
+            (2, 3, 1),
+            (-2, 3, -1),
+            (4, -2, -2),
+            (9, 0, 0),
+        ] {
+            assert_eq!(half_even(n, d), want, "{n} / {d}");
+        }
+        assert_eq!(half_even(i128::MAX, i128::MAX), 1);
+    }
+
+    #[test]
+    fn an_average_price_is_one_division_to_ten_decimals() {
+        // 10.00 and 2 x 10.01: 30.02 / 3 = 10.00666...
+        assert_eq!(average_price(30_020_000, 30_000, AVERAGE_DECIMALS), 100_066_666_667);
+        assert_eq!(average_price(30_020_000, 30_000, 4), 100_067);
+        // 0.0001 / 3 = 0.0000333333...
+        assert_eq!(average_price(100, 30_000, AVERAGE_DECIMALS), 333_333);
+        // 0.000001 / 3.2 = 0.0000003125; 0.0003 / 2 = 0.00015, half way, to the even 0.0002.
+        assert_eq!(average_price(1, 32_000, AVERAGE_DECIMALS), 3_125);
+        assert_eq!((average_price(300, 20_000, 4), average_price(100, 20_000, 4)), (2, 0));
+        assert_eq!(average_price(5, 0, AVERAGE_DECIMALS), 0);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::compose::PortError;
 use fafnir_broker::{Config, Limits, User};
 use fafnir_platform::{
     Context, Service, Speaks, Starting,
-    manifest::{Claim, Manifest},
+    manifest::{Claim, Manifest, Said},
     secrets::Secrets,
     telemetry,
 };
@@ -34,8 +34,8 @@ const STORE: &str = "broker";
 pub const SERVICES_USER: &str = "services";
 /// The user of terminals: subscribes market data, publishes nothing.
 pub const MARKET_USER: &str = "market";
-/// What [`MARKET_USER`] may subscribe.
-const MARKET_SUBJECTS: [&str; 2] = [subject::MARKET, subject::INBOXES];
+/// What [`MARKET_USER`] may subscribe: it cannot ask, so it needs no inbox, where others' answers would pass.
+const MARKET_SUBJECTS: [&str; 1] = [subject::MARKET];
 
 /// What the user of terminals may take up; all of them are this one user.
 const MARKET_LIMITS: Limits = Limits { connections: 1024, subscriptions: 64, pending: 4 << 20 };
@@ -79,15 +79,18 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
-    let monitor = bind(MONITOR, MONITOR_FLAG, &settings.bind.host, port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, settings.bind.bare_host(), port).await?;
     let dir = settings.data_dir();
     let manifest = Manifest::of(&dir);
     let store = dir.join("broker");
     let now_us = ctx.clock.now_us();
-    let was_there = manifest.stores()?.get(STORE).is_some_and(|entry| entry.made);
+    // A first start that was cut off before anything was noted has lost nothing.
+    let is_made = manifest.stores()?.get(STORE).is_some_and(|entry| entry.made);
+    let was_there = is_made || manifest.noted(STORE)? != Said::Nothing;
     let claim = manifest.claim_dir(STORE, &store, |name| name == "broker.sqlite3", true, now_us)?;
     if was_there && matches!(claim, Claim::Make(_)) {
         tracing::error!(file = %store.display(), "the broker's store is gone and is made anew: others bring what it lacks");
+        manifest.forget_note(STORE)?;
     }
     let id = claim.entry().id;
     if matches!(claim, Claim::Known(_)) {

@@ -99,6 +99,15 @@ impl TradeEngine for Api {
         Ok(Response::new(found))
     }
 
+    async fn standing(&self, request: Request<v1::QueuePositionRequest>) -> Answer<v1::OrderStanding> {
+        caller::system(&request)?;
+        let order = Uuid::parse_str(&request.get_ref().order_id)
+            .map_err(|_| Refusal::invalid(Reason::ID_MALFORMED, "order_id must be a UUID"))?;
+        let found = self.exchange.standing(order).await?;
+        let closed = || Refusal::not_found(Reason::ORDER_NOT_OPEN, format!("order {order} is not open"));
+        Ok(Response::new(found.ok_or_else(closed)?))
+    }
+
     async fn status(&self, _request: Request<v1::Empty>) -> Answer<v1::EngineStatusReply> {
         Ok(Response::new(self.exchange.status().await?))
     }

@@ -11,7 +11,11 @@ use super::{
     sequencer::Handle,
 };
 use fafnir_clearing::command::{Command, Instruction};
-use fafnir_platform::{Error, Refusal};
+use fafnir_platform::{
+    Error, Refusal,
+    disk::{Disk, Stage},
+    error::disk_full,
+};
 use fafnir_proto::{
     reason::Reason,
     v1::{self, execute_reply::Outcome},
@@ -38,6 +42,7 @@ const ACCOUNTS_MAX: usize = 500;
 pub struct Exchange {
     pub engine: Handle,
     pub published: Arc<Published>,
+    pub disk: Disk,
 }
 
 fn limit(asked: u32, max: usize) -> usize {
@@ -63,9 +68,8 @@ impl Exchange {
             Err(refused) => return Ok(self.refused(refused)),
         };
         let class = request::class(&command.instruction);
-        if class == Class::Change && self.published.followers.is_cancel_only() {
-            let message = "the records of orders and money are behind: only cancels are accepted now";
-            return Ok(self.refused(Refusal::exhausted(Reason::CANCEL_ONLY, message)));
+        if let Err(refused) = self.admit(class) {
+            return Ok(self.refused(refused));
         }
         let scope = Scope::of(&command.instruction);
         let room = if class == Class::Cancel { Room::Cancel } else { Room::Common };
@@ -75,6 +79,37 @@ impl Exchange {
             Ok(Err(refused)) => Ok(self.refused(refused)),
             Err(_) => Err(Status::deadline_exceeded("the engine is too slow; ask again with the same id")),
         }
+    }
+
+    /// Whether a command of a class is taken, as the records and the disk stand.
+    fn admit(&self, class: Class) -> Result<(), Refusal> {
+        if self.disk.is_unwritten() {
+            let message = "the engine's records cannot be written; try again";
+            return Err(Refusal::unavailable(Reason::JOURNAL_UNWRITABLE, message));
+        }
+        let stage = self.disk.stage();
+        if stage == Stage::ReadOnly {
+            return Err(disk_full());
+        }
+        if class != Class::Change {
+            return Ok(());
+        }
+        let why = if stage == Stage::CancelOnly {
+            "the disk has little room"
+        } else if self.published.followers.is_cancel_only() {
+            "the records of orders and money are behind"
+        } else {
+            return Ok(());
+        };
+        let message = format!("{why}: only cancels are accepted now");
+        Err(Refusal::exhausted(Reason::CANCEL_ONLY, message))
+    }
+
+    /// What keeps the exchange from taking everything, or soon will.
+    pub fn notice(&self) -> String {
+        let behind = "the records of orders and money are behind: only cancels are taken";
+        let behind = self.published.followers.is_cancel_only().then(|| behind.to_owned());
+        self.disk.notice().or(behind).unwrap_or_default()
     }
 
     fn refused(&self, refused: Refusal) -> v1::ExecuteReply {
@@ -138,7 +173,7 @@ impl Exchange {
             None => last,
             Some(user) => self.published.position_of(user),
         };
-        Ok(v1::PositionReply { position, last })
+        Ok(v1::PositionReply { position, last, notice: self.notice() })
     }
 
     /// Open orders in the order of their ids.
@@ -193,6 +228,14 @@ impl Exchange {
         self.engine.query(move |state| image::queue_position(state, order)).await
     }
 
+    /// Where an open order stands, resting or held, and what its market does.
+    ///
+    /// # Errors
+    /// The engine is busy or stopping.
+    pub async fn standing(&self, order: Uuid) -> Result<Option<v1::OrderStanding>, Refusal> {
+        self.engine.query(move |state| image::standing(state, order)).await
+    }
+
     /// Where the exchange stands.
     ///
     /// # Errors
@@ -211,7 +254,8 @@ impl Exchange {
         };
         let mut status = self.engine.query(read).await?;
         status.skipped = self.published.skipped();
-        status.cancel_only = self.published.followers.is_cancel_only();
+        status.cancel_only = self.admit(Class::Change).is_err();
+        status.notice = self.notice();
         let follower = |(name, position): (String, u64)| v1::FollowerPosition { name, position };
         status.followers = self.published.followers.positions().into_iter().map(follower).collect();
         Ok(status)

@@ -85,6 +85,26 @@ pub fn queue_position(state: &State, order: Uuid) -> Option<v1::QueuePositionRep
     Some(v1::QueuePositionReply { symbol, orders_ahead, quantity_ahead_e4, quantity_better_e4 })
 }
 
+/// Where an open order stands, resting or held, and what its market does.
+pub fn standing(state: &State, order: Uuid) -> Option<v1::OrderStanding> {
+    let order = state.order(order)?;
+    let market = state.markets().get(order.market as usize)?;
+    let resting = market.queue_position(order);
+    let (orders_ahead, quantity_ahead_e4, quantity_better_e4) = resting.unwrap_or_default();
+    let kind = if resting.is_some() { v1::OrderStandingKind::Resting } else { v1::OrderStandingKind::Held };
+    let best = |side| market.depth(side, 1).first().map_or(0, |level| level.price_e4);
+    Some(v1::OrderStanding {
+        kind: kind.into(),
+        orders_ahead,
+        quantity_ahead_e4,
+        quantity_better_e4,
+        state: v1::TradingState::from(market.state()).into(),
+        last_price_e4: market.last().0,
+        best_bid_e4: best(Side::Buy),
+        best_ask_e4: best(Side::Sell),
+    })
+}
+
 /// Which open orders are asked for.
 #[derive(Debug, Clone, Default)]
 pub struct Orders {

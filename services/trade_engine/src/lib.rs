@@ -4,6 +4,7 @@
 //! facts and its answers follow from the journal alone.
 
 pub mod api;
+pub mod backup;
 pub mod exchange;
 pub mod followers;
 pub mod frames;
@@ -16,6 +17,7 @@ pub mod keeper;
 pub mod log;
 pub mod market;
 pub mod message;
+pub mod opening;
 pub mod published;
 pub mod publisher;
 pub mod recorder;
@@ -29,6 +31,7 @@ pub mod skipped;
 pub mod snapshot;
 pub mod standing;
 pub mod start;
+pub mod steady;
 
 #[cfg(test)]
 mod tests;

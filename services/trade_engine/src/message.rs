@@ -14,7 +14,7 @@ use fafnir_clearing::{
     order::Order,
 };
 use fafnir_proto::{order::end_sentence, reason::Reason, v1};
-use fafnir_rules::{check, price::Trail, symbol::Symbol};
+use fafnir_rules::{check, order::Side, price::Trail, symbol::Symbol};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
@@ -263,6 +263,7 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         check::Terms::TrailingStop { trail: Trail::PercentE4(percent) } => (0, percent),
         _ => (0, 0),
     };
+    let hold = if order.state.is_open() { order.hold.held } else { 0 };
     let (reject_code, reject_reason) = order.end.as_ref().map_or_else(Default::default, |e| end_of(order, e));
     v1::Order {
         id: order.id.to_string(),
@@ -294,6 +295,8 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         expires_us: order.expires_us,
         fills: Vec::new(),
         open_e4: order.open_e4(),
+        hold_micros: if order.side == Side::Buy { hold } else { 0 },
+        hold_e4: if order.side == Side::Sell { hold } else { 0 },
     }
 }
 
@@ -397,7 +400,8 @@ fn posting(names: &Names, posting: &Posting) -> v1::Posting {
     }
 }
 
-fn listing(instrument: &Instrument) -> v1::Instrument {
+/// A listing, as far as the exchange knows it.
+pub fn listing(instrument: &Instrument) -> v1::Instrument {
     v1::Instrument {
         symbol: instrument.symbol.to_string(),
         currency: instrument.currency.code().to_owned(),

@@ -207,17 +207,20 @@ impl Published {
         self.stepped.store(position, Ordering::Release);
     }
 
-    /// Where a segment of the fact log begins that comes next; the snapshot that it names is kept from here on.
+    /// Where a segment of the fact log begins that comes next.
     pub fn begin(&self, position: u64, time_us: i64) -> Begin {
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         let named = inner.begins.last().map(|b| b.snapshot);
         let is_spent = |named: u64| {
             inner.begins.iter().rev().take_while(|b| b.snapshot == named).count() >= SNAPSHOT_SEGMENTS
         };
         let snapshot = named.filter(|named| !is_spent(*named)).unwrap_or(inner.snapshot.seq);
-        let begin = Begin { position, time_us, snapshot, trades: inner.trade_nos.clone() };
-        inner.begins.push(begin.clone());
-        begin
+        Begin { position, time_us, snapshot, trades: inner.trade_nos.clone() }
+    }
+
+    /// Takes where a segment began that is written; the snapshot that it names is kept from here on.
+    pub fn note_begin(&self, begin: Begin) {
+        self.inner.lock().begins.push(begin);
     }
 
     /// Puts new facts in, in order.

@@ -9,16 +9,18 @@ use super::{
 };
 use bytes::Bytes;
 use fafnir_clearing::fact::Fact;
-use fafnir_platform::clock::DAY_US;
+use fafnir_platform::{clock::DAY_US, disk::Disk};
 use fafnir_proto::{subject, v1};
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 use tokio::sync::mpsc;
 
@@ -29,6 +31,8 @@ const BATCH_FACTS_MAX: usize = 4_096;
 /// What of the log is kept though no follower needs it.
 const KEEP_US: i64 = 7 * DAY_US;
 const KEEP_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// After facts that could not be written (a full disk) they are tried again.
+const NOT_WRITTEN_WAIT: Duration = Duration::from_millis(200);
 
 /// The facts of a batch, each with its command's sequence in the journal.
 pub type Batch = Vec<(u64, Fact)>;
@@ -50,6 +54,10 @@ pub struct Config {
     /// Keep every fact.
     pub keep_all: bool,
     pub market: mpsc::Sender<Market>,
+    /// Is told while facts cannot be written.
+    pub disk: Disk,
+    /// The engine is asked to end: facts that cannot be written are given up, the journal has what they follow from.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// The door to the thread.
@@ -89,8 +97,9 @@ fn run(recorder: &mut Recorder, config: &Config, batches: &Receiver<Batch>) {
         {
             batch.extend(more);
         }
-        match recorder.record(&batch) {
-            Ok(trades) => print(config, trades),
+        match patiently(recorder, config, &batch) {
+            Ok(Some(trades)) => print(config, trades),
+            Ok(None) => return,
             Err(FlushError::Lost(e) | FlushError::NotWritten(e)) => super::die("the fact log", &e),
         }
         if std::mem::take(&mut recorder.began) && !config.keep_all {
@@ -102,24 +111,61 @@ fn run(recorder: &mut Recorder, config: &Config, batches: &Receiver<Batch>) {
     }
 }
 
+/// Logs a batch, however long there is no room for it; `None`: the engine ends before there is.
+fn patiently(
+    recorder: &mut Recorder,
+    config: &Config,
+    batch: &Batch,
+) -> Result<Option<Vec<v1::Trade>>, FlushError> {
+    let mut is_told = false;
+    loop {
+        match recorder.record(batch) {
+            Err(FlushError::NotWritten(e)) => {
+                if config.stopping.load(Ordering::Relaxed) {
+                    tracing::warn!(error = %e, "the last facts are not logged; the next start makes them again");
+                    return Ok(None);
+                }
+                if !is_told {
+                    tracing::error!(error = %e, "the fact log cannot be written, commands are refused");
+                    config.disk.unwritten("the fact log");
+                    is_told = true;
+                }
+                std::thread::sleep(NOT_WRITTEN_WAIT);
+            }
+            written => {
+                if is_told {
+                    tracing::warn!("the fact log is written again");
+                    config.disk.written();
+                }
+                return written.map(Some);
+            }
+        }
+    }
+}
+
 impl Recorder {
     /// Logs facts and puts them where everybody sees them. Answers the trades in them.
     pub fn record(&mut self, batch: &[(u64, Fact)]) -> Result<Vec<v1::Trade>, FlushError> {
         let mut trades = Vec::new();
         let mut stored = Vec::with_capacity(batch.len());
+        let mut began = None;
         for (command, fact) in batch {
             assert_eq!(fact.position, self.log.next_seq(), "invariant: facts are numbered without a gap");
             self.names.learn(fact);
             let message = message::fact(&self.names, fact);
             let payload = Bytes::from(message.encode_to_vec());
             let begin = self.log.begins_segment().then(|| self.published.begin(fact.position, fact.time_us));
-            self.began |= begin.is_some();
             self.log.push(fact.time_us, &log::encode(*command, &payload, begin.as_ref()));
+            began = began.or(begin);
             let trade = message::public_trade(&message);
             trades.extend(trade.clone());
             stored.push((Stored { position: fact.position, command: *command, payload }, trade));
         }
         self.log.flush(false)?;
+        if let Some(begin) = began {
+            self.published.note_begin(begin);
+            self.began = true;
+        }
         self.published.add(stored.into_iter());
         Ok(trades)
     }

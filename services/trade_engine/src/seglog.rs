@@ -357,7 +357,7 @@ impl SegLog {
             && let Err(e) = self.roll()
         {
             self.forget();
-            return Err(FlushError::NotWritten(e));
+            return Err(e);
         }
         self.assert_chained();
         let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
@@ -411,12 +411,13 @@ impl SegLog {
         self.buffered = 0;
     }
 
-    fn roll(&mut self) -> Result<(), Error> {
-        self.file.sync_all().map_err(at(&self.dir))?;
+    fn roll(&mut self) -> Result<(), FlushError> {
+        self.sync()?;
         crash_point(self.spec.name, "roll begins");
         let (first_seq, prev_crc, _) = self.flushed;
         let (segment, file) =
-            create(self.spec, &self.dir, Header { first_seq, prev_crc, rules: self.spec.rules })?;
+            create(self.spec, &self.dir, Header { first_seq, prev_crc, rules: self.spec.rules })
+                .map_err(FlushError::NotWritten)?;
         self.segments.push(segment);
         self.file = file;
         self.length = HEADER_BYTES as u64;
@@ -424,7 +425,7 @@ impl SegLog {
     }
 
     /// Begins a new segment whatever the size of the last one. Nothing may wait to be flushed.
-    pub fn begin_segment(&mut self) -> Result<(), Error> {
+    pub fn begin_segment(&mut self) -> Result<(), FlushError> {
         assert!(self.buffer.is_empty(), "invariant: a segment begins behind what was flushed");
         if self.length == HEADER_BYTES as u64 {
             // It has the same name and takes the place of the empty one.

@@ -23,11 +23,19 @@ use fafnir_clearing::{
 use fafnir_platform::{
     Clock, Refusal,
     clock::{DAY_US, SECOND_US},
+    disk::Disk,
 };
 use fafnir_proto::{reason::Reason, subject};
 use fafnir_rules::symbol::Symbol;
 use prost::Message as _;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -35,6 +43,8 @@ use uuid::Uuid;
 const BATCH_MAX: usize = 4_096;
 /// A symbol's image is published at most every so often.
 const IMAGE_INTERVAL_US: i64 = SECOND_US / 10;
+/// The clock is looked at again at least so often: it may have been set.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a batch that could not be written (a full disk) the thread waits this long.
 const NOT_WRITTEN_WAIT: Duration = Duration::from_millis(200);
 
@@ -48,6 +58,8 @@ pub struct Config {
     pub journal_keep_all: bool,
     /// Keep every fact.
     pub facts_keep_all: bool,
+    /// Is told while facts cannot be written.
+    pub disk: Disk,
     /// How long a volatility pause lasts.
     pub volatility_pause_us: i64,
 }
@@ -71,6 +83,7 @@ enum Input {
 #[derive(Clone)]
 pub struct Handle {
     inbox: Arc<Inbox<Input>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -125,6 +138,7 @@ impl Handle {
 
     /// Asks the thread to end.
     pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         // A thread that has ended already has nothing to stop.
         let _ended = self.inbox.put(Room::Own, Input::Stop);
     }
@@ -139,12 +153,19 @@ pub fn start(
 ) -> std::io::Result<(Handle, oneshot::Receiver<()>)> {
     let inbox = Arc::new(Inbox::default());
     let (ended, has_ended) = oneshot::channel();
-    let handle = Handle { inbox: Arc::clone(&inbox) };
+    let stopping = Arc::new(AtomicBool::new(false));
+    let handle = Handle { inbox: Arc::clone(&inbox), stopping: Arc::clone(&stopping) };
     let now_us = clock.now_us();
     let epoch = now_us.max(recovered.state.time_us() + 1).cast_unsigned();
     let recorder = recorder::start(
         recovered.recorder,
-        recorder::Config { epoch, keep_all: config.facts_keep_all, market: market.clone() },
+        recorder::Config {
+            epoch,
+            keep_all: config.facts_keep_all,
+            market: market.clone(),
+            disk: config.disk.clone(),
+            stopping,
+        },
     )?;
     let keeper = {
         let inbox = Arc::clone(&inbox);
@@ -157,6 +178,7 @@ pub fn start(
         snapshot_seq: recovered.base,
         snapshot_us: now_us,
         snapshot_under_way: false,
+        unwritten: false,
         images: vec![Image { dirty: true, ..Image::default() }; recovered.state.markets().len()],
         state: recovered.state,
         journal: recovered.journal,
@@ -200,6 +222,8 @@ struct Sequencer {
     snapshot_seq: u64,
     snapshot_us: i64,
     snapshot_under_way: bool,
+    /// The last batch could not be written.
+    unwritten: bool,
 }
 
 /// A command that waits for the sync of its batch; a timer's has nobody who waits.
@@ -218,7 +242,7 @@ impl Sequencer {
         loop {
             let wait = self.due_us().map(|due| {
                 let wait = due.saturating_sub(self.clock.now_us());
-                Duration::from_micros(u64::try_from(wait).unwrap_or(0))
+                Duration::from_micros(u64::try_from(wait).unwrap_or(0)).min(LOOK_EVERY)
             });
             inbox.take(wait, BATCH_MAX, &mut inputs);
             let mut batch = Vec::with_capacity(inputs.len());
@@ -304,7 +328,9 @@ impl Sequencer {
             match e {
                 FlushError::Lost(e) => die("the journal", &e),
                 FlushError::NotWritten(e) => {
-                    tracing::error!(error = %e, "the journal cannot be written, commands are refused");
+                    if !std::mem::replace(&mut self.unwritten, true) {
+                        tracing::error!(error = %e, "the journal cannot be written, commands are refused");
+                    }
                     for reply in batch.into_iter().filter_map(|w| w.reply) {
                         let message = "the engine's journal cannot be written; try again";
                         let refusal = Refusal::unavailable(Reason::JOURNAL_UNWRITABLE, message);
@@ -317,6 +343,9 @@ impl Sequencer {
             }
         }
         self.published.note_journaled(self.journal.last());
+        if !batch.is_empty() && std::mem::take(&mut self.unwritten) {
+            tracing::warn!("the journal is written again");
+        }
         let mut facts: recorder::Batch = Vec::new();
         let mut answers = Vec::with_capacity(batch.len());
         let mut new_facts: Vec<Fact> = Vec::new();

@@ -76,7 +76,9 @@ pub fn check(bytes: &[u8]) -> Result<(), Unusable> {
 }
 
 /// Header, state, the state's hash and rules of a file that is whole.
-fn checked(bytes: &[u8]) -> Result<(&[u8], &[u8], StateHash, u32), Unusable> {
+type Checked<'a> = (&'a [u8], &'a [u8], StateHash, u32);
+
+fn checked(bytes: &[u8]) -> Result<Checked<'_>, Unusable> {
     let damaged = Unusable::Damaged;
     let header = bytes.get(..HEADER_BYTES).ok_or(damaged("it is cut off"))?;
     let state = &bytes[HEADER_BYTES..];
@@ -132,21 +134,29 @@ pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<StateHash> {
     let path = dir.join(format!("snapshot-{seq:020}.bin"));
     let temporary = path.with_extension("tmp");
     let bytes = encode(seq, state);
-    let mut file = File::create(&temporary)?;
-    let (half, rest) = bytes.split_at(bytes.len() / 2);
-    file.write_all(half)?;
-    crash_point("snapshot", "half written");
-    file.write_all(rest)?;
-    file.sync_all()?;
-    if fs::read(&temporary)? != bytes {
+    if let Err(e) = put(&temporary, &bytes) {
+        // It takes no room while there is none.
         fs::remove_file(&temporary)?;
-        return Err(io::Error::other("the snapshot does not read back as it was written"));
+        return Err(e);
     }
     crash_point("snapshot", "under its temporary name");
     fs::rename(&temporary, &path)?;
     crash_point("snapshot", "renamed");
     sync(dir)?;
     Ok(sha256(state))
+}
+
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    file.write_all(half)?;
+    crash_point("snapshot", "half written");
+    file.write_all(rest)?;
+    file.sync_all()?;
+    if fs::read(path)? == bytes {
+        return Ok(());
+    }
+    Err(io::Error::other("the snapshot does not read back as it was written"))
 }
 
 /// Removes all but the newest [`KEPT`] and those that are named. Answers the sequence of the oldest that is left.

@@ -8,6 +8,7 @@ use super::{
     recovery,
     sequencer::{self, Config},
     standing::{self, Notes},
+    steady::steady,
 };
 use anyhow::Context as _;
 use fafnir_clearing::{
@@ -16,7 +17,7 @@ use fafnir_clearing::{
     terms::{Fees, Rules},
 };
 use fafnir_platform::{
-    Context, Error,
+    Clock, Context, Error,
     clock::SECOND_US,
     config::Settings,
     manifest::{Entry, Manifest},
@@ -79,13 +80,15 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
             .saturating_mul(SECOND_US),
         journal_keep_all: settings.journal_keep == "all",
         facts_keep_all: settings.facts_keep == "all",
+        disk: ctx.disk.clone(),
         volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
     };
     let published = Arc::clone(&recovered.published);
     let notes = notes(ctx, &entry, &published)?;
     let (market, messages) = mpsc::channel(market::QUEUE_MAX);
-    let (engine, ended) = sequencer::start(recovered, config, ctx.clock.clone(), market)?;
-    let exchange = Exchange { engine, published };
+    let clock = steady(ctx.clock.clone(), recovered.state.time_us());
+    let (engine, ended) = sequencer::start(recovered, config, clock.clone(), market)?;
+    let exchange = Exchange { engine, published, disk: ctx.disk.clone() };
     for instruction in news {
         exchange
             .own(instruction)
@@ -93,7 +96,7 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
             .map_err(|e| anyhow::anyhow!(e.message))
             .context("the configuration's numbers are refused")?;
     }
-    judge(ctx, &exchange);
+    judge(ctx, &exchange, clock);
     Ok(Started { exchange, ended, market: messages, notes })
 }
 
@@ -135,8 +138,8 @@ pub fn look(ctx: &Context, dir: &Path) {
 }
 
 /// Judges who is behind until shutdown.
-fn judge(ctx: &Context, exchange: &Exchange) {
-    let (published, clock) = (Arc::clone(&exchange.published), ctx.clock.clone());
+fn judge(ctx: &Context, exchange: &Exchange, clock: Clock) {
+    let published = Arc::clone(&exchange.published);
     let settings = &ctx.settings.engine;
     let limits = Limits {
         behind_us: i64::from(settings.behind_s_max).saturating_mul(SECOND_US),

@@ -566,12 +566,19 @@ mod tests {
     use v1::private_update::Kind;
 
     fn order(user_seq: u64) -> v1::PrivateUpdate {
-        v1::PrivateUpdate { kind: Some(Kind::Order(v1::OrderUpdate { user_seq, ..Default::default() })) }
+        let order = v1::OrderUpdate { user_seq, ..Default::default() };
+        v1::PrivateUpdate { kind: Some(Kind::Order(order)), reset: false }
     }
 
     fn beat(order_seq: u64, portfolio_seq: u64) -> v1::PrivateUpdate {
         v1::PrivateUpdate {
-            kind: Some(Kind::Heartbeat(v1::Heartbeat { time_us: 0, order_seq, portfolio_seq })),
+            kind: Some(Kind::Heartbeat(v1::Heartbeat {
+                time_us: 0,
+                order_seq,
+                portfolio_seq,
+                ..Default::default()
+            })),
+            reset: false,
         }
     }
 

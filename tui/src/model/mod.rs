@@ -192,6 +192,8 @@ pub struct Model {
     /// The symbols whose quotes the backend was last asked for.
     pub following: Vec<String>,
     pub exit: Option<Exit>,
+    /// What the exchange says that keeps it from taking everything; empty: nothing.
+    pub notice: String,
     /// Something that shows has changed since the last frame.
     pub dirty: bool,
 }
@@ -235,6 +237,7 @@ impl Model {
             message: None,
             log: VecDeque::new(),
             following: Vec::new(),
+            notice: String::new(),
             exit: None,
             dirty: true,
         }

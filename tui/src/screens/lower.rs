@@ -150,7 +150,7 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
         let average = match order.filled_e4 {
             0 => String::new(),
             filled => {
-                let average = money::average_price_e4(order.filled_notional_micros, filled);
+                let average = money::average_price(order.filled_notional_micros, filled, money::E4_DECIMALS);
                 money::format_fixed(average, money::E4_DECIMALS, 2)
             }
         };

@@ -331,6 +331,13 @@ fn private(model: &mut Model, update: v1::PrivateUpdate) {
             update.account.into_iter().for_each(|a| model.holdings.take_account(a));
             update.holding.into_iter().for_each(|h| model.holdings.take_position(h));
         }
+        Some(private_update::Kind::Heartbeat(beat)) if beat.notice != model.notice => {
+            match beat.notice.as_str() {
+                "" => model.note(Tone::Good, "the exchange takes everything again"),
+                notice => model.note(Tone::Bad, notice),
+            }
+            model.notice = beat.notice;
+        }
         Some(private_update::Kind::Heartbeat(_)) | None => {}
     }
 }

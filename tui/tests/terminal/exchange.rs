@@ -107,7 +107,7 @@ impl Gateway {
     /// Tells the private stream about an order.
     pub fn push(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
         let update = v1::OrderUpdate { user_id: "u".into(), user_seq, order: Some(order), fill };
-        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)) });
+        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Order(update)), reset: false });
     }
 }
 
@@ -237,7 +237,7 @@ impl Terminal for Door {
     async fn orders(&self, request: Request<v1::ListOrdersRequest>) -> Answer<v1::ListOrdersReply> {
         self.check(&request)?;
         let orders = self.books.lock().unwrap().orders.clone();
-        Ok(Response::new(v1::ListOrdersReply { orders, user_seq: 0 }))
+        Ok(Response::new(v1::ListOrdersReply { orders, ..Default::default() }))
     }
 
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Answer<v1::ListFillsReply> {
@@ -299,8 +299,9 @@ impl Terminal for Door {
         let (sender, receiver) = mpsc::channel(16);
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3 };
-            let _ = sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)) })).await;
+            let beat = v1::Heartbeat { time_us: 1, order_seq: 7, portfolio_seq: 3, ..Default::default() };
+            let _ =
+                sender.send(Ok(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)), reset: false })).await;
             loop {
                 let update = tokio::select! {
                     update = updates.recv() => update,
@@ -317,6 +318,11 @@ impl Terminal for Door {
     }
 
     not_here! {
+        order_history(v1::OrderHistoryRequest) -> v1::OrderHistoryReply;
+        statement(v1::StatementRequest) -> v1::StatementReply;
+        performance(v1::PerformanceRequest) -> v1::PerformanceReply;
+        gains(v1::GainsRequest) -> v1::GainsReply;
+        lots(v1::LotsRequest) -> v1::LotsReply;
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;

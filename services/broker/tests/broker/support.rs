@@ -20,12 +20,11 @@ static REAL: Mutex<()> = Mutex::const_new(());
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub async fn nats_server() -> Option<(String, MutexGuard<'static, ()>)> {
     let url = std::env::var("FAFNIR_TEST_NATS_CURRENT_URL").ok().filter(|url| !url.is_empty());
-    match url {
-        Some(url) => Some((url, REAL.lock().await)),
-        None => {
-            eprintln!("skipped: no nats-server to compare with (FAFNIR_TEST_NATS_CURRENT_URL names none)");
-            None
-        }
+    if let Some(url) = url {
+        Some((url, REAL.lock().await))
+    } else {
+        eprintln!("skipped: no nats-server to compare with (FAFNIR_TEST_NATS_CURRENT_URL names none)");
+        None
     }
 }
 

@@ -206,6 +206,16 @@ async fn change_role(ctx: &Context<'_>, user_id: &str, role: &str, grant: bool) 
     let (gateway, session) = of(ctx)?;
     let asked = async {
         let request = v1::GrantRequest { user_id: id_of("userId", user_id)?, role: role_of(role)? };
+        if grant {
+            // Nobody holds a role without being somebody: a typing error is told, not stored.
+            let user_id = request.user_id.clone();
+            gateway
+                .ctx
+                .clients
+                .user(&gateway.ctx.system())
+                .get_profile(v1::GetProfileRequest { user_id })
+                .await?;
+        }
         let mut security = gateway.ctx.clients.security(&session.caller());
         tracing::info!(by = %session.user, user = request.user_id, role = request.role, grant, "role change");
         if grant { security.grant(request).await } else { security.revoke(request).await }

@@ -6,6 +6,7 @@ use super::{
     inputs::Inputs,
     lexical,
     mutation::ORDER_FIELDS,
+    price,
     transport::Invalid,
 };
 use async_graphql::{
@@ -29,6 +30,8 @@ const WEIGHT_MIN: usize = 2 * 1024;
 pub struct Parsed {
     pub document: ExecutableDocument,
     operations: Vec<(Option<Name>, Shape)>,
+    /// The keys of each operation's answer, in the order in which they were asked for.
+    root_keys: Vec<Vec<Name>>,
     /// Each variable in an argument is the argument: what was validated without looking into them stays valid.
     variables_are_whole: bool,
     weight: u32,
@@ -53,14 +56,16 @@ impl Parsed {
         lexical::check(text).map_err(|e| Invalid::new(VALIDATION_FAILED, e.to_string()))?;
         let document = parse_query(text).map_err(|e| Invalid::new(PARSE_FAILED, e.to_string()))?;
         cost::check(&document, introspection).map_err(refused)?;
-        let mut operations = Vec::new();
+        let (mut operations, mut root_keys) = (Vec::new(), Vec::new());
         for (name, operation) in document.operations.iter() {
+            root_keys.push(keys_of(&document, &operation.node.selection_set.node));
             operations.push((name.cloned(), shape(&document, &operation.node).map_err(refused)?));
         }
         let weight = text.len().saturating_mul(BYTES_PER_BYTE).max(WEIGHT_MIN);
         Ok(Self {
             variables_are_whole: variables_are_whole(&document),
             operations,
+            root_keys,
             document,
             weight: u32::try_from(weight).unwrap_or(u32::MAX),
         })
@@ -74,6 +79,43 @@ impl Parsed {
         };
         let unknown = "operationName must name an operation of the document";
         found.map(|(_, shape)| *shape).ok_or_else(|| Invalid::new(VALIDATION_FAILED, unknown))
+    }
+
+    /// The definition of the operation that a request names, and its place among all.
+    fn definition(&self, name: Option<&str>) -> Option<(usize, &OperationDefinition)> {
+        let named = |n: Option<&Name>| name.is_none() || n.map(Name::as_str) == name;
+        let mut operations = self.document.operations.iter().enumerate();
+        operations.find(|(_, (n, _))| named(*n)).map(|(i, (_, operation))| (i, &operation.node))
+    }
+
+    /// What the operation that a request names asks for, in rows.
+    pub fn price(&self, name: Option<&str>, variables: &Variables) -> u64 {
+        let found = self.definition(name);
+        found.map_or(0, |(_, operation)| price::of(&self.document, operation, variables))
+    }
+
+    /// Puts the keys of an operation's answer into the order in which they were asked for.
+    pub fn put_in_order(&self, name: Option<&str>, data: &mut Value) {
+        let keys = self.definition(name).and_then(|(i, _)| self.root_keys.get(i));
+        if let (Some(keys), Value::Object(fields)) = (keys, data)
+            && fields.len() > 1
+        {
+            fields.sort_by_cached_key(|key, _| keys.iter().position(|k| k == key).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Refuses a request without a variable that has to be there: nothing of it is run.
+    pub fn check_variables(&self, name: Option<&str>, variables: &Variables) -> Result<(), Invalid> {
+        let definitions = self.definition(name).into_iter().flat_map(|(_, o)| &o.variable_definitions);
+        for definition in definitions.map(|definition| &definition.node) {
+            let (name, kind) = (&definition.name.node, &definition.var_type.node);
+            let is_missing = !variables.contains_key(name) && definition.default_value.is_none();
+            if is_missing && !kind.nullable {
+                let text = format!("the variable ${name} of type {kind} is missing");
+                return Err(Invalid::new(VALIDATION_FAILED, text));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the validation, which once found nothing, would find nothing with these variables either.
@@ -108,6 +150,31 @@ fn shape(document: &ExecutableDocument, operation: &OperationDefinition) -> Resu
     };
     let (orders, others) = (count(true), count(false));
     Ok(Shape { kind: operation.ty, orders, only_orders: orders > 0 && others == 0 })
+}
+
+/// The keys of an answer, each once, fragments included. The document was found to be small before.
+fn keys_of(document: &ExecutableDocument, set: &SelectionSet) -> Vec<Name> {
+    let mut keys: Vec<Name> = Vec::new();
+    let mut add = |more: Vec<Name>| {
+        for key in more {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    };
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => add(vec![field.node.response_key().node.clone()]),
+            Selection::InlineFragment(fragment) => {
+                add(keys_of(document, &fragment.node.selection_set.node));
+            }
+            Selection::FragmentSpread(spread) => {
+                let fragment = document.fragments.get(&spread.node.fragment_name.node);
+                add(fragment.map_or_else(Vec::new, |f| keys_of(document, &f.node.selection_set.node)));
+            }
+        }
+    }
+    keys
 }
 
 type Argument = (Positioned<Name>, Positioned<async_graphql_value::Value>);
@@ -258,6 +325,35 @@ mod tests {
         let parsed = Parsed::read(&text, false).unwrap();
         let shape = |name| parsed.operation(Some(name)).map(|s| (s.orders, s.only_orders)).unwrap();
         assert_eq!((shape("a"), shape("b")), ((2, true), (1, false)));
+    }
+
+    #[test]
+    fn an_answers_keys_stand_as_they_were_asked_for() {
+        let text = "query a { health ...f z: health } query b { b: health a: health } \
+                    fragment f on Query { y: health ... on Query { x: health health } }";
+        let parsed = Parsed::read(text, false).unwrap();
+        let ordered = |name, keys: &[&str]| {
+            let mut data = Value::from_json(json!({})).unwrap();
+            if let Value::Object(fields) = &mut data {
+                fields.extend(keys.iter().map(|key| (Name::new(key), Value::Null)));
+            }
+            parsed.put_in_order(Some(name), &mut data);
+            let Value::Object(fields) = data else { return Vec::new() };
+            fields.keys().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(ordered("a", &["x", "y", "z", "health"]), ["health", "y", "x", "z"]);
+        assert_eq!(ordered("b", &["a", "b"]), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_variable_that_is_missing_is_named() {
+        let text = "query a($s: String!, $n: Int! = 3, $m: Int) { candles(symbol: $s, first: $n) { code } }";
+        let parsed = Parsed::read(text, false).unwrap();
+        let check = |variables: serde_json::Value| {
+            parsed.check_variables(None, &serde_json::from_value(variables).unwrap()).map_err(|e| e.message)
+        };
+        assert_eq!(check(json!({"s": "A"})), Ok(()));
+        assert_eq!(check(json!({"n": 1})), Err("the variable $s of type String! is missing".to_owned()));
     }
 
     #[test]

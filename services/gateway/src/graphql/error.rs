@@ -18,10 +18,39 @@ fn error(code: Code, message: impl Into<String>) -> Error {
     Error::new(message).extend_with(|_, e| e.set("code", code_name(code)))
 }
 
+/// A sentence of a service, whose fields' names are the contract's, in the names that this API has for them:
+/// `account_id` is `accountId` here, `price_e4` is `price`. What stands in quotes is the client's own and stays.
+fn in_our_words(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut is_quoted = false;
+    for word in message.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || c == '_')) {
+        let end = word.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let rest = &word[end.len()..];
+        let is_name = end.contains('_')
+            && end.starts_with(|c: char| c.is_ascii_lowercase())
+            && !end.bytes().any(|b| b.is_ascii_uppercase());
+        if is_name && !is_quoted {
+            let mut parts = end.split('_').filter(|p| !matches!(*p, "" | "e4" | "micros" | "us"));
+            out.push_str(parts.next().unwrap_or_default());
+            for part in parts {
+                let (head, tail) = part.split_at(1);
+                out.push_str(&head.to_ascii_uppercase());
+                out.push_str(tail);
+            }
+        } else {
+            out.push_str(end);
+        }
+        is_quoted ^= rest.contains('"');
+        out.push_str(rest);
+    }
+    out
+}
+
 /// The error that a refusal becomes: its code and its reason beside the sentence.
 pub fn refused(refusal: Refusal) -> Error {
     let reason = String::from(refusal.reason);
-    error(refusal.kind.into(), refusal.message).extend_with(|_, e| e.set("reason", reason.as_str()))
+    error(refusal.kind.into(), in_our_words(&refusal.message))
+        .extend_with(|_, e| e.set("reason", reason.as_str()))
 }
 
 /// A refused argument.
@@ -67,7 +96,7 @@ impl Outcome {
         Self {
             code: code_name(refusal.kind.into()).to_owned(),
             reason: Some(refusal.reason.into()),
-            message: Some(refusal.message),
+            message: Some(in_our_words(&refusal.message)),
         }
     }
 }
@@ -99,5 +128,27 @@ pub fn finish(error: &mut ServerError, was_executed: bool) {
 pub fn truncate(message: &mut String) {
     if message.chars().count() > MESSAGE_LEN_MAX {
         *message = message.chars().take(MESSAGE_LEN_MAX).chain(['…']).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_names_the_fields_as_this_api_has_them() {
+        for (theirs, ours) in [
+            ("account_id must be a UUID", "accountId must be a UUID"),
+            ("price_e4 must be a multiple of tick_size, 0.01", "price must be a multiple of tickSize, 0.01"),
+            ("from_us: to_us is before it", "from: to is before it"),
+            (
+                r#"no order has the client_order_id "my_own_id""#,
+                r#"no order has the clientOrderId "my_own_id""#,
+            ),
+            ("STOP_LIMIT needs stop_price", "STOP_LIMIT needs stopPrice"),
+            ("é_x, _ and __ stay text", "é_x, _ and __ stay text"),
+        ] {
+            assert_eq!(in_our_words(theirs), ours);
+        }
     }
 }

@@ -8,7 +8,9 @@ mod inputs;
 mod json;
 pub mod lexical;
 mod mutation;
+mod orders;
 mod performance;
+pub mod price;
 mod query;
 mod scalars;
 mod statement;
@@ -29,7 +31,7 @@ pub use json::response as write_response;
 pub struct Query(
     query::Stocks,
     query::Portfolio,
-    query::Orders,
+    orders::Orders,
     query::People,
     statement::Statements,
     performance::Performances,

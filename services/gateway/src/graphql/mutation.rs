@@ -438,7 +438,7 @@ impl Money {
 
     /// Moves money between two accounts of the caller.
     #[graphql(guard = "Needs(ManageOwnAccounts)")]
-    async fn transfer(&self, ctx: &Context<'_>, request: TransferRequest) -> Result<CodeResponse> {
+    async fn transfer(&self, ctx: &Context<'_>, request: TransferRequest) -> Result<TransferResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::TransferRequest {
@@ -453,7 +453,7 @@ impl Money {
             Ok(gateway.told(session, client.transfer(request).await?))
         };
         let (_, outcome) = error::outcome(asked.await)?;
-        Ok(CodeResponse { outcome })
+        Ok(TransferResponse { outcome })
     }
 
     /// Watches a symbol; again changes nothing.
@@ -462,7 +462,7 @@ impl Money {
         &self,
         ctx: &Context<'_>,
         request: AddToWatchlistRequest,
-    ) -> Result<CodeResponse> {
+    ) -> Result<AddToWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let symbol = market::symbol(&request.symbol)?.to_string();
@@ -470,7 +470,7 @@ impl Money {
             gateway.ctx.clients.user(&session.caller()).add_to_watchlist(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
-        Ok(CodeResponse { outcome })
+        Ok(AddToWatchlistResponse { outcome })
     }
 
     /// Watches a symbol no longer; again changes nothing.
@@ -479,7 +479,7 @@ impl Money {
         &self,
         ctx: &Context<'_>,
         request: RemoveFromWatchlistRequest,
-    ) -> Result<CodeResponse> {
+    ) -> Result<RemoveFromWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let symbol = market::symbol(&request.symbol)?.to_string();
@@ -487,7 +487,7 @@ impl Money {
             gateway.ctx.clients.user(&session.caller()).remove_from_watchlist(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
-        Ok(CodeResponse { outcome })
+        Ok(RemoveFromWatchlistResponse { outcome })
     }
 
     /// Closes an account of the caller: its orders are canceled, what is left goes to the house, its rows stay.

@@ -8,7 +8,7 @@ use crate::{
 use async_graphql::{Context, Object, Result};
 use fafnir_proto::{reason::Reason, v1};
 use fafnir_rules::symbol::Symbol;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use tonic::Status;
 
 /// Results of a search without a limit, or with one outside 1–20.
@@ -23,8 +23,6 @@ const FIRST_MAX: i32 = 1000;
 pub const PAGE: u32 = 500;
 const DEPTH_DEFAULT: i32 = 10;
 const DEPTH_MAX: i32 = 50;
-/// Fills that are looked up for a list of orders.
-const FILLS_MAX: u32 = 1000;
 
 /// `first` within its bounds.
 pub fn first_of(first: Option<i32>) -> Result<usize> {
@@ -170,9 +168,10 @@ impl Stocks {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first.or(Some(100)))? as u32;
         let asked = async {
-            let symbol = market::symbol(&symbol)?.to_string();
+            let symbol = market::symbol(&symbol)?;
+            gateway.require_listed(session, &symbol).await?;
             let request = v1::TradesRequest {
-                symbol,
+                symbol: symbol.to_string(),
                 after_trade_no: after.map_or(0, |n| n.0.max(0) as u64),
                 limit,
                 latest: after.is_none(),
@@ -197,7 +196,8 @@ impl Stocks {
         let limit = first_of(first)? as u32;
         let asked = async {
             let symbol = market::symbol(&symbol)?.to_string();
-            let interval = interval.trim().to_ascii_lowercase();
+            // `1M` is a month, not a minute: only the hour is the same in any case.
+            let interval = interval.trim().replace('H', "h");
             let request = v1::CandlesRequest { symbol, interval, from_us: 0, to_us: 0, limit };
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.candles(request).await?.into_inner().candles)
@@ -248,100 +248,13 @@ impl People {
 }
 
 #[derive(Default)]
-pub struct Orders;
-
-#[Object]
-impl Orders {
-    /// The caller's orders, newest first.
-    #[graphql(guard = "Needs(OrderStocks)")]
-    async fn get_orders(
-        &self,
-        ctx: &Context<'_>,
-        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
-        #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
-        symbol: Option<String>,
-        #[graphql(default = false)] open_only: bool,
-    ) -> Result<OrdersResponse> {
-        let (gateway, session) = of(ctx)?;
-        let wanted = first_of(first)?;
-        let with_fills = ctx.look_ahead().field("data").field("fills").exists();
-        let asked = async {
-            let mut before_id = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
-            let symbol = symbol.map(|s| market::symbol(&s)).transpose()?.map(|s| s.to_string());
-            let mut orders: Vec<v1::Order> = Vec::new();
-            let mut client = gateway.reads(session).await.order(&session.caller());
-            // One more than wanted tells whether there are more.
-            while orders.len() <= wanted {
-                let limit = PAGE.min((wanted + 1 - orders.len()) as u32);
-                let request = v1::ListOrdersRequest {
-                    user_id: session.user.to_string(),
-                    open_only,
-                    symbol: symbol.clone().unwrap_or_default(),
-                    limit,
-                    before_id: before_id.clone(),
-                };
-                let page = client.list(request).await?.into_inner().orders;
-                let is_last = page.len() < limit as usize;
-                orders.extend(page);
-                match orders.last() {
-                    Some(order) if !is_last => before_id.clone_from(&order.id),
-                    _ => break,
-                }
-            }
-            if with_fills && orders.iter().any(|o| o.filled_e4 > 0) {
-                let request = v1::ListFillsRequest {
-                    user_id: session.user.to_string(),
-                    symbol: symbol.unwrap_or_default(),
-                    limit: FILLS_MAX,
-                };
-                let fills = client.list_fills(request).await?.into_inner().fills;
-                let mut by_order: HashMap<String, Vec<v1::Fill>> = HashMap::new();
-                for fill in fills.into_iter().rev() {
-                    by_order.entry(fill.order_id.clone()).or_default().push(fill);
-                }
-                for order in &mut orders {
-                    order.fills = by_order.remove(&order.id).unwrap_or_default();
-                }
-            }
-            Ok::<_, Status>(orders)
-        };
-        let (orders, outcome) = error::outcome(asked.await)?;
-        let mut orders = orders.unwrap_or_default();
-        let has_more = orders.len() > wanted;
-        orders.truncate(wanted);
-        Ok(OrdersResponse {
-            count: i32::try_from(orders.len()).unwrap_or(i32::MAX),
-            end_cursor: orders.last().map(|o| o.id.clone()),
-            has_more,
-            data: Some(orders.into_iter().map(Order::from).collect()),
-            outcome,
-        })
-    }
-
-    /// One order of the caller, with its fills.
-    #[graphql(name = "getOrderByOrderID", guard = "Needs(OrderStocks)")]
-    async fn get_order_by_order_id(
-        &self,
-        ctx: &Context<'_>,
-        request: GetOrderByIDRequest,
-    ) -> Result<OrderResponse> {
-        let (gateway, session) = of(ctx)?;
-        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
-        let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
-        let mut client = gateway.reads(session).await.order(&session.caller());
-        let reply = client.get(request).await.map_err(error::of)?.into_inner();
-        Ok(OrderResponse { data: reply.order.map(Order::from), outcome: Outcome::ok() })
-    }
-}
-
-#[derive(Default)]
 pub struct Portfolio;
 
 #[Object]
 impl Portfolio {
     /// The caller's accounts. `totalBalance` adds the balances as they are; `balances` has them by currency.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<PortfolioSummaryResponse> {
+    async fn get_portfolio_summary(&self, ctx: &Context<'_>) -> Result<GetPortfolioSummaryResponse> {
         let (gateway, session) = of(ctx)?;
         let (accounts, outcome) = error::outcome(gateway.accounts(session).await)?;
         let accounts = accounts.unwrap_or_default();
@@ -361,7 +274,7 @@ impl Portfolio {
                 available: super::scalars::Decimal::micros(available),
             })
             .collect();
-        Ok(PortfolioSummaryResponse {
+        Ok(GetPortfolioSummaryResponse {
             balances,
             accounts: Some(accounts.into_iter().map(Account::from).collect()),
             total_balance: super::scalars::Decimal::micros(total),
@@ -371,7 +284,11 @@ impl Portfolio {
 
     /// The shares of an account of the caller.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_holdings(&self, ctx: &Context<'_>, request: GetHoldingsRequest) -> Result<HoldingsResponse> {
+    async fn get_holdings(
+        &self,
+        ctx: &Context<'_>,
+        request: GetHoldingsRequest,
+    ) -> Result<GetHoldingsResponse> {
         let (gateway, session) = of(ctx)?;
         let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
         let symbol = String::new();
@@ -379,12 +296,12 @@ impl Portfolio {
         let mut client = gateway.reads(session).await.portfolio(&session.caller());
         let holdings = client.valuation(request).await.map_err(error::of)?.into_inner().holdings;
         let holdings = holdings.into_iter().map(Holding::from).collect();
-        Ok(HoldingsResponse { data: Some(holdings), outcome: Outcome::ok() })
+        Ok(GetHoldingsResponse { data: Some(holdings), outcome: Outcome::ok() })
     }
 
     /// The shares of one symbol in an account of the caller.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<HoldingResponse> {
+    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<GetHoldingResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::ValuationRequest {
@@ -397,12 +314,12 @@ impl Portfolio {
             found.map(Holding::from).ok_or_else(|| Status::not_found("no such holding"))
         };
         let (data, outcome) = error::outcome(asked.await)?;
-        Ok(HoldingResponse { data, outcome })
+        Ok(GetHoldingResponse { data, outcome })
     }
 
     /// The symbols that the caller watches, newest first.
     #[graphql(guard = "Needs(ManageOwnWatchlist)")]
-    async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<WatchlistResponse> {
+    async fn get_watchlist(&self, ctx: &Context<'_>) -> Result<GetWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let mut client = gateway.ctx.clients.user(&session.caller());
         let request = v1::GetProfileRequest { user_id: session.user.to_string() };
@@ -416,7 +333,7 @@ impl Portfolio {
                 })
                 .collect()
         });
-        Ok(WatchlistResponse { data, outcome })
+        Ok(GetWatchlistResponse { data, outcome })
     }
 
     /// What moved the cash of an account of the caller, newest first.
@@ -427,7 +344,7 @@ impl Portfolio {
         request: GetTransactionsRequest,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a transaction's id: only older ones")] after: Option<String>,
-    ) -> Result<TransactionsResponse> {
+    ) -> Result<GetTransactionsResponse> {
         let (gateway, session) = of(ctx)?;
         let wanted = first_of(first)?;
         let asked = async {
@@ -437,11 +354,11 @@ impl Portfolio {
         };
         let (rows, outcome) = error::outcome(asked.await)?;
         let Some(mut rows) = rows else {
-            return Ok(TransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
+            return Ok(GetTransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
         };
         let has_more = rows.len() > wanted;
         rows.truncate(wanted);
-        Ok(TransactionsResponse {
+        Ok(GetTransactionsResponse {
             end_cursor: rows.last().map(|t| t.id.clone()),
             has_more,
             data: Some(rows.into_iter().map(Transaction::from).collect()),

@@ -30,6 +30,10 @@ impl Decimal {
     pub fn e4(value: i64) -> Self {
         Self { value, decimals: money::E4_DECIMALS }
     }
+    /// An average price.
+    pub fn average(value: i64) -> Self {
+        Self { value, decimals: money::AVERAGE_DECIMALS }
+    }
     /// An amount of money.
     pub fn micros(value: i64) -> Self {
         Self { value, decimals: money::MICROS_DECIMALS }

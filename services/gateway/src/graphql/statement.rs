@@ -2,15 +2,18 @@
 
 use super::{
     Needs, error, of,
-    query::id_of,
+    query::{first_of, id_of},
     scalars::Decimal,
     types::{Outcome, Transaction},
 };
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::clock::date;
+use fafnir_platform::clock::{date, rfc3339};
 use fafnir_proto::v1;
 use tonic::Status;
+
+/// Entries of a page that does not say how many.
+const ENTRIES_DEFAULT: i32 = 1_000;
 
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StatementEntry {
@@ -19,6 +22,14 @@ pub struct StatementEntry {
     pub change: Decimal,
     /// The balance after it.
     pub balance: Decimal,
+    /// Of a trade, and of shares that came or went without one.
+    pub symbol: Option<String>,
+    /// Shares that the account gained, negative when it lost them; 0 on the line of a fee.
+    pub quantity: Decimal,
+    /// Of a trade, in the listing's currency; else 0.
+    pub price: Decimal,
+    /// SYMBOL:sequence of a trade.
+    pub exec_id: Option<String>,
 }
 
 #[derive(SimpleObject, Clone, Debug)]
@@ -28,10 +39,17 @@ pub struct Statement {
     /// First and last day, UTC, both included.
     pub from: String,
     pub to: String,
+    /// The first moment, and the one after the last.
+    pub from_time: String,
+    pub to_time: String,
+    /// Of the whole span, whatever the page.
     pub opening_balance: Decimal,
     pub closing_balance: Decimal,
     /// Oldest first.
     pub entries: Vec<StatementEntry>,
+    /// Hand it back as `after` for the next page.
+    pub end_cursor: Option<String>,
+    pub has_more: bool,
 }
 
 #[derive(SimpleObject, Clone, Debug)]
@@ -43,19 +61,29 @@ pub struct StatementResponse {
 
 impl From<v1::StatementReply> for Statement {
     fn from(r: v1::StatementReply) -> Self {
+        let some = |text: String| Some(text).filter(|t| !t.is_empty());
+        let end_cursor = r.entries.last().and_then(|e| e.transaction.as_ref()).map(|t| t.id.clone());
         let entries = r.entries.into_iter().map(|e| StatementEntry {
             transaction: e.transaction.unwrap_or_default().into(),
             change: Decimal::micros(e.change_micros),
             balance: Decimal::micros(e.balance_micros),
+            symbol: some(e.symbol),
+            quantity: Decimal::e4(e.quantity_e4),
+            price: Decimal::e4(e.price_e4),
+            exec_id: some(e.exec_id),
         });
         Self {
             account_id: r.account_id,
             currency: r.currency,
             from: date(r.from_us),
             to: date(r.to_us - 1),
+            from_time: rfc3339(r.from_us),
+            to_time: rfc3339(r.to_us),
             opening_balance: Decimal::micros(r.opening_micros),
             closing_balance: Decimal::micros(r.closing_micros),
             entries: entries.collect(),
+            end_cursor,
+            has_more: r.more,
         }
     }
 }
@@ -65,20 +93,29 @@ pub struct Statements;
 
 #[Object]
 impl Statements {
-    /// What moved the cash of an account of the caller; days are UTC and both included. Without `from` the last 30
-    /// days, without `to` until today.
+    /// What moved the cash of an account of the caller, closed or not, oldest first.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
     async fn statement(
         &self,
         ctx: &Context<'_>,
         account_id: String,
+        #[graphql(desc = "a day (YYYY-MM-DD, UTC) or a moment (RFC 3339); 30 days when left out")]
         from: Option<String>,
-        to: Option<String>,
+        #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,
+        #[graphql(desc = "at most 1000, and so many when left out")] first: Option<i32>,
+        #[graphql(desc = "a transaction's id: only later ones")] after: Option<String>,
     ) -> Result<StatementResponse> {
         let (gateway, session) = of(ctx)?;
+        let limit = first_of(first.or(Some(ENTRIES_DEFAULT)))? as u32;
         let asked = async {
-            let account_id = id_of("accountId", &account_id)?;
-            let request = v1::StatementRequest { user_id: session.user.to_string(), account_id, from, to };
+            let request = v1::StatementRequest {
+                user_id: session.user.to_string(),
+                account_id: id_of("accountId", &account_id)?,
+                from,
+                to,
+                limit,
+                after_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
+            };
             let mut portfolio = gateway.reads(session).await.portfolio(&session.caller());
             Ok::<_, Status>(portfolio.statement(request).await?.into_inner())
         };

@@ -15,6 +15,9 @@ use std::sync::Arc;
 pub struct OrderUpdate {
     /// Hand it back as `after` to resume.
     pub sequence: Int64,
+    /// The updates after `after` are no longer kept: this is part of a snapshot, which ends with the sequence to go on
+    /// from and no order.
+    pub reset: bool,
     pub order: Option<Order>,
     pub fill: Option<Fill>,
 }
@@ -23,6 +26,9 @@ pub struct OrderUpdate {
 pub struct PortfolioUpdate {
     /// Hand it back as `after` to resume.
     pub sequence: Int64,
+    /// The updates after `after` are no longer kept: this is part of a snapshot, which ends with the sequence to go on
+    /// from and neither account nor holding.
+    pub reset: bool,
     pub account: Option<Account>,
     pub holding: Option<Holding>,
 }
@@ -61,8 +67,9 @@ impl Subscription {
         let (gateway, session) = of(ctx)?;
         let events = updates(gateway, session, start(after)?, Start::Never);
         Ok(events.filter_map(async |event| match event {
-            Ok(Event::Order(update)) => Some(Ok(OrderUpdate {
+            Ok(Event::Order { update, reset }) => Some(Ok(OrderUpdate {
                 sequence: update.user_seq.into(),
+                reset,
                 order: update.order.map(Order::from),
                 fill: update.fill.map(Fill::from),
             })),
@@ -83,14 +90,14 @@ impl Subscription {
         let (gateway, session) = (gateway.clone(), session.clone());
         let events = updates(&gateway, &session, Start::Never, start(after)?);
         let updates = events.filter_map(async |event| match event {
-            Ok(Event::Portfolio(update)) => Some(Ok(update)),
+            Ok(Event::Portfolio { update, reset }) => Some(Ok((update, reset))),
             Ok(_) => None,
             Err(e) => Some(Err(e)),
         });
         Ok(updates.then(move |update| {
             let (gateway, session) = (gateway.clone(), session.clone());
             async move {
-                let update = update?;
+                let (update, reset) = update?;
                 let holding = match update.holding {
                     Some(holding) => {
                         let user_id = session.user.to_string();
@@ -101,7 +108,7 @@ impl Subscription {
                     None => None,
                 };
                 let account = update.account.map(Account::from);
-                Ok(PortfolioUpdate { sequence: update.user_seq.into(), account, holding })
+                Ok(PortfolioUpdate { sequence: update.user_seq.into(), reset, account, holding })
             }
         }))
     }
@@ -135,7 +142,10 @@ impl Subscription {
         };
         let feed =
             market::trades(gateway.clone(), session.clone(), symbol, after).await.map_err(error::of)?;
-        Ok(feed.map(|trade| trade.map(Trade::from).map_err(error::of)))
+        Ok(feed.map(|print| {
+            let print = print.map_err(error::of)?;
+            Ok(Trade { reset: print.reset, ..Trade::from(print.trade) })
+        }))
     }
 
     /// The quotes of at most 50 symbols: as they are now, then each change.

@@ -12,13 +12,14 @@ use crate::{Gateway, body, session::Session};
 use async_graphql::{Response, ServerError, ValidationMode, Variables, parser::types::OperationType};
 use axum::{
     body::Body,
-    extract::{RawQuery, Request, State},
+    extract::{ConnectInfo, RawQuery, Request, State},
     response::IntoResponse,
 };
-use fafnir_platform::{config::Mode, envelope::Failure};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use fafnir_platform::{Refusal, config::Mode, csrf, envelope::Failure};
+use fafnir_proto::reason::Reason;
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::time::Instant;
 
 /// Bytes of a request's body and of a query in a URL.
@@ -66,6 +67,41 @@ pub struct Prepared {
     found: Found,
     /// The validation would find nothing.
     is_valid: bool,
+    /// What it asks for, in rows.
+    price: u64,
+}
+
+/// Why a request is not run although nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Charge {
+    #[error("the query asks for {price} rows, more than {max}")]
+    TooDear { price: u64, max: u32 },
+    #[error("your queries ask for too much at a time; try again in {seconds} s")]
+    Later { seconds: u64 },
+}
+
+impl Charge {
+    /// As subscribers are told.
+    pub fn refusal(self) -> Refusal {
+        let reason = match self {
+            Self::TooDear { .. } => Reason::QUERY_TOO_DEAR,
+            Self::Later { .. } => Reason::RATE_LIMITED,
+        };
+        Refusal::exhausted(reason, self.to_string())
+    }
+}
+
+impl From<Charge> for Failure {
+    fn from(charge: Charge) -> Self {
+        let failure = Self::from(charge.refusal());
+        match charge {
+            // Waiting does not help.
+            Charge::TooDear { .. } => {
+                Self { status: StatusCode::BAD_REQUEST, retry_after_s: None, ..failure }
+            }
+            Charge::Later { seconds } => Self { retry_after_s: Some(seconds), ..failure },
+        }
+    }
 }
 
 /// Why a request is not run.
@@ -109,8 +145,22 @@ impl Endpoint {
         if self.gateway.ctx.settings.mode != Mode::Development {
             request = request.disable_introspection();
         }
+        found.parsed.check_variables(request.operation_name.as_deref(), &request.variables)?;
         let is_valid = self.documents.is_valid(&found, &request.variables);
-        Ok(Prepared { request, shape, found, is_valid })
+        let price = found.parsed.price(request.operation_name.as_deref(), &request.variables);
+        Ok(Prepared { request, shape, found, is_valid, price })
+    }
+
+    /// Takes what a request asks for from what its user may ask for.
+    pub fn charge(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
+        let (limiter, price) = (&self.gateway.cost, prepared.price);
+        if limiter.is_beyond(price) {
+            return Err(Charge::TooDear { price, max: self.gateway.ctx.settings.gateway.cost_burst });
+        }
+        let units = u32::try_from(price).unwrap_or(u32::MAX);
+        limiter
+            .take(session.user, units, Instant::now())
+            .map_err(|e| Charge::Later { seconds: e.retry_after_s() })
     }
 
     async fn run(
@@ -133,8 +183,11 @@ impl Endpoint {
             })?;
             prepared.request = prepared.request.data(OrdersCounted);
         }
+        self.charge(&session, &prepared)?;
         let api = if prepared.is_valid { &self.trusting } else { &self.api };
+        let name = prepared.request.operation_name.clone();
         let mut response = api.execute(prepared.request.data(session)).await;
+        prepared.found.parsed.put_in_order(name.as_deref(), &mut response.data);
         if response.errors.is_empty() {
             self.documents.remember(prepared.found);
         }
@@ -177,7 +230,8 @@ async fn posted(
         return Err(Failure::bad_request("batches of queries are not accepted"));
     }
     let sent = Sent::from_json(&content)?;
-    answer(endpoint, session, &parts.headers, sent, media_type, false).await
+    let came = endpoint.came(&parts.headers, &parts.extensions, false);
+    answer(endpoint, session, &parts.headers, sent, media_type, came).await
 }
 
 /// `GET /graphql`: queries only.
@@ -185,14 +239,31 @@ pub async fn get(
     State(endpoint): State<Endpoint>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> axum::response::Response {
     let media_type = answer_type(&headers);
+    let came = endpoint.came(&headers, &extensions, true);
     let got = async {
         let session = endpoint.gateway.sessions.of(&headers).await?;
         let sent = from_query(query.as_deref().unwrap_or(""))?;
-        answer(&endpoint, session, &headers, sent, media_type, true).await
+        answer(&endpoint, session, &headers, sent, media_type, came).await
     };
     got.await.unwrap_or_else(Failure::into_response)
+}
+
+/// How a request came.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    by_get: bool,
+    is_secure: bool,
+}
+
+impl Endpoint {
+    fn came(&self, headers: &HeaderMap, extensions: &Extensions, by_get: bool) -> Came {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let is_secure = peer.is_some_and(|peer| self.gateway.proxies.client(headers, peer).secure);
+        Came { by_get, is_secure }
+    }
 }
 
 async fn answer(
@@ -201,7 +272,7 @@ async fn answer(
     headers: &HeaderMap,
     sent: Sent,
     media_type: &'static str,
-    by_get: bool,
+    Came { by_get, is_secure }: Came,
 ) -> Result<axum::response::Response, Failure> {
     let invalid_status =
         if media_type == JSON { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
@@ -223,9 +294,18 @@ async fn answer(
         }
         _ => {}
     }
+    let renewed = endpoint.gateway.sessions.renew(&session).await;
+    let id = session.id;
     let response = endpoint.run(session, headers, prepared).await?;
     let status = if was_executed(&response) { StatusCode::OK } else { invalid_status };
-    Ok(reply(status, media_type, &response))
+    let mut reply = reply(status, media_type, &response);
+    if let Some(token) = renewed {
+        let csrf_token = csrf::token_of(&endpoint.gateway.ctx.secrets.csrf_key, id);
+        for cookie in csrf::cookies(&token, &csrf_token, csrf::COOKIE_MAX_AGE_S, is_secure) {
+            reply.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+    }
+    Ok(reply)
 }
 
 fn reply(status: StatusCode, media_type: &'static str, response: &Response) -> axum::response::Response {

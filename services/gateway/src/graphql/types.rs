@@ -72,7 +72,7 @@ pub struct Order {
     /// 0 where the order has none.
     pub stop_price: Decimal,
     pub filled_quantity: Decimal,
-    /// 0 before the first fill.
+    /// 0 before the first fill; to ten decimals, rounded half to even.
     pub avg_fill_price: Decimal,
     pub created_at: String,
     pub updated_at: String,
@@ -100,6 +100,9 @@ pub struct Order {
     pub trail_percent: Decimal,
     pub expires_at: Option<String>,
     pub currency: String,
+    /// What the account's balance holds for it now: of a BUY cash in the account's currency, of a SELL shares.
+    pub held_cash: Decimal,
+    pub held_quantity: Decimal,
 }
 
 /// The five states that the reference knew.
@@ -124,7 +127,11 @@ impl From<v1::Order> for Order {
             state: o.state().name().to_owned(),
             pending: bare(o.pending().as_str_name(), "PENDING_ACTION_"),
             time_in_force: o.time_in_force().name().to_owned(),
-            avg_fill_price: Decimal::e4(money::average_price_e4(o.filled_notional_micros, o.filled_e4)),
+            avg_fill_price: Decimal::average(money::average_price(
+                o.filled_notional_micros,
+                o.filled_e4,
+                money::AVERAGE_DECIMALS,
+            )),
             id: o.id,
             user_id: o.user_id,
             symbol: o.symbol,
@@ -146,6 +153,8 @@ impl From<v1::Order> for Order {
             trail_amount: Decimal::e4(o.trail_amount_e4),
             trail_percent: Decimal::e4(o.trail_percent_e4),
             expires_at: optional_time(o.expires_us),
+            held_cash: Decimal::micros(o.hold_micros),
+            held_quantity: Decimal::e4(o.hold_e4),
             currency: o.currency,
         }
     }
@@ -492,6 +501,8 @@ pub struct Trade {
     /// BUY, SELL: who took.
     pub aggressor: String,
     pub time: String,
+    /// In a subscription: the trades between the one before and this are no longer kept.
+    pub reset: bool,
 }
 
 impl From<v1::Trade> for Trade {
@@ -504,6 +515,7 @@ impl From<v1::Trade> for Trade {
             price: Decimal::e4(t.price_e4),
             quantity: Decimal::e4(t.quantity_e4),
             time: rfc3339(t.time_us),
+            reset: false,
         }
     }
 }
@@ -546,7 +558,7 @@ payload!(StockQuoteResponse { data: Option<StockPriceData> });
 payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });
 payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> });
 payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
-payload!(OrderResponse { data: Option<Order> });
+payload!(GetOrderByIDResponse { data: Option<Order> });
 payload!(CreateOrderResponse { data: Option<Order> });
 payload!(CancelOrderResponse { data: Option<Order> });
 payload!(ReplaceOrderResponse { data: Option<Order> });
@@ -557,19 +569,22 @@ payload!(FlattenResponse {
     /// Shares that are left; 0 is flat. Why some are, is in `reason` and `message`.
     left: Decimal,
 });
-payload!(PortfolioSummaryResponse {
+payload!(GetPortfolioSummaryResponse {
     accounts: Option<Vec<Account>>,
     total_balance: Decimal,
     balances: Vec<CurrencyBalance>,
 });
-payload!(HoldingsResponse { data: Option<Vec<Holding>> });
-payload!(HoldingResponse { data: Option<Holding> });
-payload!(WatchlistResponse { data: Option<Vec<WatchlistItem>> });
-payload!(TransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
+payload!(GetHoldingsResponse { data: Option<Vec<Holding>> });
+payload!(GetHoldingResponse { data: Option<Holding> });
+payload!(GetWatchlistResponse { data: Option<Vec<WatchlistItem>> });
+payload!(GetTransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
 payload!(CreateAccountResponse { data: Option<Account> });
 payload!(WithdrawResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(DepositResponse { new_balance: Decimal, transaction_id: Option<String> });
 payload!(CodeResponse {});
+payload!(AddToWatchlistResponse {});
+payload!(RemoveFromWatchlistResponse {});
+payload!(TransferResponse {});
 payload!(OrderBookResponse { data: Option<OrderBook> });
 payload!(TradesResponse { data: Option<Vec<Trade>> });
 payload!(CandlesResponse { data: Option<Vec<Candle>> });

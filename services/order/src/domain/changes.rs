@@ -36,6 +36,9 @@ pub struct ChangedOrder {
     /// Ids of its first and its last fill in the batch; 0: none.
     pub first_fill: i64,
     pub last_fill: i64,
+    /// Sequences of its first and its last event in the batch; 0: none.
+    pub first_seq: u64,
+    pub last_seq: u64,
 }
 
 impl ChangedOrder {
@@ -64,6 +67,8 @@ pub struct NewFill {
 pub struct Event {
     pub id: i64,
     pub user: UserId,
+    pub order: Uuid,
+    pub kind: FactKind,
     pub update: OrderUpdate,
 }
 
@@ -105,7 +110,8 @@ impl Changes {
     fn fact(&mut self, orders: &mut BTreeMap<Uuid, ChangedOrder>, fact: Fact) -> Result<(), String> {
         let first_id = i64::try_from(fact.position).ok().and_then(|p| p.checked_mul(IDS_PER_FACT));
         let first_id = first_id.ok_or("its position is beyond what can be stored")?;
-        let is_first = matches!(fact.kind(), FactKind::Accepted | FactKind::Rejected);
+        let kind = fact.kind();
+        let is_first = matches!(kind, FactKind::Accepted | FactKind::Rejected);
         if is_first && fact.orders.len() != 1 {
             return Err(format!("{} orders are new by it", fact.orders.len()));
         }
@@ -123,7 +129,11 @@ impl Changes {
                 self.fills.push(NewFill { id, user, order: order_id, exec_seq: fact.exec_seq, fill });
             }
             if update.user_seq > 0 {
-                self.events.push(Event { id, user, update });
+                changed.last_seq = update.user_seq;
+                if changed.first_seq == 0 {
+                    changed.first_seq = update.user_seq;
+                }
+                self.events.push(Event { id, user, order: order_id, kind, update });
             }
         }
         if let Some(key) = fact.key.filter(|key| is_first && !key.key.is_empty()) {
@@ -169,6 +179,8 @@ impl Changes {
             order: Order::default(),
             first_fill: 0,
             last_fill: 0,
+            first_seq: 0,
+            last_seq: 0,
         });
         changed.order.clone_from(order);
         changed.order.fills.clear();

@@ -1,18 +1,14 @@
 //! Writes what a batch of facts changes, with the position, in one transaction.
 
-use super::{super::domain::changes::Changes, UPDATES_KEPT, blob};
+use super::{super::domain::changes::Changes, blob};
 use fafnir_platform::{
     db::{Tx, Value, many},
     error::{Error, Result},
     params,
 };
-use fafnir_proto::id::UserId;
 use prost::Message as _;
-use std::collections::BTreeMap;
 
-/// A user's updates that are no longer kept go in steps of this many: a function of the last one alone.
-const PRUNE_EVERY: u64 = 256;
-const UPDATE_COLUMNS: usize = 6;
+const UPDATE_COLUMNS: usize = 7;
 
 /// The rows of a batch, ready to be written: a transaction may run again.
 #[derive(Debug)]
@@ -25,8 +21,6 @@ pub struct Rows {
     fills: Vec<Value>,
     events: Vec<Value>,
     client_orders: Vec<Value>,
-    /// User and the last sequence whose update goes.
-    pruned: Vec<(UserId, u64)>,
 }
 
 impl Rows {
@@ -41,10 +35,11 @@ impl Rows {
             o.order.user_id.clear();
             let body = o.order.encode_to_vec();
             if o.is_new {
-                let row = params![user, id, &o.order.symbol, agent, ended_us, first, last, body].to_vec();
-                new_orders.extend(row);
+                let row = params![user, id, &o.order.symbol, agent, ended_us, first, last, body];
+                new_orders.extend_from_slice(row);
+                new_orders.extend([o.first_seq.into(), o.last_seq.into()]);
             } else {
-                changed_orders.extend(params![user, id, ended_us, first, last, body].to_vec());
+                changed_orders.extend(params![user, id, ended_us, first, last, body, o.last_seq].to_vec());
             }
         }
         let fills = fills.into_iter().flat_map(|f| {
@@ -54,13 +49,16 @@ impl Rows {
                 .chain([fill.price_e4.into(), fill.quantity_e4.into(), fill.maker.into()])
                 .chain([fill.time_us.into()])
         });
-        let mut pruned = BTreeMap::new();
         let events = events.into_iter().flat_map(|e| {
-            let seq = e.update.user_seq;
-            if seq % PRUNE_EVERY == 0 && seq > UPDATES_KEPT {
-                pruned.insert(e.user, seq - UPDATES_KEPT);
-            }
-            [e.id.into(), blob(e.user.uuid()), seq.into(), e.update.encode_to_vec().into()]
+            let (kind, body) = (i32::from(e.kind), e.update.encode_to_vec());
+            [
+                e.id.into(),
+                blob(e.user.uuid()),
+                e.update.user_seq.into(),
+                kind.into(),
+                blob(e.order),
+                body.into(),
+            ]
         });
         let client_orders = client_orders
             .into_iter()
@@ -74,7 +72,6 @@ impl Rows {
             fills: fills.collect(),
             events: events.collect(),
             client_orders: client_orders.collect(),
-            pruned: pruned.into_iter().collect(),
         }
     }
 
@@ -98,11 +95,8 @@ impl Rows {
             "",
             &self.fills,
         )?;
-        many::insert(tx, "INSERT INTO events (id, user_id, user_seq, body)", 4, "", &self.events)?;
-        for (user, seq) in &self.pruned {
-            let sql = "DELETE FROM events WHERE user_id = ?1 AND user_seq <= ?2";
-            tx.execute(sql, params![blob(user.uuid()), *seq])?;
-        }
+        let head = "INSERT INTO events (id, user_id, user_seq, kind, order_id, body)";
+        many::insert(tx, head, 6, "", &self.events)?;
         let head = "INSERT INTO client_orders (user_id, client_order_id, payload, order_id)";
         many::insert(tx, head, 4, "", &self.client_orders)?;
         Ok(())
@@ -111,8 +105,8 @@ impl Rows {
     fn write_orders(&self, tx: &mut dyn Tx) -> Result<()> {
         many::insert(
             tx,
-            "INSERT INTO orders (user_id, id, symbol, agent, ended_us, first_fill, last_fill, body)",
-            8,
+            "INSERT INTO orders (user_id, id, symbol, agent, ended_us, first_fill, last_fill, body, first_seq, last_seq)",
+            10,
             "",
             &self.new_orders,
         )?;
@@ -132,14 +126,15 @@ fn update(rows: usize) -> String {
     if rows == 1 {
         return "UPDATE orders SET ended_us = ?3, \
                 first_fill = CASE WHEN first_fill = 0 THEN ?4 ELSE first_fill END, \
-                last_fill = CASE WHEN ?5 = 0 THEN last_fill ELSE ?5 END, body = ?6 \
+                last_fill = CASE WHEN ?5 = 0 THEN last_fill ELSE ?5 END, body = ?6, last_seq = ?7 \
                 WHERE user_id = ?1 AND id = ?2 AND ended_us = 0"
             .to_owned();
     }
     format!(
         "UPDATE orders SET ended_us = v.column3, \
          first_fill = CASE WHEN orders.first_fill = 0 THEN v.column4 ELSE orders.first_fill END, \
-         last_fill = CASE WHEN v.column5 = 0 THEN orders.last_fill ELSE v.column5 END, body = v.column6 \
+         last_fill = CASE WHEN v.column5 = 0 THEN orders.last_fill ELSE v.column5 END, body = v.column6, \
+         last_seq = v.column7 \
          FROM (VALUES {}) AS v WHERE orders.user_id = v.column1 AND orders.id = v.column2 AND orders.ended_us = 0",
         many::tuples(rows, UPDATE_COLUMNS)
     )

@@ -5,7 +5,8 @@ use super::{
     ALICE, BOB, Store, ended, fact, id, named, open_order,
 };
 use fafnir_platform::{
-    Caller, Clock, Context, Settings, facts::Follower, health::Health, secrets::Secrets, tasks::Tasks,
+    Caller, Clock, Context, Settings, disk::Disk, facts::Follower, health::Health, secrets::Secrets,
+    tasks::Tasks,
 };
 use fafnir_proto::{
     client::{Clients, POSITION_KEY, REASON_KEY},
@@ -92,7 +93,9 @@ impl Stand {
                     orders.truncate(2);
                     Ok(OpenOrdersReply { orders, position: 0, more }.encode_to_vec())
                 }
-                "Position" => Ok(PositionReply { position: 0, last: 77 }.encode_to_vec()),
+                "Position" => {
+                    Ok(PositionReply { position: 0, last: 77, ..Default::default() }.encode_to_vec())
+                }
                 other => Err(Status::unimplemented(other.to_owned())),
             }
         })
@@ -108,6 +111,7 @@ impl Stand {
             clock: Clock::wall(),
             tasks: Tasks::new(CancellationToken::new()),
             health: Health::default(),
+            disk: Disk::default(),
             addresses: Arc::new(addresses),
         };
         let (position, stands) = watch::channel(0);

@@ -2,6 +2,7 @@
 
 mod door;
 mod flow;
+mod history;
 mod projection;
 
 use super::{MIGRATIONS, events::ReadModel};
@@ -57,10 +58,11 @@ impl Store {
 async fn rows(db: &Db) -> Vec<Vec<Vec<Value>>> {
     db.read(|tx| {
         let tables = [
-            "SELECT user_id, id, symbol, agent, ended_us, first_fill, last_fill, body FROM orders ORDER BY 1, 2",
+            "SELECT user_id, id, symbol, agent, ended_us, first_fill, last_fill, body, first_seq, last_seq FROM orders \
+             ORDER BY 1, 2",
             "SELECT id, user_id, order_id, symbol, exec_seq, side, price_e4, quantity_e4, maker, time_us \
              FROM fills ORDER BY 1",
-            "SELECT id, user_id, user_seq, body FROM events ORDER BY 1",
+            "SELECT id, user_id, user_seq, kind, order_id, body FROM events ORDER BY 1",
             "SELECT user_id, client_order_id, payload, order_id FROM client_orders ORDER BY 1, 2",
             "SELECT id, at, open_orders FROM position",
         ];

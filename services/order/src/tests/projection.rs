@@ -4,7 +4,7 @@ use super::{
     super::{
         MIGRATIONS,
         events::ReadModel,
-        store::{self, retention},
+        store::{self, Filter, retention},
     },
     ALICE, BOB, Store, agent, ended, fact,
     flow::Flow,
@@ -24,6 +24,10 @@ async fn apply_split(model: &ReadModel, facts: &[Fact], sizes: &[usize]) {
         model.apply(from, rest[..size].to_vec()).await.unwrap();
         rest = &rest[size..];
     }
+}
+
+fn of(symbol: &str) -> Filter {
+    Filter { symbol: symbol.into(), ..Filter::default() }
 }
 
 fn block_on(future: impl Future<Output = ()>) {
@@ -121,8 +125,8 @@ async fn orders_and_fills_are_read_as_they_were_told() {
         let (listed, fills) = store
             .db()
             .read(move |tx| {
-                let orders = store::order_list(tx, user, "", None, 1_000)?;
-                Ok((orders, store::fill_list(tx, user, "AAPL", 1_000)?))
+                let orders = store::order_list(tx, user, &Filter::default(), None, 1_000)?;
+                Ok((orders, store::fill_list(tx, user, "AAPL", None, i64::MAX, 1_000)?.0))
             })
             .await
             .unwrap();
@@ -141,7 +145,7 @@ async fn orders_and_fills_are_read_as_they_were_told() {
         }
         let page = store
             .db()
-            .read(move |tx| Ok(store::order_list(tx, user, "AAPL", Some(id(60)), 3)?))
+            .read(move |tx| Ok(store::order_list(tx, user, &of("AAPL"), Some(id(60)), 3)?))
             .await
             .unwrap();
         assert!(page.len() == 3 && page.iter().all(|o| o.id < id(60).to_string()));
@@ -149,7 +153,7 @@ async fn orders_and_fills_are_read_as_they_were_told() {
     let (others, none) = store
         .db()
         .read(|tx| {
-            Ok((store::order_list(tx, BOB, "MSFT", None, 9)?, store::order_get(tx, BOB, id(9_999), 9)?))
+            Ok((store::order_list(tx, BOB, &of("MSFT"), None, 9)?, store::order_get(tx, BOB, id(9_999), 9)?))
         })
         .await
         .unwrap();

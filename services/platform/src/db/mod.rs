@@ -18,6 +18,7 @@ mod sqlite;
 mod sums;
 #[cfg(test)]
 mod tests;
+pub mod transfer;
 
 pub use copies::Copies;
 pub use sqlite::quick_check;
@@ -25,6 +26,7 @@ pub use sqlite::quick_check;
 use super::{
     clock::Clock,
     config::Settings,
+    disk::Disk,
     error,
     health::Health,
     manifest::{Found, Manifest},
@@ -63,8 +65,8 @@ pub enum Error {
     /// Two transactions met; the platform has already tried again.
     #[error("the database is busy: {0}")]
     Busy(String),
-    /// The disk is full: nothing was written.
-    #[error("the disk is full")]
+    /// The disk is full or takes no writes: nothing was written.
+    #[error("the disk takes no writes: it is full or read-only")]
     DiskFull,
     /// The database cannot be opened or used.
     #[error("{0}")]
@@ -264,12 +266,16 @@ macro_rules! migration {
 
 /// A service's own database. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Db(Arc<Backend>);
+pub struct Db {
+    backend: Arc<Backend>,
+    /// Nothing is written while it has no room.
+    disk: Disk,
+}
 
 #[derive(Debug)]
 enum Backend {
-    Sqlite(sqlite::Sqlite),
-    Postgres(postgres::Postgres),
+    Sqlite(Box<sqlite::Sqlite>),
+    Postgres(Box<postgres::Postgres>),
 }
 
 /// Work without its type: what runs it is compiled once, not for each of the services' closures.
@@ -296,6 +302,16 @@ fn answered<T>(answer: &Answer<T>) -> error::Result<T> {
 }
 
 impl Db {
+    fn on(backend: Backend) -> Self {
+        Self { backend: Arc::new(backend), disk: Disk::default() }
+    }
+
+    /// The same database, which takes nothing while this disk has no room.
+    #[must_use]
+    pub fn minding(self, disk: Disk) -> Self {
+        Self { disk, ..self }
+    }
+
     /// Opens the database of `service` and applies what is missing of its migrations.
     pub async fn open(
         settings: &Settings,
@@ -363,9 +379,9 @@ impl Db {
         clock: &Clock,
     ) -> Result<Self, Error> {
         let sqlite = sqlite::Sqlite::open(path, service, purpose, owner, tasks)?;
-        let db = Self(Arc::new(Backend::Sqlite(sqlite)));
+        let db = Self::on(Backend::Sqlite(Box::new(sqlite)));
         db.migrate(migrations, clock.now_us()).await?;
-        if let Backend::Sqlite(sqlite) = &*db.0 {
+        if let Backend::Sqlite(sqlite) = &*db.backend {
             sqlite.made()?;
         }
         Ok(db)
@@ -377,11 +393,11 @@ impl Db {
     /// # Errors
     /// What is damaged, in one sentence.
     pub async fn look(&self) -> Result<(), String> {
-        if let Backend::Postgres(_) = &*self.0 {
+        if let Backend::Postgres(_) = &*self.backend {
             return Ok(());
         }
         let this = self.clone();
-        let look = tokio::task::spawn_blocking(move || match &*this.0 {
+        let look = tokio::task::spawn_blocking(move || match &*this.backend {
             Backend::Sqlite(sqlite) => sqlite.look(),
             Backend::Postgres(_) => Ok(()),
         });
@@ -390,7 +406,7 @@ impl Db {
 
     /// Brings everything of an SQLite database into its file and empties its log: nothing that was deleted stays there.
     pub async fn empty_log(&self) -> Result<(), Error> {
-        match &*self.0 {
+        match &*self.backend {
             Backend::Sqlite(sqlite) => sqlite.empty_log().await,
             Backend::Postgres(_) => Ok(()),
         }
@@ -398,7 +414,7 @@ impl Db {
 
     /// What is stored is damaged: from here on it is only read, and the service says so.
     pub fn found_damaged(&self, service: &'static str, health: &Health, why: &str) {
-        if let Backend::Sqlite(sqlite) = &*self.0 {
+        if let Backend::Sqlite(sqlite) = &*self.backend {
             sqlite.found_damaged(why);
         }
         health.damaged(&format!("{why}; it only reads until it is restored"));
@@ -431,9 +447,9 @@ impl Db {
         migrations: &'static [Migration],
         clock: &Clock,
     ) -> Result<Self, Error> {
-        let db = Self(Arc::new(Backend::Postgres(postgres::Postgres::open(url, name).await?)));
+        let db = Self::on(Backend::Postgres(Box::new(postgres::Postgres::open(url, name).await?)));
         db.migrate(migrations, clock.now_us()).await?;
-        if let Backend::Postgres(postgres) = &*db.0 {
+        if let Backend::Postgres(postgres) = &*db.backend {
             postgres.learn_constraints().await?;
         }
         Ok(db)
@@ -445,13 +461,23 @@ impl Db {
         T: Send + 'static,
         F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
     {
+        self.disk.permit()?;
+        self.write_anyway(work).await
+    }
+
+    /// The same while the disk has little room: for what makes room, and for what has happened already.
+    pub async fn write_anyway<T, F>(&self, work: F) -> error::Result<T>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut dyn Tx) -> error::Result<T> + Send + 'static,
+    {
         let (answer, work) = erased(work);
         self.write_erased(work).await?;
         answered(&answer)
     }
 
     async fn write_erased(&self, work: Work) -> error::Result<()> {
-        match &*self.0 {
+        match &*self.backend {
             Backend::Sqlite(sqlite) => sqlite.write(work).await,
             Backend::Postgres(postgres) => postgres.write(work).await,
         }
@@ -469,7 +495,7 @@ impl Db {
     }
 
     async fn read_erased(&self, work: Work) -> error::Result<()> {
-        match &*self.0 {
+        match &*self.backend {
             Backend::Sqlite(sqlite) => sqlite.read(work).await,
             Backend::Postgres(postgres) => postgres.read(work).await,
         }
@@ -479,7 +505,7 @@ impl Db {
     /// read is still so. A commit is counted before its caller hears of it. `None` on Postgres, where other processes
     /// write too.
     fn commits(&self) -> Option<u64> {
-        match &*self.0 {
+        match &*self.backend {
             Backend::Sqlite(sqlite) => Some(sqlite.commits()),
             Backend::Postgres(_) => None,
         }
@@ -499,7 +525,7 @@ impl Db {
     /// Whether this process is the one that follows the facts into the database; becomes it where nobody is. An SQLite file
     /// has one process.
     pub async fn lead(&self) -> error::Result<bool> {
-        match &*self.0 {
+        match &*self.backend {
             Backend::Sqlite(_) => Ok(true),
             Backend::Postgres(postgres) => Ok(postgres.lead().await?),
         }
@@ -507,7 +533,7 @@ impl Db {
 
     /// Leaves the following to another process.
     pub async fn resign(&self) {
-        if let Backend::Postgres(postgres) = &*self.0 {
+        if let Backend::Postgres(postgres) = &*self.backend {
             postgres.resign().await;
         }
     }
@@ -575,6 +601,30 @@ pub fn store_id(path: &Path) -> Result<Option<Uuid>, Error> {
         Found::Store(id) => Some(id),
         Found::Nothing | Found::Empty | Found::Nameless => None,
     })
+}
+
+/// Whether a Postgres server has a database.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn exists_postgres(url: &str, name: &str) -> Result<bool, Error> {
+    postgres::exists(url, name).await
+}
+
+/// Removes a database of a Postgres server, where it is there.
+///
+/// # Errors
+/// The server does not answer, or somebody uses it.
+pub async fn drop_postgres(url: &str, name: &str) -> Result<(), Error> {
+    postgres::drop_database(url, name).await
+}
+
+/// Gives a database of a Postgres server another name; `false` where it is not there.
+///
+/// # Errors
+/// The server does not answer, or somebody uses it.
+pub async fn rename_postgres(url: &str, name: &str, to: &str) -> Result<bool, Error> {
+    postgres::rename(url, name, to).await
 }
 
 /// The database of a service on a Postgres server: `auth-service` → `<prefix>auth_db` (public-api §1).

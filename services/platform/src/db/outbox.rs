@@ -60,7 +60,7 @@ async fn relay_once(db: &Db, bus: &Bus) -> error::Result<u64> {
         let (stream, subject, msg_id): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
         let payload: Vec<u8> = row.get(4)?;
         bus.publish_fact(&stream, &subject, &msg_id, Bytes::from(payload)).await?;
-        db.write(move |tx| Ok(tx.execute("DELETE FROM outbox WHERE id = ?1", params![id])?)).await?;
+        db.write_anyway(move |tx| Ok(tx.execute("DELETE FROM outbox WHERE id = ?1", params![id])?)).await?;
     }
     Ok(count)
 }

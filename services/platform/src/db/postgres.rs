@@ -283,6 +283,52 @@ impl Postgres {
     }
 }
 
+/// Runs `work` on the server, outside of the database that it is about.
+async fn administer<T, F, Fut>(url: &str, work: F) -> Result<T, Error>
+where
+    F: FnOnce(tokio_postgres::Client) -> Fut,
+    Fut: Future<Output = Result<T, tokio_postgres::Error>>,
+{
+    let plain = |e: tokio_postgres::Error| explain(&e, None).error;
+    let mut config: Config =
+        url.parse().map_err(|e| Error::Unusable(format!("database.url: {}", redacted(&e))))?;
+    let maintenance = config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
+    config.dbname(&maintenance).connect_timeout(CONNECT_TIMEOUT).application_name("fafnir");
+    let (client, connection) = config.connect(NoTls).await.map_err(plain)?;
+    let connection = tokio::spawn(connection);
+    let result = tokio::time::timeout(ANSWER_DEADLINE, work(client)).await;
+    connection.abort();
+    result.map_err(|_| Error::Unusable("the database server is too slow".into()))?.map_err(plain)
+}
+
+/// A name that stands in a statement.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(super) async fn exists(url: &str, name: &str) -> Result<bool, Error> {
+    let name = name.to_owned();
+    administer(url, |client| async move {
+        let sql = "SELECT 1 FROM pg_database WHERE datname = $1";
+        Ok(client.query_opt(sql, &[&name]).await?.is_some())
+    })
+    .await
+}
+
+pub(super) async fn drop_database(url: &str, name: &str) -> Result<(), Error> {
+    let sql = format!("DROP DATABASE IF EXISTS {}", quoted(name));
+    administer(url, |client| async move { client.batch_execute(&sql).await }).await
+}
+
+pub(super) async fn rename(url: &str, name: &str, to: &str) -> Result<bool, Error> {
+    if !exists(url, name).await? {
+        return Ok(false);
+    }
+    let sql = format!("ALTER DATABASE {} RENAME TO {}", quoted(name), quoted(to));
+    administer(url, |client| async move { client.batch_execute(&sql).await }).await?;
+    Ok(true)
+}
+
 /// The text of a configuration error without what may be a password.
 fn redacted(e: &tokio_postgres::Error) -> String {
     let text = e.to_string();

@@ -1,9 +1,10 @@
 //! SQLite: one writer connection on its own thread with group commit, a few `query_only` readers.
 
 use super::{
-    Error, Row, Tx, Value,
+    Error, Migration, Row, Tx, Value,
     own::{self, Owner},
     sums::Sums,
+    transfer::Table,
 };
 use crate::{
     error,
@@ -42,7 +43,8 @@ const MARK_EVERY: Duration = Duration::from_secs(1);
 /// SQLite before 3.51.3 can lose commits when two connections checkpoint (reliability.md).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
-/// Runs one caller's work inside a savepoint, or hears why none began; answers how to tell it the fate of the commit.
+/// Runs one caller's work inside a savepoint; answers how to tell it the fate of the commit.
+/// Where the transaction could not begin, or ended before its turn, it is told why instead.
 type Work = Box<dyn FnOnce(Result<&mut SqliteTx<'_>, Error>) -> Finish + Send>;
 type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
@@ -147,18 +149,32 @@ impl From<rusqlite::Error> for Error {
                 )
             }
             Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
+            Some(rusqlite::ErrorCode::ReadOnly) => Self::DiskFull,
+            Some(rusqlite::ErrorCode::SystemIoFailure) if is_refused_write(&e) => Self::DiskFull,
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::Busy(text),
             Some(
                 rusqlite::ErrorCode::CannotOpen
                 | rusqlite::ErrorCode::NotADatabase
                 | rusqlite::ErrorCode::DatabaseCorrupt
                 | rusqlite::ErrorCode::PermissionDenied
-                | rusqlite::ErrorCode::ReadOnly
                 | rusqlite::ErrorCode::SystemIoFailure,
             ) => Self::Unusable(text),
             _ => Self::Statement(text),
         }
     }
+}
+
+/// Whether an I/O error says that nothing was written: there was no room, or the file system takes no writes.
+fn is_refused_write(e: &rusqlite::Error) -> bool {
+    use rusqlite::ffi;
+    const REFUSED: [i32; 5] = [
+        ffi::SQLITE_IOERR_WRITE,
+        ffi::SQLITE_IOERR_TRUNCATE,
+        ffi::SQLITE_IOERR_SHMSIZE,
+        ffi::SQLITE_IOERR_SHMOPEN,
+        ffi::SQLITE_IOERR_SHMMAP,
+    ];
+    e.sqlite_error().is_some_and(|e| REFUSED.contains(&e.extended_code))
 }
 
 /// How a connection is used.
@@ -325,10 +341,7 @@ impl Sqlite {
             return Err(Error::Unusable(format!("{why}; it only reads until it is restored")).into());
         }
         let job: Work = Box::new(move |tx| {
-            let outcome = match tx {
-                Ok(tx) => in_savepoint(tx, &mut work),
-                Err(e) => Err(e.into()),
-            };
+            let outcome = tx.map_err(error::Error::from).and_then(|tx| in_savepoint(tx, &mut work));
             Box::new(move |committed| {
                 let outcome = match (outcome, committed) {
                     (Ok(_), Err(e)) => Err(e.into()),
@@ -439,21 +452,22 @@ impl Writer {
                     continue;
                 }
             };
-            match self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from) {
-                Ok(()) => {}
-                // Somebody else writes the file: who waits is told, and the next one tries again.
-                Err(e @ Error::Busy(_)) => {
-                    tracing::warn!(error = %e, "a write was refused");
-                    first(Err(e.clone()))(Err(e));
-                    continue;
+            if let Err(e) = self.connection.execute_batch("BEGIN IMMEDIATE").map_err(Error::from) {
+                if !e.is_transient() || is_in_doubt(&e) {
+                    return Err(e);
                 }
-                Err(e) => return Err(e),
+                first(Err(e.clone()))(Err(e));
+                continue;
             }
             let mut finishes = Vec::new();
             let mut next = Some(first);
+            let mut is_gone = false;
             while let Some(work) = next.take() {
                 finishes.push(work(Ok(&mut SqliteTx::new(&self.connection))));
-                if finishes.len() < GROUP_MAX {
+                if self.connection.is_autocommit() {
+                    // SQLite has rolled everything back by itself: the disk is full, or cannot be read.
+                    is_gone = true;
+                } else if finishes.len() < GROUP_MAX {
                     match jobs.try_recv() {
                         Ok(Job::Work(work)) => next = Some(work),
                         Ok(other) => waiting = Some(other),
@@ -461,7 +475,10 @@ impl Writer {
                     }
                 }
             }
-            let committed = self.commit();
+            let committed = if is_gone { Err(Error::DiskFull) } else { self.commit() };
+            if is_gone {
+                self.commits.fetch_add(1, Ordering::Release);
+            }
             for finish in finishes {
                 finish(committed.clone());
             }
@@ -528,6 +545,11 @@ impl Writer {
     }
 }
 
+/// Whether nobody knows any more what is on disk. A write that was refused is known not to be.
+fn is_in_doubt(e: &Error) -> bool {
+    matches!(e, Error::Unusable(_))
+}
+
 fn in_savepoint<T>(
     tx: &mut SqliteTx<'_>,
     work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
@@ -577,4 +599,53 @@ pub fn quick_check(path: &Path) -> Result<(), String> {
         Ok(found) => Err(found),
         Err(e) => Err(e.to_string()),
     }
+}
+
+/// Writes a database as it is at one moment into a new file, also while it is in use.
+pub(super) fn copy_file(from: &Path, to: &Path) -> Result<(), Error> {
+    let named = |e: rusqlite::Error| Error::Unusable(format!("{}: {e}", from.display()));
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(from, flags).map_err(named)?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(named)?;
+    let to = to.to_str().ok_or_else(|| Error::Unusable(format!("{} is not text", to.display())))?;
+    connection.execute("VACUUM INTO ?1", [to]).map(drop).map_err(|e| match Error::from(e) {
+        Error::DiskFull => Error::DiskFull,
+        e => Error::Unusable(format!("{}: {e}", from.display())),
+    })
+}
+
+/// The tables that migrations make, in the order in which they do.
+pub(super) fn tables(migrations: &[Migration]) -> Result<Vec<Table>, Error> {
+    let connection = Connection::open_in_memory()?;
+    for statement in migrations.iter().flat_map(|m| super::statements(m.sql)) {
+        connection.execute_batch(&statement)?;
+    }
+    let mut names =
+        connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid")?;
+    let names = names.query_map([], |row| row.get(0))?.collect::<Result<Vec<String>, _>>()?;
+    names.into_iter().map(|name| table(&connection, name)).collect()
+}
+
+fn table(connection: &Connection, name: String) -> Result<Table, Error> {
+    let mut about = connection.prepare("SELECT name, type, pk FROM pragma_table_info(?1) ORDER BY cid")?;
+    let columns = about
+        .query_map([&name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<Vec<(String, String, i64)>, _>>()?;
+    let mut key: Vec<(i64, usize)> = columns
+        .iter()
+        .enumerate()
+        .filter(|(_, (_, _, pk))| *pk > 0)
+        .map(|(at, (_, _, pk))| (*pk, at))
+        .collect();
+    key.sort_unstable();
+    if key.is_empty() {
+        return Err(Error::Statement(format!("table {name} has no primary key")));
+    }
+    let is_numbered = key.len() == 1 && columns[key[0].1].1 == "INTEGER";
+    Ok(Table {
+        name,
+        key: key.into_iter().map(|(_, at)| at).collect(),
+        is_numbered,
+        columns: columns.into_iter().map(|(name, _, _)| name).collect(),
+    })
 }

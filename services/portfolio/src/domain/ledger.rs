@@ -86,6 +86,8 @@ pub struct Entry {
     /// Trade: what the sale realised and the cost that went with the shares, micros of the seller's currency.
     pub realized: i64,
     pub cost: i64,
+    /// Trade: number of `fafnir.v1.Side` of the side that took; in an auction of the one that the book names so.
+    pub taker: i32,
     pub postings: Vec<Posting>,
 }
 
@@ -97,7 +99,8 @@ impl Entry {
             hash.update((b.len() as u64).to_be_bytes());
             hash.update(b);
         };
-        for number in [self.id, self.cause.into(), self.time_us, self.exec_seq, self.price_e4] {
+        let (cause, taker) = (self.cause.into(), self.taker.into());
+        for number in [self.id, cause, self.time_us, self.exec_seq, self.price_e4, taker] {
             bytes(&number.to_be_bytes());
         }
         for id in [self.payer_rate, self.payee_rate, self.payer_fees, self.payee_fees] {

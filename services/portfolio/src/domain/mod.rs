@@ -4,8 +4,10 @@
 //! Everything here is integer arithmetic without a clock, randomness or I/O. Amounts are micros of one currency,
 //! quantities and prices have scale 10⁻⁴. Nothing here decides a balance: the engine's facts do.
 
+pub mod gains;
 pub mod ledger;
 pub mod performance;
+pub mod period;
 pub mod statement;
 pub mod valuation;
 

@@ -1,78 +1,23 @@
-//! How the value of an account went: its cash and shares day by day, reckoned back from what they are now.
+//! How the worth of an account went: gain, time-weighted and money-weighted return.
 //!
-//! Cash and traded shares go back by the lines of the ledger, prices are the closes of the days. Shares that came
-//! without a trade (seeds, corporate actions) count as held all along.
+//! Worth, flows and the time-weighted return are integers; the money-weighted rate is found by [`crate::rate`].
 
-use super::{
-    Currency,
-    ledger::{Cause, POSTINGS_MAX},
-    statement::{Line, start_of_day},
-    valuation::value_micros,
-};
+use crate::rate;
 use fafnir_platform::clock::DAY_US;
+use fafnir_rules::money::{half_even, percent_e4};
 use std::collections::BTreeMap;
 
-/// Periods and how many days each goes back.
-const PERIODS: [(&str, i64); 9] = [
-    ("1D", 1),
-    ("1W", 7),
-    ("1M", 30),
-    ("3M", 91),
-    ("6M", 182),
-    ("1Y", 365),
-    ("2Y", 730),
-    ("5Y", 1826),
-    ("MAX", 1826),
-];
-
-/// A span that ends today.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Period {
-    /// One of 1D 1W 1M 3M 6M 1Y 2Y 5Y MAX.
-    pub name: &'static str,
-    days: i64,
-}
-
-impl Period {
-    /// The period of a name in any case; `None` where there is none.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let (name, days) = PERIODS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(text))?;
-        Some(Self { name, days })
-    }
-
-    /// The start of its first day: not before the account was opened, not after today.
-    pub fn first_us(self, opened_us: i64, now_us: i64) -> i64 {
-        let today = start_of_day(now_us);
-        (today - self.days * DAY_US).max(start_of_day(opened_us).min(today))
-    }
-}
-
-/// Daily closes of a symbol by a time of their day, and what one unit of its currency is worth in the account's.
-#[derive(Debug, Clone, Default)]
-pub struct Closes {
-    pub by_day: BTreeMap<i64, i64>,
-    pub rate_micros: Option<i64>,
-}
-
-/// Everything that a series is reckoned from. Cash is in micros, shares have scale 10⁻⁴.
-#[derive(Debug, Default)]
-pub struct Past {
-    cash_now: i64,
-    shares_now: BTreeMap<String, i64>,
-    /// When and how much, in any order.
-    cash_changes: Vec<(i64, i64)>,
-    share_changes: Vec<(i64, String, i64)>,
-    /// Those of the cash changes that are no trade's: deposits and transfers.
-    flows: Vec<(i64, i64)>,
-    pub closes: BTreeMap<String, Closes>,
-}
-
-/// Cash and worth of the shares at the end of a day, in micros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// One in the scale in which growth is multiplied.
+const ONE: i128 = 1_000_000_000_000_000;
+/// Growth beyond this is no longer told.
+const GROWTH_MAX: i128 = 1_000 * ONE;
+/// 1 % at scale 10⁻⁴, as part of [`ONE`].
+const PERCENT_E4: i128 = ONE / 1_000_000;
+/// Cash and worth of the shares at the end of an interval, in micros.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Point {
-    /// Start of the day.
-    pub day_us: i64,
+    pub from_us: i64,
+    pub until_us: i64,
     pub cash: i64,
     pub shares: i64,
 }
@@ -84,145 +29,173 @@ impl Point {
     }
 }
 
-/// How the value went, in micros.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What came or went, in micros of the account's currency, and what the account was worth before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    pub time_us: i64,
+    pub amount: i64,
+    pub before: i64,
+}
+
+/// Everything between the start and the end of a span, flow by flow.
+#[derive(Debug, Clone)]
+pub struct Course {
+    start: i64,
+    start_day: i64,
+    inflows: i128,
+    outflows: i128,
+    /// Worth after the last flow, and the growth up to it.
+    base: i64,
+    growth: Option<i128>,
+    /// Whether anything was ever there.
+    invested: bool,
+    /// Of each day, counted from the first.
+    by_day: BTreeMap<i64, i128>,
+}
+
+/// How it went, in micros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Performance {
     pub start: i64,
     pub end: i64,
-    /// Deposits and transfers in, less transfers out, after the first day.
-    pub net_flows: i64,
-    /// What the value grew by beyond the flows.
+    pub inflows: i64,
+    pub outflows: i64,
+    /// What the worth grew by beyond the flows.
     pub gain: i64,
-    /// One for each day, ascending.
-    pub points: Vec<Point>,
+    /// Of the start; where that is 0, of what came in.
+    pub gain_percent_e4: i64,
+    pub time_weighted_percent_e4: Option<i64>,
+    pub money_weighted_percent_e4: Option<i64>,
 }
 
-impl Past {
-    /// From an account's cash and shares now and its lines since `first_us`, newest first.
-    pub fn new(
-        currency: Currency,
-        cash_now: i64,
-        shares_now: BTreeMap<String, i64>,
-        lines: &[Line],
-        first_us: i64,
-    ) -> Self {
-        let mut this = Self { cash_now, shares_now, ..Self::default() };
-        let mut traded = None;
-        for line in lines {
-            let change = line.cash(currency);
-            this.cash_changes.push((line.time_us, change));
-            if line.cause != Cause::Trade {
-                this.flows.push((line.time_us, change));
-                continue;
-            }
-            // Every line of a trade, the fee's too, names its shares: they moved once.
-            let trade = line.id / POSTINGS_MAX as i64;
-            if line.time_us >= first_us && traded.replace(trade) != Some(trade) {
-                this.share_changes.push((line.time_us, line.symbol.clone(), line.shares));
-                this.shares_now.entry(line.symbol.clone()).or_default();
-            }
+impl Course {
+    pub fn new(start: i64, from_us: i64) -> Self {
+        Self {
+            start,
+            start_day: from_us.div_euclid(DAY_US),
+            inflows: 0,
+            outflows: 0,
+            base: start,
+            growth: Some(ONE),
+            invested: start > 0,
+            by_day: BTreeMap::new(),
         }
-        this
     }
 
-    /// The symbols that closes are needed of.
-    pub fn symbols(&self) -> impl ExactSizeIterator<Item = &String> {
-        self.shares_now.keys()
-    }
-
-    /// How the value went from one day to another (their starts); `None` beyond 64 bits.
-    pub fn performance(&self, first_us: i64, last_us: i64) -> Option<Performance> {
-        let points = self.series(first_us, last_us)?;
-        let later = self.flows.iter().filter(|(at, _)| *at >= first_us + DAY_US);
-        let net_flows = later.fold(0i64, |sum, (_, change)| sum.saturating_add(*change));
-        let value = |point: Option<&Point>| point.map_or(0, |p| p.value());
-        let (start, end) = (value(points.first()), value(points.last()));
-        let gain = end.saturating_sub(start).saturating_sub(net_flows);
-        Some(Performance { start, end, net_flows, gain, points })
-    }
-
-    fn series(&self, first_us: i64, last_us: i64) -> Option<Vec<Point>> {
-        let mut points = Vec::new();
-        let mut day = first_us;
-        while day <= last_us {
-            let end = day + DAY_US;
-            let mut cash = i128::from(self.cash_now);
-            for (_, change) in self.cash_changes.iter().filter(|(at, _)| *at >= end) {
-                cash -= i128::from(*change);
-            }
-            let mut shares = self.shares_now.clone();
-            for (_, symbol, change) in self.share_changes.iter().filter(|(at, _, _)| *at >= end) {
-                let held = shares.entry(symbol.clone()).or_default();
-                *held = held.checked_sub(*change)?;
-            }
-            let worth: i128 = shares
-                .iter()
-                .filter_map(|(symbol, quantity)| {
-                    let closes = self.closes.get(symbol)?;
-                    let (_, close) = closes.by_day.range(..end).next_back()?;
-                    Some(value_micros(*quantity, *close, closes.rate_micros))
-                })
-                .sum();
-            points.push(Point {
-                day_us: day,
-                cash: i64::try_from(cash).ok()?,
-                shares: i64::try_from(worth).ok()?,
-            });
-            day = end;
+    /// Takes the next flow.
+    pub fn flow(&mut self, flow: Flow) {
+        if flow.amount >= 0 {
+            self.inflows += i128::from(flow.amount);
+        } else {
+            self.outflows -= i128::from(flow.amount);
         }
-        Some(points)
+        self.grow(flow.before);
+        self.base = flow.before.saturating_add(flow.amount);
+        self.invested |= self.base > 0;
+        let day = flow.time_us.div_euclid(DAY_US) - self.start_day;
+        *self.by_day.entry(day).or_default() += i128::from(flow.amount);
+    }
+
+    /// From the last flow to a worth. Where nothing was there nothing grew.
+    fn grow(&mut self, worth: i64) {
+        if self.base <= 0 {
+            return;
+        }
+        let times = |growth| half_even(growth * i128::from(worth), i128::from(self.base));
+        self.growth = self.growth.map(times).filter(|growth| *growth <= GROWTH_MAX);
+    }
+
+    /// The end of the span.
+    pub fn end(mut self, end: i64, to_us: i64) -> Performance {
+        self.grow(end);
+        let narrow = |n: i128| i64::try_from(n).unwrap_or(if n < 0 { i64::MIN } else { i64::MAX });
+        let gain = narrow(i128::from(end) - i128::from(self.start) - self.inflows + self.outflows);
+        let base = if self.start == 0 { narrow(self.inflows) } else { self.start };
+        let percent = |growth: i128| i64::try_from(half_even(growth - ONE, PERCENT_E4)).ok();
+        Performance {
+            start: self.start,
+            end,
+            inflows: narrow(self.inflows),
+            outflows: narrow(self.outflows),
+            gain,
+            gain_percent_e4: percent_e4(gain, base),
+            time_weighted_percent_e4: self.growth.filter(|_| self.invested).and_then(percent),
+            money_weighted_percent_e4: self.money_weighted(end, to_us),
+        }
+    }
+
+    fn money_weighted(mut self, end: i64, to_us: i64) -> Option<i64> {
+        let days = to_us.div_euclid(DAY_US) - self.start_day;
+        if days < 1 || !self.invested {
+            return None;
+        }
+        // What was there at the start came in then; what is there at the end goes out then.
+        *self.by_day.entry(0).or_default() += i128::from(self.start);
+        *self.by_day.entry(days).or_default() -= i128::from(end);
+        rate::annual_percent_e4(&self.by_day)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::statement::tests::cash, *};
+    use super::*;
 
-    fn bought_on_day_2() -> Past {
-        // Day 2: bought 2 at 100, with a fee of 1. Day 0: deposited 1000.
-        let bought = Line { shares: 20_000, symbol: "A".into(), ..cash(2, Cause::Trade, -200_000_000) };
-        let fee = Line { fee: true, amount: -1_000_000, id: bought.id + 1, ..bought.clone() };
-        let lines = [fee, bought, cash(0, Cause::Deposit, 1_000_000_000)];
-        let shares = BTreeMap::from([("A".to_owned(), 20_000)]);
-        let mut past = Past::new(Currency::Usd, 799_000_000, shares, &lines, DAY_US);
-        let by_day = BTreeMap::from([(DAY_US, 900_000), (2 * DAY_US, 1_000_000), (3 * DAY_US, 1_100_000)]);
-        past.closes.insert("A".into(), Closes { by_day, rate_micros: None });
-        past
+    const USD: i64 = 1_000_000;
+
+    fn flow(day: i64, amount: i64, before: i64) -> Flow {
+        Flow { time_us: day * DAY_US + DAY_US / 2, amount: amount * USD, before: before * USD }
     }
 
     #[test]
-    fn cash_and_shares_are_reckoned_back_day_by_day() {
-        let series = bought_on_day_2().series(DAY_US, 4 * DAY_US).unwrap();
-        let days: Vec<_> = series.iter().map(|p| (p.day_us / DAY_US, p.cash, p.shares)).collect();
-        assert_eq!(
-            days,
-            [
-                (1, 1_000_000_000, 0),
-                (2, 799_000_000, 200_000_000),
-                (3, 799_000_000, 220_000_000),
-                (4, 799_000_000, 220_000_000),
-            ]
-        );
+    fn a_gain_is_what_the_worth_grew_by_beyond_the_flows() {
+        // Nothing; 1,000 come on day 0, worth 1,100 when 500 more come on day 10, worth 1,440 when 200 go on day 20;
+        // worth 1,364 at the end of day 30. Gain: 1,364 - 1,000 - 500 + 200 = 64, of the inflows 4.2667 %.
+        // Time-weighted: 1,100/1,000 x 1,440/1,600 x 1,364/1,240 = 1.1 x .9 x 1.1 = 1.089.
+        let mut course = Course::new(0, 0);
+        for f in [flow(0, 1_000, 0), flow(10, 500, 1_100), flow(20, -200, 1_440)] {
+            course.flow(f);
+        }
+        let went = course.end(1_364 * USD, 31 * DAY_US);
+        assert_eq!((went.start, went.end, went.gain), (0, 1_364 * USD, 64 * USD));
+        assert_eq!((went.inflows, went.outflows, went.gain_percent_e4), (1_500 * USD, 200 * USD, 42_667));
+        assert_eq!(went.time_weighted_percent_e4, Some(89_000));
     }
 
     #[test]
-    fn a_gain_is_what_the_value_grew_by_beyond_the_flows() {
-        let past = bought_on_day_2();
-        let went = past.performance(DAY_US, 4 * DAY_US).unwrap();
-        assert_eq!((went.start, went.end), (1_000_000_000, 1_019_000_000));
-        assert_eq!((went.net_flows, went.gain), (0, 19_000_000));
-        // The deposit of day 0 is a flow of a period that began before it.
-        let went = past.performance(-DAY_US, 4 * DAY_US).unwrap();
-        assert_eq!((went.start, went.net_flows, went.gain), (0, 1_000_000_000, 19_000_000));
+    fn a_money_weighted_rate_sets_the_present_value_to_zero() {
+        // 1,000 for a year at 10 %: 1,100; then another 1,000: 2,100 for a year are 2,310.
+        let mut course = Course::new(1_000 * USD, 0);
+        course.flow(flow(365, 1_000, 1_100));
+        assert_eq!(course.end(2_310 * USD, 730 * DAY_US).money_weighted_percent_e4, Some(100_000));
+        // Half of it lost in half a year of 182.5 days: x .25 a year; in whole days 182: .5 ^ (365 / 182) = .2490497.
+        let went = Course::new(1_000 * USD, 0).end(500 * USD, 182 * DAY_US);
+        assert_eq!(went.money_weighted_percent_e4, Some(-750_950));
+        assert_eq!(went.time_weighted_percent_e4, Some(-500_000));
+        // Within a day there is no annual rate, and none where all is lost.
+        assert_eq!(Course::new(USD, 5).end(2 * USD, DAY_US - 1).money_weighted_percent_e4, None);
+        assert_eq!(Course::new(USD, 0).end(0, 365 * DAY_US).money_weighted_percent_e4, None);
     }
 
     #[test]
-    fn a_period_goes_back_its_days_but_not_before_the_account() {
-        let now_us = 1_000 * DAY_US + 7;
-        let month = Period::parse(" 1m ").unwrap();
-        assert_eq!((month.name, month.first_us(0, now_us)), ("1M", 970 * DAY_US));
-        assert_eq!(month.first_us(980 * DAY_US + 3, now_us), 980 * DAY_US);
-        assert_eq!(month.first_us(2_000 * DAY_US, now_us), 1_000 * DAY_US);
-        assert!(Period::parse("").is_none() && Period::parse("4M").is_none());
+    fn where_nothing_was_there_nothing_grew() {
+        let went = Course::new(0, 0).end(0, 40 * DAY_US);
+        assert_eq!((went.gain, went.gain_percent_e4, went.time_weighted_percent_e4), (0, 0, None));
+        // All is taken out and something comes again: 1.5 x 2.
+        let mut course = Course::new(100 * USD, 0);
+        course.flow(flow(1, -150, 150));
+        course.flow(flow(5, 10, 0));
+        let went = course.end(20 * USD, 9 * DAY_US);
+        assert_eq!(went.time_weighted_percent_e4, Some(2_000_000));
+        assert_eq!(went.gain, 60 * USD);
+    }
+
+    #[test]
+    fn a_return_of_parts_is_that_of_the_whole() {
+        let (a, b) = (Course::new(100 * USD, 0), Course::new(110 * USD, DAY_US));
+        let whole = Course::new(100 * USD, 0).end(121 * USD, 2 * DAY_US);
+        let (a, b) = (a.end(110 * USD, DAY_US), b.end(121 * USD, 2 * DAY_US));
+        assert_eq!((a.time_weighted_percent_e4, b.time_weighted_percent_e4), (Some(100_000), Some(100_000)));
+        assert_eq!(whole.time_weighted_percent_e4, Some(210_000));
+        assert_eq!(whole.gain, a.gain + b.gain);
     }
 }

@@ -1,21 +1,39 @@
-//! What shares are worth at a price: in micros of the account's currency, rounded towards zero.
+//! What shares are worth at a price: in micros of the account's currency, one division, rounded half to even.
 
 use super::{Currency, MICROS};
+use fafnir_rules::money::half_even;
 
-/// What one unit of a listing's currency is worth in an account's, in micros, at `usd_cad` micros of CAD for one USD;
-/// `None` when they are the same or the listing's is not known.
-pub fn rate_micros(listing: &str, account: Currency, usd_cad: i64) -> Option<i64> {
-    match (Currency::parse(listing)?, account) {
-        (Currency::Usd, Currency::Cad) => Some(usd_cad),
-        (Currency::Cad, Currency::Usd) if usd_cad > 0 => Some(MICROS * MICROS / usd_cad),
-        _ => None,
+/// `price_e4 × quantity_e4` has this many parts in a micro.
+const PARTS: i128 = 100;
+
+/// What one unit of a listing's currency is worth in an account's, as a fraction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    numerator: i64,
+    denominator: i64,
+}
+
+impl Rate {
+    /// Both are the same currency.
+    pub const ONE: Self = Self { numerator: 1, denominator: 1 };
+
+    /// From a listing's currency into an account's, at `usd_cad` micros of CAD for one USD. One, where they are the same
+    /// or the listing's is not known.
+    pub fn between(listing: Option<Currency>, account: Currency, usd_cad: i64) -> Self {
+        match (listing, account) {
+            (Some(Currency::Usd), Currency::Cad) => Self { numerator: usd_cad, denominator: MICROS },
+            (Some(Currency::Cad), Currency::Usd) if usd_cad > 0 => {
+                Self { numerator: MICROS, denominator: usd_cad }
+            }
+            _ => Self::ONE,
+        }
     }
 }
 
-/// The value in micros of shares at a price of their listing's currency; `rate` as [`rate_micros`] gives it.
-pub fn value_micros(quantity_e4: i64, price_e4: i64, rate: Option<i64>) -> i128 {
-    let notional = i128::from(quantity_e4) * i128::from(price_e4) / 100;
-    rate.map_or(notional, |rate| notional * i128::from(rate) / i128::from(MICROS))
+/// The value in micros of shares at a price of their listing's currency.
+pub fn value_micros(quantity_e4: i64, price_e4: i64, rate: Rate) -> i128 {
+    let parts = i128::from(quantity_e4) * i128::from(price_e4);
+    half_even(parts.saturating_mul(i128::from(rate.numerator)), PARTS * i128::from(rate.denominator))
 }
 
 /// What shares are worth, and what they gained since they were paid.
@@ -26,7 +44,7 @@ pub struct Worth {
 }
 
 /// The worth of shares that cost `cost_micros`; a price of 0 is none, and nothing is gained or lost then.
-pub fn worth(quantity_e4: i64, cost_micros: i64, price_e4: i64, rate: Option<i64>) -> Worth {
+pub fn worth(quantity_e4: i64, cost_micros: i64, price_e4: i64, rate: Rate) -> Worth {
     let value_micros = i64::try_from(value_micros(quantity_e4, price_e4, rate)).unwrap_or(i64::MAX);
     let unrealized_micros = if price_e4 == 0 { 0 } else { value_micros.saturating_sub(cost_micros) };
     Worth { value_micros, unrealized_micros }
@@ -38,21 +56,20 @@ mod tests {
 
     #[test]
     fn a_holding_is_valued_in_the_currency_of_its_account() {
-        let of = |price_e4, rate| {
-            let w = worth(100_000, 1_000_000_000, price_e4, rate);
+        let usd_cad = 1_370_000;
+        let of = |price_e4, listing, account| {
+            let w = worth(100_000, 1_000_000_000, price_e4, Rate::between(listing, account, usd_cad));
             (w.value_micros, w.unrealized_micros)
         };
-        assert_eq!(of(1_100_000, None), (1_100_000_000, 100_000_000));
-        assert_eq!(of(1_100_000, Some(1_370_000)), (1_507_000_000, 507_000_000));
-        assert_eq!(of(0, None), (0, 0), "without a price nothing is lost");
-    }
-
-    #[test]
-    fn a_rate_changes_the_listings_currency_into_the_accounts() {
-        let usd_cad = 1_370_000;
-        assert_eq!(rate_micros("USD", Currency::Cad, usd_cad), Some(1_370_000));
-        assert_eq!(rate_micros("CAD", Currency::Usd, usd_cad), Some(729_927));
-        assert_eq!(rate_micros("CAD", Currency::Cad, usd_cad), None);
-        assert_eq!(rate_micros("", Currency::Usd, usd_cad), None);
+        let (usd, cad) = (Currency::Usd, Currency::Cad);
+        assert_eq!(of(1_100_000, Some(usd), usd), (1_100_000_000, 100_000_000));
+        assert_eq!(of(1_100_000, None, cad), (1_100_000_000, 100_000_000));
+        assert_eq!(of(1_100_000, Some(usd), cad), (1_507_000_000, 507_000_000));
+        assert_eq!(of(0, Some(usd), usd), (0, 0), "without a price nothing is lost");
+        // 10 x 137 CAD = 1370 CAD are 1000 USD to the micro: a rate of 0.729927 would make 999.99999 of it.
+        assert_eq!(of(1_370_000, Some(cad), usd), (1_000_000_000, 0));
+        // 1 / 1.37 = 0.72992700729...
+        assert_eq!(value_micros(10_000, 10_000, Rate::between(Some(cad), usd, usd_cad)), 729_927);
+        assert_eq!(value_micros(10_000_000, 10_000, Rate::between(Some(cad), usd, usd_cad)), 729_927_007);
     }
 }

@@ -1,5 +1,6 @@
 //! Facts into rows: a batch in one transaction, each touched balance written once.
 
+use super::kept::Kept;
 use crate::domain::{
     AccountKey, AssetKey, Balance,
     ledger::{Cause, Entry, Hash, POSTINGS_MAX, Posting, house_name},
@@ -18,11 +19,14 @@ use uuid::Uuid;
 const UPDATES_KEPT: i64 = 1_000;
 /// Updates are pruned once in so many.
 const PRUNE_EVERY: i64 = 64;
+/// Private updates of a user that are there at least, and those that may be.
+pub const UPDATES_KEPT_MIN: u64 = UPDATES_KEPT.unsigned_abs();
+pub const UPDATES_ROWS_MAX: usize = (UPDATES_KEPT + PRUNE_EVERY).unsigned_abs() as usize;
 /// Names whose keys are remembered.
 const NAMES_MAX: usize = 100_000;
 
-const LEDGER_COLUMNS: usize = 15;
-const POSTING_COLUMNS: usize = 5;
+const LEDGER_COLUMNS: usize = 16;
+const POSTING_COLUMNS: usize = 6;
 const BALANCE_COLUMNS: usize = 10;
 const UPDATE_COLUMNS: usize = 3;
 
@@ -66,18 +70,31 @@ pub fn apply(tx: &mut dyn Tx, names: &mut Names, from: u64, facts: &[v1::Fact]) 
     batch.finish(from)
 }
 
-fn impossible(fact: &v1::Fact, what: &str) -> Error {
+/// Empty books begin with an opening between two positions, with this before the first row of their chain.
+pub fn begin_at(tx: &mut dyn Tx, from: u64, to: u64, origin: &Hash) -> Result<(), db::Error> {
+    let sql =
+        "UPDATE projection SET at = ?1, chain = ?2, origin = ?2, origin_at = ?3 WHERE one = 1 AND at = 0";
+    let moved = tx.execute(sql, params![from, origin.to_vec(), to])?;
+    if moved == 1 { Ok(()) } else { Err(db::Error::Unusable("the books are not empty".into())) }
+}
+
+pub(super) fn impossible(fact: &v1::Fact, what: &str) -> Error {
     Error::internal(format!("the fact at {} {what}; `fafnir rebuild` makes the books anew", fact.position))
 }
 
-struct Batch<'a> {
-    tx: &'a mut dyn Tx,
+/// The position of a fact as a ledger row has it.
+pub(super) fn narrow(fact: &v1::Fact) -> Result<i64> {
+    i64::try_from(fact.position).map_err(|_| impossible(fact, "has a huge number"))
+}
+
+pub(super) struct Batch<'a> {
+    pub(super) tx: &'a mut dyn Tx,
     names: &'a mut Names,
     at: u64,
     chain: Hash,
     trades: u64,
     /// As the last fact told, and what sales gained in this batch.
-    balances: BTreeMap<(AccountKey, AssetKey), (Balance, i64)>,
+    pub(super) balances: BTreeMap<(AccountKey, AssetKey), (Balance, i64)>,
     /// What the house's balances gain.
     house: BTreeMap<(AccountKey, AssetKey), i128>,
     ledger: Vec<Value>,
@@ -85,6 +102,8 @@ struct Batch<'a> {
     updates: Vec<Value>,
     /// First and last number of each user's updates.
     updated: BTreeMap<String, (i64, i64)>,
+    /// What figures are made from.
+    pub(super) kept: Kept,
 }
 
 impl<'a> Batch<'a> {
@@ -97,6 +116,7 @@ impl<'a> Batch<'a> {
         Ok(Self {
             at,
             chain: hash_of(row.get(1)?)?,
+            kept: Kept::begin(tx)?,
             tx,
             names,
             trades: 0,
@@ -114,6 +134,9 @@ impl<'a> Batch<'a> {
             return Err(impossible(fact, &format!("does not follow {}", self.at)));
         }
         self.at = fact.position;
+        if fact.kind() == FactKind::Money {
+            self.flows(fact)?;
+        }
         for update in &fact.balances {
             self.balance(fact, update)?;
         }
@@ -121,7 +144,15 @@ impl<'a> Batch<'a> {
             self.entry(fact)?;
         }
         if fact.kind() == FactKind::TermsSet {
-            self.terms(fact.terms.unwrap_or_default())?;
+            self.terms(fact.terms.unwrap_or_default(), fact.time_us)?;
+        }
+        if let Some(instrument) = &fact.instrument {
+            self.listing(instrument)?;
+        }
+        if let Some(listing) = fact.instrument.as_ref().filter(|_| fact.kind() == FactKind::InstrumentSet) {
+            let key = self.asset(&listing.symbol)?;
+            let sql = "UPDATE asset SET currency = ?2 WHERE key = ?1";
+            self.tx.execute(sql, params![key, &listing.currency])?;
         }
         self.key(fact)
     }
@@ -169,6 +200,7 @@ impl<'a> Batch<'a> {
     /// Stores the ledger transaction of a fact.
     fn entry(&mut self, fact: &v1::Fact) -> Result<()> {
         let entry = entry_of(fact)?;
+        self.keep(fact, &entry)?;
         if entry.cause == Cause::Trade.number() {
             self.trades += 1;
             // The seller's are the second.
@@ -179,6 +211,14 @@ impl<'a> Batch<'a> {
             *gained = gained
                 .checked_add(entry.realized)
                 .ok_or_else(|| impossible(fact, "gains more than 64 bits"))?;
+        }
+        if entry.cause == Cause::Opening.number()
+            && entry.realized != 0
+            && let Some(held) = fact.balances.first().and_then(|b| b.holding.as_ref())
+        {
+            // Books that begin with a snapshot: what sales gained before.
+            let key = (self.account(fact, &held.account_id)?, self.asset(&held.symbol)?);
+            self.balances.entry(key).or_default().1 = entry.realized;
         }
         self.chain = entry.hash_after(&self.chain);
         let symbol = entry.symbol.as_deref().map(|s| self.asset(s)).transpose()?;
@@ -197,9 +237,10 @@ impl<'a> Batch<'a> {
             entry.payee_fees,
             entry.realized,
             entry.cost,
+            entry.taker,
             self.chain.to_vec(),
         ]);
-        for ((number, line), told) in (0i64..).zip(&entry.postings).zip(&fact.postings) {
+        for (number, (line, told)) in entry.postings.iter().zip(&fact.postings).enumerate() {
             let asset = self.asset(&line.asset)?;
             let account = if told.account_id.is_empty() {
                 let account = self.house(&line.account, fact.time_us)?;
@@ -208,18 +249,20 @@ impl<'a> Batch<'a> {
             } else {
                 self.account(fact, &line.account)?
             };
-            let id = entry.id * POSTINGS_MAX as i64 + number;
-            self.postings.extend_from_slice(params![id, account, asset, line.amount, line.role]);
+            let id = entry.id * POSTINGS_MAX as i64 + number as i64;
+            let balance = Kept::balance_after(fact, number)?;
+            self.postings.extend_from_slice(params![id, account, asset, line.amount, line.role, balance]);
         }
         Ok(())
     }
 
-    fn terms(&mut self, terms: v1::Terms) -> Result<()> {
+    fn terms(&mut self, terms: v1::Terms, time_us: i64) -> Result<()> {
         if terms.rate_id > 0 {
             self.tx.execute(
-                "INSERT INTO fx_rate (id, usd_cad_micros) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING",
-                params![terms.rate_id, terms.usd_cad_micros],
+                "INSERT INTO fx_rate (id, usd_cad_micros, since_us) VALUES (?1, ?2, ?3) ON CONFLICT (id) DO NOTHING",
+                params![terms.rate_id, terms.usd_cad_micros, time_us],
             )?;
+            self.rate(terms.usd_cad_micros);
         }
         if terms.fees_id > 0 {
             self.tx.execute(
@@ -234,10 +277,7 @@ impl<'a> Batch<'a> {
     /// What the key of an account's or money's command stands for from now on. Orders' keys are order-service's.
     fn key(&mut self, fact: &v1::Fact) -> Result<()> {
         let (Some(key), Some(done)) = (&fact.key, &fact.done) else { return Ok(()) };
-        if !matches!(
-            fact.kind(),
-            FactKind::Money | FactKind::AccountOpened | FactKind::AccountClosed | FactKind::UserClosed
-        ) {
+        if !is_keyed(fact.kind()) {
             return Ok(());
         }
         self.tx.execute(
@@ -269,7 +309,7 @@ impl<'a> Batch<'a> {
         self.account_insert(told)
     }
 
-    fn account(&mut self, fact: &v1::Fact, id: &str) -> Result<AccountKey> {
+    pub(super) fn account(&mut self, fact: &v1::Fact, id: &str) -> Result<AccountKey> {
         self.known(id)?.ok_or_else(|| impossible(fact, &format!("touches the unknown account {id:?}")))
     }
 
@@ -287,7 +327,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The key of an account by its id or name.
-    fn known(&mut self, name: &str) -> Result<Option<AccountKey>, db::Error> {
+    pub(super) fn known(&mut self, name: &str) -> Result<Option<AccountKey>, db::Error> {
         if let Some(key) = self.names.accounts.get(name) {
             return Ok(Some(*key));
         }
@@ -322,7 +362,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The key of an asset, made when it first appears.
-    fn asset(&mut self, code: &str) -> Result<AssetKey, db::Error> {
+    pub(super) fn asset(&mut self, code: &str) -> Result<AssetKey, db::Error> {
         if let Some(key) = self.names.assets.get(code) {
             return Ok(*key);
         }
@@ -332,7 +372,8 @@ impl<'a> Batch<'a> {
         } else {
             let next = "SELECT COALESCE(MAX(key), 0) + 1 FROM asset";
             let key: AssetKey = self.tx.query_one(next, &[])?.get(0)?;
-            self.tx.execute("INSERT INTO asset (key, code) VALUES (?1, ?2)", params![key, code])?;
+            self.tx
+                .execute("INSERT INTO asset (key, code, currency) VALUES (?1, ?2, '')", params![key, code])?;
             self.names.new_assets.push(code.to_owned());
             key
         };
@@ -345,18 +386,19 @@ impl<'a> Batch<'a> {
         many::insert(
             self.tx,
             "INSERT INTO ledger (id, kind, time_us, symbol, exec_seq, price_e4, payer_ref, payee_ref, payer_rate, \
-             payee_rate, payer_fees, payee_fees, realized, cost, hash)",
+             payee_rate, payer_fees, payee_fees, realized, cost, taker, hash)",
             LEDGER_COLUMNS,
             "",
             &self.ledger,
         )?;
         many::insert(
             self.tx,
-            "INSERT INTO posting (id, account, asset, amount, role)",
+            "INSERT INTO posting (id, account, asset, amount, role, balance)",
             POSTING_COLUMNS,
             "",
             &self.postings,
         )?;
+        self.kept.write(self.tx)?;
         self.balances_write()?;
         self.house_write()?;
         self.updates_write()?;
@@ -437,6 +479,11 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Whether a request's key that a fact carries is kept here. Orders' keys are order-service's.
+pub fn is_keyed(kind: FactKind) -> bool {
+    matches!(kind, FactKind::Money | FactKind::AccountOpened | FactKind::AccountClosed | FactKind::UserClosed)
+}
+
 /// An id that may be empty.
 fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
     if id.is_empty() {
@@ -445,10 +492,15 @@ fn reference(fact: &v1::Fact, id: &str) -> Result<Option<Uuid>> {
     Uuid::parse_str(id).map(Some).map_err(|_| impossible(fact, "refers to no id"))
 }
 
+/// The side of the order that took, of a trade.
+fn taker(fact: &v1::Fact) -> i32 {
+    let taker = fact.orders.first().and_then(|update| update.order.as_ref());
+    taker.filter(|_| fact.kind() == FactKind::Executed).map_or(0, |order| order.side)
+}
+
 /// The ledger transaction that a fact tells.
-fn entry_of(fact: &v1::Fact) -> Result<Entry> {
+pub fn entry_of(fact: &v1::Fact) -> Result<Entry> {
     let cause = if fact.kind() == FactKind::Executed { v1::Cause::Trade.into() } else { fact.cause };
-    let narrow = |n: u64| i64::try_from(n).map_err(|_| impossible(fact, "has a huge number"));
     let postings = fact.postings.iter().map(|p| {
         let account = if p.account_id.is_empty() {
             house_name(p.house(), &p.asset).ok_or_else(|| impossible(fact, "posts to nobody"))?
@@ -458,11 +510,11 @@ fn entry_of(fact: &v1::Fact) -> Result<Entry> {
         Ok(Posting { account, asset: p.asset.clone(), amount: p.amount, role: p.role })
     });
     let entry = Entry {
-        id: narrow(fact.position)?,
+        id: narrow(fact)?,
         cause,
         time_us: fact.time_us,
         symbol: (!fact.symbol.is_empty()).then(|| fact.symbol.clone()),
-        exec_seq: narrow(fact.exec_seq)?,
+        exec_seq: i64::try_from(fact.exec_seq).map_err(|_| impossible(fact, "has a huge number"))?,
         price_e4: fact.price_e4,
         payer_ref: reference(fact, &fact.payer_ref)?.map(|id| id.as_bytes().to_vec()),
         payee_ref: reference(fact, &fact.payee_ref)?.map(|id| id.as_bytes().to_vec()),
@@ -472,6 +524,7 @@ fn entry_of(fact: &v1::Fact) -> Result<Entry> {
         payee_fees: fact.payee_fees,
         realized: fact.realized_micros,
         cost: fact.cost_micros,
+        taker: taker(fact),
         postings: postings.collect::<Result<_>>()?,
     };
     if Cause::of_number(entry.cause).is_none() {

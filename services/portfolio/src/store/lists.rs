@@ -17,7 +17,8 @@ pub fn cash(tx: &mut dyn Tx, account: &Account) -> Result<Balance, Error> {
     Ok(balances(tx, account, Some(account.currency.asset()))?.pop().map(|b| b.2).unwrap_or_default())
 }
 
-/// The shares of an account, by symbol; with `symbol` only those. What was sold out is left out.
+/// The shares of an account, by symbol. What was sold out is left out; with `symbol` it is only those, and what was sold
+/// out is there with what it gained in all.
 pub fn holdings(
     tx: &mut dyn Tx,
     account: &Account,
@@ -25,7 +26,8 @@ pub fn holdings(
 ) -> Result<Vec<(String, Balance)>, Error> {
     let all = balances(tx, account, None)?;
     let is_asked = |(asset, code, balance): &(AssetKey, String, Balance)| {
-        *asset != account.currency.asset() && balance.posted > 0 && symbol.is_none_or(|s| s == code)
+        *asset != account.currency.asset()
+            && symbol.map_or(balance.posted > 0, |s| s == code && balance.created_us > 0)
     };
     let mut found: Vec<_> = all.into_iter().filter(is_asked).map(|(_, code, b)| (code, b)).collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
@@ -60,43 +62,57 @@ fn balances(
     rows.iter().map(|row| Ok((row.get(0)?, row.get(1)?, balance_of(row, 2)?))).collect()
 }
 
-/// The newest lines of an account before `before` (a posting's id), newest first: cash, and shares that came without a
-/// trade.
-pub fn lines(tx: &mut dyn Tx, account: &Account, before: i64, limit: u32) -> Result<Vec<Line>, Error> {
+/// Which lines of an account are asked for: between two postings, both excluded.
+#[derive(Debug, Clone, Copy)]
+pub struct Lines {
+    pub after: i64,
+    pub before: i64,
+    pub newest_first: bool,
+    pub limit: u32,
+}
+
+/// Lines of an account: cash, and shares that came or went without a trade.
+pub fn lines(tx: &mut dyn Tx, account: &Account, asked: Lines) -> Result<Vec<Line>, Error> {
     let cash = account.currency.asset();
-    let rows = tx.query(
+    let order = if asked.newest_first { "DESC" } else { "ASC" };
+    let sql = format!(
         "SELECT p.id, p.asset, p.amount, p.role, l.kind, l.time_us, l.price_e4, l.payer_ref, l.payee_ref, \
-         COALESCE((SELECT s.amount FROM posting s WHERE s.id >= l.id * ?5 AND s.id < (l.id + 1) * ?5 \
+         COALESCE((SELECT s.amount FROM posting s WHERE s.id >= l.id * {POSTINGS_MAX} \
+                   AND s.id < l.id * {POSTINGS_MAX} + {POSTINGS_MAX} \
                    AND s.account = p.account AND s.asset = COALESCE(l.symbol, p.asset) AND s.asset <> ?2), 0), \
-         COALESCE((SELECT a.code FROM asset a WHERE a.key = COALESCE(l.symbol, p.asset)), '') \
-         FROM posting p JOIN ledger l ON l.id = p.id / ?5 \
-         WHERE p.account = ?1 AND p.id < ?3 AND (p.asset = ?2 OR l.kind <> ?6) \
-         ORDER BY p.id DESC LIMIT ?4",
-        params![account.key, cash, before, limit, POSTINGS_MAX, Cause::Trade.number()],
-    )?;
-    rows.iter()
-        .map(|row| {
-            let (amount, shares): (i64, i64) = (row.get(2)?, row.get(9)?);
-            let cause = row.get(4)?;
-            let cause = Cause::of_number(cause)
-                .ok_or_else(|| Error::Statement(format!("a ledger row has the kind {cause}")))?;
-            // Who gains shares in a trade is its buyer, also where it pays a fee.
-            let pays = if cause == Cause::Trade { shares > 0 } else { amount < 0 };
-            let reference: Option<Vec<u8>> = row.get(if pays { 7 } else { 8 })?;
-            Ok(Line {
-                id: row.get(0)?,
-                asset: row.get(1)?,
-                amount,
-                fee: row.get::<i32>(3)? == 1,
-                cause,
-                time_us: row.get(5)?,
-                price_e4: row.get(6)?,
-                reference: reference.and_then(|b| Uuid::from_slice(&b).ok()),
-                shares,
-                symbol: row.get(10)?,
-            })
-        })
-        .collect()
+         COALESCE((SELECT a.code FROM asset a WHERE a.key = COALESCE(l.symbol, p.asset)), ''), p.balance, l.exec_seq \
+         FROM (SELECT id FROM (SELECT id FROM posting WHERE account = ?1 AND asset = ?2 AND id > ?3 AND id < ?4 \
+                               AND balance IS NOT NULL ORDER BY id {order} LIMIT ?5) AS c \
+               UNION SELECT id FROM (SELECT id FROM flow WHERE account = ?1 AND id > ?3 AND id < ?4 \
+                                     ORDER BY id {order} LIMIT ?5) AS f) AS x \
+         JOIN posting p ON p.id = x.id JOIN ledger l ON l.id = p.id / {POSTINGS_MAX} ORDER BY p.id {order} LIMIT ?5"
+    );
+    let rows = tx.query(&sql, params![account.key, cash, asked.after, asked.before, asked.limit])?;
+    rows.iter().map(line).collect()
+}
+
+fn line(row: &Row) -> Result<Line, Error> {
+    let (amount, shares): (i64, i64) = (row.get(2)?, row.get(9)?);
+    let cause = row.get(4)?;
+    let cause = Cause::of_number(cause)
+        .ok_or_else(|| Error::Statement(format!("a ledger row has the kind {cause}")))?;
+    // Who gains shares in a trade is its buyer, also where it pays a fee.
+    let pays = if cause == Cause::Trade { shares > 0 } else { amount < 0 };
+    let reference: Option<Vec<u8>> = row.get(if pays { 7 } else { 8 })?;
+    Ok(Line {
+        id: row.get(0)?,
+        asset: row.get(1)?,
+        amount,
+        balance: row.get::<Option<i64>>(11)?.unwrap_or(0),
+        fee: row.get::<i32>(3)? == 1,
+        cause,
+        time_us: row.get(5)?,
+        price_e4: row.get(6)?,
+        exec_seq: row.get(12)?,
+        reference: reference.and_then(|b| Uuid::from_slice(&b).ok()),
+        shares,
+        symbol: row.get(10)?,
+    })
 }
 
 /// A page of private updates.

@@ -205,6 +205,7 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_family() {
     let (access, second) = pair(&auth.refresh(&first).await);
     assert_ne!(first, second);
     assert_eq!(auth.me_bearer(&access).await, StatusCode::OK);
+    auth.stack.time.advance(11);
     assert_eq!(auth.refresh(&first).await.status, StatusCode::UNAUTHORIZED);
     // The family is gone: the newer refresh token and the access token as well.
     assert_eq!(auth.refresh(&second).await.status, StatusCode::UNAUTHORIZED);
@@ -230,15 +231,66 @@ async fn a_refresh_token_works_once_and_its_reuse_ends_the_family() {
 }
 
 #[tokio::test]
-async fn fifty_refreshes_at_once_give_at_most_one_pair() {
+async fn refreshes_at_once_leave_the_session_and_a_late_one_ends_it() {
     let auth = Auth::start().await;
     auth.register(EMAIL).await;
-    let (access, refresh) = auth.tokens(EMAIL).await;
+    let (_, refresh) = auth.tokens(EMAIL).await;
     let answers = join_all((0..50).map(|_| auth.refresh(&refresh))).await;
-    let won = answers.iter().filter(|a| a.status == StatusCode::OK).count();
-    let refused = answers.iter().filter(|a| a.status == StatusCode::UNAUTHORIZED).count();
-    assert_eq!((won, won + refused), (1, 50));
-    assert_eq!(auth.me_bearer(&access).await, StatusCode::UNAUTHORIZED, "the family is revoked");
+    let (mut accesses, mut refreshes) = (Vec::new(), std::collections::BTreeSet::new());
+    for answer in &answers {
+        assert_eq!(answer.status, StatusCode::OK, "two windows of one user");
+        let (access, next) = pair(answer);
+        accesses.push(access);
+        refreshes.insert(next);
+    }
+    assert_eq!(refreshes.len(), 50, "each has a token of its own");
+    for access in &accesses[..5] {
+        assert_eq!(auth.me_bearer(access).await, StatusCode::OK);
+    }
+    auth.stack.time.advance(11);
+    assert_eq!(auth.refresh(&refresh).await.status, StatusCode::UNAUTHORIZED, "a thief comes later");
+    assert_eq!(auth.me_bearer(&accesses[0]).await, StatusCode::UNAUTHORIZED, "the family is revoked");
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_of_sign_ins_is_fair_and_says_how_long_to_wait() {
+    let auth = Auth::start().await;
+    auth.register(EMAIL).await;
+    auth.register("flood@example.com").await;
+    let token = auth.stack.running.context.secrets.service_token.expose().to_owned();
+    let from = async |ip: &str, email: &str| {
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-fafnir-token", token.as_str()),
+            ("x-forwarded-for", ip),
+        ];
+        let body = serde_json::json!({"email": email, "password": PASSWORD}).to_string();
+        auth.send(Method::POST, "/auth/login", &headers, &body).await
+    };
+    // More of one account than are hashed one after the other in the time that anybody waits.
+    let flood = join_all((0..300).map(|_| from("203.0.113.7", "flood@example.com")));
+    let victim = async {
+        let mut worst = std::time::Duration::ZERO;
+        for _ in 0..3 {
+            let asked = std::time::Instant::now();
+            assert_eq!(from("203.0.113.8", EMAIL).await.status, StatusCode::OK);
+            worst = worst.max(asked.elapsed());
+        }
+        worst
+    };
+    let (flood, worst) = futures::join!(flood, victim);
+    assert!(worst < std::time::Duration::from_secs(8), "{worst:?}");
+    for answer in flood {
+        if answer.status != StatusCode::OK {
+            assert_eq!(
+                (answer.status, answer.code()),
+                (StatusCode::TOO_MANY_REQUESTS, "RATE_LIMITED".into())
+            );
+            let wait: u64 = answer.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=60).contains(&wait), "{wait}");
+        }
+    }
     auth.stack.stop().await;
 }
 
@@ -274,6 +326,39 @@ async fn failed_sign_ins_are_throttled_and_say_nothing() {
     assert!(set_cookies(&answer).iter().all(|c| c.ends_with("; Secure")));
     auth.stack.time.advance(61);
     assert_eq!(auth.login(EMAIL, PASSWORD).await.status, StatusCode::OK);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn in_production_what_is_guessed_first_is_no_password() {
+    let auth = Auth::over(
+        Stack::start_with(&SERVICES, |s| s.mode = fafnir_platform::config::Mode::Production).await,
+    );
+    let register = async |email: &str, password: &str| {
+        let body =
+            serde_json::json!({"email": email, "password": password, "firstName": "A", "lastName": "B"});
+        auth.post("/auth/register", body).await
+    };
+    for password in ["Password123", "123456", "ada.byron", "ada.byron@example.com"] {
+        let refused = register("Ada.Byron@example.com", password).await;
+        assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, "INVALID_INPUT".into()));
+        assert_eq!(refused.json()["error"]["details"], "PASSWORD_GUESSABLE", "{password}");
+    }
+    assert_eq!(register("ada.byron@example.com", "engine of brass").await.status, StatusCode::CREATED);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_in_the_envelope() {
+    let auth = Auth::start().await;
+    let json = [("content-type", "application/json")];
+    let answer = auth.send(Method::POST, "/auth/login", &json, &"x".repeat(20_000)).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::PAYLOAD_TOO_LARGE, "INVALID_INPUT".into()));
+    let answer = auth.send(Method::GET, "/auth/me", &[], "").await;
+    assert_eq!(
+        (answer.status, &answer.headers["www-authenticate"]),
+        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+    );
     auth.stack.stop().await;
 }
 

@@ -7,6 +7,7 @@ use fafnir_platform::{
     Error,
     bus::{Bus, StreamSpec},
 };
+use fafnir_proto::subject;
 use fafnir_services::broker;
 use futures::StreamExt as _;
 use std::sync::{
@@ -223,7 +224,27 @@ async fn the_market_user_listens_to_market_data_and_does_nothing_else() {
         .await
         .unwrap();
     let mut books = market.subscribe("market.book.*").await.unwrap();
-    for forbidden in ["private.>", "orders.>", "users.*", ">", "*.book.AAPL"] {
+    // Every other subject of the bus, what answers and acks pass on, and patterns that would take in more.
+    let others = [
+        subject::USERS,
+        subject::FACTS,
+        subject::INSTRUMENTS,
+        "_INBOX.>",
+        "_INBOX.*",
+        "_INBOX.a.b",
+        "$JS.API.>",
+        "$JS.ACK.>",
+        "$JS.>",
+        "$SYS.>",
+        "$KV.>",
+        ">",
+        "*",
+        "*.>",
+        "*.book.AAPL",
+        "MARKET.>",
+        "market",
+    ];
+    for forbidden in others {
         let _subscription = market.subscribe(forbidden).await.unwrap();
         market.flush().await.unwrap();
         let refusal = next(&mut refusals).await;

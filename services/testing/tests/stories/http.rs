@@ -2,7 +2,10 @@
 
 use crate::stack::{self as testing, DEADLINE, Stack};
 use axum::{Router, extract::ConnectInfo, routing::get};
-use fafnir_platform::http::{HEADER_TIMEOUT, serve_http};
+use fafnir_platform::{
+    config,
+    http::{Door, HEADER_TIMEOUT, serve_http},
+};
 use http::Method;
 use std::{
     net::SocketAddr,
@@ -20,7 +23,8 @@ async fn a_client_that_does_not_say_what_it_wants_is_cut_off_and_others_are_serv
     let address = listener.local_addr().unwrap();
     let router = Router::new()
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }));
-    serve_http(&stack.running.context, "test", listener, router);
+    let door = Door::public(&config::Gateway::default()).unwrap();
+    serve_http(&stack.running.context, "test", door, listener, router);
     let silent = ["", "P", "PRI * HTTP/2.0\r\n", "G", "GET / HTTP/1.1\r\nhost: x\r\n", "\u{16}\u{3}\u{1}"];
     let started = Instant::now();
     let waiting = silent.map(|text| async move {

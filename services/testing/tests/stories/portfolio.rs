@@ -202,7 +202,7 @@ async fn valuation_statement_and_performance_are_this_services() {
         user_id: user_id.clone(),
         account_id: account.clone(),
         from: from.map(str::to_owned),
-        to: None,
+        ..v1::StatementRequest::default()
     };
     let statement = me.statement(span(None)).await.unwrap().into_inner();
     assert_eq!((statement.opening_micros, statement.closing_micros), (0, 1_000 * USD));
@@ -216,6 +216,7 @@ async fn valuation_statement_and_performance_are_this_services() {
         user_id: user_id.clone(),
         account_id: account.clone(),
         period: period.into(),
+        ..v1::PerformanceRequest::default()
     };
     let went = me.performance(period("1w")).await.unwrap().into_inner();
     assert_eq!((went.period.as_str(), went.currency.as_str()), ("1W", "CAD"));

@@ -45,6 +45,7 @@ pub fn config(dir: &Path) -> Config {
         journal_keep_all: false,
         facts_keep_all: false,
         volatility_pause_us: PAUSE_US,
+        disk: fafnir_platform::disk::Disk::default(),
     }
 }
 
@@ -61,7 +62,13 @@ pub fn run_with(config: Config) -> Result<Running, Error> {
     let clock = Clock::from_fn(move || clock.load(Ordering::Relaxed));
     let (sender, market) = mpsc::channel(market::QUEUE_MAX);
     let (engine, ended) = sequencer::start(recovered, config, clock, sender).unwrap();
-    Ok(Running { exchange: Exchange { engine, published }, market, now_us, base, ended })
+    Ok(Running {
+        exchange: Exchange { engine, published, disk: fafnir_platform::disk::Disk::default() },
+        market,
+        now_us,
+        base,
+        ended,
+    })
 }
 
 pub fn order_id(number: u64) -> Uuid {

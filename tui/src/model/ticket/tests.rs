@@ -243,12 +243,13 @@ fn a_symbol_that_does_not_trade_says_so_before_the_order_goes() {
         set_state(&mut model, call);
         placed(&model, &limit());
         placed(&model, &ticket(OrderType::Stop, TimeInForce::Day));
+        // It waits for the auction.
+        placed(&model, &ticket(OrderType::Market, TimeInForce::Ioc));
         for (kind, time, field) in [
-            (OrderType::Market, TimeInForce::Ioc, Field::Type),
             (OrderType::Limit, TimeInForce::Ioc, Field::TimeInForce),
             (OrderType::Limit, TimeInForce::Fok, Field::TimeInForce),
         ] {
-            let want = "symbol AAPL gathers orders for an auction: MARKET orders and time in force IOC or FOK are not \
+            let want = "symbol AAPL gathers orders for an auction: time in force FOK, and IOC but of a MARKET order, are not \
                         taken";
             assert_eq!(refusal(&model, &ticket(kind, time)), (Some(field), want.into()));
         }

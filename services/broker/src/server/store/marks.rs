@@ -33,7 +33,7 @@ impl Store {
                 )));
             }
             Said::Unreadable => {
-                tracing::warn!("the note of how far the broker's store had come cannot be read")
+                tracing::warn!("the note of how far the broker's store had come cannot be read");
             }
             Said::Mark(_) | Said::Nothing => {}
         }

@@ -174,9 +174,10 @@ async fn lists_are_paged_by_cursor() {
     assert_eq!((&data["getOrders"]["count"], &data["getOrders"]["hasMore"]), (&json!(250), &json!(false)));
     let (mut seen, mut after) = (0, String::new());
     loop {
-        let query = format!("{{ getOrders(first: 120{after}) {{ count hasMore endCursor }} }}");
+        let query = format!("{{ getOrders(first: 120{after}) {{ count hasMore endCursor data {{ id }} }} }}");
         let page = door.ask(&query).await["getOrders"].clone();
-        seen += page["count"].as_i64().unwrap();
+        assert_eq!(page["count"], json!(250), "of all, whatever the page");
+        seen += page["data"].as_array().unwrap().len();
         if page["hasMore"] == json!(false) {
             break;
         }
@@ -216,5 +217,121 @@ async fn business_outcomes_travel_in_the_code() {
     assert_eq!((&data["g"]["code"], &data["h"]["code"]), (&json!("OK"), &json!("INVALID_ARGUMENT")));
     assert_eq!(data["i"], json!(true));
     assert_eq!(data["j"], json!({"code": "OK", "requested": 2}));
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_has_the_form_that_the_contract_gives_it() {
+    let door = Door::open().await;
+    // Root keys stand as they were asked for, whoever answers them.
+    let text = door.ask_as(
+        &door.member,
+        "{ getWatchlist { code } health ...f a: getStockQuote(symbol: \"AAPL\") { code } } fragment f on Query { getOrders { code } z: health }",
+        json!({}),
+    );
+    let text = String::from_utf8(text.await.body.to_vec()).unwrap();
+    let place = |key: &str| text.find(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key}: {text}"));
+    let places = ["getWatchlist", "health", "getOrders", "z", "a"].map(place);
+    assert!(places.is_sorted(), "{text}");
+    // A missing or ill-typed variable is a request error.
+    let quote = "query($s: String!) { getStockQuote(symbol: $s) { code } }";
+    for _ in 0..2 {
+        for wrong in [json!({}), json!({"s": 1}), json!({"s": null})] {
+            let answer = door.ask_as(&door.member, quote, wrong.clone()).await;
+            assert_eq!(answer.status, 422, "{wrong}: {:?}", answer.json());
+            assert_eq!(answer.json()["errors"][0]["extensions"]["code"], "GRAPHQL_VALIDATION_FAILED");
+        }
+        let answer = door.ask_as(&door.member, quote, json!({"s": "AAPL"})).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.json());
+    }
+    // Unknown symbols and periods are told.
+    for query in [
+        "{ trades(symbol: \"NOPE\") { code reason } }",
+        "{ getStockQuote(symbol: \"NOPE\") { code reason } }",
+    ] {
+        let answer = door.ask(query).await;
+        let first = answer.as_object().unwrap().values().next().unwrap();
+        assert_eq!(first["code"], "NOT_FOUND", "{query}: {answer}");
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_user_asks_for_is_bounded_and_mutations_always_pass() {
+    let door = Door::open_with(|s| (s.gateway.cost_per_second, s.gateway.cost_burst) = (50, 1_000)).await;
+    let candles = |n: u32| format!("{{ candles(symbol: \"AAPL\", first: {n}) {{ code }} }}");
+    let ask = async |query: &str| door.ask_as(&door.member, query, json!({})).await;
+    let dear = ask(&candles(1_000)).await;
+    assert_eq!((dear.status.as_u16(), dear.code()), (400, "INVALID_INPUT".to_owned()));
+    assert_eq!(dear.json()["error"]["details"], "QUERY_TOO_DEAR");
+    assert_eq!(ask(&candles(900)).await.status, 200);
+    let later = ask(&candles(900)).await;
+    assert_eq!((later.status.as_u16(), later.code()), (429, "RATE_LIMITED".to_owned()));
+    let wait: u64 = later.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((10..=18).contains(&wait), "{wait}");
+    for _ in 0..50 {
+        let canceled = ask("mutation { cancelAllOrders { code } }").await;
+        assert_eq!(
+            (canceled.status.as_u16(), &canceled.json()["data"]["cancelAllOrders"]["code"]),
+            (200, &json!("OK"))
+        );
+    }
+    let other = door.ask_as(&door.admin, "{ roles { code } }", json!({})).await;
+    assert_eq!(other.status, 200, "another user has its own");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_browsers_session_goes_on_while_it_is_used() {
+    let door = Door::open().await;
+    let (cookies, _) = door.browser().await;
+    let ask = async |cookies: &str| {
+        let headers = [("content-type", "application/json"), ("cookie", cookies)];
+        door.send(Method::POST, "/graphql", &headers, r#"{"query":"{ health }"}"#).await
+    };
+    let set = |answer: &Answer| -> Vec<String> {
+        let all = answer.headers.get_all("set-cookie").iter();
+        all.map(|v| v.to_str().unwrap().split(';').next().unwrap().to_owned()).collect()
+    };
+    assert!(set(&ask(&cookies).await).is_empty(), "its token is young");
+    let mut cookies = cookies;
+    for _ in 0..4 {
+        door.stack.time.advance(40 * 60);
+        let answer = ask(&cookies).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.json());
+        let renewed = set(&answer);
+        assert_eq!(renewed.len(), 2, "{renewed:?}");
+        assert!(cookies.contains(renewed.iter().find(|c| c.starts_with("csrf_token=")).unwrap()));
+        cookies = renewed.join("; ");
+    }
+    door.stack.time.advance(61 * 60);
+    assert_eq!(ask(&cookies).await.status, 401, "idle for longer than a token lives");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn headers_say_what_a_client_needs_to_know() {
+    let door = Door::open_with(|s| s.gateway.cors_origins = vec!["https://app.example".into()]).await;
+    let refused = door.send(Method::GET, "/graphql?query=%7Bhealth%7D", &[], "").await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (401, "UNAUTHORIZED".to_owned()));
+    assert_eq!(refused.headers["www-authenticate"], "Bearer");
+    assert_eq!(refused.headers["keep-alive"], "timeout=60");
+    let preflight = [
+        ("origin", "https://app.example"),
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type"),
+    ];
+    let allowed = door.send(Method::OPTIONS, "/graphql", &preflight, "").await;
+    assert_eq!(allowed.headers["access-control-max-age"], "3600");
+    let exposed = door.send(Method::GET, "/healthz", &[("origin", "https://app.example")], "").await;
+    assert_eq!(exposed.headers["access-control-expose-headers"], "retry-after");
+    let plain = door.send(Method::GET, "/schema.graphql", &[], "").await;
+    assert!(plain.headers.get("content-encoding").is_none());
+    assert!(String::from_utf8_lossy(&plain.body).contains("type GetOrderByIDResponse"));
+    let packed = door.send(Method::GET, "/schema.graphql", &[("accept-encoding", "gzip")], "").await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    assert!(packed.body.len() * 3 < plain.body.len());
+    let small = door.send(Method::GET, "/healthz", &[("accept-encoding", "gzip")], "").await;
+    assert!(small.headers.get("content-encoding").is_none());
     door.stack.stop().await;
 }

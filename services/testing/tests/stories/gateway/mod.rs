@@ -34,6 +34,8 @@ const ACCOUNT: &str = "11111111-2222-4333-8444-555555555555";
 struct World {
     orders: Vec<v1::Order>,
     order_updates: Vec<v1::OrderUpdate>,
+    /// The first order update that is kept.
+    kept_from: u64,
     portfolio_updates: Vec<v1::PortfolioUpdate>,
     trades: Vec<v1::Trade>,
     /// Method and the user that the request names, of every call to order and portfolio.
@@ -96,14 +98,16 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
             let r: v1::ListOrdersRequest = decode(request);
             let mine = world.orders.iter().filter(|o| o.user_id == r.user_id);
             let after = mine.skip_while(|o| !r.before_id.is_empty() && o.id != r.before_id);
-            let orders = after
+            let orders: Vec<_> = after
                 .skip(usize::from(!r.before_id.is_empty()))
                 .filter(|o| !r.open_only || o.open_e4 > 0)
-                .take(r.limit as usize)
+                .take(r.limit as usize + 1)
                 .cloned()
                 .collect();
-            let user_seq = world.order_updates.len() as u64;
-            Ok(v1::ListOrdersReply { orders, user_seq }.encode_to_vec())
+            let (count, user_seq) = (world.orders.len() as u64, world.order_updates.len() as u64);
+            let more = orders.len() > r.limit as usize;
+            let orders = orders.into_iter().take(r.limit as usize).collect();
+            Ok(v1::ListOrdersReply { orders, user_seq, more, count }.encode_to_vec())
         }
         "ListFills" => Ok(v1::ListFillsReply::default().encode_to_vec()),
         "Flatten" => Ok(v1::FlattenReply { canceled: 2, ..Default::default() }.encode_to_vec()),
@@ -111,10 +115,11 @@ fn order_service(world: &mut World, method: &str, request: bytes::Bytes) -> Play
         "UpdatesSince" => {
             let r: v1::UpdatesSinceRequest = decode(request);
             let last_seq = world.order_updates.len() as u64;
+            let reset = r.limit > 1 && r.after_seq + 1 < world.kept_from;
             let after = world.order_updates.iter().filter(|u| u.user_seq > r.after_seq);
             let updates: Vec<_> = after.take(r.limit as usize).cloned().collect();
             let more = updates.last().is_some_and(|u| u.user_seq < last_seq);
-            Ok(v1::UpdatesSinceReply { updates, last_seq, more, reset: false }.encode_to_vec())
+            Ok(v1::UpdatesSinceReply { updates, last_seq, more, reset }.encode_to_vec())
         }
         "Status" => Ok(v1::OrderStatusReply::default().encode_to_vec()),
         _ => Err(refusal(Code::NotFound, "ORDER_NOT_FOUND", "no such order")),
@@ -194,6 +199,10 @@ fn about_the_account(method: &str, request: bytes::Bytes) -> Played {
             ..Default::default()
         }
         .encode_to_vec()),
+        "Gains" => {
+            Ok(v1::GainsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec())
+        }
+        "Lots" => Ok(v1::LotsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec()),
         "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
         _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
     }
@@ -213,7 +222,8 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             let r: v1::ValueRequest = decode(request);
             Ok(valued(r.holding.unwrap_or_default()).encode_to_vec())
         }
-        "Holdings" | "Valuation" | "Statement" | "Performance" | "Transactions" | "CloseAccount" => {
+        "Holdings" | "Valuation" | "Statement" | "Performance" | "Gains" | "Lots" | "Transactions"
+        | "CloseAccount" => {
             let r: v1::AccountRequest = decode(request.clone());
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());

@@ -37,6 +37,17 @@ impl Socket {
         }
     }
 
+    /// The data of a subscription's next message; what was on its way of one that was completed is passed over.
+    async fn next_of(&mut self, id: &str) -> Value {
+        loop {
+            let message = self.receive().await;
+            if message["id"] == id {
+                assert_eq!(message["type"], "next", "{message}");
+                return message["payload"]["data"].clone();
+            }
+        }
+    }
+
     async fn closed_with(&mut self) -> u16 {
         loop {
             let next = tokio::time::timeout(testing::DEADLINE, self.0.next()).await.expect("in time");
@@ -182,8 +193,182 @@ async fn a_subscription_ends_when_its_session_does() {
     socket.subscribe("1", "subscription { orderBookUpdates(symbol: \"AAPL\") { sequence } }").await;
     assert_eq!(socket.receive().await["type"], "next");
     door.stack.time.advance(700);
-    let answer = socket.receive().await;
-    assert_eq!(answer["payload"]["errors"][0]["extensions"]["code"], "UNAUTHENTICATED", "{answer}");
-    assert_eq!(socket.receive().await["type"], "complete");
+    assert_eq!(socket.closed_with().await, 4403);
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_signed_out_session_hears_nothing_more() {
+    let door = Door::open().await;
+    let session = door.sign_in("user@test.com").await;
+    let open = async || {
+        let mut socket = connect(&door, &[]).await.unwrap();
+        socket.init(&session.access_token).await;
+        socket
+    };
+    let (mut idle, mut busy) = (open().await, open().await);
+    busy.subscribe("b", "subscription { orderBookUpdates(symbol: \"AAPL\") { sequence } }").await;
+    assert_eq!(busy.receive().await["type"], "next");
+    let bearer = format!("Bearer {}", session.access_token);
+    let out = door.send(Method::DELETE, "/auth/logout", &[("authorization", &bearer)], "").await;
+    assert_eq!(out.status, StatusCode::NO_CONTENT);
+    let revoked = std::time::Instant::now();
+    // Asked at once, it is not served any more.
+    idle.subscribe("o", "subscription { orderUpdates(after: 0) { sequence } }").await;
+    assert_eq!(idle.closed_with().await, 4403);
+    assert_eq!(busy.closed_with().await, 4403);
+    assert!(revoked.elapsed() < std::time::Duration::from_secs(1), "{:?}", revoked.elapsed());
+    // Client libraries ask for another token and come again where a token is refused.
+    for token in [session.access_token.as_str(), "stale.token.x"] {
+        let mut socket = connect(&door, &[]).await.unwrap();
+        let payload = json!({"Authorization": format!("Bearer {token}")});
+        socket.say(json!({"type": "connection_init", "payload": payload})).await;
+        assert_eq!(socket.closed_with().await, 4403, "{token}");
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_user_and_an_address_have_so_many_sockets() {
+    let door =
+        Door::open_with(|s| (s.gateway.sockets_per_user, s.gateway.sockets_per_address) = (2, 4)).await;
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut socket = connect(&door, &[]).await.unwrap();
+        socket.init(&door.member).await;
+        held.push(socket);
+    }
+    let mut third = connect(&door, &[]).await.unwrap();
+    let payload = json!({"Authorization": format!("Bearer {}", door.member)});
+    third.say(json!({"type": "connection_init", "payload": payload})).await;
+    assert_eq!(third.closed_with().await, 1013);
+    drop(third);
+    let mut other = connect(&door, &[]).await.unwrap();
+    other.init(&door.admin).await;
+    held.push(other);
+    held.push(connect(&door, &[]).await.unwrap());
+    // The one that was closed may still be leaving: from some moment on there is no fifth.
+    let refused = loop {
+        match connect(&door, &[]).await {
+            Ok(more) => held.push(more),
+            Err(Error::Http(response)) => break response,
+            Err(e) => panic!("{e}"),
+        }
+        assert!(held.len() < 6);
+    };
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn the_tape_resumes_from_any_number_without_waiting_for_a_trade() {
+    let door = Door::open().await;
+    let trade = |trade_no| v1::Trade { symbol: "AAPL".into(), trade_no, ..Default::default() };
+    // 300 are no longer kept.
+    door.world.lock().unwrap().trades = (301..=1_565).map(trade).collect();
+    let mut socket = connect(&door, &[]).await.unwrap();
+    socket.init(&door.member).await;
+    let query = |after: u64| {
+        format!("subscription {{ tradeUpdates(symbol: \"AAPL\", after: {after}) {{ tradeNo reset }} }}")
+    };
+    for (id, after, first) in [("all", 0, 301), ("kept", 700, 701)] {
+        socket.subscribe(id, &query(after)).await;
+        for want in first..=1_565_u64 {
+            let got = socket.receive().await["payload"]["data"]["tradeUpdates"].clone();
+            assert_eq!(got, json!({"tradeNo": want, "reset": want == 301}), "{id}");
+        }
+        socket.say(json!({"type": "complete", "id": id})).await;
+    }
+    for (id, query) in [
+        ("t", "subscription { tradeUpdates(symbol: \"NOPE\") { tradeNo } }"),
+        ("q", "subscription { quoteUpdates(symbols: [\"AAPL\", \"NOPE\"]) { price } }"),
+    ] {
+        socket.subscribe(id, query).await;
+        let answer = socket.receive().await;
+        assert_eq!(answer["payload"]["errors"][0]["extensions"]["code"], "NOT_FOUND", "{answer}");
+        assert_eq!(socket.receive().await["type"], "complete");
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_is_cut_off_comes_again_and_then_the_sequence_to_go_on_from() {
+    let door = Door::open().await;
+    let order =
+        |n: u64| v1::Order { id: format!("o{n}"), user_id: MEMBER.into(), open_e4: 1, ..Default::default() };
+    let update =
+        |n: u64| v1::OrderUpdate { user_id: MEMBER.into(), user_seq: n, order: Some(order(n)), fill: None };
+    {
+        let mut world = door.world.lock().unwrap();
+        // Newest first, as the service lists them; the updates before 900 are gone.
+        world.orders = (1..=1_200).rev().map(order).collect();
+        world.order_updates = (1..=1_200).map(update).collect();
+        world.kept_from = 900;
+    }
+    let mut socket = connect(&door, &[]).await.unwrap();
+    socket.init(&door.member).await;
+    let query = |after: u64| {
+        format!("subscription {{ orderUpdates(after: {after}) {{ sequence reset order {{ id }} }} }}")
+    };
+    socket.subscribe("cut", &query(5)).await;
+    let first = socket.next_of("cut").await["orderUpdates"].clone();
+    assert_eq!((&first["sequence"], &first["reset"]), (&json!(5), &json!(true)), "{first}");
+    socket.say(json!({"type": "complete", "id": "cut"})).await;
+    // Resumed by the sequence that it told.
+    socket.subscribe("again", &query(first["sequence"].as_u64().unwrap())).await;
+    let mut seen = std::collections::BTreeSet::new();
+    let last = loop {
+        let got = socket.next_of("again").await["orderUpdates"].clone();
+        assert_eq!(got["reset"], true, "{got}");
+        match got["order"]["id"].as_str() {
+            Some(id) => {
+                assert_eq!(got["sequence"], 5);
+                assert!(seen.insert(id.to_owned()), "{id} twice");
+            }
+            None => break got["sequence"].as_u64().unwrap(),
+        }
+    };
+    assert_eq!((seen.len(), last), (1_200, 1_200), "every open order");
+    socket.say(json!({"type": "complete", "id": "again"})).await;
+    // What is kept comes as it was.
+    socket.subscribe("kept", &query(950)).await;
+    for want in 951..=1_200_u64 {
+        let got = socket.next_of("kept").await["orderUpdates"].clone();
+        assert_eq!(got, json!({"sequence": want, "reset": false, "order": {"id": format!("o{want}")}}));
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn every_subscription_asks_for_its_permission() {
+    let door = Door::open().await;
+    let subscriptions = [
+        ("orderUpdates", "orderUpdates { sequence }"),
+        ("portfolioUpdates", "portfolioUpdates { sequence }"),
+        ("orderBookUpdates", "orderBookUpdates(symbol: \"AAPL\") { sequence }"),
+        ("tradeUpdates", "tradeUpdates(symbol: \"AAPL\") { tradeNo }"),
+        ("quoteUpdates", "quoteUpdates(symbols: [\"AAPL\"]) { price }"),
+    ];
+    let data = door.ask("{ __schema { subscriptionType { fields { name } } } }").await;
+    let fields = data["__schema"]["subscriptionType"]["fields"].as_array().unwrap().clone();
+    let mut known: Vec<_> = fields.iter().map(|f| f["name"].as_str().unwrap().to_owned()).collect();
+    let mut covered: Vec<_> = subscriptions.iter().map(|(name, _)| (*name).to_owned()).collect();
+    known.sort();
+    covered.sort();
+    assert_eq!(covered, known, "a subscription of the schema is missing above");
+    // The administrator has no permission of a member: every one is refused before anything is told.
+    let mut socket = connect(&door, &[]).await.unwrap();
+    socket.init(&door.admin).await;
+    for (name, query) in subscriptions {
+        socket.subscribe(name, &format!("subscription {{ {query} }}")).await;
+        let answer = socket.receive().await;
+        let errors =
+            if answer["type"] == "error" { &answer["payload"] } else { &answer["payload"]["errors"] };
+        assert_eq!(errors[0]["extensions"]["code"], "PERMISSION_DENIED", "{name}: {answer}");
+        assert!(answer["payload"]["data"].is_null(), "{name}: {answer}");
+        if answer["type"] == "next" {
+            assert_eq!(socket.receive().await["type"], "complete");
+        }
+    }
     door.stack.stop().await;
 }

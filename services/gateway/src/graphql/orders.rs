@@ -1,0 +1,303 @@
+//! The caller's orders: lists, one, and what happened to it.
+
+use super::{Needs, error, of, query::first_of, query::id_of, scalars::Decimal, scalars::Int64, types::*};
+use crate::{
+    Gateway, market,
+    session::{Permission::*, Session},
+};
+use async_graphql::{Context, Object, Result, SimpleObject};
+use fafnir_platform::{Refusal, clock::rfc3339};
+use fafnir_proto::{reason::Reason, v1};
+use time::{
+    Date, OffsetDateTime, format_description::well_known::Iso8601, format_description::well_known::Rfc3339,
+};
+use tonic::Status;
+
+/// Orders asked of order-service at a time.
+const PAGE: u32 = 1_000;
+/// Fills of one order asked for at a time.
+const FILLS: u32 = 1_000;
+const DAY_US: i64 = 86_400_000_000;
+
+/// One thing that happened to an order.
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderStep {
+    /// The sequence of the caller's order updates.
+    pub sequence: Int64,
+    pub time: String,
+    /// ACCEPTED, REJECTED, TRIGGERED, EXECUTED, REPLACED, CANCELED, EXPIRED, DECREMENTED, STOP_MOVED.
+    pub kind: String,
+    /// What happened, and what is held after it, in one sentence.
+    pub sentence: String,
+    /// The order as it was after it, without fills.
+    pub order: Option<Order>,
+    pub fill: Option<Fill>,
+}
+
+/// Where an open order stands now, as the exchange has it.
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderStanding {
+    /// RESTING in the book, or HELD: a stop that waits for its price.
+    pub kind: String,
+    /// Resting: orders and visible shares ahead of it at its price, and visible shares at better prices.
+    pub orders_ahead: u32,
+    pub quantity_ahead: Decimal,
+    pub quantity_better: Decimal,
+    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED.
+    pub trading_state: String,
+    /// 0 where there is none.
+    pub last_price: Decimal,
+    pub best_bid: Decimal,
+    pub best_ask: Decimal,
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderHistory {
+    pub order: Order,
+    /// Oldest first.
+    pub steps: Vec<OrderStep>,
+    /// Hand it back as `after` for the next page.
+    pub end_cursor: Option<Int64>,
+    pub has_more: bool,
+    /// None for an order that has ended, and while the exchange does not answer.
+    pub standing: Option<OrderStanding>,
+    /// What the order waits for now, or why it ended, in one sentence.
+    pub waits_for: String,
+}
+
+#[derive(SimpleObject, Clone, Debug)]
+pub struct OrderHistoryResponse {
+    pub data: Option<OrderHistory>,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
+}
+
+impl From<v1::OrderHistoryReply> for OrderHistory {
+    fn from(r: v1::OrderHistoryReply) -> Self {
+        let end_cursor = r.steps.last().map(|step| step.user_seq.into());
+        let steps = r.steps.into_iter().map(|step| OrderStep {
+            sequence: step.user_seq.into(),
+            time: rfc3339(step.time_us),
+            kind: step.kind().as_str_name().trim_start_matches("FACT_KIND_").to_owned(),
+            sentence: step.sentence,
+            order: step.order.map(Order::from),
+            fill: step.fill.map(Fill::from),
+        });
+        Self {
+            order: r.order.unwrap_or_default().into(),
+            steps: steps.collect(),
+            end_cursor,
+            has_more: r.more,
+            standing: r.standing.map(|s| OrderStanding {
+                kind: s.kind().as_str_name().trim_start_matches("ORDER_STANDING_KIND_").to_owned(),
+                orders_ahead: s.orders_ahead,
+                quantity_ahead: Decimal::e4(s.quantity_ahead_e4),
+                quantity_better: Decimal::e4(s.quantity_better_e4),
+                trading_state: s.state().name().to_owned(),
+                last_price: Decimal::e4(s.last_price_e4),
+                best_bid: Decimal::e4(s.best_bid_e4),
+                best_ask: Decimal::e4(s.best_ask_e4),
+            }),
+            waits_for: r.waits_for,
+        }
+    }
+}
+
+/// A day, to which `day_us` is added, or a moment.
+fn moment(field: &str, text: Option<&String>, day_us: i64) -> std::result::Result<i64, Status> {
+    let Some(text) = text.map(|text| text.trim()) else { return Ok(0) };
+    if text.len() == "YYYY-MM-DD".len()
+        && let Ok(day) = Date::parse(text, &Iso8601::DATE)
+    {
+        return Ok(day.midnight().assume_utc().unix_timestamp() * 1_000_000 + day_us);
+    }
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok();
+    at.and_then(|at| i64::try_from(at.unix_timestamp_nanos().div_euclid(1_000)).ok()).ok_or_else(|| {
+        let sentence = format!("{field} must be a day, YYYY-MM-DD, or a moment as in RFC 3339");
+        Refusal::invalid(Reason::DATE_MALFORMED, sentence).into()
+    })
+}
+
+fn side(text: Option<&String>) -> std::result::Result<v1::Side, Status> {
+    let Some(text) = text else { return Ok(v1::Side::Unspecified) };
+    let unknown = || Refusal::invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL");
+    Ok(v1::Side::parse(text).ok_or_else(unknown)?)
+}
+
+fn states(texts: Option<Vec<String>>) -> std::result::Result<Vec<i32>, Status> {
+    let state = |text: String| {
+        let unknown = || {
+            let sentence =
+                "states must be of HELD, NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, REJECTED";
+            Refusal::invalid(Reason::ORDER_STATE_UNKNOWN, sentence)
+        };
+        Ok(v1::OrderState::parse(&text).ok_or_else(unknown)?.into())
+    };
+    texts.unwrap_or_default().into_iter().map(state).collect()
+}
+
+impl Gateway {
+    /// The caller's orders as asked for, newest first, at most `wanted` (all of them where it is left out); whether there
+    /// are more, and how many there are in all.
+    async fn orders_of(
+        &self,
+        session: &Session,
+        mut request: v1::ListOrdersRequest,
+        wanted: Option<usize>,
+    ) -> std::result::Result<(Vec<Order>, bool, u64), Status> {
+        let mut client = self.reads(session).await.order(&session.caller());
+        let (mut orders, mut count) = (Vec::new(), 0);
+        loop {
+            let missing = wanted.map_or(PAGE as usize, |wanted| wanted - orders.len());
+            request.limit = PAGE.min(missing as u32);
+            let page = client.list(request.clone()).await?.into_inner();
+            if request.with_count {
+                (count, request.with_count) = (page.count, false);
+            }
+            if let Some(last) = page.orders.last() {
+                request.before_id.clone_from(&last.id);
+            }
+            let is_empty = page.orders.is_empty();
+            for order in page.orders {
+                orders.push(Order::from(self.whole(session, order, request.with_fills).await?));
+            }
+            if !page.more || is_empty || wanted.is_some_and(|wanted| orders.len() >= wanted) {
+                return Ok((orders, page.more, count));
+            }
+        }
+    }
+
+    /// The order with all its fills: an answer carries a bounded number of them.
+    async fn whole(
+        &self,
+        session: &Session,
+        mut order: v1::Order,
+        with_fills: bool,
+    ) -> std::result::Result<v1::Order, Status> {
+        let there: i64 = order.fills.iter().fold(0, |sum, fill| sum.saturating_add(fill.quantity_e4));
+        if !with_fills || there >= order.filled_e4 {
+            return Ok(order);
+        }
+        let mut client = self.reads(session).await.order(&session.caller());
+        let mut request = v1::ListFillsRequest {
+            user_id: session.user.to_string(),
+            order_id: order.id.clone(),
+            limit: FILLS,
+            ..v1::ListFillsRequest::default()
+        };
+        let mut fills = Vec::new();
+        loop {
+            let page = client.list_fills(request.clone()).await?.into_inner();
+            fills.extend(page.fills);
+            if page.next == 0 {
+                break;
+            }
+            request.before = page.next;
+        }
+        fills.reverse();
+        order.fills = fills;
+        Ok(order)
+    }
+}
+
+#[derive(Default)]
+pub struct Orders;
+
+#[Object]
+impl Orders {
+    /// The caller's orders, newest first: all of them, or a page with `first`.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is an argument of the field; the macro may split them off"
+    )]
+    async fn get_orders(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "at most 1000; all when left out")] first: Option<i32>,
+        #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
+        symbol: Option<String>,
+        #[graphql(default = false)] open_only: bool,
+        #[graphql(desc = "only of this account")] account_id: Option<String>,
+        #[graphql(desc = "BUY or SELL")] side: Option<String>,
+        #[graphql(desc = "only in one of these states")] states: Option<Vec<String>>,
+        #[graphql(desc = "placed on this day (YYYY-MM-DD, UTC) or moment (RFC 3339), or later")] from: Option<
+            String,
+        >,
+        #[graphql(desc = "placed on this day or earlier, or before this moment")] to: Option<String>,
+    ) -> Result<OrdersResponse> {
+        let (gateway, session) = of(ctx)?;
+        let wanted = first.map(|first| first_of(Some(first))).transpose()?;
+        let data = ctx.look_ahead().field("data");
+        let asked = async {
+            let request = v1::ListOrdersRequest {
+                user_id: session.user.to_string(),
+                open_only,
+                symbol: symbol
+                    .map(|s| market::symbol(&s))
+                    .transpose()?
+                    .map_or_else(String::new, |s| s.to_string()),
+                before_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
+                account_id: account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default(),
+                side: self::side(side.as_ref())?.into(),
+                states: self::states(states)?,
+                from_us: moment("from", from.as_ref(), 0)?,
+                to_us: moment("to", to.as_ref(), DAY_US)?,
+                with_fills: data.field("fills").exists(),
+                with_count: ctx.look_ahead().field("count").exists(),
+                ..v1::ListOrdersRequest::default()
+            };
+            gateway.orders_of(session, request, wanted).await
+        };
+        let (found, outcome) = error::outcome(asked.await)?;
+        let (orders, has_more, count) = found.unwrap_or_default();
+        Ok(OrdersResponse {
+            count: i32::try_from(count).unwrap_or(i32::MAX),
+            end_cursor: orders.last().map(|o| o.id.clone()),
+            has_more,
+            data: Some(orders),
+            outcome,
+        })
+    }
+
+    /// One order of the caller, with all its fills.
+    #[graphql(name = "getOrderByOrderID", guard = "Needs(OrderStocks)")]
+    async fn get_order_by_order_id(
+        &self,
+        ctx: &Context<'_>,
+        request: GetOrderByIDRequest,
+    ) -> Result<GetOrderByIDResponse> {
+        let (gateway, session) = of(ctx)?;
+        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
+        let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
+        let mut client = gateway.reads(session).await.order(&session.caller());
+        let order = client.get(request).await.map_err(error::of)?.into_inner().order.unwrap_or_default();
+        let order = gateway.whole(session, order, true).await.map_err(error::of)?;
+        Ok(GetOrderByIDResponse { data: Some(order.into()), outcome: Outcome::ok() })
+    }
+
+    /// What happened to an order of the caller, step by step, what it holds, and what it waits for now.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn order_history(
+        &self,
+        ctx: &Context<'_>,
+        order_id: String,
+        #[graphql(desc = "steps, at most 1000; 500 when left out")] first: Option<i32>,
+        #[graphql(desc = "a step's sequence: only later ones")] after: Option<Int64>,
+    ) -> Result<OrderHistoryResponse> {
+        let (gateway, session) = of(ctx)?;
+        let limit = first_of(first)? as u32;
+        let asked = async {
+            let request = v1::OrderHistoryRequest {
+                user_id: session.user.to_string(),
+                order_id: id_of("orderId", &order_id)?,
+                after_seq: after.map_or(0, |Int64(seq)| seq.max(0) as u64),
+                limit,
+            };
+            let mut client = gateway.reads(session).await.order(&session.caller());
+            Ok::<_, Status>(client.history(request).await?.into_inner())
+        };
+        let (reply, outcome) = error::outcome(asked.await)?;
+        Ok(OrderHistoryResponse { data: reply.map(OrderHistory::from), outcome })
+    }
+}
