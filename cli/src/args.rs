@@ -362,7 +362,9 @@ pub struct Login {
 pub enum Order {
     /// Place an order
     Place(Place),
-    /// Cancel an order, or all of them
+    /// Buy with exits that follow its fills, or place exits alone
+    Group(Group),
+    /// Cancel an order, a group, or all of them
     Cancel(Cancel),
     /// Change quantity or price of an open order
     Replace(Replace),
@@ -425,14 +427,45 @@ pub struct Cancel {
     #[command(flatten)]
     pub at: Where,
     /// Id of the order
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "group"], conflicts_with_all = ["all", "group"])]
     pub order_id: Option<String>,
+    /// Cancel every open order of this group
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub group: Option<String>,
     /// Cancel every open order
     #[arg(long)]
     pub all: bool,
     /// With --all: only in this symbol
     #[arg(long, requires = "all", value_name = "SYMBOL")]
     pub symbol: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Group {
+    #[command(flatten)]
+    pub at: Where,
+    /// bracket (entry, target and stop), oto (entry and one of them) or oco (target and stop of shares that are there)
+    pub kind: String,
+    pub symbol: String,
+    pub quantity: String,
+    /// Limit price of the entry; without one it is a market order
+    #[arg(long, value_name = "PRICE")]
+    pub price: Option<String>,
+    /// Limit price at which to sell
+    #[arg(long, value_name = "PRICE")]
+    pub target: Option<String>,
+    /// Stop price below which to sell
+    #[arg(long, value_name = "PRICE")]
+    pub stop: Option<String>,
+    /// Sell by a trailing stop instead: its distance in the currency
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "stop")]
+    pub trail: Option<String>,
+    /// Account that trades [default: the oldest investment account in the symbol's currency]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Your own id for the group; unique for ever
+    #[arg(long, value_name = "ID")]
+    pub client_order_id: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,15 +1,16 @@
-//! `fafnir order place|cancel|replace|flatten|list|show`.
+//! `fafnir order place|group|cancel|replace|flatten|list|show`.
 
 use crate::{
-    args::{Cancel, Flatten, Global, Order, OrderList, OrderShow, Place, Replace},
+    args::{Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, Place, Replace},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
     reason::{AnyReason, Reason},
     v1::{
-        self, CancelAllRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest, ListOrdersRequest,
-        OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
+        self, CancelAllRequest, CancelGroupRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest,
+        ListOrdersRequest, OrderState, OrderType, PlaceGroupRequest, PlaceOrderRequest, ReplaceOrderRequest,
+        Side, TimeInForce,
     },
 };
 use fafnir_rules::money::{
@@ -28,6 +29,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
     match command {
         Order::Place(args) => place(global, args, out).await,
+        Order::Group(args) => group(global, args, out).await,
         Order::Cancel(args) => cancel(global, args, out).await,
         Order::Replace(args) => replace(global, args, out).await,
         Order::Flatten(args) => flatten(global, args, out).await,
@@ -125,6 +127,59 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
     Ok(())
 }
 
+/// Places an entry with its exits, or exits alone.
+async fn group(global: &Global, args: &Group, out: Out) -> Result {
+    let kind = v1::GroupKind::from_str_name(&format!("GROUP_KIND_{}", args.kind.to_ascii_uppercase()));
+    let kind = kind.filter(|kind| *kind != v1::GroupKind::Unspecified);
+    let kind =
+        kind.ok_or_else(|| Error::usage(format!("kind {:?} must be one of bracket, oto, oco", args.kind)))?;
+    let order = |side: Side, order_type: OrderType| -> Result<PlaceOrderRequest> {
+        Ok(PlaceOrderRequest {
+            symbol: args.symbol.clone(),
+            side: side.into(),
+            r#type: order_type.into(),
+            quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, Some(&args.quantity))?,
+            account_id: args.account.clone().unwrap_or_default(),
+            ..Default::default()
+        })
+    };
+    let mut orders = Vec::new();
+    if kind != v1::GroupKind::Oco {
+        let entry = if args.price.is_some() { OrderType::Limit } else { OrderType::Market };
+        let price_e4 = decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?;
+        orders.push(PlaceOrderRequest { price_e4, ..order(Side::Buy, entry)? });
+    }
+    if args.target.is_some() {
+        let price_e4 = decimal("target", Reason::PRICE_MALFORMED, args.target.as_ref())?;
+        orders.push(PlaceOrderRequest { price_e4, ..order(Side::Sell, OrderType::Limit)? });
+    }
+    if args.stop.is_some() {
+        let stop_price_e4 = decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?;
+        orders.push(PlaceOrderRequest { stop_price_e4, ..order(Side::Sell, OrderType::Stop)? });
+    }
+    if args.trail.is_some() {
+        let trail_amount_e4 = decimal("trail", Reason::TRAIL_MALFORMED, args.trail.as_ref())?;
+        orders.push(PlaceOrderRequest { trail_amount_e4, ..order(Side::Sell, OrderType::TrailingStop)? });
+    }
+    if let Some(first) = orders.first_mut() {
+        first.client_order_id = args.client_order_id.clone().unwrap_or_default();
+    }
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(PlaceGroupRequest { user_id: String::new(), kind: kind.into(), orders });
+    let reply = client.terminal.place_group(request).await?.into_inner();
+    let rows: Vec<Value> = reply.orders.iter().map(order_json).collect();
+    out.data(&json!({"group_id": reply.group_id, "orders": rows}), || {
+        format!("group {}\n{}", reply.group_id, orders_table(&reply.orders))
+    });
+    match reply.orders.first() {
+        Some(order) if order.state() == OrderState::Rejected => {
+            Err(Error::new(Exit::Precondition, order.reject_reason.clone())
+                .told(AnyReason::read(&order.reject_code)))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
     let request = client.request(GetOrderRequest { user_id: String::new(), order_id: id.to_owned() });
     Ok(client.terminal.order(request).await?.into_inner().order.unwrap_or_default())
@@ -136,6 +191,13 @@ async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
         let request = client.request(CancelOrderRequest { user_id: String::new(), order_id: id.clone() });
         let order = client.terminal.cancel(request).await?.into_inner().order.unwrap_or_default();
         print_one(&order, out);
+        return Ok(());
+    }
+    if let Some(group_id) = &args.group {
+        let request = CancelGroupRequest { user_id: String::new(), group_id: group_id.clone() };
+        let request = client.request(request);
+        let requested = client.terminal.cancel_group(request).await?.into_inner().requested;
+        out.data(&json!({"requested": requested}), || format!("{requested} orders are being canceled\n"));
         return Ok(());
     }
     let symbol = args.symbol.clone().unwrap_or_default();
@@ -272,6 +334,7 @@ pub fn order_json(o: &v1::Order) -> Value {
         "averagePrice": format_e4(average_price_e4(o.filled_notional_micros, o.filled_e4)),
         "filledNotional": format_micros(o.filled_notional_micros), "currency": o.currency,
         "clientOrderId": o.client_order_id, "rejectCode": o.reject_code, "rejectReason": o.reject_reason,
+        "groupId": o.group_id, "leg": o.leg().as_str_name().trim_start_matches("GROUP_LEG_"),
         "version": o.version, "createdAt": rfc3339(o.created_us), "updatedAt": rfc3339(o.updated_us),
         "fills": o.fills.iter().map(|f| json!({
             "execId": f.exec_id, "price": format_e4(f.price_e4), "quantity": format_e4(f.quantity_e4),

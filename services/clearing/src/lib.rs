@@ -9,6 +9,7 @@ pub mod codec;
 pub mod command;
 mod encode;
 pub mod fact;
+pub mod group;
 pub mod hold;
 pub mod market;
 pub mod money;

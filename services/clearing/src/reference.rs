@@ -134,6 +134,8 @@ impl<S: Sink> Stepper<'_, S> {
         if let Some(state) = untold {
             self.tell_state(market, state, false, 0);
         }
+        self.give_pending(market);
+        self.settle(market, &mut None);
     }
 
     fn tell_state(&mut self, market: u32, state: TradingState, paused: bool, price_e4: i64) {

@@ -18,6 +18,8 @@ use fafnir_rules::{
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+mod groups;
+
 const A: u128 = 0xA;
 const B: u128 = 0xB;
 const HOUR_US: i64 = 3_600_000_000;
@@ -114,7 +116,7 @@ impl Exchange {
                 *sums.entry(crate::account::Asset::Shares(*market)).or_insert(0) += i128::from(h.posted);
             }
         }
-        assert!(held.is_empty(), "{held:?}");
+        assert!(held.values().all(|sum| *sum == 0), "{held:?}");
         for (_, asset, amount) in self.state.house() {
             *sums.entry(asset).or_insert(0) += amount;
         }

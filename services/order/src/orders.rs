@@ -18,8 +18,9 @@ use fafnir_proto::{
     id::{OrderId, UserId},
     reason::Reason,
     v1::{
-        CancelAllCommand, CancelCommand, Command, Done, FlattenCommand, FlattenReply, OpenOrdersRequest,
-        Order, OrderState, PlaceOrderRequest, ReplaceCommand, ReplaceOrderRequest, RequestKey, command::What,
+        CancelAllCommand, CancelCommand, CancelGroupCommand, Command, Done, FlattenCommand, FlattenReply,
+        GroupKind, OpenOrdersRequest, Order, OrderState, PlaceGroupCommand, PlaceGroupRequest,
+        PlaceOrderRequest, ReplaceCommand, ReplaceOrderRequest, RequestKey, command::What,
     },
 };
 use fafnir_rules::check;
@@ -62,6 +63,33 @@ fn payload(request: &PlaceOrderRequest) -> Vec<u8> {
         ..request.clone()
     };
     Sha256::digest(plain.encode_to_vec())[..PAYLOAD_LEN].to_vec()
+}
+
+/// The same of a group.
+fn group_payload(request: &PlaceGroupRequest) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(request.kind.to_be_bytes());
+    for order in &request.orders {
+        hash.update(payload(order));
+    }
+    hash.finalize()[..PAYLOAD_LEN].to_vec()
+}
+
+/// The orders of a group, each of the right shape.
+fn group_legs(request: &PlaceGroupRequest) -> Result<Vec<NewOrder>, Refused> {
+    let malformed = |text: &str| Refused::invalid(Reason::GROUP_MALFORMED, text.to_owned());
+    let legs = match request.kind() {
+        GroupKind::Oco | GroupKind::Oto => 2,
+        GroupKind::Bracket => 3,
+        GroupKind::Unspecified => return Err(malformed("kind must be OCO, BRACKET or OTO")),
+    };
+    if request.orders.len() != legs {
+        return Err(malformed("an OCO or OTO group has 2 orders, a BRACKET group 3"));
+    }
+    if request.orders[1..].iter().any(|order| !order.client_order_id.is_empty()) {
+        return Err(malformed("client_order_id of a group is its first order's alone"));
+    }
+    request.orders.iter().map(NewOrder::parse).collect()
 }
 
 fn reused(client_order_id: &str) -> Refused {
@@ -167,6 +195,72 @@ impl Orders {
             Ok(done) => Ok((made(done)?, answer.position)),
             Err(refused) => Err(refused.into()),
         }
+    }
+
+    /// Places the orders of a group, all of them or none; answers its id and the orders.
+    pub async fn place_group(
+        &self,
+        user: UserId,
+        request: &PlaceGroupRequest,
+        deadline: Instant,
+    ) -> Positioned<(String, Vec<Order>)> {
+        let overloaded =
+            || Refused::exhausted(Reason::OVERLOADED, "too many orders are being placed; try again");
+        let _place = self.places.try_acquire().map_err(|_| overloaded())?;
+        let legs = group_legs(request)?;
+        let mut command = Command { user_id: user.to_string(), ..Command::default() };
+        let key = &legs[0].client_order_id;
+        if !key.is_empty() {
+            let looked_until = self.follower.position();
+            let payload = group_payload(request);
+            if let Some(order) = self.placed(user, key, &payload).await? {
+                return Ok(((order.group_id.clone(), vec![order]), self.follower.position()));
+            }
+            command.key = Some(RequestKey { key: key.clone(), payload, looked_until });
+        }
+        for leg in &legs {
+            leg.in_time(self.ctx.clock.now_us())?;
+        }
+        let group = self.door.new_id();
+        let ids: Vec<Uuid> = legs.iter().map(|_| self.door.new_id()).collect();
+        if command.key.is_none() {
+            command.id = group.as_bytes().to_vec();
+        }
+        command.what = Some(What::PlaceGroup(PlaceGroupCommand {
+            group_id: group.to_string(),
+            kind: request.kind,
+            orders: legs.iter().zip(&ids).map(|(leg, id)| leg.command(*id)).collect(),
+        }));
+        let answer = self.door.execute(command, deadline).await?;
+        match answer.outcome {
+            Ok(done) if done.known => {
+                let id = Uuid::parse_str(&done.object_id);
+                let id = id.map_err(|_| Error::internal("the engine names an order that is no UUID"))?;
+                let (order, position) = self.known(user, id, done.at, deadline).await?;
+                Ok(((order.group_id.clone(), vec![order]), position))
+            }
+            Ok(done) => {
+                let first = made(done)?;
+                let mut orders = vec![first];
+                if orders[0].state() != OrderState::Rejected {
+                    self.stand_at(answer.position, deadline).await?;
+                    for id in &ids[1..] {
+                        orders.push(self.order(user, *id).await?);
+                    }
+                }
+                Ok(((group.to_string(), orders), answer.position))
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// Ends every open order of a group; answers how many there were.
+    pub async fn cancel_group(&self, user: UserId, group: &str, deadline: Instant) -> Positioned<u32> {
+        let group_id = Uuid::parse_str(group)
+            .map_err(|_| Refused::invalid(Reason::ID_MALFORMED, "group_id must be a UUID"))?
+            .to_string();
+        let answer = self.execute(user, What::CancelGroup(CancelGroupCommand { group_id }), deadline).await?;
+        Ok((answer.outcome?.canceled, answer.position))
     }
 
     /// The order that a client order id made, as far as it is known here.

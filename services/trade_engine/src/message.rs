@@ -144,6 +144,7 @@ fn put_order(message: &mut v1::Fact, names: &Names, fact: &OrderFact) {
         OrderKind::Expired => v1::FactKind::Expired,
         OrderKind::Decremented => v1::FactKind::Decremented,
         OrderKind::StopMoved => v1::FactKind::StopMoved,
+        OrderKind::Resized => v1::FactKind::Resized,
     });
     message.quantity_e4 = fact.quantity_e4;
     for after in [Some(&fact.order), fact.other.as_ref()].into_iter().flatten() {
@@ -249,6 +250,7 @@ fn end_of(order: &Order, end: &End) -> (String, String) {
     match end {
         End::Book(reason) => said(book_reason(*reason)),
         End::AccountClosing => said(Reason::ACCOUNT_CLOSING),
+        End::Group => said(Reason::GROUP),
         End::Refused(refused) => {
             let refused = refusal::of(refused, Scope::Order);
             (refused.reason.as_str().to_owned(), refused.message)
@@ -294,6 +296,8 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         expires_us: order.expires_us,
         fills: Vec::new(),
         open_e4: order.open_e4(),
+        group_id: id_text(order.group),
+        leg: i32::from(order.leg as u8),
     }
 }
 

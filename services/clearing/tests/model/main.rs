@@ -255,6 +255,7 @@ impl Run {
         if matches!(
             command.instruction,
             Instruction::CancelAll { .. }
+                | Instruction::CancelGroup { .. }
                 | Instruction::CloseAccount { .. }
                 | Instruction::CloseUser
                 | Instruction::Flatten(_)

@@ -100,6 +100,10 @@ pub struct Order {
     pub trail_percent: Decimal,
     pub expires_at: Option<String>,
     pub currency: String,
+    /// The group that it was placed in.
+    pub group_id: Option<String>,
+    /// ENTRY or EXIT of its group.
+    pub leg: Option<String>,
 }
 
 /// The five states that the reference knew.
@@ -124,6 +128,7 @@ impl From<v1::Order> for Order {
             state: o.state().name().to_owned(),
             pending: bare(o.pending().as_str_name(), "PENDING_ACTION_"),
             time_in_force: o.time_in_force().name().to_owned(),
+            leg: (o.leg() != v1::GroupLeg::None).then(|| bare(o.leg().as_str_name(), "GROUP_LEG_")),
             avg_fill_price: Decimal::e4(money::average_price_e4(o.filled_notional_micros, o.filled_e4)),
             id: o.id,
             user_id: o.user_id,
@@ -146,6 +151,7 @@ impl From<v1::Order> for Order {
             trail_amount: Decimal::e4(o.trail_amount_e4),
             trail_percent: Decimal::e4(o.trail_percent_e4),
             expires_at: optional_time(o.expires_us),
+            group_id: optional(o.group_id),
             currency: o.currency,
         }
     }
@@ -548,6 +554,11 @@ payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> })
 payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
 payload!(OrderResponse { data: Option<Order> });
 payload!(CreateOrderResponse { data: Option<Order> });
+payload!(CreateOrderGroupResponse {
+    group_id: Option<String>,
+    /// In the order of the request; of a group that was refused for funds the first one alone.
+    orders: Vec<Order>,
+});
 payload!(CancelOrderResponse { data: Option<Order> });
 payload!(ReplaceOrderResponse { data: Option<Order> });
 payload!(CancelAllOrdersResponse { requested: u32 });
