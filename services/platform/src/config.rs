@@ -29,6 +29,7 @@ pub struct Settings {
     pub addresses: Addresses,
     pub database: Database,
     pub nats: Nats,
+    pub broker: Broker,
     pub redis: Redis,
     pub log: Log,
     pub gateway: Gateway,
@@ -72,6 +73,7 @@ pub struct Ports {
     pub engine: u16,
     pub broker: u16,
     pub broker_monitor: u16,
+    pub broker_websocket: u16,
     pub operations_offset: u16,
 }
 
@@ -109,6 +111,18 @@ pub struct Nats {
     pub user: String,
     /// File that holds the password.
     pub password_file: String,
+}
+
+/// Doors of the embedded broker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Broker {
+    /// Whether browsers may connect over WebSockets, on `ports.broker_websocket`.
+    pub websocket: bool,
+    /// PEM files of a certificate (with those it is signed by) and its key. With them clients from other machines have
+    /// to use TLS, and WebSockets are `wss`.
+    pub tls_certificate: String,
+    pub tls_key: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -209,6 +223,7 @@ impl Default for Settings {
             addresses: Addresses::default(),
             database: Database::default(),
             nats: Nats::default(),
+            broker: Broker::default(),
             redis: Redis::default(),
             log: Log::default(),
             gateway: Gateway::default(),
@@ -238,6 +253,7 @@ impl Default for Ports {
             engine: 8087,
             broker: 4222,
             broker_monitor: 8222,
+            broker_websocket: 8223,
             operations_offset: 1000,
         }
     }
