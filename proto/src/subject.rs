@@ -27,8 +27,8 @@ pub const INSTRUMENTS: &str = "instruments.*";
 
 /// All market data: what a terminal may subscribe to.
 pub const MARKET: &str = "market.>";
-/// Where answers to one's own requests arrive.
-pub const INBOXES: &str = "_INBOX.>";
+/// Asks the embedded broker to let a session watch market data, or no longer: `admit ID`, `dismiss ID`.
+pub const GUESTS: &str = "broker.guests";
 /// The `BookImage`s of every symbol.
 pub const BOOKS: &str = "market.book.*";
 /// The `TradePrint`s of every symbol.

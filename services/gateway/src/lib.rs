@@ -1,6 +1,8 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
 mod body;
+mod callout;
+mod credentials;
 mod feeds;
 mod graphql;
 mod http;
@@ -54,6 +56,7 @@ struct Gateway {
     /// Whose word about a client's address is believed.
     proxies: Proxies,
     sockets: Arc<sockets::Sockets>,
+    credentials: credentials::Credentials,
 }
 
 impl fmt::Debug for Gateway {
@@ -77,11 +80,13 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),
         positions: positions::Positions::default(),
         feeds: Arc::default(),
+        credentials: credentials::Credentials::default(),
         http: proxy::client(),
         bus,
         ctx: ctx.clone(),
     });
     feeds::spawn(&gateway);
+    credentials::spawn(&gateway)?;
     let door = Door::public(&ctx.settings.gateway)?;
     serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
     Ok(())

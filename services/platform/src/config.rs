@@ -109,6 +109,16 @@ pub struct Nats {
     pub user: String,
     /// File that holds the password.
     pub password_file: String,
+    /// How terminals sign in: `session` (a credential of each session, which ends with it; nats-server 2.10 or newer) or
+    /// `static` (one user `market` for all).
+    pub market_credentials: String,
+}
+
+impl Nats {
+    /// Whether each session has a credential of its own.
+    pub fn by_session(&self) -> bool {
+        self.market_credentials != "static"
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -504,6 +514,9 @@ impl Settings {
             if !fafnir_rules::money::parse_micros(amount).is_ok_and(|amount| amount > 0) {
                 return bad(key, "must be an amount above 0 with at most 6 decimals");
             }
+        }
+        if !matches!(self.nats.market_credentials.as_str(), "" | "session" | "static") {
+            return bad("nats.market_credentials", "must be \"session\" or \"static\"");
         }
         if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.engine.recent_ids) {
             return bad("engine.recent_ids", "must be from 16 to 16777216");

@@ -1,7 +1,11 @@
 //! Secrets: from the environment, or files that the first run generates with mode 0600.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::rand::{SecureRandom, SystemRandom};
+use fafnir_proto::id::SessionId;
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
 use std::{
     fmt,
     fs::{self, OpenOptions},
@@ -41,8 +45,11 @@ pub struct Secrets {
     pub service_token: Secret,
     /// Password of the NATS user `services`.
     pub nats_services: Secret,
-    /// Password of the NATS user `market`, which may only subscribe `market.>`.
+    /// Key of the passwords with which sessions sign in to watch `market.>`; with an older nats-server, the password of
+    /// the one user `market`.
     pub nats_market: Secret,
+    /// Ed25519 key that answers nats-server's auth callout, PKCS#8. The gateway alone uses it.
+    pub nats_callout_pkcs8: Vec<u8>,
     /// Ed25519 key that signs access tokens, PKCS#8. auth-service alone uses it.
     pub jwt_key_pkcs8: Vec<u8>,
     /// Key of the HMAC that binds a CSRF token to its session.
@@ -57,10 +64,25 @@ impl Secrets {
             service_token: text(dir, "service_token")?,
             nats_services: text(dir, "nats_services")?,
             nats_market: text(dir, "nats_market")?,
-            jwt_key_pkcs8: jwt_key(dir)?,
+            nats_callout_pkcs8: ed25519_key(dir, "nats_callout.pk8", "FAFNIR_SECRET_NATS_CALLOUT")?,
+            jwt_key_pkcs8: ed25519_key(dir, "jwt_ed25519.pk8", "FAFNIR_SECRET_JWT_KEY")?,
             csrf_key: text(dir, "csrf_key")?,
         })
     }
+}
+
+impl Secrets {
+    /// The password with which a session watches market data.
+    pub fn market_password(&self, session: SessionId) -> Secret {
+        market_password(&self.nats_market, session)
+    }
+}
+
+/// The password with which a session watches market data: the same every time, of no use to another.
+pub fn market_password(key: &Secret, session: SessionId) -> Secret {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes());
+    let message = [b"market:".as_slice(), session.uuid().as_bytes()].concat();
+    Secret(URL_SAFE_NO_PAD.encode(hmac::sign(&key, &message)))
 }
 
 /// The secret of this name alone; creates it when it is missing.
@@ -105,16 +127,14 @@ fn text(dir: &Path, name: &str) -> io::Result<Secret> {
     if text.len() < SECRET_LEN_MIN { Err(damaged(dir, name)) } else { Ok(Secret(text)) }
 }
 
-fn jwt_key(dir: &Path) -> io::Result<Vec<u8>> {
-    if let Ok(value) = std::env::var("FAFNIR_SECRET_JWT_KEY") {
-        return base64::engine::general_purpose::STANDARD.decode(value.trim()).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "FAFNIR_SECRET_JWT_KEY must be an Ed25519 PKCS#8 key in base64",
-            )
-        });
+fn ed25519_key(dir: &Path, name: &str, variable: &str) -> io::Result<Vec<u8>> {
+    if let Ok(value) = std::env::var(variable) {
+        let text = format!("{variable} must be an Ed25519 PKCS#8 key in base64");
+        return base64::engine::general_purpose::STANDARD
+            .decode(value.trim())
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    file(dir, "jwt_ed25519.pk8", || {
+    file(dir, name, || {
         let key = ring::signature::Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
             .map_err(|_| io::Error::other("the system has no randomness"))?;
         Ok(key.as_ref().to_vec())
@@ -159,6 +179,9 @@ mod tests {
         assert_eq!(first.service_token, again.service_token);
         assert_eq!(first.jwt_key_pkcs8, again.jwt_key_pkcs8);
         assert_ne!(first.nats_market, first.nats_services);
+        let (one, two) = (SessionId::new(uuid::Uuid::from_u128(1)), SessionId::new(uuid::Uuid::from_u128(2)));
+        assert_eq!(first.market_password(one), again.market_password(one));
+        assert_ne!(first.market_password(one), first.market_password(two));
         for entry in fs::read_dir(dir.path()).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }

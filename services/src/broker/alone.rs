@@ -1,8 +1,8 @@
 //! The broker without the platform: `fafnir broker`.
 
-use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, bind, users};
+use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, bind, guests, users};
 use anyhow::Context as _;
-use fafnir_broker::{Config, User};
+use fafnir_broker::{Config, Guests, User};
 use fafnir_platform::{
     secrets::{Secrets, secret},
     tasks::Tasks,
@@ -48,10 +48,12 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
     let listener = bind(super::SERVICE.name, super::SERVICE.port_flag, &alone.host, alone.port).await?;
     let monitor = bind(MONITOR, MONITOR_FLAG, &alone.host, alone.monitor_port).await?;
     let unusable = |dir: &PathBuf| format!("the secrets in {} cannot be used", dir.display());
+    let mut guests_of = None;
     let (dir, users) = match alone.store {
         Store::Platform(dir) => {
             let secrets_dir = dir.join("secrets");
             let secrets = Secrets::load_or_create(&secrets_dir).with_context(|| unusable(&secrets_dir))?;
+            guests_of = Some(secrets.clone());
             (dir.join("broker"), users(&secrets))
         }
         Store::Own(dir) => {
@@ -61,13 +63,25 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
     };
     telemetry::recorder();
     let (ready, is_ready) = oneshot::channel();
+    let address = listener.local_addr()?.to_string();
     let answers = Answers {
         nats: fafnir_broker::url(listener.local_addr()?, users.first()),
         monitor: format!("http://{}", monitor.local_addr()?),
     };
+    let guests = guests_of.map(|secrets| {
+        let (guests, list) = Guests::new();
+        let address = address.clone();
+        let services = (SERVICES_USER.to_owned(), secrets.nats_services.expose().to_owned());
+        tasks.spawn_until_shutdown(
+            "market-data guests",
+            guests::serve(address, services, secrets.nats_market.clone(), guests),
+        );
+        list
+    });
     let config = Config {
         note: Some((dir.join("note"), [0; 16])),
         users,
+        guests,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
         ready: Some(ready),

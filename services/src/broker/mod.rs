@@ -1,9 +1,11 @@
 //! The embedded NATS and JetStream server as a service of the platform.
 
 pub mod alone;
+mod guests;
 pub mod inspect;
 
 use crate::compose::PortError;
+<<<<<<< 7eb40d4
 use fafnir_broker::{Config, User};
 use fafnir_platform::{
     Context, Service, Speaks, Starting,
@@ -12,6 +14,10 @@ use fafnir_platform::{
     telemetry,
 };
 use fafnir_proto::subject;
+=======
+use fafnir_broker::{Config, Guests, User};
+use fafnir_platform::{Context, Service, Speaks, Starting, secrets::Secrets, telemetry};
+>>>>>>> 8436b9e
 use tokio::net::TcpListener;
 
 pub use fafnir_broker::{Error, store_check};
@@ -32,10 +38,6 @@ pub static SERVICE: Service = Service {
 const STORE: &str = "broker";
 /// The user of the services: publishes and subscribes everything.
 pub const SERVICES_USER: &str = "services";
-/// The user of terminals: subscribes market data, publishes nothing.
-pub const MARKET_USER: &str = "market";
-/// What [`MARKET_USER`] may subscribe: it cannot ask, so it needs no inbox, where others' answers would pass.
-const MARKET_SUBJECTS: [&str; 1] = [subject::MARKET];
 
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";
@@ -57,15 +59,9 @@ async fn bind(
     })
 }
 
-/// Who may sign in to the platform's broker.
+/// Who may always sign in to the platform's broker. Whoever watches market data is a guest ([`guests`]).
 fn users(secrets: &Secrets) -> Vec<User> {
-    vec![
-        User::all(SERVICES_USER, secrets.nats_services.expose()),
-        User {
-            subscribe: MARKET_SUBJECTS.map(str::to_owned).to_vec(),
-            ..User::new(MARKET_USER, secrets.nats_market.expose())
-        },
-    ]
+    vec![User::all(SERVICES_USER, secrets.nats_services.expose())]
 }
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
@@ -76,6 +72,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
     let monitor = bind(MONITOR, MONITOR_FLAG, settings.bind.bare_host(), port).await?;
+<<<<<<< 7eb40d4
     let dir = settings.data_dir();
     let manifest = Manifest::of(&dir);
     let store = dir.join("broker");
@@ -90,9 +87,17 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         manifest.made(STORE, id)?;
     }
     manifest.note(STORE)?;
+=======
+    let (guests, list) = Guests::new();
+    let address = listener.local_addr()?.to_string();
+    let services = (SERVICES_USER.to_owned(), ctx.secrets.nats_services.expose().to_owned());
+    let serving = guests::serve(address, services, ctx.secrets.nats_market.clone(), guests);
+    ctx.tasks.spawn_until_shutdown("market-data guests", serving);
+>>>>>>> 8436b9e
     let config = Config {
         note: Some((manifest.note_path(STORE), *id.as_bytes())),
         users: users(&ctx.secrets),
+        guests: Some(list),
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
         ..Config::new(store)
