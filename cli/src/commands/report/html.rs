@@ -1,8 +1,8 @@
 //! A report as one page that needs nothing else: no script, no request.
 
-use super::{Report, plot, side, text};
+use super::{Report, amount, flow_cells, plot, text, trade_cells};
 use crate::output::printable;
-use fafnir_rules::money::{format_e4, format_grouped, format_price};
+use fafnir_rules::money::{format_e4, format_price};
 use fafnir_services::platform::clock::rfc3339;
 
 const STYLE: &str = "\
@@ -33,10 +33,6 @@ pub fn escaped(text: &str) -> String {
         }
     }
     out
-}
-
-fn amount(micros: i64) -> String {
-    format_grouped(micros, 6)
 }
 
 /// A table; columns whose header starts with `<` are set to the left.
@@ -146,17 +142,7 @@ fn trades(report: &Report) -> String {
     if report.trades.is_empty() {
         return String::new();
     }
-    let rows = report.trades.iter().rev().map(|t| {
-        vec![
-            rfc3339(t.time_us),
-            side(t).to_owned(),
-            t.symbol.clone(),
-            format_e4(t.quantity_e4),
-            format_price(t.price_e4),
-            amount(t.amount_micros),
-            amount(t.fee_micros),
-        ]
-    });
+    let rows = report.trades.iter().rev().map(trade_cells);
     let headers = ["<Time", "<Side", "<Symbol", "Quantity", "Price", "Amount", "Fee"];
     format!("<h2>Trades</h2>\n{}{}", left_out(report.trades_left_out), table(&headers, rows))
 }
@@ -165,10 +151,7 @@ fn flows(report: &Report) -> String {
     if report.flows.is_empty() {
         return String::new();
     }
-    let rows = report.flows.iter().rev().map(|e| {
-        let t = e.transaction.clone().unwrap_or_default();
-        vec![rfc3339(t.created_us), t.description, amount(e.change_micros), amount(e.balance_micros)]
-    });
+    let rows = report.flows.iter().rev().map(flow_cells);
     let headers = ["<Time", "<What", "Change", "Balance"];
     format!("<h2>Flows</h2>\n{}{}", left_out(report.flows_left_out), table(&headers, rows))
 }

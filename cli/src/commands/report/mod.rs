@@ -17,7 +17,7 @@ use fafnir_proto::{
         StatementEntry, StatementRequest, TransactionType,
     },
 };
-use fafnir_rules::money::{format_e4, format_micros};
+use fafnir_rules::money::{format_e4, format_grouped, format_micros, format_price};
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 use std::{fs, path::Path};
@@ -228,6 +228,30 @@ impl Report {
 
 fn side(trade: &Trade) -> &'static str {
     if trade.is_buy { "BUY" } else { "SELL" }
+}
+
+/// An amount for people.
+fn amount(micros: i64) -> String {
+    format_grouped(micros, 6)
+}
+
+/// A trade's cells for people: time, side, symbol, quantity, price, amount, fee.
+fn trade_cells(trade: &Trade) -> Vec<String> {
+    vec![
+        rfc3339(trade.time_us),
+        side(trade).to_owned(),
+        trade.symbol.clone(),
+        format_e4(trade.quantity_e4),
+        format_price(trade.price_e4),
+        amount(trade.amount_micros),
+        amount(trade.fee_micros),
+    ]
+}
+
+/// A flow's cells for people: time, what, change, balance.
+fn flow_cells(entry: &StatementEntry) -> Vec<String> {
+    let t = entry.transaction.clone().unwrap_or_default();
+    vec![rfc3339(t.created_us), t.description, amount(entry.change_micros), amount(entry.balance_micros)]
 }
 
 fn gains_json(g: &v1::SymbolGains) -> Value {

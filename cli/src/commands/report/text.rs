@@ -1,16 +1,12 @@
 //! A report for a terminal.
 
-use super::{Report, side};
+use super::{Report, amount, flow_cells, trade_cells};
 use crate::output::table;
-use fafnir_rules::money::{format_e4, format_fixed, format_grouped, format_price};
+use fafnir_rules::money::{format_e4, format_fixed, format_price};
 use fafnir_services::platform::clock::rfc3339;
 
 /// Rows of the equity curve, of trades and of flows.
 const ROWS: usize = 20;
-
-fn amount(micros: i64) -> String {
-    format_grouped(micros, 6)
-}
 
 /// A percentage for people; `-` for none.
 pub fn percent(e4: Option<i64>) -> String {
@@ -99,20 +95,7 @@ fn symbols(report: &Report) -> String {
 
 fn lines(report: &Report) -> String {
     let mut text = String::new();
-    let trades: Vec<_> = report.trades[newest(report.trades.len())..]
-        .iter()
-        .map(|t| {
-            vec![
-                rfc3339(t.time_us),
-                side(t).to_owned(),
-                t.symbol.clone(),
-                format_e4(t.quantity_e4),
-                format_price(t.price_e4),
-                amount(t.amount_micros),
-                amount(t.fee_micros),
-            ]
-        })
-        .collect();
+    let trades: Vec<_> = report.trades[newest(report.trades.len())..].iter().map(trade_cells).collect();
     if !trades.is_empty() {
         text.push('\n');
         text.push_str(&table(
@@ -120,20 +103,18 @@ fn lines(report: &Report) -> String {
             &trades,
         ));
     }
-    let flows: Vec<_> = report.flows[newest(report.flows.len())..]
-        .iter()
-        .map(|e| {
-            let t = e.transaction.clone().unwrap_or_default();
-            vec![rfc3339(t.created_us), t.description, amount(e.change_micros), amount(e.balance_micros)]
-        })
-        .collect();
+    let flows: Vec<_> = report.flows[newest(report.flows.len())..].iter().map(flow_cells).collect();
     if !flows.is_empty() {
         text.push('\n');
         text.push_str(&table(&["FLOWED", "WHAT", ">CHANGE", ">BALANCE"], &flows));
     }
-    let left = report.trades_left_out + newest(report.trades.len());
-    if left > 0 {
-        text.push_str(&format!("\n{left} older trades are not shown; --format csv has all\n"));
+    let left = [
+        (newest(report.performance.points.len()), "points"),
+        (report.trades_left_out + newest(report.trades.len()), "trades"),
+        (report.flows_left_out + newest(report.flows.len()), "flows"),
+    ];
+    for (count, what) in left.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!("\n{count} older {what} are not shown; --format csv has all\n"));
     }
     text
 }
