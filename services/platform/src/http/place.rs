@@ -157,30 +157,31 @@ impl Places {
     ) -> Option<Entry> {
         let limits = self.limits;
         let mut inner = self.inner.lock();
-        let per_address = limits.per_address.filter(|_| is_counted).unwrap_or(usize::MAX);
-        let own = inner.addresses.get(&source).map_or(0, |a| a.places.len());
-        if own >= per_address {
-            inner.displace(source)?;
-        } else if inner.open >= limits.room(files) {
-            let fullest = inner.fullest()?;
-            inner.displace(fullest)?;
-        }
         inner.make_room(limits, now);
         let address = inner.addresses.entry(source).or_insert_with(|| Address {
             places: HashMap::new(),
             tokens: limits.burst(),
             at: now,
         });
+        let own = address.places.len();
+        let mut level = address.level(limits, now);
         let mut wait = Duration::ZERO;
         if is_counted && limits.per_second > 0 {
-            let level = address.level(limits, now).saturating_sub(TOKEN as i64);
+            level = level.saturating_sub(TOKEN as i64);
             if level < 0 {
                 wait = Duration::from_micros(level.unsigned_abs() / u64::from(limits.per_second));
             }
+            // Nobody makes room for one that is refused.
             if wait > WAIT_MAX {
                 return None;
             }
-            (address.tokens, address.at) = (level, now);
+        }
+        let per_address = limits.per_address.filter(|_| is_counted).unwrap_or(usize::MAX);
+        if own >= per_address {
+            inner.displace(source)?;
+        } else if inner.open >= limits.room(files) {
+            let fullest = inner.fullest()?;
+            inner.displace(fullest)?;
         }
         let state = Arc::new(State {
             busy: AtomicU32::new(0),
@@ -195,6 +196,7 @@ impl Places {
         inner.next_id += 1;
         inner.open += 1;
         if let Some(address) = inner.addresses.get_mut(&source) {
+            (address.tokens, address.at) = (level, now);
             address.places.insert(id, Arc::clone(&state));
         }
         drop(inner);
@@ -403,6 +405,20 @@ mod tests {
         let silent: Vec<_> = (0..4).map(|_| enter()).collect();
         assert!(!is_displaced(&used));
         assert_eq!(silent.iter().filter(|place| is_displaced(place)).count(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_makes_room_for_one_that_opens_too_many_a_second() {
+        let places = Places::new(limits(12, 100, 1));
+        let enter = |n| places.enter(source(n), true, None, Instant::now()).map(|e| e.place);
+        // A burst of four, and one that waits.
+        let mine: Vec<_> = (0..5).map(|_| enter(1).unwrap()).collect();
+        let others: Vec<_> = (2..9).map(|n| enter(n).unwrap()).collect();
+        for _ in 0..10 {
+            assert!(enter(1).is_none());
+        }
+        assert!(mine.iter().chain(&others).all(|place| !is_displaced(place)));
+        assert_eq!(places.open(), 12);
     }
 
     #[tokio::test(start_paused = true)]
