@@ -209,19 +209,21 @@ fn a_reader_with_flow_control_is_asked_and_gets_more_when_it_answers() {
         "idle_heartbeat": 200 * MS});
     let request = json!({"stream_name": "S", "config": config}).to_string();
     bench.publish("$JS.API.CONSUMER.CREATE.S.f", "in.answer", "", request.as_bytes());
-    let mut got = 0;
-    let mut asked = Vec::new();
-    for _ in 0..50 {
+    let (mut got, mut asked) = (0, Vec::new());
+    // A millisecond of a reader that reads at once what it was sent.
+    let read = |bench: &mut Bench, got: &mut u32, asked: &mut Vec<String>| {
         for frame in bench.frames() {
             match frame.status() {
                 "100 FlowControl Request" => asked.push(frame.reply),
-                _ if frame.subject.starts_with("s.") => got += 1,
+                _ if frame.subject.starts_with("s.") => *got += 1,
                 _ => {}
             }
         }
-        // What it was sent is read at once.
         bench.step(Input::Drained { conn: 1 });
         bench.wait(MS);
+    };
+    for _ in 0..50 {
+        read(&mut bench, &mut got, &mut asked);
     }
     assert!((20..=25).contains(&got) && asked.len() == 1, "{got} {asked:?}: the first window is 2 MiB");
     assert!(asked[0].starts_with("$JS.FC.S.f."));
@@ -232,15 +234,7 @@ fn a_reader_with_flow_control_is_asked_and_gets_more_when_it_answers() {
         if let Some(reply) = asked.pop() {
             bench.publish(&reply, "", "", b"");
         }
-        for frame in bench.frames() {
-            match frame.status() {
-                "100 FlowControl Request" => asked.push(frame.reply),
-                _ if frame.subject.starts_with("s.") => got += 1,
-                _ => {}
-            }
-        }
-        bench.step(Input::Drained { conn: 1 });
-        bench.wait(MS);
+        read(&mut bench, &mut got, &mut asked);
     }
     assert_eq!(got, 80);
 }
