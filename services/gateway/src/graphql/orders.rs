@@ -207,7 +207,7 @@ pub struct Orders;
 impl Orders {
     /// The caller's orders, newest first: all of them, or a page with `first`.
     #[graphql(guard = "Needs(OrderStocks)")]
-    #[allow(
+    #[expect(
         clippy::too_many_arguments,
         reason = "each is an argument of the field; the macro may split them off"
     )]
