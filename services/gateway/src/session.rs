@@ -12,6 +12,7 @@ use fafnir_proto::{
     id::{SessionId, UserId},
     v1,
 };
+use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::RwLock;
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, time::Instant};
@@ -277,23 +278,61 @@ pub struct Watch {
     gateway: Arc<Gateway>,
     session: Session,
     needs: Vec<Permission>,
-    timer: tokio::time::Interval,
+    looks: Looks,
     /// When it was last known to be allowed.
     allowed_at: Instant,
 }
 
+/// Looks again and again. A look that has begun goes on where its caller was dropped: on a stream that always has
+/// something to do it would otherwise never come to its end.
+struct Looks {
+    timer: tokio::time::Interval,
+    under_way: Option<BoxFuture<'static, Result<(), Status>>>,
+}
+
+impl fmt::Debug for Looks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Looks")
+    }
+}
+
+impl Looks {
+    fn every(period: Duration) -> Self {
+        let mut timer = tokio::time::interval(period);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Self { timer, under_way: None }
+    }
+
+    /// What the next look saw. May be dropped and called again.
+    async fn next<F>(&mut self, look: impl FnOnce() -> F) -> Result<(), Status>
+    where
+        F: Future<Output = Result<(), Status>> + Send + 'static,
+    {
+        let under_way = match &mut self.under_way {
+            Some(under_way) => under_way,
+            none => {
+                self.timer.tick().await;
+                none.insert(look().boxed())
+            }
+        };
+        let seen = under_way.await;
+        self.under_way = None;
+        seen
+    }
+}
+
 impl Watch {
     pub fn new(gateway: &Arc<Gateway>, session: &Session, needs: Vec<Permission>) -> Self {
-        let mut timer = tokio::time::interval(LOOK_EVERY);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Self { gateway: gateway.clone(), session: session.clone(), needs, timer, allowed_at: Instant::now() }
+        let looks = Looks::every(LOOK_EVERY);
+        Self { gateway: gateway.clone(), session: session.clone(), needs, looks, allowed_at: Instant::now() }
     }
 
     /// Resolves with the reason when the stream must end. May be dropped and called again.
     pub async fn ended(&mut self) -> Status {
         loop {
-            self.timer.tick().await;
-            match self.look().await {
+            let (gateway, session, needs) = (&self.gateway, &self.session, &self.needs);
+            let look = || look(Arc::clone(gateway), session.clone(), needs.clone());
+            match self.looks.next(look).await {
                 Ok(()) => self.allowed_at = Instant::now(),
                 Err(status) if status.code() != tonic::Code::Unavailable => return status,
                 Err(status) if self.allowed_at.elapsed() > UNCHECKED_MAX => return status,
@@ -301,13 +340,48 @@ impl Watch {
             }
         }
     }
+}
 
-    async fn look(&self) -> Result<(), Status> {
-        let sessions = &self.gateway.sessions;
-        sessions.check(&self.session).await?;
-        for permission in &self.needs {
-            sessions.require(&self.session, *permission).await?;
-        }
-        Ok(())
+async fn look(gateway: Arc<Gateway>, session: Session, needs: Vec<Permission>) -> Result<(), Status> {
+    gateway.sessions.check(&session).await?;
+    for permission in needs {
+        gateway.sessions.require(&session, permission).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn a_look_comes_to_its_end_however_often_its_caller_turns_to_something_else() {
+        let (begun, answer) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let mut looks = Looks::every(Duration::from_millis(1));
+        let look = || {
+            begun.fetch_add(1, Ordering::Relaxed);
+            let answer = Arc::clone(&answer);
+            async move {
+                answer.notified().await;
+                Err(Status::unauthenticated("ended"))
+            }
+        };
+        let mut turns = 0;
+        let busy = async {
+            while begun.load(Ordering::Relaxed) == 0 || turns < 1_000 {
+                tokio::select! {
+                    biased;
+                    seen = looks.next(look) => panic!("nothing was answered: {seen:?}"),
+                    () = tokio::task::yield_now() => turns += 1,
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), busy).await.unwrap();
+        answer.notify_one();
+        let seen = tokio::time::timeout(Duration::from_secs(10), looks.next(look)).await.unwrap();
+        assert_eq!(seen.unwrap_err().code(), tonic::Code::Unauthenticated);
+        assert_eq!(begun.load(Ordering::Relaxed), 1, "one look");
     }
 }
