@@ -12,10 +12,9 @@ use fafnir_proto::{
     id::{SessionId, UserId},
     v1,
 };
-use futures::{FutureExt as _, future::BoxFuture};
 use parking_lot::RwLock;
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tonic::Status;
 
 /// How long an answer about a session or a permission is believed; a revocation takes effect within 1 s.
@@ -283,11 +282,12 @@ pub struct Watch {
     allowed_at: Instant,
 }
 
-/// Looks again and again. A look that has begun goes on where its caller was dropped: on a stream that always has
-/// something to do it would otherwise never come to its end.
+/// Looks again and again. A look that has begun goes on, in a task of its own, where its caller was dropped: on a stream that
+/// always has something to do it would otherwise never come to its end, and who asks for the same session meanwhile (the
+/// caller itself, at a subscribe) waits for the one who asked first.
 struct Looks {
     timer: tokio::time::Interval,
-    under_way: Option<BoxFuture<'static, Result<(), Status>>>,
+    under_way: Option<JoinHandle<Result<(), Status>>>,
 }
 
 impl fmt::Debug for Looks {
@@ -312,12 +312,12 @@ impl Looks {
             Some(under_way) => under_way,
             none => {
                 self.timer.tick().await;
-                none.insert(look().boxed())
+                none.insert(tokio::spawn(look()))
             }
         };
         let seen = under_way.await;
         self.under_way = None;
-        seen
+        seen.unwrap_or_else(|e| Err(Status::unavailable(format!("the session was not looked at: {e}"))))
     }
 }
 
@@ -353,6 +353,7 @@ async fn look(gateway: Arc<Gateway>, session: Session, needs: Vec<Permission>) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt as _;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::sync::Notify;
 
@@ -383,5 +384,26 @@ mod tests {
         let seen = tokio::time::timeout(Duration::from_secs(10), looks.next(look)).await.unwrap();
         assert_eq!(seen.unwrap_err().code(), tonic::Code::Unauthenticated);
         assert_eq!(begun.load(Ordering::Relaxed), 1, "one look");
+    }
+
+    #[tokio::test]
+    async fn a_look_goes_on_while_nobody_waits_for_it() {
+        let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let mut looks = Looks::every(Duration::from_millis(1));
+        let look = || {
+            begun.fetch_add(1, Ordering::Relaxed);
+            let ended = Arc::clone(&ended);
+            async move {
+                tokio::task::yield_now().await;
+                ended.notify_one();
+                Ok(())
+            }
+        };
+        // As a caller leaves it that turns to something else, and may itself wait for what the look holds.
+        while begun.load(Ordering::Relaxed) == 0 {
+            assert!(looks.next(look).now_or_never().is_none(), "it has not ended when it begins");
+            tokio::task::yield_now().await;
+        }
+        tokio::time::timeout(Duration::from_secs(10), ended.notified()).await.unwrap();
     }
 }
