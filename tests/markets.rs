@@ -75,6 +75,7 @@ fn a_trade_outside_the_volatility_band_pauses_the_symbol_and_an_auction_reopens_
     let buy = buyer.json(&["order", "place", "buy", "NVDA", "10", "--price", "160.00"]);
     let paused = seller.until(&show, "the pause", |m| !m["pausedSince"].is_null());
     assert_eq!((&paused["state"], &paused["indicative"]["price"]), (&"AUCTION".into(), &"160".into()));
+    assert!(paused["pauseUntil"].is_string() && paused["pauseExtended"] == false, "{paused}");
     let market_state = |shell: &Shell, state: &str| {
         shell.until(&["quote", "NVDA"], "the quote's state", |q| q[0]["marketState"] == state);
     };
@@ -91,7 +92,8 @@ fn a_trade_outside_the_volatility_band_pauses_the_symbol_and_an_auction_reopens_
     assert_eq!((&open["state"], &open["filled"]), (&"NEW".into(), &"0".into()));
 
     stack.process.kill();
-    stack.configure("[engine]\nvolatility_pause_s = 1\n");
+    // What is paused lasts as long from the start on as the configuration says then.
+    stack.configure("[engine]\nvolatility_pause_s = 1\nvolatility_end_s = 0\n");
     stack.restart(&["--no-sim"]);
     let buyer = stack.signed_in("user@test.com");
     let filled = buyer.until(&["order", "show", buy["id"].as_str().unwrap()], "the auction's trade", |o| {

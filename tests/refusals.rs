@@ -108,6 +108,14 @@ const TABLE: &[(&[&str], &str)] = &[
         r#"{"symbol":"TSLA","side":"SELL","type":"LIMIT","quantity":1,"price":342}"#,
     ),
     (
+        &["buy", "AAPL", "1", "--price", "231", "--tif", "opg"],
+        r#"{"symbol":"AAPL","side":"BUY","type":"LIMIT","quantity":1,"price":231,"timeInForce":"OPG"}"#,
+    ),
+    (
+        &["sell", "AAPL", "1", "--type", "market", "--tif", "cls"],
+        r#"{"symbol":"AAPL","side":"SELL","type":"MARKET","quantity":1,"timeInForce":"cls"}"#,
+    ),
+    (
         &["buy", "AAPL", "1", "--post-only"],
         r#"{"symbol":"AAPL","side":"BUY","type":"MARKET","quantity":1,"postOnly":true}"#,
     ),

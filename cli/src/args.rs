@@ -427,7 +427,7 @@ pub struct Place {
     /// Distance of a trailing stop in percent
     #[arg(long, value_name = "PERCENT")]
     pub trail_percent: Option<String>,
-    /// day, gtc, ioc, fok or gtd
+    /// day, gtc, ioc, fok, gtd, opg (the next opening auction only) or cls (the next closing auction only)
     #[arg(long, value_name = "TIF")]
     pub tif: Option<String>,
     /// When a gtd order expires, RFC 3339

@@ -41,7 +41,7 @@ macro_rules! same {
 same! {
     Side = Side { Buy Sell }
     OrderType = OrderType { Market Limit Stop StopLimit TrailingStop }
-    TimeInForce = TimeInForce { Day Gtc Ioc Fok Gtd }
+    TimeInForce = TimeInForce { Day Gtc Ioc Fok Gtd Opg Cls }
     OrderState = OrderState { PendingNew Held New PartiallyFilled Filled Canceled Expired Rejected }
     TradingState = TradingState { Open PreOpen Auction Halted Closed }
     StpMode = SelfTrade { CancelNewest CancelOldest CancelBoth Decrement }
@@ -72,6 +72,7 @@ pub fn end_sentence(state: v1::OrderState, code: &str) -> String {
         Some(Reason::COLLAR) => "the rest was canceled: the next price lies beyond the collar",
         Some(Reason::NO_LIQUIDITY) => "the rest was canceled: nothing is left on the other side of the book",
         Some(Reason::DAY_END) => "expired at the end of the trading day",
+        Some(Reason::AUCTION_END) => "expired, the auction that it was for is over",
         Some(Reason::GTD) => "expired at its time",
         Some(Reason::POST_ONLY_WOULD_CROSS) => "refused: post-only, and its price would trade at once",
         Some(Reason::SYMBOL_HALTED) => "refused: trading in the symbol is halted",

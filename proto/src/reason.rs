@@ -151,6 +151,10 @@ reasons! {
     SYMBOL_CLOSED,
     /// The symbol gathers orders for an auction, and this one cannot wait for it.
     SYMBOL_IN_AUCTION,
+    /// No opening auction of the symbol comes next, which the order is for.
+    NO_OPENING_AUCTION,
+    /// The calendar has no closing auction, which the order is for.
+    NO_CLOSING_AUCTION,
     /// A trading state is none.
     STATE_UNKNOWN,
     /// The state of an order is none.
@@ -302,6 +306,8 @@ reasons! {
     DAY_END,
     /// Good till date: its time came.
     GTD,
+    /// The auction that it was for is over.
+    AUCTION_END,
     /// Post-only, and its price would trade at once.
     POST_ONLY_WOULD_CROSS,
     /// The book of the symbol is full.

@@ -110,8 +110,10 @@ fn document(symbol: &str, depth: &DepthReply) -> Value {
     let band = (depth.band_high_e4 != 0)
         .then(|| json!({"low": format_e4(depth.band_low_e4), "high": format_e4(depth.band_high_e4)}));
     let paused = (depth.paused_us != 0).then(|| rfc3339(depth.paused_us));
+    let until = (depth.paused_us != 0).then(|| rfc3339(depth.pause_until_us));
     json!({
         "symbol": symbol, "state": name(depth.state()), "volatilityBand": band, "pausedSince": paused,
+        "pauseUntil": until, "pauseExtended": depth.pause_extended,
         "indicative": indicative,
         "bids": levels(&depth.bids), "asks": levels(&depth.asks),
         "bidOrders": orders(&depth.bid_orders), "askOrders": orders(&depth.ask_orders),
@@ -121,7 +123,9 @@ fn document(symbol: &str, depth: &DepthReply) -> Value {
 fn text(symbol: &str, depth: &DepthReply) -> String {
     let mut text = format!("{symbol} {}\n", name(depth.state()));
     if depth.paused_us != 0 {
-        text.push_str(&format!("in a volatility pause since {}\n", rfc3339(depth.paused_us)));
+        let (since, until) = (rfc3339(depth.paused_us), rfc3339(depth.pause_until_us));
+        let extended = if depth.pause_extended { ", once extended" } else { "" };
+        text.push_str(&format!("in a volatility pause since {since}, until soon after {until}{extended}\n"));
     }
     if depth.band_high_e4 != 0 {
         let (low, high) = (format_price(depth.band_low_e4), format_price(depth.band_high_e4));

@@ -8,6 +8,7 @@ use crate::{
     terms::Rules,
 };
 use fafnir_rules::{
+    calendar::Session,
     check::Terms,
     limits::VOLATILITY_BAND_BPS_MAX,
     order::{SelfTrade, Side, TimeInForce, TradingState},
@@ -18,7 +19,9 @@ use uuid::Uuid;
 
 /// Grows with every change of what a command does, of what its facts say, or of an encoding: a journal's tail is replayed
 /// by programs of its own version only.
-pub const RULES_VERSION: u32 = 2;
+pub const RULES_VERSION: u32 = 3;
+/// The first version with sessions, orders for one auction, and pauses that are extended.
+pub const RULES_OF_SESSIONS: u32 = 3;
 /// Longest text of a client's key in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 
@@ -47,6 +50,7 @@ const SET_RATE: u8 = 34;
 const DAY_END: u8 = 40;
 const EXPIRE: u8 = 41;
 const REOPEN: u8 = 42;
+const SET_SESSION: u8 = 43;
 
 /// What a command's head says beside its kind.
 const OF_USER: u8 = 1;
@@ -137,6 +141,7 @@ impl Instruction {
             Self::DayEnd => DAY_END,
             Self::Expire => EXPIRE,
             Self::Reopen { .. } => REOPEN,
+            Self::SetSession { .. } => SET_SESSION,
         }
     }
 
@@ -190,6 +195,7 @@ impl Instruction {
             }
             Self::SetRate { usd_cad } => put_i64(out, *usd_cad),
             Self::Reopen { symbol } => put_symbol(out, Some(symbol)),
+            Self::SetSession { session } => out.push(session_number(*session)),
             Self::CloseUser | Self::DayEnd | Self::Expire => {}
         }
     }
@@ -236,6 +242,7 @@ impl Instruction {
             DAY_END => Self::DayEnd,
             EXPIRE => Self::Expire,
             REOPEN => Self::Reopen { symbol: r.symbol()? },
+            SET_SESSION => Self::SetSession { session: r.session()? },
             _ => return Err(Malformed("unknown kind of command")),
         })
     }
@@ -350,6 +357,8 @@ impl Rules {
         for value in [self.opening, self.deposit_max, self.deposits_per_day_max, self.account_max] {
             put_i64(out, value);
         }
+        put_i64(out, self.volatility_pause_us);
+        put_i64(out, self.volatility_end_us);
     }
 
     /// Reads what [`Self::encode`] wrote.
@@ -357,6 +366,7 @@ impl Rules {
     /// # Errors
     /// The bytes are no rules.
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let before = Self::default();
         Ok(Self {
             open_orders_max: r.u32()?,
             recent_ids: r.u32()?,
@@ -364,6 +374,8 @@ impl Rules {
             deposit_max: r.i64()?,
             deposits_per_day_max: r.i64()?,
             account_max: r.i64()?,
+            volatility_pause_us: r.since(RULES_OF_SESSIONS, before.volatility_pause_us, Reader::i64)?,
+            volatility_end_us: r.since(RULES_OF_SESSIONS, before.volatility_end_us, Reader::i64)?,
         })
     }
 }
@@ -395,6 +407,17 @@ pub fn time_number(time: TimeInForce) -> u8 {
         TimeInForce::Ioc => 3,
         TimeInForce::Fok => 4,
         TimeInForce::Gtd => 5,
+        TimeInForce::Opg => 6,
+        TimeInForce::Cls => 7,
+    }
+}
+
+/// The stable number of a session.
+pub fn session_number(session: Session) -> u8 {
+    match session {
+        Session::Always => 1,
+        Session::PreOpen => 2,
+        Session::Regular => 3,
     }
 }
 
@@ -492,6 +515,8 @@ fn put_account(out: &mut Vec<u8>, account: Option<Uuid>) {
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
     rest: &'a [u8],
+    /// [`RULES_VERSION`] of who wrote it.
+    rules: u32,
 }
 
 const SHORT: Malformed = Malformed("it is cut off");
@@ -502,7 +527,17 @@ type Read<T> = Result<T, Malformed>;
 #[expect(clippy::missing_errors_doc, reason = "each is refused where the bytes are not what they should be")]
 impl<'a> Reader<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self::of(RULES_VERSION, bytes)
+    }
+
+    /// Reads what a program of these rules wrote.
+    pub fn of(rules: u32, bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, rules }
+    }
+
+    /// What is there since a version of the rules, or what it was before.
+    pub fn since<T>(&mut self, rules: u32, before: T, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
+        if self.rules < rules { Ok(before) } else { read(self) }
     }
 
     /// The next `n` bytes.
@@ -611,6 +646,12 @@ impl<'a> Reader<'a> {
         let number = self.u8()?;
         let mut all = TimeInForce::ALL.iter().copied();
         all.find(|t| time_number(*t) == number).ok_or(Malformed("unknown time in force"))
+    }
+
+    pub fn session(&mut self) -> Read<Session> {
+        let number = self.u8()?;
+        let mut all = [Session::Always, Session::PreOpen, Session::Regular].into_iter();
+        all.find(|s| session_number(*s) == number).ok_or(Malformed("unknown session"))
     }
 
     pub fn self_trade(&mut self) -> Read<SelfTrade> {

@@ -5,6 +5,7 @@ use crate::{
     terms::Rules,
 };
 use fafnir_rules::{
+    calendar::Session,
     check::Terms,
     order::{SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
@@ -94,13 +95,19 @@ pub enum Instruction {
     SetRate {
         usd_cad: i64,
     },
-    /// The UTC day ended before the command's time.
+    /// The day ended before the command's time.
     DayEnd,
     /// GTD times up to the command's time have come.
     Expire,
-    /// The volatility pause of a symbol has lasted long enough: its auction runs.
+    /// The volatility pause of a symbol has lasted long enough: its auction runs, or it is extended. Before its time
+    /// nothing happens.
     Reopen {
         symbol: Symbol,
+    },
+    /// What the calendar has every symbol do from now on that its operator leaves open. From a session to what comes
+    /// after it the closing auctions run and the day ends.
+    SetSession {
+        session: Session,
     },
 }
 

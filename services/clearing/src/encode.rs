@@ -6,12 +6,13 @@
 use crate::{
     account::{Account, Asset, Cash, Currency, Holding, House, Kind, User},
     codec::{
-        Malformed, Reader, put_bytes, put_i64, put_i128, put_symbol, put_terms, put_text, put_u64, put_u128,
-        put_uuid, self_trade_number, side_number, state_number, time_number,
+        Malformed, RULES_OF_SESSIONS, RULES_VERSION, Reader, put_bytes, put_i64, put_i128, put_symbol,
+        put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number, session_number, side_number,
+        state_number, time_number,
     },
     fact::Known,
     hold::Hold,
-    market::Market,
+    market::{Market, Pause},
     order::Order,
     recent::{Entry, Recent},
     state::State,
@@ -19,6 +20,7 @@ use crate::{
 };
 use fafnir_matching::Book;
 use fafnir_rules::{
+    calendar::Session,
     limits::{LISTING_E4_MAX, QUANTITY_E4_MAX, VOLATILITY_BAND_BPS_MAX},
     order::{OrderState, TimeInForce},
 };
@@ -46,6 +48,8 @@ impl State {
         }
         put_i64(out, self.time_us);
         put_i64(out, self.day_end_us);
+        out.push(session_number(self.session));
+        put_i64(out, self.session_us);
         self.rules.encode(out);
         put_u64(out, self.fees.len() as u64);
         for fees in &self.fees {
@@ -93,7 +97,15 @@ impl State {
     /// # Errors
     /// The bytes are no state.
     pub fn decode(bytes: &[u8]) -> Read<Self> {
-        let mut r = Reader::new(bytes);
+        Self::decode_of(RULES_VERSION, bytes)
+    }
+
+    /// The state that a program of these rules or former ones wrote.
+    ///
+    /// # Errors
+    /// The bytes are no state.
+    pub fn decode_of(rules: u32, bytes: &[u8]) -> Read<Self> {
+        let mut r = Reader::of(rules, bytes);
         let mut state = Self::new();
         state.seq = r.u64()?;
         state.position = r.u64()?;
@@ -101,6 +113,8 @@ impl State {
         state.account_no = r.u64()?;
         state.time_us = r.i64()?;
         state.day_end_us = r.i64()?;
+        state.session = r.since(RULES_OF_SESSIONS, Session::Always, Reader::session)?;
+        state.session_us = r.since(RULES_OF_SESSIONS, 0, Reader::i64)?;
         state.rules = Rules::decode(&mut r)?;
         for _ in 0..r.u64()? {
             state.fees.push(Fees { maker_bp: r.u32()?, taker_bp: r.u32()? });
@@ -298,8 +312,14 @@ fn encode_market(m: &Market, out: &mut Vec<u8>) {
     put_symbol(out, Some(&m.symbol));
     put_u64(out, m.version);
     out.extend([m.currency as u8, state_number(m.state)]);
-    for value in [m.tick_e4, m.lot_e4, m.previous_close_e4, m.paused_us, m.last_quantity_e4] {
+    let paused_us = m.pause.map_or(0, |pause| pause.since_us);
+    for value in [m.tick_e4, m.lot_e4, m.previous_close_e4, paused_us, m.last_quantity_e4] {
         put_i64(out, value);
+    }
+    if let Some(pause) = m.pause {
+        put_i64(out, pause.until_us);
+        put_i64(out, pause.due_us);
+        out.push(u8::from(pause.extended));
     }
     for value in [u64::from(m.band_bps), m.exec_seq, m.trade_no] {
         put_u64(out, value);
@@ -321,6 +341,7 @@ fn decode_market(r: &mut Reader<'_>, number: u32, state: &State) -> Read<Market>
     must(steps, "tick and lot are above 0")?;
     must((0..=LISTING_E4_MAX).contains(&previous_close_e4), "a previous close is out of range")?;
     let (paused_us, last_quantity_e4) = (r.i64()?, r.i64()?);
+    let pause = if paused_us == 0 { None } else { Some(decode_pause(r, paused_us, &state.rules)?) };
     let (band_bps, exec_seq, trade_no) = (r.u32()?, r.u64()?, r.u64()?);
     must(band_bps <= VOLATILITY_BAND_BPS_MAX, "the width of a band is out of range")?;
     let book = Book::restore(r.bytes()?).map_err(|_| Malformed("a book cannot be restored"))?;
@@ -345,12 +366,24 @@ fn decode_market(r: &mut Reader<'_>, number: u32, state: &State) -> Read<Market>
         state: trading,
         previous_close_e4,
         band_bps,
-        paused_us,
+        session: state.session,
+        pause,
         exec_seq,
         trade_no,
         last_quantity_e4,
         book,
         orders,
+    })
+}
+
+/// A pause of former rules ended after its time, without a moment that a hash chose.
+fn decode_pause(r: &mut Reader<'_>, since_us: i64, rules: &Rules) -> Read<Pause> {
+    let before = since_us.saturating_add(rules.volatility_pause_us);
+    Ok(Pause {
+        since_us,
+        until_us: r.since(RULES_OF_SESSIONS, before, Reader::i64)?,
+        due_us: r.since(RULES_OF_SESSIONS, before, Reader::i64)?,
+        extended: r.since(RULES_OF_SESSIONS, false, Reader::bool)?,
     })
 }
 

@@ -56,11 +56,13 @@ pub enum What {
     AccountOpened(Touched),
     AccountClosed(Touched),
     UserClosed,
-    /// `paused`: by the volatility band, before a trade at `price_e4`.
+    /// `paused`: by the volatility band, before a trade at `price_e4`; its auction runs soon after `until_us`. Told again
+    /// where the pause is extended, because that auction would be at `price_e4`.
     StateChanged {
         state: TradingState,
         paused: bool,
         price_e4: i64,
+        until_us: i64,
     },
     InstrumentSet(Box<Instrument>),
     TermsSet(Terms),

@@ -4,6 +4,7 @@
 use crate::{account::Currency, command::Instrument, order::Order};
 use fafnir_matching::{Book, Kind, Lots, MAX_PRICE, QueuePosition, Ticks, Tif};
 use fafnir_rules::{
+    calendar::Session,
     check::{Listing, Terms, Violation},
     limits::QUANTITY_E4_MAX,
     order::{SelfTrade, Side, TimeInForce, TradingState},
@@ -23,13 +24,14 @@ pub struct Market {
     pub(crate) currency: Currency,
     pub(crate) tick_e4: i64,
     pub(crate) lot_e4: i64,
-    /// What the operator set; a volatility pause goes beside it.
+    /// What the operator set; a volatility pause and the calendar go beside it.
     pub(crate) state: TradingState,
     pub(crate) previous_close_e4: i64,
     /// 0 = no volatility band.
     pub(crate) band_bps: u32,
-    /// When the volatility pause began; 0 = none.
-    pub(crate) paused_us: i64,
+    /// What the calendar has it do where the operator leaves it open.
+    pub(crate) session: Session,
+    pub(crate) pause: Option<Pause>,
     /// Number of the last fact.
     pub(crate) exec_seq: u64,
     /// Number of the last trade.
@@ -38,6 +40,18 @@ pub struct Market {
     pub(crate) book: Book,
     /// By their number in the book.
     pub(crate) orders: HashMap<u64, Order>,
+}
+
+/// A volatility pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    pub since_us: i64,
+    /// What is told: its auction runs within the rules' `volatility_end_us` from then on.
+    pub until_us: i64,
+    /// When its auction runs.
+    pub due_us: i64,
+    /// It has lasted once already, and the auction would have reopened too far away.
+    pub extended: bool,
 }
 
 /// One price of a published book.
@@ -74,6 +88,8 @@ pub(crate) fn book_time(time: TimeInForce) -> Tif {
         TimeInForce::Ioc => Tif::Ioc,
         TimeInForce::Fok => Tif::Fok,
         TimeInForce::Gtd => Tif::Gtd,
+        TimeInForce::Opg => Tif::Opg,
+        TimeInForce::Cls => Tif::Cls,
     }
 }
 
@@ -87,7 +103,7 @@ fn book_self_trade(stp: SelfTrade) -> fafnir_matching::SelfTrade {
 }
 
 impl Market {
-    pub(crate) fn new(i: &Instrument) -> Self {
+    pub(crate) fn new(i: &Instrument, session: Session) -> Self {
         Self {
             symbol: i.symbol.clone(),
             version: i.version,
@@ -97,7 +113,8 @@ impl Market {
             state: TradingState::Open,
             previous_close_e4: 0,
             band_bps: 0,
-            paused_us: 0,
+            session,
+            pause: None,
             exec_seq: 0,
             trade_no: 0,
             last_quantity_e4: 0,
@@ -129,14 +146,19 @@ impl Market {
         self.trade_no
     }
 
-    /// What the symbol does: AUCTION in a volatility pause, else what the operator set.
+    /// What the symbol does: AUCTION in a volatility pause, else what the operator set, or where that is OPEN what the
+    /// calendar says.
     pub fn state(&self) -> TradingState {
-        if self.paused_us == 0 { self.state } else { TradingState::Auction }
+        match (self.pause, self.state, self.session) {
+            (Some(_), ..) => TradingState::Auction,
+            (None, TradingState::Open, Session::PreOpen) => TradingState::PreOpen,
+            (None, state, _) => state,
+        }
     }
 
-    /// When the present volatility pause began.
-    pub fn paused_us(&self) -> Option<i64> {
-        (self.paused_us != 0).then_some(self.paused_us)
+    /// The present volatility pause.
+    pub fn pause(&self) -> Option<Pause> {
+        self.pause
     }
 
     /// The volatility band: lowest and highest price of a trade that does not pause the symbol.

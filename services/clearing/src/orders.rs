@@ -18,6 +18,7 @@ use fafnir_matching::{
     Command as BookCommand, Event, Reason as BookReason, Replace as BookReplace, Slot, What as Said,
 };
 use fafnir_rules::{
+    calendar::Session,
     check::{self, Field, Terms, Violation},
     limits::QUANTITY_E4_MAX,
     order::{OrderState, OrderType, SelfTrade, Side, TimeInForce, TradingState},
@@ -122,6 +123,9 @@ impl<S: Sink> Stepper<'_, S> {
             display_e4: new.display_e4,
         };
         let priced = check::order(&asked, &m.listing(), m.reference_e4()).map_err(refuse)?;
+        if new.time == TimeInForce::Cls && m.session == Session::Always {
+            return Err(refuse(Violation::NoClosingAuction));
+        }
         let id = self.trading_account(owner, new.account, m.currency)?;
         let account = &self.state.accounts[&id];
         let owner = account.owner;

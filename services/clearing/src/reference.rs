@@ -1,27 +1,32 @@
 //! Listings, trading states, the volatility band and its pause; what is computed with; the calendar.
 //!
-//! The state says what a symbol does. In continuous trading the book goes to a call by itself before a trade outside its
-//! band; that pause goes beside the state and ends with [`Instruction::Reopen`](crate::command::Instruction::Reopen), or
-//! with the symbol's next state, which then decides. The band's reference is the last trade (before the first the
+//! The state says what a symbol does, and where that is OPEN the calendar's session. In continuous trading the book goes to
+//! a call by itself before a trade outside its band; that pause goes beside both and ends with
+//! [`Instruction::Reopen`](crate::command::Instruction::Reopen), or with the symbol's next state or session, which then
+//! decides. A pause ends at a moment that nobody chooses; where its auction would be too far away it lasts once more. The band's reference is the last trade (before the first the
 //! previous close) when the band is set and at the day's end, and in between the price of each auction; where a reopening
 //! trades nothing, the middle between best bid and best ask, because a market that has moved would pause again and again.
 
 use crate::{
     command::Instrument,
     fact::{Sink, What},
-    market::Market,
+    market::{Market, Pause},
     refusal::Refusal,
     step::{Checked, Stepper},
-    terms::{FEE_BP_MAX, Fees, RATE_MAX, RATE_MIN, Rules},
+    terms::{FEE_BP_MAX, Fees, PAUSE_US_MAX, RATE_MAX, RATE_MIN, Rules},
 };
 use fafnir_matching::{Command, Phase, Ticks};
 use fafnir_rules::{
+    calendar::Session,
     limits::{LISTING_E4_MAX, STEP_DECIMALS_MAX, VOLATILITY_BAND_BPS_MAX},
     money::step_decimals,
     order::TradingState,
+    pause::random_end_us,
     symbol::Symbol,
 };
 
+/// A volatility pause lasts once more where its auction would be beyond so many widths of the band.
+const REOPENING_BANDS: u32 = 2;
 /// Markets that there may be.
 pub const MARKETS_MAX: usize = 65_536;
 
@@ -48,7 +53,7 @@ impl<S: Sink> Stepper<'_, S> {
                     return Err(Refusal::ExchangeFull);
                 }
                 let market = self.state.markets.len() as u32;
-                self.state.markets.push(Market::new(i));
+                self.state.markets.push(Market::new(i, self.state.session));
                 self.state.market_numbers.insert(i.symbol.clone(), market);
                 market
             }
@@ -65,7 +70,8 @@ impl<S: Sink> Stepper<'_, S> {
             self.centre_band(market);
         }
         if known.is_none() {
-            self.set_state(market, i.state);
+            self.state.markets[market as usize].state = i.state;
+            self.follow(market);
         }
         Ok(())
     }
@@ -82,7 +88,14 @@ impl<S: Sink> Stepper<'_, S> {
             return;
         }
         m.state = state;
-        m.paused_us = 0;
+        self.follow(market);
+    }
+
+    /// Brings the book of a symbol to what state and session have it do; nothing happens where it does that.
+    fn follow(&mut self, market: u32) {
+        let m = &mut self.state.markets[market as usize];
+        let was_paused = m.pause.take().is_some();
+        let state = m.state();
         let (is_halted, phase) = (m.book.is_halted(), m.book.phase());
         let target = match state {
             TradingState::Halted => phase,
@@ -94,21 +107,30 @@ impl<S: Sink> Stepper<'_, S> {
         let set_phase = (target != phase).then_some(Command::SetPhase { phase: target });
         let resume = (is_halted && state != TradingState::Halted).then_some(Command::Resume);
         let halt = (!is_halted && state == TradingState::Halted).then_some(Command::Halt);
+        if set_phase.is_none() && resume.is_none() && halt.is_none() && !was_paused {
+            return;
+        }
         // A call begins before the halt ends, so that nothing trades in between; any other phase after it, because an
         // auction needs a book that trades.
         let steps = if target.is_call() { [set_phase, resume, halt] } else { [resume, set_phase, halt] };
         self.go(market, steps, state);
     }
 
-    /// Ends a volatility pause with its auction; without one nothing happens.
+    /// Ends a volatility pause with its auction, or lets it last once more where that would be beyond twice the band;
+    /// before its time nothing happens.
     pub fn reopen(&mut self, symbol: &Symbol) {
+        let now = self.state.time_us;
         let Some(market) = self.state.market_numbers.get(symbol).copied() else { return };
         let m = &mut self.state.markets[market as usize];
-        if m.paused_us == 0 {
-            return;
+        let Some(pause) = m.pause.filter(|pause| pause.due_us <= now) else { return };
+        if !pause.extended
+            && let Some(found) = m.book.indicative()
+            && m.book.is_beyond_band(found.price, REOPENING_BANDS)
+        {
+            return self.pause_from(market, Pause { extended: true, ..pause }, found.price);
         }
-        m.paused_us = 0;
-        let state = m.state;
+        m.pause = None;
+        let state = m.state();
         if m.band_bps != 0
             && let (Some(bid), Some(ask)) = (m.book.best_bid(), m.book.best_ask())
             && m.book.indicative().is_none()
@@ -126,30 +148,74 @@ impl<S: Sink> Stepper<'_, S> {
             self.run_book_before(market, &command, &mut untold);
         }
         let m = &mut self.state.markets[market as usize];
-        if m.paused_us != 0 && state != TradingState::Open {
+        if m.pause.is_some() && state != TradingState::Open {
             // It came between two steps: the state that they lead to stands.
-            m.paused_us = 0;
+            m.pause = None;
             untold = Some(state);
         }
         if let Some(state) = untold {
-            self.tell_state(market, state, false, 0);
+            self.tell_state(market, state);
         }
     }
 
-    fn tell_state(&mut self, market: u32, state: TradingState, paused: bool, price_e4: i64) {
-        self.emit(Some(market), What::StateChanged { state, paused, price_e4 });
+    fn tell_state(&mut self, market: u32, state: TradingState) {
+        self.emit(Some(market), What::StateChanged { state, paused: false, price_e4: 0, until_us: 0 });
     }
 
     /// The book went to a call by itself, before a trade at `price`.
     pub fn paused(&mut self, market: u32, price: Ticks, untold: &mut Option<TradingState>) {
-        let now = self.state.time_us;
-        let m = &mut self.state.markets[market as usize];
-        m.paused_us = now;
-        let price_e4 = m.price_e4(price);
         if let Some(state) = untold.take() {
-            self.tell_state(market, state, false, 0);
+            self.tell_state(market, state);
         }
-        self.tell_state(market, TradingState::Auction, true, price_e4);
+        let since_us = self.state.time_us;
+        self.pause_from(market, Pause { since_us, until_us: 0, due_us: 0, extended: false }, price);
+    }
+
+    /// A pause lasts from now on, and is told.
+    fn pause_from(&mut self, market: u32, pause: Pause, price: Ticks) {
+        let (rules, position) = (self.state.rules, self.state.position + 1);
+        let until_us = self.state.time_us.saturating_add(rules.volatility_pause_us);
+        let m = &mut self.state.markets[market as usize];
+        let later_us = random_end_us(position, m.symbol.as_str(), rules.volatility_end_us);
+        m.pause = Some(Pause { until_us, due_us: until_us.saturating_add(later_us), ..pause });
+        let (state, price_e4) = (TradingState::Auction, m.price_e4(price));
+        self.emit(Some(market), What::StateChanged { state, paused: true, price_e4, until_us });
+    }
+
+    /// Every symbol that its operator leaves open goes to what the calendar says; where a session ends, through its
+    /// closing auction.
+    pub fn set_session(&mut self, session: Session) {
+        if session == self.state.session {
+            self.state.session_us = self.state.time_us;
+            return;
+        }
+        let closes = self.state.session == Session::Regular && session == Session::PreOpen;
+        (self.state.session, self.state.session_us) = (session, self.state.time_us);
+        if closes {
+            self.state.day_end_us = self.state.time_us;
+        }
+        for market in 0..self.state.markets.len() as u32 {
+            let m = &mut self.state.markets[market as usize];
+            m.session = session;
+            let is_open = m.state == TradingState::Open;
+            if closes {
+                self.close_session(market, is_open);
+            }
+            if is_open {
+                self.follow(market);
+            }
+        }
+    }
+
+    /// The closing auction of a symbol, and the end of its day.
+    fn close_session(&mut self, market: u32, is_open: bool) {
+        if is_open {
+            self.state.markets[market as usize].pause = None;
+            for phase in [Phase::Closing, Phase::Closed] {
+                self.run_book(market, &Command::SetPhase { phase });
+            }
+        }
+        self.end_day(market);
     }
 
     /// Without a previous close the first trade gives the band its reference.
@@ -173,13 +239,17 @@ impl<S: Sink> Stepper<'_, S> {
 
     pub fn day_end(&mut self) {
         self.state.day_end_us = self.state.time_us;
-        let now = self.book_now();
         for market in 0..self.state.markets.len() as u32 {
-            self.run_book(market, &Command::DayEnd { now });
-            // A new day: the band lies around the last trade again.
-            if self.state.markets[market as usize].band_bps != 0 {
-                self.centre_band(market);
-            }
+            self.end_day(market);
+        }
+    }
+
+    fn end_day(&mut self, market: u32) {
+        let now = self.book_now();
+        self.run_book(market, &Command::DayEnd { now });
+        // A new day: the band lies around the last trade again.
+        if self.state.markets[market as usize].band_bps != 0 {
+            self.centre_band(market);
         }
     }
 
@@ -202,13 +272,34 @@ impl<S: Sink> Stepper<'_, S> {
         if rules.recent_ids == 0 {
             return Err(Refusal::TermsOutOfRange("recent_ids must be above 0"));
         }
+        let pauses = (1..=PAUSE_US_MAX).contains(&rules.volatility_pause_us);
+        if !pauses || !(0..=PAUSE_US_MAX).contains(&rules.volatility_end_us) {
+            let sentence = "volatility_pause_s must be from 1 to 3600, volatility_end_s from 0 to 3600";
+            return Err(Refusal::TermsOutOfRange(sentence));
+        }
         if rules == self.state.rules {
             return Ok(());
         }
+        let lasts = |rules: &Rules| (rules.volatility_pause_us, rules.volatility_end_us);
+        let lasts_otherwise = lasts(&rules) != lasts(&self.state.rules);
         self.state.rules = rules;
         self.state.recent.shrink(rules.recent_ids);
         self.tell_terms();
+        if lasts_otherwise {
+            self.pause_otherwise();
+        }
         Ok(())
+    }
+
+    /// What is paused lasts as long from now on as the rules say now.
+    fn pause_otherwise(&mut self) {
+        for market in 0..self.state.markets.len() as u32 {
+            let m = &self.state.markets[market as usize];
+            if let Some(pause) = m.pause {
+                let price = m.book.indicative().map_or(0, |found| found.price);
+                self.pause_from(market, pause, price);
+            }
+        }
     }
 
     pub fn set_fees(&mut self, maker_bp: u32, taker_bp: u32) -> Checked {

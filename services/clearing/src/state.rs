@@ -4,14 +4,14 @@
 use crate::{
     account::{Account, Asset, Currency, House, MICROS, User},
     fact::{AccountAfter, Posting, Terms, Touched},
-    market::Market,
+    market::{Market, Pause},
     order::Order,
     recent::Recent,
     refusal::Refusal,
     terms::{Fees, Fx, Rules},
 };
 use fafnir_matching::Events;
-use fafnir_rules::symbol::Symbol;
+use fafnir_rules::{calendar::Session, symbol::Symbol};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use uuid::Uuid;
 
@@ -31,6 +31,9 @@ pub struct State {
     pub(crate) account_no: u64,
     /// Time of the last day end; before the first that of the first command.
     pub(crate) day_end_us: i64,
+    /// What the calendar has the symbols do, and since when.
+    pub(crate) session: Session,
+    pub(crate) session_us: i64,
     pub(crate) rules: Rules,
     /// Fee schedules and rates: id − 1 is the index, the last one is in force. Without a rate nobody changes currencies.
     pub(crate) fees: Vec<Fees>,
@@ -66,6 +69,8 @@ impl Default for State {
             order_no: 0,
             account_no: 0,
             day_end_us: 0,
+            session: Session::Always,
+            session_us: 0,
             rules: Rules::default(),
             fees: Vec::new(),
             rates: Vec::new(),
@@ -112,14 +117,24 @@ impl State {
         self.day_end_us
     }
 
+    /// What the calendar has the symbols do.
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// Time of the command that set the session.
+    pub fn session_us(&self) -> i64 {
+        self.session_us
+    }
+
     /// The earliest GTD time of an open order.
     pub fn next_expiry_us(&self) -> Option<i64> {
         self.gtd.first().map(|(time, _)| *time)
     }
 
-    /// The symbols in a volatility pause and when it began.
-    pub fn paused(&self) -> impl Iterator<Item = (&Symbol, i64)> {
-        self.markets.iter().filter_map(|m| Some((&m.symbol, m.paused_us()?)))
+    /// The symbols in a volatility pause.
+    pub fn paused(&self) -> impl Iterator<Item = (&Symbol, Pause)> {
+        self.markets.iter().filter_map(|m| Some((&m.symbol, m.pause?)))
     }
 
     pub fn markets(&self) -> &[Market] {

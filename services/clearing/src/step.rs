@@ -128,6 +128,7 @@ impl<S: Sink> Stepper<'_, S> {
             Instruction::DayEnd => self.day_end(),
             Instruction::Expire => self.expire(),
             Instruction::Reopen { symbol } => self.reopen(symbol),
+            Instruction::SetSession { session } => self.set_session(*session),
         }
         Ok(self.done())
     }

@@ -3,6 +3,10 @@
 
 use crate::account::{Currency, MICROS};
 
+const SECOND_US: i64 = 1_000_000;
+/// Longest that a volatility pause may last, and the time within which it ends: an hour.
+pub const PAUSE_US_MAX: i64 = 3_600 * SECOND_US;
+
 /// The limits that the configuration names (exchange-rules §5). Amounts in micros of the account's currency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -18,6 +22,10 @@ pub struct Rules {
     pub account_max: i64,
     /// Ids that are remembered.
     pub recent_ids: u32,
+    /// How long a volatility pause lasts at least, and again where its auction would reopen too far away.
+    pub volatility_pause_us: i64,
+    /// Its auction runs within this from then on, at a moment that nobody chooses.
+    pub volatility_end_us: i64,
 }
 
 impl Default for Rules {
@@ -29,6 +37,8 @@ impl Default for Rules {
             deposits_per_day_max: 100_000_000 * MICROS,
             account_max: 1_000_000_000 * MICROS,
             recent_ids: 262_144,
+            volatility_pause_us: 120 * SECOND_US,
+            volatility_end_us: 30 * SECOND_US,
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Phases, the auction that ends a call, and the volatility pause.
+//! Phases, the auction that ends a call, orders for one auction, and the volatility pause.
 
-use crate::book::{Band, Book, mask};
-use crate::command::{Lots, MAX_BAND_BPS, MAX_PRICE, Phase, Side, Slot, Ticks};
+use crate::book::{Band, Book, hot_record, mask};
+use crate::command::{Kind, Lots, MAX_BAND_BPS, MAX_PRICE, NewOrder, Phase, Side, Slot, Ticks};
 use crate::event::{Reason, Sink, What};
-use crate::order::{ICEBERG, NIL};
+use crate::order::{HELD, ICEBERG, NIL, StopKind};
 
 /// What an auction would give now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -120,7 +120,47 @@ impl Book {
         self.phase = phase;
         self.open_or_close();
         self.emit(out, What::PhaseChanged { phase });
+        if phase == Phase::Closing {
+            self.enter_on_close(out);
+        }
         self.after_match(self.last, out);
+    }
+
+    /// Puts an order aside until the closing call.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn keep_for_close(&mut self, new: &NewOrder, out: &mut impl Sink) {
+        let mut order = hot_record(new);
+        order.set(HELD);
+        let slot = self.slab.insert(order);
+        self.write_cold(slot, new);
+        let kind = if new.kind == Kind::Market { StopKind::MarketOnClose } else { StopKind::LimitOnClose };
+        self.slab.cold_mut(slot).stop.kind = kind;
+        self.accept(new, slot, false, out);
+        self.queue_on_close(slot);
+    }
+
+    /// Puts an order behind those that wait for the closing call.
+    pub(crate) fn queue_on_close(&mut self, slot: u32) {
+        self.stops_entered += 1;
+        self.slab.cold_mut(slot).entered = self.stops_entered;
+        self.on_close.insert(self.stops_entered, slot);
+    }
+
+    /// Those that wait for the closing call come in, in the order in which they came.
+    fn enter_on_close(&mut self, out: &mut impl Sink) {
+        while let Some((_, slot)) = self.on_close.pop_first() {
+            let cold = self.slab.cold_mut(slot);
+            cold.entered = 0;
+            let is_market = cold.stop.kind == StopKind::MarketOnClose;
+            cold.stop.kind = if is_market { StopKind::OnOpen } else { StopKind::None };
+            let order = &mut self.slab.hot[slot as usize];
+            if !is_market {
+                order.clear(HELD);
+            }
+            let open = order.shown();
+            self.enter(slot, open, out);
+        }
     }
 
     pub(crate) fn is_band(reference: Ticks, bps: u32) -> bool {
@@ -187,6 +227,9 @@ impl Book {
             let (other, open) = (order.side().opposite(), order.shown());
             let reason = if self.best_key(other) == 0 { Reason::NoLiquidity } else { Reason::Collar };
             self.cancel_out(slot, open, reason, out);
+        }
+        while let Some((_, slot)) = self.one_auction.pop_first() {
+            self.expire_out(slot, Reason::AuctionEnd, out);
         }
     }
 

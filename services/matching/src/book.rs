@@ -6,6 +6,7 @@ use crate::command::*;
 use crate::event::{Event, Events, Reason, Sink, What};
 use crate::ladder::{Ladder, Top};
 use crate::order::*;
+use crate::query::OpenOrder;
 
 /// XOR with this turns a side's price into its ladder key and back.
 #[inline(always)]
@@ -41,6 +42,10 @@ pub struct Book {
     pub(crate) reached: std::collections::VecDeque<(u32, Ticks)>,
     /// Market orders that wait for their auction, by side in the order in which they came.
     pub(crate) on_open: BTreeMap<(Side, u64), u32>,
+    /// Orders that wait for the closing call, in the order in which they came.
+    pub(crate) on_close: BTreeMap<u64, u32>,
+    /// Resting orders for one auction only, by number.
+    pub(crate) one_auction: BTreeMap<OrderId, u32>,
     /// Open GTD orders by time, then number.
     pub(crate) gtd: BTreeSet<(Time, OrderId, u32)>,
     /// Latest time that an expiry run brought.
@@ -143,6 +148,8 @@ impl Book {
             trailing: [Vec::new(), Vec::new()],
             reached: std::collections::VecDeque::new(),
             on_open: BTreeMap::new(),
+            on_close: BTreeMap::new(),
+            one_auction: BTreeMap::new(),
             gtd: BTreeSet::new(),
             now: 0,
             stops_entered: 0,
@@ -315,6 +322,9 @@ impl Book {
         if new.kind.is_stop() {
             return self.hold(new, out);
         }
+        if new.tif == Tif::Cls && self.phase != Phase::Closing {
+            return self.keep_for_close(new, out);
+        }
         let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
         let gathers = !self.trades_now();
         let slot = if rests || gathers { self.slab.insert(hot_record(new)) } else { NIL };
@@ -372,6 +382,9 @@ impl Book {
         if self.phase == Phase::Closed || (self.phase.is_call() && at_once) {
             return Err(Reason::WrongPhase);
         }
+        if new.tif == Tif::Opg && self.phase != Phase::PreOpen {
+            return Err(Reason::WrongPhase);
+        }
         if new.tif == Tif::Gtd && new.expire <= self.now {
             return Err(Reason::BadExpireTime);
         }
@@ -417,6 +430,7 @@ impl Book {
             display: new.display,
             expire: if new.tif == Tif::Gtd { new.expire } else { 0 },
             self_trade: new.self_trade,
+            closing: new.tif == Tif::Cls,
             ..Cold::DEFAULT
         };
         if new.tif == Tif::Gtd {
@@ -467,6 +481,10 @@ impl Book {
             }
         }
         self.link(slot);
+        let order = &self.slab.hot[slot as usize];
+        if order.is_for_auction() {
+            self.one_auction.insert(order.id, slot);
+        }
     }
 
     /// Moves an iceberg's next part from hidden to shown.
@@ -519,7 +537,12 @@ impl Book {
     #[cold]
     #[inline(never)]
     pub(crate) fn forget_gtd(&mut self, slot: u32) {
-        let key = (self.slab.cold(slot).expire, self.slab.hot[slot as usize].id, slot);
+        let order = &self.slab.hot[slot as usize];
+        if order.is_for_auction() {
+            self.one_auction.remove(&order.id);
+            return;
+        }
+        let key = (self.slab.cold(slot).expire, order.id, slot);
         self.gtd.remove(&key);
     }
 
@@ -591,7 +614,7 @@ impl Book {
     }
 
     /// Takes an open order out whose time has come.
-    fn expire_out(&mut self, slot: u32, reason: Reason, out: &mut impl Sink) {
+    pub(crate) fn expire_out(&mut self, slot: u32, reason: Reason, out: &mut impl Sink) {
         let (order, price, open) = (self.slab.hot[slot as usize], self.price_of(slot), self.slab.open(slot));
         self.take_out(slot);
         let (id, side) = (order.id, order.side());
@@ -620,8 +643,8 @@ impl Book {
             count += 1;
         }
         if day_end {
-            let slots: Vec<u32> =
-                self.orders().filter(|order| order.tif == Tif::Day).map(|order| order.slot.0).collect();
+            let ends = |order: &OpenOrder| order.tif == Tif::Day || order.tif.is_for_auction();
+            let slots: Vec<u32> = self.orders().filter(ends).map(|order| order.slot.0).collect();
             for slot in slots {
                 self.expire_out(slot, Reason::DayEnd, out);
                 count += 1;
@@ -640,6 +663,9 @@ pub(crate) fn hot_record(new: &NewOrder) -> Order {
     if new.tif == Tif::Gtd {
         flags |= GTD;
     }
+    if new.tif.is_for_auction() {
+        flags |= ONE_AUCTION;
+    }
     if new.post_only {
         flags |= POST_ONLY;
     }
@@ -654,5 +680,5 @@ fn is_iceberg(new: &NewOrder) -> bool {
 }
 
 fn needs_cold(new: &NewOrder) -> bool {
-    new.display != 0 || new.tif == Tif::Gtd || new.self_trade != SelfTrade::CancelNewest
+    new.display != 0 || matches!(new.tif, Tif::Gtd | Tif::Cls) || new.self_trade != SelfTrade::CancelNewest
 }

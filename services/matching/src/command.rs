@@ -128,6 +128,10 @@ pub enum Tif {
     Fok = 3,
     /// Until the time `expire`.
     Gtd = 4,
+    /// For the opening auction: taken in [`Phase::PreOpen`], ends with the auction that ends the call.
+    Opg = 5,
+    /// For the closing auction: apart from the book until [`Phase::Closing`], ends with the auction that ends it.
+    Cls = 6,
 }
 
 impl Tif {
@@ -139,8 +143,15 @@ impl Tif {
             2 => Tif::Ioc,
             3 => Tif::Fok,
             4 => Tif::Gtd,
+            5 => Tif::Opg,
+            6 => Tif::Cls,
             _ => return None,
         })
+    }
+
+    /// For one auction only. LIMIT and MARKET, without post-only and display.
+    pub fn is_for_auction(self) -> bool {
+        matches!(self, Tif::Opg | Tif::Cls)
     }
 }
 
@@ -277,7 +288,8 @@ impl NewOrder {
         if self.qty == 0 || self.qty > MAX_QTY {
             return Err(Reason::BadQuantity);
         }
-        let immediate = self.kind == Kind::Market || matches!(self.tif, Tif::Ioc | Tif::Fok);
+        let passes = self.tif.is_for_auction() || matches!(self.tif, Tif::Ioc | Tif::Fok);
+        let immediate = self.kind == Kind::Market || passes;
         if self.kind.is_stop() && immediate {
             return Err(Reason::BadTimeInForce);
         }
@@ -357,6 +369,8 @@ pub enum Phase {
     Auction = 2,
     /// Orders may only go.
     Closed = 3,
+    /// The call before the closing auction: orders for it come in.
+    Closing = 4,
 }
 
 impl Phase {
@@ -367,13 +381,14 @@ impl Phase {
             1 => Phase::PreOpen,
             2 => Phase::Auction,
             3 => Phase::Closed,
+            4 => Phase::Closing,
             _ => return None,
         })
     }
 
     /// Orders are taken and nothing trades.
     pub fn is_call(self) -> bool {
-        matches!(self, Phase::PreOpen | Phase::Auction)
+        matches!(self, Phase::PreOpen | Phase::Auction | Phase::Closing)
     }
 }
 
@@ -393,14 +408,16 @@ pub enum Command {
     CancelAll { owner: Owner },
     /// Expires each GTD order whose time has come. → `Expired` each, then `Expiry`.
     Expire { now: Time },
-    /// Ends the day: expires DAY orders and each GTD order whose time has come. → `Expired` each, then `Expiry`.
+    /// Ends the day: expires DAY orders, those of an auction that did not come, and each GTD order whose time has come.
+    /// → `Expired` each, then `Expiry`.
     DayEnd { now: Time },
     /// Stops trading: only cancels, expiry and resume go through. → `Halted` or `Refused`.
     Halt,
     /// Trades again. → `Resumed` or `Refused`.
     Resume,
-    /// Goes to a phase. From a call to continuous trading or the close the auction runs first. → its `Trade`s and
-    /// `Uncrossed`, then `PhaseChanged`, then stops; or `Refused`.
+    /// Goes to a phase. From a call to continuous trading or the close the auction runs first. → its `Trade`s,
+    /// `Uncrossed` and the ends of orders that were for it, then `PhaseChanged`, then what comes in for the closing
+    /// auction, then stops; or `Refused`.
     SetPhase { phase: Phase },
     /// Sets the volatility band: `reference` ± `bps` basis points; width 0 takes it away. In continuous trading an order
     /// that would trade outside pauses the symbol instead: it goes to the auction phase. The price of an auction

@@ -26,6 +26,8 @@ pub enum Reason {
     ExpireTime = 9,
     /// The symbol paused before a trade outside its volatility band.
     VolatilityPause = 10,
+    /// OPG, CLS: the auction that the order was for is over.
+    AuctionEnd = 11,
     /// The symbol is halted.
     Halted = 20,
     /// Resume of a symbol that is not halted.
@@ -42,7 +44,7 @@ pub enum Reason {
     BadTrail = 26,
     /// Display quantity above the quantity, or below one [`MAX_PARTS`](crate::MAX_PARTS)th of it.
     BadDisplay = 27,
-    /// A stop with IOC or FOK.
+    /// A stop with IOC, FOK, OPG or CLS.
     BadTimeInForce = 28,
     /// Flags that exclude each other: post-only or iceberg with an order that cannot rest.
     BadCombination = 29,
@@ -89,6 +91,7 @@ impl Reason {
             Reason::DayEnd => "DAY_END",
             Reason::ExpireTime => "EXPIRE_TIME",
             Reason::VolatilityPause => "VOLATILITY_PAUSE",
+            Reason::AuctionEnd => "AUCTION_END",
             Reason::Halted => "HALTED",
             Reason::NotHalted => "NOT_HALTED",
             Reason::BadOrderId => "BAD_ORDER_ID",

@@ -187,7 +187,7 @@ impl Input<'_> {
             14 if kind & 16 == 0 => Command::Resume,
             14 if kind & 32 == 0 => Command::Halt,
             14 => Command::SetBand { reference: self.price()?, bps: u32::from(self.byte()?) },
-            _ => Command::SetPhase { phase: Phase::from_code(kind >> 4 & 3)? },
+            _ => Command::SetPhase { phase: Phase::from_code((kind >> 4) % 5)? },
         })
     }
 }

@@ -54,7 +54,7 @@ pub(crate) struct Ladder {
     waiting_next: usize,
     /// A book is 33 cache lines then: an odd number, so that the books of many symbols spread over the sets of a cache,
     /// and one that a shift and an addition find a book by.
-    _apart: [u64; 61],
+    _apart: [u64; 55],
 }
 
 const _: () = assert!(size_of::<Book>() == 33 * 64);
@@ -66,7 +66,7 @@ impl Ladder {
             index: Index::new(),
             waiting: [NIL; WAITING],
             waiting_next: 0,
-            _apart: [0; 61],
+            _apart: [0; 55],
         }
     }
 }

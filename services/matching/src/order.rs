@@ -22,7 +22,9 @@ pub(crate) const COLD: u8 = 2;
 pub(crate) const ICEBERG: u8 = 4;
 pub(crate) const DAY: u8 = 8;
 pub(crate) const GTD: u8 = 16;
-/// Not in a ladder: an untriggered stop, or a market order that waits for its auction.
+/// Both bits of a time in force: for one auction only. [`Cold::closing`] says which.
+pub(crate) const ONE_AUCTION: u8 = DAY | GTD;
+/// Not in a ladder: an untriggered stop, a market order that waits for its auction, or any for the closing auction.
 pub(crate) const HELD: u8 = 32;
 pub(crate) const POST_ONLY: u8 = 64;
 /// The slot's filled lots are valid.
@@ -163,8 +165,17 @@ impl Order {
         self.word = self.word.wrapping_sub(shown);
     }
 
+    /// For one auction only.
+    #[inline(always)]
+    pub fn is_for_auction(&self) -> bool {
+        self.flags() & ONE_AUCTION == ONE_AUCTION
+    }
+
+    /// Of an order for one auction that of the opening.
     pub fn tif(&self) -> Tif {
-        if self.has(DAY) {
+        if self.is_for_auction() {
+            Tif::Opg
+        } else if self.has(DAY) {
             Tif::Day
         } else if self.has(GTD) {
             Tif::Gtd
@@ -181,11 +192,14 @@ pub(crate) struct Cold {
     pub hidden: Lots,
     pub display: Lots,
     pub expire: Time,
-    /// Held stop: its place among stops of one price. Market order in a call: among those of its side.
+    /// Held stop: its place among stops of one price. Market order in a call: among those of its side. For the closing
+    /// auction: among those.
     pub entered: u64,
     pub version: u32,
     pub self_trade: SelfTrade,
     pub stop: Stop,
+    /// Of an order for one auction only: for the closing one.
+    pub closing: bool,
 }
 
 impl Cold {
@@ -197,6 +211,7 @@ impl Cold {
         version: 0,
         self_trade: SelfTrade::CancelNewest,
         stop: Stop { kind: StopKind::None, price: 0, trail: 0 },
+        closing: false,
     };
 }
 
@@ -218,11 +233,24 @@ pub(crate) enum StopKind {
     TrailingPercent = 4,
     /// No stop: a market order that waits for its auction.
     OnOpen = 5,
+    /// No stop: a market order and a limit order that wait for the closing call.
+    MarketOnClose = 6,
+    LimitOnClose = 7,
 }
 
 impl StopKind {
     pub fn is_trailing(self) -> bool {
         matches!(self, StopKind::TrailingAmount | StopKind::TrailingPercent)
+    }
+
+    /// Waits for the closing call.
+    pub fn is_on_close(self) -> bool {
+        matches!(self, StopKind::MarketOnClose | StopKind::LimitOnClose)
+    }
+
+    /// Waits for a trade that elects it.
+    pub fn is_stop(self) -> bool {
+        !matches!(self, StopKind::None | StopKind::OnOpen) && !self.is_on_close()
     }
 }
 

@@ -36,6 +36,8 @@ pub struct OpenOrder {
     pub post_only: bool,
     /// A stop that waits for its trigger.
     pub held: bool,
+    /// It waits for the closing call.
+    pub for_close: bool,
     /// Present stop price of a held stop, else 0.
     pub stop: Ticks,
     pub trail: u32,
@@ -116,6 +118,13 @@ impl Book {
         (self.band.bps != 0).then_some((self.band.low, self.band.high))
     }
 
+    /// Whether a price lies farther from the band's reference than so many times its width; never without a band.
+    pub fn is_beyond_band(&self, price: Ticks, times: u32) -> bool {
+        let band = self.band;
+        let width = u64::from(band.reference) * u64::from(band.bps) / 10_000;
+        band.bps != 0 && u64::from(price.abs_diff(band.reference)) > width * u64::from(times)
+    }
+
     /// Open orders, held stops included.
     pub fn open_orders(&self) -> u32 {
         self.slab.live
@@ -155,13 +164,18 @@ impl Book {
         self.on_open_slots(side).map(|slot| self.view(slot))
     }
 
+    /// Orders that wait for the closing call, in the order in which they came.
+    pub fn on_close(&self) -> impl Iterator<Item = OpenOrder> + '_ {
+        self.on_close.values().map(|&slot| self.view(slot))
+    }
+
     /// Held stops of a side in the order in which they trigger.
     pub fn held(&self, side: Side) -> impl Iterator<Item = OpenOrder> + '_ {
         self.stops[side as usize].values().map(|&slot| self.view(slot))
     }
 
     /// All open orders in canonical order: bids, asks, held buys, held sells, each side as it trades or triggers, then
-    /// market orders to buy and to sell that wait for an auction.
+    /// market orders to buy and to sell that wait for an auction, then those that wait for the closing call.
     pub fn orders(&self) -> impl Iterator<Item = OpenOrder> + '_ {
         self.resting(Side::Buy)
             .chain(self.resting(Side::Sell))
@@ -169,6 +183,7 @@ impl Book {
             .chain(self.held(Side::Sell))
             .chain(self.waiting(Side::Buy))
             .chain(self.waiting(Side::Sell))
+            .chain(self.on_close())
     }
 
     /// The open order at a slot.
@@ -176,7 +191,7 @@ impl Book {
         self.slab.holds(slot.0, id).then(|| self.view(slot.0))
     }
 
-    /// Where the resting order at a slot stands; nothing for a held stop or a waiting market order. Walks its level and those before it.
+    /// Where the resting order at a slot stands; nothing for a held stop or an order that waits for its auction. Walks its level and those before it.
     pub fn queue_position(&self, id: OrderId, slot: Slot) -> Option<QueuePosition> {
         if !self.slab.holds(slot.0, id) {
             return None;
@@ -213,7 +228,7 @@ impl Book {
     /// Bytes that the book holds, nearly.
     pub fn memory(&self) -> usize {
         let stops: usize = self.stops.iter().map(|stops| stops.len() * 32).sum();
-        let stops = stops + self.on_open.len() * 32;
+        let stops = stops + (self.on_open.len() + self.on_close.len() + self.one_auction.len()) * 32;
         size_of::<Book>() + self.slab.memory() + self.ladder.index.memory() + stops + self.gtd.len() * 32
     }
 
@@ -269,14 +284,14 @@ impl Book {
             owner: order.owner,
             side: order.side(),
             kind: match cold.stop.kind {
-                StopKind::None => Kind::Limit,
+                StopKind::None | StopKind::LimitOnClose => Kind::Limit,
                 StopKind::Market => Kind::Stop,
                 StopKind::Limit => Kind::StopLimit,
                 StopKind::TrailingAmount => Kind::TrailingAmount,
                 StopKind::TrailingPercent => Kind::TrailingPercent,
-                StopKind::OnOpen => Kind::Market,
+                StopKind::OnOpen | StopKind::MarketOnClose => Kind::Market,
             },
-            tif: order.tif(),
+            tif: if order.is_for_auction() && cold.closing { Tif::Cls } else { order.tif() },
             price: self.price_of(slot),
             shown: order.shown(),
             open: if order.has(ICEBERG) && order.has(COLD) {
@@ -287,7 +302,8 @@ impl Book {
             filled: self.slab.filled(slot),
             display: cold.display,
             post_only: order.has(POST_ONLY),
-            held: order.has(HELD) && cold.stop.kind != StopKind::OnOpen,
+            held: cold.stop.kind.is_stop(),
+            for_close: cold.stop.kind.is_on_close(),
             stop: cold.stop.price,
             trail: cold.stop.trail,
             expire: cold.expire,

@@ -33,7 +33,7 @@ impl Book {
         };
         let was_open = self.slab.open(slot);
         let held = self.slab.hot[slot as usize].has(HELD);
-        let on_open = self.slab.cold(slot).stop.kind == StopKind::OnOpen;
+        let waits = self.slab.cold(slot).stop.kind;
         let replaced = What::Replaced {
             old: replace.id,
             id,
@@ -50,7 +50,15 @@ impl Book {
             }
             return self.emit(out, replaced);
         }
-        if on_open {
+        if waits.is_on_close() {
+            self.unhold(slot);
+            let order = &mut self.slab.hot[slot as usize];
+            order.place = change.price;
+            order.set_shown(change.open);
+            self.queue_on_close(slot);
+            return self.emit(out, replaced);
+        }
+        if waits == StopKind::OnOpen {
             self.unhold(slot);
         } else if held {
             return self.replace_held(slot, &change, replaced, out);
@@ -150,8 +158,7 @@ impl Book {
     fn replaced_stop(&self, replace: &Replace, side: Side, cold: &Cold) -> Result<(Ticks, u32), Reason> {
         let kind = cold.stop.kind;
         let changes_stop = replace.stop != 0 || replace.trail != 0;
-        let is_stop = !matches!(kind, StopKind::None | StopKind::OnOpen);
-        if changes_stop && !is_stop || replace.trail != 0 && !kind.is_trailing() {
+        if changes_stop && !kind.is_stop() || replace.trail != 0 && !kind.is_trailing() {
             return Err(Reason::NotReplaceable);
         }
         if replace.trail == 0 {
@@ -191,7 +198,9 @@ impl Book {
             self.slab.cold_mut(slot).version = 0;
         }
         self.slab.forget_filled(slot);
-        if self.slab.hot[slot as usize].has(GTD) {
+        if self.slab.hot[slot as usize].is_for_auction() {
+            self.one_auction.remove(&replace.id);
+        } else if self.slab.hot[slot as usize].has(GTD) {
             let expire = self.slab.cold(slot).expire;
             self.gtd.remove(&(expire, replace.id, slot));
             self.gtd.insert((expire, replace.new_id, slot));

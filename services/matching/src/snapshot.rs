@@ -3,11 +3,13 @@
 //! Two books that were fed the same commands have the same bytes, whether or not one of them was restored in between.
 
 use crate::book::{Band, Book, mask};
-use crate::command::{MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, Owner, Phase, SelfTrade, Side, Ticks};
+use crate::command::{Lots, MAX_ORDERS, MAX_PARTS, MAX_PRICE, MAX_QTY, Owner, Phase, SelfTrade, Side, Ticks};
 use crate::order::*;
 use std::collections::BTreeMap;
 
-const MAGIC: u64 = 0x3230_4b4f_4f42_4146; // "FABOOK02"
+const MAGIC: u64 = 0x3330_4b4f_4f42_4146; // "FABOOK03"
+/// Before there were orders for one auction.
+const MAGIC_BEFORE: u64 = 0x3230_4b4f_4f42_4146; // "FABOOK02"
 
 /// Counters of events, trades and stops stay below this for some thousand years.
 const COUNT_MAX: u64 = 1 << 62;
@@ -73,6 +75,10 @@ impl Book {
                 self.write_order(slot, out);
             }
         }
+        put32(out, self.on_close.len() as u32);
+        for &slot in self.on_close.values() {
+            self.write_order(slot, out);
+        }
         let sum = fnv(&out[start..]);
         put64(out, sum);
     }
@@ -106,6 +112,7 @@ impl Book {
         out.push(cold.stop.kind as u8);
         put32(out, cold.stop.price);
         put32(out, cold.stop.trail);
+        out.push(u8::from(cold.closing));
     }
 
     /// The book that [`Book::snapshot`] wrote. Whatever the bytes are, this neither panics nor returns a book that
@@ -113,9 +120,11 @@ impl Book {
     pub fn restore(bytes: &[u8]) -> Result<Book, Error> {
         let body_len = bytes.len().checked_sub(8).ok_or(Error::Length)?;
         let (body, sum) = bytes.split_at(body_len);
-        let mut reader = Reader { rest: body };
-        if reader.u64()? != MAGIC {
-            return Err(Error::Magic);
+        let mut reader = Reader { rest: body, before: false };
+        match reader.u64()? {
+            MAGIC => {}
+            MAGIC_BEFORE => reader.before = true,
+            _ => return Err(Error::Magic),
         }
         if fnv(body).to_le_bytes() != sum {
             return Err(Error::Checksum);
@@ -133,7 +142,7 @@ impl Book {
             1 => true,
             _ => return Err(Error::Invalid("halted is 0 or 1")),
         };
-        book.phase = Phase::from_code(reader.u8()?).ok_or(Error::Invalid("phase is 0 to 3"))?;
+        book.phase = Phase::from_code(reader.u8()?).ok_or(Error::Invalid("phase is 0 to 4"))?;
         book.open_or_close();
         let (reference, bps) = (reader.u32()?, reader.u32()?);
         if !Book::is_band(reference, bps) {
@@ -162,6 +171,9 @@ impl Book {
         }
         for side in [Side::Buy, Side::Sell] {
             book.read_on_open(&mut reader, side)?;
+        }
+        if !reader.before {
+            book.read_on_close(&mut reader)?;
         }
         if !reader.rest.is_empty() {
             return Err(Error::Length);
@@ -193,13 +205,20 @@ impl Book {
         let count = reader.u32()?;
         let mut worst = u32::MAX;
         for _ in 0..count {
-            let slot = self.read_order(reader, side, StopKind::None)?;
+            let slot = self.read_order(reader, Some(side), StopKind::None)?;
             let key = self.slab.hot[slot as usize].place ^ mask(side);
             if key > worst {
                 return Err(Error::Invalid("resting orders come best price first"));
             }
             worst = key;
             self.link(slot);
+            let order = &self.slab.hot[slot as usize];
+            if order.is_for_auction() {
+                if !self.phase.is_call() {
+                    return Err(Error::Invalid("orders for one auction rest in a call"));
+                }
+                self.one_auction.insert(order.id, slot);
+            }
         }
         Ok(())
     }
@@ -209,7 +228,7 @@ impl Book {
         let count = reader.u32()?;
         let mut before = (0, 0);
         for _ in 0..count {
-            let slot = self.read_order(reader, side, StopKind::Market)?;
+            let slot = self.read_order(reader, Some(side), StopKind::Market)?;
             let cold = *self.slab.cold(slot);
             let place = (cold.stop.price ^ mask(side), cold.entered);
             if place <= before || cold.entered == 0 || cold.entered > self.stops_entered {
@@ -232,7 +251,7 @@ impl Book {
         }
         let mut before = 0;
         for _ in 0..count {
-            let slot = self.read_order(reader, side, StopKind::OnOpen)?;
+            let slot = self.read_order(reader, Some(side), StopKind::OnOpen)?;
             let entered = self.slab.cold(slot).entered;
             if entered <= before || entered > self.stops_entered {
                 return Err(Error::Invalid("market orders come in the order of their entry"));
@@ -243,56 +262,59 @@ impl Book {
         Ok(())
     }
 
-    /// An order that rests (`None`), a market order that waits (`OnOpen`), or any held stop.
-    fn read_order(&mut self, reader: &mut Reader, side: Side, kind: StopKind) -> Result<u32, Error> {
+    /// The orders that wait for the closing call.
+    fn read_on_close(&mut self, reader: &mut Reader) -> Result<(), Error> {
+        let count = reader.u32()?;
+        if count > 0 && self.phase == Phase::Closing {
+            return Err(Error::Invalid("in the closing call nobody waits for it"));
+        }
+        let mut before = 0;
+        for _ in 0..count {
+            let slot = self.read_order(reader, None, StopKind::LimitOnClose)?;
+            let entered = self.slab.cold(slot).entered;
+            if entered <= before || entered > self.stops_entered {
+                return Err(Error::Invalid("orders for the closing call come in the order of their entry"));
+            }
+            before = entered;
+            self.on_close.insert(entered, slot);
+        }
+        Ok(())
+    }
+
+    /// An order that rests (`None`), a market order that waits (`OnOpen`), one for the closing call (`LimitOnClose`), or
+    /// any held stop.
+    fn read_order(&mut self, reader: &mut Reader, side: Option<Side>, kind: StopKind) -> Result<u32, Error> {
         let (id, shown) = (reader.u64()?, reader.u64()?);
         let (owner, price) = (reader.u32()?, reader.u32()?);
         let flags = reader.u8()?;
         let (mut cold, mut filled) = (Cold::DEFAULT, 0);
         if flags & COLD != 0 {
-            filled = reader.u64()?;
-            cold.hidden = reader.u64()?;
-            cold.display = reader.u64()?;
-            cold.expire = reader.u64()?;
-            cold.entered = reader.u64()?;
-            cold.version = reader.u32()?;
-            cold.self_trade =
-                SelfTrade::from_code(reader.u8()?).ok_or(Error::Invalid("self-trade mode is 0 to 3"))?;
-            cold.stop.kind = match reader.u8()? {
-                0 => StopKind::None,
-                1 => StopKind::Market,
-                2 => StopKind::Limit,
-                3 => StopKind::TrailingAmount,
-                4 => StopKind::TrailingPercent,
-                5 => StopKind::OnOpen,
-                _ => return Err(Error::Invalid("kind of stop is 0 to 5")),
-            };
-            cold.stop.price = reader.u32()?;
-            cold.stop.trail = reader.u32()?;
+            (cold, filled) = reader.cold()?;
             if cold == Cold::DEFAULT && filled == 0 {
                 return Err(Error::Invalid("a cold record says something"));
             }
         }
         let (held, on_open) = (kind != StopKind::None, cold.stop.kind == StopKind::OnOpen);
-        let stop = held && !on_open;
+        let (stop, one_auction) = (cold.stop.kind.is_stop(), flags & ONE_AUCTION == ONE_AUCTION);
         let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
         rule(id != 0 && id <= self.last_id && id != LEVEL, "order numbers are up to the last one")?;
         rule((1..=MAX_QTY).contains(&shown), "visible quantity within its range")?;
         rule(cold.hidden <= MAX_QTY && filled <= MAX_QTY, "quantities within their range")?;
         rule(cold.display <= MAX_QTY, "display quantity within its range")?;
         rule(price <= MAX_PRICE && (price != 0 || cold.stop.kind.is_trailing()), "price within its range")?;
-        rule((flags & SELL != 0) == (side == Side::Sell), "orders are on their side")?;
+        let on_side = |side: Side| (flags & SELL != 0) == (side == Side::Sell);
+        rule(side.is_none_or(on_side), "orders are on their side")?;
         rule((flags & HELD != 0) == held, "held orders are stops")?;
         rule((cold.stop.kind != StopKind::None) == held, "stops are held")?;
         rule(on_open == (kind == StopKind::OnOpen), "market orders are apart from stops")?;
+        of_one_auction(flags, &cold, kind)?;
         rule(!on_open || flags & (POST_ONLY | ICEBERG) == 0, "market orders wait without extras")?;
         rule(!on_open || cold.display == 0, "market orders wait without extras")?;
         rule(held == (cold.entered != 0), "held orders have a place")?;
         rule(!stop || (1..=MAX_PRICE).contains(&cold.stop.price), "stop price within its range")?;
         rule(stop || (cold.stop.price == 0 && cold.stop.trail == 0), "only stops have a stop price")?;
-        rule(flags & (DAY | GTD) != DAY | GTD, "one time in force")?;
         rule(flags & PARTLY == 0, "known flags")?;
-        rule((flags & GTD != 0) == (cold.expire != 0), "GTD orders have a time")?;
+        rule((flags & GTD != 0 && !one_auction) == (cold.expire != 0), "GTD orders have a time")?;
         rule(cold.hidden == 0 || flags & ICEBERG != 0, "only icebergs hide")?;
         let parts = |open: u64| open.div_ceil(cold.display.max(1));
         rule(
@@ -309,7 +331,7 @@ impl Book {
                 self.slab.add_filled(slot, filled);
             }
         }
-        if flags & GTD != 0 {
+        if flags & GTD != 0 && !one_auction {
             self.gtd.insert((cold.expire, id, slot));
         }
         debug_assert_ne!(slot, NIL);
@@ -317,8 +339,23 @@ impl Book {
     }
 }
 
+/// What holds of an order for one auction, and of one that waits for the closing call.
+fn of_one_auction(flags: u8, cold: &Cold, kind: StopKind) -> Result<(), Error> {
+    let one_auction = flags & ONE_AUCTION == ONE_AUCTION;
+    let rule = |holds: bool, rule: &'static str| if holds { Ok(()) } else { Err(Error::Invalid(rule)) };
+    let on_close = cold.stop.kind.is_on_close();
+    rule(on_close == (kind == StopKind::LimitOnClose), "orders for the closing call are apart")?;
+    rule(!on_close || (one_auction && cold.closing), "orders for the closing call are for it only")?;
+    rule(!cold.closing || one_auction, "only orders of one auction are for the closing one")?;
+    rule(!one_auction || flags & (POST_ONLY | ICEBERG) == 0, "orders of one auction have no extras")?;
+    rule(!one_auction || cold.display == 0, "orders of one auction have no extras")?;
+    rule(!one_auction || !cold.stop.kind.is_stop(), "stops are for no auction alone")
+}
+
 struct Reader<'a> {
     rest: &'a [u8],
+    /// It is of [`MAGIC_BEFORE`].
+    before: bool,
 }
 
 impl Reader<'_> {
@@ -330,6 +367,43 @@ impl Reader<'_> {
 
     fn u8(&mut self) -> Result<u8, Error> {
         self.take::<1>().map(|bytes| bytes[0])
+    }
+
+    /// What is rarely needed of an order, and its filled lots.
+    fn cold(&mut self) -> Result<(Cold, Lots), Error> {
+        let mut cold = Cold::DEFAULT;
+        let filled = self.u64()?;
+        cold.hidden = self.u64()?;
+        cold.display = self.u64()?;
+        cold.expire = self.u64()?;
+        cold.entered = self.u64()?;
+        cold.version = self.u32()?;
+        cold.self_trade =
+            SelfTrade::from_code(self.u8()?).ok_or(Error::Invalid("self-trade mode is 0 to 3"))?;
+        cold.stop.kind = match self.u8()? {
+            0 => StopKind::None,
+            1 => StopKind::Market,
+            2 => StopKind::Limit,
+            3 => StopKind::TrailingAmount,
+            4 => StopKind::TrailingPercent,
+            5 => StopKind::OnOpen,
+            6 => StopKind::MarketOnClose,
+            7 => StopKind::LimitOnClose,
+            _ => return Err(Error::Invalid("kind of stop is 0 to 7")),
+        };
+        cold.stop.price = self.u32()?;
+        cold.stop.trail = self.u32()?;
+        cold.closing = match self.u8_since()? {
+            0 => false,
+            1 => true,
+            _ => return Err(Error::Invalid("for the closing auction is 0 or 1")),
+        };
+        Ok((cold, filled))
+    }
+
+    /// What is there since [`MAGIC`], 0 before.
+    fn u8_since(&mut self) -> Result<u8, Error> {
+        if self.before { Ok(0) } else { self.u8() }
     }
 
     fn u32(&mut self) -> Result<u32, Error> {

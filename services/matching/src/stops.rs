@@ -60,6 +60,10 @@ impl Book {
             self.on_open.remove(&(side, cold.entered));
             return;
         }
+        if cold.stop.kind.is_on_close() {
+            self.on_close.remove(&cold.entered);
+            return;
+        }
         self.unqueue_stop(slot);
         self.trailing[side as usize].retain(|&other| other != slot);
     }

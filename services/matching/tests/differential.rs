@@ -114,7 +114,7 @@ fn cover(coverage: &mut Coverage, command: &Command, events: &[Event]) {
             What::Halted => count("halt"),
             What::Resumed => count("resume"),
             What::PhaseChanged { phase } => {
-                count(["continuous", "pre-open", "auction", "closed"][phase as usize]);
+                count(["continuous", "pre-open", "auction", "closed", "closing"][phase as usize]);
             }
             What::Rejected { reason, .. }
             | What::Canceled { reason, .. }
@@ -132,11 +132,11 @@ fn kind_name(kind: Kind) -> &'static str {
 }
 
 fn tif_name(tif: Tif) -> &'static str {
-    ["day", "gtc", "ioc", "fok", "gtd"][tif as usize]
+    ["day", "gtc", "ioc", "fok", "gtd", "opg", "cls"][tif as usize]
 }
 
 /// Everything that a run of a million commands must come across, often.
-const COVERED: [&str; 63] = [
+const COVERED: [&str; 67] = [
     "limit",
     "market",
     "stop",
@@ -148,6 +148,8 @@ const COVERED: [&str; 63] = [
     "ioc",
     "fok",
     "gtd",
+    "opg",
+    "cls",
     "post-only",
     "cancel newest",
     "cancel oldest",
@@ -168,6 +170,8 @@ const COVERED: [&str; 63] = [
     "pre-open",
     "auction",
     "closed",
+    "closing",
+    "AUCTION_END",
     "REQUESTED",
     "MASS_CANCEL",
     "SELF_TRADE",

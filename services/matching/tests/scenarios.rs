@@ -100,11 +100,12 @@ impl Desk {
     }
 }
 
-const PHASES: [(&str, Phase); 4] = [
+const PHASES: [(&str, Phase); 5] = [
     ("continuous", Phase::Continuous),
     ("pre-open", Phase::PreOpen),
     ("auction", Phase::Auction),
     ("closed", Phase::Closed),
+    ("closing", Phase::Closing),
 ];
 
 fn phase(name: &str) -> Option<Phase> {
@@ -136,6 +137,8 @@ fn new_order(side: Side, words: &[&str]) -> Option<NewOrder> {
             "trail" => order = NewOrder { kind: Kind::TrailingAmount, trail: value()? as u32, ..order },
             "trail-bps" => order = NewOrder { kind: Kind::TrailingPercent, trail: value()? as u32, ..order },
             "day" => order.tif = Tif::Day,
+            "opg" => order.tif = Tif::Opg,
+            "cls" => order.tif = Tif::Cls,
             "ioc" => order.tif = Tif::Ioc,
             "fok" => order.tif = Tif::Fok,
             "gtd" => order = NewOrder { tif: Tif::Gtd, expire: value()?, ..order },
@@ -200,6 +203,7 @@ fn picture(book: &Book) -> Vec<String> {
     for order in book.orders() {
         let price = if order.held { order.stop } else { order.price };
         let kind = match order.kind {
+            _ if order.for_close => "for the close ",
             Kind::Market => "waiting ",
             _ if order.held => "held ",
             _ => "",

@@ -4,6 +4,7 @@
 //! names file, line and key.
 
 use super::telemetry::LogFormat;
+use fafnir_rules::calendar::Calendar;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,8 @@ const RECENT_IDS_MIN: u32 = 16;
 const RECENT_IDS_MAX: u32 = 1 << 24;
 /// Longest that `engine.behind_s_max` may be.
 const BEHIND_S_MAX: u32 = 60;
+/// Longest that `engine.volatility_pause_s` and `engine.volatility_end_s` may be.
+const PAUSE_S_MAX: u32 = 3_600;
 
 /// Everything that can be configured; the defaults are the embedded development platform.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -200,8 +203,12 @@ pub struct Engine {
     pub journal_keep: String,
     pub snapshot_every_commands: u64,
     pub snapshot_every_s: u64,
-    /// Seconds from a volatility pause to the auction that ends it.
+    /// `24x7` (continuous trading, the day ends at 00:00 UTC) or `xnys` (the sessions of the New York Stock Exchange).
+    pub calendar: String,
+    /// Seconds that a volatility pause lasts, and once more where its auction would be beyond twice the band.
     pub volatility_pause_s: u32,
+    /// Its auction runs within so many seconds from then on, at a moment that nobody chooses.
+    pub volatility_end_s: u32,
     /// Largest deposit, in the account's currency.
     pub deposit_max: String,
     /// Largest sum of a user's deposits of a UTC day, in each currency.
@@ -328,13 +335,60 @@ impl Default for Portfolio {
         Self { opening_deposit: "500.00".into(), maker_fee_bp: 0, taker_fee_bp: 0, usd_cad: "1.37".into() }
     }
 }
+impl Engine {
+    fn check(&self) -> Result<(), Error> {
+        if !matches!(self.journal_keep.as_str(), "covered" | "all") {
+            return bad("engine.journal_keep", "must be \"covered\" or \"all\"");
+        }
+        if !matches!(self.facts_keep.as_str(), "recent" | "all") {
+            return bad("engine.facts_keep", "must be \"recent\" or \"all\"");
+        }
+        for (key, amount) in [
+            ("engine.deposit_max", &self.deposit_max),
+            ("engine.deposits_per_day_max", &self.deposits_per_day_max),
+            ("engine.account_max", &self.account_max),
+        ] {
+            if !fafnir_rules::money::parse_micros(amount).is_ok_and(|amount| amount > 0) {
+                return bad(key, "must be an amount above 0 with at most 6 decimals");
+            }
+        }
+        if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.recent_ids) {
+            return bad("engine.recent_ids", "must be from 16 to 16777216");
+        }
+        if Calendar::parse(&self.calendar).is_none() {
+            return bad("engine.calendar", "must be \"24x7\" or \"xnys\"");
+        }
+        let pauses = (1..=PAUSE_S_MAX).contains(&self.volatility_pause_s);
+        if !pauses {
+            return bad("engine.volatility_pause_s", "must be from 1 to 3600 seconds");
+        }
+        if self.volatility_end_s > PAUSE_S_MAX {
+            return bad("engine.volatility_end_s", "must be at most 3600 seconds");
+        }
+        if !(1..=BEHIND_S_MAX).contains(&self.behind_s_max) {
+            return bad("engine.behind_s_max", "must be from 1 to 60 seconds");
+        }
+        if self.behind_facts_max == 0 {
+            return bad("engine.behind_facts_max", "must be above 0");
+        }
+        Ok(())
+    }
+
+    /// When there are sessions; a calendar that there is not was refused with the configuration.
+    pub fn calendar(&self) -> Calendar {
+        Calendar::parse(&self.calendar).unwrap_or_default()
+    }
+}
+
 impl Default for Engine {
     fn default() -> Self {
         Self {
             journal_keep: "covered".into(),
             snapshot_every_commands: 100_000,
             snapshot_every_s: 60,
+            calendar: Calendar::Always.name().into(),
             volatility_pause_s: 120,
+            volatility_end_s: 30,
             deposit_max: "10000000".into(),
             deposits_per_day_max: "100000000".into(),
             account_max: "1000000000".into(),
@@ -496,9 +550,13 @@ impl Layers {
     }
 }
 
+/// A value that cannot be used.
+fn bad(key: &str, message: &str) -> Result<(), Error> {
+    Err(Error::Key { key: key.into(), message: message.into() })
+}
+
 impl Settings {
     fn check(&self) -> Result<(), Error> {
-        let bad = |key: &str, message: &str| Err(Error::Key { key: key.into(), message: message.into() });
         match fafnir_rules::money::parse_e4(&self.sim.rate) {
             Ok(rate) if (0..=100_0000).contains(&rate) => {}
             _ => return bad("sim.rate", "must be a decimal from 0 to 100 with at most 4 decimals"),
@@ -516,30 +574,7 @@ impl Settings {
             Ok(rate) if rate > 0 => {}
             _ => return bad("portfolio.usd_cad", "must be a rate above 0 with at most 6 decimals"),
         }
-        if !matches!(self.engine.journal_keep.as_str(), "covered" | "all") {
-            return bad("engine.journal_keep", "must be \"covered\" or \"all\"");
-        }
-        if !matches!(self.engine.facts_keep.as_str(), "recent" | "all") {
-            return bad("engine.facts_keep", "must be \"recent\" or \"all\"");
-        }
-        for (key, amount) in [
-            ("engine.deposit_max", &self.engine.deposit_max),
-            ("engine.deposits_per_day_max", &self.engine.deposits_per_day_max),
-            ("engine.account_max", &self.engine.account_max),
-        ] {
-            if !fafnir_rules::money::parse_micros(amount).is_ok_and(|amount| amount > 0) {
-                return bad(key, "must be an amount above 0 with at most 6 decimals");
-            }
-        }
-        if !(RECENT_IDS_MIN..=RECENT_IDS_MAX).contains(&self.engine.recent_ids) {
-            return bad("engine.recent_ids", "must be from 16 to 16777216");
-        }
-        if !(1..=BEHIND_S_MAX).contains(&self.engine.behind_s_max) {
-            return bad("engine.behind_s_max", "must be from 1 to 60 seconds");
-        }
-        if self.engine.behind_facts_max == 0 {
-            return bad("engine.behind_facts_max", "must be above 0");
-        }
+        self.engine.check()?;
         if self.disk.cancel_only_mib > self.disk.alarm_mib {
             return bad("disk.cancel_only_mib", "must be at most disk.alarm_mib");
         }

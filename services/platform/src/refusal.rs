@@ -71,9 +71,12 @@ impl Refusal {
 
     /// An order in `symbol` breaks a rule.
     pub fn of_rule(violation: Violation, symbol: &str) -> Self {
-        use Violation::{Closed, Halted, InCall, NoReferencePrice, StopWrongSide};
+        use Violation::{
+            Closed, Halted, InCall, NoClosingAuction, NoOpeningAuction, NoReferencePrice, StopWrongSide,
+        };
         let kind = match violation {
-            Halted | Closed | InCall | NoReferencePrice { .. } | StopWrongSide { .. } => Kind::Precondition,
+            Halted | Closed | InCall | NoOpeningAuction | NoClosingAuction => Kind::Precondition,
+            NoReferencePrice { .. } | StopWrongSide { .. } => Kind::Precondition,
             _ => Kind::Invalid,
         };
         Self::new(kind, rule_code(violation), violation.sentence(symbol))
@@ -99,6 +102,8 @@ fn rule_code(violation: Violation) -> Reason {
         Halted => Reason::SYMBOL_HALTED,
         Closed => Reason::SYMBOL_CLOSED,
         InCall => Reason::SYMBOL_IN_AUCTION,
+        NoOpeningAuction => Reason::NO_OPENING_AUCTION,
+        NoClosingAuction => Reason::NO_CLOSING_AUCTION,
         OffLot { field: Field::DisplayQuantity, .. } => Reason::DISPLAY_QUANTITY_OFF_LOT,
         OffLot { .. } => Reason::QUANTITY_OFF_LOT,
         OffTick { field: Field::StopPrice, .. } => Reason::STOP_PRICE_OFF_TICK,

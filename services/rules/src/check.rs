@@ -131,6 +131,10 @@ pub enum Violation {
     Halted,
     Closed,
     InCall,
+    /// OPG where no opening auction comes next.
+    NoOpeningAuction,
+    /// CLS where the calendar has no closing auction.
+    NoClosingAuction,
     OffLot {
         field: Field,
         value_e4: i64,
@@ -175,12 +179,7 @@ impl Violation {
                 format_e4(QUANTITY_E4_MAX),
                 format_e4(quantity_e4)
             ),
-            Self::TimeNotAllowed { order_type } => {
-                // In the order in which everybody lists them.
-                let times = TimeInForce::ALL.iter().filter(|t| order_type.times().contains(t));
-                let times = one_of(times.map(|t| t.name()));
-                format!("time_in_force of a {order_type} order must be {times}")
-            }
+            Self::TimeNotAllowed { order_type } => not_its_time(order_type),
             Self::ExpiryMissing => "expires_at is missing: time in force GTD needs one".to_owned(),
             Self::ExpiryInThePast => "expires_at must be in the future".to_owned(),
             Self::ExpiryTooFar => "expires_at must be within 366 days".to_owned(),
@@ -195,12 +194,7 @@ impl Violation {
                 "display_quantity must be above 0 and at most the quantity {}",
                 format_e4(quantity_e4)
             ),
-            Self::TooManyParts { quantity_e4, display_e4 } => format!(
-                "display_quantity {} must be at least a {ICEBERG_PARTS_MAX}th of the quantity {}: an iceberg shows at \
-                 most {ICEBERG_PARTS_MAX} parts",
-                format_e4(display_e4),
-                format_e4(quantity_e4)
-            ),
+            Self::TooManyParts { quantity_e4, display_e4 } => too_many_parts(quantity_e4, display_e4),
             Self::ClientOrderIdTooLong => {
                 format!("client_order_id must have at most {CLIENT_ORDER_ID_LEN_MAX} characters")
             }
@@ -210,6 +204,12 @@ impl Violation {
             Self::InCall => format!(
                 "symbol {symbol} gathers orders for an auction: time in force FOK, and IOC but of a MARKET order, are not \
                  taken"
+            ),
+            Self::NoOpeningAuction => format!(
+                "symbol {symbol} is not in PRE_OPEN: time in force OPG is for the opening auction, before it begins"
+            ),
+            Self::NoClosingAuction => format!(
+                "symbol {symbol} has no closing auction: time in force CLS needs a calendar with sessions"
             ),
             Self::OffLot { field, value_e4, lot_e4 } => off_step(field, value_e4, "lot", lot_e4, symbol),
             Self::OffTick { field, value_e4, tick_e4 } => off_step(field, value_e4, "tick", tick_e4, symbol),
@@ -225,12 +225,7 @@ impl Violation {
             Self::NoReferencePrice { order_type } => format!(
                 "{symbol} has no reference price (no trade, no previous close): a {order_type} order needs one"
             ),
-            Self::StopWrongSide { side, stop_e4, last_e4 } => format!(
-                "stop_price {} of a {side} order must be {} the last price {}",
-                format_e4(stop_e4),
-                if side == Side::Buy { "above" } else { "below" },
-                format_e4(last_e4)
-            ),
+            Self::StopWrongSide { side, stop_e4, last_e4 } => wrong_side(side, stop_e4, last_e4),
             Self::TrailTooWide { reference_e4 } => format!(
                 "the trail must be at most {BAND_PERCENT} % of the reference price {}",
                 format_e4(reference_e4)
@@ -240,6 +235,27 @@ impl Violation {
             }
         }
     }
+}
+
+fn not_its_time(order_type: OrderType) -> String {
+    // In the order in which everybody lists them.
+    let times = TimeInForce::ALL.iter().filter(|t| order_type.times().contains(t));
+    let times = one_of(times.map(|t| t.name()));
+    format!("time_in_force of a {order_type} order must be {times}")
+}
+
+fn too_many_parts(quantity_e4: i64, display_e4: i64) -> String {
+    let (display, quantity) = (format_e4(display_e4), format_e4(quantity_e4));
+    format!(
+        "display_quantity {display} must be at least a {ICEBERG_PARTS_MAX}th of the quantity {quantity}: an iceberg shows \
+         at most {ICEBERG_PARTS_MAX} parts"
+    )
+}
+
+fn wrong_side(side: Side, stop_e4: i64, last_e4: i64) -> String {
+    let way = if side == Side::Buy { "above" } else { "below" };
+    let (stop, last) = (format_e4(stop_e4), format_e4(last_e4));
+    format!("stop_price {stop} of a {side} order must be {way} the last price {last}")
 }
 
 fn off_step(field: Field, value_e4: i64, step: &str, step_e4: i64, symbol: &str) -> String {
@@ -325,6 +341,9 @@ pub fn order(order: &Order, listing: &Listing, reference_e4: Option<i64>) -> Che
     let waits = order_type.rests(order.time_in_force) || order_type.waits_in_call(order.time_in_force);
     if listing.state.is_call() && !waits {
         return Err(Violation::InCall);
+    }
+    if order.time_in_force == TimeInForce::Opg && listing.state != TradingState::PreOpen {
+        return Err(Violation::NoOpeningAuction);
     }
     lots(Field::Quantity, order.quantity_e4, listing.lot_e4)?;
     lots(Field::DisplayQuantity, order.display_e4, listing.lot_e4)?;
@@ -503,7 +522,10 @@ mod tests {
     #[test]
     fn the_times_of_a_type_are_told_in_one_order() {
         let sentence = |order_type| Violation::TimeNotAllowed { order_type }.sentence("A");
-        assert_eq!(sentence(OrderType::Market), "time_in_force of a MARKET order must be IOC or FOK");
+        assert_eq!(
+            sentence(OrderType::Market),
+            "time_in_force of a MARKET order must be IOC, FOK, OPG or CLS"
+        );
         assert_eq!(sentence(OrderType::Stop), "time_in_force of a STOP order must be DAY, GTC or GTD");
     }
 }

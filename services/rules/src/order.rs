@@ -74,6 +74,10 @@ named! {
         Ioc = "IOC",
         Fok = "FOK",
         Gtd = "GTD",
+        /// For the next opening auction only.
+        Opg = "OPG",
+        /// For the next closing auction only.
+        Cls = "CLS",
     }
 }
 
@@ -132,10 +136,10 @@ impl OrderType {
 
     /// The times in force that the type can have, its default first.
     pub const fn times(self) -> &'static [TimeInForce] {
-        use TimeInForce::{Day, Fok, Gtc, Gtd, Ioc};
+        use TimeInForce::{Cls, Day, Fok, Gtc, Gtd, Ioc, Opg};
         match self {
-            Self::Market => &[Ioc, Fok],
-            Self::Limit => &[Gtc, Day, Gtd, Ioc, Fok],
+            Self::Market => &[Ioc, Fok, Opg, Cls],
+            Self::Limit => &[Gtc, Day, Gtd, Ioc, Fok, Opg, Cls],
             Self::Stop | Self::StopLimit | Self::TrailingStop => &[Gtc, Day, Gtd],
         }
     }
@@ -145,9 +149,13 @@ impl OrderType {
         self.times()[0]
     }
 
-    /// True when what does not trade at once waits in the book.
+    /// True when what does not trade at once waits, in the book or for its auction.
     pub const fn rests(self, time: TimeInForce) -> bool {
-        !matches!(self, Self::Market) && !matches!(time, TimeInForce::Ioc | TimeInForce::Fok)
+        match time {
+            TimeInForce::Opg | TimeInForce::Cls => true,
+            TimeInForce::Ioc | TimeInForce::Fok => false,
+            TimeInForce::Day | TimeInForce::Gtc | TimeInForce::Gtd => !matches!(self, Self::Market),
+        }
     }
 
     /// True for what trades at once or not at all elsewhere, and waits for its auction in a call.
@@ -157,12 +165,19 @@ impl OrderType {
 
     /// True when the order may insist on not trading at once.
     pub const fn may_post_only(self, time: TimeInForce) -> bool {
-        matches!(self, Self::Limit) && self.rests(time)
+        matches!(self, Self::Limit) && self.rests(time) && !time.is_for_auction()
     }
 
     /// True when a part of the order may hide.
     pub const fn may_hide(self, time: TimeInForce) -> bool {
-        self.has_price() && self.rests(time)
+        self.has_price() && self.rests(time) && !time.is_for_auction()
+    }
+}
+
+impl TimeInForce {
+    /// True for an order of one auction, which ends with it.
+    pub const fn is_for_auction(self) -> bool {
+        matches!(self, Self::Opg | Self::Cls)
     }
 }
 
@@ -199,8 +214,8 @@ mod tests {
     #[test]
     fn names_make_a_sentence() {
         let names = |times: &'static [TimeInForce]| one_of(times.iter().map(|t| t.name()));
-        assert_eq!(names(TimeInForce::ALL), "DAY, GTC, IOC, FOK or GTD");
-        assert_eq!(names(OrderType::Market.times()), "IOC or FOK");
+        assert_eq!(names(TimeInForce::ALL), "DAY, GTC, IOC, FOK, GTD, OPG or CLS");
+        assert_eq!(names(OrderType::Market.times()), "IOC, FOK, OPG or CLS");
         assert_eq!((names(&[]), names(&[TimeInForce::Gtd])), (String::new(), "GTD".to_owned()));
     }
 
@@ -210,7 +225,8 @@ mod tests {
             assert!(kind.times().contains(&kind.default_time()));
             for time in TimeInForce::ALL {
                 let rests = kind.rests(*time);
-                assert!(rests || !(kind.may_hide(*time) || kind.may_post_only(*time)), "{kind} {time}");
+                let extras = kind.may_hide(*time) || kind.may_post_only(*time);
+                assert!(rests && !time.is_for_auction() || !extras, "{kind} {time}");
             }
         }
     }

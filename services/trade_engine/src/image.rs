@@ -43,6 +43,7 @@ pub fn book(market: &Market, epoch: u64, book_seq: u64, time_us: i64) -> v1::Boo
         indicative_price_e4,
         indicative_quantity_e4,
         indicative_surplus_e4,
+        pause_until_us: market.pause().map_or(0, |pause| pause.until_us),
     }
 }
 
@@ -72,7 +73,9 @@ pub fn depth(state: &State, market: &Market, levels_max: usize, orders_max: usiz
         indicative_surplus_e4,
         band_low_e4,
         band_high_e4,
-        paused_us: market.paused_us().unwrap_or(0),
+        paused_us: market.pause().map_or(0, |pause| pause.since_us),
+        pause_until_us: market.pause().map_or(0, |pause| pause.until_us),
+        pause_extended: market.pause().is_some_and(|pause| pause.extended),
     }
 }
 

@@ -93,13 +93,14 @@ pub fn fact(names: &Names, fact: &Fact) -> v1::Fact {
             message.balances.push(balance(names, touched));
         }
         What::UserClosed => message.set_kind(v1::FactKind::UserClosed),
-        What::StateChanged { state, paused, price_e4 } => {
+        What::StateChanged { state, paused, price_e4, until_us } => {
             message.set_kind(v1::FactKind::StateChanged);
             message.set_state((*state).into());
             if *paused {
                 Reason::VOLATILITY_PAUSE.as_str().clone_into(&mut message.reason);
             }
             message.price_e4 = *price_e4;
+            message.until_us = *until_us;
         }
         What::InstrumentSet(instrument) => {
             message.set_kind(v1::FactKind::InstrumentSet);
@@ -427,6 +428,8 @@ fn terms_message(terms: &Terms) -> v1::Terms {
         deposit_max_micros: terms.rules.deposit_max,
         deposits_per_day_max_micros: terms.rules.deposits_per_day_max,
         account_max_micros: terms.rules.account_max,
+        volatility_pause_us: terms.rules.volatility_pause_us,
+        volatility_end_us: terms.rules.volatility_end_us,
     }
 }
 

@@ -94,6 +94,7 @@ pub fn book_reason(reason: BookReason) -> Reason {
         BookReason::DayEnd => Reason::DAY_END,
         BookReason::ExpireTime => Reason::GTD,
         BookReason::VolatilityPause => Reason::VOLATILITY_PAUSE,
+        BookReason::AuctionEnd => Reason::AUCTION_END,
         BookReason::Halted => Reason::SYMBOL_HALTED,
         BookReason::NotHalted => Reason::NOT_HALTED,
         BookReason::BadOrderId => Reason::BAD_ORDER_ID,

@@ -76,6 +76,7 @@ pub fn class(instruction: &Instruction) -> Class {
         | Instruction::SetRate { .. }
         | Instruction::DayEnd
         | Instruction::Expire
+        | Instruction::SetSession { .. }
         | Instruction::Reopen { .. } => Class::Reference,
         _ => Class::Change,
     }

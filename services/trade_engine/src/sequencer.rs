@@ -26,7 +26,10 @@ use fafnir_platform::{
     disk::Disk,
 };
 use fafnir_proto::{reason::Reason, subject};
-use fafnir_rules::symbol::Symbol;
+use fafnir_rules::{
+    calendar::{Calendar, Session},
+    symbol::Symbol,
+};
 use prost::Message as _;
 use std::{
     path::PathBuf,
@@ -60,8 +63,8 @@ pub struct Config {
     pub facts_keep_all: bool,
     /// Is told while facts cannot be written.
     pub disk: Disk,
-    /// How long a volatility pause lasts.
-    pub volatility_pause_us: i64,
+    /// When there are sessions.
+    pub calendar: Calendar,
 }
 
 /// What the thread is asked.
@@ -276,16 +279,21 @@ impl Sequencer {
 
     /// When the thread must wake without being asked.
     fn due_us(&self) -> Option<i64> {
-        let day_end = (self.state.day_end_us() > 0).then(|| next_midnight(self.state.day_end_us()));
+        let session = match self.state.session() {
+            Session::Always => self.day_end_due_us(),
+            _ => self.config.calendar.next_change_us(self.state.session_us()),
+        };
         let image = self.images.iter().filter(|i| i.dirty).map(|i| i.at_us + IMAGE_INTERVAL_US).min();
         let behind = self.state.seq() > self.snapshot_seq && !self.snapshot_under_way;
         let snapshot = behind.then(|| self.snapshot_us.saturating_add(self.config.snapshot_every_us));
-        let reopening = self.state.paused().map(|(_, since)| self.reopening_us(since)).min();
-        [day_end, image, snapshot, self.state.next_expiry_us(), reopening].into_iter().flatten().min()
+        let reopening = self.state.paused().map(|(_, pause)| pause.due_us).min();
+        [session, image, snapshot, self.state.next_expiry_us(), reopening].into_iter().flatten().min()
     }
 
-    fn reopening_us(&self, paused_us: i64) -> i64 {
-        paused_us.saturating_add(self.config.volatility_pause_us)
+    /// When the day ends where there are no sessions: with the first command days begin.
+    fn day_end_due_us(&self) -> Option<i64> {
+        let began_us = self.state.day_end_us();
+        (began_us > 0).then(|| (began_us / DAY_US + 1).saturating_mul(DAY_US))
     }
 
     fn push(
@@ -303,16 +311,18 @@ impl Sequencer {
 
     fn take_timers(&mut self, batch: &mut Vec<Waiting>) {
         let now = self.clock.now_us();
-        let mut due = Vec::new();
-        if self.state.day_end_us() > 0 && now >= next_midnight(self.state.day_end_us()) {
+        let sessions = self.config.calendar.due(self.state.session(), self.state.session_us(), now);
+        let mut due: Vec<_> =
+            sessions.into_iter().map(|session| Instruction::SetSession { session }).collect();
+        let is_always = self.state.session() == Session::Always && due.is_empty();
+        if is_always && self.day_end_due_us().is_some_and(|at| now >= at) {
             due.push(Instruction::DayEnd);
         }
         if self.state.next_expiry_us().is_some_and(|at| now >= at) {
             due.push(Instruction::Expire);
         }
-        let is_due = |since: i64| now >= self.reopening_us(since);
         let reopening: Vec<Symbol> =
-            self.state.paused().filter(|(_, since)| is_due(*since)).map(|(s, _)| s.clone()).collect();
+            self.state.paused().filter(|(_, pause)| now >= pause.due_us).map(|(s, _)| s.clone()).collect();
         due.extend(reopening.into_iter().map(|symbol| Instruction::Reopen { symbol }));
         for instruction in due {
             let command = Command { user: Uuid::nil(), agent: false, id: None, instruction };
@@ -438,8 +448,4 @@ impl Sequencer {
             tracing::warn!(error = %e, "no snapshot at the end; the journal has everything");
         }
     }
-}
-
-fn next_midnight(after_us: i64) -> i64 {
-    (after_us / DAY_US + 1).saturating_mul(DAY_US)
 }

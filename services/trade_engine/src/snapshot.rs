@@ -63,7 +63,7 @@ pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
 pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
     let damaged = Unusable::Damaged;
     let (header, state, hash, rules) = checked(bytes)?;
-    let state = State::decode(state).map_err(|e| damaged(e.0))?;
+    let state = State::decode_of(rules, state).map_err(|e| damaged(e.0))?;
     if header[16..24] != state.seq().to_le_bytes() {
         return Err(damaged("its sequence is not the state's"));
     }

@@ -81,7 +81,7 @@ pub async fn start(ctx: &Context, dir: &Path) -> anyhow::Result<Started> {
         journal_keep_all: settings.journal_keep == "all",
         facts_keep_all: settings.facts_keep == "all",
         disk: ctx.disk.clone(),
-        volatility_pause_us: i64::from(settings.volatility_pause_s.max(1)).saturating_mul(SECOND_US),
+        calendar: settings.calendar(),
     };
     let published = Arc::clone(&recovered.published);
     let notes = notes(ctx, &entry, &published)?;
@@ -184,6 +184,8 @@ impl Wanted {
                 deposits_per_day_max: amount("engine.deposits_per_day_max", &engine.deposits_per_day_max)?,
                 account_max: amount("engine.account_max", &engine.account_max)?,
                 recent_ids: engine.recent_ids,
+                volatility_pause_us: i64::from(engine.volatility_pause_s).saturating_mul(SECOND_US),
+                volatility_end_us: i64::from(engine.volatility_end_s).saturating_mul(SECOND_US),
             },
             fees: Fees { maker_bp: portfolio.maker_fee_bp, taker_bp: portfolio.taker_fee_bp },
             usd_cad: amount("portfolio.usd_cad", &portfolio.usd_cad)?,

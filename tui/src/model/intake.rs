@@ -18,6 +18,7 @@ pub fn book(mut image: v1::BookImage) -> v1::BookImage {
     bound(&mut [&mut image.last_price_e4, &mut image.last_quantity_e4, &mut image.time_us]);
     let v1::BookImage { indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4, .. } = &mut image;
     bound(&mut [indicative_price_e4, indicative_quantity_e4, indicative_surplus_e4]);
+    bound(&mut [&mut image.pause_until_us]);
     for side in [&mut image.bids, &mut image.asks] {
         side.retain(|l| l.price_e4 > 0 && l.quantity_e4 > 0);
         side.truncate(LEVELS_MAX);

@@ -147,8 +147,10 @@ fn spread(model: &Model, pen: &mut Pen, area: Rect) {
 fn state(model: &Model, pen: &mut Pen, area: Rect, tick: i64) {
     let state = model.trading_state(&model.symbol);
     let name = super::state_name(state).unwrap_or_default();
-    let mut x =
-        pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &format!(" {name} "), Role::Banner);
+    // A volatility pause ends soon after what is told.
+    let until = model.book.as_ref().map_or(0, |book| book.pause_until_us);
+    let name = if until > 0 { format!(" {name} to {} ", text::clock(until)) } else { format!(" {name} ") };
+    let mut x = pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &name, Role::Banner);
     let mut shown = 0;
     for text in state_pieces(model, state, tick) {
         let text = format!(" {text} ");

@@ -112,7 +112,7 @@ fn any_of_reference() -> impl Strategy<Value = Instruction> {
     prop_oneof![
         instrument.prop_map(|i| Instruction::SetInstrument(Box::new(i))),
         (any_symbol(), state()).prop_map(|(symbol, state)| Instruction::SetState { symbol, state }),
-        (any::<[i64; 4]>(), any::<[u32; 2]>()).prop_map(|([a, b, c, d], [e, f])| {
+        (any::<[i64; 6]>(), any::<[u32; 2]>()).prop_map(|([a, b, c, d, g, h], [e, f])| {
             Instruction::SetRules(Rules {
                 opening: a,
                 open_orders_max: e,
@@ -120,6 +120,8 @@ fn any_of_reference() -> impl Strategy<Value = Instruction> {
                 deposits_per_day_max: c,
                 account_max: d,
                 recent_ids: f,
+                volatility_pause_us: g,
+                volatility_end_us: h,
             })
         }),
         any::<(u32, u32)>().prop_map(|(maker_bp, taker_bp)| Instruction::SetFees { maker_bp, taker_bp }),
@@ -127,6 +129,8 @@ fn any_of_reference() -> impl Strategy<Value = Instruction> {
         Just(Instruction::DayEnd),
         Just(Instruction::Expire),
         any_symbol().prop_map(|symbol| Instruction::Reopen { symbol }),
+        one_of(&[Session::Always, Session::PreOpen, Session::Regular])
+            .prop_map(|session| Instruction::SetSession { session }),
     ]
 }
 

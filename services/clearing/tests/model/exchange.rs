@@ -15,12 +15,14 @@ use fafnir_clearing::{
 };
 use fafnir_matching as matching;
 use fafnir_rules::{
+    calendar::Session,
     check::{self, Field, Listing, Terms},
     order::{OrderState, OrderType, SelfTrade, Side, TimeInForce, TradingState},
+    pause::random_end_us,
     price::Trail,
     symbol::Symbol,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use uuid::Uuid;
 
 const MILLION: i128 = 1_000_000;
@@ -94,7 +96,8 @@ pub struct Market {
     pub previous_close: i64,
     pub band_bps: u32,
     pub version: u64,
-    paused: bool,
+    pause: Option<Pause>,
+    gathers: bool,
     halted: bool,
     phase: matching::Phase,
     has_band: bool,
@@ -102,10 +105,26 @@ pub struct Market {
     book: book::Reference,
 }
 
+/// A volatility pause: when its auction is due, and whether it lasts a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    pub due: i64,
+    extended: bool,
+}
+
 impl Market {
-    /// What it does now: in a volatility pause it gathers for an auction.
+    /// What it does now: in a volatility pause it gathers for an auction, and between sessions where it is open.
     pub fn does(&self) -> TradingState {
-        if self.paused { TradingState::Auction } else { self.state.expect("listed") }
+        match self.state.expect("listed") {
+            _ if self.pause.is_some() => TradingState::Auction,
+            TradingState::Open if self.gathers => TradingState::PreOpen,
+            state => state,
+        }
+    }
+
+    /// The present volatility pause.
+    pub fn pause(&self) -> Option<Pause> {
+        self.pause
     }
 
     /// The last trade, before the first the previous close.
@@ -192,6 +211,9 @@ pub struct Exchange {
     numbers: BTreeMap<u64, Uuid>,
     last_number: u64,
     pub markets: Vec<Market>,
+    pub session: Session,
+    /// Positions of the facts that tell the pauses of the next command.
+    pub pauses_at: VecDeque<u64>,
     /// Cash by currency, shares by market.
     pub house_cash: BTreeMap<(House, Currency), i128>,
     pub house_shares: BTreeMap<usize, i128>,
@@ -230,6 +252,8 @@ impl Exchange {
             numbers: BTreeMap::new(),
             last_number: 0,
             markets: Vec::new(),
+            session: Session::Always,
+            pauses_at: VecDeque::new(),
             house_cash: BTreeMap::new(),
             house_shares: BTreeMap::new(),
             told: Vec::new(),
@@ -369,6 +393,7 @@ impl Exchange {
             | Instruction::SetRules(_)
             | Instruction::DayEnd
             | Instruction::Expire
+            | Instruction::SetSession { .. }
             | Instruction::Reopen { .. } => {}
         }
         Verdict { due, may }
@@ -384,7 +409,8 @@ impl Exchange {
             .and_then(|()| check::display(new.quantity_e4, new.display_e4))
             .and_then(|()| check::time_in_force(new.terms.order_type(), new.time));
         let expiry = if new.time == TimeInForce::Gtd { check::expiry(new.expires_us, now) } else { Ok(()) };
-        if shape.is_err() || expiry.is_err() || self.priced(m, new).is_err() {
+        let no_close = new.time == TimeInForce::Cls && self.session == Session::Always;
+        if shape.is_err() || expiry.is_err() || no_close || self.priced(m, new).is_err() {
             due.push("Violation");
         }
         if let Err(why) = self.trading_account(user, new.account, m.currency.expect("listed")) {
@@ -631,7 +657,7 @@ impl Exchange {
                 let market = self.market(symbol).expect("listed");
                 self.set_state(market, *state);
             }
-            Instruction::SetRules(rules) => self.rules = *rules,
+            Instruction::SetRules(rules) => self.set_rules(*rules),
             Instruction::SetFees { maker_bp, taker_bp } => {
                 self.fees = Fees { maker_bp: *maker_bp, taker_bp: *taker_bp };
             }
@@ -653,6 +679,7 @@ impl Exchange {
                     self.reopen(market);
                 }
             }
+            Instruction::SetSession { session } => self.set_session(*session),
         }
         self.compare_answer(command, answer)
     }
@@ -774,6 +801,8 @@ impl Exchange {
                 TimeInForce::Gtd => matching::Tif::Gtd,
                 TimeInForce::Ioc => matching::Tif::Ioc,
                 TimeInForce::Fok => matching::Tif::Fok,
+                TimeInForce::Opg => matching::Tif::Opg,
+                TimeInForce::Cls => matching::Tif::Cls,
             },
             self_trade: match new.stp {
                 SelfTrade::CancelNewest => matching::SelfTrade::CancelNewest,
@@ -960,6 +989,7 @@ impl Exchange {
                 tick: new.tick_e4,
                 lot: new.lot_e4,
                 state: Some(TradingState::Open),
+                gathers: self.session == Session::PreOpen,
                 ..Market::default()
             });
             self.markets.len() - 1
@@ -976,18 +1006,58 @@ impl Exchange {
             self.centre_band(market);
         }
         if first {
-            self.set_state(market, new.state);
+            self.markets[market].state = Some(new.state);
+            if self.markets[market].does() != TradingState::Open {
+                self.obey(market);
+            }
         }
     }
 
     fn set_state(&mut self, market: usize, state: TradingState) {
-        use matching::Phase;
         let m = &mut self.markets[market];
         if m.state == Some(state) {
             return;
         }
+        let (did, was_paused) = (m.does(), m.pause.is_some());
         m.state = Some(state);
-        m.paused = false;
+        if was_paused || m.does() != did {
+            self.obey(market);
+        }
+    }
+
+    /// What the calendar says counts for every symbol that is open. A session that ends takes the day with it: closing
+    /// auction, day's end, band; then orders gather for the next one.
+    fn set_session(&mut self, session: Session) {
+        let before = std::mem::replace(&mut self.session, session);
+        if before == session {
+            return;
+        }
+        let now = u64::try_from(self.now).expect("a time");
+        for market in 0..self.markets.len() {
+            let (did, was_paused) = (self.markets[market].does(), self.markets[market].pause.is_some());
+            self.markets[market].gathers = session == Session::PreOpen;
+            let open = self.markets[market].state == Some(TradingState::Open);
+            if (before, session) == (Session::Regular, Session::PreOpen) {
+                if open {
+                    self.markets[market].pause = None;
+                    for phase in [matching::Phase::Closing, matching::Phase::Closed] {
+                        self.run(market, &matching::Command::SetPhase { phase });
+                    }
+                }
+                self.run(market, &matching::Command::DayEnd { now });
+                self.roll_band(market);
+            }
+            if open && (was_paused || self.markets[market].does() != did) {
+                self.obey(market);
+            }
+        }
+    }
+
+    fn obey(&mut self, market: usize) {
+        use matching::Phase;
+        let m = &mut self.markets[market];
+        m.pause = None;
+        let state = m.does();
         let target = match state {
             TradingState::Halted => m.phase,
             TradingState::Open => Phase::Continuous,
@@ -1003,13 +1073,20 @@ impl Exchange {
         self.change(market, steps, state);
     }
 
+    /// A pause ends when its moment has come; once it lasts on instead, where the auction would be more than two widths of
+    /// the band away.
     fn reopen(&mut self, market: usize) {
-        let m = &mut self.markets[market];
-        if !m.paused {
-            return;
+        let m = &self.markets[market];
+        let Some(pause) = m.pause.filter(|pause| self.now >= pause.due) else { return };
+        if !pause.extended
+            && let Some((price, ..)) = m.book.auction_price()
+            && m.book.is_far_from_band(price, 2)
+        {
+            return self.pause(market, true, i64::from(price) * m.tick);
         }
-        m.paused = false;
-        let (state, bps) = (m.state.expect("listed"), m.band_bps);
+        let m = &mut self.markets[market];
+        m.pause = None;
+        let (state, bps) = (m.does(), m.band_bps);
         let orders = m.book.orders();
         let best = |side| orders.iter().find(|o| o.1 == side && o.5.is_none()).map(|o| o.2);
         let (bid, ask) = (best(matching::Side::Buy), best(matching::Side::Sell));
@@ -1031,12 +1108,12 @@ impl Exchange {
             self.run_before(market, &command, &mut untold);
         }
         let m = &mut self.markets[market];
-        if m.paused && state != TradingState::Open {
-            m.paused = false;
+        if m.pause.is_some() && state != TradingState::Open {
+            m.pause = None;
             untold = Some(state);
         }
         if let Some(state) = untold {
-            self.told.push(Told::State { market, state, paused: false, price: 0 });
+            self.told.push(Told::State { market, state, paused: false, price: 0, until: 0 });
         }
     }
 
@@ -1071,7 +1148,7 @@ impl Exchange {
             if let matching::What::Paused { .. } = event
                 && let Some(state) = untold.take()
             {
-                self.told.push(Told::State { market, state, paused: false, price: 0 });
+                self.told.push(Told::State { market, state, paused: false, price: 0, until: 0 });
             }
             self.hear(market, event, auction);
         }
@@ -1143,14 +1220,38 @@ impl Exchange {
             What::Paused { price, .. } => {
                 let price = i64::from(price) * tick;
                 let m = &mut self.markets[market];
-                m.paused = true;
                 m.phase = matching::Phase::Auction;
-                self.told.push(Told::State { market, state: TradingState::Auction, paused: true, price });
+                self.pause(market, false, price);
             }
             What::Halted => self.markets[market].halted = true,
             What::Resumed => self.markets[market].halted = false,
             _ => {}
         }
+    }
+
+    /// A pause lasts as long from now on as the new rules say.
+    fn set_rules(&mut self, rules: Rules) {
+        let before = std::mem::replace(&mut self.rules, rules);
+        let same = (before.volatility_pause_us, before.volatility_end_us)
+            == (rules.volatility_pause_us, rules.volatility_end_us);
+        for market in 0..self.markets.len() {
+            let m = &self.markets[market];
+            if let Some(pause) = m.pause.filter(|_| !same) {
+                let price = m.book.auction_price().map_or(0, |found| i64::from(found.0) * m.tick);
+                self.pause(market, pause.extended, price);
+            }
+        }
+    }
+
+    /// A pause begins or goes on, before a trade at a price.
+    fn pause(&mut self, market: usize, extended: bool, price: i64) {
+        let until = self.now + self.rules.volatility_pause_us;
+        let m = &mut self.markets[market];
+        let symbol = m.symbol.as_ref().expect("listed").as_str();
+        let position = self.pauses_at.pop_front().unwrap_or_default();
+        let due = until + random_end_us(position, symbol, self.rules.volatility_end_us);
+        m.pause = Some(Pause { due, extended });
+        self.told.push(Told::State { market, state: TradingState::Auction, paused: true, price, until });
     }
 
     fn changed(&mut self, kind: OrderKind, number: u64, quantity: i64) {

@@ -7,6 +7,7 @@ use fafnir_clearing::{
     terms::Rules,
 };
 use fafnir_rules::{
+    calendar::Session,
     check::Terms,
     order::{OrderType, SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
@@ -98,6 +99,8 @@ impl Generator {
             deposits_per_day_max: *self.rng.of(&[15_000 * MICROS, 100_000_000 * MICROS]),
             account_max: *self.rng.of(&[100_000 * MICROS, 1_000_000_000 * MICROS]),
             recent_ids: *self.rng.of(&[20, 100, 262_144]),
+            volatility_pause_us: *self.rng.of(&[1, 20_000, 120 * MICROS]),
+            volatility_end_us: *self.rng.of(&[0, 10_000, 30 * MICROS]),
         }
     }
 
@@ -112,7 +115,7 @@ impl Generator {
             lot_e4,
             state: TradingState::Open,
             previous_close_e4: if self.rng.one_in(8) { 0 } else { price },
-            band_bps: *self.rng.of(&[0, 0, 500, 2_000]),
+            band_bps: *self.rng.of(&[0, 0, 10, 60, 500, 2_000]),
         }
     }
 
@@ -426,8 +429,18 @@ impl Generator {
         Command { user, agent, id: None, instruction: Instruction::Endow(endow) }
     }
 
+    /// Most of the time a session, and what comes after one; rarely none at all.
+    fn session(&mut self, model: &Exchange) -> Instruction {
+        let session = match model.session {
+            Session::Regular if self.rng.one_in(2) => Session::PreOpen,
+            Session::PreOpen | Session::Regular if !self.rng.one_in(6) => Session::Regular,
+            _ => *self.rng.of(&[Session::Always, Session::PreOpen, Session::Regular]),
+        };
+        Instruction::SetSession { session }
+    }
+
     fn of_system(&mut self, model: &Exchange) -> Command {
-        let instruction = match self.rng.below(90) {
+        let instruction = match self.rng.below(100) {
             0..25 => {
                 let symbol = self.symbol();
                 let is_open =
@@ -465,10 +478,16 @@ impl Generator {
                 Instruction::DayEnd
             }
             64..76 => Instruction::Expire,
+            76..86 => self.session(model),
             _ => {
-                // What is paused, or anything.
-                let paused = model.markets.iter().find(|m| m.state != Some(m.does()));
-                let symbol = paused.and_then(|m| m.symbol.clone()).unwrap_or_else(|| self.symbol());
+                // What is paused, at its time or about then, or anything.
+                let paused = model.markets.iter().find_map(|m| Some((m.symbol.clone()?, m.pause()?.due)));
+                if let Some((_, due)) = &paused
+                    && self.rng.one_in(3)
+                {
+                    self.now = self.now.max(due - i64::from(self.rng.one_in(4)));
+                }
+                let symbol = paused.map_or_else(|| self.symbol(), |(symbol, _)| symbol);
                 Instruction::Reopen { symbol }
             }
         };

@@ -10,6 +10,7 @@ use fafnir_clearing::{
     terms::Rules,
 };
 use fafnir_rules::{
+    calendar::Session,
     check::Terms,
     order::{SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
@@ -29,6 +30,8 @@ const NO_LIMITS: Rules = Rules {
     deposits_per_day_max: i64::MAX,
     account_max: i64::MAX,
     recent_ids: 1_000,
+    volatility_pause_us: 1,
+    volatility_end_us: 0,
 };
 
 /// Commands one after the other, each kept to what facts must keep to.
@@ -642,6 +645,8 @@ impl Wild {
                 deposits_per_day_max: self.any(),
                 account_max: self.any(),
                 recent_ids: self.any() as u32,
+                volatility_pause_us: self.any(),
+                volatility_end_us: self.any(),
             }),
             3 => {
                 let numbers = [self.any(), self.any(), self.any()];
@@ -656,7 +661,11 @@ impl Wild {
                     if self.rng.one_in(6) { *self.rng.of(TradingState::ALL) } else { TradingState::Open };
                 Instruction::SetState { symbol: self.symbol(), state }
             }
-            5 => Instruction::DayEnd,
+            5 if self.rng.one_in(2) => Instruction::DayEnd,
+            5 => {
+                let session = *self.rng.of(&[Session::Always, Session::PreOpen, Session::Regular]);
+                Instruction::SetSession { session }
+            }
             6 => Instruction::SetRules(NO_LIMITS),
             7 => Instruction::SetFees { maker_bp: 1_000, taker_bp: 1_000 },
             8 => Instruction::Expire,

@@ -221,9 +221,15 @@ impl Run {
             };
         }
         self.count(format!("{kind}: done"));
+        let paused = |f: &Fact| matches!(f.what, What::StateChanged { paused: true, .. });
+        if matches!(command.instruction, Instruction::Reopen { .. }) && facts.len() == 1 && paused(&facts[0])
+        {
+            self.count("pause that lasts once more".to_owned());
+        }
         if !due.is_empty() {
             return Err(report(format!("the model refuses by {due:?}")));
         }
+        self.model.pauses_at = facts.iter().filter(|f| paused(f)).map(|f| f.position).collect();
         let performed = self.model.perform(now, command, &answer);
         self.compare_told(command, &facts).map_err(&report)?;
         performed.map_err(|wrong| report(wrong.to_owned()))?;
@@ -414,4 +420,14 @@ fn the_core_does_what_the_rules_say() {
         }
     }
     eprintln!("{counts:#?}");
+    if number("FAFNIR_TEST_COMMANDS").is_none() && number("FAFNIR_TEST_SEED").is_none() {
+        for (what, times_min) in [
+            ("pause that lasts once more", 5),
+            ("fact auction trade", 100),
+            ("fact Expired Book(\"AUCTION_END\")", 50),
+        ] {
+            let times = counts.get(what).copied().unwrap_or(0);
+            assert!(times >= times_min, "{what} came {times} times");
+        }
+    }
 }

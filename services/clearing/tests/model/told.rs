@@ -91,6 +91,7 @@ pub enum Told {
         state: TradingState,
         paused: bool,
         price: i64,
+        until: i64,
     },
 }
 
@@ -111,9 +112,13 @@ impl Told {
                 }
             }
             What::Executed(trade) => Self::trade(at(), trade),
-            What::StateChanged { state, paused, price_e4 } => {
-                Self::State { market: at(), state: *state, paused: *paused, price: *price_e4 }
-            }
+            What::StateChanged { state, paused, price_e4, until_us } => Self::State {
+                market: at(),
+                state: *state,
+                paused: *paused,
+                price: *price_e4,
+                until: *until_us,
+            },
             _ => return None,
         })
     }

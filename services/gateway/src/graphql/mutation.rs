@@ -13,6 +13,7 @@ use crate::{
 use async_graphql::{Context, InputObject, Object, Result};
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
+use fafnir_rules::order::{TimeInForce, one_of};
 use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -38,7 +39,8 @@ pub struct CreateOrderRequest {
     pub quantity: Number,
     pub price: Option<Number>,
     pub stop_price: Option<Number>,
-    /// DAY, GTC, IOC, FOK, GTD in any case.
+    /// DAY, GTC, IOC, FOK, GTD, OPG (for the next opening auction only), CLS (for the next closing auction only) in any
+    /// case.
     pub time_in_force: Option<String>,
     /// At most 64 characters; the same again answers the same order.
     pub client_order_id: Option<String>,
@@ -133,7 +135,8 @@ fn type_of(text: &str) -> Result<v1::OrderType> {
 fn time_in_force_of(text: Option<&str>) -> Result<v1::TimeInForce> {
     let Some(text) = text else { return Ok(v1::TimeInForce::Unspecified) };
     v1::TimeInForce::parse(text).ok_or_else(|| {
-        error::invalid(Reason::TIME_IN_FORCE_UNKNOWN, "timeInForce must be DAY, GTC, IOC, FOK or GTD")
+        let times = one_of(TimeInForce::ALL.iter().map(|time| time.name()));
+        error::invalid(Reason::TIME_IN_FORCE_UNKNOWN, format!("timeInForce must be {times}"))
     })
 }
 

@@ -471,11 +471,15 @@ pub struct OrderBook {
     pub time: String,
     /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub trading_state: String,
+    /// In a volatility pause: its auction runs soon after this, at a moment that nobody chooses. A later time in a later
+    /// image: the pause was extended.
+    pub pause_until: Option<String>,
 }
 
 impl From<v1::BookImage> for OrderBook {
     fn from(b: v1::BookImage) -> Self {
         Self {
+            pause_until: (b.pause_until_us != 0).then(|| rfc3339(b.pause_until_us)),
             trading_state: b.state().name().to_owned(),
             symbol: b.symbol,
             epoch: b.epoch.into(),

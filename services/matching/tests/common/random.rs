@@ -108,8 +108,9 @@ impl Caller {
             8 => Kind::TrailingPercent,
             _ => Kind::Limit,
         };
-        let tif = Tif::from_code([0, 1, 1, 1, 2, 3, 4][self.rng.below(7) as usize]).unwrap();
-        let tif = if kind.is_stop() && !self.rng.one_in(10) && matches!(tif, Tif::Ioc | Tif::Fok) {
+        let tif = Tif::from_code([0, 1, 1, 1, 1, 2, 3, 4, 5, 6][self.rng.below(10) as usize]).unwrap();
+        let tif = if kind.is_stop() && !self.rng.one_in(10) && !matches!(tif, Tif::Day | Tif::Gtc | Tif::Gtd)
+        {
             Tif::Gtc
         } else {
             tif
@@ -119,8 +120,12 @@ impl Caller {
             kind,
             tif,
             self_trade: SelfTrade::from_code(self.rng.below(4) as u8).unwrap(),
-            post_only: self.rng.one_in(12),
-            display: if self.rng.one_in(8) { self.rng.below(qty.clamp(1, 30) + 2) } else { 0 },
+            post_only: self.rng.one_in(if tif.is_for_auction() { 60 } else { 12 }),
+            display: if self.rng.one_in(if tif.is_for_auction() { 60 } else { 8 }) {
+                self.rng.below(qty.clamp(1, 30) + 2)
+            } else {
+                0
+            },
             stop: if kind.is_stop() { self.price() } else { 0 },
             expire: self.now + self.rng.below(20),
             ..NewOrder::limit(id, self.rng.below(6) as u32, side(self.rng.below(2)), qty, self.price())
@@ -176,9 +181,9 @@ impl Caller {
             }
             189 => Command::Halt,
             190..192 => Command::Resume,
-            192..194 => Command::SetPhase { phase: Phase::from_code(self.rng.below(4) as u8).unwrap() },
+            192..194 => Command::SetPhase { phase: Phase::from_code(self.rng.below(5) as u8).unwrap() },
             194..198 => Command::SetPhase { phase: Phase::Continuous },
-            _ => match self.rng.below(3) {
+            _ => match self.rng.below(4) {
                 0 => {
                     let reference = if self.rng.one_in(2) { 0 } else { self.price() };
                     Command::SetBand { reference, bps: self.rng.below(2) as u32 }

@@ -13,7 +13,7 @@ struct Order {
     hidden: Lots,
     filled: Lots,
     version: u32,
-    /// Place of a held stop among stops of its price, of a market order among those that wait, else 0.
+    /// Place of a held stop among stops of its price, of an order that waits for its auction among those, else 0.
     entered: u64,
 }
 
@@ -55,6 +55,8 @@ pub struct Reference {
     held: Vec<Order>,
     /// Market orders that wait for the auction.
     waiting: Vec<Order>,
+    /// Orders that wait for the closing call.
+    later: Vec<Order>,
     /// Prices of the present match.
     prints: Vec<Ticks>,
     last_id: OrderId,
@@ -72,7 +74,7 @@ pub type Seen = (OrderId, Side, Ticks, [Lots; 3], u32, Option<(Kind, Ticks)>);
 
 /// The book's order as the reference tells its own.
 pub fn seen(o: &OpenOrder) -> Seen {
-    let waits = o.held || o.kind == Kind::Market;
+    let waits = o.held || o.kind == Kind::Market || o.for_close;
     (o.id, o.side, o.price, [o.shown, o.open, o.filled], o.version, waits.then_some((o.kind, o.stop)))
 }
 
@@ -145,6 +147,14 @@ impl Reference {
         })
     }
 
+    /// Whether a price is more than so many widths away from what the band lies around.
+    pub fn is_far_from_band(&self, price: Ticks, widths: u64) -> bool {
+        self.band.filter(|(_, bps)| *bps != 0).is_some_and(|(reference, bps)| {
+            let width = u64::from(reference) * u64::from(bps) / 10_000;
+            u64::from(price).abs_diff(u64::from(reference)) > widths * width
+        })
+    }
+
     fn best(&self, side: Side) -> Option<Ticks> {
         match side {
             Side::Buy => self.sides[0].keys().next_back().copied(),
@@ -169,6 +179,7 @@ impl Reference {
         all.extend(held);
         all.extend(self.waiting(Side::Buy));
         all.extend(self.waiting(Side::Sell));
+        all.extend(self.later.clone());
         all
     }
 
@@ -178,11 +189,12 @@ impl Reference {
 
     fn find_mut(&mut self, id: OrderId) -> &mut Order {
         let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
-        resting.chain(&mut self.held).chain(&mut self.waiting).find(|order| order.id == id).unwrap()
+        let apart = self.held.iter_mut().chain(&mut self.waiting).chain(&mut self.later);
+        resting.chain(apart).find(|order| order.id == id).unwrap()
     }
 
     fn remove(&mut self, id: OrderId) -> Option<Order> {
-        for list in [&mut self.held, &mut self.waiting] {
+        for list in [&mut self.held, &mut self.waiting, &mut self.later] {
             if let Some(at) = list.iter().position(|order| order.id == id) {
                 return Some(list.remove(at));
             }
@@ -222,7 +234,8 @@ impl Reference {
 
     fn refusal(&self, new: &NewOrder) -> Option<Reason> {
         let (stop, trailing) = (new.kind.is_stop(), new.kind.is_trailing());
-        let immediate = new.kind == Kind::Market || new.tif == Tif::Ioc || new.tif == Tif::Fok;
+        let one_auction = new.tif == Tif::Opg || new.tif == Tif::Cls;
+        let immediate = new.kind == Kind::Market || new.tif == Tif::Ioc || new.tif == Tif::Fok || one_auction;
         let unpriced = new.price == 0 || new.price > MAX_PRICE;
         let trail_max = if new.kind == Kind::TrailingAmount { MAX_PRICE } else { MAX_TRAIL_BPS };
         let first_stop = if trailing && new.stop == 0 { trail(new, self.last) } else { new.stop };
@@ -239,6 +252,7 @@ impl Reference {
             (trailing && !(1..=trail_max).contains(&new.trail), Reason::BadTrail),
             (self.halted, Reason::Halted),
             (self.phase == Phase::Closed, Reason::WrongPhase),
+            (self.phase != Phase::PreOpen && new.tif == Tif::Opg, Reason::WrongPhase),
             (self.phase != Phase::Continuous && new.tif == Tif::Fok, Reason::WrongPhase),
             (
                 self.phase != Phase::Continuous && new.tif == Tif::Ioc && new.kind != Kind::Market,
@@ -280,6 +294,9 @@ impl Reference {
             return self.held.push(order);
         }
         order.new.stop = 0;
+        if new.tif == Tif::Cls && self.phase != Phase::Closing {
+            return self.wait_for_close(order);
+        }
         let rests = new.kind == Kind::Limit && !matches!(new.tif, Tif::Ioc | Tif::Fok);
         if !self.trading() {
             return self.gather(order);
@@ -289,6 +306,12 @@ impl Reference {
         }
         self.aggress(order, rests, new.kind == Kind::Market);
         self.run_stops();
+    }
+
+    fn wait_for_close(&mut self, mut order: Order) {
+        self.entered += 1;
+        order.entered = self.entered;
+        self.later.push(order);
     }
 
     fn fills_whole(&self, order: &Order) -> bool {
@@ -527,9 +550,12 @@ impl Reference {
             *self.find_mut(id) = order;
             return;
         }
+        let waits_for_close = self.later.iter().any(|order| order.id == old);
         self.remove(old);
         (order.shown, order.hidden) = (open, 0);
-        if order.entered > 0 && order.kind.is_stop() {
+        if waits_for_close {
+            self.wait_for_close(order);
+        } else if order.entered > 0 && order.kind.is_stop() {
             self.entered += 1;
             order.entered = self.entered;
             self.held.push(order);
@@ -592,7 +618,8 @@ impl Reference {
         gone.sort_by_key(|order| (order.expire, order.id));
         let timed = gone.len();
         if day_end {
-            gone.extend(self.all().into_iter().filter(|order| order.tif == Tif::Day));
+            let ends = |order: &Order| matches!(order.tif, Tif::Day | Tif::Opg | Tif::Cls);
+            gone.extend(self.all().into_iter().filter(ends));
         }
         for (at, order) in gone.iter().enumerate() {
             self.remove(order.id);
@@ -604,7 +631,7 @@ impl Reference {
     }
 
     fn set_phase(&mut self, phase: Phase) {
-        let call = |phase: Phase| phase == Phase::PreOpen || phase == Phase::Auction;
+        let call = |phase: Phase| [Phase::PreOpen, Phase::Auction, Phase::Closing].contains(&phase);
         if phase == self.phase {
             return self.out.push(What::Refused { reason: Reason::SamePhase });
         }
@@ -621,11 +648,32 @@ impl Reference {
                 let reason = if nobody { Reason::NoLiquidity } else { Reason::Collar };
                 self.cancel_all([&order], reason);
             }
+            self.end_those_of_the_auction();
         }
         self.phase = phase;
         self.out.push(What::PhaseChanged { phase });
+        if phase == Phase::Closing {
+            for mut order in std::mem::take(&mut self.later) {
+                order.entered = 0;
+                self.gather(order);
+            }
+        }
         self.last_counts();
         self.run_stops();
+    }
+
+    /// What rests for one auction only ends with it, by number.
+    fn end_those_of_the_auction(&mut self) {
+        let mut left: Vec<Order> =
+            self.sides.iter().flat_map(|side| side.values()).flatten().cloned().collect();
+        left.retain(|order| order.tif == Tif::Opg || order.tif == Tif::Cls);
+        left.sort_by_key(|order| order.id);
+        for order in left {
+            self.remove(order.id);
+            let (id, open, price, side) = (order.id, order.open(), order.price, order.side);
+            let reason = Reason::AuctionEnd;
+            self.out.push(What::Expired { id, slot: SLOT, open, price, side, reason });
+        }
     }
 
     /// Price, volume and surplus (buyers' positive), by trying every limit in the book.

@@ -1,7 +1,8 @@
 //! What happened to an order, and what it waits for, in sentences.
 
 use fafnir_proto::v1::{
-    FactKind, Fill, Order, OrderStanding, OrderStandingKind, OrderState, OrderType, Side, TradingState,
+    FactKind, Fill, Order, OrderStanding, OrderStandingKind, OrderState, OrderType, Side, TimeInForce,
+    TradingState,
 };
 use fafnir_rules::money::{format_e4, format_micros, format_price};
 
@@ -89,11 +90,17 @@ pub fn waits_for(order: &Order, standing: Option<&OrderStanding>) -> String {
     let Some(now) = standing else {
         return "it is open; where it stands is not known while the engine does not answer".to_owned();
     };
+    // No stop, and in no queue of the book.
+    let waits_apart = now.kind() == OrderStandingKind::Held && order.state() != OrderState::Held;
+    let for_close = order.time_in_force() == TimeInForce::Cls;
     match now.state() {
         TradingState::Halted | TradingState::Closed => {
             return format!("{} is {}: nothing trades until it opens", order.symbol, now.state().name());
         }
-        TradingState::PreOpen | TradingState::Auction if now.kind() == OrderStandingKind::Resting => {
+        _ if waits_apart && for_close => return "it waits for the closing auction".to_owned(),
+        TradingState::PreOpen | TradingState::Auction
+            if waits_apart || now.kind() == OrderStandingKind::Resting =>
+        {
             return format!("{} is in a call: it trades in the auction that ends it", order.symbol);
         }
         _ => {}
@@ -216,6 +223,11 @@ mod tests {
         assert!(
             waits_for(&order(), Some(&standing(resting, TradingState::Auction))).contains("in the auction")
         );
+        let market = Order { r#type: OrderType::Market.into(), ..order() };
+        assert!(waits_for(&market, Some(&standing(held, TradingState::PreOpen))).contains("in the auction"));
+        let on_close = Order { time_in_force: TimeInForce::Cls.into(), ..order() };
+        let waits = waits_for(&on_close, Some(&standing(held, TradingState::Open)));
+        assert_eq!(waits, "it waits for the closing auction");
         assert!(waits_for(&order(), None).contains("does not answer"));
     }
 }

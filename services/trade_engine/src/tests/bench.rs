@@ -104,7 +104,16 @@ impl Bench {
         self.system(What::SetState(set))
     }
 
+    /// Waits for the end of the pause, if there is one, and reopens.
     pub fn reopen(&mut self) -> Vec<v1::Fact> {
+        if let Some(pause) = self.market().pause() {
+            // A step takes a microsecond.
+            self.time_us = pause.due_us - 1;
+        }
+        self.own_reopen()
+    }
+
+    pub fn own_reopen(&mut self) -> Vec<v1::Fact> {
         self.own(Instruction::Reopen { symbol: Symbol::parse("AAPL").unwrap() })
     }
 

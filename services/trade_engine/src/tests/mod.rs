@@ -9,6 +9,7 @@ pub mod kill;
 mod million;
 mod replay;
 mod rules;
+mod sessions;
 mod skipped;
 mod standing;
 mod support;

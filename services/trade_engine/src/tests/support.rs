@@ -10,6 +10,7 @@ use crate::{
 use fafnir_clearing::{State, command::Instruction, terms::Rules};
 use fafnir_platform::{Clock, rng::Rng};
 use fafnir_proto::v1::{self, command::What, execute_reply::Outcome};
+use fafnir_rules::calendar::Calendar;
 use std::{
     path::Path,
     sync::{
@@ -24,8 +25,9 @@ use uuid::Uuid;
 /// Nothing in a test takes longer.
 pub const DEADLINE: Duration = Duration::from_secs(30);
 pub const START_US: i64 = 1_800_000_000_000_000;
-/// How long a volatility pause lasts.
+/// How long a volatility pause lasts, and within which time it ends then.
 pub const PAUSE_US: i64 = 120_000_000;
+pub const PAUSE_END_US: i64 = 30_000_000;
 
 /// A running exchange whose clock the test moves.
 pub struct Running {
@@ -44,7 +46,7 @@ pub fn config(dir: &Path) -> Config {
         snapshot_every_us: i64::MAX / 4,
         journal_keep_all: false,
         facts_keep_all: false,
-        volatility_pause_us: PAUSE_US,
+        calendar: Calendar::Always,
         disk: fafnir_platform::disk::Disk::default(),
     }
 }

@@ -25,7 +25,7 @@ fn a_trade_outside_the_band_pauses_gathers_and_reopens_at_the_auctions_price() {
     let paused = bench.limit(2, Side::Buy, 8, 11_300);
     assert_eq!(kinds(&paused), [FactKind::Accepted, FactKind::StateChanged]);
     assert_eq!((states(&paused), paused[1].price_e4), (vec![IN_PAUSE], 1_120_000));
-    assert_eq!(bench.market().paused_us(), Some(bench.time_us));
+    assert_eq!(bench.market().pause().map(|pause| pause.since_us), Some(bench.time_us));
 
     let immediate = order(3, Side::Buy, 1, |place| {
         place.price_e4 = 1_130_000;
@@ -71,7 +71,7 @@ fn a_market_order_pauses_and_a_second_pause_is_told_after_the_reopening() {
     let waiting = bench.state.order(order_id(5)).unwrap();
     assert_eq!((waiting.state.name(), waiting.limit_e4()), ("NEW", 1_047_500), "a stop outlives the pause");
     assert!(reopened.windows(2).all(|w| w[1].exec_seq == w[0].exec_seq + 1));
-    assert_eq!(bench.market().paused_us(), Some(bench.time_us));
+    assert_eq!(bench.market().pause().map(|pause| pause.since_us), Some(bench.time_us));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn an_operators_state_ends_the_pause_and_decides_from_then_on() {
         bench.limit(2, Side::Buy, 5, 11_200);
         assert_eq!(states(&bench.state_to(state)), [(state, "")]);
         let market = bench.market();
-        assert_eq!((v1::TradingState::from(market.state()), market.paused_us()), (state, None));
+        assert_eq!((v1::TradingState::from(market.state()), market.pause()), (state, None));
         assert!(bench.reopen().is_empty(), "{state:?}");
         assert_eq!(states(&bench.state_to(TradingState::Open)), [OPEN]);
         assert_eq!(bench.market().last().0, 1_120_000, "{state:?}: the auction has run");
@@ -143,6 +143,54 @@ fn an_auction_before_the_first_trade_has_the_limit_nearest_to_the_previous_close
     }
 }
 
+#[test]
+fn a_pause_lasts_once_more_where_its_auction_would_be_beyond_twice_the_band() {
+    // 120.00 is twice the band of 10 % away, 120.01 is beyond it.
+    for (cents, is_extended) in [(12_000, false), (12_001, true)] {
+        let mut bench = Bench::new(banded(1, CLOSE, 1_000));
+        bench.limit(1, Side::Sell, 5, cents);
+        assert_eq!(states(&bench.limit(2, Side::Buy, 5, cents)), [IN_PAUSE]);
+        let first = bench.market().pause().unwrap();
+        let facts = bench.reopen();
+        if !is_extended {
+            assert_eq!(states(&facts), [OPEN]);
+            continue;
+        }
+        assert_eq!((kinds(&facts), states(&facts)), (vec![FactKind::StateChanged], vec![IN_PAUSE]));
+        assert_eq!((facts[0].price_e4, facts[0].until_us), (cents * 100, bench.time_us + PAUSE_US));
+        let second = bench.market().pause().unwrap();
+        assert!(second.extended && second.since_us == first.since_us && second.until_us > first.due_us);
+        // The second time the auction runs, wherever it is.
+        let reopened = bench.reopen();
+        assert_eq!(states(&reopened), [OPEN]);
+        assert_eq!(bench.market().last().0, cents * 100);
+        assert!(bench.reopen().is_empty());
+    }
+}
+
+#[test]
+fn a_pause_ends_at_a_moment_that_position_and_symbol_choose_and_not_before() {
+    let mut ends = std::collections::BTreeSet::new();
+    for fills in 0..20 {
+        let mut bench = Bench::new(banded(1, CLOSE, 1_000));
+        for _ in 0..fills {
+            bench.own(Instruction::SetFees { maker_bp: 1, taker_bp: 2 });
+            bench.own(Instruction::SetFees { maker_bp: 2, taker_bp: 2 });
+        }
+        bench.limit(1, Side::Sell, 5, 11_200);
+        let paused = bench.limit(2, Side::Buy, 5, 11_200);
+        let (told, pause) = (paused.last().unwrap(), bench.market().pause().unwrap());
+        assert_eq!((told.until_us, pause.until_us), (bench.time_us + PAUSE_US, bench.time_us + PAUSE_US));
+        let later = fafnir_rules::pause::random_end_us(told.position, "AAPL", PAUSE_END_US);
+        assert_eq!(pause.due_us, pause.until_us + later);
+        ends.insert(later);
+        bench.time_us = pause.due_us - 3;
+        assert!(bench.own_reopen().is_empty() && bench.own_reopen().is_empty(), "it is not time yet");
+        assert_eq!(states(&bench.own_reopen()), [OPEN]);
+    }
+    assert_eq!(ends.len(), 20, "each position has its own moment");
+}
+
 fn image_of(running: &Running) -> v1::BookImage {
     running.exchange.published.image("AAPL", 0).unwrap()
 }
@@ -180,7 +228,7 @@ async fn a_pause_that_a_crash_interrupts_still_ends_with_its_auction() {
         running.now_us.store(START_US + PAUSE_US - 1_000_000, Ordering::Relaxed);
         running.seq().await;
         assert_eq!(running.exchange.status().await.unwrap().trades, 0);
-        running.now_us.store(START_US + PAUSE_US + 1_000_000, Ordering::Relaxed);
+        running.now_us.store(START_US + PAUSE_US + PAUSE_END_US + 1_000_000, Ordering::Relaxed);
         running.seq().await;
         assert_eq!(running.exchange.status().await.unwrap().trades, 1);
         settle(&running).await;

@@ -355,7 +355,7 @@ fn field_of(violation: Violation, kind: OrderType) -> Option<Field> {
     };
     Some(match violation {
         Halted | Closed | ClientOrderIdTooLong | ClientOrderIdMalformed => return None,
-        InCall | TimeNotAllowed { .. } => Field::TimeInForce,
+        InCall | NoOpeningAuction | NoClosingAuction | TimeNotAllowed { .. } => Field::TimeInForce,
         NoReferencePrice { .. } => Field::Type,
         StopWrongSide { .. } if kind == OrderType::TrailingStop => Field::Trail,
         StopWrongSide { .. } => Field::Stop,

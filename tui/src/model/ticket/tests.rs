@@ -190,13 +190,14 @@ fn an_iceberg_shows_a_part_of_whole_lots_and_not_too_many_parts() {
 #[test]
 fn only_what_rests_with_a_limit_hides_and_only_a_resting_limit_is_post_only() {
     use OrderType::{Limit, Market, Stop, StopLimit, TrailingStop};
-    use TimeInForce::{Day, Fok, Gtc, Gtd, Ioc};
+    use TimeInForce::{Cls, Day, Fok, Gtc, Gtd, Ioc};
     for (kind, time, hides, posts) in [
         (Limit, Gtc, true, true),
         (Limit, Day, true, true),
         (Limit, Gtd, true, true),
         (Limit, Ioc, false, false),
         (Limit, Fok, false, false),
+        (Limit, Cls, false, false),
         (StopLimit, Gtc, true, false),
         (Stop, Gtc, false, false),
         (TrailingStop, Gtc, false, false),
@@ -218,11 +219,11 @@ fn only_what_rests_with_a_limit_hides_and_only_a_resting_limit_is_post_only() {
 
 #[test]
 fn a_type_offers_only_the_times_in_force_that_the_exchange_takes() {
-    use TimeInForce::{Fok, Gtc, Gtd, Ioc};
+    use TimeInForce::{Cls, Fok, Gtc, Gtd, Ioc, Opg};
     let mut ticket = Ticket { field: Field::Type, ..ticket(OrderType::Limit, Gtc) };
     ticket.step(true, 100, 10_000);
     assert_eq!((ticket.kind, ticket.time_in_force), (OrderType::Market, Ioc));
-    assert_eq!(ticket.times(), [Ioc, Fok]);
+    assert_eq!(ticket.times(), [Ioc, Fok, Opg, Cls]);
     ticket.step(true, 100, 10_000);
     assert_eq!((ticket.kind, ticket.time_in_force), (OrderType::Stop, Gtc));
     assert!(!ticket.times().contains(&Fok) && ticket.times().contains(&Gtd));
@@ -254,6 +255,13 @@ fn a_symbol_that_does_not_trade_says_so_before_the_order_goes() {
             assert_eq!(refusal(&model, &ticket(kind, time)), (Some(field), want.into()));
         }
     }
+    set_state(&mut model, TradingState::PreOpen);
+    placed(&model, &ticket(OrderType::Limit, TimeInForce::Opg));
+    placed(&model, &ticket(OrderType::Market, TimeInForce::Opg));
+    set_state(&mut model, TradingState::Open);
+    let late = refusal(&model, &ticket(OrderType::Limit, TimeInForce::Opg));
+    assert_eq!(late.0, Some(Field::TimeInForce));
+    assert!(late.1.contains("OPG is for the opening auction"), "{}", late.1);
 }
 
 #[test]
