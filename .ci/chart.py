@@ -118,6 +118,11 @@ def joined(objects):
                 wrong.append(f"{kind} {name} selects no pod")
             elif kind == "Service" and any(p["targetPort"] not in ports for p in o["spec"]["ports"] for ports in found(selector)):
                 wrong.append(f"Service {name}: a port that its pods do not have")
+    # Prometheus finds every process that has a door for operations, and it is never published.
+    doors = [(s["spec"]["type"], s["spec"]["selector"]) for s in by["Service"].values() if any(p["name"] == "operations" for p in s["spec"]["ports"])]
+    wrong += [f"{have['app.kubernetes.io/component']} is not scraped" for have, ports in labels
+              if "operations" in ports and not any(s.items() <= have.items() for _, s in doors)]
+    wrong += [f"{s['app.kubernetes.io/component']}: its door for operations is published" for kind, s in doors if kind != "ClusterIP"]
     for name, template in pods(objects):
         for v in template["spec"]["volumes"]:
             if "configMap" in v and v["configMap"]["name"] not in by.get("ConfigMap", {}):
@@ -200,6 +205,8 @@ def planted(fafnir):
         (hardened, "Deployment", "gateway", lambda o: container(o).pop("readinessProbe"), "no probe"),
         (joined, "Service", "auth-service", lambda o: o["spec"]["selector"].update({"app.kubernetes.io/component": "auth"}), "a selector of nothing"),
         (joined, "Service", "gateway", lambda o: o["spec"]["ports"][0].update(targetPort="http"), "a port of nothing"),
+        (joined, "Service", "portfolio-service", lambda o: o["spec"]["ports"].pop(), "a process that is not scraped"),
+        (joined, "Service", "stock-service", lambda o: o["spec"].update(type="NodePort"), "a door that is published"),
         (joined, "NetworkPolicy", "order-service", lambda o: o["spec"]["ingress"][0]["from"].pop(), "an edge with one end"),
         (lambda o: known(o, fafnir), "ConfigMap", "fafnir", lambda o: o["data"].update({"fafnir.toml": "[gateway]\norders_per_second = 50.5\n"}), "a setting of a wrong type"),
         (lambda o: known(o, fafnir), "Deployment", "gateway", lambda o: container(o)["env"].append({"name": "FAFNIR_GATEWAY_SPEED", "value": "1"}), "an unknown variable"),
