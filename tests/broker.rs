@@ -4,6 +4,7 @@ use crate::harness::{Answer, Process, WITHIN, binary};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use std::{
     future::Future,
+    io::{Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -77,6 +78,35 @@ async fn the_broker_alone_keeps_what_it_acknowledged_through_kill_minus_nine() {
     assert_eq!(refused.code, 4, "{refused:?}");
     let secret = url.split([':', '@']).nth(2).unwrap();
     assert!(!refused.stderr.contains(secret), "a password is never shown: {refused:?}");
+}
+
+#[test]
+fn browsers_may_connect_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["--port", "0", "--websocket-port", "0", "--store-dir", "store", "--json"];
+    let broker = Process::start(command(dir.path(), &args), dir.path().join("broker.log"));
+    let address = broker.ready["websocket"].as_str().unwrap().strip_prefix("ws://").unwrap().to_owned();
+    let mut socket = std::net::TcpStream::connect(&address).unwrap();
+    socket.set_read_timeout(Some(WITHIN)).unwrap();
+    let upgrade = format!(
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    socket.write_all(upgrade.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    let mut part = [0; 4096];
+    while !String::from_utf8_lossy(&seen).contains("INFO {") {
+        let count = socket.read(&mut part).unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&part[..count]);
+    }
+    assert!(seen.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&seen));
+
+    let half = run(dir.path(), &["--port", "0", "--store-dir", "other", "--tls-certificate", "c.pem"]);
+    assert_eq!((half.code, half.stderr.contains("--tls-key")), (2, true), "{half:?}");
+    let none = ["--port", "0", "--store-dir", "other", "--tls-certificate", "c.pem", "--tls-key", "k.pem"];
+    let none = run(dir.path(), &none);
+    assert!(none.code != 0 && none.stderr.contains("c.pem"), "{none:?}");
 }
 
 #[tokio::test]

@@ -196,6 +196,15 @@ pub struct Broker {
     /// Port of the monitoring over HTTP; 0 picks a free one [default: 8222, or a free one with --port 0]
     #[arg(long, value_name = "PORT")]
     pub monitor_port: Option<u16>,
+    /// Let browsers connect over WebSockets on this port; 0 picks a free one
+    #[arg(long, value_name = "PORT")]
+    pub websocket_port: Option<u16>,
+    /// Certificate with which every client has to secure its connection, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// Private key of the certificate, as a PEM file
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
     /// Where streams and password are kept, apart from any platform [default: <data-dir>/broker]
     #[arg(long, value_name = "DIR")]
     pub store_dir: Option<PathBuf>,

@@ -8,7 +8,7 @@ use crate::{
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
     broker::{
-        MONITOR, SERVICES_USER,
+        MONITOR, SERVICES_USER, Tls, WEBSOCKET,
         alone::{self, Alone, Store},
         inspect,
     },
@@ -24,6 +24,8 @@ use tokio_util::sync::CancellationToken;
 struct Ready<'a> {
     nats: &'a str,
     monitor: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    websocket: Option<&'a str>,
 }
 
 pub async fn broker(global: &Global, args: &Broker, out: Out) -> Result {
@@ -42,10 +44,21 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
         Some(dir) => (Store::Own(dir.clone()), None),
         None => (Store::Platform(settings.data_dir()), Some(stack::lock(&settings.data_dir(), &["broker"])?)),
     };
+    let configured = || {
+        let port = if any_port { 0 } else { settings.ports.broker_websocket };
+        settings.broker.websocket.then_some(port)
+    };
+    let given = args.tls_certificate.clone().zip(args.tls_key.clone());
+    let tls = match given {
+        Some((certificate, key)) => Some(Tls { certificate, key, loopback_in_clear: false }),
+        None => fafnir_services::broker::tls(&settings)?,
+    };
     let alone = Alone {
         host: settings.bind.bare_host().to_owned(),
         port: if any_port { 0 } else { settings.ports.broker },
         monitor_port: args.monitor_port.unwrap_or(if any_port { 0 } else { settings.ports.broker_monitor }),
+        websocket_port: args.websocket_port.or_else(configured),
+        tls,
         store,
     };
     let tasks = Tasks::new(CancellationToken::new());
@@ -54,11 +67,14 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
         Ok(port) => port_taken(&port),
         Err(e) => store_refused(e),
     })?;
-    let ready = Ready { nats: &answers.nats, monitor: &answers.monitor };
+    let websocket = answers.websocket.as_deref();
+    let ready = Ready { nats: &answers.nats, monitor: &answers.monitor, websocket };
     let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     out.line(&ready, || {
-        let rows = [("nats", &answers.nats), ("monitor", &answers.monitor)]
-            .map(|(name, address)| vec![name.to_owned(), address.clone()]);
+        let mut rows = vec![("nats", answers.nats.as_str()), ("monitor", &answers.monitor)];
+        rows.extend(websocket.map(|address| ("websocket", address)));
+        let rows: Vec<_> =
+            rows.into_iter().map(|(name, address)| vec![name.into(), address.into()]).collect();
         format!("{}\nready; Ctrl-C stops\n", table(&["DOOR", "ADDRESS"], &rows))
     });
     tasks.shutdown().cancelled().await;
@@ -73,7 +89,11 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
 }
 
 fn port_taken(e: &PortError) -> Error {
-    let flag = if e.service == MONITOR { "--monitor-port" } else { "--port" };
+    let flag = match e.service {
+        MONITOR => "--monitor-port",
+        WEBSOCKET => "--websocket-port",
+        _ => "--port",
+    };
     let message = format!("{} cannot listen on {}:{}: {}", e.service, e.host, e.port, e.source);
     Error::new(Exit::Failure, message)
         .code(Reason::PORT_TAKEN)

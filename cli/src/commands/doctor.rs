@@ -248,6 +248,7 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
     }
     if settings.nats.url.is_empty() {
         wanted.push(("broker", settings.ports.broker_monitor));
+        wanted.extend(settings.broker.websocket.then_some(("broker", settings.ports.broker_websocket)));
     }
     let taken: Vec<_> = wanted
         .into_iter()

@@ -35,6 +35,7 @@ pub struct Settings {
     pub database: Database,
     pub disk: Disk,
     pub nats: Nats,
+    pub broker: Broker,
     pub redis: Redis,
     pub log: Log,
     pub gateway: Gateway,
@@ -78,6 +79,7 @@ pub struct Ports {
     pub engine: u16,
     pub broker: u16,
     pub broker_monitor: u16,
+    pub broker_websocket: u16,
     pub operations_offset: u16,
 }
 
@@ -127,6 +129,18 @@ pub struct Nats {
     pub user: String,
     /// File that holds the password.
     pub password_file: String,
+}
+
+/// Doors of the embedded broker.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Broker {
+    /// Whether browsers may connect over WebSockets, on `ports.broker_websocket`.
+    pub websocket: bool,
+    /// PEM files of a certificate (with those it is signed by) and its key. With them clients from other machines have
+    /// to use TLS, and WebSockets are `wss`.
+    pub tls_certificate: String,
+    pub tls_key: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -247,6 +261,7 @@ impl Default for Settings {
             database: Database::default(),
             disk: Disk::default(),
             nats: Nats::default(),
+            broker: Broker::default(),
             redis: Redis::default(),
             log: Log::default(),
             gateway: Gateway::default(),
@@ -290,6 +305,7 @@ impl Default for Ports {
             engine: 8087,
             broker: 4222,
             broker_monitor: 8222,
+            broker_websocket: 8223,
             operations_offset: 1000,
         }
     }

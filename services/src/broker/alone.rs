@@ -1,6 +1,6 @@
 //! The broker without the platform: `fafnir broker`.
 
-use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, bind, users};
+use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, Tls, WEBSOCKET, bind, users};
 use anyhow::Context as _;
 use fafnir_broker::{Config, User};
 use fafnir_platform::{
@@ -20,6 +20,9 @@ pub enum Store {
     Own(PathBuf),
 }
 
+/// Flag of the command line that chooses the port of the WebSocket door.
+const WEBSOCKET_FLAG: &str = "--websocket-port";
+
 /// How it runs.
 #[derive(Debug, Clone)]
 pub struct Alone {
@@ -28,6 +31,10 @@ pub struct Alone {
     pub port: u16,
     /// 0: any free port.
     pub monitor_port: u16,
+    /// Where browsers connect, if they may; 0: any free port.
+    pub websocket_port: Option<u16>,
+    /// Certificate and key with which connections are secured.
+    pub tls: Option<Tls>,
     pub store: Store,
 }
 
@@ -38,6 +45,8 @@ pub struct Answers {
     pub nats: String,
     /// URL of the monitoring door.
     pub monitor: String,
+    /// URL of the WebSocket door.
+    pub websocket: Option<String>,
 }
 
 /// Starts the broker as a task and resolves when it answers.
@@ -47,6 +56,10 @@ pub struct Answers {
 pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
     let listener = bind(super::SERVICE.name, super::SERVICE.port_flag, &alone.host, alone.port).await?;
     let monitor = bind(MONITOR, MONITOR_FLAG, &alone.host, alone.monitor_port).await?;
+    let websocket = match alone.websocket_port {
+        Some(port) => Some(bind(WEBSOCKET, WEBSOCKET_FLAG, &alone.host, port).await?),
+        None => None,
+    };
     let unusable = |dir: &PathBuf| format!("the secrets in {} cannot be used", dir.display());
     let (dir, users) = match alone.store {
         Store::Platform(dir) => {
@@ -64,10 +77,17 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
     let answers = Answers {
         nats: fafnir_broker::url(listener.local_addr()?, users.first()),
         monitor: format!("http://{}", monitor.local_addr()?),
+        websocket: match &websocket {
+            Some(door) if alone.tls.is_some() => Some(format!("wss://{}", door.local_addr()?)),
+            Some(door) => Some(format!("ws://{}", door.local_addr()?)),
+            None => None,
+        },
     };
     let config = Config {
         note: Some((dir.join("note"), [0; 16])),
         users,
+        tls: alone.tls,
+        websocket,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
         ready: Some(ready),

@@ -6,7 +6,7 @@ pub mod inspect;
 use crate::compose::PortError;
 use fafnir_broker::{Config, Limits, User};
 use fafnir_platform::{
-    Context, Service, Speaks, Starting,
+    Context, Service, Settings, Speaks, Starting,
     manifest::{Claim, Manifest, Said},
     secrets::Secrets,
     telemetry,
@@ -14,7 +14,7 @@ use fafnir_platform::{
 use fafnir_proto::subject;
 use tokio::net::TcpListener;
 
-pub use fafnir_broker::{Error, store_check};
+pub use fafnir_broker::{Error, Tls, store_check};
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -39,6 +39,11 @@ const MARKET_SUBJECTS: [&str; 1] = [subject::MARKET];
 
 /// What the user of terminals may take up; all of them are this one user.
 const MARKET_LIMITS: Limits = Limits { connections: 1024, subscriptions: 64, pending: 4 << 20 };
+
+/// What [`PortError`] calls the WebSocket door.
+pub const WEBSOCKET: &str = "the broker's WebSocket door";
+/// Setting that chooses its port.
+const WEBSOCKET_SETTING: &str = "FAFNIR_PORTS_BROKER_WEBSOCKET=";
 
 /// What [`PortError`] calls the monitoring door.
 pub const MONITOR: &str = "the broker's monitor";
@@ -72,6 +77,22 @@ fn users(secrets: &Secrets) -> Vec<User> {
     ]
 }
 
+/// Certificate and key, if both are configured.
+///
+/// # Errors
+/// When only one of them is.
+pub fn tls(settings: &Settings) -> Result<Option<Tls>, Error> {
+    let broker = &settings.broker;
+    match (broker.tls_certificate.as_str(), broker.tls_key.as_str()) {
+        ("", "") => Ok(None),
+        ("", _) => Err(Error::Config("broker.tls_key needs broker.tls_certificate".into())),
+        (_, "") => Err(Error::Config("broker.tls_certificate needs broker.tls_key".into())),
+        (certificate, key) => {
+            Ok(Some(Tls { certificate: certificate.into(), key: key.into(), loopback_in_clear: true }))
+        }
+    }
+}
+
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))
 }
@@ -97,9 +118,19 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         manifest.made(STORE, id)?;
     }
     manifest.note(STORE)?;
+    let websocket = if settings.broker.websocket {
+        let port = if settings.bind.auto { 0 } else { settings.ports.broker_websocket };
+        let door = bind(WEBSOCKET, WEBSOCKET_SETTING, settings.bind.bare_host(), port).await?;
+        tracing::info!(address = %door.local_addr()?, "browsers may connect to the broker");
+        Some(door)
+    } else {
+        None
+    };
     let config = Config {
         note: Some((manifest.note_path(STORE), *id.as_bytes())),
         users: users(&ctx.secrets),
+        tls: tls(settings)?,
+        websocket,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
         ..Config::new(store)
