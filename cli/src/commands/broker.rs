@@ -51,7 +51,7 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
     let given = args.tls_certificate.clone().zip(args.tls_key.clone());
     let tls = match given {
         Some((certificate, key)) => Some(Tls { certificate, key, loopback_in_clear: false }),
-        None => fafnir_services::broker::tls(&settings)?,
+        None => fafnir_services::broker::tls(&settings).map_err(anyhow::Error::from)?,
     };
     let alone = Alone {
         host: settings.bind.bare_host().to_owned(),
@@ -71,7 +71,7 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
     let ready = Ready { nats: &answers.nats, monitor: &answers.monitor, websocket };
     let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     out.line(&ready, || {
-        let mut rows = vec![("nats", answers.nats.as_str()), ("monitor", &answers.monitor)];
+        let mut rows = vec![("nats", answers.nats.as_str()), ("monitor", answers.monitor.as_str())];
         rows.extend(websocket.map(|address| ("websocket", address)));
         let rows: Vec<_> =
             rows.into_iter().map(|(name, address)| vec![name.into(), address.into()]).collect();
