@@ -199,7 +199,7 @@ pub struct Broker {
     /// Let browsers connect over WebSockets on this port; 0 picks a free one
     #[arg(long, value_name = "PORT")]
     pub websocket_port: Option<u16>,
-    /// Certificate with which every client has to secure its connection, as a PEM file
+    /// Certificate with which clients have to secure their connections, as a PEM file
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_certificate: Option<PathBuf>,
     /// Private key of the certificate, as a PEM file

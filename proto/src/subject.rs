@@ -3,6 +3,8 @@
 //! A symbol stands in a subject as its TOKEN: `.` would separate, so it becomes `_`. No symbol has a `_` of its own:
 //! two symbols never share a token.
 
+use std::time::Duration;
+
 /// Stream of who registered and who left; auth-service's.
 pub const USERS_STREAM: &str = "users";
 /// What [`USERS_STREAM`] holds.
@@ -27,8 +29,13 @@ pub const INSTRUMENTS: &str = "instruments.*";
 
 /// All market data: what a terminal may subscribe to.
 pub const MARKET: &str = "market.>";
-/// Where answers to one's own requests arrive.
-pub const INBOXES: &str = "_INBOX.>";
+/// Asks the embedded broker to let sessions watch market data, or no longer: [`GUESTS_ADMIT`] or [`GUESTS_DISMISS`] and
+/// their ids, with blanks between them.
+pub const GUESTS: &str = "broker.guests";
+pub const GUESTS_ADMIT: &str = "admit";
+pub const GUESTS_DISMISS: &str = "dismiss";
+/// A session whose admission is not repeated within this is let in no longer: nobody is left who knows whether it lives.
+pub const GUESTS_LEASE: Duration = Duration::from_mins(1);
 /// The `BookImage`s of every symbol.
 pub const BOOKS: &str = "market.book.*";
 /// The `TradePrint`s of every symbol.

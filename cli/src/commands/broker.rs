@@ -50,7 +50,8 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
     };
     let given = args.tls_certificate.clone().zip(args.tls_key.clone());
     let tls = match given {
-        Some((certificate, key)) => Some(Tls { certificate, key, loopback_in_clear: false }),
+        // The platform's own processes on this machine connect in the clear.
+        Some((certificate, key)) => Some(Tls { certificate, key, loopback_in_clear: args.store_dir.is_none() }),
         None => fafnir_services::broker::tls(&settings).map_err(anyhow::Error::from)?,
     };
     let alone = Alone {
@@ -124,7 +125,8 @@ async fn connect(global: &Global, url: Option<&String>) -> Result<inspect::Broke
     Ok(inspect::Broker::connect(&url, user).await?)
 }
 
-fn configured_user(settings: &Settings) -> Result<Option<inspect::User>> {
+/// User and password that the configuration names for nats-server, if it does.
+pub fn configured_user(settings: &Settings) -> Result<Option<inspect::User>> {
     let nats = &settings.nats;
     if nats.password_file.is_empty() {
         return Ok(None);

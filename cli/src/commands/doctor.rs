@@ -1,5 +1,7 @@
 //! `fafnir doctor`: looks for what keeps a platform from running well, on this machine and in its data directory.
 
+mod nats;
+
 use super::platform::probe;
 use crate::{
     args::Global,
@@ -89,6 +91,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
                 None => checks.extend(free_ports(&settings)),
             }
             checks.extend(elsewhere(&settings));
+            checks.extend(nats::server(&settings, &dir).await);
             let stored = tokio::task::spawn_blocking(move || {
                 let mut checks = databases(&dir);
                 checks.extend(journal(&dir));
@@ -265,7 +268,7 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
 
 /// Engines that the configuration names on other machines or in other processes.
 fn elsewhere(settings: &Settings) -> Vec<Check> {
-    [("postgres", &settings.database.url), ("nats", &settings.nats.url), ("redis", &settings.redis.url)]
+    [("postgres", &settings.database.url), ("redis", &settings.redis.url)]
         .into_iter()
         .filter(|(_, url)| !url.is_empty())
         .map(|(name, url)| reachable(name, url))

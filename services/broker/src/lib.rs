@@ -10,7 +10,7 @@
 //! let config = Config {
 //!     users: vec![
 //!         User::all("platform", "long secret"),
-//!         User { subscribe: vec!["market.>".into(), "_INBOX.>".into()], ..User::new("market", "other secret") },
+//!         User { subscribe: vec!["market.>".into()], ..User::new("market", "other secret") },
 //!     ],
 //!     ..Config::new("/var/lib/fafnir/broker")
 //! };

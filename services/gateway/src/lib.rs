@@ -1,6 +1,8 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
 mod body;
+mod callout;
+mod credentials;
 mod feeds;
 mod graphql;
 mod http;
@@ -21,6 +23,7 @@ use fafnir_platform::{
     tasks::Schedule,
 };
 use fafnir_proto::v1::PositionRequest;
+pub use callout::issuer;
 pub use graphql::sdl;
 
 use parking_lot::RwLock;
@@ -62,6 +65,7 @@ struct Gateway {
     /// Whose word about a client's address is believed.
     proxies: Proxies,
     sockets: Arc<sockets::Sockets>,
+    credentials: credentials::Credentials,
 }
 
 impl fmt::Debug for Gateway {
@@ -85,6 +89,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),
         positions: positions::Positions::default(),
         feeds: Arc::default(),
+        credentials: credentials::Credentials::default(),
         http: proxy::client(),
         notice: RwLock::default(),
         bus,
@@ -92,6 +97,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     });
     feeds::spawn(&gateway);
     follow_notice(&gateway);
+    credentials::spawn(&gateway)?;
     let door = Door::public(&ctx.settings.gateway)?;
     serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
     Ok(())

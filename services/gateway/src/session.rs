@@ -207,6 +207,14 @@ impl Sessions {
         }
     }
 
+    /// Whether a session lives, whatever token it has; `None`: nobody can say just now.
+    pub async fn lives(&self, id: SessionId, user: UserId) -> Option<bool> {
+        match self.check(&Session { user, id, expires_us: i64::MAX, by_cookie: false }).await {
+            Ok(()) => Some(true),
+            Err(status) => (status.code() != tonic::Code::Unavailable).then_some(false),
+        }
+    }
+
     /// A new token for a browser's session whose token is past half its life; `None` where there is nothing to do, or
     /// nobody to ask just now: the old one is still good.
     pub async fn renew(&self, session: &Session) -> Option<Arc<str>> {

@@ -82,6 +82,10 @@ impl Door {
                 v1::Profile::default()
             }
         };
+        let market_data_url = match fafnir_proto::id::SessionId::parse(&tokens.session_id) {
+            Ok(session) => gateway.market_data_url(session, user).await,
+            Err(_) => String::new(),
+        };
         Ok(v1::TerminalSession {
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token,
@@ -91,7 +95,7 @@ impl Door {
             first_name: profile.first_name,
             last_name: profile.last_name,
             permissions: permissions?.iter().cloned().collect(),
-            market_data_url: gateway.market_data_url(),
+            market_data_url,
         })
     }
 
@@ -333,6 +337,8 @@ impl Terminal for Door {
     async fn private(&self, request: Request<v1::PrivateRequest>) -> Reply<Self::PrivateStream> {
         let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
         self.0.sessions.require(&session, Permission::ManageOwnPortfolio).await.map_err(outward)?;
+        // A gateway that was started anew lets the session in again where it watches market data.
+        self.0.admit(session.id, session.user).await;
         let message = request.into_inner();
         let start = |seq| if message.from_now { Start::Now } else { Start::After(seq) };
         let updates = private::updates(
@@ -376,44 +382,11 @@ impl Gateway {
             self.proxies.client(&metadata.clone().into_headers(), ip).ip.to_string()
         })
     }
-
-    /// Where terminals get public market data, with the user that may only subscribe `market.>`.
-    fn market_data_url(&self) -> String {
-        let configured = &self.ctx.settings.nats.public_url;
-        let url = match self.ctx.addresses.get("nats") {
-            Some(url) if configured.is_empty() => url,
-            _ => configured,
-        };
-        let address = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-        let address = address.rsplit_once('@').map_or(address, |(_, host)| host);
-        if address.is_empty() {
-            return String::new();
-        }
-        format!("nats://market:{}@{address}", percent_encoded(self.ctx.secrets.nats_market.expose()))
-    }
-}
-
-/// Everything but RFC 3986's unreserved characters as `%XX`.
-fn percent_encoded(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-        out
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_in_a_url_is_percent_encoded() {
-        assert_eq!(percent_encoded("aZ0-._~"), "aZ0-._~");
-        assert_eq!(percent_encoded("p@s:/é"), "p%40s%3A%2F%C3%A9");
-    }
 
     #[test]
     fn faults_leave_without_internals() {

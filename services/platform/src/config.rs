@@ -129,6 +129,16 @@ pub struct Nats {
     pub user: String,
     /// File that holds the password.
     pub password_file: String,
+    /// How terminals sign in at nats-server: `session` (a credential of each session, which ends with it; 2.10 or newer)
+    /// or `static` (one user `market` for all). At the embedded broker always by session.
+    pub market_credentials: String,
+}
+
+impl Nats {
+    /// Whether each session has a credential of its own.
+    pub fn by_session(&self) -> bool {
+        self.url.is_empty() || self.market_credentials != "static"
+    }
 }
 
 /// Doors of the embedded broker.
@@ -591,6 +601,9 @@ impl Settings {
             _ => return bad("portfolio.usd_cad", "must be a rate above 0 with at most 6 decimals"),
         }
         self.engine.check()?;
+        if !matches!(self.nats.market_credentials.as_str(), "" | "session" | "static") {
+            return bad("nats.market_credentials", "must be \"session\" or \"static\"");
+        }
         if self.disk.cancel_only_mib > self.disk.alarm_mib {
             return bad("disk.cancel_only_mib", "must be at most disk.alarm_mib");
         }

@@ -1,7 +1,11 @@
 //! Secrets: from the environment, or files that the first run generates with mode 0600.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ring::rand::{SecureRandom, SystemRandom};
+use fafnir_proto::id::SessionId;
+use ring::{
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
 use std::{
     fmt,
     fs::{self, OpenOptions},
@@ -41,8 +45,10 @@ pub struct Secrets {
     pub service_token: Secret,
     /// Password of the NATS user `services`.
     pub nats_services: Secret,
-    /// Password of the NATS user `market`, which may only subscribe `market.>`.
+    /// Password of the one NATS user `market` where sessions have no credentials of their own: it is handed to everybody.
     pub nats_market: Secret,
+    /// Key of the passwords with which sessions sign in to watch `market.>`, and of the answers to nats-server's callout.
+    pub nats_sessions: Secret,
     /// Ed25519 key that signs access tokens, PKCS#8. auth-service alone uses it.
     pub jwt_key_pkcs8: Vec<u8>,
     /// Key of the HMAC that binds a CSRF token to its session.
@@ -57,10 +63,26 @@ impl Secrets {
             service_token: text(dir, "service_token")?,
             nats_services: text(dir, "nats_services")?,
             nats_market: text(dir, "nats_market")?,
+            nats_sessions: text(dir, "nats_sessions")?,
             jwt_key_pkcs8: jwt_key(dir)?,
             csrf_key: text(dir, "csrf_key")?,
         })
     }
+}
+
+/// The password with which a session watches market data: the same every time, of no use to another.
+pub fn market_password(nats_sessions: &Secret, session: SessionId) -> Secret {
+    let message = [b"market:".as_slice(), session.uuid().as_bytes()].concat();
+    Secret(URL_SAFE_NO_PAD.encode(derived(nats_sessions, &message)))
+}
+
+/// Seed of the Ed25519 key with which nats-server's auth callout is answered: every gateway has the same.
+pub fn callout_seed(nats_sessions: &Secret) -> hmac::Tag {
+    derived(nats_sessions, b"callout")
+}
+
+fn derived(key: &Secret, purpose: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.expose().as_bytes()), purpose)
 }
 
 /// The secret of this name alone; creates it when it is missing.
@@ -159,6 +181,10 @@ mod tests {
         assert_eq!(first.service_token, again.service_token);
         assert_eq!(first.jwt_key_pkcs8, again.jwt_key_pkcs8);
         assert_ne!(first.nats_market, first.nats_services);
+        let (one, two) = (SessionId::new(uuid::Uuid::from_u128(1)), SessionId::new(uuid::Uuid::from_u128(2)));
+        let password = |secrets: &Secrets, session| market_password(&secrets.nats_sessions, session);
+        assert_eq!(password(&first, one), password(&again, one));
+        assert_ne!(password(&first, one), password(&first, two));
         for entry in fs::read_dir(dir.path()).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }

@@ -1,6 +1,6 @@
 //! The broker without the platform: `fafnir broker`.
 
-use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, Tls, WEBSOCKET, bind, users};
+use super::{MONITOR, MONITOR_FLAG, SERVICES_USER, Tls, WEBSOCKET, bind, guests, users};
 use anyhow::Context as _;
 use fafnir_broker::{Config, User};
 use fafnir_platform::{
@@ -61,10 +61,12 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
         None => None,
     };
     let unusable = |dir: &PathBuf| format!("the secrets in {} cannot be used", dir.display());
+    let mut guests = None;
     let (dir, users) = match alone.store {
         Store::Platform(dir) => {
             let secrets_dir = dir.join("secrets");
             let secrets = Secrets::load_or_create(&secrets_dir).with_context(|| unusable(&secrets_dir))?;
+            guests = Some(guests::spawn(listener.local_addr()?, &secrets, tasks));
             (dir.join("broker"), users(&secrets))
         }
         Store::Own(dir) => {
@@ -88,6 +90,7 @@ pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
         users,
         tls: alone.tls,
         websocket,
+        guests,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),
         ready: Some(ready),

@@ -1,13 +1,19 @@
 //! A look inside a running broker through its JetStream API: the same for the embedded one and for nats-server.
 
+use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 /// Longest wait for the broker's answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most pages of one list that are asked for.
 const PAGES_MAX: usize = 10_000;
+
+/// Where nats-server asks who somebody is.
+const CALLOUT: &str = "$SYS.REQ.USER.AUTH";
+/// Longest wait for a question.
+const CALLOUT_MAX: Duration = Duration::from_secs(1);
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +98,17 @@ pub struct Broker {
     address: String,
 }
 
+/// How a server finds out who somebody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callout {
+    /// It asks the gateway.
+    Asks,
+    /// It knows its users and nobody else.
+    None,
+    /// It lets everybody in.
+    Open,
+}
+
 impl Broker {
     /// Connects; user and password of the URL win over `user`.
     pub async fn connect(url: &str, user: Option<User>) -> Result<Self, Error> {
@@ -113,6 +130,35 @@ impl Broker {
                 Err(Error::Refused { address })
             }
             Err(e) => Err(Error::Absent { address, reason: e.to_string() }),
+        }
+    }
+
+    /// The server's version.
+    pub fn version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    /// Whether the server asks the gateway about users that it does not know: a stranger knocks, and the question is
+    /// listened for.
+    pub async fn callout(&self) -> Callout {
+        let Ok(mut questions) = self.client.subscribe(CALLOUT).await else { return Callout::None };
+        if self.client.flush().await.is_err() {
+            return Callout::None;
+        }
+        let stranger = Some(("doctor".to_owned(), "knocks".to_owned()));
+        let address = self.address.clone();
+        let knock = async move { Self::connect(&address, stranger).await.is_ok() };
+        let asked = tokio::time::timeout(CALLOUT_MAX, questions.next());
+        let (mut knock, mut asked) = (pin!(knock), pin!(asked));
+        tokio::select! {
+            biased;
+            question = &mut asked => if matches!(question, Ok(Some(_))) { Callout::Asks } else { Callout::None },
+            is_in = &mut knock => match is_in {
+                true => Callout::Open,
+                // The question was sent before the answer.
+                false if matches!(asked.await, Ok(Some(_))) => Callout::Asks,
+                false => Callout::None,
+            },
         }
     }
 

@@ -1,17 +1,17 @@
 //! The embedded NATS and JetStream server as a service of the platform.
 
 pub mod alone;
+mod guests;
 pub mod inspect;
 
 use crate::compose::PortError;
-use fafnir_broker::{Config, Limits, User};
+use fafnir_broker::{Config, User};
 use fafnir_platform::{
     Context, Service, Settings, Speaks, Starting,
     manifest::{Claim, Manifest, Said},
     secrets::Secrets,
     telemetry,
 };
-use fafnir_proto::subject;
 use tokio::net::TcpListener;
 
 pub use fafnir_broker::{Error, Tls, store_check};
@@ -32,13 +32,6 @@ pub static SERVICE: Service = Service {
 const STORE: &str = "broker";
 /// The user of the services: publishes and subscribes everything.
 pub const SERVICES_USER: &str = "services";
-/// The user of terminals: subscribes market data, publishes nothing.
-pub const MARKET_USER: &str = "market";
-/// What [`MARKET_USER`] may subscribe: it cannot ask, so it needs no inbox, where others' answers would pass.
-const MARKET_SUBJECTS: [&str; 1] = [subject::MARKET];
-
-/// What the user of terminals may take up; all of them are this one user.
-const MARKET_LIMITS: Limits = Limits { connections: 1024, subscriptions: 64, pending: 4 << 20 };
 
 /// What [`PortError`] calls the WebSocket door.
 pub const WEBSOCKET: &str = "the broker's WebSocket door";
@@ -65,16 +58,9 @@ async fn bind(
     })
 }
 
-/// Who may sign in to the platform's broker.
+/// Who may always sign in to the platform's broker. Whoever watches market data is a guest ([`guests`]).
 fn users(secrets: &Secrets) -> Vec<User> {
-    vec![
-        User::all(SERVICES_USER, secrets.nats_services.expose()),
-        User {
-            subscribe: MARKET_SUBJECTS.map(str::to_owned).to_vec(),
-            limits: Some(MARKET_LIMITS),
-            ..User::new(MARKET_USER, secrets.nats_market.expose())
-        },
-    ]
+    vec![User::all(SERVICES_USER, secrets.nats_services.expose())]
 }
 
 /// Certificate and key, if both are configured.
@@ -126,9 +112,11 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     } else {
         None
     };
+    let guests = guests::spawn(listener.local_addr()?, &ctx.secrets, &ctx.tasks);
     let config = Config {
         note: Some((manifest.note_path(STORE), *id.as_bytes())),
         users: users(&ctx.secrets),
+        guests: Some(guests),
         tls: tls(settings)?,
         websocket,
         monitor: Some(monitor),

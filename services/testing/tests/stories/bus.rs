@@ -6,8 +6,9 @@ use bytes::Bytes;
 use fafnir_platform::{
     Error,
     bus::{Bus, StreamSpec},
+    secrets::market_password,
 };
-use fafnir_proto::subject;
+use fafnir_proto::{id::SessionId, subject};
 use fafnir_services::broker;
 use futures::StreamExt as _;
 use std::sync::{
@@ -204,31 +205,58 @@ async fn a_stream_that_the_broker_lost_is_made_again_by_its_owner(stack: Stack) 
     remove(stack, &bus, spec).await;
 }
 
+/// A session as the broker is told of it.
+fn session(n: u128) -> SessionId {
+    SessionId::new(uuid::Uuid::from_u128(n))
+}
+
+/// Tells the broker of sessions, as a gateway does.
+async fn tell(bus: &Bus, what: &str, sessions: &[SessionId]) {
+    let text = sessions.iter().fold(what.to_owned(), |text, session| format!("{text} {session}"));
+    let told = bus.client().request(subject::GUESTS, text.into());
+    tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap();
+}
+
+/// Signs in to watch the market with a session's password; what the server says meanwhile goes to `refusals`.
+async fn watch(
+    stack: &Stack,
+    session: SessionId,
+    password_of: SessionId,
+    refusals: &mpsc::UnboundedSender<String>,
+) -> Result<async_nats::Client, async_nats::ConnectError> {
+    let ctx = &stack.running.context;
+    let password = market_password(&ctx.secrets.nats_sessions, password_of).expose().to_owned();
+    let sender = refusals.clone();
+    let options = async_nats::ConnectOptions::with_user_and_password(session.to_string(), password)
+        .max_reconnects(1)
+        .event_callback(move |event| {
+            let sender = sender.clone();
+            async move {
+                match event {
+                    async_nats::Event::ServerError(e) => drop(sender.send(e.to_string().to_lowercase())),
+                    async_nats::Event::Disconnected => drop(sender.send("disconnected".to_owned())),
+                    _ => {}
+                }
+            }
+        });
+    tokio::time::timeout(DEADLINE, options.connect(&ctx.addresses["nats"])).await.expect("in time")
+}
+
 #[tokio::test]
-async fn the_market_user_listens_to_market_data_and_does_nothing_else() {
+async fn a_session_watches_market_data_and_does_nothing_else() {
     let stack = embedded().await;
     let ctx = &stack.running.context;
     let bus = ctx.bus().await.unwrap();
     let (sender, mut refusals) = mpsc::unbounded_channel();
-    let market = async_nats::ConnectOptions::new()
-        .user_and_password("market".into(), ctx.secrets.nats_market.expose().into())
-        .event_callback(move |event| {
-            let sender = sender.clone();
-            async move {
-                if let async_nats::Event::ServerError(e) = event {
-                    drop(sender.send(e.to_string().to_lowercase()));
-                }
-            }
-        })
-        .connect(&ctx.addresses["nats"])
-        .await
-        .unwrap();
+    tell(&bus, subject::GUESTS_ADMIT, &[session(1)]).await;
+    let market = watch(&stack, session(1), session(1), &sender).await.unwrap();
     let mut books = market.subscribe("market.book.*").await.unwrap();
     // Every other subject of the bus, what answers and acks pass on, and patterns that would take in more.
     let others = [
         subject::USERS,
         subject::FACTS,
         subject::INSTRUMENTS,
+        subject::GUESTS,
         "_INBOX.>",
         "_INBOX.*",
         "_INBOX.a.b",
@@ -259,15 +287,40 @@ async fn the_market_user_listens_to_market_data_and_does_nothing_else() {
     market.publish("market.book.AAPL", Bytes::from_static(b"forged")).await.unwrap();
     market.flush().await.unwrap();
     assert!(next(&mut refusals).await.contains("permissions violation"));
+    market.publish(subject::GUESTS, "admit ff9fe8c1-d6bf-4a39-a89e-3c6dbec82819".into()).await.unwrap();
+    market.flush().await.unwrap();
+    assert!(next(&mut refusals).await.contains("permissions violation"));
     bus.publish("market.book.AAPL".into(), Bytes::from_static(b"genuine")).await.unwrap();
     let message = tokio::time::timeout(DEADLINE, heard.next()).await.unwrap().unwrap();
     assert_eq!(&message.payload[..], b"genuine");
-    // Neither without a password nor with a wrong one.
+    drop(market);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_sessions_credential_is_its_own_and_ends_with_it() {
+    let stack = embedded().await;
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    let (sender, mut events) = mpsc::unbounded_channel();
+    tell(&bus, subject::GUESTS_ADMIT, &[session(1), session(2)]).await;
+    let one = watch(&stack, session(1), session(1), &sender).await.unwrap();
+    let two = watch(&stack, session(2), session(2), &mpsc::unbounded_channel().0).await.unwrap();
+    // Neither another's password, nor a session that nobody has let in, nor the services without theirs.
+    assert!(watch(&stack, session(1), session(2), &sender).await.is_err());
+    assert!(watch(&stack, session(3), session(3), &sender).await.is_err());
     for password in ["", "wrong"] {
         let options = async_nats::ConnectOptions::new().user_and_password("services".into(), password.into());
         assert!(options.connect(&ctx.addresses["nats"]).await.is_err());
     }
     assert!(async_nats::connect(&ctx.addresses["nats"]).await.is_err());
-    drop(market);
+
+    tell(&bus, subject::GUESTS_DISMISS, &[session(1)]).await;
+    while next(&mut events).await != "disconnected" {}
+    assert!(watch(&stack, session(1), session(1), &sender).await.is_err());
+    two.flush().await.expect("the other goes on");
+    tell(&bus, subject::GUESTS_ADMIT, &[session(1)]).await;
+    assert!(watch(&stack, session(1), session(1), &sender).await.is_ok(), "let in again");
+    drop((one, two));
     stack.stop().await;
 }

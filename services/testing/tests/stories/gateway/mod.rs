@@ -2,6 +2,7 @@
 
 mod api;
 mod attacks;
+mod callout;
 mod permissions;
 mod subscriptions;
 mod terminal;
@@ -366,13 +367,17 @@ impl Door {
     }
 
     async fn open_with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::open_on(&SERVICES, change).await
+    }
+
+    async fn open_on(services: testing::Rows<'_>, change: impl FnOnce(&mut Settings)) -> Self {
         let world = Shared::default();
         let (w1, w2, w3) = (world.clone(), world.clone(), world.clone());
         let order = testing::play(move |m, r| order_service(&mut w1.lock().unwrap(), m, r)).await;
         let portfolio = testing::play(move |m, r| portfolio_service(&mut w2.lock().unwrap(), m, r)).await;
         let trade_engine = testing::play(move |m, r| engine(&mut w3.lock().unwrap(), m, r)).await;
         let stock = testing::play(stock_service).await;
-        let stack = Stack::start_with(&SERVICES, |s| {
+        let stack = Stack::start_with(services, |s| {
             s.addresses.order = order;
             s.addresses.portfolio = portfolio;
             s.addresses.engine = trade_engine;

@@ -14,6 +14,24 @@ fn with_token<T>(message: T, token: &str) -> Request<T> {
     request
 }
 
+/// Signs in where a session is told that the market is.
+async fn market(
+    url: &str,
+    lost: tokio::sync::mpsc::UnboundedSender<()>,
+) -> Result<async_nats::Client, async_nats::ConnectError> {
+    let (login, address) = url.strip_prefix("nats://").unwrap().split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        .max_reconnects(1)
+        .event_callback(move |event| {
+            if matches!(event, async_nats::Event::Disconnected) {
+                drop(lost.send(()));
+            }
+            async {}
+        });
+    tokio::time::timeout(testing::DEADLINE, options.connect(address)).await.expect("in time")
+}
+
 fn update(seq: u64) -> v1::OrderUpdate {
     v1::OrderUpdate { user_id: MEMBER.to_owned(), user_seq: seq, ..Default::default() }
 }
@@ -40,14 +58,10 @@ async fn a_terminal_signs_in_and_is_told_where_the_market_is() {
     let session = door.sign_in("user@test.com").await;
     assert_eq!((session.user_id.as_str(), session.first_name.as_str()), (MEMBER, "Ada"));
     assert!(session.permissions.contains(&"order_stocks".to_owned()));
-    // The address works, and only for the market.
-    let (login, address) = session.market_data_url.strip_prefix("nats://").unwrap().split_once('@').unwrap();
-    let (user, password) = login.split_once(':').unwrap();
-    assert_eq!(user, "market");
-    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
-    let market = options.connect(address).await.unwrap();
-    let mut feed = market.subscribe(fafnir_proto::subject::book("AAPL")).await.unwrap();
-    market.flush().await.unwrap();
+    let (sender, mut lost) = tokio::sync::mpsc::unbounded_channel();
+    let watching = market(&session.market_data_url, sender).await.unwrap();
+    let mut feed = watching.subscribe(fafnir_proto::subject::book("AAPL")).await.unwrap();
+    watching.flush().await.unwrap();
     let bus = door.stack.running.context.bus().await.unwrap();
     bus.publish(fafnir_proto::subject::book("AAPL"), "x".into()).await.unwrap();
     let message = tokio::time::timeout(testing::DEADLINE, futures::StreamExt::next(&mut feed)).await.unwrap();
@@ -56,9 +70,18 @@ async fn a_terminal_signs_in_and_is_told_where_the_market_is() {
     let request = v1::TerminalRefreshRequest { refresh_token: session.refresh_token.clone() };
     let renewed = terminal.refresh(request).await.unwrap().into_inner();
     assert_ne!(renewed.refresh_token, session.refresh_token);
+    assert_eq!(renewed.market_data_url, session.market_data_url, "nobody is cut off by a new token");
+    // Another session of the same user has another.
+    let other = door.sign_in("user@test.com").await;
+    assert_ne!(other.market_data_url, session.market_data_url);
     terminal.sign_out(with_token(v1::Empty {}, &renewed.access_token)).await.unwrap();
     let status = terminal.accounts(with_token(v1::Empty {}, &renewed.access_token)).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
+    // The market data ends with the session.
+    tokio::time::timeout(testing::DEADLINE, lost.recv()).await.expect("in time").unwrap();
+    let (sender, _) = tokio::sync::mpsc::unbounded_channel();
+    assert!(market(&session.market_data_url, sender.clone()).await.is_err());
+    assert!(market(&other.market_data_url, sender).await.is_ok());
 
     let wrong = v1::TerminalSignInRequest { email: "user@test.com".to_owned(), password: "no".to_owned() };
     assert_eq!(terminal.sign_in(wrong).await.unwrap_err().code(), Code::Unauthenticated);
