@@ -109,16 +109,7 @@ impl Cluster {
         }
         let processes = (0..PROCESSES).map(|_| None).collect();
         let mut cluster = Self { dir, external, environment, ports, processes, prefix, _alone: alone };
-        // They wait for each other: none is ready before what it needs, so they start side by side.
-        let starting: Vec<_> = (0..SERVICES.len())
-            .map(|i| {
-                let (command, log) = cluster.service(i);
-                std::thread::spawn(move || Process::start(command, log))
-            })
-            .collect();
-        for (i, process) in starting.into_iter().enumerate() {
-            cluster.processes[i] = Some(process.join().unwrap());
-        }
+        cluster.start_services();
         let seeded = Answer::of(cluster.command(&["seed", "--json"]).output().unwrap());
         assert_eq!(seeded.code, 0, "{seeded:?}");
         cluster
@@ -150,6 +141,20 @@ impl Cluster {
     pub fn start(&mut self, i: usize) {
         let (command, log) = self.service(i);
         self.processes[i] = Some(Process::start(command, log));
+    }
+
+    /// Starts all but the simulator. They wait for each other: none is ready before what it needs, so they start side by
+    /// side.
+    pub fn start_services(&mut self) {
+        let starting: Vec<_> = (0..SERVICES.len())
+            .map(|i| {
+                let (command, log) = self.service(i);
+                std::thread::spawn(move || Process::start(command, log))
+            })
+            .collect();
+        for (i, process) in starting.into_iter().enumerate() {
+            self.processes[i] = Some(process.join().unwrap());
+        }
     }
 
     /// One more process of a service, with the same secrets and a data directory of its own, on any port.

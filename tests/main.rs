@@ -24,4 +24,5 @@ mod processes;
 mod recovery;
 mod refusals;
 mod replay;
+mod ride;
 mod trading;
