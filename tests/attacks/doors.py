@@ -5,6 +5,9 @@
 For each attack it prints the victim's p99 (a query, and a cancel), the CPU that the server spent (with PID), the p99
 while a harmless client had the server spend about as much, the ratio of the two, and the memory. Ends with 1 where a
 ratio is above 2, a victim's request failed or a cancel was refused. SECONDS=5 and RATIO=2 in the environment change both.
+
+Victim, harmless client and attacker have an address each (127.0.0.2, .3 and .1 where BASE is on loopback): bounds of an
+address are the attacker's alone, as they are on a network.
 """
 import http.client, json, os, socket, struct, sys, threading, time, uuid
 from base64 import b64encode
@@ -15,6 +18,7 @@ ADDRESS = (BASE.hostname, BASE.port)
 PID = int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2].isdigit() else None
 SECONDS = float(os.environ.get("SECONDS", "5"))
 RATIO = float(os.environ.get("RATIO", "2"))
+VICTIM, HARMLESS = "127.0.0.2", "127.0.0.3"
 JSON = {"content-type": "application/json"}
 TOKENS = "application/vnd.fafnir.token+json"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + struct.pack(">I", 0)[1:] + b"\x04\x00" + struct.pack(">I", 0)
@@ -33,8 +37,14 @@ def memory():
     return next(int(line.split()[1]) // 1024 for line in open(f"/proc/{PID}/status") if line.startswith("VmRSS"))
 
 
-def call(method, path, body=None, headers=None, connection=None, timeout=20):
-    connection = connection or http.client.HTTPConnection(*ADDRESS, timeout=timeout)
+def connect(host=None):
+    """A connection from an address of one's own, where there is one."""
+    source = (host, 0) if host and ADDRESS[0].startswith("127.") else None
+    return http.client.HTTPConnection(*ADDRESS, timeout=20, source_address=source)
+
+
+def call(method, path, body=None, headers=None, connection=None):
+    connection = connection or connect()
     data = None if body is None else json.dumps(body)
     connection.request(method, path, data, {**(JSON if data else {}), **(headers or {})})
     answer = connection.getresponse()
@@ -66,7 +76,7 @@ class Victim(threading.Thread):
         self.user, self.times, self.failures, self.refused, self.is_on = user, [], [], 0, True
 
     def run(self):
-        connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
+        connection = connect(VICTIM)
         while self.is_on:
             for query in ("{ health }", "mutation { cancelAllOrders { code } }"):
                 started = time.perf_counter()
@@ -75,12 +85,9 @@ class Victim(threading.Thread):
                     if status != 200 or b'"errors"' in body:
                         self.failures.append((status, body[:100]))
                         self.refused += "cancel" in query
-                except OSError as error:
+                except (OSError, http.client.HTTPException) as error:
                     self.failures.append((0, repr(error)))
-                    connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
-                except http.client.HTTPException as error:
-                    self.failures.append((0, repr(error)))
-                    connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
+                    connection = connect(VICTIM)
                 self.times.append(time.perf_counter() - started)
             time.sleep(0.01)
 
@@ -108,12 +115,12 @@ def threads(count, work):
 
 def repeat(once):
     def work(stop):
-        connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
+        connection = connect()
         while not stop.is_set():
             try:
                 once(connection)
             except (OSError, http.client.HTTPException):
-                connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
+                connection = connect()
                 time.sleep(0.01)
 
     return work
@@ -244,7 +251,7 @@ def harmless(user, share):
     pause = [0.005]
 
     def work(stop):
-        connection = http.client.HTTPConnection(*ADDRESS, timeout=20)
+        connection = connect(HARMLESS)
         while not stop.is_set():
             before, started = cpu(), time.perf_counter()
             for _ in range(20):
