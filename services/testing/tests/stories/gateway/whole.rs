@@ -1,7 +1,9 @@
 //! The public API over the real services: a trade between two users, and nobody sees another's rows.
 
 use super::*;
+use super::subscriptions::connect;
 use fafnir_services::ALL;
+use std::collections::BTreeSet;
 
 const SELLER: &str = "22222222-0000-4000-8000-000000000001";
 const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
@@ -225,6 +227,14 @@ fn operations_with(order: &str, account: &str) -> Vec<String> {
         ),
         format!("{{ getTransactions(request: {{accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"),
         format!("{{ statement(accountId: \"{account}\") {{ code data {{ openingBalance }} }} }}"),
+        format!("{{ orderHistory(orderId: \"{order}\") {{ code }} }}"),
+        format!("{{ realizedGains(accountId: \"{account}\") {{ code }} }}"),
+        format!("{{ lots(accountId: \"{account}\", symbol: \"AAPL\") {{ code }} }}"),
+        format!(
+            "mutation {{ withdraw(request: {{accountId: \"{account}\", amount: 1, currency: \"USD\"}}) \
+             {{ code newBalance }} }}"
+        ),
+        format!("mutation {{ flatten(accountId: \"{account}\", symbol: \"AAPL\") {{ code }} }}"),
         format!("{{ portfolioPerformance(accountId: \"{account}\") {{ code data {{ endValue }} }} }}"),
         format!("mutation {{ cancelOrder(orderId: \"{order}\") {{ code data {{ id }} }} }}"),
         format!(
@@ -250,6 +260,31 @@ fn operations_with(order: &str, account: &str) -> Vec<String> {
     ]
 }
 
+/// The fields of the schema that take the id of somebody's row, in an argument or in an input's field.
+async fn fields_with_ids(door: &Door) -> BTreeSet<String> {
+    const IDS: [&str; 4] = ["orderId", "accountId", "fromAccountId", "toAccountId"];
+    let named = |value: &Value| IDS.iter().any(|id| value["name"] == *id);
+    let root = "fields { name args { name type { name ofType { name } } } }";
+    let query = format!(
+        "{{ __schema {{ queryType {{ {root} }} mutationType {{ {root} }} subscriptionType {{ {root} }} \
+         types {{ name inputFields {{ name }} }} }} }}"
+    );
+    let schema = door.ask(&query).await["__schema"].clone();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let inputs: BTreeSet<_> = list(&schema["types"])
+        .iter()
+        .filter(|t| list(&t["inputFields"]).iter().any(named))
+        .map(|t| t["name"].as_str().unwrap().to_owned())
+        .collect();
+    let takes = |arg: &Value| {
+        let kind = arg["type"]["ofType"]["name"].as_str().or(arg["type"]["name"].as_str());
+        named(arg) || kind.is_some_and(|kind| inputs.contains(kind))
+    };
+    let fields = ["queryType", "mutationType", "subscriptionType"].map(|root| list(&schema[root]["fields"]));
+    let with_ids = fields.iter().flatten().filter(|field| list(&field["args"]).iter().any(takes));
+    with_ids.map(|field| field["name"].as_str().unwrap().to_owned()).collect()
+}
+
 #[tokio::test]
 async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
     let (door, seller) = whole().await;
@@ -264,6 +299,19 @@ async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
     };
     let before = state().await;
     let random = Uuid::new_v4().to_string();
+    let mut covered: BTreeSet<_> = operations_with("", "")
+        .iter()
+        .map(|text| text.trim_start_matches("mutation").trim_start_matches([' ', '{']).to_owned())
+        .map(|text| text.split('(').next().unwrap().to_owned())
+        .collect();
+    // Narrows down the caller's own: below.
+    covered.insert("getOrders".to_owned());
+    assert_eq!(covered, fields_with_ids(&door).await, "an operation that takes an id is missing above");
+    for account in [SELLER_ACCOUNT, &random] {
+        let query = format!("{{ getOrders(accountId: \"{account}\") {{ code count data {{ id }} }} }}");
+        let own = door.ask(&query).await["getOrders"].clone();
+        assert_eq!((&own["count"], own["data"].as_array().map_or(0, Vec::len)), (&json!(0), 0), "{own}");
+    }
     let theirs = operations_with(&order, SELLER_ACCOUNT);
     let nobodys = operations_with(&random, &random);
     for (own, unknown) in theirs.iter().zip(&nobodys) {
@@ -308,5 +356,40 @@ async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
         assert_eq!(portfolio.close_account(account).await.unwrap_err().code(), Code::NotFound);
     }
     assert_eq!(state().await, before, "nothing was written");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_hears_of_anothers_orders_and_money() {
+    let (door, seller) = whole().await;
+    let mut socket = connect(&door, &[]).await.unwrap();
+    socket.init(&door.member).await;
+    socket
+        .subscribe("orders", "subscription { orderUpdates(after: 0) { sequence order { id userId } } }")
+        .await;
+    socket
+        .subscribe("money", "subscription { portfolioUpdates(after: 0) { sequence account { userId } holding { accountId } } }")
+        .await;
+    assert_eq!(place(&door, &seller, "SELL", "5", "231.05").await["code"], "OK");
+    let own = place(&door, &door.member, "BUY", "3", "231.10").await;
+    let own = own["data"]["id"].as_str().unwrap();
+    // Both are told of the same trade; the member's shares are the last that it brings.
+    let (mut ordered, mut held) = (false, false);
+    while !(ordered && held) {
+        let message = socket.receive().await;
+        let data = &message["payload"]["data"];
+        let (order, money) = (&data["orderUpdates"]["order"], &data["portfolioUpdates"]);
+        if order.is_object() {
+            assert_eq!((&order["userId"], &order["id"]), (&json!(MEMBER), &json!(own)), "{message}");
+            ordered = true;
+        }
+        if money["account"].is_object() {
+            assert_eq!(money["account"]["userId"], MEMBER, "{message}");
+        }
+        if money["holding"].is_object() {
+            assert_eq!(money["holding"]["accountId"], ACCOUNT, "{message}");
+            held = true;
+        }
+    }
     door.stack.stop().await;
 }
