@@ -1,10 +1,10 @@
 //! `fafnir broker` alone: what scripts read, what survives, what is refused, and the look inside.
 
-use crate::harness::{Answer, Process, WITHIN, binary};
+use crate::harness::{Answer, Process, Stack, WITHIN, binary};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use std::{
     future::Future,
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::Path,
@@ -107,6 +107,44 @@ fn browsers_may_connect_where_that_is_asked_for() {
     let none = ["--port", "0", "--store-dir", "other", "--tls-certificate", "c.pem", "--tls-key", "k.pem"];
     let none = run(dir.path(), &none);
     assert!(none.code != 0 && none.stderr.contains("c.pem"), "{none:?}");
+}
+
+/// `FAFNIR_TEST_NODE_MODULES` holds `node_modules` with @nats-io/nats-core.
+#[test]
+fn a_page_watches_the_market_until_its_session_ends() {
+    let Ok(modules) = std::env::var("FAFNIR_TEST_NODE_MODULES") else {
+        println!("skipped: FAFNIR_TEST_NODE_MODULES is not set");
+        return;
+    };
+    let stack = Stack::configured("[broker]\nwebsocket = true\n", &["--sim-rate", "10"]);
+    let log = stack.process.log();
+    let door = log.lines().find(|line| line.contains("browsers may connect")).unwrap_or_else(|| panic!("{log}"));
+    let port: String = door.rsplit_once(':').unwrap().1.chars().take_while(char::is_ascii_digit).collect();
+    let shell = stack.signed_in("user@test.com");
+    let kept = std::fs::read_to_string(shell.home.join(".local/state/fafnir/session.json")).unwrap();
+    let (login, _) = kept.split_once("nats://").unwrap().1.split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/riders/market.cjs");
+    let url = format!("ws://127.0.0.1:{port}");
+    let mut page = Command::new("node")
+        .arg("--experimental-websocket")
+        .arg(script)
+        .args([&url, user, password])
+        .env("FAFNIR_TEST_NODE_MODULES", modules)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (sender, lines) = std::sync::mpsc::channel();
+    let stdout = BufReader::new(page.stdout.take().unwrap());
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let next = || lines.recv_timeout(WITHIN).expect("a line in time");
+    assert_eq!(next(), "facts refused");
+    assert_eq!(next(), "watches market");
+    assert_eq!(shell.run(&["logout"]).code, 0);
+    assert_eq!(next(), "ended");
+    assert!(page.wait().unwrap().success());
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 happens to the connection. Usage: python ride.py BASE EMAIL PASSWORD SYMBOL"""
 import asyncio, json, os, sys, threading, urllib.error, urllib.request
 
-from gql import Client, GraphQLRequest, gql
+from gql import Client, GraphQLRequest
 from gql.transport.exceptions import TransportError
 from gql.transport.websockets import WebsocketsTransport
 from tenacity import retry, wait_fixed
