@@ -118,7 +118,8 @@ fn a_page_watches_the_market_until_its_session_ends() {
     };
     let stack = Stack::configured("[broker]\nwebsocket = true\n", &["--sim-rate", "10"]);
     let log = stack.process.log();
-    let door = log.lines().find(|line| line.contains("browsers may connect")).unwrap_or_else(|| panic!("{log}"));
+    let door =
+        log.lines().find(|line| line.contains("browsers may connect")).unwrap_or_else(|| panic!("{log}"));
     let port: String = door.rsplit_once(':').unwrap().1.chars().take_while(char::is_ascii_digit).collect();
     let shell = stack.signed_in("user@test.com");
     let kept = std::fs::read_to_string(shell.home.join(".local/state/fafnir/session.json")).unwrap();

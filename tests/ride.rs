@@ -105,7 +105,9 @@ impl Rider {
         let mut child = command.spawn().unwrap();
         let (sender, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
         let input = child.stdin.take().unwrap();
         let (orders, ids, trades) = (Vec::new(), BTreeSet::new(), Vec::new());
         Self { name, child, lines, connections: 0, orders, ids, trades, _input: input }
@@ -117,7 +119,10 @@ impl Rider {
         while !so(self) {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("{}: {what} did not come; {} connections, orders {:?}", self.name, self.connections, self.orders);
+                panic!(
+                    "{}: {what} did not come; {} connections, orders {:?}",
+                    self.name, self.connections, self.orders
+                );
             };
             self.take(&line);
         }

@@ -51,7 +51,9 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
     let given = args.tls_certificate.clone().zip(args.tls_key.clone());
     let tls = match given {
         // The platform's own processes on this machine connect in the clear.
-        Some((certificate, key)) => Some(Tls { certificate, key, loopback_in_clear: args.store_dir.is_none() }),
+        Some((certificate, key)) => {
+            Some(Tls { certificate, key, loopback_in_clear: args.store_dir.is_none() })
+        }
         None => fafnir_services::broker::tls(&settings).map_err(anyhow::Error::from)?,
     };
     let alone = Alone {

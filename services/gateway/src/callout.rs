@@ -27,6 +27,8 @@ const SUBSCRIPTIONS_MAX: u32 = 64;
 const VALID_S: i64 = 300;
 /// Prefix byte of an account's public key, the letter A.
 const ACCOUNT_PREFIX: u8 = 0;
+/// The letters of base 32.
+const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Questions answered at a time; more wait.
 const CONCURRENT_MAX: usize = 64;
 
@@ -119,10 +121,10 @@ fn nkey(prefix: u8, key: &[u8]) -> String {
         })
     });
     raw.extend_from_slice(&crc.to_le_bytes());
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let mut out = String::new();
     for chunk in raw.chunks(5) {
-        let bits = chunk.iter().fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte)) << (8 * (5 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte)) << (8 * (5 - chunk.len()));
         for place in 0..(chunk.len() * 8).div_ceil(5) {
             let index = (bits >> (35 - 5 * place)) & 31;
             out.push(char::from(ALPHABET[index as usize]));
@@ -150,7 +152,8 @@ pub fn spawn(gateway: &Arc<Gateway>) -> anyhow::Result<()> {
             .for_each_concurrent(CONCURRENT_MAX, |message| {
                 let (this, issuer, client) = (this.clone(), issuer.clone(), client.clone());
                 async move {
-                    let (Some(question), Some(reply)) = (Question::read(&message.payload), message.reply) else {
+                    let (Some(question), Some(reply)) = (Question::read(&message.payload), message.reply)
+                    else {
                         return tracing::warn!("nats-server asked something else");
                     };
                     let is_let_in = this.is_credential(&question.name, &question.password).await;
@@ -200,7 +203,10 @@ mod tests {
         let key = UnparsedPublicKey::new(&ED25519, issuer.key.public_key().as_ref());
         assert!(key.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).is_ok());
         let outer = claims(&answer);
-        assert_eq!((&outer["sub"], &outer["aud"], &outer["iss"]), (&json!("UUSER"), &json!("NSERVER"), &json!(issuer.public)));
+        assert_eq!(
+            (&outer["sub"], &outer["aud"], &outer["iss"]),
+            (&json!("UUSER"), &json!("NSERVER"), &json!(issuer.public))
+        );
         let user = claims(outer["nats"]["jwt"].as_str().unwrap());
         assert_eq!(user["nats"]["pub"], json!({"deny": [">"]}));
         assert_eq!(user["nats"]["sub"], json!({"allow": ["market.>"]}));

@@ -5,7 +5,7 @@
 
 use super::{Gateway, callout};
 use fafnir_platform::{
-    secrets::{constant_time_eq, market_password},
+    secrets::{Secret, constant_time_eq, market_password},
     tasks::Schedule,
 };
 use fafnir_proto::{
@@ -41,6 +41,30 @@ const TOLD_MAX: usize = 1_000;
 /// Longest wait for the broker.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
+/// Where and as whom a session watches market data.
+#[derive(Debug)]
+pub struct Access {
+    scheme: String,
+    address: String,
+    pub user: String,
+    pub password: Secret,
+    /// Where pages connect, if they may.
+    pub web_socket_url: Option<String>,
+}
+
+impl Access {
+    /// Where programs connect.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// The same with user and password in it.
+    pub fn url_with_login(&self) -> String {
+        let password = percent_encoded(self.password.expose());
+        format!("{}://{}:{password}@{}", self.scheme, self.user, self.address)
+    }
+}
+
 /// A session that is let in.
 #[derive(Debug, Clone, Copy)]
 struct Guest {
@@ -67,7 +91,8 @@ impl Credentials {
             known.heard = now;
             return known.told.is_none();
         }
-        let of_user: Vec<_> = guests.iter().filter(|(_, g)| g.user == user).map(|(s, g)| (g.heard, *s)).collect();
+        let of_user: Vec<_> =
+            guests.iter().filter(|(_, g)| g.user == user).map(|(s, g)| (g.heard, *s)).collect();
         let oldest = if of_user.len() >= SESSIONS_PER_USER_MAX {
             of_user.into_iter().min()
         } else if guests.len() >= SESSIONS_MAX {
@@ -105,8 +130,8 @@ impl Credentials {
 }
 
 impl Gateway {
-    /// Where a session gets public market data, with its credential; empty where nobody knows.
-    pub async fn market_data_url(&self, session: SessionId, user: UserId) -> String {
+    /// Where and as whom a session gets public market data; `None` where nobody knows.
+    pub async fn market_access(&self, session: SessionId, user: UserId) -> Option<Access> {
         let nats = &self.ctx.settings.nats;
         let url = match self.ctx.addresses.get("nats") {
             Some(url) if nats.public_url.is_empty() => url,
@@ -115,14 +140,33 @@ impl Gateway {
         let (scheme, address) = url.split_once("://").unwrap_or(("nats", url));
         let address = address.rsplit_once('@').map_or(address, |(_, host)| host);
         if address.is_empty() {
-            return String::new();
+            return None;
         }
-        if !nats.by_session() {
-            let password = percent_encoded(self.ctx.secrets.nats_market.expose());
-            return format!("{scheme}://market:{password}@{address}");
+        let (name, password) = if nats.by_session() {
+            self.admit(session, user).await;
+            (session.to_string(), market_password(&self.ctx.secrets.nats_sessions, session))
+        } else {
+            ("market".to_owned(), self.ctx.secrets.nats_market.clone())
+        };
+        let (scheme, address) = (scheme.to_owned(), address.to_owned());
+        let web_socket_url = self.web_socket_url(&address);
+        Some(Access { scheme, address, user: name, password, web_socket_url })
+    }
+
+    /// Where browsers connect to the bus, if they may.
+    fn web_socket_url(&self, address: &str) -> Option<String> {
+        let settings = &self.ctx.settings;
+        if !settings.nats.public_websocket_url.is_empty() {
+            return Some(settings.nats.public_websocket_url.clone());
         }
-        self.admit(session, user).await;
-        format!("{scheme}://{session}:{}@{address}", market_password(&self.ctx.secrets.nats_sessions, session).expose())
+        let is_ours = settings.nats.url.is_empty() && settings.broker.websocket;
+        // A port that the system picked is in the log alone.
+        if !is_ours || settings.bind.auto {
+            return None;
+        }
+        let (host, _) = address.rsplit_once(':')?;
+        let scheme = if settings.broker.tls_certificate.is_empty() { "ws" } else { "wss" };
+        Some(format!("{scheme}://{host}:{}", settings.ports.broker_websocket))
     }
 
     /// Has the embedded broker let a session in, and keeps it in from now on.
@@ -157,7 +201,8 @@ impl Gateway {
         let is_anew = self.credentials.connects.swap(connects, Ordering::Relaxed) != connects;
         let life = Duration::from_secs(self.ctx.settings.auth.bearer_ttl_s.into()) * LIVES;
         let looks = futures::stream::iter(self.credentials.known()).map(|(session, guest)| async move {
-            let is_in = guest.heard.elapsed() < life && self.sessions.lives(session, guest.user).await != Some(false);
+            let is_in =
+                guest.heard.elapsed() < life && self.sessions.lives(session, guest.user).await != Some(false);
             (session, guest, is_in)
         });
         let seen: Vec<_> = looks.buffer_unordered(LOOKS_MAX).collect().await;
@@ -230,7 +275,7 @@ mod tests {
         let session = |n| SessionId::new(uuid::Uuid::from_u128(n));
         let start = Instant::now();
         assert!(credentials.admit(session(1_000), other, start));
-        for n in 0..SESSIONS_PER_USER_MAX as u128 + 1 {
+        for n in 0..=SESSIONS_PER_USER_MAX as u128 {
             let now = start + Duration::from_secs(1 + n as u64);
             assert!(credentials.admit(session(n), user, now));
         }

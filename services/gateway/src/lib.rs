@@ -16,6 +16,7 @@ mod sockets;
 mod terminal;
 mod ws;
 
+pub use callout::issuer;
 use fafnir_platform::{
     Context, Error, Service, Starting,
     bus::Bus,
@@ -23,7 +24,6 @@ use fafnir_platform::{
     tasks::Schedule,
 };
 use fafnir_proto::v1::PositionRequest;
-pub use callout::issuer;
 pub use graphql::sdl;
 
 use parking_lot::RwLock;

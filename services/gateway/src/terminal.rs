@@ -83,9 +83,10 @@ impl Door {
             }
         };
         let market_data_url = match fafnir_proto::id::SessionId::parse(&tokens.session_id) {
-            Ok(session) => gateway.market_data_url(session, user).await,
-            Err(_) => String::new(),
+            Ok(session) => gateway.market_access(session, user).await,
+            Err(_) => None,
         };
+        let market_data_url = market_data_url.map_or_else(String::new, |access| access.url_with_login());
         Ok(v1::TerminalSession {
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token,

@@ -125,6 +125,8 @@ pub struct Nats {
     pub url: String,
     /// Handed to terminals; empty: the same as `url`.
     pub public_url: String,
+    /// Handed to pages: `ws://host:port` or `wss://`; empty: the embedded broker's WebSocket door, if it is open.
+    pub public_websocket_url: String,
     /// User of the services; empty: the generated user of the embedded broker. Ignored when the URL has a user.
     pub user: String,
     /// File that holds the password.

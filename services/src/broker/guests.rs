@@ -32,7 +32,11 @@ pub fn spawn(address: SocketAddr, secrets: &Secrets, tasks: &Tasks) -> GuestList
     list
 }
 
-async fn serve(address: SocketAddr, options: ConnectOptions, mut book: Book) -> Result<(), async_nats::Error> {
+async fn serve(
+    address: SocketAddr,
+    options: ConnectOptions,
+    mut book: Book,
+) -> Result<(), async_nats::Error> {
     let client = options.connect(address.to_string()).await?;
     let mut asked = client.subscribe(subject::GUESTS).await?;
     let mut looks = tokio::time::interval(LOOK_EVERY);

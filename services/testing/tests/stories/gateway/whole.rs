@@ -1,7 +1,7 @@
 //! The public API over the real services: a trade between two users, and nobody sees another's rows.
 
-use super::*;
 use super::subscriptions::connect;
+use super::*;
 use fafnir_services::ALL;
 use std::collections::BTreeSet;
 
