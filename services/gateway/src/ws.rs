@@ -50,6 +50,8 @@ const BUFFER: usize = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A client that has not said anything for this long is gone.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
+/// A connection goes on for so long after a service was away from the start.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Longest that one message may take to be written.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -158,8 +160,8 @@ impl From<Status> for Close {
 }
 
 /// What the end of a stream means for its connection: a session that has ended, or a service that is away. A stream that
-/// was completed would not be asked for again; a connection is.
-fn closes(response: &async_graphql::Response, has_begun: bool) -> Option<Close> {
+/// was completed or refused would not be asked for again; a connection is.
+fn closes(response: &async_graphql::Response) -> Option<Close> {
     let code = |e: &async_graphql::ServerError| e.extensions.as_ref()?.get("code").cloned();
     let is = |wanted: Code| {
         let wanted = async_graphql::Value::from(error::code_name(wanted));
@@ -168,7 +170,7 @@ fn closes(response: &async_graphql::Response, has_begun: bool) -> Option<Close> 
     if is(Code::Unauthenticated) {
         return Some(SESSION_ENDED);
     }
-    (has_begun && is(Code::Unavailable)).then_some(UNAVAILABLE)
+    is(Code::Unavailable).then_some(UNAVAILABLE)
 }
 
 struct Connection {
@@ -348,6 +350,8 @@ impl Connection {
         }
         let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
         let sender = self.sender.clone();
+        let tasks = &self.endpoint.gateway.ctx.tasks;
+        let stop = tasks.shutdown().clone();
         let (abort, registration) = AbortHandle::new_pair();
         self.running.insert(id.clone(), abort);
         let forward = async move {
@@ -357,7 +361,11 @@ impl Connection {
                 for error in &mut response.errors {
                     error::finish(error, was_executed);
                 }
-                if let Some(close) = closes(&response, !is_first) {
+                if let Some(close) = closes(&response) {
+                    if is_first {
+                        // Whoever comes again at once comes at this pace.
+                        time::sleep(REFUSED_PAUSE).await;
+                    }
                     drop(sender.send(Outgoing::Close(close)).await);
                     return;
                 }
@@ -372,9 +380,11 @@ impl Connection {
                     return;
                 }
             }
-            drop(sender.send(Outgoing::Complete { id }).await);
+            // What ends because the server stops is not complete: the close frame has the client come again.
+            if !stop.is_cancelled() {
+                drop(sender.send(Outgoing::Complete { id }).await);
+            }
         };
-        let tasks = &self.endpoint.gateway.ctx.tasks;
         tasks.spawn_until_shutdown("subscription", async move {
             // Aborted when the client completes it or leaves.
             let _aborted = futures::future::Abortable::new(forward, registration).await;

@@ -216,8 +216,13 @@ fn session(n: u128) -> SessionId {
 /// Tells the broker of sessions, as a gateway does.
 async fn tell(bus: &Bus, what: &str, sessions: &[SessionId]) {
     let text = sessions.iter().fold(what.to_owned(), |text, session| format!("{text} {session}"));
-    let told = bus.client().request(subject::GUESTS, text.into());
-    tokio::time::timeout(DEADLINE, told).await.unwrap().unwrap();
+    let told = async {
+        // Who does it may not listen yet.
+        while bus.client().request(subject::GUESTS, text.clone().into()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, told).await.unwrap();
 }
 
 /// Signs in to watch the market with a session's password; what the server says meanwhile goes to `refusals`.

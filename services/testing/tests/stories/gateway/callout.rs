@@ -4,11 +4,13 @@ use super::*;
 use fafnir_platform::secrets::Secrets;
 use futures::StreamExt as _;
 use std::{
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
-const SERVICES_PASSWORD: &str = "password of the services";
+const SERVICES_PASSWORD: &str = "-4ever";
 
 #[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn skipped(why: &str) {
@@ -41,8 +43,8 @@ fn configured(server: &Path, file: &str, issuer: &str) -> Command {
     command
         .arg("-c")
         .arg(path)
-        .env("NATS_SERVICES_PASSWORD", SERVICES_PASSWORD)
-        .env("NATS_MARKET_PASSWORD", "password of the market")
+        .env("NATS_SERVICES_PASSWORD", format!("\"{SERVICES_PASSWORD}\""))
+        .env("NATS_MARKET_PASSWORD", "the_markets")
         .env("NATS_CALLOUT_ISSUER", issuer)
         .stdin(Stdio::null());
     command
@@ -74,7 +76,13 @@ impl Server {
     fn start(server: &Path, issuer: &str, dir: &Path, port: u16) -> Self {
         let mut command = configured(server, "nats.conf", issuer);
         command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-m", "-1"]).arg("-sd").arg(dir);
-        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        let mut this = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let until = Instant::now() + testing::DEADLINE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(this.0.try_wait().unwrap().is_none() && Instant::now() < until, "it serves in time");
+            std::thread::yield_now();
+        }
+        this
     }
 }
 
@@ -104,7 +112,7 @@ async fn a_nats_server_asks_the_gateway_who_watches_the_market() {
         let secrets = Secrets::load_or_create(&s.data_dir().join("secrets")).unwrap();
         let issuer = gateway::issuer(&secrets.nats_sessions).unwrap();
         server = Some(Server::start(&program, &issuer, dir.path(), port));
-        s.nats.url = format!("nats://services:{}@127.0.0.1:{port}", SERVICES_PASSWORD.replace(' ', "%20"));
+        s.nats.url = format!("nats://services:{}@127.0.0.1:{port}", SERVICES_PASSWORD);
     })
     .await;
     let session = door.sign_in("user@test.com").await;
