@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- /* Also who does not connect is told that there is no broker of its own. */}}
 {{- $_ := set $secrets "FAFNIR_NATS_URL" "nats-url" }}
 {{- $_ := set $secrets "FAFNIR_SECRET_NATS_SERVICES" "nats-services" }}
-{{- if eq .component "gateway" }}{{ $_ := set $secrets "FAFNIR_SECRET_NATS_MARKET" "nats-market" }}{{ end }}
+{{- if eq .component "gateway" }}{{ $_ := set $secrets "FAFNIR_SECRET_NATS_SESSIONS" "nats-sessions" }}{{ end }}
 {{- if has .component (list "gateway" "auth-service") }}{{ $_ := set $secrets "FAFNIR_SECRET_CSRF_KEY" "csrf-key" }}{{ end }}
 {{- if eq .component "auth-service" }}{{ $_ := set $secrets "FAFNIR_SECRET_JWT_KEY" "jwt-key" }}{{ end }}
 {{- range $variable, $key := $secrets }}
