@@ -112,7 +112,7 @@ async fn a_nats_server_asks_the_gateway_who_watches_the_market() {
         let secrets = Secrets::load_or_create(&s.data_dir().join("secrets")).unwrap();
         let issuer = gateway::issuer(&secrets.nats_sessions).unwrap();
         server = Some(Server::start(&program, &issuer, dir.path(), port));
-        s.nats.url = format!("nats://services:{}@127.0.0.1:{port}", SERVICES_PASSWORD);
+        s.nats.url = format!("nats://services:{SERVICES_PASSWORD}@127.0.0.1:{port}");
     })
     .await;
     let session = door.sign_in("user@test.com").await;
