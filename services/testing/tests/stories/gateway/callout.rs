@@ -46,6 +46,7 @@ fn configured(server: &Path, file: &str, issuer: &str) -> Command {
         .env("NATS_SERVICES_PASSWORD", format!("\"{SERVICES_PASSWORD}\""))
         .env("NATS_MARKET_PASSWORD", "the_markets")
         .env("NATS_CALLOUT_ISSUER", issuer)
+        .env("NATS_STORE_DIR", std::env::temp_dir())
         .stdin(Stdio::null());
     command
 }
