@@ -76,7 +76,7 @@ struct Server(Child);
 impl Server {
     fn start(server: &Path, issuer: &str, dir: &Path, port: u16) -> Self {
         let mut command = configured(server, "nats.conf", issuer);
-        command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-m", "-1"]).arg("-sd").arg(dir);
+        command.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-m", "-1"]).env("NATS_STORE_DIR", dir);
         let mut this = Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let until = Instant::now() + testing::DEADLINE;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
