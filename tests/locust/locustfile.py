@@ -19,6 +19,8 @@ CASH = 250_000
 TOKEN_S_MAX = 480
 # Sign-in and registration: a user that is asked to wait does, this often.
 WAITS_MAX = 6
+# Seconds before a question is asked again that could not be answered just then.
+WAITS = (0.2, 1, 3)
 # What a WebSocket may take to answer.
 SOCKET_S_MAX = 10
 SYMBOLS = ["AAPL", "MSFT", "NVDA", "TSLA", "AMZN", "GOOGL", "META", "NFLX", "SPY", "QQQ"]
@@ -55,9 +57,11 @@ class Client(FastHttpUser):
         person = {"email": self.email, "password": PASSWORD, "firstName": "Load", "lastName": "Test"}
         self.rest("register", person, 201)
         self.sign_in()
-        account = self.ask("createAccount", ACCOUNT, r={"type": "INVESTMENT", "currency": "USD"})
+        account = self.ask("createAccount", ACCOUNT, r={"type": "INVESTMENT", "currency": "USD",
+                                                        "idempotencyKey": uuid.uuid4().hex})
         self.account = account["data"]["id"]
-        self.ask("deposit", DEPOSIT, r={"accountId": self.account, "amount": CASH, "currency": "USD"})
+        self.ask("deposit", DEPOSIT, r={"accountId": self.account, "amount": CASH, "currency": "USD",
+                                      "idempotencyKey": uuid.uuid4().hex})
 
     def sign_in(self):
         answer = self.rest("login", {"email": self.email, "password": PASSWORD}, 200)
@@ -84,25 +88,35 @@ class Client(FastHttpUser):
         raise StopUser
 
     def ask(self, name, query, also=(), **variables):
-        """The first field of the answer; its `code` must be OK or one of `also`."""
-        if time.monotonic() > self.until:
-            self.sign_in()
-        with self.client.post("/graphql", json={"query": query, "variables": variables}, name=name, catch_response=True,
-                              headers={"Authorization": f"Bearer {self.token}"}) as answer:
-            if answer.status_code != 200:
-                answer.failure(f"{answer.status_code} {answer.text}")
-                return {}
-            body = answer.json()
-            if body.get("errors"):
-                code = body["errors"][0].get("extensions", {}).get("code")
-                if code not in also:
-                    answer.failure(f"{code}: {body['errors'][0]['message']}")
-                return {}
-            field = next(iter(body["data"].values()))
-            if isinstance(field, dict) and field["code"] != "OK" and field["code"] not in also:
-                answer.failure(f"{field['code']} {field.get('reason')} {field.get('message')}")
-                return {}
-            return field
+        """The first field of the answer; its `code` must be OK or one of `also`. UNAVAILABLE (a read model that is behind, for
+        one) says that it may be asked again, which has one effect: it is, a few times, under a name of its own."""
+        for wait in (*WAITS, None):
+            if time.monotonic() > self.until:
+                self.sign_in()
+            with self.client.post("/graphql", json={"query": query, "variables": variables}, name=name, catch_response=True,
+                                  headers={"Authorization": f"Bearer {self.token}"}) as answer:
+                if answer.status_code != 200:
+                    answer.failure(f"{answer.status_code} {answer.text}")
+                    return {}
+                body = answer.json()
+                if body.get("errors"):
+                    field, refused = {}, body["errors"][0]
+                    code, why = refused.get("extensions", {}).get("code"), refused["message"]
+                else:
+                    field = next(iter(body["data"].values()))
+                    code, why = "OK", ""
+                    if isinstance(field, dict):
+                        code, why = field["code"], f"{field.get('reason')} {field.get('message')}"
+                if code == "OK":
+                    return field
+                if code == "UNAVAILABLE" and wait:
+                    answer.request_meta["name"] = f"{name}, asked to try again"
+                    answer.success()
+                else:
+                    if code not in also:
+                        answer.failure(f"{code}: {why}")
+                    return {}
+            gevent.sleep(wait)
 
     def expect(self, name, what, holds):
         """What must hold beyond the code of an answer."""
