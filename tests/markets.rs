@@ -1,6 +1,10 @@
 //! What operators do with a market: halt, resume, auctions, mass cancels, the view of every order.
 
-use crate::harness::{Shell, Stack, WITHIN};
+use crate::{
+    harness::{Shell, Stack, WITHIN},
+    refusals::Api,
+};
+use serde_json::{Value, json};
 use std::time::Instant;
 
 #[test]
@@ -125,4 +129,56 @@ fn an_iceberg_with_too_many_parts_is_refused_by_field_and_limit() {
     assert!(refused.stderr.contains("display_quantity 1 must be at least a 1000th of the quantity 1001"));
     let taken = place("5");
     assert_eq!(taken.code, 0, "{taken:?}");
+}
+
+#[test]
+fn an_amount_buys_fractions_and_volume_is_told_in_whole_shares() {
+    let stack = Stack::up(&["--no-sim"]);
+    let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
+    seller.json(&["order", "place", "sell", "AAPL", "2.5", "--price", "231.00"]);
+    // 100 / 231 = 0.4329004…
+    let bought = buyer.json(&["order", "place", "buy", "AAPL", "--notional", "100", "--price", "231.00"]);
+    assert_eq!((&bought["state"], &bought["quantity"]), (&"FILLED".into(), &"0.4329".into()), "{bought}");
+    // 231 × 0.4329 = 99.9999 of the 100,000 that there were.
+    let account = buyer.account();
+    assert!(account["balance"].to_string().contains("99900.0001"), "{account}");
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let api = runtime.block_on(Api::signed_in(&stack.process.address("api-gateway"), "user@test.com"));
+    let place = |input: Value| {
+        let query = "mutation($r: CreateOrderRequest!) { createOrder(request: $r) { code data { quantity filledQuantity status } } }";
+        runtime.block_on(api.graphql(query, json!({"r": input})))
+    };
+    let volume = || {
+        let answer = runtime.block_on(
+            api.graphql("{ getStockQuote(symbol: \"AAPL\") { data { volume price } } }", json!({})),
+        );
+        answer["data"]["getStockQuote"]["data"]["volume"].clone()
+    };
+    assert_eq!(volume(), 0, "0.4329 shares are no whole one");
+    // At the cap of a MARKET order to buy, 2.5 % above the last price: 236.77.
+    let market = place(json!({"symbol": "AAPL", "side": "BUY", "type": "MARKET", "notional": 236.77}));
+    let order = &market["data"]["createOrder"];
+    assert_eq!((&order["code"], &order["data"]["quantity"]), (&"OK".into(), &json!(1)), "{market}");
+    buyer.until(&["quote", "AAPL"], "the second trade", |_| volume() == 1);
+
+    for (input, reason) in [
+        (json!({"symbol": "AAPL", "side": "BUY", "type": "LIMIT", "price": 231}), "QUANTITY_AMBIGUOUS"),
+        (
+            json!({"symbol": "AAPL", "side": "BUY", "type": "LIMIT", "price": 231, "quantity": 1, "notional": 5}),
+            "QUANTITY_AMBIGUOUS",
+        ),
+        (
+            json!({"symbol": "AAPL", "side": "BUY", "type": "LIMIT", "price": 231, "notional": 0}),
+            "NOTIONAL_NOT_POSITIVE",
+        ),
+        (
+            json!({"symbol": "KO", "side": "BUY", "type": "LIMIT", "price": 63, "notional": 62.99}),
+            "NOTIONAL_TOO_SMALL",
+        ),
+    ] {
+        let refused = place(input);
+        assert_eq!(refused["errors"][0]["extensions"]["reason"], reason, "{refused}");
+    }
+    buyer.audit();
 }

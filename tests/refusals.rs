@@ -71,8 +71,16 @@ const TABLE: &[(&[&str], &str)] = &[
         r#"{"symbol":"AAPL","side":"BUY","type":"LIMIT","quantity":0,"price":231}"#,
     ),
     (
-        &["buy", "AAPL", "0.5", "--price", "231"],
-        r#"{"symbol":"AAPL","side":"BUY","type":"LIMIT","quantity":0.5,"price":231}"#,
+        &["buy", "KO", "0.5", "--price", "62"],
+        r#"{"symbol":"KO","side":"BUY","type":"LIMIT","quantity":0.5,"price":62}"#,
+    ),
+    (
+        &["buy", "AAPL", "--notional", "0.01", "--price", "231"],
+        r#"{"symbol":"AAPL","side":"BUY","type":"LIMIT","notional":0.01,"price":231}"#,
+    ),
+    (
+        &["buy", "AAPL", "--notional", "100", "--stop", "240"],
+        r#"{"symbol":"AAPL","side":"BUY","type":"STOP","notional":100,"stopPrice":240}"#,
     ),
     (
         &["buy", "AAPL", "10000001", "--price", "231"],

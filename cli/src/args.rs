@@ -398,7 +398,7 @@ pub struct Login {
 #[derive(Debug, Subcommand)]
 pub enum Order {
     /// Place an order
-    Place(Place),
+    Place(Box<Place>),
     /// Cancel an order, or all of them
     Cancel(Cancel),
     /// Change quantity or price of an open order
@@ -420,7 +420,12 @@ pub struct Place {
     /// buy or sell
     pub side: String,
     pub symbol: String,
-    pub quantity: String,
+    /// Shares; or --notional
+    #[arg(required_unless_present = "notional")]
+    pub quantity: Option<String>,
+    /// Buy or sell for this much of the listing's currency, rounded down to the lot
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "quantity")]
+    pub notional: Option<String>,
     /// Limit price; without one the order is a market order
     #[arg(long, value_name = "PRICE")]
     pub price: Option<String>,

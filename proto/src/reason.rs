@@ -202,6 +202,14 @@ reasons! {
     QUANTITY_TOO_LARGE,
     /// A quantity is not a multiple of the lot.
     QUANTITY_OFF_LOT,
+    /// An order says how much in two ways, or in none.
+    QUANTITY_AMBIGUOUS,
+    /// A notional is 0 or less.
+    NOTIONAL_NOT_POSITIVE,
+    /// A notional is less than one lot is worth.
+    NOTIONAL_TOO_SMALL,
+    /// An order of this type has a quantity and no notional.
+    NOTIONAL_NOT_ALLOWED,
     /// The new quantity is not above what is already filled.
     BELOW_FILLED,
     /// The type of the order needs a price.

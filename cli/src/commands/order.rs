@@ -15,7 +15,7 @@ use fafnir_proto::{
 };
 use fafnir_rules::money::{
     AVERAGE_DECIMALS, E4_DECIMALS, Error as DecimalError, average_price, format_e4, format_micros,
-    format_price, format_scaled, parse_e4,
+    format_price, format_scaled, parse_e4, parse_micros,
 };
 use fafnir_rules::order as rules;
 use fafnir_services::platform::clock::rfc3339;
@@ -62,6 +62,14 @@ fn choice<T: Copy + Display>(
     })
 }
 
+/// Reads the time at which an order ends.
+fn expires_us(text: &str) -> Result<i64> {
+    time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
+        .ok()
+        .and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok())
+        .ok_or_else(|| Error::usage(format!("expires {text:?} must be a time such as 2026-12-31T21:00:00Z")))
+}
+
 async fn place(global: &Global, args: &Place, out: Out) -> Result {
     let side = Side::from(choice("side", &args.side, rules::Side::ALL, rules::Side::parse)?);
     let order_type = match &args.r#type {
@@ -79,21 +87,20 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
         None if args.expires.is_some() => TimeInForce::Gtd,
         None => TimeInForce::Unspecified,
     };
-    let expires_us = match &args.expires {
+    let expires_us = args.expires.as_deref().map_or(Ok(0), expires_us)?;
+    let notional_micros = match &args.notional {
         None => 0,
-        Some(text) => time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339)
-            .ok()
-            .and_then(|t| i64::try_from(t.unix_timestamp_nanos() / 1000).ok())
-            .ok_or_else(|| {
-                Error::usage(format!("expires {text:?} must be a time such as 2026-12-31T21:00:00Z"))
-            })?,
+        Some(text) => {
+            parse_micros(text).map_err(|e| decimal_error("notional", Reason::NUMBER_MALFORMED, text, e))?
+        }
     };
     let request = PlaceOrderRequest {
         symbol: args.symbol.clone(),
         side: side.into(),
         r#type: order_type.into(),
         time_in_force: time_in_force.into(),
-        quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, Some(&args.quantity))?,
+        quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, args.quantity.as_ref())?,
+        notional_micros,
         price_e4: decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?,
         stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
         trail_amount_e4: decimal("trail", Reason::TRAIL_MALFORMED, args.trail.as_ref())?,

@@ -76,6 +76,7 @@ impl Run {
             terms: Terms::Limit { price_e4 },
             time: TimeInForce::Gtc,
             quantity_e4: 10_000 * (1 + i64::try_from(self.next(10)).unwrap_or(0)),
+            notional: 0,
             display_e4: 0,
             post_only: false,
             stp: SelfTrade::CancelNewest,

@@ -251,6 +251,7 @@ impl Instruction {
 const POST_ONLY: u8 = 1;
 const ICEBERG: u8 = 2;
 const EXPIRES: u8 = 4;
+const NOTIONAL: u8 = 8;
 
 fn encode_new(out: &mut Vec<u8>, new: &NewOrder) {
     put_uuid(out, new.order);
@@ -259,7 +260,8 @@ fn encode_new(out: &mut Vec<u8>, new: &NewOrder) {
     let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let flags = flag(new.post_only, POST_ONLY)
         | flag(new.display_e4 != 0, ICEBERG)
-        | flag(new.expires_us != 0, EXPIRES);
+        | flag(new.expires_us != 0, EXPIRES)
+        | flag(new.notional != 0, NOTIONAL);
     out.extend([side_number(new.side), time_number(new.time), self_trade_number(new.stp), flags]);
     put_terms(out, new.terms);
     put_i64(out, new.quantity_e4);
@@ -269,18 +271,22 @@ fn encode_new(out: &mut Vec<u8>, new: &NewOrder) {
     if new.expires_us != 0 {
         put_i64(out, new.expires_us);
     }
+    if new.notional != 0 {
+        put_i64(out, new.notional);
+    }
 }
 
 fn decode_new(r: &mut Reader<'_>) -> Result<NewOrder, Malformed> {
     let (order, account, symbol) = (r.uuid()?, r.account()?, r.symbol()?);
     let (side, time, stp, flags) = (r.side()?, r.time()?, r.self_trade()?, r.u8()?);
-    if flags & !(POST_ONLY | ICEBERG | EXPIRES) != 0 {
+    if flags & !(POST_ONLY | ICEBERG | EXPIRES | NOTIONAL) != 0 {
         return Err(Malformed("unknown flag of an order"));
     }
     let terms = r.terms()?;
     let quantity_e4 = r.i64()?;
     let display_e4 = if flags & ICEBERG == 0 { 0 } else { r.i64()? };
     let expires_us = if flags & EXPIRES == 0 { 0 } else { r.i64()? };
+    let notional = if flags & NOTIONAL == 0 { 0 } else { r.i64()? };
     let post_only = flags & POST_ONLY != 0;
     Ok(NewOrder {
         order,
@@ -290,6 +296,7 @@ fn decode_new(r: &mut Reader<'_>) -> Result<NewOrder, Malformed> {
         terms,
         time,
         quantity_e4,
+        notional,
         display_e4,
         post_only,
         stp,

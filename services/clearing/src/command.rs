@@ -121,7 +121,10 @@ pub struct NewOrder {
     pub side: Side,
     pub terms: Terms,
     pub time: TimeInForce,
+    /// 0 where `notional` says how much.
     pub quantity_e4: i64,
+    /// Micros of the listing's currency; 0: none.
+    pub notional: i64,
     /// 0: all of it shows.
     pub display_e4: i64,
     pub post_only: bool,

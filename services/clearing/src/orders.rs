@@ -36,6 +36,15 @@ pub(crate) struct Replacement {
     pub stop_e4: i64,
 }
 
+/// The quantity of a new order, named or as what it is worth says.
+fn asked_quantity(m: &Market, new: &NewOrder) -> Result<i64, Violation> {
+    check::how_much(new.terms.order_type(), new.quantity_e4, new.notional)?;
+    if new.notional == 0 {
+        return Ok(new.quantity_e4);
+    }
+    check::quantity_of(new.side, new.terms, new.notional, &m.listing(), m.reference_e4())
+}
+
 impl<S: Sink> Stepper<'_, S> {
     /// The market of a symbol.
     pub fn market_of(&self, symbol: &Symbol) -> Checked<u32> {
@@ -109,8 +118,8 @@ impl<S: Sink> Stepper<'_, S> {
         }
         let m = self.at(market);
         let (now, refuse) = (self.state.time_us, |v| self.violation(market, v));
-        check::quantity(new.quantity_e4).map_err(refuse)?;
-        check::display(new.quantity_e4, new.display_e4).map_err(refuse)?;
+        let quantity_e4 = asked_quantity(m, new).map_err(refuse)?;
+        check::display(quantity_e4, new.display_e4).map_err(refuse)?;
         check::time_in_force(new.terms.order_type(), new.time).map_err(refuse)?;
         if new.time == TimeInForce::Gtd {
             check::expiry(new.expires_us, now).map_err(refuse)?;
@@ -119,7 +128,7 @@ impl<S: Sink> Stepper<'_, S> {
             side: new.side,
             terms: new.terms,
             time_in_force: new.time,
-            quantity_e4: new.quantity_e4,
+            quantity_e4,
             display_e4: new.display_e4,
         };
         let priced = check::order(&asked, &m.listing(), m.reference_e4()).map_err(refuse)?;
@@ -148,7 +157,7 @@ impl<S: Sink> Stepper<'_, S> {
             stp: new.stp,
             post_only: new.post_only,
             state: OrderState::New,
-            quantity_e4: new.quantity_e4,
+            quantity_e4,
             filled_e4: 0,
             display_e4: new.display_e4,
             stop_e4: priced.stop_e4,
@@ -314,6 +323,7 @@ impl<S: Sink> Stepper<'_, S> {
             terms: Terms::Market,
             time: TimeInForce::Ioc,
             quantity_e4: quantity_e4.min(QUANTITY_E4_MAX),
+            notional: 0,
             display_e4: 0,
             post_only: false,
             stp: SelfTrade::CancelNewest,

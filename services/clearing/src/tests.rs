@@ -161,6 +161,7 @@ impl Exchange {
             terms,
             time,
             quantity_e4: shares * 10_000,
+            notional: 0,
             display_e4: 0,
             post_only: false,
             stp: SelfTrade::CancelNewest,

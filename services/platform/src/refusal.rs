@@ -89,6 +89,10 @@ fn rule_code(violation: Violation) -> Reason {
     match violation {
         QuantityNotPositive => Reason::QUANTITY_NOT_POSITIVE,
         QuantityTooLarge { .. } => Reason::QUANTITY_TOO_LARGE,
+        QuantityAmbiguous => Reason::QUANTITY_AMBIGUOUS,
+        NotionalNotPositive => Reason::NOTIONAL_NOT_POSITIVE,
+        NotionalTooSmall { .. } => Reason::NOTIONAL_TOO_SMALL,
+        NotionalNotAllowed { .. } => Reason::NOTIONAL_NOT_ALLOWED,
         TimeNotAllowed { .. } => Reason::TIME_IN_FORCE_NOT_ALLOWED,
         ExpiryMissing => Reason::EXPIRY_MISSING,
         ExpiryInThePast => Reason::EXPIRY_IN_THE_PAST,

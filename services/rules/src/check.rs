@@ -8,7 +8,7 @@ use crate::{
         BAND_PERCENT, CLIENT_ORDER_ID_LEN_MAX, EXPIRY_US_MAX, ICEBERG_PARTS_MAX, QUANTITY_E4_MAX, TICKS_MAX,
         TRAIL_PERCENT_E4_MAX, TRAIL_PERCENT_E4_STEP,
     },
-    money::{format_e4, notional_micros},
+    money::{format_e4, format_micros, notional_micros},
     order::{OrderType, Side, TimeInForce, TradingState, one_of},
     price::{Trail, collar, is_in_band, is_multiple, trailing_start},
 };
@@ -110,6 +110,17 @@ pub enum Violation {
     QuantityTooLarge {
         quantity_e4: i64,
     },
+    /// Both, where an order says how much in one way.
+    QuantityAmbiguous,
+    NotionalNotPositive,
+    NotionalTooSmall {
+        notional_micros: i64,
+        price_e4: i64,
+        lot_e4: i64,
+    },
+    NotionalNotAllowed {
+        order_type: OrderType,
+    },
     TimeNotAllowed {
         order_type: OrderType,
     },
@@ -179,6 +190,14 @@ impl Violation {
                 format_e4(QUANTITY_E4_MAX),
                 format_e4(quantity_e4)
             ),
+            Self::QuantityAmbiguous => "only one of quantity and notional may be given".to_owned(),
+            Self::NotionalNotPositive => "notional must be above 0".to_owned(),
+            Self::NotionalTooSmall { notional_micros, price_e4, lot_e4 } => {
+                less_than_a_lot(notional_micros, price_e4, lot_e4, symbol)
+            }
+            Self::NotionalNotAllowed { order_type } => {
+                format!("notional must not be given: a {order_type} order has a quantity")
+            }
             Self::TimeNotAllowed { order_type } => not_its_time(order_type),
             Self::ExpiryMissing => "expires_at is missing: time in force GTD needs one".to_owned(),
             Self::ExpiryInThePast => "expires_at must be in the future".to_owned(),
@@ -190,10 +209,12 @@ impl Violation {
             Self::TrailPercentOutOfRange => {
                 "trail_percent must be from 0.01 to 50 with at most 2 decimals".to_owned()
             }
-            Self::DisplayOutOfRange { quantity_e4 } => format!(
-                "display_quantity must be above 0 and at most the quantity {}",
-                format_e4(quantity_e4)
-            ),
+            Self::DisplayOutOfRange { quantity_e4 } => {
+                format!(
+                    "display_quantity must be above 0 and at most the quantity {}",
+                    format_e4(quantity_e4)
+                )
+            }
             Self::TooManyParts { quantity_e4, display_e4 } => too_many_parts(quantity_e4, display_e4),
             Self::ClientOrderIdTooLong => {
                 format!("client_order_id must have at most {CLIENT_ORDER_ID_LEN_MAX} characters")
@@ -216,12 +237,10 @@ impl Violation {
             Self::PriceTooLarge { field, most_e4 } => {
                 format!("{} must be at most {}", field.name(), format_e4(most_e4))
             }
-            Self::OutOfBand { field, price_e4, reference_e4 } => format!(
-                "{} {} must be within {BAND_PERCENT} % of the reference price {}",
-                field.name(),
-                format_e4(price_e4),
-                format_e4(reference_e4)
-            ),
+            Self::OutOfBand { field, price_e4, reference_e4 } => {
+                let (field, price, reference) = (field.name(), format_e4(price_e4), format_e4(reference_e4));
+                format!("{field} {price} must be within {BAND_PERCENT} % of the reference price {reference}")
+            }
             Self::NoReferencePrice { order_type } => format!(
                 "{symbol} has no reference price (no trade, no previous close): a {order_type} order needs one"
             ),
@@ -235,6 +254,11 @@ impl Violation {
             }
         }
     }
+}
+
+fn less_than_a_lot(notional_micros: i64, price_e4: i64, lot_e4: i64, symbol: &str) -> String {
+    let (notional, lot, price) = (format_micros(notional_micros), format_e4(lot_e4), format_e4(price_e4));
+    format!("notional {notional} is less than the lot {lot} of {symbol} is worth at {price}")
 }
 
 fn not_its_time(order_type: OrderType) -> String {
@@ -265,12 +289,55 @@ fn off_step(field: Field, value_e4: i64, step: &str, step_e4: i64, symbol: &str)
 
 type Checked<T = ()> = Result<T, Violation>;
 
+/// A micro in units of price × quantity, both e4.
+const MICROS_PER_E8: i128 = 100;
+
 /// Checks a quantity apart from its lot.
 pub fn quantity(quantity_e4: i64) -> Checked {
     match quantity_e4 {
         ..=0 => Err(Violation::QuantityNotPositive),
         1..=QUANTITY_E4_MAX => Ok(()),
         _ => Err(Violation::QuantityTooLarge { quantity_e4 }),
+    }
+}
+
+/// Checks that an order says how much in one way: a quantity, or (0 = none) what it is worth, which only a MARKET and a
+/// LIMIT order can.
+pub fn how_much(order_type: OrderType, quantity_e4: i64, notional_micros: i64) -> Checked {
+    match notional_micros {
+        0 => quantity(quantity_e4),
+        _ if quantity_e4 != 0 => Err(Violation::QuantityAmbiguous),
+        ..0 => Err(Violation::NotionalNotPositive),
+        _ if matches!(order_type, OrderType::Market | OrderType::Limit) => Ok(()),
+        _ => Err(Violation::NotionalNotAllowed { order_type }),
+    }
+}
+
+/// The quantity of a MARKET or LIMIT order that says what it is worth, rounded down to the lot: at its limit; a MARKET
+/// order to buy at the worst price that it may trade at, so that it never costs more (fees apart), one to sell at the
+/// reference price.
+pub fn quantity_of(
+    side: Side,
+    terms: Terms,
+    notional_micros: i64,
+    listing: &Listing,
+    reference_e4: Option<i64>,
+) -> Checked<i64> {
+    how_much(terms.order_type(), 0, notional_micros)?;
+    open(listing.state)?;
+    ticks(terms, listing.tick_e4)?;
+    let cap_e4 = priced(side, terms, listing.tick_e4, reference_e4)?.cap_e4;
+    let price_e4 = match (terms, side, reference_e4) {
+        (Terms::Market, Side::Sell, Some(reference_e4)) => reference_e4,
+        _ => cap_e4,
+    };
+    let lot_e4 = listing.lot_e4;
+    let exact_e4 = i128::from(notional_micros) * MICROS_PER_E8 / i128::from(price_e4.max(1));
+    let quantity_e4 = exact_e4 / i128::from(lot_e4.max(1)) * i128::from(lot_e4);
+    match i64::try_from(quantity_e4) {
+        Ok(0) => Err(Violation::NotionalTooSmall { notional_micros, price_e4, lot_e4 }),
+        Ok(quantity_e4) => quantity(quantity_e4).map(|()| quantity_e4),
+        Err(_) => Err(Violation::OrderTooLarge),
     }
 }
 
@@ -517,6 +584,43 @@ mod tests {
         assert_eq!(expiry(7 + 366 * day_us, 7), Ok(()));
         assert_eq!(expiry(8 + 366 * day_us, 7), Err(Violation::ExpiryTooFar));
         assert_eq!(expiry(i64::MAX, i64::MIN), Err(Violation::ExpiryTooFar));
+    }
+
+    #[test]
+    fn a_notional_is_rounded_down_to_the_lot_and_never_costs_more() {
+        let fine = Listing { lot_e4: 1, ..LISTING };
+        let reference = Some(2_310_700);
+        let of =
+            |side, terms, notional, listing: &Listing| quantity_of(side, terms, notional, listing, reference);
+        let limit = Terms::Limit { price_e4: 2_000_000 };
+        // 100 / 200 = 0.5; 1,000 / 231.07 = 4.32769…; 1,000 / 236.84 (the cap) = 4.22225…
+        assert_eq!(of(Side::Buy, limit, 100_000_000, &fine), Ok(5_000));
+        assert_eq!(of(Side::Sell, Terms::Market, 1_000_000_000, &fine), Ok(43_276));
+        assert_eq!(of(Side::Buy, Terms::Market, 1_000_000_000, &fine), Ok(42_222));
+        assert_eq!(of(Side::Buy, Terms::Market, 1_000_000_000, &LISTING), Ok(40_000));
+        for notional in [1, 19_999, 200_000_000, 123_456_789] {
+            if let Ok(quantity_e4) = of(Side::Buy, limit, notional, &fine) {
+                assert!(notional_micros(2_000_000, quantity_e4).is_some_and(|cost| cost <= notional));
+            }
+        }
+        let small = Violation::NotionalTooSmall { notional_micros: 19_999, price_e4: 2_000_000, lot_e4: 1 };
+        assert_eq!(of(Side::Buy, limit, 19_999, &fine), Err(small));
+        assert_eq!(
+            small.sentence("AAPL"),
+            "notional 0.019999 is less than the lot 0.0001 of AAPL is worth at 200"
+        );
+        assert_eq!(of(Side::Buy, limit, -1, &fine), Err(Violation::NotionalNotPositive));
+        let stop = Terms::Stop { stop_e4: 2_400_000 };
+        let not_allowed = Err(Violation::NotionalNotAllowed { order_type: OrderType::Stop });
+        assert_eq!(of(Side::Buy, stop, 1_000_000, &fine), not_allowed);
+        let tiny = Terms::Limit { price_e4: 100 };
+        let penny = quantity_of(Side::Buy, tiny, i64::MAX, &fine, None);
+        assert!(
+            matches!(penny, Err(Violation::QuantityTooLarge { .. } | Violation::OrderTooLarge)),
+            "{penny:?}"
+        );
+        assert_eq!(how_much(OrderType::Limit, 1, 1), Err(Violation::QuantityAmbiguous));
+        assert_eq!(how_much(OrderType::Limit, 0, 0), Err(Violation::QuantityNotPositive));
     }
 
     #[test]

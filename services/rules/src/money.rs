@@ -12,6 +12,11 @@ pub const MICROS_DECIMALS: u32 = 6;
 pub const CURRENCIES: [&str; 2] = ["USD", "CAD"];
 /// 1 at [`E4_DECIMALS`].
 pub const ONE_E4: i64 = 10_000;
+
+/// What a person trades by: one share where the lot is a part of it, else the lot (FIX 561).
+pub const fn round_lot(lot_e4: i64) -> i64 {
+    if lot_e4 > 0 && ONE_E4 % lot_e4 == 0 { ONE_E4 } else { lot_e4 }
+}
 /// `price_e4 × qty_e4` has scale 10⁻⁸; an amount has 10⁻⁶.
 const NOTIONAL_DIVISOR: i128 = 100;
 

@@ -9,6 +9,7 @@ use super::{
 };
 use fafnir_platform::rng::Rng;
 use fafnir_proto::v1::{self, FactKind, Side, TradingState};
+use fafnir_rules::money::round_lot;
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -317,7 +318,8 @@ impl Core {
             1..4 => self.rng.between(25, 60),
             _ => self.rng.between(2, 25),
         };
-        (m.quote_e4 / 100 * part / m.listing.lot_e4).max(1) * m.listing.lot_e4
+        let lot_e4 = round_lot(m.listing.lot_e4);
+        (m.quote_e4 / 100 * part / lot_e4).max(1) * lot_e4
     }
 
     /// A marketable order: noise, value (back to fair) or momentum (with the move).
@@ -448,7 +450,8 @@ impl Core {
         let step = self.step;
         let part = self.rng.between(50, 150);
         let m = &mut self.markets[market];
-        let quantity_e4 = (m.quote_e4 / 100 * part / m.listing.lot_e4).max(1) * m.listing.lot_e4;
+        let lot_e4 = round_lot(m.listing.lot_e4);
+        let quantity_e4 = (m.quote_e4 / 100 * part / lot_e4).max(1) * lot_e4;
         let agent = Agent::Maker(market);
         match need {
             Need::Place { side, price } => {

@@ -4,6 +4,7 @@ use super::{
     core::{Agent, Listing, MAKER_CASH_MICROS, MAKER_QUOTES, Request, Standing, TRADERS},
     maker::{Ladder, Quote, Stage},
 };
+use fafnir_rules::money::round_lot;
 
 /// Worth of a quote in units of its currency, and its bounds in lots.
 const QUOTE_WORTH: i64 = 20_000;
@@ -65,8 +66,8 @@ fn weight(symbol: &str) -> u64 {
 pub fn quote_e4(listing: &Listing) -> i64 {
     let price = listing.last_e4.max(1);
     let shares_e4 = (QUOTE_WORTH * 10_000).saturating_mul(10_000) / price;
-    let lots = (shares_e4 / listing.lot_e4).clamp(QUOTE_LOTS_MIN, QUOTE_LOTS_MAX);
-    lots * listing.lot_e4
+    let lot_e4 = round_lot(listing.lot_e4);
+    (shares_e4 / lot_e4).clamp(QUOTE_LOTS_MIN, QUOTE_LOTS_MAX) * lot_e4
 }
 
 impl Market {

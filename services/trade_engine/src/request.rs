@@ -271,9 +271,12 @@ fn new_order(r: &v1::PlaceCommand) -> Result<NewOrder, Refusal> {
     let symbol = symbol(&r.symbol)?;
     let side = r.side().known().ok_or_else(|| invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL"))?;
     let broken = |violation: Violation| Refusal::of_rule(violation, symbol.as_str());
-    check::quantity(r.quantity_e4).map_err(broken)?;
+    if r.notional_micros == 0 {
+        check::quantity(r.quantity_e4).map_err(broken)?;
+    }
     let terms = terms(r, symbol.as_str())?;
     let order_type = terms.order_type();
+    check::how_much(order_type, r.quantity_e4, r.notional_micros).map_err(broken)?;
     let time = r.time_in_force().known().unwrap_or(order_type.default_time());
     check::time_in_force(order_type, time).map_err(broken)?;
     if (time == TimeInForce::Gtd) != (r.expires_us > 0) {
@@ -301,6 +304,7 @@ fn new_order(r: &v1::PlaceCommand) -> Result<NewOrder, Refusal> {
         terms,
         time,
         quantity_e4: r.quantity_e4,
+        notional: r.notional_micros,
         display_e4: r.display_quantity_e4,
         post_only: r.post_only,
         stp: r.stp().known().unwrap_or(SelfTrade::CancelNewest),

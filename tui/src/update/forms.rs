@@ -12,6 +12,7 @@ use crate::{
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use fafnir_proto::v1::Instrument;
+use fafnir_rules::money::round_lot;
 
 /// Search results shown at most.
 pub const FOUND_MAX: usize = 12;
@@ -92,7 +93,7 @@ pub(super) fn sign_in_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
 /// True when the ticket took the key; the keys of tabs, cancels and help go on to the screen.
 pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) -> bool {
     let tick = model.ticket.as_ref().map_or(100, |t| model.tick_e4(&t.symbol));
-    let lot = model.ticket.as_ref().map_or(10_000, |t| model.lot_e4(&t.symbol));
+    let lot = model.ticket.as_ref().map_or(10_000, |t| round_lot(model.lot_e4(&t.symbol)));
     match key.code {
         KeyCode::Esc => {
             trade::close_ticket(model);

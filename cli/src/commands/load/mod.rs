@@ -26,6 +26,7 @@ use fafnir_proto::{
     reason::Reason,
     v1::{Empty, Instrument, PositionRequest, QuotesRequest, TradingState},
 };
+use fafnir_rules::money::round_lot;
 use fafnir_services::platform::{Caller, rng::Rng};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -235,7 +236,7 @@ async fn listings(url: &str, token: &str, wanted: &[String]) -> Result<Vec<Listi
         for i in page {
             let reference_e4 = quotes.iter().find(|q| q.symbol == i.symbol).map_or(0, |q| q.price_e4);
             if reference_e4 > 0 && i.tick_e4 > 0 {
-                listings.push(Listing::new(&i.symbol, i.tick_e4, i.lot_e4, reference_e4));
+                listings.push(Listing::new(&i.symbol, i.tick_e4, round_lot(i.lot_e4), reference_e4));
             }
         }
     }

@@ -35,9 +35,9 @@ fn any_trail() -> impl Strategy<Value = Option<Trail>> {
 
 fn any_new() -> impl Strategy<Value = Instruction> {
     let head = (any_uuid(), prop::option::of(any_uuid()), any_symbol(), one_of(Side::ALL), any_terms());
-    let tail = (one_of(TimeInForce::ALL), any::<[i64; 3]>(), any::<bool>(), one_of(SelfTrade::ALL));
+    let tail = (one_of(TimeInForce::ALL), any::<[i64; 4]>(), any::<bool>(), one_of(SelfTrade::ALL));
     (head, tail).prop_map(|((order, account, symbol, side, terms), (time, numbers, post_only, stp))| {
-        let [quantity_e4, display_e4, expires_us] = numbers;
+        let [quantity_e4, notional, display_e4, expires_us] = numbers;
         Instruction::New(Box::new(NewOrder {
             order,
             account,
@@ -46,6 +46,7 @@ fn any_new() -> impl Strategy<Value = Instruction> {
             terms,
             time,
             quantity_e4,
+            notional,
             display_e4,
             post_only,
             stp,

@@ -405,8 +405,9 @@ impl Exchange {
         }
         let Some(market) = self.market(&new.symbol) else { return due.push("UnknownSymbol") };
         let m = &self.markets[market];
-        let shape = check::quantity(new.quantity_e4)
-            .and_then(|()| check::display(new.quantity_e4, new.display_e4))
+        let quantity = self.quantity(m, new);
+        let shape = check::quantity(quantity)
+            .and_then(|()| check::display(quantity, new.display_e4))
             .and_then(|()| check::time_in_force(new.terms.order_type(), new.time));
         let expiry = if new.time == TimeInForce::Gtd { check::expiry(new.expires_us, now) } else { Ok(()) };
         let no_close = new.time == TimeInForce::Cls && self.session == Session::Always;
@@ -424,13 +425,31 @@ impl Exchange {
         }
     }
 
+    /// How much: what it says, or as many lots as its worth pays for at its limit, else at the cap of a purchase, at the
+    /// reference of a sale. 0: none.
     #[expect(clippy::unused_self, reason = "reads like its neighbours")]
+    fn quantity(&self, m: &Market, new: &NewOrder) -> i64 {
+        if new.notional == 0 || new.quantity_e4 != 0 {
+            return if new.notional == 0 { new.quantity_e4 } else { 0 };
+        }
+        let cap = check::priced(new.side, new.terms, m.tick, m.reference()).map(|priced| priced.cap_e4);
+        let price = match (new.terms, new.side) {
+            (Terms::Limit { price_e4 }, _) => Some(price_e4),
+            (Terms::Market, Side::Buy) => cap.ok(),
+            (Terms::Market, Side::Sell) => m.reference(),
+            _ => None,
+        };
+        let Some(price) = price.filter(|price| *price > 0 && new.notional > 0) else { return 0 };
+        let lots = Ratio::new(i128::from(new.notional) * 100, i128::from(price) * i128::from(m.lot)).down();
+        i64::try_from(lots * i128::from(m.lot)).unwrap_or(i64::MAX)
+    }
+
     fn priced(&self, m: &Market, new: &NewOrder) -> Result<check::Priced, check::Violation> {
         let order = check::Order {
             side: new.side,
             terms: new.terms,
             time_in_force: new.time,
-            quantity_e4: new.quantity_e4,
+            quantity_e4: self.quantity(m, new),
             display_e4: new.display_e4,
         };
         check::order(&order, &Listing { tick_e4: m.tick, lot_e4: m.lot, state: m.does() }, m.reference())
@@ -739,7 +758,7 @@ impl Exchange {
             side: new.side,
             terms: new.terms,
             state: OrderState::New,
-            quantity: new.quantity_e4,
+            quantity: self.quantity(m, new),
             filled: 0,
             display: new.display_e4,
             stop: priced.stop_e4,
@@ -913,6 +932,7 @@ impl Exchange {
             terms: Terms::Market,
             time: TimeInForce::Ioc,
             quantity_e4: i64::try_from(whole).expect("within 64 bits"),
+            notional: 0,
             display_e4: 0,
             post_only: false,
             stp: SelfTrade::CancelNewest,

@@ -314,6 +314,12 @@ impl Generator {
         }
         let time = *self.rng.of(terms.order_type().times());
         let hides = terms.order_type().may_hide(time) && self.rng.one_in(8);
+        let names_worth =
+            matches!(terms, Terms::Market | Terms::Limit { .. }) && !hides && self.rng.one_in(12);
+        let notional = if names_worth { self.rng.within(0, 2_000 * MICROS) } else { 0 };
+        if notional != 0 && !self.rng.one_in(30) {
+            quantity_e4 = 0;
+        }
         let order = if self.rng.one_in(300) { self.order(model, user) } else { self.id() };
         let expires_us = if time == TimeInForce::Gtd { self.now + self.rng.within(1, 400_000) } else { 0 };
         Instruction::New(Box::new(NewOrder {
@@ -324,6 +330,7 @@ impl Generator {
             terms,
             time,
             quantity_e4,
+            notional,
             display_e4: if hides { (quantity_e4 / lot / 3).max(1) * lot } else { 0 },
             post_only: terms.order_type().may_post_only(time) && self.rng.one_in(8),
             stp: *self.rng.of(SelfTrade::ALL),

@@ -36,7 +36,12 @@ pub struct CreateOrderRequest {
     /// MARKET, LIMIT, STOP, STOP_LIMIT, TRAILING_STOP in any case.
     #[graphql(name = "type")]
     pub kind: String,
-    pub quantity: Number,
+    /// Exactly one of `quantity` and `notional`.
+    pub quantity: Option<Number>,
+    /// MARKET and LIMIT: what to buy or sell for, in the listing's currency, rounded down to the lot: at the limit; a
+    /// MARKET order to buy at the worst price that it may trade at, so that it never costs more, one to sell at the
+    /// reference price.
+    pub notional: Option<Number>,
     pub price: Option<Number>,
     pub stop_price: Option<Number>,
     /// DAY, GTC, IOC, FOK, GTD, OPG (for the next opening auction only), CLS (for the next closing auction only) in any
@@ -175,6 +180,24 @@ fn e4(field: &str, number: Option<&Number>) -> Result<i64> {
     number.map_or(Ok(0), |n| n.e4(field))
 }
 
+/// Quantity and notional of a new order: one of the two, the other 0.
+fn how_much(request: &CreateOrderRequest) -> Result<(i64, i64)> {
+    let refuse = |reason, message: &str| Err(error::invalid(reason, message));
+    match (&request.quantity, &request.notional) {
+        (Some(quantity), None) => Ok((quantity.e4("quantity")?, 0)),
+        (None, Some(notional)) => match notional.micros("notional")? {
+            ..=0 => refuse(Reason::NOTIONAL_NOT_POSITIVE, "notional must be above 0"),
+            micros => Ok((0, micros)),
+        },
+        (Some(_), Some(_)) => {
+            refuse(Reason::QUANTITY_AMBIGUOUS, "only one of quantity and notional may be given")
+        }
+        (None, None) => {
+            refuse(Reason::QUANTITY_AMBIGUOUS, "exactly one of quantity and notional must be given")
+        }
+    }
+}
+
 /// A number whose absence means "leave it": 0 itself is refused, because it would mean the same.
 fn e4_positive(field: &str, reason: Reason, number: Option<&Number>) -> Result<i64> {
     match number.map(|n| n.e4(field)).transpose()? {
@@ -238,6 +261,7 @@ impl Trading {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
         let account_id = request.account_id.as_deref().map(|id| id_of("accountId", id)).transpose();
+        let (quantity_e4, notional_micros) = how_much(&request)?;
         let order = v1::PlaceOrderRequest {
             user_id: session.user.to_string(),
             account_id: account_id.map_err(error::of)?.unwrap_or_default(),
@@ -245,7 +269,8 @@ impl Trading {
             side: side_of(&request.side)?.into(),
             r#type: type_of(&request.kind)?.into(),
             time_in_force: time_in_force_of(request.time_in_force.as_deref())?.into(),
-            quantity_e4: request.quantity.e4("quantity")?,
+            quantity_e4,
+            notional_micros,
             price_e4: e4("price", request.price.as_ref())?,
             stop_price_e4: e4("stopPrice", request.stop_price.as_ref())?,
             trail_amount_e4: e4("trailAmount", request.trail_amount.as_ref())?,

@@ -22,7 +22,10 @@ pub struct NewOrder {
     pub side: Side,
     pub terms: Terms,
     pub time_in_force: TimeInForce,
+    /// 0 where `notional_micros` says how much.
     pub quantity_e4: i64,
+    /// 0: none.
+    pub notional_micros: i64,
     /// 0: all of it shows.
     pub display_e4: i64,
     pub post_only: bool,
@@ -53,9 +56,12 @@ impl NewOrder {
             return invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL");
         };
         let refuse = |violation: Violation| Error::of_rule(violation, symbol.as_str());
-        check::quantity(r.quantity_e4).map_err(refuse)?;
+        if r.notional_micros == 0 {
+            check::quantity(r.quantity_e4).map_err(refuse)?;
+        }
         let terms = terms(r, symbol.as_str())?;
         let order_type = terms.order_type();
+        check::how_much(order_type, r.quantity_e4, r.notional_micros).map_err(refuse)?;
         let time_in_force = r.time_in_force().known().unwrap_or(order_type.default_time());
         check::time_in_force(order_type, time_in_force).map_err(refuse)?;
         if time_in_force == TimeInForce::Gtd && r.expires_us == 0 {
@@ -85,6 +91,7 @@ impl NewOrder {
             terms,
             time_in_force,
             quantity_e4: r.quantity_e4,
+            notional_micros: r.notional_micros,
             display_e4: r.display_quantity_e4,
             post_only: r.post_only,
             stp: match r.stp() {
@@ -119,6 +126,7 @@ impl NewOrder {
             r#type: v1::OrderType::from(self.terms.order_type()).into(),
             time_in_force: v1::TimeInForce::from(self.time_in_force).into(),
             quantity_e4: self.quantity_e4,
+            notional_micros: self.notional_micros,
             price_e4: self.terms.price_e4(),
             stop_price_e4: self.terms.stop_e4(),
             trail_amount_e4,

@@ -360,6 +360,9 @@ fn field_of(violation: Violation, kind: OrderType) -> Option<Field> {
         StopWrongSide { .. } if kind == OrderType::TrailingStop => Field::Trail,
         StopWrongSide { .. } => Field::Stop,
         QuantityNotPositive | QuantityTooLarge { .. } | OrderTooLarge => Field::Quantity,
+        QuantityAmbiguous | NotionalNotPositive | NotionalTooSmall { .. } | NotionalNotAllowed { .. } => {
+            Field::Quantity
+        }
         ExpiryMissing | ExpiryInThePast | ExpiryTooFar => Field::Expires,
         TrailMissing | TrailAmountNotPositive | TrailPercentOutOfRange | TrailTooWide { .. } => Field::Trail,
         DisplayOutOfRange { .. } | TooManyParts { .. } => Field::Display,
