@@ -55,6 +55,7 @@ fn help_of_every_command() {
         "logout",
         "order",
         "order place",
+        "order group",
         "order cancel",
         "order replace",
         "order flatten",

@@ -37,14 +37,14 @@ const ORDERS_BEYOND: usize = 20;
 
 /// Somebody at one gateway.
 #[derive(Clone)]
-struct Person {
-    terminal: TerminalClient<Channel>,
+pub struct Person {
+    pub terminal: TerminalClient<Channel>,
     token: String,
     account: String,
 }
 
 impl Person {
-    async fn signed_in(url: &str, email: &str) -> Self {
+    pub async fn signed_in(url: &str, email: &str) -> Self {
         let mut terminal = TerminalClient::new(channel(url).unwrap());
         let password = "Password123".to_owned();
         let request = TerminalSignInRequest { email: email.into(), password };
@@ -55,11 +55,11 @@ impl Person {
     }
 
     /// The same person at another gateway.
-    fn at(&self, url: &str) -> Self {
+    pub fn at(&self, url: &str) -> Self {
         Self { terminal: TerminalClient::new(channel(url).unwrap()), ..self.clone() }
     }
 
-    fn ask<T>(&self, message: T) -> Request<T> {
+    pub fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(WITHIN);
         let bearer = format!("Bearer {}", self.token).parse().unwrap();

@@ -15,6 +15,7 @@ mod command_line;
 mod damage;
 mod directions;
 mod disk;
+mod groups;
 mod harness;
 mod kills;
 mod live;

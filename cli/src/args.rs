@@ -399,7 +399,9 @@ pub struct Login {
 pub enum Order {
     /// Place an order
     Place(Box<Place>),
-    /// Cancel an order, or all of them
+    /// Buy with exits that follow its fills, or place exits alone
+    Group(Box<Group>),
+    /// Cancel an order, a group, or all of them
     Cancel(Cancel),
     /// Change quantity or price of an open order
     Replace(Replace),
@@ -469,14 +471,70 @@ pub struct Cancel {
     #[command(flatten)]
     pub at: Where,
     /// Id of the order
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    #[arg(required_unless_present_any = ["all", "group"], conflicts_with_all = ["all", "group"])]
     pub order_id: Option<String>,
+    /// Cancel every open order of this group
+    #[arg(long, value_name = "ID", conflicts_with = "all")]
+    pub group: Option<String>,
     /// Cancel every open order
     #[arg(long)]
     pub all: bool,
     /// With --all: only in this symbol
     #[arg(long, requires = "all", value_name = "SYMBOL")]
     pub symbol: Option<String>,
+}
+
+/// How the orders of a group depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum GroupKind {
+    /// Buy, then sell what was bought: at the target or by the stop
+    Bracket,
+    /// Buy, then sell what was bought: by one exit
+    Oto,
+    /// Sell shares that are there: at the target or by the stop
+    Oco,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir order group bracket AAPL 10 --price 231 --target 240 --stop 225
+  fafnir order group oto AAPL 10 --stop 225
+  fafnir order group oco AAPL 10 --target 240 --trail-percent 2 --tif day
+  fafnir order cancel --group ID")]
+pub struct Group {
+    #[command(flatten)]
+    pub at: Where,
+    pub kind: GroupKind,
+    pub symbol: String,
+    pub quantity: String,
+    /// Limit price of the entry; without one it is a market order
+    #[arg(long, value_name = "PRICE")]
+    pub price: Option<String>,
+    /// Limit price at which to sell
+    #[arg(long, value_name = "PRICE")]
+    pub target: Option<String>,
+    /// Stop price below which to sell
+    #[arg(long, value_name = "PRICE")]
+    pub stop: Option<String>,
+    /// With --stop: the lowest price at which to sell
+    #[arg(long, value_name = "PRICE", requires = "stop")]
+    pub stop_limit: Option<String>,
+    /// Sell by a trailing stop instead: its distance in the currency
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "stop")]
+    pub trail: Option<String>,
+    /// The same in percent
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["stop", "trail"])]
+    pub trail_percent: Option<String>,
+    /// day or gtc: of the entry, or of oco's exits [default: gtc]
+    #[arg(long, value_name = "TIF")]
+    pub tif: Option<String>,
+    /// Account that trades [default: the oldest investment account in the listing's currency]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// Your own id: sending the same group again with it changes nothing
+    #[arg(long, value_name = "ID")]
+    pub client_order_id: Option<String>,
 }
 
 #[derive(Debug, Args)]

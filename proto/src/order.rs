@@ -64,6 +64,7 @@ pub fn end_sentence(state: v1::OrderState, code: &str) -> String {
     let text = match Reason::known(code) {
         Some(Reason::USER) => "canceled at the owner's request",
         Some(Reason::ACCOUNT_CLOSING) => "canceled: its account was closed",
+        Some(Reason::GROUP) => "canceled with its group: the order that it depended on ended",
         Some(Reason::SELF_TRADE) => {
             "canceled by self-trade prevention: it would have traded with another order of its owner"
         }

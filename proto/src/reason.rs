@@ -295,11 +295,21 @@ reasons! {
     NOTHING_TO_REPLACE,
     /// The stop of the order was triggered, so that its stop price is fixed.
     STOP_TRIGGERED,
+    /// The orders of a group do not go together.
+    GROUP_MALFORMED,
+    /// A target at or below what the rest of its entry pays: the two would meet each other.
+    TARGET_NOT_ABOVE_ENTRY,
+    /// No such group of the caller, or none of its orders depends on another any more.
+    GROUP_NOT_FOUND,
+    /// The quantity of an exit follows its group.
+    GROUP_EXIT_QUANTITY,
 
     // How an order ends, in the engine's words: these stand in recorded facts and never change.
 
     /// Canceled at the owner's request.
     USER,
+    /// Ended with the group that it was placed in.
+    GROUP,
     /// Canceled, it would have traded with another order of its owner.
     SELF_TRADE,
     /// Immediate or cancel: what did not trade at once.

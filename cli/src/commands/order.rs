@@ -1,16 +1,16 @@
-//! `fafnir order place|cancel|replace|flatten|list|show|why`.
+//! `fafnir order place|group|cancel|replace|flatten|list|show|why`.
 
 use crate::{
-    args::{Cancel, Flatten, Global, Order, OrderList, OrderShow, OrderWhy, Place, Replace},
+    args::{self, Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, OrderWhy, Place, Replace},
     client::Client,
     output::{Error, Exit, Out, Result, printable, table},
 };
 use fafnir_proto::{
     reason::{AnyReason, Reason},
     v1::{
-        self, CancelAllRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest, ListOrdersRequest,
-        OrderHistoryRequest, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side,
-        TimeInForce,
+        self, CancelAllRequest, CancelGroupRequest, CancelOrderRequest, FlattenRequest, GetOrderRequest,
+        ListOrdersRequest, OrderHistoryRequest, OrderState, OrderType, PlaceGroupRequest, PlaceOrderRequest,
+        ReplaceOrderRequest, Side, TimeInForce,
     },
 };
 use fafnir_rules::money::{
@@ -30,6 +30,7 @@ const POLL: Duration = Duration::from_millis(20);
 pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
     match command {
         Order::Place(args) => place(global, args, out).await,
+        Order::Group(args) => group(global, args, out).await,
         Order::Cancel(args) => cancel(global, args, out).await,
         Order::Replace(args) => replace(global, args, out).await,
         Order::Flatten(args) => flatten(global, args, out).await,
@@ -135,6 +136,89 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
     Ok(())
 }
 
+/// The orders of a group that is asked for, the entry first.
+fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
+    let (kind, has_entry) = match args.kind {
+        args::GroupKind::Bracket => (v1::GroupKind::Bracket, true),
+        args::GroupKind::Oto => (v1::GroupKind::Oto, true),
+        args::GroupKind::Oco => (v1::GroupKind::Oco, false),
+    };
+    let time_in_force = match &args.tif {
+        Some(text) => choice("tif", text, rules::TimeInForce::ALL, rules::TimeInForce::parse)?.into(),
+        None => TimeInForce::Unspecified,
+    };
+    let order = |side: Side, order_type: OrderType| -> Result<PlaceOrderRequest> {
+        let is_entry = side == Side::Buy;
+        let time = if is_entry == has_entry { time_in_force } else { TimeInForce::Unspecified };
+        Ok(PlaceOrderRequest {
+            symbol: args.symbol.clone(),
+            side: side.into(),
+            r#type: order_type.into(),
+            time_in_force: time.into(),
+            quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, Some(&args.quantity))?,
+            account_id: args.account.clone().unwrap_or_default(),
+            ..Default::default()
+        })
+    };
+    let mut orders = Vec::new();
+    if has_entry {
+        let entry = if args.price.is_some() { OrderType::Limit } else { OrderType::Market };
+        let price_e4 = decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?;
+        orders.push(PlaceOrderRequest { price_e4, ..order(Side::Buy, entry)? });
+    } else if args.price.is_some() {
+        return Err(Error::usage("--price is an entry's; oco has none"));
+    }
+    if args.target.is_some() {
+        let price_e4 = decimal("target", Reason::PRICE_MALFORMED, args.target.as_ref())?;
+        orders.push(PlaceOrderRequest { price_e4, ..order(Side::Sell, OrderType::Limit)? });
+    }
+    let by_stop = match (&args.stop, &args.stop_limit) {
+        (Some(_), Some(_)) => Some(OrderType::StopLimit),
+        (Some(_), None) => Some(OrderType::Stop),
+        _ => (args.trail.is_some() || args.trail_percent.is_some()).then_some(OrderType::TrailingStop),
+    };
+    if let Some(order_type) = by_stop {
+        let percent = args.trail_percent.as_ref();
+        orders.push(PlaceOrderRequest {
+            stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
+            price_e4: decimal("stop_limit", Reason::PRICE_MALFORMED, args.stop_limit.as_ref())?,
+            trail_amount_e4: decimal("trail", Reason::TRAIL_MALFORMED, args.trail.as_ref())?,
+            trail_percent_e4: decimal("trail_percent", Reason::TRAIL_PERCENT_MALFORMED, percent)?,
+            ..order(Side::Sell, order_type)?
+        });
+    }
+    let exits = orders.len() - usize::from(has_entry);
+    let expected = if args.kind == args::GroupKind::Oto { 1 } else { 2 };
+    if exits != expected {
+        let exits = "--stop, --trail or --trail-percent";
+        return Err(Error::usage(match args.kind {
+            args::GroupKind::Oto => format!("oto has one exit: --target, or one of {exits}"),
+            _ => format!("bracket and oco have two exits: --target, and one of {exits}"),
+        }));
+    }
+    orders[0].client_order_id = args.client_order_id.clone().unwrap_or_default();
+    Ok(PlaceGroupRequest { user_id: String::new(), kind: kind.into(), orders })
+}
+
+/// Places an entry with its exits, or exits alone.
+async fn group(global: &Global, args: &Group, out: Out) -> Result {
+    let request = group_request(args)?;
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(request);
+    let reply = client.terminal.place_group(request).await?.into_inner();
+    let rows: Vec<Value> = reply.orders.iter().map(order_json).collect();
+    out.data(&json!({"groupId": reply.group_id, "orders": rows}), || {
+        format!("group {}\n{}", reply.group_id, orders_table(&reply.orders))
+    });
+    match reply.orders.first() {
+        Some(order) if order.state() == OrderState::Rejected => {
+            Err(Error::new(Exit::Precondition, order.reject_reason.clone())
+                .told(AnyReason::read(&order.reject_code)))
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
     let request = client.request(GetOrderRequest { user_id: String::new(), order_id: id.to_owned() });
     Ok(client.terminal.order(request).await?.into_inner().order.unwrap_or_default())
@@ -146,6 +230,13 @@ async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
         let request = client.request(CancelOrderRequest { user_id: String::new(), order_id: id.clone() });
         let order = client.terminal.cancel(request).await?.into_inner().order.unwrap_or_default();
         print_one(&order, out);
+        return Ok(());
+    }
+    if let Some(group_id) = &args.group {
+        let request = CancelGroupRequest { user_id: String::new(), group_id: group_id.clone() };
+        let request = client.request(request);
+        let requested = client.terminal.cancel_group(request).await?.into_inner().requested;
+        out.data(&json!({"requested": requested}), || format!("{requested} orders are being canceled\n"));
         return Ok(());
     }
     let symbol = args.symbol.clone().unwrap_or_default();
@@ -313,6 +404,7 @@ fn details(order: &v1::Order) -> String {
     row("displayed", format_e4(order.display_quantity_e4), order.display_quantity_e4 > 0);
     row("post-only", "yes".to_owned(), order.post_only);
     row("client order id", order.client_order_id.clone(), !order.client_order_id.is_empty());
+    row("group", format!("{}, {}", order.group_id, leg_name(order)), !order.group_id.is_empty());
     row("version", order.version.to_string(), order.version > 1);
     row("holds", format!("{} of cash", format_micros(order.hold_micros)), order.hold_micros > 0);
     row("holds", format!("{} shares", format_e4(order.hold_e4)), order.hold_e4 > 0);
@@ -324,6 +416,11 @@ fn details(order: &v1::Order) -> String {
 
 fn print_one(order: &v1::Order, out: Out) {
     out.data(&order_json(order), || orders_table(std::slice::from_ref(order)) + &fills_text(order));
+}
+
+/// NONE, ENTRY or EXIT.
+fn leg_name(order: &v1::Order) -> &'static str {
+    order.leg().as_str_name().trim_start_matches("GROUP_LEG_")
 }
 
 fn fills_text(order: &v1::Order) -> String {
@@ -378,6 +475,7 @@ pub fn order_json(o: &v1::Order) -> Value {
         "heldCash": format_micros(o.hold_micros), "heldQuantity": format_e4(o.hold_e4),
         "expiresAt": (o.expires_us > 0).then(|| rfc3339(o.expires_us)),
         "clientOrderId": o.client_order_id, "rejectCode": o.reject_code, "rejectReason": o.reject_reason,
+        "groupId": o.group_id, "leg": leg_name(o),
         "version": o.version, "createdAt": rfc3339(o.created_us), "updatedAt": rfc3339(o.updated_us),
         "fills": o.fills.iter().map(|f| json!({
             "execId": f.exec_id, "price": format_e4(f.price_e4), "quantity": format_e4(f.quantity_e4),

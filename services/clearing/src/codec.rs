@@ -4,7 +4,8 @@
 
 use crate::{
     account::{Currency, Kind},
-    command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
+    command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
+    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
@@ -19,9 +20,13 @@ use uuid::Uuid;
 
 /// Grows with every change of what a command does, of what its facts say, or of an encoding: a journal's tail is replayed
 /// by programs of its own version only.
-pub const RULES_VERSION: u32 = 3;
+pub const RULES_VERSION: u32 = 4;
 /// The first version with sessions, orders for one auction, and pauses that are extended.
 pub const RULES_OF_SESSIONS: u32 = 3;
+/// The first version that has groups of orders.
+pub const RULES_OF_GROUPS: u32 = 4;
+/// Orders of a group at most.
+const LEGS_MAX: usize = 3;
 /// Longest text of a client's key in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 
@@ -35,6 +40,8 @@ const REPLACE: u8 = 2;
 const CANCEL: u8 = 3;
 const CANCEL_ALL: u8 = 4;
 const FLATTEN: u8 = 5;
+const NEW_GROUP: u8 = 6;
+const CANCEL_GROUP: u8 = 7;
 const OPEN_ACCOUNT: u8 = 10;
 const CLOSE_ACCOUNT: u8 = 11;
 const CLOSE_USER: u8 = 12;
@@ -122,6 +129,8 @@ impl Instruction {
     fn tag(&self) -> u8 {
         match self {
             Self::New(_) => NEW,
+            Self::NewGroup(_) => NEW_GROUP,
+            Self::CancelGroup { .. } => CANCEL_GROUP,
             Self::Replace(_) => REPLACE,
             Self::Cancel { .. } => CANCEL,
             Self::CancelAll { .. } => CANCEL_ALL,
@@ -148,6 +157,14 @@ impl Instruction {
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::New(new) => encode_new(out, new),
+            Self::NewGroup(new) => {
+                put_uuid(out, new.group);
+                out.extend([new.kind as u8, new.legs.len().min(LEGS_MAX) as u8]);
+                for leg in new.legs.iter().take(LEGS_MAX) {
+                    encode_new(out, leg);
+                }
+            }
+            Self::CancelGroup { group } => put_uuid(out, *group),
             Self::Replace(change) => {
                 put_uuid(out, change.order);
                 for value in [change.quantity_e4, change.price_e4, change.stop_e4] {
@@ -203,6 +220,17 @@ impl Instruction {
     fn decode(r: &mut Reader<'_>, tag: u8) -> Result<Self, Malformed> {
         Ok(match tag {
             NEW => Self::New(Box::new(decode_new(r)?)),
+            NEW_GROUP => {
+                let group = r.uuid()?;
+                let kind = GroupKind::from_number(r.u8()?).ok_or(Malformed("unknown kind of group"))?;
+                let count = usize::from(r.u8()?);
+                if count > LEGS_MAX {
+                    return Err(Malformed("a group has too many orders"));
+                }
+                let legs = (0..count).map(|_| decode_new(r)).collect::<Result<_, _>>()?;
+                Self::NewGroup(Box::new(NewGroup { group, kind, legs }))
+            }
+            CANCEL_GROUP => Self::CancelGroup { group: r.uuid()? },
             REPLACE => Self::Replace(Replace {
                 order: r.uuid()?,
                 quantity_e4: r.i64()?,

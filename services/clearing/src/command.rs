@@ -2,6 +2,7 @@
 
 use crate::{
     account::{Currency, Kind},
+    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
@@ -42,6 +43,11 @@ pub struct RequestId {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Instruction {
     New(Box<NewOrder>),
+    NewGroup(Box<NewGroup>),
+    /// Every open order of a group.
+    CancelGroup {
+        group: Uuid,
+    },
     Replace(Replace),
     Cancel {
         order: Uuid,
@@ -131,6 +137,14 @@ pub struct NewOrder {
     pub stp: SelfTrade,
     /// 0 unless GTD.
     pub expires_us: i64,
+}
+
+/// Orders that depend on each other, the entry first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewGroup {
+    pub group: Uuid,
+    pub kind: GroupKind,
+    pub legs: Vec<NewOrder>,
 }
 
 /// A change of an open order; 0 or `None` keeps a field.

@@ -6,13 +6,14 @@
 use crate::{
     account::{Account, Asset, Cash, Currency, Holding, House, Kind, User},
     codec::{
-        Malformed, RULES_OF_SESSIONS, RULES_VERSION, Reader, put_bytes, put_i64, put_i128, put_symbol,
-        put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number, session_number, side_number,
-        state_number, time_number,
+        Malformed, RULES_OF_GROUPS, RULES_OF_SESSIONS, RULES_VERSION, Reader, put_bytes, put_i64, put_i128,
+        put_symbol, put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number, session_number,
+        side_number, state_number, time_number,
     },
     fact::Known,
+    group::{Group, GroupKind, Leg},
     hold::Hold,
-    market::{Market, Pause},
+    market::{Market, Pause, stepwise},
     order::Order,
     recent::{Entry, Recent},
     state::State,
@@ -25,6 +26,7 @@ use fafnir_rules::{
     order::{OrderState, TimeInForce},
 };
 use std::collections::{BTreeMap, HashMap};
+use uuid::Uuid;
 
 type Read<T> = Result<T, Malformed>;
 
@@ -79,6 +81,19 @@ impl State {
             out.push(*house as u8);
             put_asset(out, *asset);
             put_i128(out, *amount);
+        }
+        put_u64(out, self.groups.len() as u64);
+        for group in self.groups.values() {
+            put_uuid(out, group.id);
+            out.push(group.kind as u8);
+            put_u64(out, u64::from(group.owner));
+            put_u64(out, u64::from(group.market));
+            put_uuid(out, group.entry);
+            put_u64(out, group.exits.len() as u64);
+            for exit in &group.exits {
+                put_uuid(out, *exit);
+            }
+            put_i64(out, group.pending_e4);
         }
         let (entries, begins_after) = self.recent.entries();
         put_u64(out, begins_after);
@@ -147,6 +162,10 @@ impl State {
             let (asset, amount) = (read_asset(&mut r)?, r.i128()?);
             must(state.house.insert((house, asset), amount).is_none(), "a balance is there twice")?;
         }
+        for _ in 0..r.since(RULES_OF_GROUPS, 0, Reader::u64)? {
+            let group = state.decode_group(&mut r)?;
+            must(state.groups.insert(group.id, group).is_none(), "a group is there twice")?;
+        }
         let begins_after = r.u64()?;
         let length = r.u64()?;
         let mut entries = Vec::with_capacity(room(length));
@@ -159,6 +178,27 @@ impl State {
         r.finish()?;
         state.check()?;
         Ok(state)
+    }
+
+    /// A group of orders that are open.
+    fn decode_group(&self, r: &mut Reader<'_>) -> Read<Group> {
+        let id = r.uuid()?;
+        let kind = GroupKind::from_number(r.u8()?).ok_or(Malformed("unknown kind of group"))?;
+        let (owner, market, entry) = (r.u32()?, r.u32()?, r.uuid()?);
+        let mut exits = Vec::new();
+        for _ in 0..r.u64()? {
+            exits.push(r.uuid()?);
+        }
+        let pending_e4 = r.i64()?;
+        let is = |order: &Uuid, leg| {
+            let found = self.order(*order);
+            found.is_some_and(|o| o.group == id && o.leg == leg && o.owner == owner && o.market == market)
+        };
+        must(entry.is_nil() || is(&entry, Leg::Entry), "the entry of a group is not open")?;
+        must(!exits.is_empty() && exits.len() <= 2, "a group has one or two exits")?;
+        must(exits.iter().all(|exit| is(exit, Leg::Exit)), "an exit of a group is not open")?;
+        must((0..=QUANTITY_E4_MAX).contains(&pending_e4), "what waits for exits is out of range")?;
+        Ok(Group { id, kind, owner, market, entry, exits, pending_e4 })
     }
 
     fn index_market(&mut self, number: u32, market: &Market) -> Read<()> {
@@ -328,9 +368,15 @@ fn encode_market(m: &Market, out: &mut Vec<u8>) {
     m.book.snapshot(&mut book);
     put_bytes(out, &book);
     // In the canonical order of the book.
-    put_u64(out, m.orders.len() as u64);
+    put_u64(out, u64::from(m.book.open_orders()));
     for order in m.book.orders() {
         encode_order(&m.orders[&order.id], out);
+    }
+    let mut asleep: Vec<&Order> = m.orders.values().filter(|order| order.asleep).collect();
+    asleep.sort_unstable_by_key(|order| order.number);
+    put_u64(out, asleep.len() as u64);
+    for order in asleep {
+        encode_order(order, out);
     }
 }
 
@@ -344,18 +390,26 @@ fn decode_market(r: &mut Reader<'_>, number: u32, state: &State) -> Read<Market>
     let pause = if paused_us == 0 { None } else { Some(decode_pause(r, paused_us, &state.rules)?) };
     let (band_bps, exec_seq, trade_no) = (r.u32()?, r.u64()?, r.u64()?);
     must(band_bps <= VOLATILITY_BAND_BPS_MAX, "the width of a band is out of range")?;
-    let book = Book::restore(r.bytes()?).map_err(|_| Malformed("a book cannot be restored"))?;
+    let book = stepwise(Book::restore(r.bytes()?).map_err(|_| Malformed("a book cannot be restored"))?);
     must(r.u64()? == u64::from(book.open_orders()), "the number of orders is not that of the book")?;
     let mut orders = HashMap::with_capacity(book.open_orders() as usize);
     for resting in book.orders() {
         let mut order = decode_order(r, number, state)?;
         order.slot = resting.slot;
         let same = resting.owner == order.owner && resting.id == order.number;
-        must(same, "an order is not that of the book")?;
+        must(same && !order.asleep, "an order is not that of the book")?;
         let open = resting.open.checked_mul(lot_e4.cast_unsigned());
         let open_e4 = u64::try_from(order.quantity_e4 - order.filled_e4).ok();
         must(open.is_some() && open == open_e4, "an order has another quantity open than the book")?;
         orders.insert(resting.id, order);
+    }
+    let mut before = 0;
+    for _ in 0..r.since(RULES_OF_GROUPS, 0, Reader::u64)? {
+        let order = decode_order(r, number, state)?;
+        let sleeps = order.asleep && order.leg == Leg::Exit && order.filled_e4 == 0;
+        must(sleeps && order.number > before, "what sleeps are exits, in their order")?;
+        before = order.number;
+        must(orders.insert(order.number, order).is_none(), "an order is there twice")?;
     }
     Ok(Market {
         symbol,
@@ -387,6 +441,8 @@ fn decode_pause(r: &mut Reader<'_>, since_us: i64, rules: &Rules) -> Read<Pause>
     })
 }
 
+/// An exit that sleeps.
+const ASLEEP: u8 = 2 | 1 << 4;
 const HELD: u8 = 1;
 const PARTIAL: u8 = 2;
 
@@ -415,6 +471,10 @@ fn encode_order(o: &Order, out: &mut Vec<u8>) {
     put_i128(out, o.hold.maker_notional);
     put_i128(out, o.hold.taker_notional);
     put_i64(out, o.hold.held);
+    out.push(o.leg as u8 | u8::from(o.asleep) << 4);
+    if o.leg != Leg::None {
+        put_uuid(out, o.group);
+    }
 }
 
 fn decode_order(r: &mut Reader<'_>, market: u32, state: &State) -> Read<Order> {
@@ -444,6 +504,15 @@ fn decode_order(r: &mut Reader<'_>, market: u32, state: &State) -> Read<Order> {
     let money = 0..=i128::from(i64::MAX) << 16;
     let fits = money.contains(&hold.maker_notional) && money.contains(&hold.taker_notional);
     must(fits && hold.held >= 0, "a hold is out of range")?;
+    let (leg, asleep) = match r.since(RULES_OF_GROUPS, 0, Reader::u8)? {
+        0 => (Leg::None, false),
+        1 => (Leg::Entry, false),
+        2 => (Leg::Exit, false),
+        ASLEEP => (Leg::Exit, true),
+        _ => return Err(Malformed("unknown leg of a group")),
+    };
+    let group = if leg == Leg::None { Uuid::nil() } else { r.uuid()? };
+    must((leg == Leg::None) == group.is_nil(), "an order of a group names it")?;
     Ok(Order {
         id,
         owner,
@@ -470,6 +539,9 @@ fn decode_order(r: &mut Reader<'_>, market: u32, state: &State) -> Read<Order> {
         rate,
         fees,
         hold,
+        group,
+        leg,
+        asleep,
         end: None,
     })
 }

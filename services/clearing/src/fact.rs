@@ -80,6 +80,8 @@ pub enum OrderKind {
     Expired = 7,
     Decremented = 8,
     StopMoved = 9,
+    /// An order of a group has another quantity, or woke, because of another one's fill.
+    Resized = 10,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -222,6 +224,8 @@ pub enum End {
     Book(BookReason),
     /// The account or the user was closed.
     AccountClosing,
+    /// The order that it depended on ended, filled, or was triggered.
+    Group,
     /// Refused for funds or risk.
     Refused(Box<Refusal>),
 }

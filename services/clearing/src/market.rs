@@ -118,7 +118,7 @@ impl Market {
             exec_seq: 0,
             trade_no: 0,
             last_quantity_e4: 0,
-            book: Book::new(),
+            book: stepwise(Book::new()),
             orders: HashMap::new(),
         }
     }
@@ -328,6 +328,12 @@ impl Market {
             expire: u64::try_from(order.expires_us).unwrap_or(0),
         })
     }
+}
+
+/// The book as this crate uses it: groups are settled before an elected stop enters.
+pub(crate) fn stepwise(mut book: Book) -> Book {
+    book.set_stepwise(true);
+    book
 }
 
 fn in_range(ticks: i64) -> Option<Ticks> {

@@ -1,6 +1,6 @@
 //! An order as the core knows it: everything that a client is shown of it, and its hold.
 
-use crate::{fact::End, hold::Hold};
+use crate::{fact::End, group::Leg, hold::Hold};
 use fafnir_matching::Slot;
 use fafnir_rules::{
     check::Terms,
@@ -47,6 +47,11 @@ pub struct Order {
     pub rate: u32,
     pub fees: u32,
     pub hold: Hold,
+    /// The group that it was placed in, and what it is there; nil: none.
+    pub group: Uuid,
+    pub leg: Leg,
+    /// An exit that waits outside the book for its entry; its quantity is what it is meant to get.
+    pub asleep: bool,
     /// Why it ended.
     pub end: Option<End>,
 }

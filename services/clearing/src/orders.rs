@@ -8,6 +8,7 @@ use crate::{
     account::Currency,
     command::{Flatten, NewOrder, Replace},
     fact::{Done, End, OrderFact, OrderKind, Sink, Touched, What},
+    group::{Happened, Leg, by_entry},
     hold::{Charges, Hold},
     market::Market,
     order::Order,
@@ -15,7 +16,8 @@ use crate::{
     step::{Checked, Stepper},
 };
 use fafnir_matching::{
-    Command as BookCommand, Event, Reason as BookReason, Replace as BookReplace, Slot, What as Said,
+    Book, Command as BookCommand, Event, Events, Reason as BookReason, Replace as BookReplace, Slot,
+    What as Said,
 };
 use fafnir_rules::{
     calendar::Session,
@@ -79,24 +81,12 @@ impl<S: Sink> Stepper<'_, S> {
     pub fn new_order(&mut self, new: &NewOrder) -> Checked {
         let owner = self.caller()?;
         let market = self.market_of(&new.symbol)?;
-        let (order, needed) = self.checked_order(owner, market, new)?;
+        let reference = self.at(market).reference_e4();
+        let (order, needed) = self.checked_order(owner, market, new, reference)?;
         self.known.object = new.order;
         self.subject = new.order;
-        let account = &self.state.accounts[&order.account];
-        let available = match new.side {
-            Side::Buy => account.cash.available(),
-            Side::Sell => account.holdings.get(&market).map_or(0, |h| h.available()),
-        };
-        if needed > available {
-            let refusal = match new.side {
-                Side::Buy => Refusal::InsufficientFunds { needed, available, currency: account.currency },
-                Side::Sell => Refusal::InsufficientShares {
-                    needed_e4: needed,
-                    available_e4: available,
-                    symbol: new.symbol.to_string(),
-                },
-            };
-            self.reject(market, order, End::Refused(Box::new(refusal)));
+        if let Some(why) = self.lacks(&order, needed) {
+            self.reject(market, order, End::Refused(Box::new(why)));
             return Ok(());
         }
         self.check_settles(&order, needed)?;
@@ -107,12 +97,36 @@ impl<S: Sink> Stepper<'_, S> {
         Ok(())
     }
 
+    /// What the order's account lacks of what it needs more.
+    pub fn lacks(&self, order: &Order, needed: i64) -> Option<Refusal> {
+        let account = &self.state.accounts[&order.account];
+        let available = match order.side {
+            Side::Buy => account.cash.available(),
+            Side::Sell => account.holdings.get(&order.market).map_or(0, |h| h.available()),
+        };
+        (needed > available).then(|| match order.side {
+            Side::Buy => Refusal::InsufficientFunds { needed, available, currency: account.currency },
+            Side::Sell => Refusal::InsufficientShares {
+                needed_e4: needed,
+                available_e4: available,
+                symbol: self.at(order.market).symbol.to_string(),
+            },
+        })
+    }
+
     fn violation(&self, market: u32, violation: Violation) -> Refusal {
         Refusal::Violation(self.at(market).symbol.to_string(), violation)
     }
 
     /// The order that a command asks for, and what must be held for it; everything but funds is checked.
-    fn checked_order(&self, owner: Option<u32>, market: u32, new: &NewOrder) -> Checked<(Order, i64)> {
+    /// Its prices are judged by the reference.
+    pub fn checked_order(
+        &self,
+        owner: Option<u32>,
+        market: u32,
+        new: &NewOrder,
+        reference_e4: Option<i64>,
+    ) -> Checked<(Order, i64)> {
         if self.state.open.contains_key(&new.order) {
             return Err(Refusal::OrderExists(new.order));
         }
@@ -131,7 +145,7 @@ impl<S: Sink> Stepper<'_, S> {
             quantity_e4,
             display_e4: new.display_e4,
         };
-        let priced = check::order(&asked, &m.listing(), m.reference_e4()).map_err(refuse)?;
+        let priced = check::order(&asked, &m.listing(), reference_e4).map_err(refuse)?;
         if new.time == TimeInForce::Cls && m.session == Session::Always {
             return Err(refuse(Violation::NoClosingAuction));
         }
@@ -170,6 +184,9 @@ impl<S: Sink> Stepper<'_, S> {
             rate: self.state.rate_id(m.currency, account.currency)?,
             fees: self.state.fees.len() as u32,
             hold: Hold::default(),
+            group: Uuid::nil(),
+            leg: Leg::None,
+            asleep: false,
             end: None,
         };
         m.book_order(&order).map_err(refuse)?;
@@ -190,7 +207,7 @@ impl<S: Sink> Stepper<'_, S> {
     }
 
     /// Everything can be settled after an order holds so much more, whatever trades at whatever rate in use.
-    fn check_settles(&self, order: &Order, more: i64) -> Checked {
+    pub fn check_settles(&self, order: &Order, more: i64) -> Checked {
         if order.side == Side::Sell {
             return Ok(());
         }
@@ -216,10 +233,13 @@ impl<S: Sink> Stepper<'_, S> {
 
     /// What an order must hold as it is. `None` is beyond 64 bits.
     fn needed(&self, order: &Order) -> Option<i64> {
+        if order.leg == Leg::Exit {
+            return Some(self.exit_hold(order));
+        }
         order.hold.needed(&self.charges(order), order.quantity_e4 - order.filled_e4, order.cap_e4)
     }
 
-    fn reject(&mut self, market: u32, mut order: Order, end: End) {
+    pub fn reject(&mut self, market: u32, mut order: Order, end: End) {
         order.state = OrderState::Rejected;
         order.end = Some(end);
         order.number = 0;
@@ -246,9 +266,12 @@ impl<S: Sink> Stepper<'_, S> {
         Ok(())
     }
 
-    fn cancel_open(&mut self, market: u32, number: u64) {
-        let slot = self.at(market).orders[&number].slot;
-        self.run_book(market, &BookCommand::Cancel { id: number, slot });
+    /// Cancels an order, and does what follows from it. One that has ended meanwhile stays as it is.
+    pub fn cancel_open(&mut self, market: u32, number: u64) {
+        if self.at(market).orders.contains_key(&number) {
+            self.cancel_leg(market, number);
+            self.settle(market, &mut None);
+        }
     }
 
     pub fn cancel_all(&mut self, symbol: Option<&Symbol>) -> Checked {
@@ -355,37 +378,26 @@ impl<S: Sink> Stepper<'_, S> {
         let needed = self.needed(&changed).ok_or_else(|| refuse(Violation::OrderTooLarge))?;
         let more = needed - order.hold.held;
         self.check_cost(&changed, more.max(0))?;
-        let account = &self.state.accounts[&order.account];
-        let available = match order.side {
-            Side::Buy => account.cash.available(),
-            Side::Sell => account.holdings.get(&market).map_or(0, |h| h.available()),
-        };
-        if more > available {
-            return Err(match order.side {
-                Side::Buy => {
-                    Refusal::InsufficientFunds { needed: more, available, currency: account.currency }
-                }
-                Side::Sell => Refusal::InsufficientShares {
-                    needed_e4: more,
-                    available_e4: available,
-                    symbol: m.symbol.to_string(),
-                },
-            });
+        if let Some(why) = self.lacks(&order, more) {
+            return Err(why);
         }
         self.check_settles(&order, more.max(0))?;
         self.subject = order.id;
         self.known.object = order.id;
         self.replacing = Some(wanted);
+        if order.asleep {
+            self.replaced(market, number, order.slot);
+            self.replacing = None;
+            return Ok(());
+        }
         let refused = self.run_book(market, &BookCommand::Replace(command));
         self.replacing = None;
         refused.map_or(Ok(()), |reason| Err(Refusal::Book(reason)))
     }
 
-    /// What a replace makes of an order, and the new stop price of the book's command; checked like a new order, but only
-    /// what changes is checked against tick and band.
-    fn replacement(&self, o: &Order, r: &Replace) -> Checked<(Replacement, i64)> {
-        let (m, order_type) = (self.at(o.market), o.terms.order_type());
-        let (name, refuse) = (order_type.name(), |v| self.violation(o.market, v));
+    /// Whether an order has what a replace would change.
+    fn may_replace(&self, o: &Order, r: &Replace) -> Checked {
+        let (order_type, name) = (o.terms.order_type(), o.terms.order_type().name());
         if r.version != 0 && r.version != o.version {
             return Err(Refusal::VersionDiffers { asked: r.version, is: o.version });
         }
@@ -408,9 +420,21 @@ impl<S: Sink> Stepper<'_, S> {
         if !same_kind {
             return Err(Refusal::PriceNotAllowed { field: "trail", order_type: name });
         }
+        if r.quantity_e4 != 0 && o.leg == Leg::Exit && self.state.groups.contains_key(&o.group) {
+            return Err(Refusal::ExitQuantity);
+        }
         if (r.stop_e4 != 0 || r.trail.is_some()) && o.state != OrderState::Held {
             return Err(Refusal::StopTriggered);
         }
+        Ok(())
+    }
+
+    /// What a replace makes of an order, and the new stop price of the book's command; checked like a new order, but only
+    /// what changes is checked against tick and band.
+    fn replacement(&self, o: &Order, r: &Replace) -> Checked<(Replacement, i64)> {
+        self.may_replace(o, r)?;
+        let (m, order_type) = (self.at(o.market), o.terms.order_type());
+        let refuse = |v| self.violation(o.market, v);
         check::open(m.state()).map_err(refuse)?;
         let quantity_e4 = if r.quantity_e4 == 0 { o.quantity_e4 } else { r.quantity_e4 };
         check::quantity(quantity_e4).map_err(refuse)?;
@@ -429,10 +453,14 @@ impl<S: Sink> Stepper<'_, S> {
             Terms::Market => Terms::Market,
         };
         let (mut cap_e4, mut stop_e4) = (o.cap_e4, r.stop_e4);
+        // What sleeps is judged by its entry's price.
+        let entry = self.state.groups.get(&o.group).filter(|_| o.asleep).map(|group| group.entry);
+        let entry = entry.and_then(|entry| self.state.order(entry)).map(|entry| entry.cap_e4);
+        let reference_e4 = entry.or(m.reference_e4());
         let priced = |terms| {
             check::ticks(terms, m.tick_e4)
-                .and_then(|()| check::priced(o.side, terms, m.tick_e4, m.reference_e4()))
-                .map_err(refuse)
+                .and_then(|()| check::priced(o.side, terms, m.tick_e4, reference_e4))
+                .map_err(|v| if entry.is_some() { by_entry(refuse(v)) } else { refuse(v) })
         };
         if r.price_e4 != 0 {
             cap_e4 = priced(Terms::Limit { price_e4: r.price_e4 })?.cap_e4;
@@ -449,6 +477,9 @@ impl<S: Sink> Stepper<'_, S> {
             (cap_e4, stop_e4) = (anew.cap_e4, anew.stop_e4);
         }
         check::size(cap_e4, quantity_e4).map_err(refuse)?;
+        if r.price_e4 != 0 || r.stop_e4 != 0 || r.trail.is_some() {
+            self.check_apart(o, cap_e4).map_err(refuse)?;
+        }
         let stop_after = if stop_e4 == 0 { o.stop_e4 } else { stop_e4 };
         Ok((Replacement { terms, cap_e4, quantity_e4, stop_e4: stop_after }, stop_e4))
     }
@@ -465,19 +496,53 @@ impl<S: Sink> Stepper<'_, S> {
         command: &BookCommand,
         untold: &mut Option<TradingState>,
     ) -> Option<BookReason> {
+        let refused = self.apply_book(market, command, untold);
+        self.settle(market, untold);
+        refused
+    }
+
+    /// Groups are settled after a match, before the next stop that it elected enters.
+    pub fn settle(&mut self, market: u32, untold: &mut Option<TradingState>) {
+        self.settle_groups();
+        while let Some(number) = self.at(market).book.next_elected() {
+            self.end_entry_of(market, number);
+            self.read_book(market, untold, false, Book::enter_elected);
+            self.settle_groups();
+        }
+    }
+
+    /// The book applies a command, and what it says is done; nothing that follows from it.
+    pub fn apply_book(
+        &mut self,
+        market: u32,
+        command: &BookCommand,
+        untold: &mut Option<TradingState>,
+    ) -> Option<BookReason> {
+        // Leaving a call: what trades before the phase changes is the auction.
+        let auction = matches!(command, BookCommand::SetPhase { .. });
+        let apply = |book: &mut Book, events: &mut Events| book.apply(command, events);
+        self.read_book(market, untold, auction, apply).0
+    }
+
+    /// Lets the book do something and does what it says.
+    fn read_book<T>(
+        &mut self,
+        market: u32,
+        untold: &mut Option<TradingState>,
+        mut auction: bool,
+        act: impl FnOnce(&mut Book, &mut Events) -> T,
+    ) -> (Option<BookReason>, T) {
         let mut events = std::mem::take(&mut self.state.events);
         events.clear();
         let m = &mut self.state.markets[market as usize];
-        m.book.apply(command, &mut events);
+        let done = act(&mut m.book, &mut events);
         debug_assert!(
             m.book.phase().is_call()
                 || m.book.best_bid().zip(m.book.best_ask()).is_none_or(|(bid, ask)| bid < ask),
-            "invariant: outside a call the best bid of {} is below its best ask, after {command:?}",
+            "invariant: outside a call the best bid of {} is below its best ask",
             m.symbol
         );
         let mut refused = None;
-        // Leaving a call: what trades before the phase changes is the auction.
-        let mut auction = matches!(command, BookCommand::SetPhase { .. });
         for event in &events {
             auction &= !matches!(event.what, Said::PhaseChanged { .. });
             if let Said::Paused { price, .. } = event.what {
@@ -488,14 +553,20 @@ impl<S: Sink> Stepper<'_, S> {
         }
         self.state.events = events;
         self.band_by_first_trade(market);
-        refused
+        (refused, done)
     }
 
     fn said(&mut self, market: u32, event: &Event, auction: bool) -> Option<BookReason> {
         match event.what {
             Said::Accepted { id, slot, held, .. } => self.accepted(market, id, slot, held),
             Said::Rejected { id, reason } => {
-                if let Some(order) = self.state.markets[market as usize].orders.remove(&id) {
+                let order = self.at(market).orders.get(&id).cloned();
+                if order.as_ref().is_some_and(|order| self.state.open.contains_key(&order.id)) {
+                    // An exit that woke.
+                    self.ended(market, id, OrderKind::Canceled, OrderState::Canceled, 0, reason);
+                } else if let Some(order) = order {
+                    self.state.markets[market as usize].orders.remove(&id);
+                    self.happened(&order, Happened::Ended);
                     self.reject(market, order, End::Book(reason));
                 }
             }
@@ -517,10 +588,15 @@ impl<S: Sink> Stepper<'_, S> {
             }
             Said::Triggered { id, price, .. } => {
                 let cap_e4 = self.at(market).price_e4(price);
+                let order = self.at(market).orders[&id].clone();
+                // An exit that stands in the book alone from now on.
+                let carried = if order.leg == Leg::Exit { self.carry_hold(&order) } else { 0 };
+                self.happened(&order, Happened::Triggered);
                 self.changed(market, id, OrderKind::Triggered, |order| {
                     order.state = OrderState::New;
                     // Of a sale further down than its stop said, of a purchase never above what is held for it.
                     order.cap_e4 = cap_e4;
+                    order.hold.held += carried;
                 });
             }
             Said::StopMoved { id, stop, .. } => {
@@ -528,6 +604,12 @@ impl<S: Sink> Stepper<'_, S> {
                 self.changed(market, id, OrderKind::StopMoved, |order| order.stop_e4 = stop_e4);
             }
             Said::Decremented { maker, taker, qty, .. } => self.decremented(market, maker, taker, qty),
+            Said::Reduced { id, open, .. } => {
+                let open_e4 = self.at(market).quantity_e4(open);
+                self.changed(market, id, OrderKind::Resized, |order| {
+                    order.quantity_e4 = order.filled_e4 + open_e4;
+                });
+            }
             // Refills show in the image; runs over the book are told by their orders, halts by the state.
             _ => {}
         }
@@ -543,19 +625,32 @@ impl<S: Sink> Stepper<'_, S> {
             // Its stop stays the one that it came with: the book may have moved or reached it since.
             order.state = OrderState::Held;
         }
-        let order = order.clone();
+        if self.state.open.contains_key(&order.id) {
+            // An exit that woke; a stop that the market has passed is triggered already.
+            let is_stop = order.stop_e4 != 0;
+            order.state = if held { OrderState::Held } else { OrderState::New };
+            let kind = if is_stop && !held { OrderKind::Triggered } else { OrderKind::Resized };
+            return self.tell(market, number, kind, 0);
+        }
+        debug_assert_eq!(order.created_us, now, "invariant: an order is accepted in its own step");
+        self.index_order(market, number);
+        self.tell(market, number, OrderKind::Accepted, 0);
+    }
+
+    /// Puts an order into everything that lists open ones.
+    pub fn index_order(&mut self, market: u32, number: u64) {
+        let order = &self.state.markets[market as usize].orders[&number];
+        let (id, owner, account, rate) = (order.id, order.owner, order.account, order.rate);
         if order.time == TimeInForce::Gtd {
             self.state.gtd.insert((order.expires_us, number));
         }
-        self.state.open.insert(order.id, (market, number));
-        self.state.by_owner.insert((order.owner, number, market));
-        self.state.count_rate(order.rate, true);
-        self.state.users[order.owner as usize - 1].open_orders += 1;
-        if let Some(account) = self.state.accounts.get_mut(&order.account) {
+        self.state.open.insert(id, (market, number));
+        self.state.by_owner.insert((owner, number, market));
+        self.state.count_rate(rate, true);
+        self.state.users[owner as usize - 1].open_orders += 1;
+        if let Some(account) = self.state.accounts.get_mut(&account) {
             account.open_orders += 1;
         }
-        debug_assert_eq!(order.created_us, now, "invariant: an order is accepted in its own step");
-        self.tell(market, number, OrderKind::Accepted, 0);
     }
 
     /// Brings the hold of an open order to what it needs; answers the balance that it changed.
@@ -601,7 +696,7 @@ impl<S: Sink> Stepper<'_, S> {
     }
 
     /// Tells of an open order that changed, after its hold was brought to what it needs.
-    fn tell(&mut self, market: u32, number: u64, kind: OrderKind, quantity_e4: i64) {
+    pub fn tell(&mut self, market: u32, number: u64, kind: OrderKind, quantity_e4: i64) {
         let touched = [self.hold_again(market, number), None];
         let order = self.at(market).orders[&number].clone();
         let order = self.order_after(order);
@@ -620,6 +715,9 @@ impl<S: Sink> Stepper<'_, S> {
     }
 
     fn replaced(&mut self, market: u32, number: u64, slot: Slot) {
+        if let Some(total_e4) = self.resizing {
+            return self.changed(market, number, OrderKind::Resized, |order| order.quantity_e4 = total_e4);
+        }
         let Some(to) = self.replacing else { return };
         self.changed(market, number, OrderKind::Replaced, |order| {
             order.slot = slot;
@@ -647,7 +745,8 @@ impl<S: Sink> Stepper<'_, S> {
         Some(order)
     }
 
-    fn ended(
+    /// Takes an order out of the state and tells its end.
+    pub fn ended(
         &mut self,
         market: u32,
         number: u64,
@@ -657,6 +756,7 @@ impl<S: Sink> Stepper<'_, S> {
         reason: BookReason,
     ) {
         let Some(mut order) = self.take_out(market, number) else { return };
+        self.happened(&order, Happened::Ended);
         let quantity_e4 = self.at(market).quantity_e4(open);
         order.state = state;
         order.end = Some(self.end.clone().unwrap_or(End::Book(reason)));

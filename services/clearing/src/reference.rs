@@ -156,6 +156,8 @@ impl<S: Sink> Stepper<'_, S> {
         if let Some(state) = untold {
             self.tell_state(market, state);
         }
+        self.give_pending(market);
+        self.settle(market, &mut None);
     }
 
     fn tell_state(&mut self, market: u32, state: TradingState) {

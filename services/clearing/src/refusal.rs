@@ -85,6 +85,12 @@ pub enum Refusal {
         max: i64,
     },
     NothingToSell(String),
+    /// The orders of a group do not go together.
+    GroupMalformed(&'static str),
+    /// Not a group of the user that has open orders.
+    GroupNotOpen(Uuid),
+    /// The quantity of an exit follows its group.
+    ExitQuantity,
     /// A number of the configuration.
     TermsOutOfRange(&'static str),
     /// At this rate beside those of open orders, what clients have and hold could be beyond what can be settled.
@@ -135,6 +141,10 @@ impl Refusal {
             Self::OrderNotOpen(id) => format!("order_id {id} is not an open order of this user"),
             Self::OrderExists(id) => format!("order_id {id} is an open order already"),
             Self::VersionDiffers { asked, is } => format!("version must be {is}, the order's, not {asked}"),
+            Self::GroupNotOpen(id) => format!("group_id {id} is not an open group of this user"),
+            Self::ExitQuantity => {
+                "quantity of an exit follows its group: cancel the group and place it anew".to_owned()
+            }
             Self::NothingToReplace => {
                 "quantity, price, stop_price or a trail must be given to replace an order".to_owned()
             }
@@ -151,10 +161,12 @@ impl Refusal {
                 format!("quantity must be above the {} already filled", format_e4(*filled_e4))
             }
             Self::Book(reason) => book_sentence(*reason).to_owned(),
-            Self::TermsOutOfRange(what) | Self::InstrumentMalformed(what) => (*what).to_owned(),
+            Self::TermsOutOfRange(what) | Self::InstrumentMalformed(what) | Self::GroupMalformed(what) => {
+                (*what).to_owned()
+            }
             Self::RateTooFar => {
                 "usd_cad must keep clients' cash, and what orders accepted at former rates may make of \
-                                 it, within 4,611,686,018,427"
+                 it, within 4,611,686,018,427"
                     .to_owned()
             }
             of_money => of_money.money_sentence(),

@@ -7,6 +7,7 @@
 use crate::{
     account::{Account, Asset, House},
     fact::{OrderAfter, Party, Posting, Role, Sink, Touched, Trade, What},
+    group::{Happened, Leg},
     hold::{Charges, Hold, Legs},
     order::Order,
     step::Stepper,
@@ -147,7 +148,11 @@ impl<S: Sink> Stepper<'_, S> {
             realized,
             cost,
         };
+        let legs = [&trade.taker.order, &trade.maker.order].map(|o| (o.leg != Leg::None).then(|| o.clone()));
         self.emit(Some(market), What::Executed(Box::new(trade)));
+        for leg in legs.into_iter().flatten() {
+            self.happened(&leg, Happened::Filled(quantity_e4));
+        }
     }
 
     fn settle_side(
@@ -171,14 +176,18 @@ impl<S: Sink> Stepper<'_, S> {
         assert!(open_e4 >= 0, "invariant: an order never fills beyond its quantity, {order:?}");
         order.state = if open_e4 == 0 { OrderState::Filled } else { OrderState::PartiallyFilled };
         order.updated_us = now;
-        let held = if open_e4 == 0 { 0 } else { hold.needed(&charges, open_e4, order.cap_e4).expect(fits) };
+        let (held, carried) = if order.leg == Leg::Exit {
+            self.exit_held(&order, quantity_e4)
+        } else {
+            (if open_e4 == 0 { 0 } else { hold.needed(&charges, open_e4, order.cap_e4).expect(fits) }, 0)
+        };
         let account = self
             .state
             .accounts
             .get_mut(&order.account)
             .expect("invariant: an account stays while it has orders");
-        let released = order.hold.held - held;
-        order.hold = Hold { held, ..hold };
+        let released = order.hold.held + carried - held;
+        order.hold = Hold { held: if open_e4 == 0 { 0 } else { held }, ..hold };
         let (moved, realized, cost) = move_balances(account, &order, paid, quantity_e4, released);
         let currency = account.currency as usize;
         if order.side == Side::Buy {

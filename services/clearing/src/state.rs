@@ -4,6 +4,7 @@
 use crate::{
     account::{Account, Asset, Currency, House, MICROS, User},
     fact::{AccountAfter, Posting, Terms, Touched},
+    group::Group,
     market::{Market, Pause},
     order::Order,
     recent::Recent,
@@ -57,6 +58,8 @@ pub struct State {
     /// The rates that open orders were accepted at, and how many at each.
     pub(crate) rates_open: BTreeMap<i64, u32>,
     pub(crate) recent: Recent,
+    /// Groups whose orders still depend on each other.
+    pub(crate) groups: BTreeMap<Uuid, Group>,
     pub(crate) events: Events,
 }
 
@@ -87,6 +90,7 @@ impl Default for State {
             client_held: [0; 2],
             rates_open: BTreeMap::new(),
             recent: Recent::default(),
+            groups: BTreeMap::new(),
             events: Events::new(),
         }
     }
@@ -212,6 +216,11 @@ impl State {
     /// Every open order, by owner, oldest first.
     pub fn orders(&self) -> impl Iterator<Item = &Order> {
         self.by_owner.iter().filter_map(|(_, order, market)| self.markets[*market as usize].orders.get(order))
+    }
+
+    /// A group whose orders still depend on each other.
+    pub fn group(&self, id: Uuid) -> Option<&Group> {
+        self.groups.get(&id)
     }
 
     /// What the house has.

@@ -41,6 +41,8 @@ pub fn step(state: &mut State, seq: u64, time_us: i64, command: &Command, sink: 
         canceled: 0,
         end: None,
         replacing: None,
+        resizing: None,
+        effects: std::collections::VecDeque::new(),
         state,
         sink,
     };
@@ -94,6 +96,10 @@ pub(crate) struct Stepper<'a, S: Sink> {
     /// Why orders end now, where it is not the book's word.
     pub end: Option<End>,
     pub replacing: Option<crate::orders::Replacement>,
+    /// The new total of the exit whose group makes it grow.
+    pub resizing: Option<i64>,
+    /// What matches did to orders of groups, and is not settled yet.
+    pub effects: std::collections::VecDeque<crate::group::Effect>,
 }
 
 impl<S: Sink> Stepper<'_, S> {
@@ -101,6 +107,8 @@ impl<S: Sink> Stepper<'_, S> {
         let command = self.command;
         match &command.instruction {
             Instruction::New(new) => self.new_order(new)?,
+            Instruction::NewGroup(new) => self.new_group(new)?,
+            Instruction::CancelGroup { group } => self.cancel_group(*group)?,
             Instruction::Replace(replace) => self.replace(replace)?,
             Instruction::Cancel { order } => self.cancel(*order)?,
             Instruction::CancelAll { symbol } => self.cancel_all(symbol.as_ref())?,

@@ -18,6 +18,8 @@ use fafnir_rules::{
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
+mod groups;
+
 const A: u128 = 0xA;
 const B: u128 = 0xB;
 const HOUR_US: i64 = 3_600_000_000;
@@ -27,6 +29,8 @@ struct Exchange {
     state: State,
     facts: Vec<Fact>,
     orders: u128,
+    /// By how much the next command comes later than at once.
+    later_us: i64,
 }
 
 fn symbol(text: &str) -> Symbol {
@@ -43,7 +47,7 @@ fn account(number: u128) -> Uuid {
 
 impl Exchange {
     fn empty() -> Self {
-        Self { state: State::new(), facts: Vec::new(), orders: 0x1000 }
+        Self { state: State::new(), facts: Vec::new(), orders: 0x1000, later_us: 0 }
     }
 
     fn new() -> Self {
@@ -84,12 +88,17 @@ impl Exchange {
         }));
     }
 
+    fn later(&mut self, us: i64) {
+        self.later_us = us;
+    }
+
     fn run(&mut self, command: Command) -> Answer {
         let mut bytes = Vec::new();
         command.encode(&mut bytes);
         assert_eq!(Command::decode(&bytes), Ok(command.clone()));
         let before = self.facts.len();
-        let (seq, now) = (self.state.seq() + 1, self.state.time_us().max(HOUR_US) + 1);
+        let (seq, now) = (self.state.seq() + 1, self.state.time_us().max(HOUR_US) + 1 + self.later_us);
+        self.later_us = 0;
         let answer = step(&mut self.state, seq, now, &command, &mut self.facts);
         if matches!(answer, Answer::Refused(_) | Answer::Known(_)) {
             assert_eq!(self.facts.len(), before, "{answer:?}");
@@ -114,7 +123,7 @@ impl Exchange {
                 *sums.entry(crate::account::Asset::Shares(*market)).or_insert(0) += i128::from(h.posted);
             }
         }
-        assert!(held.is_empty(), "{held:?}");
+        assert!(held.values().all(|sum| *sum == 0), "{held:?}");
         for (_, asset, amount) in self.state.house() {
             *sums.entry(asset).or_insert(0) += amount;
         }

@@ -223,6 +223,19 @@ impl Terminal for Door {
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
+    async fn place_group(&self, request: Request<v1::PlaceGroupRequest>) -> Reply<v1::OrderGroupReply> {
+        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        self.take_order(&session)?;
+        let message = v1::PlaceGroupRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut client = self.0.ctx.clients.order(&session.caller());
+        let reply = client.place_group(message).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
+    }
+
+    async fn cancel_group(&self, request: Request<v1::CancelGroupRequest>) -> Reply<v1::CancelAllReply> {
+        command!(self, request, OrderStocks, order.cancel_group)
+    }
+
     async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Reply<v1::OrderReply> {
         let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;

@@ -54,6 +54,8 @@ pub struct Book {
     pub(crate) stops_entered: u64,
     pub(crate) halted: bool,
     pub(crate) phase: Phase,
+    /// Elected stops wait for [`Book::enter_elected`]. No part of the state.
+    pub(crate) stepwise: bool,
 }
 
 /// The volatility band: trades outside pause the symbol.
@@ -155,6 +157,7 @@ impl Book {
             stops_entered: 0,
             halted: false,
             phase: Phase::Continuous,
+            stepwise: false,
         }
     }
 
@@ -182,6 +185,7 @@ impl Book {
             Command::New(order) => self.new_order(order, out),
             Command::Cancel { id, slot } => self.cancel(*id, *slot, out),
             Command::Replace(replace) => self.replace(replace, out),
+            Command::Reduce { id, slot, qty } => self.reduce(*id, *slot, *qty, out),
             Command::CancelAll { owner } => self.cancel_all(*owner, out),
             Command::Expire { now } => self.expire(*now, false, out),
             Command::DayEnd { now } => self.expire(*now, true, out),
@@ -597,6 +601,22 @@ impl Book {
     #[inline(never)]
     fn cancel_any(&mut self, slot: Slot, out: &mut impl Sink) {
         self.cancel_out(slot.0, self.slab.open(slot.0), Reason::Requested, out);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn reduce(&mut self, id: OrderId, slot: Slot, qty: Lots, out: &mut impl Sink) {
+        let refused = |reason| What::ReplaceRejected { id, reason };
+        if !self.slab.holds(slot.0, id) {
+            return self.emit(out, refused(Reason::UnknownOrder));
+        }
+        let open = self.slab.open(slot.0);
+        if qty == 0 || qty >= open {
+            let reason = if qty == 0 { Reason::BadQuantity } else { Reason::BelowFilled };
+            return self.emit(out, refused(reason));
+        }
+        self.reduce_open(slot.0, qty);
+        self.emit(out, What::Reduced { id, slot, open: open - qty });
     }
 
     /// Takes an open order out, wherever it is, and tells it with this much open.

@@ -404,6 +404,9 @@ pub enum Command {
     Cancel { id: OrderId, slot: Slot },
     /// → `Replaced` or `ReplaceRejected`, then what follows from it.
     Replace(Replace),
+    /// Takes lots off an open order, which keeps its place and something open. Goes through whenever a cancel does. →
+    /// `Reduced` or `ReplaceRejected`.
+    Reduce { id: OrderId, slot: Slot, qty: Lots },
     /// Cancels every order of one owner, of everybody with owner 0. → `Canceled` each, then `AllCanceled`.
     CancelAll { owner: Owner },
     /// Expires each GTD order whose time has come. → `Expired` each, then `Expiry`.

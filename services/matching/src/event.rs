@@ -164,7 +164,9 @@ pub enum What {
         version: u32,
         kept_place: bool,
     },
-    /// A replace was refused, nothing changed.
+    /// The order lost quantity in its place: [`Command::Reduce`](crate::Command::Reduce).
+    Reduced { id: OrderId, slot: Slot, open: Lots },
+    /// A replace or a reduction was refused, nothing changed.
     ReplaceRejected { id: OrderId, reason: Reason },
     /// A held stop was elected by a trade at `last` and enters the book now as a limit order at `price`: its limit, or how
     /// far its protection lets it trade. Trades and a cancel may follow; without a cancel what is left rests there.

@@ -97,6 +97,11 @@ impl KeyedBook {
                 self.book.apply_into(&Command::Cancel { id: *id, slot }, &mut keeper);
             }
             Command::Replace(replace) => self.replace(replace, out),
+            Command::Reduce { id, qty, .. } => {
+                let slot = self.table.find(*id).unwrap_or(Slot::NONE);
+                let mut keeper = Keeper { table: &mut self.table, out };
+                self.book.apply_into(&Command::Reduce { id: *id, slot, qty: *qty }, &mut keeper);
+            }
             other => {
                 let mut keeper = Keeper { table: &mut self.table, out };
                 self.book.apply_into(other, &mut keeper);

@@ -23,7 +23,8 @@
 //! rests. A stop is `Accepted { held: true }`; `Triggered` makes it a limit order in its turn, at its limit or as far as
 //! its protection goes: what does not trade there rests. Any trade of a match elects: stops enter after it, in the order
 //! stop price, then time. A trailing stop follows the best trade of a match and says so: `StopMoved`, before the
-//! `Triggered` of that match. A stop that the last trade has passed already is refused.
+//! `Triggered` of that match. A stop that the last trade has passed already is refused. A caller whose orders depend on each
+//! other lets elected stops in one by one ([`Book::set_stepwise`]).
 //!
 //! # Phases
 //! A book trades continuously unless told otherwise. [`Command::SetPhase`] to a call (pre-open, auction) lets orders

@@ -80,7 +80,10 @@ impl Book {
 
     /// A held stop changes in its place; at the back of its new stop price where that moved.
     fn replace_held(&mut self, slot: u32, change: &Change, replaced: What, out: &mut impl Sink) {
-        self.unqueue_stop(slot);
+        let elected = self.is_elected(slot);
+        if !elected {
+            self.unqueue_stop(slot);
+        }
         self.stops_entered += 1;
         let entered = self.stops_entered;
         let cold = self.slab.cold_mut(slot);
@@ -94,7 +97,9 @@ impl Book {
         if change.display != 0 && change.display < change.open {
             order.set(ICEBERG);
         }
-        self.queue_stop(slot);
+        if !elected {
+            self.queue_stop(slot);
+        }
         self.emit(out, replaced);
     }
 

@@ -43,6 +43,10 @@ impl std::error::Error for Error {}
 impl Book {
     /// Appends the canonical state, checksum last.
     pub fn snapshot(&self, out: &mut Vec<u8>) {
+        debug_assert!(
+            self.reached.is_empty(),
+            "invariant: no elected stop waits between two steps of the caller"
+        );
         let start = out.len();
         put64(out, MAGIC);
         for word in [self.seq, self.last_id, self.trades, self.volume, self.now, self.stops_entered] {

@@ -2,7 +2,7 @@
 
 use crate::book::{Book, hot_record, mask};
 use crate::command::{
-    Kind, MAX_PRICE, NewOrder, PROTECTION_PER_MILLE, PROTECTION_TICKS_MIN, Phase, Side, Slot, Ticks,
+    Kind, MAX_PRICE, NewOrder, OrderId, PROTECTION_PER_MILLE, PROTECTION_TICKS_MIN, Phase, Side, Slot, Ticks,
 };
 use crate::event::{Sink, What};
 use crate::order::*;
@@ -66,6 +66,34 @@ impl Book {
         }
         self.unqueue_stop(slot);
         self.trailing[side as usize].retain(|&other| other != slot);
+        self.reached.retain(|&(other, _)| other != slot);
+    }
+
+    /// The stop was elected and has not entered yet.
+    pub(crate) fn is_elected(&self, slot: u32) -> bool {
+        self.reached.iter().any(|&(other, _)| other == slot)
+    }
+
+    /// Whether elected stops wait for [`Book::enter_elected`] instead of entering at the end of the command that elected
+    /// them: for a caller whose orders depend on each other, and who settles that between two matches. Between such steps
+    /// only new orders, cancels, replaces and reductions may come.
+    pub fn set_stepwise(&mut self, stepwise: bool) {
+        self.stepwise = stepwise;
+    }
+
+    /// The elected stop that enters next.
+    pub fn next_elected(&self) -> Option<OrderId> {
+        self.reached.front().map(|&(slot, _)| self.slab.hot[slot as usize].id)
+    }
+
+    /// The next elected stop enters. Answers false where none waits.
+    pub fn enter_elected(&mut self, out: &mut impl Sink) -> bool {
+        let Some((slot, print)) = self.reached.pop_front() else { return false };
+        let first = self.enter_stop(slot, print, out);
+        if first != 0 {
+            self.elect(first, out);
+        }
+        true
     }
 
     /// After a match that traded from the price `first` to the last one: stops that it elected enter.
@@ -86,12 +114,7 @@ impl Book {
             return;
         }
         self.elect(first, out);
-        while let Some((slot, print)) = self.reached.pop_front() {
-            let first = self.enter_stop(slot, print, out);
-            if first != 0 {
-                self.elect(first, out);
-            }
-        }
+        while !self.stepwise && self.enter_elected(out) {}
     }
 
     /// The trades of a match go one way: its first and its last price are its highest and lowest. The adverse one elects

@@ -103,6 +103,7 @@ fn cover(coverage: &mut Coverage, command: &Command, events: &[Event]) {
         match event.what {
             What::Trade { .. } => count("trade"),
             What::Replaced { kept_place: true, .. } => count("replace in place"),
+            What::Reduced { .. } => count("reduced"),
             What::Replaced { .. } => count("replace"),
             What::Triggered { .. } if paused => count("triggered in a call"),
             What::Triggered { .. } => count("triggered"),
@@ -136,7 +137,7 @@ fn tif_name(tif: Tif) -> &'static str {
 }
 
 /// Everything that a run of a million commands must come across, often.
-const COVERED: [&str; 67] = [
+const COVERED: [&str; 68] = [
     "limit",
     "market",
     "stop",
@@ -203,18 +204,31 @@ const COVERED: [&str; 67] = [
     "BAD_BAND",
     "STOP_WRONG_SIDE",
     "market in a call",
+    "reduced",
     "triggered in a call",
 ];
-const COVERED_TIMES_MIN: u64 = 100;
+const COVERED_TIMES_MIN: u64 = 50;
 
 /// Runs a seed; the message of a panic names it.
 fn run(seed: u64, commands: u32, whole_book_every: u32, far: bool, coverage: &mut Coverage) {
     let mut caller = if far { Caller::far(seed) } else { Caller::new(seed) };
-    let (mut book, mut reference) = (Book::new(), Reference::default());
+    let mut book = Book::new();
+    // Every other caller lets elected stops in one by one, sometimes with commands of its own in between.
+    let stepwise = seed % 2 == 1;
+    book.set_stepwise(stepwise);
+    let mut reference = if stepwise { Reference::stepwise() } else { Reference::default() };
     let mut events = Events::new();
     let mut checker = Checker::default();
     for step in 0..commands {
         let command = caller.command();
+        let between = matches!(
+            command,
+            Command::New(_) | Command::Cancel { .. } | Command::Replace(_) | Command::Reduce { .. }
+        );
+        let waits = between && caller.rng.one_in(2) && !step.is_multiple_of(whole_book_every);
+        if stepwise && !waits {
+            enter_elected(&mut book, &mut reference, &mut checker, &mut caller, coverage, usize::MAX);
+        }
         let at = || format!("seed {seed}, step {step}, {command:?}");
         events.clear();
         book.apply(&command, &mut events);
@@ -226,12 +240,38 @@ fn run(seed: u64, commands: u32, whole_book_every: u32, far: bool, coverage: &mu
         cover(coverage, &command, events.as_slice());
         caller.hear(events.as_slice());
         assert_eq!(book.open_orders() as usize, caller.slots.len(), "{}", at());
+        enter_elected(&mut book, &mut reference, &mut checker, &mut caller, coverage, 1);
         if step % whole_book_every == 0 {
+            enter_elected(&mut book, &mut reference, &mut checker, &mut caller, coverage, usize::MAX);
             compare_books(&book, &reference, &caller, &at());
         }
         if caller.rng.one_in(100) {
+            enter_elected(&mut book, &mut reference, &mut checker, &mut caller, coverage, usize::MAX);
             book = restored(&book, &mut caller);
+            book.set_stepwise(stepwise);
         }
+    }
+}
+
+/// Elected stops, at most so many, enter in the book as they do in the reference.
+fn enter_elected(
+    book: &mut Book,
+    reference: &mut Reference,
+    checker: &mut Checker,
+    caller: &mut Caller,
+    coverage: &mut Coverage,
+    most: usize,
+) {
+    for _ in 0..most {
+        assert_eq!(book.next_elected(), reference.next_elected());
+        let Some(expected) = reference.enter_elected() else { return };
+        let (mut events, in_call) = (Events::new(), book.phase().is_call());
+        assert!(book.enter_elected(&mut events), "one waits: {expected:?}");
+        let got: Vec<What> = events.iter().map(|event| without_slots(event.what)).collect();
+        assert_eq!(got, expected, "an elected stop");
+        checker.check(book, &Command::Resume, events.as_slice());
+        caller.hear(events.as_slice());
+        *coverage.entry("triggered in a call".to_owned()).or_default() += u64::from(in_call);
     }
 }
 

@@ -27,6 +27,7 @@ fn renamed(mut what: What) -> What {
         | What::ReplaceRejected { id, .. }
         | What::Triggered { id, .. }
         | What::StopMoved { id, .. }
+        | What::Reduced { id, .. }
         | What::Refilled { id, .. } => *id = scrambled(*id),
         What::Replaced { old, id, .. } => (*old, *id) = (scrambled(*old), scrambled(*id)),
         What::Trade { maker, taker, .. } | What::Decremented { maker, taker, .. } => {

@@ -88,6 +88,7 @@ impl Desk {
                 }
                 Command::Replace(replace)
             }
+            "reduce" => Command::Reduce { id: number(1)?, slot: slot(number(1)?), qty: number(2)? },
             "cancel-all" => Command::CancelAll { owner: words.get(1).map_or(0, |name| owner(name)) },
             "expire" => Command::Expire { now: number(1)? },
             "day-end" => Command::DayEnd { now: number(1)? },
@@ -171,6 +172,7 @@ fn say(what: &What) -> String {
             let stop = if stop == 0 { String::new() } else { format!(" stop {stop}") };
             format!("replaced {number} left {open}@{price}{stop} version {version} {place}")
         }
+        What::Reduced { id, open, .. } => format!("reduced {id} left {open}"),
         What::ReplaceRejected { id, reason } => format!("replace-rejected {id} {}", reason.as_str()),
         What::Triggered { id, stop, last, price, .. } => {
             format!("triggered {id} stop {stop} by {last} at {price}")

@@ -15,11 +15,12 @@ use fafnir_proto::{
     id::UserId,
     reason::Reason,
     v1::{
-        CancelAllReply, CancelAllRequest, CancelOrderRequest, Empty, FlattenReply, FlattenRequest,
-        GetOrderRequest, ListFillsReply, ListFillsRequest, ListOrdersReply, ListOrdersRequest, Order,
-        OrderAuditReply, OrderHistoryReply, OrderHistoryRequest, OrderReply, OrderState, OrderStatusReply,
-        OrderStep, PlaceOrderRequest, PositionRequest, ReplaceOrderRequest, Side, SymbolOrdersRequest,
-        UpdatesSinceReply, UpdatesSinceRequest, order_service_server::OrderService,
+        CancelAllReply, CancelAllRequest, CancelGroupRequest, CancelOrderRequest, Empty, FlattenReply,
+        FlattenRequest, GetOrderRequest, ListFillsReply, ListFillsRequest, ListOrdersReply,
+        ListOrdersRequest, Order, OrderAuditReply, OrderGroupReply, OrderHistoryReply, OrderHistoryRequest,
+        OrderReply, OrderState, OrderStatusReply, OrderStep, PlaceGroupRequest, PlaceOrderRequest,
+        PositionRequest, ReplaceOrderRequest, Side, SymbolOrdersRequest, UpdatesSinceReply,
+        UpdatesSinceRequest, order_service_server::OrderService,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -131,6 +132,23 @@ impl OrderService for Api {
     async fn cancel(&self, request: Request<CancelOrderRequest>) -> Result<Response<OrderReply>, Status> {
         let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
         Ok(order_reply(self.0.cancel(user, &request.get_ref().order_id, until).await?))
+    }
+
+    async fn place_group(
+        &self,
+        request: Request<PlaceGroupRequest>,
+    ) -> Result<Response<OrderGroupReply>, Status> {
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        let ((group_id, orders), position) = self.0.place_group(user, request.get_ref(), until).await?;
+        Ok(answered(OrderGroupReply { group_id, orders }, position))
+    }
+
+    async fn cancel_group(
+        &self,
+        request: Request<CancelGroupRequest>,
+    ) -> Result<Response<CancelAllReply>, Status> {
+        let (user, until) = (caller::owner(&request, &request.get_ref().user_id)?, deadline(&request));
+        Ok(count_reply(self.0.cancel_group(user, &request.get_ref().group_id, until).await?))
     }
 
     async fn cancel_all(

@@ -18,9 +18,10 @@ use fafnir_proto::{
     id::{OrderId, UserId},
     reason::Reason,
     v1::{
-        CancelAllCommand, CancelCommand, Command, Done, FlattenCommand, FlattenReply, OpenOrdersRequest,
-        Order, OrderStanding, OrderState, PlaceOrderRequest, QueuePositionRequest, ReplaceCommand,
-        ReplaceOrderRequest, RequestKey, command::What,
+        CancelAllCommand, CancelCommand, CancelGroupCommand, Command, Done, FlattenCommand, FlattenReply,
+        GroupKind, OpenOrdersRequest, Order, OrderStanding, OrderState, PlaceGroupCommand, PlaceGroupRequest,
+        PlaceOrderRequest, QueuePositionRequest, ReplaceCommand, ReplaceOrderRequest, RequestKey,
+        command::What,
     },
 };
 use fafnir_rules::check;
@@ -40,6 +41,10 @@ const FILLS_MAX: u32 = 100;
 const FILLS_WAIT: Duration = Duration::from_millis(100);
 /// Open orders asked for at once.
 const PAGE: u32 = 1_000;
+/// Orders of a group at most.
+const LEGS_MAX: usize = 3;
+/// The bits of an id that tell the orders of a group from each other.
+const GROUP_PLACES: u128 = 0b11;
 
 /// An answer and the position from which on a projection knows of it.
 pub type Positioned<T> = Result<(T, u64)>;
@@ -63,6 +68,43 @@ fn payload(request: &PlaceOrderRequest) -> Vec<u8> {
         ..request.clone()
     };
     Sha256::digest(plain.encode_to_vec())[..PAYLOAD_LEN].to_vec()
+}
+
+/// The same of a group.
+fn group_payload(request: &PlaceGroupRequest) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    hash.update(request.kind.to_be_bytes());
+    for order in &request.orders {
+        hash.update(payload(order));
+    }
+    hash.finalize()[..PAYLOAD_LEN].to_vec()
+}
+
+/// The orders of a group, each of the right shape.
+fn group_legs(request: &PlaceGroupRequest) -> Result<Vec<NewOrder>, Refused> {
+    let malformed = |text: &str| Refused::invalid(Reason::GROUP_MALFORMED, text.to_owned());
+    let legs = match request.kind() {
+        GroupKind::Oco | GroupKind::Oto => 2,
+        GroupKind::Bracket => 3,
+        GroupKind::Unspecified => return Err(malformed("kind must be OCO, BRACKET or OTO")),
+    };
+    if request.orders.len() != legs {
+        return Err(malformed("an OCO or OTO group has 2 orders, a BRACKET group 3"));
+    }
+    if request.orders[1..].iter().any(|order| !order.client_order_id.is_empty()) {
+        return Err(malformed("client_order_id of a group is its first order's alone"));
+    }
+    request.orders.iter().map(NewOrder::parse).collect()
+}
+
+/// The id of a group from an id of its own: the last two bits are those of its orders.
+fn group_id(own: Uuid) -> Uuid {
+    Uuid::from_u128(own.as_u128() & !GROUP_PLACES)
+}
+
+/// The id of the order at a place of a group, from 0: whoever has one of a group's ids has all of them.
+fn leg_id(group: Uuid, at: usize) -> Uuid {
+    Uuid::from_u128(group.as_u128() | ((at as u128 + 1) & GROUP_PLACES))
 }
 
 fn reused(client_order_id: &str) -> Refused {
@@ -168,6 +210,79 @@ impl Orders {
             Ok(done) => Ok((made(done)?, answer.position)),
             Err(refused) => Err(refused.into()),
         }
+    }
+
+    /// Places the orders of a group, all of them or none; answers its id and the orders.
+    pub async fn place_group(
+        &self,
+        user: UserId,
+        request: &PlaceGroupRequest,
+        deadline: Instant,
+    ) -> Positioned<(String, Vec<Order>)> {
+        let overloaded =
+            || Refused::exhausted(Reason::OVERLOADED, "too many orders are being placed; try again");
+        let _place = self.places.try_acquire().map_err(|_| overloaded())?;
+        let legs = group_legs(request)?;
+        let mut command = Command { user_id: user.to_string(), ..Command::default() };
+        let key = &legs[0].client_order_id;
+        if !key.is_empty() {
+            let looked_until = self.follower.position();
+            let payload = group_payload(request);
+            if let Some(order) = self.placed(user, key, &payload).await? {
+                let group = self.group_of(user, order).await?;
+                return Ok((group, self.follower.position()));
+            }
+            command.key = Some(RequestKey { key: key.clone(), payload, looked_until });
+        }
+        for leg in &legs {
+            leg.in_time(self.ctx.clock.now_us())?;
+        }
+        let group = group_id(self.door.new_id());
+        if command.key.is_none() {
+            command.id = group.as_bytes().to_vec();
+        }
+        command.what = Some(What::PlaceGroup(PlaceGroupCommand {
+            group_id: group.to_string(),
+            kind: request.kind,
+            orders: legs.iter().zip(0..).map(|(leg, at)| leg.command(leg_id(group, at))).collect(),
+        }));
+        let answer = self.door.execute(command, deadline).await?;
+        match answer.outcome {
+            Ok(done) if done.known => {
+                let id = Uuid::parse_str(&done.object_id);
+                let id = id.map_err(|_| Error::internal("the engine names an order that is no UUID"))?;
+                let (order, position) = self.known(user, id, done.at, deadline).await?;
+                Ok((self.group_of(user, order).await?, position))
+            }
+            Ok(mut done) => {
+                let others = std::mem::take(&mut done.others);
+                let first = made(done)?;
+                let group = first.group_id.clone();
+                let orders = std::iter::once(first).chain(others).collect();
+                Ok(((group, orders), answer.position))
+            }
+            Err(refused) => Err(refused.into()),
+        }
+    }
+
+    /// The group of its first order with all its orders, as they are stored.
+    async fn group_of(&self, user: UserId, first: Order) -> Result<(String, Vec<Order>)> {
+        let Ok(group) = Uuid::parse_str(&first.group_id) else { return Err(unknown().into()) };
+        let stored = self.db.read(move |tx| {
+            let one = |at| store::order_get(tx, user, leg_id(group, at), FILLS_MAX);
+            let found = (0..LEGS_MAX).map(one).collect::<Result<Vec<_>, _>>()?;
+            Ok(found.into_iter().flatten().filter(|order| order.group_id == group.to_string()).collect())
+        });
+        Ok((first.group_id, stored.await?))
+    }
+
+    /// Ends every open order of a group; answers how many there were.
+    pub async fn cancel_group(&self, user: UserId, group: &str, deadline: Instant) -> Positioned<u32> {
+        let group_id = Uuid::parse_str(group)
+            .map_err(|_| Refused::invalid(Reason::ID_MALFORMED, "group_id must be a UUID"))?
+            .to_string();
+        let answer = self.execute(user, What::CancelGroup(CancelGroupCommand { group_id }), deadline).await?;
+        Ok((answer.outcome?.canceled, answer.position))
     }
 
     /// The order that a client order id made, as far as it is known here.

@@ -72,11 +72,12 @@ impl Refusal {
     /// An order in `symbol` breaks a rule.
     pub fn of_rule(violation: Violation, symbol: &str) -> Self {
         use Violation::{
-            Closed, Halted, InCall, NoClosingAuction, NoOpeningAuction, NoReferencePrice, StopWrongSide,
+            Closed, Halted, InCall, NoClosingAuction, NoOpeningAuction, NoReferencePrice, StopNotBelowEntry,
+            StopWrongSide,
         };
         let kind = match violation {
             Halted | Closed | InCall | NoOpeningAuction | NoClosingAuction => Kind::Precondition,
-            NoReferencePrice { .. } | StopWrongSide { .. } => Kind::Precondition,
+            NoReferencePrice { .. } | StopWrongSide { .. } | StopNotBelowEntry { .. } => Kind::Precondition,
             _ => Kind::Invalid,
         };
         Self::new(kind, rule_code(violation), violation.sentence(symbol))
@@ -117,7 +118,8 @@ fn rule_code(violation: Violation) -> Reason {
         OutOfBand { field: Field::StopPrice, .. } => Reason::STOP_PRICE_OUT_OF_BAND,
         OutOfBand { .. } => Reason::PRICE_OUT_OF_BAND,
         NoReferencePrice { .. } => Reason::NO_REFERENCE_PRICE,
-        StopWrongSide { .. } => Reason::STOP_WRONG_SIDE,
+        StopWrongSide { .. } | StopNotBelowEntry { .. } => Reason::STOP_WRONG_SIDE,
+        TargetNotAboveEntry { .. } => Reason::TARGET_NOT_ABOVE_ENTRY,
         OrderTooLarge => Reason::ORDER_TOO_LARGE,
     }
 }

@@ -174,6 +174,16 @@ pub enum Violation {
         stop_e4: i64,
         last_e4: i64,
     },
+    /// Of an exit that waits for its entry.
+    StopNotBelowEntry {
+        stop_e4: i64,
+        entry_e4: i64,
+    },
+    /// Of an exit whose entry may rest.
+    TargetNotAboveEntry {
+        price_e4: i64,
+        entry_e4: i64,
+    },
     TrailTooWide {
         reference_e4: i64,
     },
@@ -245,6 +255,8 @@ impl Violation {
                 "{symbol} has no reference price (no trade, no previous close): a {order_type} order needs one"
             ),
             Self::StopWrongSide { side, stop_e4, last_e4 } => wrong_side(side, stop_e4, last_e4),
+            Self::StopNotBelowEntry { stop_e4, entry_e4 } => beside("stop_price", stop_e4, "below", entry_e4),
+            Self::TargetNotAboveEntry { price_e4, entry_e4 } => beside("price", price_e4, "above", entry_e4),
             Self::TrailTooWide { reference_e4 } => format!(
                 "the trail must be at most {BAND_PERCENT} % of the reference price {}",
                 format_e4(reference_e4)
@@ -274,6 +286,11 @@ fn too_many_parts(quantity_e4: i64, display_e4: i64) -> String {
         "display_quantity {display} must be at least a {ICEBERG_PARTS_MAX}th of the quantity {quantity}: an iceberg shows \
          at most {ICEBERG_PARTS_MAX} parts"
     )
+}
+
+fn beside(field: &str, value_e4: i64, way: &str, entry_e4: i64) -> String {
+    let (value, most) = (format_e4(value_e4), format_e4(entry_e4));
+    format!("{field} {value} of an exit must be {way} {most}, the most that its entry pays")
 }
 
 fn wrong_side(side: Side, stop_e4: i64, last_e4: i64) -> String {

@@ -94,7 +94,11 @@ pub fn standing(state: &State, order: Uuid) -> Option<v1::OrderStanding> {
     let market = state.markets().get(order.market as usize)?;
     let resting = market.queue_position(order);
     let (orders_ahead, quantity_ahead_e4, quantity_better_e4) = resting.unwrap_or_default();
-    let kind = if resting.is_some() { v1::OrderStandingKind::Resting } else { v1::OrderStandingKind::Held };
+    let kind = match resting {
+        Some(_) => v1::OrderStandingKind::Resting,
+        None if order.asleep => v1::OrderStandingKind::Asleep,
+        None => v1::OrderStandingKind::Held,
+    };
     let best = |side| market.depth(side, 1).first().map_or(0, |level| level.price_e4);
     Some(v1::OrderStanding {
         kind: kind.into(),

@@ -11,11 +11,13 @@ use fafnir_clearing::{
         AccountAfter, Answer, Cause, Done, End, Fact, Known, Money, OrderAfter, OrderFact, OrderKind, Party,
         Posting, Role, Terms, Touched, Trade, What,
     },
+    group::Leg,
     order::Order,
 };
 use fafnir_proto::{order::end_sentence, reason::Reason, v1};
 use fafnir_rules::{check, order::Side, price::Trail, symbol::Symbol};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Fills in an answer.
@@ -145,6 +147,7 @@ fn put_order(message: &mut v1::Fact, names: &Names, fact: &OrderFact) {
         OrderKind::Expired => v1::FactKind::Expired,
         OrderKind::Decremented => v1::FactKind::Decremented,
         OrderKind::StopMoved => v1::FactKind::StopMoved,
+        OrderKind::Resized => v1::FactKind::Resized,
     });
     message.quantity_e4 = fact.quantity_e4;
     for after in [Some(&fact.order), fact.other.as_ref()].into_iter().flatten() {
@@ -250,6 +253,7 @@ fn end_of(order: &Order, end: &End) -> (String, String) {
     match end {
         End::Book(reason) => said(book_reason(*reason)),
         End::AccountClosing => said(Reason::ACCOUNT_CLOSING),
+        End::Group => said(Reason::GROUP),
         End::Refused(refused) => {
             let refused = refusal::of(refused, Scope::Order);
             (refused.reason.as_str().to_owned(), refused.message)
@@ -298,6 +302,8 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         open_e4: order.open_e4(),
         hold_micros: if order.side == Side::Buy { hold } else { 0 },
         hold_e4: if order.side == Side::Sell { hold } else { 0 },
+        group_id: id_text(order.group),
+        leg: i32::from(order.leg as u8),
     }
 }
 
@@ -456,6 +462,29 @@ pub struct Reply {
     pub user: Uuid,
     /// The first fills of the answer's order by this command.
     pub fills: Vec<Filled>,
+    /// The other orders of its group that the command changed, and their fills.
+    pub others: Vec<(Order, Vec<Filled>)>,
+}
+
+/// The other orders of an order's group in facts, as they are after them.
+pub fn others(facts: &[Fact], of: &Order) -> Vec<(Order, Vec<Filled>)> {
+    if of.leg == Leg::None {
+        return Vec::new();
+    }
+    let mut last = BTreeMap::new();
+    for fact in facts {
+        let told = match &fact.what {
+            What::Order(told) => [Some(&told.order), told.other.as_ref()],
+            What::Executed(trade) => [Some(&trade.taker), Some(&trade.maker)],
+            _ => [None, None],
+        };
+        for after in told.into_iter().flatten() {
+            if after.order.group == of.group && after.order.id != of.id {
+                last.insert(after.order.id, &after.order);
+            }
+        }
+    }
+    last.into_iter().map(|(id, order)| (order.clone(), fills(facts, id))).collect()
 }
 
 /// The first fills of an order in facts.
@@ -487,16 +516,17 @@ impl Reply {
     }
 
     fn done(&self, names: &Names, scope: Scope, done: &Done) -> v1::Done {
-        let placed = done.order.as_ref().map(|o| {
-            let fills = self.fills.iter().map(|f| f.message(names, o)).collect();
+        let whole = |o: &Order, fills: &[Filled]| {
+            let fills = fills.iter().map(|f| f.message(names, o)).collect();
             v1::Order { fills, ..order(names, o, self.user) }
-        });
+        };
         v1::Done {
             known: false,
             object_id: id_text(done.known.object),
             amount_micros: done.known.amount,
             at: done.known.at,
-            order: placed,
+            order: done.order.as_ref().map(|o| whole(o, &self.fills)),
+            others: self.others.iter().map(|(o, fills)| whole(o, fills)).collect(),
             canceled: done.canceled,
             left_e4: done.left_e4,
             why: done.why.as_ref().map(|why| refusal::message(refusal::of(why, scope))),

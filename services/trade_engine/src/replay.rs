@@ -131,8 +131,9 @@ impl Run {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let io_at = |source| Error::Io { path: dir.display().to_string(), source };
         let segments = seglog::segments(JOURNAL, dir)?;
-        let first = segments.first().map_or(1, |s| s.first_seq);
         let mut snapshots = snapshot::list(dir).map_err(io_at)?;
+        let newest = snapshots.first().map_or(0, |s| s.seq);
+        let first = first_of_own_rules(&segments).unwrap_or(newest + 1);
         snapshots.reverse();
         let mut state = State::new();
         if first > 1 {
@@ -306,6 +307,20 @@ impl Run {
             self.checked.push(Checked { seq, path, verdict });
         }
         Ok(())
+    }
+}
+
+/// The first record that this program can step: those of former rules are behind a snapshot. `None` where all are of
+/// others.
+fn first_of_own_rules(segments: &[seglog::Segment]) -> Option<u64> {
+    let is_others = |segment: &seglog::Segment| {
+        // What cannot be read is told by the walk that comes to it.
+        let head = seglog::read_head(JOURNAL, segment, crate::frames::HEADER_BYTES as u64);
+        head.is_ok_and(|(_, header)| header.rules != RULES_VERSION)
+    };
+    match segments.iter().rposition(is_others) {
+        Some(last) => segments.get(last + 1).map(|segment| segment.first_seq),
+        None => Some(segments.first().map_or(1, |segment| segment.first_seq)),
     }
 }
 

@@ -4,7 +4,8 @@ use super::refusal::malformed;
 use fafnir_clearing::{
     account::{Currency, Kind},
     codec::KEY_BYTES_MAX,
-    command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
+    command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
+    group::GroupKind,
 };
 use fafnir_platform::{Refusal, agents};
 use fafnir_proto::{
@@ -36,8 +37,10 @@ impl Scope {
     pub fn of(instruction: &Instruction) -> Self {
         match instruction {
             Instruction::New(_)
+            | Instruction::NewGroup(_)
             | Instruction::Replace(_)
             | Instruction::Cancel { .. }
+            | Instruction::CancelGroup { .. }
             | Instruction::CancelAll { .. }
             | Instruction::Flatten(_) => Self::Order,
             _ => Self::Money,
@@ -67,6 +70,7 @@ pub enum Class {
 pub fn class(instruction: &Instruction) -> Class {
     match instruction {
         Instruction::Cancel { .. }
+        | Instruction::CancelGroup { .. }
         | Instruction::CancelAll { .. }
         | Instruction::CloseUser
         | Instruction::SetState { .. } => Class::Cancel,
@@ -167,6 +171,8 @@ fn instruction(what: &What) -> Result<Instruction, Refusal> {
     Ok(match what {
         What::Place(place) => Instruction::New(Box::new(new_order(place)?)),
         What::Replace(r) => Instruction::Replace(replace(r)?),
+        What::PlaceGroup(group) => Instruction::NewGroup(Box::new(new_group(group)?)),
+        What::CancelGroup(cancel) => Instruction::CancelGroup { group: id("group_id", &cancel.group_id)? },
         What::Cancel(cancel) => Instruction::Cancel { order: id("order_id", &cancel.order_id)? },
         What::CancelAll(all) => Instruction::CancelAll { symbol: symbol_or_none(&all.symbol)? },
         What::Flatten(flatten) => Instruction::Flatten(Flatten {
@@ -265,6 +271,16 @@ pub fn listing(instrument: &v1::Instrument) -> Result<Instrument, Refusal> {
         previous_close_e4: instrument.previous_close_e4.max(0),
         band_bps: instrument.volatility_band_bps.min(VOLATILITY_BAND_BPS_MAX),
     })
+}
+
+fn new_group(r: &v1::PlaceGroupCommand) -> Result<NewGroup, Refusal> {
+    let kind = u8::try_from(r.kind).ok().and_then(GroupKind::from_number);
+    let kind = kind.ok_or_else(|| malformed("kind", "must be OCO, BRACKET or OTO"))?;
+    if r.orders.len() != kind.legs() {
+        return Err(malformed("orders", "must be as many as the kind of group has"));
+    }
+    let legs = r.orders.iter().map(new_order).collect::<Result<_, _>>()?;
+    Ok(NewGroup { group: id("group_id", &r.group_id)?, kind, legs })
 }
 
 fn new_order(r: &v1::PlaceCommand) -> Result<NewOrder, Refusal> {

@@ -8,7 +8,7 @@ use super::{
     inbox::{Inbox, Refused, Room},
     keeper,
     market::{self, Market},
-    message::{Reply, fills},
+    message::{Reply, fills, others},
     published::Published,
     recorder,
     recovery::Recovered,
@@ -383,7 +383,7 @@ impl Sequencer {
     }
 
     fn reply(&self, command: &Command, answer: Answer, facts: &[Fact]) -> Reply {
-        let (mut user, mut filled) = (command.user, Vec::new());
+        let (mut user, mut filled, mut siblings) = (command.user, Vec::new(), Vec::new());
         if let Answer::Done(done) = &answer
             && let Some(order) = &done.order
         {
@@ -391,8 +391,9 @@ impl Sequencer {
             if order.filled_e4 > 0 {
                 filled = fills(facts, order.id);
             }
+            siblings = others(facts, order);
         }
-        Reply { position: self.state.position(), answer, user, fills: filled }
+        Reply { position: self.state.position(), answer, user, fills: filled, others: siblings }
     }
 
     fn publish_images(&mut self, now: i64) {

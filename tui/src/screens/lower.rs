@@ -12,7 +12,7 @@ use crate::{
     update::{short_id, trail},
     view::Pen,
 };
-use fafnir_proto::v1::{Order, OrderState, OrderType, Side};
+use fafnir_proto::v1::{GroupLeg, Order, OrderState, OrderType, Side};
 use fafnir_rules::money;
 use ratatui::layout::Rect;
 
@@ -216,6 +216,12 @@ fn part_of_whole(order: &Order) -> Option<String> {
 /// What an open order has beside side, quantity and price.
 fn terms(model: &Model, order: &Order, tick: i64) -> Vec<String> {
     let mut terms = Vec::new();
+    // The same four characters are on every line of its group.
+    match order.leg() {
+        GroupLeg::None => {}
+        GroupLeg::Entry => terms.push(format!("entry of {}", short_id(&order.group_id))),
+        GroupLeg::Exit => terms.push(format!("exit of {}", short_id(&order.group_id))),
+    }
     match order.r#type() {
         OrderType::TrailingStop => terms.push(format!("trail {}", trail(order, tick))),
         OrderType::StopLimit => terms.push(format!("stop {}", text::price(order.stop_price_e4, tick))),

@@ -223,6 +223,16 @@ impl Terminal for Door {
         }
     }
 
+    async fn place_group(&self, request: Request<v1::PlaceGroupRequest>) -> Answer<v1::OrderGroupReply> {
+        self.check(&request)?;
+        Err(Status::unimplemented("the terminal places no groups"))
+    }
+
+    async fn cancel_group(&self, request: Request<v1::CancelGroupRequest>) -> Answer<v1::CancelAllReply> {
+        self.check(&request)?;
+        Err(Status::unimplemented("the terminal cancels no groups"))
+    }
+
     async fn flatten(&self, request: Request<v1::FlattenRequest>) -> Answer<v1::FlattenReply> {
         self.check(&request)?;
         let mut books = self.books.lock().unwrap();

@@ -5,7 +5,7 @@ use crate::{
     screens::{draw, render},
 };
 use crossterm::event::KeyCode;
-use fafnir_proto::v1::{self, OrderState, OrderType, Side, TimeInForce};
+use fafnir_proto::v1::{self, GroupLeg, OrderState, OrderType, Side, TimeInForce};
 use fafnir_tui::{Theme, model::Model, msg::Event, theme::Depth};
 
 const SIZES: [(u16, u16); 2] = [(120, 40), (80, 24)];
@@ -143,6 +143,28 @@ fn the_orders_show_trail_hidden_part_and_expiry_whole_or_not_at_all() {
     snapshots("orders_special", |mut model| {
         let ended = order("8f3a", Side::Buy, 5, 1, OrderState::Canceled);
         let orders = special_orders().into_iter().chain([ended]).collect();
+        apply(&mut model, Event::Orders { orders, open_complete: false });
+        keys(&mut model, "n");
+        model
+    });
+}
+
+#[test]
+fn the_orders_of_a_group_say_which_one_they_belong_to() {
+    snapshots("orders_group", |mut model| {
+        let leg = |id: &str, side, price_e4, state, leg: GroupLeg| v1::Order {
+            group_id: "01990000-0000-7000-8000-00000000bb00".into(),
+            leg: leg.into(),
+            ..order(id, side, 10, price_e4, state)
+        };
+        let stop = leg("bb03", Side::Sell, 0, OrderState::Held, GroupLeg::Exit);
+        let ended = order("8f3a", Side::Buy, 5, 1, OrderState::Canceled);
+        let orders = vec![
+            leg("bb01", Side::Buy, 2_310_000, OrderState::PartiallyFilled, GroupLeg::Entry),
+            leg("bb02", Side::Sell, 2_400_000, OrderState::New, GroupLeg::Exit),
+            v1::Order { r#type: OrderType::Stop.into(), stop_price_e4: 2_250_000, ..stop },
+            ended,
+        ];
         apply(&mut model, Event::Orders { orders, open_complete: false });
         keys(&mut model, "n");
         model

@@ -56,8 +56,17 @@ fn any_new() -> impl Strategy<Value = Instruction> {
 }
 
 fn any_of_orders() -> impl Strategy<Value = Instruction> {
+    let leg = any_new().prop_map(|new| match new {
+        Instruction::New(new) => *new,
+        other => panic!("{other:?}"),
+    });
+    let legs = prop::collection::vec(leg, 0..=3);
     prop_oneof![
         any_new(),
+        (any_uuid(), one_of(&GroupKind::ALL), legs).prop_map(|(group, kind, legs)| {
+            Instruction::NewGroup(Box::new(NewGroup { group, kind, legs }))
+        }),
+        any_uuid().prop_map(|group| Instruction::CancelGroup { group }),
         (any_uuid(), any::<[i64; 3]>(), any_trail(), any::<u32>()).prop_map(
             |(order, [q, p, s], trail, version)| {
                 Instruction::Replace(Replace {

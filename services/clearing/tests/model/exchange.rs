@@ -8,8 +8,9 @@ use crate::{
 };
 use fafnir_clearing::{
     account::{ACCOUNTS_MAX, Currency, House, Kind},
-    command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace},
+    command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace},
     fact::{Answer, OrderKind},
+    group::Leg,
     refusal::Refusal,
     terms::{FEE_BP_MAX, Fees, RATE_MAX, RATE_MIN, Rules},
 };
@@ -19,7 +20,7 @@ use fafnir_rules::{
     check::{self, Field, Listing, Terms},
     order::{OrderState, OrderType, SelfTrade, Side, TimeInForce, TradingState},
     pause::random_end_us,
-    price::Trail,
+    price::{Trail, collar, trailing_start},
     symbol::Symbol,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -69,6 +70,7 @@ pub struct Order {
     number: u64,
     pub side: Side,
     pub terms: Terms,
+    time: TimeInForce,
     pub state: OrderState,
     pub quantity: i64,
     pub filled: i64,
@@ -77,13 +79,43 @@ pub struct Order {
     pub cap: i64,
     /// Of a trailing stop: from the stop to the cap.
     distance: i64,
+    stp: SelfTrade,
     pub version: u32,
     pub fees: Fees,
     pub rate: Ratio,
     foreign: bool,
     maker_notional: i128,
     taker_notional: i128,
+    pub group: Uuid,
+    pub leg: Leg,
+    asleep: bool,
     end: Option<Ended>,
+}
+
+/// Orders that depend on each other; it is gone when no exit is open.
+#[derive(Debug, Clone)]
+struct Group {
+    user: Uuid,
+    account: Uuid,
+    market: usize,
+    entry: Option<Uuid>,
+    exits: Vec<Uuid>,
+    /// Bought, and not given to the exits because the market takes no orders.
+    pending: i64,
+}
+
+/// What a match did to an order of a group, until the group has followed.
+#[derive(Debug, Clone)]
+struct After {
+    order: Order,
+    what: Change,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Filled(i64),
+    Ended,
+    Triggered,
 }
 
 #[derive(Default)]
@@ -170,7 +202,8 @@ impl Order {
 
     /// Shares of a sale; of a purchase all that it may still cost, at the worst price and the highest fee.
     pub fn held(&self) -> i128 {
-        if !self.state.is_open() {
+        if !self.state.is_open() || self.leg == Leg::Exit {
+            // The exits of a group hold together.
             return 0;
         }
         if self.side == Side::Sell {
@@ -190,6 +223,7 @@ impl Order {
             quantity: self.quantity,
             filled: self.filled,
             held: i64::try_from(self.held()).expect("within 64 bits"),
+            group: self.group,
             stop: self.stop,
             version: self.version,
             maker_notional: self.maker_notional,
@@ -225,6 +259,13 @@ pub struct Exchange {
     now: i64,
     /// Orders that the last command ended.
     ended: BTreeMap<Uuid, Order>,
+    groups: BTreeMap<Uuid, Group>,
+    after: VecDeque<After>,
+    /// Why orders are canceled now, where it is not the book's word.
+    why: Option<Ended>,
+    /// A group makes an exit grow, or wakes one, which is told so.
+    resizing: bool,
+    woken: Option<OrderKind>,
 }
 
 /// What the model says to a command.
@@ -261,6 +302,11 @@ impl Exchange {
             canceled: 0,
             now: 0,
             ended: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            after: VecDeque::new(),
+            why: None,
+            resizing: false,
+            woken: None,
         }
     }
 
@@ -284,7 +330,16 @@ impl Exchange {
     }
 
     pub fn shares_held(&self, account: Uuid, market: usize) -> i128 {
-        self.orders_of(account).filter(|o| o.side == Side::Sell && o.market == market).map(Order::held).sum()
+        let alone = self.orders_of(account).filter(|o| o.side == Side::Sell && o.market == market);
+        let groups = self.groups.values().filter(|g| g.account == account && g.market == market);
+        alone.map(Order::held).sum::<i128>() + groups.map(|g| self.group_holds(g)).sum::<i128>()
+    }
+
+    /// The larger of what its exits may sell, and what none sells yet: once for all of them.
+    fn group_holds(&self, group: &Group) -> i128 {
+        let sells = group.exits.iter().filter_map(|id| self.orders.get(id));
+        let sells = sells.filter(|o| !o.asleep).map(Order::open);
+        i128::from(sells.max().unwrap_or(0) + group.pending)
     }
 
     pub fn cash_free(&self, account: Uuid) -> i128 {
@@ -334,12 +389,17 @@ impl Exchange {
             due.push("UserClosed");
         }
         match &command.instruction {
-            Instruction::New(new) => self.judge_new(now, user, new, &mut due),
+            Instruction::New(new) => {
+                let reference = self.market(&new.symbol).and_then(|m| self.markets[m].reference());
+                self.judge_new(now, user, new, reference, 1, &mut due);
+            }
+            Instruction::NewGroup(new) => self.judge_group(now, user, new, &mut due),
+            Instruction::CancelGroup { group } => {
+                due.extend(self.groups.get(group).is_none_or(|g| g.user != user).then_some("GroupNotOpen"));
+            }
             Instruction::Replace(replace) => self.judge_replace(user, replace, &mut due, &mut may),
             Instruction::Cancel { order } => {
-                if self.orders.get(order).is_none_or(|o| o.user != user) {
-                    due.push("OrderNotOpen");
-                }
+                due.extend(self.orders.get(order).is_none_or(|o| o.user != user).then_some("OrderNotOpen"));
             }
             Instruction::CancelAll { symbol } => {
                 if symbol.as_ref().is_some_and(|s| self.market(s).is_none()) {
@@ -358,9 +418,7 @@ impl Exchange {
                 }
             }
             Instruction::CloseAccount { account } => {
-                if self.own(user, *account).is_none() {
-                    due.push("AccountUnknown");
-                }
+                due.extend(self.own(user, *account).is_none().then_some("AccountUnknown"));
             }
             Instruction::Deposit { account, currency, amount } => {
                 self.judge_deposit(now, user, (*account, *currency, *amount), &mut due, &mut may);
@@ -374,9 +432,7 @@ impl Exchange {
             }
             Instruction::Endow(endow) => self.judge_endow(endow, &mut due, &mut may),
             Instruction::SetState { symbol, .. } => {
-                if self.market(symbol).is_none() {
-                    due.push("UnknownSymbol");
-                }
+                due.extend(self.market(symbol).is_none().then_some("UnknownSymbol"));
             }
             Instruction::SetFees { maker_bp, taker_bp } => {
                 if *maker_bp.max(taker_bp) > FEE_BP_MAX {
@@ -399,7 +455,70 @@ impl Exchange {
         Verdict { due, may }
     }
 
-    fn judge_new(&self, now: i64, user: Uuid, new: &NewOrder, due: &mut Vec<&'static str>) {
+    /// All of a group's orders are good, or none is placed.
+    fn judge_group(&self, now: i64, user: Uuid, new: &NewGroup, due: &mut Vec<&'static str>) {
+        let (count, entries) = match new.kind.name() {
+            "OCO" => (2, 0),
+            "BRACKET" => (3, 1),
+            _ => (2, 1),
+        };
+        if new.legs.len() != count {
+            return due.push("GroupMalformed");
+        }
+        if self.groups.contains_key(&new.group) {
+            due.push("OrderExists");
+        }
+        let first = &new.legs[0];
+        let ids: BTreeSet<Uuid> = new.legs.iter().map(|leg| leg.order).collect();
+        let alike = |leg: &NewOrder| {
+            (&leg.symbol, leg.account, leg.quantity_e4) == (&first.symbol, first.account, first.quantity_e4)
+        };
+        let exits = &new.legs[entries..];
+        let good = |exit: &NewOrder| {
+            exit.side == Side::Sell
+                && (exit.display_e4, exit.post_only) == (0, false)
+                && matches!(exit.time, TimeInForce::Gtc | TimeInForce::Day | TimeInForce::Gtd)
+                && exit.terms != Terms::Market
+                && (entries == 0 || exit.time == TimeInForce::Gtc)
+                && (exit.time, exit.expires_us) == (exits[0].time, exits[0].expires_us)
+        };
+        let targets = exits.iter().filter(|exit| matches!(exit.terms, Terms::Limit { .. })).count();
+        let fits = ids.len() == count
+            && !new.group.is_nil()
+            && new.legs.iter().all(|leg| alike(leg) && leg.notional == 0)
+            && (entries == 0 || first.side == Side::Buy)
+            && exits.iter().all(good)
+            && (exits.len() == 1 || targets == 1);
+        if !fits {
+            due.push("GroupMalformed");
+        }
+        let Some(market) = self.market(&first.symbol) else { return due.push("UnknownSymbol") };
+        let m = &self.markets[market];
+        let entry = self.priced(m, first, m.reference()).map(|priced| priced.cap_e4).ok();
+        self.judge_new(now, user, first, m.reference(), count, due);
+        if entries == 0 || entry.is_some() {
+            let reference = if entries == 0 { m.reference() } else { entry };
+            for leg in &new.legs[1..] {
+                self.judge_new(now, user, leg, reference, count, due);
+                // The rest of an entry and a target would trade with each other.
+                let is_target = matches!(leg.terms, Terms::Limit { price_e4 } if Some(price_e4) <= entry);
+                if entries == 1 && may_rest(first.terms, first.time) && is_target {
+                    due.push("Violation");
+                }
+            }
+        }
+    }
+
+    /// `places`: orders that are placed together.
+    fn judge_new(
+        &self,
+        now: i64,
+        user: Uuid,
+        new: &NewOrder,
+        reference: Option<i64>,
+        places: usize,
+        due: &mut Vec<&'static str>,
+    ) {
         if self.orders.contains_key(&new.order) {
             due.push("OrderExists");
         }
@@ -411,16 +530,17 @@ impl Exchange {
             .and_then(|()| check::time_in_force(new.terms.order_type(), new.time));
         let expiry = if new.time == TimeInForce::Gtd { check::expiry(new.expires_us, now) } else { Ok(()) };
         let no_close = new.time == TimeInForce::Cls && self.session == Session::Always;
-        if shape.is_err() || expiry.is_err() || no_close || self.priced(m, new).is_err() {
+        if shape.is_err() || expiry.is_err() || no_close || self.priced(m, new, reference).is_err() {
             due.push("Violation");
         }
         if let Err(why) = self.trading_account(user, new.account, m.currency.expect("listed")) {
             due.push(why);
         }
         let open = self.users.get(&user).filter(|u| !u.agent).map_or(0, |u| u.orders.len());
-        // What ends in its own step adds to no list.
+        // What ends in its own step adds to no list; what is placed together counts together.
         let waits = !matches!(new.time, TimeInForce::Ioc | TimeInForce::Fok) || m.does().is_call();
-        if waits && open >= self.rules.open_orders_max as usize {
+        let is_agent = self.users.get(&user).is_some_and(|u| u.agent);
+        if !is_agent && (waits || places > 1) && open + places > self.rules.open_orders_max as usize {
             due.push("TooManyOpenOrders");
         }
     }
@@ -444,7 +564,12 @@ impl Exchange {
         i64::try_from(lots * i128::from(m.lot)).unwrap_or(i64::MAX)
     }
 
-    fn priced(&self, m: &Market, new: &NewOrder) -> Result<check::Priced, check::Violation> {
+    fn priced(
+        &self,
+        m: &Market,
+        new: &NewOrder,
+        reference: Option<i64>,
+    ) -> Result<check::Priced, check::Violation> {
         let order = check::Order {
             side: new.side,
             terms: new.terms,
@@ -452,7 +577,7 @@ impl Exchange {
             quantity_e4: self.quantity(m, new),
             display_e4: new.display_e4,
         };
-        check::order(&order, &Listing { tick_e4: m.tick, lot_e4: m.lot, state: m.does() }, m.reference())
+        check::order(&order, &Listing { tick_e4: m.tick, lot_e4: m.lot, state: m.does() }, reference)
     }
 
     /// The order as the replace would make it: total, limit, stop, cap.
@@ -468,7 +593,10 @@ impl Exchange {
         check::parts(new.quantity - new.filled, new.display)?;
         let priced = |terms| {
             check::ticks(terms, m.tick)?;
-            check::priced(order.side, terms, m.tick, m.reference())
+            // What sleeps is judged by its entry's price.
+            let entry = self.groups.get(&order.group).and_then(|g| g.entry).filter(|_| order.asleep);
+            let entry = entry.map(|entry| self.orders[&entry].cap);
+            check::priced(order.side, terms, m.tick, entry.or(m.reference()))
         };
         if replace.price_e4 != 0 {
             new.cap = priced(Terms::Limit { price_e4: replace.price_e4 })?.cap_e4;
@@ -494,6 +622,24 @@ impl Exchange {
             new.distance = (new.cap - new.stop).abs();
         }
         check::size(new.cap, new.quantity)?;
+        let has_price = (replace.price_e4, replace.stop_e4, replace.trail) != (0, 0, None);
+        if let Some(group) = self.groups.get(&order.group).filter(|_| has_price) {
+            let exits = || group.exits.iter().filter_map(|id| self.orders.get(id));
+            let targets = exits().filter(|o| matches!(o.terms, Terms::Limit { .. }));
+            let entry = group.entry.map(|id| &self.orders[&id]);
+            let of_entry = entry.filter(|e| may_rest(e.terms, e.time));
+            let met = match order.leg {
+                Leg::Entry => may_rest(new.terms, order.time)
+                    .then(|| targets.map(|o| o.cap).min())
+                    .flatten()
+                    .map(|t| (new.cap, t)),
+                Leg::Exit if matches!(new.terms, Terms::Limit { .. }) => of_entry.map(|e| (e.cap, new.cap)),
+                _ => None,
+            };
+            if let Some((entry_e4, price_e4)) = met.filter(|(entry, target)| target <= entry) {
+                return Err(check::Violation::TargetNotAboveEntry { price_e4, entry_e4 });
+            }
+        }
         Ok(new)
     }
 
@@ -517,6 +663,7 @@ impl Exchange {
             (r.stop_e4 != 0 && !of.has_stop(), "PriceNotAllowed"),
             (r.stop_e4 != 0 && of.has_stop() && order.state != OrderState::Held, "StopTriggered"),
             (r.quantity_e4 != 0 && r.quantity_e4 <= order.filled, "BelowFilled"),
+            (r.quantity_e4 != 0 && order.leg == Leg::Exit, "ExitQuantity"),
         ];
         due.extend(rules.into_iter().filter(|rule| rule.0).map(|rule| rule.1));
         match self.replaced(order, r) {
@@ -642,14 +789,17 @@ impl Exchange {
         self.touched.clear();
         self.canceled = 0;
         self.ended.clear();
+        self.why = None;
         let user = command.user;
         if !user.is_nil() {
             self.users.entry(user).or_insert_with(|| User { agent: command.agent, ..User::default() });
         }
         match &command.instruction {
             Instruction::New(new) => self.place(user, new),
+            Instruction::NewGroup(new) => self.place_group(user, new),
+            Instruction::CancelGroup { group } => self.cancel_group(*group),
             Instruction::Replace(replace) => return self.replace(replace),
-            Instruction::Cancel { order } => self.cancel(*order, None),
+            Instruction::Cancel { order } => self.cancel(*order),
             Instruction::CancelAll { symbol } => self.cancel_all(user, symbol.as_ref()),
             Instruction::Flatten(flatten) => self.flatten(user, flatten),
             Instruction::OpenAccount { account, kind, currency, opening } => {
@@ -709,6 +859,7 @@ impl Exchange {
         let ensure = |right: bool, wrong: &'static str| if right { Ok(()) } else { Err(wrong) };
         let about = match &command.instruction {
             Instruction::New(new) => Some(new.order),
+            Instruction::NewGroup(new) => Some(new.legs[0].order),
             Instruction::Replace(r) => Some(r.order),
             Instruction::Cancel { order } => Some(*order),
             _ => None,
@@ -721,7 +872,10 @@ impl Exchange {
         }
         if matches!(
             command.instruction,
-            Instruction::CancelAll { .. } | Instruction::CloseAccount { .. } | Instruction::CloseUser
+            Instruction::CancelAll { .. }
+                | Instruction::CancelGroup { .. }
+                | Instruction::CloseAccount { .. }
+                | Instruction::CloseUser
         ) {
             ensure(done.canceled == self.canceled, "the number of canceled orders")?;
         }
@@ -743,20 +897,29 @@ impl Exchange {
 
     fn place(&mut self, user: Uuid, new: &NewOrder) {
         let market = self.market(&new.symbol).expect("listed");
+        let order = self.made(user, new, self.markets[market].reference());
+        if !self.lacks(&order) {
+            self.come_in(order, new);
+        }
+    }
+
+    /// The order that is asked for.
+    fn made(&self, user: Uuid, new: &NewOrder, reference: Option<i64>) -> Order {
+        let market = self.market(&new.symbol).expect("listed");
         let m = &self.markets[market];
         let listing = m.currency.expect("listed");
         let account = self.trading_account(user, new.account, listing).expect("judged");
-        let priced = self.priced(m, new).expect("judged");
+        let priced = self.priced(m, new, reference).expect("judged");
         let currency = self.accounts[&account].currency;
-        self.last_number += 1;
-        let mut order = Order {
+        Order {
             id: new.order,
             user,
             account,
             market,
-            number: self.last_number,
+            number: 0,
             side: new.side,
             terms: new.terms,
+            time: new.time,
             state: OrderState::New,
             quantity: self.quantity(m, new),
             filled: 0,
@@ -764,33 +927,250 @@ impl Exchange {
             stop: priced.stop_e4,
             cap: priced.cap_e4,
             distance: (priced.cap_e4 - priced.stop_e4).abs(),
+            stp: new.stp,
             version: 1,
             fees: self.fees,
             rate: self.rate(listing, currency),
             foreign: listing != currency,
             maker_notional: 0,
             taker_notional: 0,
+            group: Uuid::nil(),
+            leg: Leg::None,
+            asleep: false,
             end: None,
-        };
-        let (free, why) = match new.side {
-            Side::Buy => (self.cash_free(account), "InsufficientFunds"),
+        }
+    }
+
+    /// Without what it must hold it is rejected.
+    fn lacks(&mut self, order: &Order) -> bool {
+        let (account, market) = (order.account, order.market);
+        let (needed, free, why) = match order.side {
+            Side::Buy => (order.held(), self.cash_free(account), "InsufficientFunds"),
             Side::Sell => {
-                (self.shares(account, market) - self.shares_held(account, market), "InsufficientShares")
+                let free = self.shares(account, market) - self.shares_held(account, market);
+                (i128::from(order.open()), free, "InsufficientShares")
             }
         };
-        if order.held() > free {
+        if needed > free {
+            let mut order = order.clone();
             order.state = OrderState::Rejected;
             order.end = Some(Ended::Refused(why.to_owned()));
             self.tell(OrderKind::Rejected, &order, None, 0);
             self.ended.insert(order.id, order);
+        }
+        needed > free
+    }
+
+    /// It is open, and the book has its number.
+    fn number(&mut self, mut order: Order) -> Order {
+        self.numbers.remove(&order.number);
+        self.last_number += 1;
+        order.number = self.last_number;
+        self.touched.insert(order.account);
+        self.numbers.insert(order.number, order.id);
+        self.users.get_mut(&order.user).expect("known").orders.insert(order.id);
+        self.orders.insert(order.id, order.clone());
+        order
+    }
+
+    fn come_in(&mut self, order: Order, new: &NewOrder) {
+        let order = self.number(order);
+        let command = self.book_order(&order, new);
+        self.run(order.market, &matching::Command::New(command));
+    }
+
+    /// Exits that wait for an entry sleep before it comes in; of exits alone the stop comes first.
+    fn place_group(&mut self, user: Uuid, new: &NewGroup) {
+        let market = self.market(&new.legs[0].symbol).expect("listed");
+        let reference = self.markets[market].reference();
+        let has_entry = new.legs[0].side == Side::Buy;
+        let mut first = self.made(user, &new.legs[0], reference);
+        (first.group, first.leg) = (new.group, if has_entry { Leg::Entry } else { Leg::None });
+        if self.lacks(&first) {
             return;
         }
-        let command = self.book_order(&order, new);
-        self.touched.insert(account);
-        self.numbers.insert(order.number, order.id);
-        self.users.get_mut(&user).expect("known").orders.insert(order.id);
-        self.orders.insert(order.id, order);
-        self.run(market, &matching::Command::New(command));
+        let by = if has_entry { Some(first.cap) } else { reference };
+        let exits = &new.legs[usize::from(has_entry)..];
+        let group = Group {
+            user,
+            account: first.account,
+            market,
+            entry: has_entry.then_some(first.id),
+            exits: exits.iter().map(|exit| exit.order).collect(),
+            pending: 0,
+        };
+        self.groups.insert(new.group, group);
+        let is_target = |exit: &&NewOrder| matches!(exit.terms, Terms::Limit { .. });
+        let stops = exits.iter().filter(|exit| !is_target(exit));
+        for exit in stops.chain(exits.iter().filter(is_target)) {
+            let mut order = self.made(user, exit, by);
+            (order.group, order.leg, order.asleep) = (new.group, Leg::Exit, has_entry);
+            if has_entry {
+                order.state = OrderState::Held;
+                let order = self.number(order);
+                self.tell(OrderKind::Accepted, &order, None, 0);
+            } else {
+                self.come_in(order, exit);
+            }
+        }
+        if has_entry {
+            self.come_in(first, &new.legs[0]);
+        }
+    }
+
+    /// Groups follow what happened to their orders, before the next elected stop enters.
+    fn follow(&mut self) {
+        while let Some(After { order, what }) = self.after.pop_front() {
+            let Some(group) = self.groups.get_mut(&order.group) else { continue };
+            let belongs = group.entry == Some(order.id) || group.exits.contains(&order.id);
+            if !self.orders.contains_key(&order.id) {
+                group.exits.retain(|id| *id != order.id);
+                group.entry = group.entry.filter(|id| *id != order.id);
+            }
+            let (entry, pending) = (group.entry, group.pending);
+            let others: Vec<Uuid> = group.exits.iter().copied().filter(|id| *id != order.id).collect();
+            match (what, order.leg) {
+                (Change::Filled(quantity), Leg::Entry) => {
+                    group.pending += quantity;
+                    // All that it bought in this match together.
+                    let is_more = |a: &After| a.order.id == order.id && matches!(a.what, Change::Filled(_));
+                    if !self.after.iter().any(is_more) {
+                        self.give(order.group);
+                    }
+                }
+                (Change::Filled(quantity), _) => {
+                    for id in others {
+                        self.take(id, quantity);
+                    }
+                    if self.groups[&order.group].exits.is_empty() {
+                        self.end_all_with_group(entry);
+                    }
+                }
+                (Change::Ended, Leg::Entry)
+                    if belongs
+                        && pending == 0
+                        && others.iter().all(|id| self.orders.get(id).is_some_and(|o| o.asleep)) =>
+                {
+                    self.end_all_with_group(others);
+                }
+                (Change::Ended | Change::Triggered, Leg::Exit) if belongs => self.end_all_with_group(others),
+                _ => {}
+            }
+            if self.groups[&order.group].exits.is_empty() {
+                self.groups.remove(&order.group);
+            }
+        }
+    }
+
+    fn end_all_with_group(&mut self, ids: impl IntoIterator<Item = Uuid>) {
+        for id in ids {
+            self.end_with_group(id);
+        }
+    }
+
+    fn end_with_group(&mut self, id: Uuid) {
+        let Some(order) = self.orders.get(&id) else { return };
+        let group = self.groups.get_mut(&order.group).expect("its group");
+        group.exits.retain(|exit| *exit != id);
+        group.entry = group.entry.filter(|entry| *entry != id);
+        let before = self.why.clone();
+        self.why = before.clone().or(Some(Ended::Group));
+        self.cancel_alone(id);
+        self.why = before;
+    }
+
+    /// What another exit sold it no longer sells.
+    fn take(&mut self, id: Uuid, quantity: i64) {
+        let order = self.orders[&id].clone();
+        if order.asleep {
+            return;
+        }
+        if order.open() <= quantity {
+            return self.end_with_group(id);
+        }
+        let lots = u64::try_from(quantity / self.markets[order.market].lot).expect("lots");
+        let command = matching::Command::Reduce { id: order.number, slot: matching::Slot(0), qty: lots };
+        self.act(order.market, &command);
+    }
+
+    /// The exits get what the entry bought, where the market takes orders.
+    fn give(&mut self, id: Uuid) {
+        let group = self.groups[&id].clone();
+        let m = &self.markets[group.market];
+        if group.pending == 0 || group.exits.is_empty() {
+            self.groups.get_mut(&id).expect("known").pending = 0;
+        } else if m.halted || m.phase == matching::Phase::Closed {
+            // The first of them holds it.
+            let first = group.exits.iter().find_map(|exit| self.orders.get(exit)).cloned();
+            self.touched.insert(group.account);
+            if let Some(first) = first {
+                self.tell(OrderKind::Resized, &first, None, 0);
+            }
+        } else {
+            self.groups.get_mut(&id).expect("known").pending = 0;
+            let is_target =
+                |id: &Uuid| self.orders.get(id).is_some_and(|o| matches!(o.terms, Terms::Limit { .. }));
+            let (targets, stops): (Vec<Uuid>, Vec<Uuid>) = group.exits.into_iter().partition(is_target);
+            for exit in stops.into_iter().chain(targets) {
+                if self.orders.contains_key(&exit) {
+                    self.grow(exit, group.pending);
+                }
+            }
+        }
+    }
+
+    fn grow(&mut self, id: Uuid, quantity: i64) {
+        let mut order = self.orders[&id].clone();
+        let lot = self.markets[order.market].lot;
+        if !order.asleep {
+            order.quantity += quantity;
+            let lots = u64::try_from(order.quantity / lot).expect("lots");
+            let command = matching::Replace::new(order.number, matching::Slot(0), lots, 0);
+            self.orders.insert(id, order.clone());
+            self.resizing = true;
+            self.act(order.market, &matching::Command::Replace(command));
+            self.resizing = false;
+            return;
+        }
+        (order.asleep, order.quantity) = (false, quantity);
+        let (last, tick) = (self.markets[order.market].last, self.markets[order.market].tick);
+        if let Terms::TrailingStop { trail } = order.terms
+            && last > 0
+        {
+            order.stop = trailing_start(order.side, trail, last, tick).unwrap_or(order.stop);
+            order.cap = collar(order.side, order.stop, tick).unwrap_or(order.cap);
+            order.distance = (order.cap - order.stop).abs();
+        }
+        let passed = last > 0 && order.stop != 0 && order.stop >= last;
+        if passed && order.terms.price_e4() == 0 {
+            order.cap = collar(order.side, last, tick).unwrap_or(tick);
+        }
+        let order = self.number(order);
+        if passed {
+            let others = self.groups[&order.group].exits.clone();
+            self.end_all_with_group(others.into_iter().filter(|other| *other != id));
+            self.end_all_with_group(self.groups[&order.group].entry);
+        }
+        let new = NewOrder {
+            order: id,
+            account: None,
+            symbol: self.markets[order.market].symbol.clone().expect("listed"),
+            side: order.side,
+            terms: if passed { Terms::Limit { price_e4: order.cap } } else { order.terms },
+            time: TimeInForce::Gtc,
+            quantity_e4: quantity,
+            notional: 0,
+            display_e4: 0,
+            post_only: false,
+            stp: order.stp,
+            expires_us: 0,
+        };
+        let mut command = self.book_order(&order, &new);
+        if passed {
+            command.stop = 0;
+        }
+        self.woken = Some(if passed { OrderKind::Triggered } else { OrderKind::Resized });
+        self.act(order.market, &matching::Command::New(command));
     }
 
     fn book_order(&self, order: &Order, new: &NewOrder) -> matching::NewOrder {
@@ -872,6 +1252,12 @@ impl Exchange {
         };
         self.touched.insert(order.account);
         let (market, id) = (order.market, order.id);
+        if order.asleep {
+            let new = Order { version: order.version + 1, ..new };
+            self.tell(OrderKind::Replaced, &new, None, 0);
+            self.orders.insert(id, new);
+            return Ok(());
+        }
         // The order is what it becomes before the book's word on it is read.
         self.orders.insert(id, new);
         self.run(market, &matching::Command::Replace(command));
@@ -883,23 +1269,45 @@ impl Exchange {
         Ok(())
     }
 
-    fn cancel(&mut self, id: Uuid, why: Option<&Ended>) {
-        let (market, number) = (self.orders[&id].market, self.orders[&id].number);
-        let from = self.told.len();
-        self.run(market, &matching::Command::Cancel { id: number, slot: matching::Slot(0) });
-        self.canceled += 1;
-        if let (Some(Told::Order { order, .. }), Some(why)) = (self.told.get_mut(from), why) {
-            order.end = Some(why.clone());
+    fn cancel(&mut self, id: Uuid) {
+        // One that has ended with another one of its group stays as it is.
+        if let Some(order) = self.orders.get(&id) {
+            let market = order.market;
+            self.cancel_alone(id);
+            self.enter_elected(market, &mut None);
         }
+    }
+
+    fn cancel_group(&mut self, id: Uuid) {
+        let group = self.groups[&id].clone();
+        for order in group.entry.into_iter().chain(group.exits) {
+            self.cancel(order);
+        }
+    }
+
+    fn cancel_alone(&mut self, id: Uuid) {
+        let order = &self.orders[&id];
+        let (market, number, quantity) = (order.market, order.number, order.quantity);
+        self.canceled += 1;
+        if order.asleep {
+            return self.end(OrderKind::Canceled, number, quantity, matching::Reason::Requested);
+        }
+        self.act(market, &matching::Command::Cancel { id: number, slot: matching::Slot(0) });
+    }
+
+    /// A user's open orders, the oldest in the book first.
+    fn oldest_first(&self, user: Uuid) -> Vec<Uuid> {
+        let mut orders: Vec<&Order> = self.users[&user].orders.iter().map(|id| &self.orders[id]).collect();
+        orders.sort_by_key(|order| order.number);
+        orders.into_iter().map(|order| order.id).collect()
     }
 
     fn cancel_all(&mut self, user: Uuid, symbol: Option<&Symbol>) {
         let market = symbol.and_then(|s| self.market(s));
-        let orders = self.users[&user].orders.clone();
+        let mut orders = self.oldest_first(user);
+        orders.retain(|id| market.is_none_or(|m| self.orders[id].market == m));
         for id in orders {
-            if market.is_none_or(|m| self.orders[&id].market == m) {
-                self.cancel(id, None);
-            }
+            self.cancel(id);
         }
     }
 
@@ -917,10 +1325,10 @@ impl Exchange {
         let market = self.market(&flatten.symbol).expect("listed");
         let listing = self.markets[market].currency.expect("listed");
         let account = self.trading_account(user, flatten.account, listing).expect("judged");
-        let orders: Vec<Uuid> =
-            self.orders_of(account).filter(|o| o.market == market).map(|o| o.id).collect();
+        let mut orders = self.oldest_first(user);
+        orders.retain(|id| self.orders[id].account == account && self.orders[id].market == market);
         for order in orders {
-            self.cancel(order, None);
+            self.cancel(order);
         }
         let lot = i128::from(self.markets[market].lot);
         let whole = (self.shares(account, market) / lot * lot).min(i128::from(LARGEST));
@@ -939,7 +1347,7 @@ impl Exchange {
             expires_us: 0,
         };
         let mut due = Vec::new();
-        self.judge_new(self.now, user, &sale, &mut due);
+        self.judge_new(self.now, user, &sale, self.markets[market].reference(), 1, &mut due);
         if due.is_empty() {
             self.place(user, &sale);
         }
@@ -988,10 +1396,13 @@ impl Exchange {
 
     /// Cancels its orders and gives what is in it to the house.
     fn close(&mut self, account: Uuid) {
-        let orders: Vec<Uuid> = self.orders_of(account).map(|o| o.id).collect();
+        let mut orders = self.oldest_first(self.accounts[&account].user);
+        orders.retain(|id| self.orders[id].account == account);
+        self.why = Some(Ended::AccountClosing);
         for order in orders {
-            self.cancel(order, Some(&Ended::AccountClosing));
+            self.cancel(order);
         }
+        self.why = None;
         self.pay(account, -self.accounts[&account].cash);
         let closed = self.accounts.remove(&account).expect("open");
         for (market, shares) in closed.shares {
@@ -1010,6 +1421,7 @@ impl Exchange {
                 lot: new.lot_e4,
                 state: Some(TradingState::Open),
                 gathers: self.session == Session::PreOpen,
+                book: book::Reference::stepwise(),
                 ..Market::default()
             });
             self.markets.len() - 1
@@ -1135,6 +1547,17 @@ impl Exchange {
         if let Some(state) = untold {
             self.told.push(Told::State { market, state, paused: false, price: 0, until: 0 });
         }
+        // What entries bought while the market took no orders.
+        let pending: Vec<Uuid> = self
+            .groups
+            .iter()
+            .filter(|(_, g)| g.market == market && g.pending > 0)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in pending {
+            self.give(id);
+        }
+        self.enter_elected(market, &mut None);
     }
 
     fn roll_band(&mut self, market: usize) {
@@ -1158,8 +1581,43 @@ impl Exchange {
         if let matching::Command::SetBand { reference, bps } = *command {
             self.markets[market].has_band = reference != 0 && bps != 0;
         }
+        self.act_before(market, command, untold);
+        self.enter_elected(market, untold);
+    }
+
+    fn enter_elected(&mut self, market: usize, untold: &mut Option<TradingState>) {
+        self.follow();
+        while let Some(number) = self.markets[market].book.next_elected() {
+            // A round trip that ends by its stop buys nothing more.
+            let stop = &self.orders[&self.numbers[&number]];
+            let group = self.groups.get(&stop.group).filter(|g| g.exits.contains(&stop.id));
+            if let Some(entry) = group.and_then(|g| g.entry) {
+                self.end_with_group(entry);
+            }
+            let events = self.markets[market].book.enter_elected().expect("one waits");
+            self.hear_all(market, events, false, untold);
+            self.follow();
+        }
+    }
+
+    /// The book does it, and nothing follows yet.
+    fn act(&mut self, market: usize, command: &matching::Command) {
+        self.act_before(market, command, &mut None);
+    }
+
+    fn act_before(&mut self, market: usize, command: &matching::Command, untold: &mut Option<TradingState>) {
         let events = self.markets[market].book.apply(command);
-        let mut auction = matches!(command, matching::Command::SetPhase { .. });
+        let auction = matches!(command, matching::Command::SetPhase { .. });
+        self.hear_all(market, events, auction, untold);
+    }
+
+    fn hear_all(
+        &mut self,
+        market: usize,
+        events: Vec<matching::What>,
+        mut auction: bool,
+        untold: &mut Option<TradingState>,
+    ) {
         for event in events {
             if let matching::What::PhaseChanged { phase } = event {
                 auction = false;
@@ -1197,7 +1655,8 @@ impl Exchange {
             What::Accepted { id, held, .. } => {
                 let order = self.order(id);
                 order.state = if held { OrderState::Held } else { OrderState::New };
-                self.changed(OrderKind::Accepted, id, 0);
+                let kind = self.woken.take().unwrap_or(OrderKind::Accepted);
+                self.changed(kind, id, 0);
             }
             What::Rejected { id, reason } => self.end(OrderKind::Rejected, id, 0, reason),
             What::Canceled { id, open, reason, .. } => {
@@ -1205,6 +1664,12 @@ impl Exchange {
             }
             What::Expired { id, open, reason, .. } => {
                 self.end(OrderKind::Expired, id, open as i64 * lot, reason);
+            }
+            What::Replaced { id, .. } if self.resizing => self.changed(OrderKind::Resized, id, 0),
+            What::Reduced { id, open, .. } => {
+                let order = self.order(id);
+                order.quantity = order.filled + open as i64 * lot;
+                self.changed(OrderKind::Resized, id, 0);
             }
             What::Replaced { id, .. } => {
                 self.order(id).version += 1;
@@ -1214,6 +1679,8 @@ impl Exchange {
                 let order = self.order(id);
                 order.state = OrderState::New;
                 order.cap = i64::from(price) * tick;
+                let order = order.clone();
+                self.happened(order, Change::Triggered);
                 self.changed(OrderKind::Triggered, id, 0);
             }
             What::StopMoved { id, stop, .. } => {
@@ -1288,8 +1755,20 @@ impl Exchange {
             _ => OrderState::Canceled,
         };
         order.end = Some(Ended::book(reason));
+        if let Some(why) = self.why.clone() {
+            self.order(number).end = Some(why);
+        }
+        let order = self.order(number).clone();
+        self.happened(order, Change::Ended);
         self.changed(kind, number, quantity);
         self.forget(number);
+    }
+
+    fn happened(&mut self, order: Order, what: Change) {
+        let group = self.groups.get(&order.group);
+        if group.is_some_and(|g| g.entry == Some(order.id) || g.exits.contains(&order.id)) {
+            self.after.push_back(After { order, what });
+        }
     }
 
     fn forget(&mut self, number: u64) {
@@ -1370,12 +1849,26 @@ impl Exchange {
             realized: i64::try_from(realized).expect("within 64 bits"),
             cost: i64::try_from(cost).expect("within 64 bits"),
         });
+        self.traded(maker, taker, quantity);
+    }
+
+    /// What follows from a trade that was told.
+    fn traded(&mut self, maker: u64, taker: u64, quantity: i64) {
+        for number in [taker, maker] {
+            let order = self.order(number).clone();
+            self.happened(order, Change::Filled(quantity));
+        }
         for number in [maker, taker] {
             if self.order(number).state == OrderState::Filled {
                 self.forget(number);
             }
         }
     }
+}
+
+/// What does not trade at once waits.
+fn may_rest(terms: Terms, time: TimeInForce) -> bool {
+    terms != Terms::Market && matches!(time, TimeInForce::Gtc | TimeInForce::Day | TimeInForce::Gtd)
 }
 
 /// A trail of the kind that the order has.

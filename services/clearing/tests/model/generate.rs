@@ -3,7 +3,8 @@
 use crate::{exchange::Exchange, rng::Rng};
 use fafnir_clearing::{
     account::{Currency, Kind},
-    command::{Command, Endow, Flatten, Instruction, Instrument, NewOrder, Replace, RequestId},
+    command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
+    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
@@ -143,7 +144,9 @@ impl Generator {
         };
         let has = model.users.get(&user).map_or(0, |u| u.accounts.len());
         let instruction = match self.rng.below(1_000) {
-            0..560 if has > 0 => self.new_order(model, user),
+            0..90 if has > 0 => self.new_group(model, user),
+            90..100 => Instruction::CancelGroup { group: self.group(model, user) },
+            100..560 if has > 0 => self.new_order(model, user),
             560..640 => Instruction::Cancel { order: self.order(model, user) },
             640..730 => self.replace(model, user),
             730..734 => {
@@ -185,7 +188,10 @@ impl Generator {
     fn name(&mut self, instruction: &Instruction, position: u64) -> Option<RequestId> {
         if matches!(
             instruction,
-            Instruction::Cancel { .. } | Instruction::CancelAll { .. } | Instruction::CloseUser
+            Instruction::Cancel { .. }
+                | Instruction::CancelGroup { .. }
+                | Instruction::CancelAll { .. }
+                | Instruction::CloseUser
         ) {
             return None;
         }
@@ -336,6 +342,97 @@ impl Generator {
             stp: *self.rng.of(SelfTrade::ALL),
             expires_us,
         }))
+    }
+
+    /// A group of the user, rarely any.
+    fn group(&mut self, model: &Exchange, user: Uuid) -> Uuid {
+        let own: Vec<Uuid> = model.orders.values().filter(|o| o.user == user).map(|o| o.group).collect();
+        if own.is_empty() || self.rng.one_in(30) { self.id() } else { *self.rng.of(&own) }
+    }
+
+    /// A group whose prices mostly go together: an entry near the market, a target above it, a stop below.
+    fn new_group(&mut self, model: &Exchange, user: Uuid) -> Instruction {
+        let symbol = self.symbol();
+        let market = model.market(&symbol).unwrap_or(0);
+        let m = &model.markets[market];
+        let (account, free) = self.trader(model, user, market);
+        let (tick, lot) = (m.tick, m.lot);
+        let base = m.reference().unwrap_or(LISTINGS[market].4) / tick;
+        let kind = *self.rng.of(&GroupKind::ALL);
+        let terms = self.group_terms(kind, base, tick);
+        let mut quantity_e4 = self.quantity(model, market);
+        if kind == GroupKind::Oco && quantity_e4 > free && !self.rng.one_in(10) {
+            quantity_e4 = (free / lot * lot).max(lot);
+        }
+        let stp = *self.rng.of(SelfTrade::ALL);
+        let ends = match self.rng.below(12) {
+            0 => TimeInForce::Day,
+            1 => TimeInForce::Gtd,
+            _ => TimeInForce::Gtc,
+        };
+        let expires_us = self.now + self.rng.within(1, 400_000);
+        let (post_only, hides) = (self.rng.one_in(10), self.rng.one_in(10));
+        let legs = terms.into_iter().zip(0..).map(|(terms, at)| {
+            let is_entry = kind.has_entry() && at == 0;
+            let time = match terms.order_type() {
+                OrderType::Market => TimeInForce::Ioc,
+                _ if is_entry || !kind.has_entry() => ends,
+                _ => TimeInForce::Gtc,
+            };
+            let side = if is_entry { Side::Buy } else { Side::Sell };
+            let (order, order_type) = (self.id(), terms.order_type());
+            NewOrder {
+                order,
+                account,
+                symbol: symbol.clone(),
+                side,
+                terms,
+                time,
+                quantity_e4,
+                notional: 0,
+                display_e4: if is_entry && hides && order_type.may_hide(time) {
+                    (quantity_e4 / lot / 3).max(1) * lot
+                } else {
+                    0
+                },
+                post_only: is_entry && post_only && order_type.may_post_only(time),
+                stp,
+                expires_us: if time == TimeInForce::Gtd { expires_us } else { 0 },
+            }
+        });
+        let legs: Vec<NewOrder> = legs.collect();
+        let group = if self.rng.one_in(40) { self.group(model, user) } else { self.id() };
+        Instruction::NewGroup(Box::new(NewGroup { group, kind, legs }))
+    }
+
+    /// What the orders of a group do, around a price in ticks.
+    fn group_terms(&mut self, kind: GroupKind, base: i64, tick: i64) -> Vec<Terms> {
+        let wild = self.rng.one_in(12);
+        let mut near = |from: i64, to: i64| {
+            let ticks = if wild { self.rng.within(-9, 9) } else { self.rng.within(from, to) };
+            (base + ticks).max(1) * tick
+        };
+        let (entry, target, stop, limit) = (near(-3, 4), near(2, 9), near(-9, -2), near(-12, -6));
+        let entry = match self.rng.below(8) {
+            0..2 => Terms::Market,
+            2 => Terms::Stop { stop_e4: target },
+            _ => Terms::Limit { price_e4: entry },
+        };
+        let stop = match self.rng.below(6) {
+            0 => Terms::StopLimit { price_e4: limit, stop_e4: stop },
+            1 => Terms::TrailingStop { trail: Trail::AmountE4(tick * self.rng.within(1, 8)) },
+            _ => Terms::Stop { stop_e4: stop },
+        };
+        let target = Terms::Limit { price_e4: target };
+        let mut terms = match kind {
+            GroupKind::Oco => vec![target, stop],
+            GroupKind::Bracket => vec![entry, target, stop],
+            GroupKind::Oto => vec![entry, if self.rng.one_in(2) { target } else { stop }],
+        };
+        if self.rng.one_in(40) {
+            terms.reverse();
+        }
+        terms
     }
 
     fn replace(&mut self, model: &Exchange, user: Uuid) -> Instruction {

@@ -32,7 +32,7 @@ use observed::Observed;
 use std::collections::{BTreeMap, VecDeque};
 use told::Told;
 
-const COMMANDS: u64 = 20_000;
+const COMMANDS: u64 = 40_000;
 const SEEDS: u64 = 4;
 /// Commands between two looks at everything.
 const WHOLE_EVERY: u64 = 500;
@@ -261,6 +261,7 @@ impl Run {
         if matches!(
             command.instruction,
             Instruction::CancelAll { .. }
+                | Instruction::CancelGroup { .. }
                 | Instruction::CloseAccount { .. }
                 | Instruction::CloseUser
                 | Instruction::Flatten(_)

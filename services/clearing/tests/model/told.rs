@@ -2,6 +2,7 @@
 
 use fafnir_clearing::{
     fact::{self, End, Fact, OrderAfter, OrderKind, What},
+    group::Leg,
     order::Order,
 };
 use fafnir_matching::Reason;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 pub enum Ended {
     Book(&'static str),
     AccountClosing,
+    Group,
     /// The refusal's name.
     Refused(String),
 }
@@ -32,7 +34,9 @@ pub struct Seen {
     pub state: OrderState,
     pub quantity: i64,
     pub filled: i64,
+    /// 0 of an exit, whose group holds once.
     pub held: i64,
+    pub group: Uuid,
     pub stop: i64,
     pub version: u32,
     pub maker_notional: i128,
@@ -47,7 +51,8 @@ impl Seen {
             state: order.state,
             quantity: order.quantity_e4,
             filled: order.filled_e4,
-            held: order.hold.held,
+            held: if order.leg == Leg::Exit { 0 } else { order.hold.held },
+            group: order.group,
             stop: order.stop_e4,
             version: order.version,
             maker_notional: order.hold.maker_notional,
@@ -55,6 +60,7 @@ impl Seen {
             end: order.end.as_ref().map(|end| match end {
                 End::Book(reason) => Ended::book(*reason),
                 End::AccountClosing => Ended::AccountClosing,
+                End::Group => Ended::Group,
                 End::Refused(refusal) => Ended::Refused(crate::exchange::name(refusal)),
             }),
         }

@@ -26,7 +26,7 @@ const KEY_LEN_MAX: usize = 64;
 pub struct OrdersCounted;
 
 /// Root fields that send orders and count against the rate.
-pub const ORDER_FIELDS: [&str; 2] = ["createOrder", "replaceOrder"];
+pub const ORDER_FIELDS: [&str; 3] = ["createOrder", "createOrderGroup", "replaceOrder"];
 
 #[derive(InputObject, Debug)]
 pub struct CreateOrderRequest {
@@ -60,6 +60,15 @@ pub struct CreateOrderRequest {
     pub trail_amount: Option<Number>,
     /// 1.25 is 1.25 %.
     pub trail_percent: Option<Number>,
+}
+
+#[derive(InputObject, Debug)]
+pub struct CreateOrderGroupRequest {
+    /// OCO, BRACKET, OTO in any case.
+    pub kind: String,
+    /// The entry first, of the same symbol, account and quantity; 2 of an OCO or OTO, 3 of a BRACKET. Only the first one
+    /// has a `clientOrderId`, which names the group: the same again answers the same group.
+    pub orders: Vec<CreateOrderRequest>,
 }
 
 #[derive(InputObject, Debug)]
@@ -245,6 +254,43 @@ fn order_of(reply: v1::OrderReply) -> Result<v1::Order> {
     reply.order.ok_or_else(|| error::of(Status::internal("a reply without an order")))
 }
 
+/// The order that a request asks for.
+fn place_request(user_id: String, request: CreateOrderRequest) -> Result<v1::PlaceOrderRequest> {
+    let account_id = request.account_id.as_deref().map(|id| id_of("accountId", id)).transpose();
+    let (quantity_e4, notional_micros) = how_much(&request)?;
+    Ok(v1::PlaceOrderRequest {
+        user_id,
+        account_id: account_id.map_err(error::of)?.unwrap_or_default(),
+        symbol: market::symbol(&request.symbol).map_err(error::of)?.to_string(),
+        side: side_of(&request.side)?.into(),
+        r#type: type_of(&request.kind)?.into(),
+        time_in_force: time_in_force_of(request.time_in_force.as_deref())?.into(),
+        quantity_e4,
+        notional_micros,
+        price_e4: e4("price", request.price.as_ref())?,
+        stop_price_e4: e4("stopPrice", request.stop_price.as_ref())?,
+        trail_amount_e4: e4("trailAmount", request.trail_amount.as_ref())?,
+        trail_percent_e4: e4("trailPercent", request.trail_percent.as_ref())?,
+        display_quantity_e4: e4("displayQuantity", request.display_quantity.as_ref())?,
+        post_only: request.post_only.unwrap_or(false),
+        stp: stp_of(request.self_trade_prevention.as_deref())?.into(),
+        client_order_id: request.client_order_id.unwrap_or_default(),
+        expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
+    })
+}
+
+/// What became of an order that was placed.
+fn placed(order: &v1::Order) -> Outcome {
+    match order.state() {
+        v1::OrderState::Rejected => Outcome {
+            code: error::code_name(Code::FailedPrecondition).to_owned(),
+            reason: Some(order.reject_code.clone()),
+            message: Some(order.reject_reason.clone()),
+        },
+        _ => Outcome::ok(),
+    }
+}
+
 #[derive(Default)]
 pub struct Trading;
 
@@ -260,38 +306,53 @@ impl Trading {
     ) -> Result<CreateOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
-        let account_id = request.account_id.as_deref().map(|id| id_of("accountId", id)).transpose();
-        let (quantity_e4, notional_micros) = how_much(&request)?;
-        let order = v1::PlaceOrderRequest {
-            user_id: session.user.to_string(),
-            account_id: account_id.map_err(error::of)?.unwrap_or_default(),
-            symbol: market::symbol(&request.symbol).map_err(error::of)?.to_string(),
-            side: side_of(&request.side)?.into(),
-            r#type: type_of(&request.kind)?.into(),
-            time_in_force: time_in_force_of(request.time_in_force.as_deref())?.into(),
-            quantity_e4,
-            notional_micros,
-            price_e4: e4("price", request.price.as_ref())?,
-            stop_price_e4: e4("stopPrice", request.stop_price.as_ref())?,
-            trail_amount_e4: e4("trailAmount", request.trail_amount.as_ref())?,
-            trail_percent_e4: e4("trailPercent", request.trail_percent.as_ref())?,
-            display_quantity_e4: e4("displayQuantity", request.display_quantity.as_ref())?,
-            post_only: request.post_only.unwrap_or(false),
-            stp: stp_of(request.self_trade_prevention.as_deref())?.into(),
-            client_order_id: request.client_order_id.unwrap_or_default(),
-            expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
-        };
+        let order = place_request(session.user.to_string(), request)?;
         let mut client = gateway.ctx.clients.order(&session.caller());
         let order = order_of(gateway.told(session, client.place(order).await.map_err(error::of)?))?;
-        let outcome = match order.state() {
-            v1::OrderState::Rejected => Outcome {
-                code: error::code_name(Code::FailedPrecondition).to_owned(),
-                reason: Some(order.reject_code.clone()),
-                message: Some(order.reject_reason.clone()),
-            },
-            _ => Outcome::ok(),
-        };
+        let outcome = placed(&order);
         Ok(CreateOrderResponse { data: Some(order.into()), outcome })
+    }
+
+    /// Places orders that depend on each other, all of them or none; against the rate they count as one. OCO: two exits, a
+    /// LIMIT and a stop, that sell the same shares. BRACKET: an entry that buys, and such exits, which sleep (HELD) and
+    /// grow with its fills. OTO: an entry and one exit. What one exit sells the other loses; the end of one, or the
+    /// trigger of the stop, ends the other. Answered like createOrder.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn create_order_group(
+        &self,
+        ctx: &Context<'_>,
+        request: CreateOrderGroupRequest,
+    ) -> Result<CreateOrderGroupResponse> {
+        let (gateway, session) = of(ctx)?;
+        count_order(ctx)?;
+        let user_id = session.user.to_string();
+        let orders = request.orders.into_iter().map(|order| place_request(user_id.clone(), order));
+        let kind = format!("GROUP_KIND_{}", request.kind.trim().to_ascii_uppercase());
+        let group = v1::PlaceGroupRequest {
+            kind: v1::GroupKind::from_str_name(&kind).unwrap_or_default().into(),
+            orders: orders.collect::<Result<_>>()?,
+            user_id,
+        };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let reply = gateway.told(session, client.place_group(group).await.map_err(error::of)?);
+        let outcome = reply.orders.first().map_or_else(Outcome::ok, placed);
+        let orders = reply.orders.into_iter().map(Order::from).collect();
+        Ok(CreateOrderGroupResponse { group_id: Some(reply.group_id), orders, outcome })
+    }
+
+    /// Cancels every open order of a group; NOT_FOUND where none of them depends on another any more.
+    #[graphql(guard = "Needs(OrderStocks)")]
+    async fn cancel_order_group(
+        &self,
+        ctx: &Context<'_>,
+        group_id: String,
+    ) -> Result<CancelAllOrdersResponse> {
+        let (gateway, session) = of(ctx)?;
+        let group_id = id_of("groupId", &group_id).map_err(error::of)?;
+        let request = v1::CancelGroupRequest { user_id: session.user.to_string(), group_id };
+        let mut client = gateway.ctx.clients.order(&session.caller());
+        let reply = gateway.told(session, client.cancel_group(request).await.map_err(error::of)?);
+        Ok(CancelAllOrdersResponse { requested: reply.requested, outcome: Outcome::ok() })
     }
 
     /// Cancels an order; waits up to a second for the engine's word. An order that is done is an error.

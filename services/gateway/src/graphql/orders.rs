@@ -25,7 +25,8 @@ pub struct OrderStep {
     /// The sequence of the caller's order updates.
     pub sequence: Int64,
     pub time: String,
-    /// ACCEPTED, REJECTED, TRIGGERED, EXECUTED, REPLACED, CANCELED, EXPIRED, DECREMENTED, STOP_MOVED.
+    /// ACCEPTED, REJECTED, TRIGGERED, EXECUTED, REPLACED, CANCELED, EXPIRED, DECREMENTED, STOP_MOVED, RESIZED (an order of
+    /// a group, because another one of it traded).
     pub kind: String,
     /// What happened, and what is held after it, in one sentence.
     pub sentence: String,
@@ -37,7 +38,7 @@ pub struct OrderStep {
 /// Where an open order stands now, as the exchange has it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderStanding {
-    /// RESTING in the book, or HELD: a stop that waits for its price.
+    /// RESTING in the book; HELD: a stop that waits for its price; ASLEEP: an exit that waits for its entry to buy.
     pub kind: String,
     /// Resting: orders and visible shares ahead of it at its price, and visible shares at better prices.
     pub orders_ahead: u32,

@@ -104,6 +104,10 @@ pub struct Order {
     /// What the account's balance holds for it now: of a BUY cash in the account's currency, of a SELL shares.
     pub held_cash: Decimal,
     pub held_quantity: Decimal,
+    /// The group that it was placed in.
+    pub group_id: Option<String>,
+    /// ENTRY or EXIT of its group.
+    pub leg: Option<String>,
 }
 
 /// The five states that the reference knew.
@@ -133,6 +137,7 @@ impl From<v1::Order> for Order {
                 o.filled_e4,
                 money::AVERAGE_DECIMALS,
             )),
+            leg: (o.leg() != v1::GroupLeg::None).then(|| bare(o.leg().as_str_name(), "GROUP_LEG_")),
             id: o.id,
             user_id: o.user_id,
             symbol: o.symbol,
@@ -156,6 +161,7 @@ impl From<v1::Order> for Order {
             expires_at: optional_time(o.expires_us),
             held_cash: Decimal::micros(o.hold_micros),
             held_quantity: Decimal::e4(o.hold_e4),
+            group_id: optional(o.group_id),
             currency: o.currency,
         }
     }
@@ -584,6 +590,11 @@ payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> })
 payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
 payload!(GetOrderByIDResponse { data: Option<Order> });
 payload!(CreateOrderResponse { data: Option<Order> });
+payload!(CreateOrderGroupResponse {
+    group_id: Option<String>,
+    /// In the order of the request; of a group that was refused for funds the first one alone.
+    orders: Vec<Order>,
+});
 payload!(CancelOrderResponse { data: Option<Order> });
 payload!(ReplaceOrderResponse { data: Option<Order> });
 payload!(CancelAllOrdersResponse { requested: u32 });

@@ -13,6 +13,7 @@ pub fn without_slots(mut what: What) -> What {
         | What::Canceled { slot, .. }
         | What::Expired { slot, .. }
         | What::Replaced { slot, .. }
+        | What::Reduced { slot, .. }
         | What::Triggered { slot, .. }
         | What::StopMoved { slot, .. }
         | What::Refilled { slot, .. } => *slot = Slot(0),

@@ -154,7 +154,11 @@ impl Caller {
                 let (id, slot) = self.target();
                 Command::Cancel { id, slot }
             }
-            150..184 => {
+            150..156 => {
+                let (id, slot) = self.target();
+                Command::Reduce { id, slot, qty: self.qty() }
+            }
+            156..184 => {
                 let (id, slot) = self.target();
                 let price = if self.rng.one_in(2) { 0 } else { self.price() };
                 let qty = if self.rng.one_in(3) { 0 } else { self.qty() };

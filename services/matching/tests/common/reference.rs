@@ -57,6 +57,10 @@ pub struct Reference {
     waiting: Vec<Order>,
     /// Orders that wait for the closing call.
     later: Vec<Order>,
+    /// Stops that were elected and have not entered, each with the print that did it.
+    elected: VecDeque<(Order, Ticks)>,
+    /// Whether they wait for [`Reference::enter_elected`].
+    stepwise: bool,
     /// Prices of the present match.
     prints: Vec<Ticks>,
     last_id: OrderId,
@@ -86,6 +90,11 @@ fn canceled(order: &NewOrder, open: Lots, reason: Reason) -> What {
 }
 
 impl Reference {
+    /// One whose elected stops wait for [`Reference::enter_elected`].
+    pub fn stepwise() -> Self {
+        Self { stepwise: true, ..Self::default() }
+    }
+
     pub fn apply(&mut self, command: &Command) -> Vec<What> {
         match *command {
             Command::New(new) => self.enter(&new),
@@ -94,6 +103,19 @@ impl Reference {
                 None => self.out.push(What::CancelRejected { id, reason: Reason::UnknownOrder }),
             },
             Command::Replace(replace) => self.replace(&replace),
+            Command::Reduce { id, qty, .. } => {
+                let open = self.known().iter().find(|order| order.id == id).map(Order::open);
+                let what = match open {
+                    None => What::ReplaceRejected { id, reason: Reason::UnknownOrder },
+                    Some(_) if qty == 0 => What::ReplaceRejected { id, reason: Reason::BadQuantity },
+                    Some(open) if qty >= open => What::ReplaceRejected { id, reason: Reason::BelowFilled },
+                    Some(open) => {
+                        self.find_mut(id).reduce(qty);
+                        What::Reduced { id, slot: SLOT, open: open - qty }
+                    }
+                };
+                self.out.push(what);
+            }
             Command::CancelAll { owner } => {
                 let gone: Vec<_> =
                     self.all().into_iter().filter(|o| owner == 0 || o.owner == owner).collect();
@@ -183,17 +205,28 @@ impl Reference {
         all
     }
 
+    /// The same and those that were elected.
+    fn known(&self) -> Vec<Order> {
+        let mut all = self.all();
+        all.extend(self.elected.iter().map(|(order, _)| order.clone()));
+        all
+    }
+
     fn waiting(&self, side: Side) -> Vec<Order> {
         self.waiting.iter().filter(|order| order.side == side).cloned().collect()
     }
 
     fn find_mut(&mut self, id: OrderId) -> &mut Order {
         let resting = self.sides.iter_mut().flat_map(|side| side.values_mut()).flatten();
-        let apart = self.held.iter_mut().chain(&mut self.waiting).chain(&mut self.later);
+        let elected = self.elected.iter_mut().map(|(order, _)| order);
+        let apart = self.held.iter_mut().chain(&mut self.waiting).chain(&mut self.later).chain(elected);
         resting.chain(apart).find(|order| order.id == id).unwrap()
     }
 
     fn remove(&mut self, id: OrderId) -> Option<Order> {
+        if let Some(at) = self.elected.iter().position(|(order, _)| order.id == id) {
+            return self.elected.remove(at).map(|(order, _)| order);
+        }
         for list in [&mut self.held, &mut self.waiting, &mut self.later] {
             if let Some(at) = list.iter().position(|order| order.id == id) {
                 return Some(list.remove(at));
@@ -460,17 +493,33 @@ impl Reference {
 
     /// Stops that any print of a match elects enter after it, one by one, each followed by those that it elects.
     fn run_stops(&mut self) {
-        let mut elected: VecDeque<(Order, Ticks)> = VecDeque::new();
         loop {
             let prints = std::mem::take(&mut self.prints);
             if !prints.is_empty() && !self.halted && self.phase != Phase::Closed {
                 for side in [Side::Buy, Side::Sell] {
-                    elected.extend(self.elect(side, &prints));
+                    let elected = self.elect(side, &prints);
+                    self.elected.extend(elected);
                 }
             }
-            let Some((order, print)) = elected.pop_front() else { return };
+            if self.stepwise {
+                return;
+            }
+            let Some((order, print)) = self.elected.pop_front() else { return };
             self.trigger(order, print);
         }
+    }
+
+    /// The elected stop that enters next.
+    pub fn next_elected(&self) -> Option<OrderId> {
+        self.elected.front().map(|(order, _)| order.id)
+    }
+
+    /// The next elected stop enters; what it gave, `None` where none waits.
+    pub fn enter_elected(&mut self) -> Option<Vec<What>> {
+        let (order, print) = self.elected.pop_front()?;
+        self.trigger(order, print);
+        self.run_stops();
+        Some(std::mem::take(&mut self.out))
     }
 
     /// The stops of a side that the prints reach, and which of them. Trailing ones follow the most favourable print; what
@@ -550,6 +599,11 @@ impl Reference {
             *self.find_mut(id) = order;
             return;
         }
+        if self.elected.iter().any(|(order, _)| order.id == old) {
+            self.entered += 1;
+            (order.shown, order.hidden, order.entered) = (open, 0, self.entered);
+            return *self.find_mut(old) = order;
+        }
         let waits_for_close = self.later.iter().any(|order| order.id == old);
         self.remove(old);
         (order.shown, order.hidden) = (open, 0);
@@ -567,7 +621,7 @@ impl Reference {
 
     /// The order as it would be, its open quantity, and whether it keeps its place.
     fn replaced(&self, replace: &Replace) -> Result<(Order, Lots, bool), Reason> {
-        let found = self.all().into_iter().find(|order| order.id == replace.id);
+        let found = self.known().into_iter().find(|order| order.id == replace.id);
         let old = found.ok_or(Reason::UnknownOrder)?;
         let renamed = replace.new_id != 0;
         let stop = old.entered > 0 && old.kind.is_stop();

@@ -1,8 +1,8 @@
 //! What happened to an order, and what it waits for, in sentences.
 
 use fafnir_proto::v1::{
-    FactKind, Fill, Order, OrderStanding, OrderStandingKind, OrderState, OrderType, Side, TimeInForce,
-    TradingState,
+    FactKind, Fill, GroupLeg, Order, OrderStanding, OrderStandingKind, OrderState, OrderType, Side,
+    TimeInForce, TradingState,
 };
 use fafnir_rules::money::{format_e4, format_micros, format_price};
 
@@ -43,10 +43,13 @@ pub fn hold(order: &Order) -> Option<String> {
 pub fn sentence(kind: FactKind, order: &Order, fill: Option<&Fill>) -> String {
     let mut text = match (kind, fill) {
         (FactKind::Accepted, _) => {
-            let waits = if order.state() == OrderState::Held {
-                "accepted, waits for its trigger"
-            } else {
-                "accepted"
+            let waits = match order.state() {
+                // One that is awake holds what it may sell.
+                OrderState::Held if order.leg() == GroupLeg::Exit && order.hold_e4 == 0 => {
+                    "accepted, sleeps until the entry of its group buys"
+                }
+                OrderState::Held => "accepted, waits for its trigger",
+                _ => "accepted",
             };
             format!("{waits}: {}", terms(order))
         }
@@ -66,6 +69,11 @@ pub fn sentence(kind: FactKind, order: &Order, fill: Option<&Fill>) -> String {
         }
         (FactKind::Decremented, _) => format!(
             "self-trade prevention took quantity off: {} of {} are open",
+            format_e4(order.open_e4),
+            format_e4(order.quantity_e4)
+        ),
+        (FactKind::Resized, _) => format!(
+            "another order of its group traded: {} of {} are open",
             format_e4(order.open_e4),
             format_e4(order.quantity_e4)
         ),
@@ -110,10 +118,10 @@ pub fn waits_for(order: &Order, standing: Option<&OrderStanding>) -> String {
     } else {
         String::new()
     };
+    if now.kind() == OrderStandingKind::Asleep {
+        return "it sleeps until the entry of its group buys".to_owned();
+    }
     if now.kind() == OrderStandingKind::Held {
-        if order.stop_price_e4 == 0 {
-            return "it waits until the order that it belongs to has traded".to_owned();
-        }
         let way = if order.side() == Side::Sell { "below" } else { "above" };
         let trailing =
             if order.r#type() == OrderType::TrailingStop { " (it follows the market)" } else { "" };
@@ -185,6 +193,39 @@ mod tests {
         };
         assert_eq!(sentence(FactKind::Canceled, &gone, None), "canceled at the owner's request");
         assert_eq!(waits_for(&gone, None), "canceled at the owner's request");
+    }
+
+    #[test]
+    fn an_exit_says_what_its_group_does_with_it() {
+        let exit = Order {
+            side: Side::Sell.into(),
+            state: OrderState::Held.into(),
+            leg: GroupLeg::Exit.into(),
+            group_id: "00000000-0000-7000-8000-000000000060".into(),
+            hold_micros: 0,
+            ..order()
+        };
+        assert_eq!(
+            sentence(FactKind::Accepted, &exit, None),
+            "accepted, sleeps until the entry of its group buys: SELL 5 AAPL LIMIT at 231.00"
+        );
+        let asleep = OrderStanding {
+            kind: OrderStandingKind::Asleep.into(),
+            state: TradingState::Open.into(),
+            ..OrderStanding::default()
+        };
+        assert_eq!(waits_for(&exit, Some(&asleep)), "it sleeps until the entry of its group buys");
+        let awake = Order {
+            state: OrderState::New.into(),
+            quantity_e4: 20_000,
+            open_e4: 20_000,
+            hold_e4: 20_000,
+            ..exit
+        };
+        assert_eq!(
+            sentence(FactKind::Resized, &awake, None),
+            "another order of its group traded: 2 of 2 are open; holds 2 shares"
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ use futures::future::join_all;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
+mod groups;
+
 const ALICE: UserId = UserId::new(Uuid::from_u128(0xa11ce));
 const BOB: UserId = UserId::new(Uuid::from_u128(0xb0b));
 const MICROS: i64 = 1_000_000;

@@ -5,12 +5,13 @@ use crate::{
     frames, keeper,
     log::{self, FACTS, JOURNAL},
     recovery::{self, Error},
-    replay::hash,
+    replay::{Run, Until, hash},
     seglog,
     sequencer::Config,
     snapshot,
 };
-use fafnir_clearing::{State, codec::RULES_VERSION};
+use fafnir_clearing::{State, codec::RULES_VERSION, group::Leg, order::Order};
+use fafnir_matching::Slot;
 use proptest::prelude::*;
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -239,10 +240,33 @@ async fn a_tail_of_another_version_is_refused_and_one_behind_a_snapshot_is_not_n
     let again = run(dir.path());
     assert_eq!(again.hash().await, after);
     again.stop().await;
+    // A replay begins behind what the former rules wrote.
+    let mut replayed = Run::open(dir.path()).unwrap();
+    replayed.run(Until::END, &mut |_, _| {}).unwrap();
+    assert_eq!(hash(&replayed.state), after);
+    assert!(replayed.base_seq > 0 && replayed.fact_differs.is_none(), "from {}", replayed.base_seq);
     remove_snapshots(dir.path());
     let refused = recovery::recover(dir.path()).unwrap_err();
     assert!(matches!(refused, Error::Version { seq: 1, rules } if rules == RULES_VERSION - 1));
     assert!(refused.to_string().contains("start the former program once and stop it"), "{refused}");
+}
+
+/// Written by the program before groups: a seeded exchange with three open orders, one of them a stop.
+#[test]
+fn a_snapshot_of_the_rules_before_groups_is_read() {
+    let former = snapshot::decode(include_bytes!("rules-2.snapshot")).unwrap();
+    let state = former.state;
+    assert_eq!((former.rules, state.seq(), state.position(), state.open_orders()), (2, 43, 43, 3));
+    assert!(state.orders().all(|order| order.leg == Leg::None && order.group.is_nil()));
+    let mut bytes = Vec::new();
+    state.encode(&mut bytes);
+    let now = snapshot::decode(&snapshot::encode(state.seq(), &bytes)).unwrap();
+    assert_eq!(now.rules, RULES_VERSION);
+    let plain = |state: &State| {
+        let orders = state.orders().map(|o| Order { slot: Slot::NONE, ..o.clone() });
+        orders.collect::<Vec<_>>()
+    };
+    assert_eq!(plain(&now.state), plain(&state));
 }
 
 #[tokio::test]

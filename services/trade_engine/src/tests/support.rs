@@ -248,6 +248,9 @@ pub fn hash_of(state: &State) -> [u8; 32] {
 pub const SYMBOLS: [&str; 3] = ["AAPL", "MSFT", "SHOP"];
 /// Users of the commands at random; each has an account with its number, and one in CAD with 100 more.
 pub const USERS: u64 = 8;
+/// Every so many commands there is one about a group, whose exits have ids from another number on.
+const GROUPS_EVERY: u64 = 6;
+const EXITS_FROM: u64 = 1 << 40;
 
 /// Every command that a door may send, the same for the same seed; those of a number below `n` come again now and then.
 pub fn random_commands(seed: u64, count: u64) -> Vec<v1::Command> {
@@ -256,6 +259,7 @@ pub fn random_commands(seed: u64, count: u64) -> Vec<v1::Command> {
     for n in 1..=count {
         let user = 1 + r.below(USERS);
         let what = match r.below(100) {
+            _ if n % GROUPS_EVERY == 0 => random_group(&mut r, n),
             0..52 => random_order(&mut r, n),
             52..70 => cancel(1 + r.below(n)),
             70..82 => What::Replace(v1::ReplaceCommand {
@@ -282,8 +286,9 @@ pub fn random_commands(seed: u64, count: u64) -> Vec<v1::Command> {
                 continue;
             }
         };
-        let is_keyed =
-            !matches!(what, What::Cancel(_) | What::Replace(_) | What::CancelAll(_)) && r.below(4) == 0;
+        let changes =
+            matches!(what, What::Cancel(_) | What::CancelGroup(_) | What::Replace(_) | What::CancelAll(_));
+        let is_keyed = !changes && r.below(4) == 0;
         let key = format!("key {n}");
         commands.push(if is_keyed { keyed(user, &key, 0, what) } else { command(user, n, what) });
     }
@@ -334,6 +339,57 @@ fn random_order(r: &mut Rng, n: u64) -> What {
         _ => {}
     }
     What::Place(place)
+}
+
+/// Ids of a group and of its orders, the entry's the first.
+pub fn group_id(n: u64) -> Uuid {
+    Uuid::from_u64_pair(0x60, n)
+}
+
+/// A group by the number of its command, or something with an earlier one or an exit of it.
+fn random_group(r: &mut Rng, n: u64) -> What {
+    let earlier = GROUPS_EVERY * (1 + r.below(n / GROUPS_EVERY));
+    let leg = |n: u64, at: u64| order_id(if at == 0 { n } else { EXITS_FROM + 2 * n + at });
+    let around = 9_950 + r.below(100) as i64;
+    match r.below(8) {
+        0 => return What::CancelGroup(v1::CancelGroupCommand { group_id: group_id(earlier).to_string() }),
+        1 => {
+            let order_id = leg(earlier, 1 + r.below(2)).to_string();
+            return What::Cancel(v1::CancelCommand { order_id });
+        }
+        2 => {
+            return What::Replace(v1::ReplaceCommand {
+                order_id: leg(earlier, 1).to_string(),
+                price_e4: (around + 20) * 100,
+                ..Default::default()
+            });
+        }
+        _ => {}
+    }
+    let kind =
+        [v1::GroupKind::Bracket, v1::GroupKind::Bracket, v1::GroupKind::Oto, v1::GroupKind::Oco][r.index(4)];
+    let (symbol, quantity_e4) = (SYMBOLS[r.index(3)].to_owned(), (1 + r.below(20) as i64) * 10_000);
+    let stp = 1 + r.below(4) as i32;
+    let order = |at, side: v1::Side, order_type: v1::OrderType| v1::PlaceCommand {
+        order_id: leg(n, at).to_string(),
+        symbol: symbol.clone(),
+        side: side.into(),
+        r#type: order_type.into(),
+        time_in_force: v1::TimeInForce::Gtc.into(),
+        quantity_e4,
+        stp,
+        ..Default::default()
+    };
+    let entry = v1::PlaceCommand { price_e4: around * 100, ..order(0, v1::Side::Buy, v1::OrderType::Limit) };
+    let (sell, limit) = (v1::Side::Sell, v1::OrderType::Limit);
+    let target = |at| v1::PlaceCommand { price_e4: (around + 15) * 100, ..order(at, sell, limit) };
+    let stop = v1::PlaceCommand { stop_price_e4: (around - 15) * 100, ..order(2, sell, v1::OrderType::Stop) };
+    let orders = match kind {
+        v1::GroupKind::Oco => vec![target(0), stop],
+        v1::GroupKind::Oto => vec![entry, stop],
+        _ => vec![entry, target(1), stop],
+    };
+    What::PlaceGroup(v1::PlaceGroupCommand { group_id: group_id(n).to_string(), kind: kind.into(), orders })
 }
 
 fn random_money(r: &mut Rng, n: u64, user: u64) -> What {

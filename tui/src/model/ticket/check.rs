@@ -358,7 +358,8 @@ fn field_of(violation: Violation, kind: OrderType) -> Option<Field> {
         InCall | NoOpeningAuction | NoClosingAuction | TimeNotAllowed { .. } => Field::TimeInForce,
         NoReferencePrice { .. } => Field::Type,
         StopWrongSide { .. } if kind == OrderType::TrailingStop => Field::Trail,
-        StopWrongSide { .. } => Field::Stop,
+        StopWrongSide { .. } | StopNotBelowEntry { .. } => Field::Stop,
+        TargetNotAboveEntry { .. } => Field::Price,
         QuantityNotPositive | QuantityTooLarge { .. } | OrderTooLarge => Field::Quantity,
         QuantityAmbiguous | NotionalNotPositive | NotionalTooSmall { .. } | NotionalNotAllowed { .. } => {
             Field::Quantity

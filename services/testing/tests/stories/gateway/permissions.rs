@@ -40,6 +40,8 @@ fn operations() -> Vec<(&'static str, String)> {
         query("userPermissions", &format!(r#"(userId: "{user}") {{ code }}"#)),
         query("platformStatus", " { code }"),
         mutation("createOrder", &format!("{order} {{ code }}")),
+        mutation("createOrderGroup", r#"(request: {kind: "OTO", orders: []}) { code }"#),
+        mutation("cancelOrderGroup", &format!(r#"(groupId: "{id}") {{ code }}"#)),
         mutation("cancelOrder", &format!(r#"(orderId: "{id}") {{ code }}"#)),
         mutation("replaceOrder", &format!(r#"(request: {{orderId: "{id}"}}) {{ code }}"#)),
         mutation("cancelAllOrders", " { code }"),
