@@ -25,4 +25,5 @@ mod recovery;
 mod refusals;
 mod replay;
 mod ride;
+mod server;
 mod trading;
