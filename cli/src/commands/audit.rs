@@ -139,12 +139,13 @@ pub async fn look(ctx: &Context, dir: Option<PathBuf>) -> Result<Found> {
 
 /// Projections that do not come to where the core stands now.
 async fn behind(ctx: &Context, caller: &Caller) -> Result<Vec<String>> {
-    let last = ctx.clients.engine(caller).position(fafnir_proto::v1::PositionRequest::default()).await?;
+    let last = patient(fafnir_proto::v1::PositionRequest::default());
+    let last = ctx.clients.engine(caller).position(last).await?;
     let last = last.into_inner().last;
     let until = Instant::now() + BEHIND_MAX;
     loop {
-        let orders = ctx.clients.order(caller).status(Empty {}).await?.into_inner().position;
-        let books = ctx.clients.portfolio(caller).status(Empty {}).await?.into_inner().position;
+        let orders = ctx.clients.order(caller).status(patient(Empty {})).await?.into_inner().position;
+        let books = ctx.clients.portfolio(caller).status(patient(Empty {})).await?.into_inner().position;
         let stands = [("order-service", orders), ("portfolio-service", books)];
         let behind: Vec<_> = stands.iter().filter(|(_, p)| *p < last).collect();
         if behind.is_empty() || Instant::now() >= until {

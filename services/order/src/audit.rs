@@ -12,7 +12,7 @@ use super::{
 };
 use fafnir_platform::{
     Context,
-    checks::{self, Check, digest, facts_after, facts_begin},
+    checks::{self, Check, digest, facts_after, facts_begin, patient},
     error::{Error, Result},
     tasks::Schedule,
 };
@@ -269,7 +269,7 @@ impl Orders {
         let (mut open, mut after_id) = (Open::default(), String::new());
         loop {
             let request = OpenOrdersRequest { after_id, limit: PAGE, ..Default::default() };
-            let page = engine.open_orders(request).await?.into_inner();
+            let page = engine.open_orders(patient(request)).await?.into_inner();
             let id = |order: &Order| Uuid::parse_str(&order.id).unwrap_or_default();
             let last = page.orders.last().map(id).filter(|_| page.more);
             open.pages.push((last.unwrap_or(Uuid::max()), page.position));

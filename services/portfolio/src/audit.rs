@@ -11,7 +11,7 @@ use super::{
 };
 use fafnir_platform::{
     Context,
-    checks::{Check, facts_after, facts_begin},
+    checks::{Check, facts_after, facts_begin, patient},
     db::Db,
     error::{Error, Result},
     tasks::Schedule,
@@ -420,7 +420,7 @@ impl Api {
         let mut after = Some(String::new());
         while let Some(after_account_id) = after {
             let request = v1::ImageRequest { after_account_id, limit: IMAGE_PAGE };
-            after = image.page(engine.image(request).await?.into_inner());
+            after = image.page(engine.image(patient(request)).await?.into_inner());
         }
         self.follower.wait(image.span().1).await?;
         Ok(image)
