@@ -1,10 +1,25 @@
 //! `fafnir audit` finds every row that is not what it was, and nothing on a healthy market.
 
 use crate::harness::{Shell, Stack};
-use fafnir_proto::v1::{Order, OrderState};
+use fafnir_proto::{
+    client::Caller,
+    id::UserId,
+    v1::{
+        AccountType, EndowRequest, Order, OrderState, OrderType, PlaceOrderRequest, SeedAccountRequest, Side,
+        TimeInForce,
+    },
+};
+use fafnir_services::{
+    compose,
+    platform::{Clock, Settings},
+};
+use futures::{StreamExt as _, stream};
 use prost::Message as _;
 use rusqlite::{Connection, params};
 use serde_json::Value;
+use std::{fs, time::Instant};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Whose database a tampering is in.
 #[derive(Debug, Clone, Copy)]
@@ -198,6 +213,42 @@ const TAMPERINGS: &[Tampering] = &[
             "INSERT INTO fills SELECT id + 2, user_id, order_id, symbol, exec_seq, side, price_e4, quantity_e4, maker, time_us FROM fills WHERE id = (SELECT MAX(id) FROM fills)",
         );
     }),
+    ("what was traded of an order", Of::Orders, &["orders"], |c| {
+        order(c, ENDED, |o| o.filled_notional_micros += 1);
+    }),
+    ("the state of a filled order", Of::Orders, &["orders"], |c| {
+        order(c, ENDED, |o| o.set_state(OrderState::Canceled));
+    }),
+    ("which fill of an order is its last", Of::Orders, &["orders"], |c| {
+        sql(c, "UPDATE orders SET last_fill = last_fill + 16 WHERE first_fill > 0");
+    }),
+    ("which update of an order is its first", Of::Orders, &["orders"], |c| {
+        sql(c, "UPDATE orders SET first_seq = first_seq + 1 WHERE first_seq > 0");
+    }),
+    ("the quantity of one side", Of::Orders, &["fills"], |c| {
+        sql(c, "UPDATE fills SET quantity_e4 = quantity_e4 + 10000 WHERE id = (SELECT MIN(id) FROM fills)");
+    }),
+    ("the number of a trade on one side", Of::Orders, &["fills"], |c| {
+        sql(c, "UPDATE fills SET exec_seq = exec_seq + 1 WHERE id = (SELECT MAX(id) FROM fills)");
+    }),
+    ("which side a fill is of", Of::Orders, &["fills"], |c| {
+        sql(c, "UPDATE fills SET side = 3 - side WHERE id = (SELECT MAX(id) FROM fills)");
+    }),
+    ("whose order a fill is of", Of::Orders, &["fills"], |c| {
+        sql(
+            c,
+            "UPDATE fills SET order_id = (SELECT order_id FROM fills WHERE id = (SELECT MIN(id) FROM fills)) WHERE id = (SELECT MAX(id) FROM fills)",
+        );
+    }),
+    ("a price on both sides", Of::Orders, &["fills"], |c| {
+        sql(c, "UPDATE fills SET price_e4 = price_e4 - 100 WHERE id / 16 = (SELECT MAX(id) / 16 FROM fills)");
+    }),
+    ("what happened to an order", Of::Orders, &["events"], |c| {
+        sql(c, "UPDATE events SET kind = kind + 1 WHERE id = (SELECT MAX(id) FROM events)");
+    }),
+    ("an update that is gone", Of::Orders, &["events"], |c| {
+        sql(c, "DELETE FROM events WHERE id = (SELECT MIN(id) FROM events)");
+    }),
     ("a private update of orders", Of::Orders, &["events"], |c| {
         sql(c, "UPDATE events SET body = x'00' WHERE id = (SELECT MAX(id) FROM events)");
     }),
@@ -290,4 +341,108 @@ fn a_healthy_market_never_alarms() {
         assert!(position > last, "nothing happens");
         last = position;
     }
+}
+
+/// Somebody who trades at the services' own doors.
+struct Trader {
+    user: UserId,
+    account: String,
+}
+
+impl Trader {
+    async fn new(ctx: &compose::Running, currency: &str, shares_e4: i64) -> Self {
+        let trader = Self { user: UserId::new(Uuid::new_v4()), account: Uuid::new_v4().to_string() };
+        let (clients, system) = (&ctx.context.clients, Caller::system("audit"));
+        let seed = SeedAccountRequest {
+            account_id: trader.account.clone(),
+            user_id: trader.user.to_string(),
+            r#type: AccountType::Investment.into(),
+            currency: currency.to_owned(),
+        };
+        clients.portfolio(&system).seed_account(seed).await.unwrap();
+        let endow = EndowRequest {
+            key: trader.account.clone(),
+            account_id: trader.account.clone(),
+            symbol: "NVDA".into(),
+            quantity_e4: shares_e4,
+            cost_price_e4: 1_000_000,
+            currency: currency.to_owned(),
+            amount_micros: 900_000_000_000_000,
+        };
+        clients.portfolio(&system).endow(endow).await.unwrap();
+        trader
+    }
+
+    async fn place(&self, ctx: &compose::Running, side: Side, shares: i64, time: TimeInForce) {
+        let request = PlaceOrderRequest {
+            user_id: self.user.to_string(),
+            account_id: self.account.clone(),
+            symbol: "NVDA".into(),
+            side: side.into(),
+            r#type: OrderType::Limit.into(),
+            time_in_force: time.into(),
+            quantity_e4: shares * 10_000,
+            price_e4: 1_480_000,
+            ..PlaceOrderRequest::default()
+        };
+        // A busy machine may be late with an answer; an order more does no harm.
+        for _ in 0..TRIES {
+            let placed = ctx.context.clients.order(&Caller::User(self.user)).place(request.clone()).await;
+            match placed {
+                Ok(_) => return,
+                Err(late) => println!("again: {late}"),
+            }
+        }
+        panic!("no order is taken");
+    }
+}
+
+/// Postings per trade, at least: between two currencies, both sides with a fee.
+const POSTINGS_PER_TRADE: u64 = 10;
+/// What a seller offers at a time, in shares: each is bought by an order of its own.
+const OFFER: u64 = 500;
+const AT_A_TIME: usize = 16;
+const TRIES: usize = 20;
+
+/// `FAFNIR_TEST_POSTINGS` is how many, 1,000,000 by default.
+#[test]
+#[ignore = "a measurement: cargo test --release -p fafnir --test e2e a_million_postings -- --ignored --nocapture"]
+fn the_time_of_an_audit_of_a_million_postings() {
+    let postings = std::env::var("FAFNIR_TEST_POSTINGS").ok().and_then(|n| n.parse().ok());
+    let trades = postings.unwrap_or(1_000_000_u64).div_ceil(POSTINGS_PER_TRADE);
+    let config = "[portfolio]\nmaker_fee_bp = 5\ntaker_fee_bp = 10\n[engine]\nfacts_keep = \"all\"\n";
+    let stack = Stack::configured(config, &["--no-sim"]);
+    let began = Instant::now();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut settings =
+            Settings { data_dir: stack.data_dir().display().to_string(), ..Settings::default() };
+        settings.addresses.portfolio = stack.process.address("portfolio-service");
+        settings.addresses.order = stack.process.address("order-service");
+        let ctx = compose::start(&[], settings, Clock::wall(), CancellationToken::new()).await.unwrap();
+        let shares_e4 = i64::try_from(trades + OFFER).unwrap() * 10_000;
+        let (seller, buyer) =
+            (Trader::new(&ctx, "CAD", shares_e4).await, Trader::new(&ctx, "USD", 10_000).await);
+        for _ in 0..trades.div_ceil(OFFER) {
+            seller.place(&ctx, Side::Sell, OFFER as i64, TimeInForce::Gtc).await;
+            let bought = (0..OFFER).map(|_| buyer.place(&ctx, Side::Buy, 1, TimeInForce::Ioc));
+            stream::iter(bought).buffer_unordered(AT_A_TIME).collect::<Vec<()>>().await;
+        }
+    });
+    let made = began.elapsed();
+    let shell = stack.shell("nobody");
+    let audit = shell.audit();
+    let books = Connection::open(stack.data_dir().join("db/portfolio-service.sqlite")).unwrap();
+    let count: i64 = books.query_row("SELECT COUNT(*) FROM posting", [], |r| r.get(0)).unwrap();
+    let count = count.unsigned_abs();
+    let status = fs::read_to_string(format!("/proc/{}/status", stack.process.id())).unwrap();
+    let peak = status.lines().find(|l| l.starts_with("VmHWM")).unwrap_or_default();
+    println!(
+        "{count} postings, {} transactions, position {}: made in {} s, audited in {} ms, {peak}",
+        audit["transactions"],
+        audit["position"],
+        made.as_secs(),
+        audit["tookMs"],
+    );
+    assert!(count >= trades * POSTINGS_PER_TRADE, "{count}");
 }

@@ -259,7 +259,7 @@ fn delete_streams(url: &str) {
 
 /// Without psql the databases stay for the server's own end.
 fn drop_databases(url: &str, prefix: &str) {
-    for name in ["auth", "security", "user", "stock", "order", "portfolio"] {
+    for name in ["auth", "security", "user", "stock", "order", "portfolio", "manifest"] {
         let sql = format!("DROP DATABASE IF EXISTS \"{prefix}{name}_db\" WITH (FORCE)");
         drop(Command::new("psql").args([&format!("{url}postgres"), "-qc", &sql]).output());
     }

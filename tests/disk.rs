@@ -69,6 +69,9 @@ impl Drop for Small {
     }
 }
 
+/// Nothing is refused before the disk itself refuses it.
+const NO_LIMITS: &str = "[disk]\nalarm_mib = 0\ncancel_only_mib = 0\nread_only_mib = 0\n";
+
 /// Asks until it is as wanted.
 fn until<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + WITHIN;
@@ -80,24 +83,68 @@ fn until<T>(mut ask: impl FnMut() -> Result<T, String>) -> T {
     }
 }
 
+/// Asks until an order is refused, as the disk takes nothing, by a process that lives.
+fn refuses_writes(killed: &mut Killed) {
+    let said = until(|| killed.takes_an_order().map_or_else(Ok, |()| Err("orders are taken".to_owned())));
+    let codes = ["JOURNAL_UNWRITABLE", "DISK_FULL"];
+    assert!(codes.iter().any(|code| said.contains(code)), "{said}");
+    assert!(killed.stack().process.is_running(), "{}", killed.stack().process.log());
+}
+
 /// Eight clients while the disk is full to the last byte: FAFNIR_TEST_FULL is how often, 2 by default.
 #[test]
 fn a_full_disk_loses_nothing_and_trading_goes_on_by_itself_when_there_is_room() {
     let Some(small) = Small::mounted(160) else { return };
     let rounds = std::env::var("FAFNIR_TEST_FULL").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
-    // Nothing is refused before the disk itself refuses it.
-    let config = format!("{CONFIG}\n[disk]\nalarm_mib = 0\ncancel_only_mib = 0\nread_only_mib = 0\n");
+    let config = format!("{CONFIG}\n{NO_LIMITS}");
     let mut killed = Killed::on(Stack::configured_in(small.dir(), &config, &["--no-sim"]));
-    for round in 0..rounds {
+    for _ in 0..rounds {
         killed.under_traffic(|_| small.leave(0));
-        for _ in 0..20 {
-            let refused = killed.takes_an_order();
-            assert!(killed.stack().process.is_running(), "{}", killed.stack().process.log());
-            if round == 0 && refused.is_err() {
-                break;
-            }
-        }
+        refuses_writes(&mut killed);
         small.make_room();
+        until(|| killed.takes_an_order());
+        assert!(killed.stack().process.is_running(), "{}", killed.stack().process.log());
+        killed.check();
+    }
+    killed.check_all();
+    let data = killed.stack().data_dir();
+    assert_eq!(killed.stack().process.interrupt(), Some(0), "{}", killed.stack().process.log());
+    Answer::of(binary().args(["replay", "--json"]).arg(data).output().unwrap()).json();
+}
+
+/// Builds what makes a file system read-only for a program; `None` without a compiler.
+fn read_only_for(dir: &Path) -> Option<PathBuf> {
+    let (source, made) = (concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/read_only.c"), dir.join("ro.so"));
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&made).arg(source).status();
+    if built.is_ok_and(|status| status.success()) {
+        return Some(made);
+    }
+    let is_required = std::env::var("FAFNIR_TEST_REQUIRE_EXTERNAL").is_ok_and(|v| v == "1");
+    assert!(!is_required, "cc must be there");
+    println!("skipped: there is no C compiler");
+    None
+}
+
+#[test]
+fn a_file_system_that_turns_read_only_loses_nothing_and_trading_goes_on_by_itself() {
+    let Some(small) = Small::mounted(160) else { return };
+    let tools = tempfile::tempdir().unwrap();
+    let Some(library) = read_only_for(tools.path()) else { return };
+    let flag = tools.path().join("read-only");
+    let environment = [
+        ("LD_PRELOAD", library.as_path()),
+        ("FAFNIR_TEST_ROOT", small.0.path()),
+        ("FAFNIR_TEST_READ_ONLY", flag.as_path()),
+    ];
+    let config = format!("{CONFIG}\n{NO_LIMITS}");
+    let stack = Stack::surrounded_in(small.dir(), &config, &["--no-sim"], &environment);
+    let mut killed = Killed::on(stack);
+    for _ in 0..2 {
+        killed.under_traffic(|_| fs::write(&flag, "").unwrap());
+        refuses_writes(&mut killed);
+        let said = killed.stack().shell("nobody").run(&["status", "--json"]);
+        assert!(said.code == 1 && said.stdout.contains("cannot be written"), "{said:?}");
+        fs::remove_file(&flag).unwrap();
         until(|| killed.takes_an_order());
         assert!(killed.stack().process.is_running(), "{}", killed.stack().process.log());
         killed.check();

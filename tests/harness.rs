@@ -73,6 +73,10 @@ impl Process {
             .to_owned()
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -139,15 +143,28 @@ impl Stack {
         Self { dir, process }
     }
 
+    /// The same with variables in its environment.
+    pub fn surrounded_in(dir: TempDir, config: &str, flags: &[&str], environment: &[(&str, &Path)]) -> Self {
+        fs::write(dir.path().join("fafnir.toml"), config).unwrap();
+        let mut command = Self::command(dir.path(), flags);
+        command.envs(environment.iter().copied());
+        let process = Process::start(command, dir.path().join("up.log"));
+        Self { dir, process }
+    }
+
     pub fn configure(&self, config: &str) {
         fs::write(self.dir.path().join("fafnir.toml"), config).unwrap();
     }
 
     fn start(dir: &Path, flags: &[&str]) -> Process {
+        Process::start(Self::command(dir, flags), dir.join("up.log"))
+    }
+
+    fn command(dir: &Path, flags: &[&str]) -> Command {
         let mut command = binary();
         command.args(["up", "--json", "--ports", "auto", "--data-dir"]).arg(dir.join("data")).args(flags);
         command.current_dir(dir);
-        Process::start(command, dir.join("up.log"))
+        command
     }
 
     /// Starts again on the same directory.

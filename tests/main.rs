@@ -26,4 +26,5 @@ mod recovery;
 mod refusals;
 mod replay;
 mod ride;
+mod server;
 mod trading;

@@ -102,12 +102,17 @@ pub async fn look(ctx: &Context, dir: Option<PathBuf>) -> Result<Found> {
     let started = Instant::now();
     let caller = Caller::system("audit");
     let behind = behind(ctx, &caller).await?;
+    let status = async || ctx.clients.engine(&caller).status(patient(Empty {})).await;
+    // Read beside the databases: each takes a processor of its own.
+    let at = status().await?.into_inner();
+    let journal = dir.and_then(|dir| replay::directory(&dir).ok());
+    let journal = journal.map(|dir| tokio::task::spawn_blocking(move || journal_checks(&dir, &at)));
     let (ledger, orders) =
         tokio::try_join!(async { ctx.clients.portfolio(&caller).audit(patient(Empty {})).await }, async {
             ctx.clients.order(&caller).audit(patient(Empty {})).await
         },)?;
     let (ledger, orders) = (ledger.into_inner(), orders.into_inner());
-    let engine = ctx.clients.engine(&caller).status(patient(Empty {})).await?.into_inner();
+    let engine = status().await?.into_inner();
     let one = |name: &str, looked: u64, broken: Vec<String>| AuditCheck {
         name: name.to_owned(),
         looked,
@@ -126,9 +131,7 @@ pub async fn look(ctx: &Context, dir: Option<PathBuf>) -> Result<Found> {
         let why = "what the core holds could not be read".to_owned();
         checks.push(one("the books were compared with the core", 1, vec![why]));
     }
-    if let Some(dir) = dir.and_then(|dir| replay::directory(&dir).ok()) {
-        let at = engine.clone();
-        let journal = tokio::task::spawn_blocking(move || journal(&dir, &at));
+    if let Some(journal) = journal {
         checks.extend(journal.await.map_err(anyhow::Error::from)?);
     }
     Ok(Found { ledger, orders, engine, checks, took: started.elapsed() })
@@ -136,12 +139,13 @@ pub async fn look(ctx: &Context, dir: Option<PathBuf>) -> Result<Found> {
 
 /// Projections that do not come to where the core stands now.
 async fn behind(ctx: &Context, caller: &Caller) -> Result<Vec<String>> {
-    let last = ctx.clients.engine(caller).position(fafnir_proto::v1::PositionRequest::default()).await?;
+    let last = patient(fafnir_proto::v1::PositionRequest::default());
+    let last = ctx.clients.engine(caller).position(last).await?;
     let last = last.into_inner().last;
     let until = Instant::now() + BEHIND_MAX;
     loop {
-        let orders = ctx.clients.order(caller).status(Empty {}).await?.into_inner().position;
-        let books = ctx.clients.portfolio(caller).status(Empty {}).await?.into_inner().position;
+        let orders = ctx.clients.order(caller).status(patient(Empty {})).await?.into_inner().position;
+        let books = ctx.clients.portfolio(caller).status(patient(Empty {})).await?.into_inner().position;
         let stands = [("order-service", orders), ("portfolio-service", books)];
         let behind: Vec<_> = stands.iter().filter(|(_, p)| *p < last).collect();
         if behind.is_empty() || Instant::now() >= until {
@@ -152,7 +156,7 @@ async fn behind(ctx: &Context, caller: &Caller) -> Result<Vec<String>> {
 }
 
 /// The journal replayed to where the core stood: its facts against the fact log, its snapshots, its end.
-fn journal(dir: &Path, engine: &EngineStatusReply) -> Vec<AuditCheck> {
+fn journal_checks(dir: &Path, engine: &EngineStatusReply) -> Vec<AuditCheck> {
     let until = Until { seq: engine.journal_seq, time_us: i64::MAX };
     let replayed = || -> std::result::Result<Run, recovery::Error> {
         let mut run = Run::open(dir)?;

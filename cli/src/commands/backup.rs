@@ -246,7 +246,8 @@ fn identify(dir: &Path, to: &Path) -> Result<()> {
     let there = Manifest::of(to);
     let made = there.stores().map_err(anyhow::Error::from)?;
     for (name, entry) in Manifest::of(dir).stores().map_err(anyhow::Error::from)? {
-        if !made.contains_key(&name) {
+        // A server's manifest stays with its server.
+        if !made.contains_key(&name) && name != db::SERVER {
             there.put(&name, entry.id, entry.made_us).map_err(anyhow::Error::from)?;
         }
     }
@@ -387,8 +388,9 @@ async fn prepare(settings: &Settings, backup: &Path, index: &Index, staging: &Pa
         fs::remove_dir_all(staging).map_err(failed(staging))?;
     }
     private(staging)?;
-    let wanted: Vec<String> =
-        TELLERS.iter().chain(&HEARERS).map(|s| db::postgres_name(&settings.database.prefix, s)).collect();
+    let prefix = &settings.database.prefix;
+    let databases = TELLERS.iter().chain(&HEARERS).map(|s| db::postgres_name(prefix, s));
+    let wanted: Vec<String> = databases.chain([db::manifest_name(prefix)]).collect();
     if !url.is_empty() {
         for name in &wanted {
             if made.contains(name) {
@@ -413,11 +415,13 @@ async fn prepare(settings: &Settings, backup: &Path, index: &Index, staging: &Pa
     }
     if !url.is_empty() {
         let (tasks, clock) = (Tasks::new(CancellationToken::new()), Clock::wall());
+        let mut aside = settings.clone();
+        staging.display().to_string().clone_into(&mut aside.data_dir);
         for name in TELLERS.into_iter().chain(HEARERS) {
             let (migrations, file) = (service(name)?.migrations, staging.join("db").join(file_of(name)));
-            let there = db::postgres_name(&settings.database.prefix, name);
+            let there = db::postgres_name(prefix, name);
             let from = Db::open_sqlite(file, name, migrations, &tasks, &clock).await?;
-            let server = Db::open_postgres(url, &there, migrations, &clock).await?;
+            let server = Db::open(&aside, name, migrations, &tasks, &clock).await?;
             transfer::copy_rows(&from, &server, migrations)
                 .await
                 .map_err(|e| unusable(format!("{there}: {e}")))?;

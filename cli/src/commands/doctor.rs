@@ -92,6 +92,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
             }
             checks.extend(elsewhere(&settings));
             checks.extend(nats::server(&settings, &dir).await);
+            checks.extend(checksums(&settings.database.url).await);
             let stored = tokio::task::spawn_blocking(move || {
                 let mut checks = databases(&dir);
                 checks.extend(journal(&dir));
@@ -273,6 +274,24 @@ fn elsewhere(settings: &Settings) -> Vec<Check> {
         .filter(|(_, url)| !url.is_empty())
         .map(|(name, url)| reachable(name, url))
         .collect()
+}
+
+/// What stored pages are looked through with on a server is the server's own.
+async fn checksums(url: &str) -> Option<Check> {
+    const NAME: &str = "postgres pages";
+    if url.is_empty() {
+        return None;
+    }
+    // One that does not answer is told already.
+    Some(if db::checksums_postgres(url).await.ok()? {
+        ok(NAME, "have checksums")
+    } else {
+        note(
+            NAME,
+            "have no checksums (data_checksums is off): what rots on its disk is served as it is",
+            "stop the server and run `pg_checksums --enable`; new ones are made with `initdb --data-checksums`",
+        )
+    })
 }
 
 /// Host and port of `scheme://user:password@host:port/path`. Secrets stay out of what is printed.

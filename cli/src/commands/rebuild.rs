@@ -149,26 +149,27 @@ async fn on_server(
             .code(Reason::REBUILD_ELSEWHERE)
             .hint("stop what uses it")
     })?;
+    db::forget_postgres(settings, service, stamp).await?;
+    if let Begin::Genesis = begin {
+        return Ok(is_kept.then_some(kept));
+    }
+    let tasks = Tasks::new(CancellationToken::new());
+    let server = Db::open_projection(settings, service, migrations(service), &tasks, &clock).await?;
     match begin {
         Begin::Genesis => {}
         Begin::Backup(backup) => {
-            let tasks = Tasks::new(CancellationToken::new());
             let scratch = tempdir_for(service)?;
             put(&source(backup, service)?, &scratch.join("db.sqlite"))?;
             let from =
                 Db::open_sqlite(scratch.join("db.sqlite"), service, migrations(service), &tasks, &clock)
                     .await?;
-            let server = Db::open_postgres(url, &name, migrations(service), &clock).await?;
             transfer::copy_rows(&from, &server, migrations(service)).await?;
-            tasks.shutdown().cancel();
-            tasks.drain().await;
             fs::remove_dir_all(&scratch)?;
         }
-        Begin::Opening(opening) => {
-            let server = Db::open_postgres(url, &name, migrations(service), &clock).await?;
-            open(&server, service, opening).await?;
-        }
+        Begin::Opening(opening) => open(&server, service, opening).await?,
     }
+    tasks.shutdown().cancel();
+    tasks.drain().await;
     Ok(is_kept.then_some(kept))
 }
 

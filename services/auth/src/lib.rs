@@ -60,8 +60,11 @@ fn spawn_housekeeping(ctx: &Context, operations: Operations) {
         age_us = UNDER_WAY_US;
         async move { operations.finish_interrupted(before_us).await.map(drop) }
     });
-    ctx.tasks.every("pruning of ended sessions", Schedule::after(PRUNE_EVERY), move || {
+    // At once: one that is started again and again prunes too.
+    ctx.tasks.every("pruning of ended sessions", Schedule::at_once(PRUNE_EVERY), move || {
         let (db, before_us) = (operations.db.clone(), operations.ctx.clock.now_us() - PRUNE_AFTER_US);
-        async move { db.write(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await.map(drop) }
+        async move {
+            db.write_anyway(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await.map(drop)
+        }
     });
 }

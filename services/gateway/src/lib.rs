@@ -61,7 +61,7 @@ struct Gateway {
     cost: rate::Limiter,
     http: proxy::HttpClient,
     /// What the exchange says that keeps it from taking everything; empty: nothing.
-    notice: RwLock<String>,
+    notice: RwLock<Notice>,
     /// Whose word about a client's address is believed.
     proxies: Proxies,
     sockets: Arc<sockets::Sockets>,
@@ -103,6 +103,13 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the exchange says of itself, and whether it does not take everything.
+#[derive(Debug, Clone, Default)]
+struct Notice {
+    text: String,
+    limited: bool,
+}
+
 /// Keeps what terminals are told of the exchange.
 fn follow_notice(gateway: &Arc<Gateway>) {
     let asking = Arc::clone(gateway);
@@ -111,9 +118,9 @@ fn follow_notice(gateway: &Arc<Gateway>) {
         async move {
             let mut engine = gateway.ctx.clients.engine(&gateway.ctx.system());
             let asked = tokio::time::timeout(NOTICE_EVERY, engine.position(PositionRequest::default()));
-            let notice = match asked.await {
-                Ok(Ok(reply)) => reply.into_inner().notice,
-                _ => "the exchange does not answer".to_owned(),
+            let notice = match asked.await.map(|reply| reply.map(tonic::Response::into_inner)) {
+                Ok(Ok(reply)) => Notice { text: reply.notice, limited: reply.limited },
+                _ => Notice { text: "the exchange does not answer".to_owned(), limited: true },
             };
             *gateway.notice.write() = notice;
             Ok::<_, Error>(())

@@ -119,7 +119,8 @@ impl Feed {
                             time_us: self.gateway.ctx.clock.now_us(),
                             order_seq: self.orders.unwrap_or(0),
                             portfolio_seq: self.portfolio.unwrap_or(0),
-                            notice,
+                            notice: notice.text,
+                            limited: notice.limited,
                         })).await?;
                     }
                 }

@@ -1,21 +1,24 @@
 //! The whole read model at one position: against the core's open orders there, and against what the facts tell.
 
+mod recount;
+
 use super::{
     domain::changes::{ChangedOrder, Changes},
     orders::Orders,
     store::{
         self,
-        audit::{ClientKey, OrderRow, Stored},
+        audit::{OrderRow, Stored},
     },
 };
 use fafnir_platform::{
     Context,
-    checks::{self, Check, digest, facts_after, facts_begin},
+    checks::{self, Check, digest, facts_after, facts_begin, patient},
     error::{Error, Result},
     tasks::Schedule,
 };
 use fafnir_proto::v1::{AuditCheck, Fact, OpenOrdersRequest, Order, OrderAuditReply};
 use prost::Message as _;
+pub use recount::Recount;
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -29,7 +32,7 @@ const EVERY: Duration = Duration::from_mins(1);
 const WHOLE_EVERY: u32 = 24 * 60;
 
 /// The digest of an order as its row should have it.
-pub fn order_digest(order: &Order) -> u64 {
+fn order_digest(order: &Order) -> u64 {
     let mut order = order.clone();
     order.id.clear();
     order.user_id.clear();
@@ -70,73 +73,123 @@ impl Open {
     }
 }
 
-/// What the facts tell of the rows.
-#[derive(Debug, Default)]
+/// What the facts tell of the rows, and what of them was compared already: fills and events come in the order of the
+/// facts, so each is looked at once and forgotten.
+#[derive(Debug)]
 struct Told {
     orders: HashMap<Uuid, OrderRow>,
-    /// Row → digest, and the order that it belongs to.
-    fills: HashMap<i64, (u64, Uuid)>,
-    /// Row → digest, user and number.
-    events: HashMap<i64, (u64, Uuid, u64)>,
-    last_events: HashMap<Uuid, u64>,
-    clients: HashMap<ClientKey, (u64, Uuid)>,
+    /// How many of the stored fills and events were passed.
+    fills_done: usize,
+    events_done: usize,
+    /// Fills that are not there, and their orders.
+    missing: Vec<(i64, Uuid)>,
+    fills: Check,
+    events: Check,
+    /// Digest of user and client order id → digest of what it stands for, and its order.
+    clients: HashMap<u64, (u64, Uuid)>,
+}
+
+/// Passes rows up to an id, which no fact tells of; answers the digest of that one.
+fn pass(rows: &[(i64, u64)], done: &mut usize, id: i64, mut untold: impl FnMut(i64)) -> Option<u64> {
+    while let Some((row, digest)) = rows.get(*done).copied().filter(|(row, _)| *row <= id) {
+        *done += 1;
+        if row == id {
+            return Some(digest);
+        }
+        untold(row);
+    }
+    None
 }
 
 impl Told {
-    fn page(&mut self, from: u64, facts: Vec<Fact>) -> Result<u64> {
+    /// Nothing yet: the facts behind `begins` follow.
+    fn new(begins: u64, stored: &Stored) -> Self {
+        let before = |rows: &[(i64, u64)]| rows.partition_point(|(id, _)| !is_behind(*id, begins));
+        Self {
+            orders: HashMap::new(),
+            fills_done: before(&stored.fills),
+            events_done: before(&stored.events),
+            missing: Vec::new(),
+            fills: Check::new("every fill is what the facts tell"),
+            events: Check::new("every private update of orders is what the facts tell"),
+            clients: HashMap::new(),
+        }
+    }
+
+    fn page(&mut self, from: u64, facts: Vec<Fact>, stored: &Stored) -> Result<u64> {
         let changes = Changes::read(from, facts).map_err(|e| Error::internal(e.to_string()))?;
         for changed in changes.orders {
             self.order(&changed);
         }
         for f in changes.fills {
-            self.fills.insert(
-                f.id,
-                (store::audit::fill_digest(f.user.uuid(), f.order, f.exec_seq, &f.fill), f.order),
-            );
+            let check = &mut self.fills;
+            let untold = |id| check.find(format!("fill {id}, of which no fact tells"));
+            match pass(&stored.fills, &mut self.fills_done, f.id, untold) {
+                Some(row) => {
+                    let told = store::audit::fill_digest(f.user.uuid(), f.order, f.exec_seq, &f.fill);
+                    self.fills.look(row == told, || format!("fill {} of order {}", f.id, f.order));
+                }
+                None => self.missing.push((f.id, f.order)),
+            }
         }
         for e in changes.events {
-            let (user, seq) = (e.user.uuid(), e.update.user_seq);
-            self.last_events.insert(user, seq);
-            self.events.insert(e.id, (digest(&e.update.encode_to_vec()), user, seq));
+            let (user, seq, check) = (e.user.uuid(), e.update.user_seq, &mut self.events);
+            let untold = |id| check.find(format!("update {id}, of which no fact tells"));
+            let row = pass(&stored.events, &mut self.events_done, e.id, untold);
+            let body = e.update.encode_to_vec();
+            let told = store::audit::event_digest(user, seq, e.kind.into(), e.order, &body);
+            self.events.look(row == Some(told), || format!("update {seq} of user {user}"));
         }
         for c in changes.client_orders {
-            self.clients.insert((c.user.uuid(), c.client_order_id), (digest(&c.payload), c.order));
+            let key = store::audit::client_digest(c.user.uuid(), &c.client_order_id);
+            self.clients.insert(key, (digest(&c.payload), c.order));
         }
         Ok(changes.to)
     }
 
     fn order(&mut self, changed: &ChangedOrder) {
-        let before = self.orders.get(&changed.id);
-        let first_fill = before.map(|o| o.first_fill).filter(|fill| *fill != 0).unwrap_or(changed.first_fill);
-        let last_fill =
-            if changed.last_fill == 0 { before.map_or(0, |o| o.last_fill) } else { changed.last_fill };
+        let before = self.orders.get(&changed.id).copied().unwrap_or_default();
+        let ended_us = changed.ended_us();
+        let symbol = &changed.order.symbol;
+        let user = changed.user.uuid();
         let row = OrderRow {
-            user: changed.user.uuid(),
-            symbol: changed.order.symbol.clone(),
-            agent: changed.is_agents(),
-            ended_us: changed.ended_us(),
-            first_fill,
-            last_fill,
+            columns: store::audit::columns_digest(user, symbol, changed.is_agents(), ended_us),
             body: order_digest(&changed.order),
-            // An order of before the log: its first fill may be too.
-            is_whole: changed.is_new || before.is_some_and(|o| o.is_whole),
+            is_agents: changed.is_agents(),
+            has_ended: ended_us != 0,
+            first_fill: if before.first_fill == 0 { changed.first_fill } else { before.first_fill },
+            last_fill: if changed.last_fill == 0 { before.last_fill } else { changed.last_fill },
+            first_seq: if before.first_seq == 0 { changed.first_seq } else { before.first_seq },
+            last_seq: if changed.last_seq == 0 { before.last_seq } else { changed.last_seq },
+            // An order of before the log: what it had first may be too.
+            is_whole: changed.is_new || before.is_whole,
         };
         self.orders.insert(changed.id, row);
     }
 
-    fn compare(&self, begins: u64, stored: &Stored) -> Vec<Check> {
-        vec![
-            self.orders(begins, stored),
-            self.fills(begins, stored),
-            self.events(begins, stored),
-            self.clients(begins, stored),
-        ]
+    /// Everything that was found, up to where the rows stand.
+    fn compare(mut self, begins: u64, stored: &mut Stored) -> Vec<Check> {
+        for (id, _) in stored.fills.iter().skip(self.fills_done) {
+            self.fills.find(format!("fill {id}, of which no fact tells"));
+        }
+        for (id, _) in stored.events.iter().skip(self.events_done) {
+            self.events.find(format!("update {id}, of which no fact tells"));
+        }
+        for (id, order) in std::mem::take(&mut self.missing) {
+            let gone = self.may_be_gone(order, stored);
+            self.fills.look(gone, || format!("fill {id} of order {order}"));
+        }
+        let orders = self.orders(begins, stored);
+        let clients = self.clients(begins, stored);
+        let recount = std::mem::take(&mut stored.recount);
+        let counted = recount.checks(|id| self.orders.get(id).is_some_and(|o| o.is_whole));
+        [orders, self.fills, self.events, clients].into_iter().chain(counted).collect()
     }
 
     /// Ended orders of agents go after a while, and theirs with them.
     fn may_be_gone(&self, order: Uuid, stored: &Stored) -> bool {
         !stored.orders.contains_key(&order)
-            && self.orders.get(&order).is_some_and(|o| o.agent && o.ended_us > 0)
+            && self.orders.get(&order).is_some_and(|o| o.is_agents && o.has_ended)
     }
 
     fn orders(&self, begins: u64, stored: &Stored) -> Check {
@@ -156,50 +209,19 @@ impl Told {
         check
     }
 
-    fn fills(&self, begins: u64, stored: &Stored) -> Check {
-        let mut check = Check::new("every fill is what the facts tell");
-        for (id, (told, order)) in &self.fills {
-            let fits = match stored.fills.get(id) {
-                Some(row) => row == told,
-                None => self.may_be_gone(*order, stored),
-            };
-            check.look(fits, || format!("fill {id} of order {order}"));
-        }
-        for id in stored.fills.keys().filter(|id| is_behind(**id, begins) && !self.fills.contains_key(*id)) {
-            check.find(format!("fill {id}, of which no fact tells"));
-        }
-        check
-    }
-
-    fn events(&self, begins: u64, stored: &Stored) -> Check {
-        let mut check = Check::new("every private update of orders is what the facts tell");
-        for (id, (told, user, seq)) in &self.events {
-            let last = self.last_events.get(user).copied().unwrap_or(0);
-            let fits = match stored.events.get(id) {
-                Some(row) => row == told,
-                None => seq + store::UPDATES_KEPT <= last,
-            };
-            check.look(fits, || format!("update {seq} of user {user}"));
-        }
-        for id in stored.events.keys().filter(|id| is_behind(**id, begins) && !self.events.contains_key(*id))
-        {
-            check.find(format!("update {id}, of which no fact tells"));
-        }
-        check
-    }
-
     fn clients(&self, begins: u64, stored: &Stored) -> Check {
         let mut check = Check::new("every client order id stands for its order");
-        for ((user, key), told) in &self.clients {
-            let fits = match stored.clients.get(&(*user, key.clone())) {
+        for (key, told) in &self.clients {
+            let fits = match stored.clients.get(key) {
                 Some(row) => row == told,
                 None => self.may_be_gone(told.1, stored),
             };
-            check.look(fits, || format!("client order id {key:?} of user {user}"));
+            check.look(fits, || format!("client order id of order {}", told.1));
         }
         if begins == 0 {
-            for (user, key) in stored.clients.keys().filter(|key| !self.clients.contains_key(*key)) {
-                check.find(format!("client order id {key:?} of user {user}, of which no fact tells"));
+            let untold = stored.clients.iter().filter(|(key, _)| !self.clients.contains_key(*key));
+            for (_, (_, order)) in untold {
+                check.find(format!("a client order id of order {order}, of which no fact tells"));
             }
         }
         check
@@ -216,7 +238,7 @@ impl Orders {
     pub async fn audit(&self, whole: bool) -> Result<OrderAuditReply> {
         let mut open = self.open_of_core().await?;
         self.follower.wait(open.span().1).await?;
-        let stored = self.db.read(move |tx| Ok(store::audit::stored(tx, whole)?)).await?;
+        let mut stored = self.db.read(move |tx| Ok(store::audit::stored(tx, whole)?)).await?;
         let mut after = open.span().0;
         while after < stored.position {
             let facts = facts_after(&self.ctx, after, stored.position).await?;
@@ -228,12 +250,12 @@ impl Orders {
         let mut found = vec![compare_open(&open, &stored)];
         if whole {
             let begins = facts_begin(&self.ctx).await?.max(stored.origin_at);
-            let (mut told, mut after) = (Told::default(), begins);
+            let (mut told, mut after) = (Told::new(begins, &stored), begins);
             while after < stored.position {
                 let facts = facts_after(&self.ctx, after, stored.position).await?;
-                after = told.page(after, facts)?;
+                after = told.page(after, facts, &stored)?;
             }
-            found.extend(told.compare(begins, &stored));
+            found.extend(told.compare(begins, &mut stored));
         }
         Ok(OrderAuditReply {
             position: stored.position,
@@ -247,7 +269,7 @@ impl Orders {
         let (mut open, mut after_id) = (Open::default(), String::new());
         loop {
             let request = OpenOrdersRequest { after_id, limit: PAGE, ..Default::default() };
-            let page = engine.open_orders(request).await?.into_inner();
+            let page = engine.open_orders(patient(request)).await?.into_inner();
             let id = |order: &Order| Uuid::parse_str(&order.id).unwrap_or_default();
             let last = page.orders.last().map(id).filter(|_| page.more);
             open.pages.push((last.unwrap_or(Uuid::max()), page.position));
@@ -262,8 +284,7 @@ impl Orders {
 
 fn compare_open(open: &Open, stored: &Stored) -> Check {
     let mut check = Check::new("the open orders are the core's");
-    let rows: BTreeMap<&Uuid, &OrderRow> =
-        stored.orders.iter().filter(|(_, row)| row.ended_us == 0).collect();
+    let rows: BTreeMap<&Uuid, &OrderRow> = stored.orders.iter().filter(|(_, row)| !row.has_ended).collect();
     for (id, core) in &open.orders {
         check.look(rows.get(id).is_some_and(|row| row.body == *core), || format!("order {id}"));
     }

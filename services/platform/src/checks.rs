@@ -5,10 +5,15 @@ use super::{
     error::{Error, Result},
 };
 use fafnir_proto::v1::{AuditCheck, Fact, FactsRequest};
-use std::hash::{DefaultHasher, Hasher as _};
+use std::{
+    hash::{DefaultHasher, Hasher as _},
+    time::Duration,
+};
 
 /// Findings that a check names; the others are only counted.
 const EXAMPLES_MAX: usize = 5;
+/// How long a page may take on a busy machine.
+const PAGE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// One rule, and how often it was looked at and broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +67,20 @@ pub fn digest(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// An audit's question: pages are large, and nobody waits behind it.
+pub fn patient<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(PAGE_WAIT_MAX);
+    request
+}
+
 /// The position before the first fact that is kept.
 ///
 /// # Errors
 /// The engine does not answer.
 pub async fn facts_begin(ctx: &Context) -> Result<u64> {
     let request = FactsRequest { after: 0, limit: 1, ..Default::default() };
-    let reply = ctx.clients.engine(&ctx.system()).facts(request).await?.into_inner();
+    let reply = ctx.clients.engine(&ctx.system()).facts(patient(request)).await?.into_inner();
     Ok(reply.oldest.saturating_sub(1))
 }
 
@@ -81,7 +93,7 @@ pub async fn facts_after(ctx: &Context, after: u64, until: u64) -> Result<Vec<Fa
         return Ok(Vec::new());
     }
     let request = FactsRequest { after, ..Default::default() };
-    let mut facts = ctx.clients.engine(&ctx.system()).facts(request).await?.into_inner().facts;
+    let mut facts = ctx.clients.engine(&ctx.system()).facts(patient(request)).await?.into_inner().facts;
     if facts.first().is_none_or(|fact| fact.position != after + 1) {
         return Err(Error::internal(format!("the facts after position {after} are not there")));
     }

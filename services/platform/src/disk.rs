@@ -7,11 +7,14 @@ use super::{
     config::Settings,
     db,
     error::Error,
+    manifest::NOTES,
     tasks::{Schedule, Tasks},
 };
 use parking_lot::Mutex;
 use std::{
-    fmt, io,
+    fmt,
+    fs::{self, File},
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -21,6 +24,7 @@ use std::{
 };
 
 const MIB: u64 = 1024 * 1024;
+const PROBE_BYTES: usize = 4_096;
 /// How often it is looked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A stage is left when so many of its parts more than its limit are free: one file that goes and comes does not toggle it.
@@ -108,6 +112,16 @@ pub fn room(dir: &Path) -> io::Result<Room> {
     })
 }
 
+/// Writes a little into the directory of the notes, and takes it away.
+fn probe(dir: &Path) -> io::Result<()> {
+    let path = dir.join(NOTES).join("probe");
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&[1; PROBE_BYTES])?;
+        file.sync_all()
+    });
+    written.and(fs::remove_file(&path))
+}
+
 type Look = Box<dyn Fn() -> io::Result<Room> + Send + Sync>;
 
 struct Inner {
@@ -118,6 +132,8 @@ struct Inner {
     free_bytes: AtomicU64,
     /// What somebody could not write just now; empty: nothing.
     unwritten: Mutex<String>,
+    /// The same of somebody who does not try again before there is something to write: the next look does.
+    refused: Mutex<String>,
 }
 
 /// The disk of a data directory. Cheap to clone; the default one has room.
@@ -160,6 +176,7 @@ impl Disk {
             stage: AtomicU8::new(Stage::Ample as u8),
             free_bytes: AtomicU64::new(u64::MAX),
             unwritten: Mutex::default(),
+            refused: Mutex::default(),
         }))
     }
 
@@ -174,6 +191,9 @@ impl Disk {
             }
         };
         self.0.free_bytes.store(room.free_bytes, Ordering::Relaxed);
+        if !self.0.refused.lock().is_empty() && probe(&self.0.dir).is_ok() {
+            self.accepted();
+        }
         let is = self.0.limits.judge(was, room);
         self.0.stage.store(is as u8, Ordering::Release);
         metrics::gauge!("fafnir_disk_stage").set(f64::from(is as u8));
@@ -214,15 +234,26 @@ impl Disk {
         self.0.unwritten.lock().clear();
     }
 
+    /// What could not be written, until a look at the disk finds that it takes writes again: an error of the disk can make a
+    /// file system refuse them that says nothing of it.
+    pub fn refused(&self, what: &str) {
+        what.clone_into(&mut self.0.refused.lock());
+    }
+
+    /// The disk takes writes again.
+    pub fn accepted(&self) {
+        self.0.refused.lock().clear();
+    }
+
     /// Whether something could not be written just now.
     pub fn is_unwritten(&self) -> bool {
-        !self.0.unwritten.lock().is_empty()
+        !self.0.unwritten.lock().is_empty() || !self.0.refused.lock().is_empty()
     }
 
     /// What is worth saying about the disk: from the alarm on.
     pub fn notice(&self) -> Option<String> {
-        let unwritten = self.0.unwritten.lock().clone();
-        if !unwritten.is_empty() {
+        let what = [&self.0.unwritten, &self.0.refused].map(|what| what.lock().clone());
+        if let Some(unwritten) = what.iter().find(|what| !what.is_empty()) {
             return Some(format!("{unwritten} cannot be written: nothing is taken until it can"));
         }
         let (dir, free) = (self.0.dir.display(), self.0.free_bytes.load(Ordering::Relaxed) / MIB);
@@ -309,5 +340,19 @@ mod tests {
         assert!(disk.trouble().is_some_and(|says| says.starts_with("the journal cannot be written")));
         disk.written();
         assert_eq!(disk.trouble(), None);
+    }
+
+    #[test]
+    fn a_write_that_was_refused_is_told_until_the_disk_takes_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::seen_by(dir.path().to_owned(), LIMITS, || Ok(free(9_000)));
+        disk.refused("the journal");
+        disk.look();
+        assert!(disk.is_unwritten(), "it has no directory to write to");
+        assert!(disk.trouble().is_some_and(|says| says.starts_with("the journal cannot be written")));
+        fs::create_dir(dir.path().join(NOTES)).unwrap();
+        disk.look();
+        assert!(!disk.is_unwritten());
+        assert_eq!(fs::read_dir(dir.path().join(NOTES)).unwrap().count(), 0);
     }
 }

@@ -8,6 +8,7 @@ use fafnir_disk::note::{self, Note};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -39,17 +40,58 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn since(&self) -> String {
+    pub(crate) fn since(&self) -> String {
         let made = OffsetDateTime::from_unix_timestamp(self.made_us / 1_000_000).ok();
         made.and_then(|t| t.format(&Rfc3339).ok()).unwrap_or_default()
     }
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// What a manifest says.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+pub(crate) struct Document {
     version: u32,
-    stores: BTreeMap<String, Entry>,
+    pub(crate) stores: BTreeMap<String, Entry>,
+}
+
+impl Default for Document {
+    fn default() -> Self {
+        Self { version: VERSION, stores: BTreeMap::new() }
+    }
+}
+
+/// Where a store is, or a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    File(PathBuf),
+    /// The name of a database of a server.
+    Server(String),
+}
+
+impl Place {
+    /// How what was lost comes back.
+    fn restored(&self) -> &'static str {
+        match self {
+            Self::File(_) => "restore a backup with `fafnir restore`",
+            Self::Server(_) => "restore a backup with `fafnir restore`, under another database.prefix",
+        }
+    }
+
+    fn anew(&self) -> &'static str {
+        match self {
+            Self::File(_) => "begin anew with `fafnir up --fresh`",
+            Self::Server(_) => "drop every database of this prefix, and the data directory, to begin anew",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Server(name) => write!(f, "the database {name}"),
+        }
+    }
 }
 
 /// What every version of the file has.
@@ -63,36 +105,31 @@ struct Head {
 pub enum Error {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{}: {what}; restore it with `fafnir restore`, or begin anew with `fafnir up --fresh`", path.display())]
-    Unreadable { path: PathBuf, what: String },
-    #[error("{}: it is of version {version}, this program has {VERSION}: a newer program wrote it", path.display())]
-    Newer { path: PathBuf, version: u32 },
+    #[error("{place}: {what}; {}, or {}", place.restored(), place.anew())]
+    Unreadable { place: Place, what: String },
+    #[error("{place}: it is of version {version}, this program has {VERSION}: a newer program wrote it")]
+    Newer { place: Place, version: u32 },
     /// It was there and is gone.
     #[error(
-        "{} is gone: {store} {id} of {since} was there, and what it held is lost; it is not made anew silently: restore a \
-         backup with `fafnir restore`, or begin anew with `fafnir up --fresh`", path.display()
+        "{place} is gone: {store} {id} of {since} was there, and what it held is lost; it is not made anew silently: {}, or {}",
+        place.restored(), place.anew()
     )]
-    Missing { path: PathBuf, store: String, id: Uuid, since: String },
+    Missing { place: Place, store: String, id: Uuid, since: String },
     /// Another store is in its place.
     #[error(
-        "{} is another store than the manifest names ({found}, not {id} of {since}): it comes from another data directory, or \
-         it was made anew elsewhere; put back the one that belongs here, or restore a backup with `fafnir restore`",
-        path.display()
+        "{place} is another store than the manifest names ({found}, not {id} of {since}): it comes from elsewhere, or it was \
+         made anew there; put back the one that belongs here, or {}", place.restored()
     )]
-    Foreign { path: PathBuf, found: String, id: Uuid, since: String },
+    Foreign { place: Place, found: String, id: Uuid, since: String },
     /// A store that the manifest does not know.
     #[error(
-        "{} is there and {FILE} does not name it: the manifest is lost, or the store comes from another data directory or \
-         from a program before manifests; restore a backup with `fafnir restore`, or begin anew with `fafnir up --fresh`",
-        path.display()
+        "{place} is there and the manifest does not name it: the manifest is lost, or the store comes from elsewhere or from a \
+         program before manifests; {}, or {}", place.restored(), place.anew()
     )]
-    Unlisted { path: PathBuf },
+    Unlisted { place: Place },
     /// It has lost its end, or is an older copy.
-    #[error(
-        "{} has lost what it had: {what}; it was cut short or is an older copy: restore a backup with `fafnir restore`",
-        path.display()
-    )]
-    Older { path: PathBuf, what: String },
+    #[error("{place} has lost what it had: {what}; it was cut short or is an older copy: {}", place.restored())]
+    Older { place: Place, what: String },
 }
 
 /// What is found in a store's place.
@@ -134,6 +171,63 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Io { path, source }
 }
 
+impl Document {
+    pub(crate) fn read(place: &Place, text: &[u8]) -> Result<Self, Error> {
+        let unreadable =
+            |e: serde_json::Error| Error::Unreadable { place: place.clone(), what: e.to_string() };
+        let Head { version } = serde_json::from_slice(text).map_err(unreadable)?;
+        if version > VERSION {
+            return Err(Error::Newer { place: place.clone(), version });
+        }
+        serde_json::from_slice(text).map_err(unreadable)
+    }
+
+    /// Compares what is found in a store's place with what the manifest says, and enters a store that is new. `again`:
+    /// the store can be made again from others, so that a missing one is entered anew.
+    pub(crate) fn claim(
+        &mut self,
+        store: &str,
+        place: &Place,
+        found: Found,
+        again: bool,
+        now_us: i64,
+    ) -> Result<Claim, Error> {
+        let known = self.stores.get(store).cloned();
+        let place = place.clone();
+        match (known, found) {
+            (Some(entry), Found::Store(id)) if id == entry.id => Ok(Claim::Known(entry)),
+            (Some(entry), Found::Store(_) | Found::Nameless) => {
+                let found = match found {
+                    Found::Store(id) => id.to_string(),
+                    _ => "a store without an id".to_owned(),
+                };
+                Err(Error::Foreign { place, found, id: entry.id, since: entry.since() })
+            }
+            (None, Found::Store(_) | Found::Nameless) => Err(Error::Unlisted { place }),
+            (Some(entry), _) if entry.made && !again => {
+                let store = store.to_owned();
+                Err(Error::Missing { place, store, id: entry.id, since: entry.since() })
+            }
+            (known, _) => {
+                let entry = known.filter(|entry| !entry.made).unwrap_or_else(|| Entry {
+                    id: Uuid::new_v4(),
+                    made_us: now_us,
+                    made: false,
+                });
+                self.stores.insert(store.to_owned(), entry.clone());
+                Ok(Claim::Make(entry))
+            }
+        }
+    }
+
+    /// A store that was claimed to be made is there, whole.
+    pub(crate) fn made(&mut self, store: &str, id: Uuid) {
+        if let Some(entry) = self.stores.get_mut(store).filter(|entry| entry.id == id) {
+            entry.made = true;
+        }
+    }
+}
+
 impl Manifest {
     /// The manifest of a data directory, which may not be there yet.
     pub fn of(data_dir: &Path) -> Self {
@@ -152,17 +246,10 @@ impl Manifest {
     fn read(&self) -> Result<Document, Error> {
         let path = self.path();
         let text = match fs::read(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Ok(Document { version: VERSION, ..Document::default() });
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Document::default()),
             read => read.map_err(at(&path))?,
         };
-        let unreadable = |e: serde_json::Error| Error::Unreadable { path: path.clone(), what: e.to_string() };
-        let Head { version } = serde_json::from_slice(&text).map_err(unreadable)?;
-        if version > VERSION {
-            return Err(Error::Newer { path: path.clone(), version });
-        }
-        serde_json::from_slice(&text).map_err(unreadable)
+        Document::read(&Place::File(path), &text)
     }
 
     /// Changes the manifest; processes that share the directory come one after the other.
@@ -177,16 +264,16 @@ impl Manifest {
         let before = serde_json::to_vec_pretty(&document).unwrap_or_default();
         let done = work(&mut document)?;
         let path = self.path();
+        let place = || Place::File(path.clone());
         let text = serde_json::to_vec_pretty(&document)
-            .map_err(|e| Error::Unreadable { path: path.clone(), what: e.to_string() })?;
+            .map_err(|e| Error::Unreadable { place: place(), what: e.to_string() })?;
         if text != before {
             write_whole(&path, &text).map_err(at(&path))?;
         }
         Ok(done)
     }
 
-    /// Compares what is found in a store's place with what the manifest says, and enters a store that is new. `again`:
-    /// the store can be made again from others, so that a missing one is entered anew.
+    /// [`Document::claim`], for a store of files.
     pub fn claim(
         &self,
         store: &str,
@@ -195,34 +282,7 @@ impl Manifest {
         again: bool,
         now_us: i64,
     ) -> Result<Claim, Error> {
-        self.change(|document| {
-            let known = document.stores.get(store).cloned();
-            let path = path.to_owned();
-            match (known, found) {
-                (Some(entry), Found::Store(id)) if id == entry.id => Ok(Claim::Known(entry)),
-                (Some(entry), Found::Store(_) | Found::Nameless) => {
-                    let found = match found {
-                        Found::Store(id) => id.to_string(),
-                        _ => "a store without an id".to_owned(),
-                    };
-                    Err(Error::Foreign { path, found, id: entry.id, since: entry.since() })
-                }
-                (None, Found::Store(_) | Found::Nameless) => Err(Error::Unlisted { path }),
-                (Some(entry), _) if entry.made && !again => {
-                    let store = store.to_owned();
-                    Err(Error::Missing { path, store, id: entry.id, since: entry.since() })
-                }
-                (known, _) => {
-                    let entry = known.filter(|entry| !entry.made).unwrap_or_else(|| Entry {
-                        id: Uuid::new_v4(),
-                        made_us: now_us,
-                        made: false,
-                    });
-                    document.stores.insert(store.to_owned(), entry.clone());
-                    Ok(Claim::Make(entry))
-                }
-            }
-        })
+        self.change(|document| document.claim(store, &Place::File(path.to_owned()), found, again, now_us))
     }
 
     /// The same for a store that is a directory with its id in a file: `is_content` says which names mean that it holds
@@ -248,9 +308,7 @@ impl Manifest {
     /// A store that was claimed to be made is there, whole.
     pub fn made(&self, store: &str, id: Uuid) -> Result<(), Error> {
         self.change(|document| {
-            if let Some(entry) = document.stores.get_mut(store).filter(|entry| entry.id == id) {
-                entry.made = true;
-            }
+            document.made(store, id);
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use fafnir_platform::{
     Context,
-    checks::{Check, facts_after, facts_begin},
+    checks::{Check, facts_after, facts_begin, patient},
     db::Db,
     error::{Error, Result},
     tasks::Schedule,
@@ -26,6 +26,7 @@ use std::{
 use tokio::sync::Mutex;
 use told::Told;
 pub use told::key_digest;
+use uuid::Uuid;
 
 /// Ledger rows read at a time.
 const PAGE: u32 = 2_000;
@@ -47,8 +48,8 @@ struct Scan {
     numbered: Check,
     /// Last trade of each symbol.
     trades: HashMap<String, i64>,
-    /// By the account's id or name, and the asset's code.
-    sums: HashMap<(String, String), i128>,
+    /// By the asset's code, and the account's id or name.
+    sums: HashMap<String, HashMap<String, i128>>,
     recount: Recount,
 }
 
@@ -69,12 +70,24 @@ impl Default for Scan {
 }
 
 impl Scan {
+    /// Books that begin with a snapshot begin the chain with its hash.
+    fn begin(&mut self, standing: &Standing) {
+        if self.until == 0
+            && let Some(origin) = standing.origin
+        {
+            self.chain = origin;
+            self.recount.begins_open();
+        }
+    }
+
+    /// Takes what a page has behind the last row that it knows.
     fn page(&mut self, terms: &Terms, page: LedgerPage) {
-        self.until = page.until;
         for _ in 0..page.orphans {
             self.chained.find("a posting without a transaction".to_owned());
         }
-        for (entry, hash) in page.entries {
+        let known = std::mem::replace(&mut self.until, page.until);
+        let is_new = |entry: &Entry| entry.id.unsigned_abs() > known;
+        for (entry, hash) in page.entries.into_iter().filter(|(entry, _)| is_new(entry)) {
             self.transactions += 1;
             self.balanced.look(entry.is_balanced(), || format!("transaction {}", entry.id));
             self.chained.look(entry.hash_after(&self.chain) == hash, || format!("transaction {}", entry.id));
@@ -83,7 +96,7 @@ impl Scan {
             self.number(&entry);
             self.recount.entry(terms, &entry);
             for p in entry.postings {
-                *self.sums.entry((p.account, p.asset)).or_default() += i128::from(p.amount);
+                *self.sums.entry(p.asset).or_default().entry(p.account).or_default() += i128::from(p.amount);
             }
         }
     }
@@ -97,6 +110,17 @@ impl Scan {
         self.numbered.look(follows, || format!("trade {symbol}:{}", entry.exec_seq));
     }
 
+    /// Orders that have ended trade no more.
+    fn forget_ended(&mut self, facts: &[v1::Fact]) {
+        for order in facts.iter().flat_map(|fact| &fact.orders).filter_map(|update| update.order.as_ref()) {
+            if order.state().has_ended()
+                && let Ok(id) = Uuid::parse_str(&order.id)
+            {
+                self.recount.forget(id.as_u128());
+            }
+        }
+    }
+
     /// Compares the balances with what the ledger adds up to.
     fn report(&self, s: &Standing) -> v1::AuditReply {
         let name = |names: &HashMap<i64, String>, key: i64| names.get(&key).cloned().unwrap_or_default();
@@ -107,11 +131,13 @@ impl Scan {
         for (account, asset, posted) in clients.chain(s.house.iter().copied()) {
             let (account, asset) = (name(&s.accounts, account), name(&s.assets, asset));
             *assets.entry(asset.clone()).or_default() += posted;
-            let added_up = sums.remove(&(account.clone(), asset.clone())).unwrap_or(0);
+            let added_up = sums.get_mut(&asset).and_then(|of| of.remove(&account)).unwrap_or(0);
             posted_is.look(added_up == posted, || format!("{asset} of {account}"));
         }
-        for ((account, asset), _) in sums.iter().filter(|(_, sum)| **sum != 0) {
-            posted_is.find(format!("{asset} of {account}, which has no balance"));
+        for (asset, of) in &sums {
+            for (account, _) in of.iter().filter(|(_, sum)| **sum != 0) {
+                posted_is.find(format!("{asset} of {account}, which has no balance"));
+            }
         }
         let mut zero = Check::new("every asset sums to 0 over all accounts");
         for (asset, sum) in &assets {
@@ -149,7 +175,7 @@ impl Scan {
         let mut lots = Check::new("cost and gains of every position are those of its trades");
         for b in s.balances.iter().filter(|b| b.asset > 2) {
             let key = (name(&s.accounts, b.account), name(&s.assets, b.asset));
-            let lot = self.recount.lots.get(&key).copied().unwrap_or_default();
+            let lot = self.recount.lot(&key.0, &key.1);
             let fits = (b.posted, b.cost, b.realized, b.realized_total)
                 == (lot.quantity, lot.cost, lot.realized, lot.total);
             lots.look(fits, || format!("{} of {}", key.1, key.0));
@@ -320,18 +346,23 @@ pub fn wrong(found: &v1::AuditReply) -> Option<String> {
 /// Takes what is behind the rows that a scan knows.
 async fn go_on(db: &Db, scan: &mut Scan, standing: &Arc<Standing>) -> Result<()> {
     let terms = standing.terms();
-    if scan.until == 0
-        && let Some(origin) = standing.origin
-    {
-        scan.chain = origin;
-        scan.recount.begins_open();
-    }
+    scan.begin(standing);
     while scan.until < standing.position {
-        let (s, after) = (Arc::clone(standing), scan.until);
-        let page = db.read(move |tx| Ok(store::ledger_page(tx, &s, after, PAGE)?)).await?;
+        let page = ledger_page(db, standing, scan.until, standing.position, PAGE).await?;
         scan.page(&terms, page);
     }
     Ok(())
+}
+
+async fn ledger_page(
+    db: &Db,
+    standing: &Arc<Standing>,
+    after: u64,
+    until: u64,
+    limit: u32,
+) -> Result<LedgerPage> {
+    let s = Arc::clone(standing);
+    db.read(move |tx| Ok(store::ledger_page(tx, &s, after, until, limit)?)).await
 }
 
 impl Standing {
@@ -355,12 +386,12 @@ impl Api {
         let image = self.image().await;
         let whole = progress.told.is_none();
         let standing = Arc::new(self.db.read(move |tx| Ok(store::standing(tx, whole)?)).await?);
-        go_on(&self.db, &mut progress.scan, &standing).await?;
+        let trouble = self.walk(progress, &standing).await?;
         let mut reply = progress.scan.report(&standing);
         let compared = async {
             let mut image = image?;
+            trouble.map_or(Ok(()), Err)?;
             self.bring(&mut image, standing.position).await?;
-            self.told(&mut progress.told, &standing).await?;
             Ok::<_, Error>(image)
         };
         match compared.await {
@@ -373,6 +404,9 @@ impl Api {
                 reply.holds_compared = true;
                 let told = progress.told.iter().flat_map(|told| told.compare(&standing));
                 reply.checks.extend(holds.into_iter().chain([core]).chain(told).map(Into::into));
+                if let Some(told) = progress.told.as_mut().filter(|_| whole) {
+                    told.forget_beside();
+                }
             }
             Err(e) => tracing::warn!(error = %e, "an audit without what the core holds"),
         }
@@ -386,7 +420,7 @@ impl Api {
         let mut after = Some(String::new());
         while let Some(after_account_id) = after {
             let request = v1::ImageRequest { after_account_id, limit: IMAGE_PAGE };
-            after = image.page(engine.image(request).await?.into_inner());
+            after = image.page(engine.image(patient(request)).await?.into_inner());
         }
         self.follower.wait(image.span().1).await?;
         Ok(image)
@@ -405,22 +439,52 @@ impl Api {
         Ok(())
     }
 
-    /// Takes the facts behind those that are known, up to where the books stand.
-    async fn told(&self, told: &mut Option<Told>, standing: &Arc<Standing>) -> Result<()> {
-        let told = match told {
-            Some(told) => told,
-            None => told.insert(Told::new(facts_begin(&self.ctx).await?.max(standing.origin_at))),
+    /// Reads the ledger behind the rows that are known, beside the facts that tell of them, each page once. Answers why the
+    /// facts could not be read to the end; the ledger is.
+    async fn walk(&self, progress: &mut Progress, standing: &Arc<Standing>) -> Result<Option<Error>> {
+        let terms = standing.terms();
+        let Progress { scan, told } = progress;
+        scan.begin(standing);
+        let mut trouble = match told {
+            Some(_) => None,
+            None => match facts_begin(&self.ctx).await {
+                Ok(begins) => {
+                    *told = Some(Told::new(begins.max(standing.origin_at)));
+                    None
+                }
+                Err(e) => Some(e),
+            },
         };
-        while told.until < standing.position {
-            let facts = facts_after(&self.ctx, told.until, standing.position).await?;
-            let (s, after) = (Arc::clone(standing), told.until);
-            let (count, last) = (facts.len(), facts.last().map_or(standing.position, |fact| fact.position));
-            let until = Arc::new(Standing { position: last, ..s.names() });
-            let limit = u32::try_from(count + 1).unwrap_or(u32::MAX);
-            let page = self.db.read(move |tx| Ok(store::ledger_page(tx, &until, after, limit)?)).await?;
-            told.page(&facts, page.entries.into_iter().map(|(entry, _)| entry).collect());
+        loop {
+            let told = told.as_mut().filter(|_| trouble.is_none());
+            let known = told.as_ref().map_or(scan.until, |told| told.until);
+            let after = known.min(scan.until);
+            if after >= standing.position {
+                return Ok(trouble);
+            }
+            let Some(told) = told.filter(|_| known == after) else {
+                // Facts of before are no longer kept, or cannot be had now.
+                let until = if known > after { known.min(standing.position) } else { standing.position };
+                let page = ledger_page(&self.db, standing, after, until, PAGE).await?;
+                scan.page(&terms, page);
+                continue;
+            };
+            let facts = match facts_after(&self.ctx, after, standing.position).await {
+                Ok(facts) => facts,
+                Err(e) => {
+                    trouble = Some(e);
+                    continue;
+                }
+            };
+            let limit = u32::try_from(facts.len() + 1).unwrap_or(u32::MAX);
+            let last = facts.last().map_or(standing.position, |fact| fact.position);
+            let page = ledger_page(&self.db, standing, after, last, limit).await?;
+            told.page(&facts, &page.entries);
+            if last > scan.until {
+                scan.page(&terms, page);
+            }
+            scan.forget_ended(&facts);
         }
-        Ok(())
     }
 }
 

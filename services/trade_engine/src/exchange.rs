@@ -109,7 +109,8 @@ impl Exchange {
     pub fn notice(&self) -> String {
         let behind = "the records of orders and money are behind: only cancels are taken";
         let behind = self.published.followers.is_cancel_only().then(|| behind.to_owned());
-        self.disk.notice().or(behind).unwrap_or_default()
+        // An alarm is less than what is not taken.
+        self.disk.trouble().or(behind).or_else(|| self.disk.notice()).unwrap_or_default()
     }
 
     fn refused(&self, refused: Refusal) -> v1::ExecuteReply {
@@ -173,7 +174,8 @@ impl Exchange {
             None => last,
             Some(user) => self.published.position_of(user),
         };
-        Ok(v1::PositionReply { position, last, notice: self.notice() })
+        let limited = self.admit(Class::Change).is_err();
+        Ok(v1::PositionReply { position, last, notice: self.notice(), limited })
     }
 
     /// Open orders in the order of their ids.

@@ -362,9 +362,14 @@ impl SegLog {
         self.assert_chained();
         let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
         crash_point(self.spec.name, "before the write");
-        if let Err(source) = self.file.write_all(&self.buffer) {
+        let (written, result) = write_all(&mut self.file, &self.buffer);
+        if let Err(source) = result {
             self.forget();
-            let undone = self.file.set_len(self.length).and_then(|()| self.file.sync_all());
+            // What was not begun needs no undoing: a file system that turned read-only would refuse it.
+            let undone = match written {
+                0 => Ok(()),
+                _ => self.file.set_len(self.length).and_then(|()| self.file.sync_all()),
+            };
             return Err(match undone {
                 Ok(()) => FlushError::NotWritten(Error::Io { path, source }),
                 Err(source) => FlushError::Lost(Error::Io { path, source }),
@@ -472,6 +477,20 @@ pub enum FlushError {
     /// Nobody knows what is on disk: the process must end and recover.
     #[error(transparent)]
     Lost(Error),
+}
+
+/// Writes everything; answers how much of it is written where that fails.
+fn write_all(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(n) => written += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return (written, Err(e)),
+        }
+    }
+    (written, Ok(()))
 }
 
 fn create(spec: Spec, dir: &Path, header: Header) -> Result<(Segment, File), Error> {

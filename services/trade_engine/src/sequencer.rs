@@ -341,6 +341,7 @@ impl Sequencer {
                     if !std::mem::replace(&mut self.unwritten, true) {
                         tracing::error!(error = %e, "the journal cannot be written, commands are refused");
                     }
+                    self.config.disk.refused("the journal");
                     for reply in batch.into_iter().filter_map(|w| w.reply) {
                         let message = "the engine's journal cannot be written; try again";
                         let refusal = Refusal::unavailable(Reason::JOURNAL_UNWRITABLE, message);
@@ -354,6 +355,7 @@ impl Sequencer {
         }
         self.published.note_journaled(self.journal.last());
         if !batch.is_empty() && std::mem::take(&mut self.unwritten) {
+            self.config.disk.accepted();
             tracing::warn!("the journal is written again");
         }
         let mut facts: recorder::Batch = Vec::new();

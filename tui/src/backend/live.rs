@@ -552,7 +552,8 @@ async fn stream(gateway: &Arc<Gateway>, position: &mut Position, retry: &mut Dur
                     reload(&mut loading);
                 }
                 while loading.try_join_next().is_some() {}
-                if !matches!(update.kind, Some(v1::private_update::Kind::Heartbeat(_)) | None) {
+                // A heartbeat says how the exchange is.
+                if update.kind.is_some() {
                     gateway.send(Event::Private(update)).await;
                 }
             }

@@ -194,6 +194,8 @@ pub struct Model {
     pub exit: Option<Exit>,
     /// What the exchange says that keeps it from taking everything; empty: nothing.
     pub notice: String,
+    /// It does not take everything.
+    pub limited: bool,
     /// Something that shows has changed since the last frame.
     pub dirty: bool,
 }
@@ -238,6 +240,7 @@ impl Model {
             log: VecDeque::new(),
             following: Vec::new(),
             notice: String::new(),
+            limited: false,
             exit: None,
             dirty: true,
         }

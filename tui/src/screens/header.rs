@@ -54,8 +54,9 @@ fn fields(model: &Model) -> Vec<FieldOf> {
     let glyphs = model.theme.glyphs();
     let mode = if model.read_only { "READ-ONLY" } else { "PAPER" };
     let mut fields = vec![FieldOf { keep: 6, pieces: vec![(mode.into(), Role::Title)] }];
-    if !model.notice.is_empty() {
-        fields.push(FieldOf { keep: 0, pieces: vec![(" LIMITED ".into(), Role::Banner)] });
+    if model.limited || !model.notice.is_empty() {
+        let mark = if model.limited { " LIMITED " } else { " ALARM " };
+        fields.push(FieldOf { keep: 0, pieces: vec![(mark.into(), Role::Banner)] });
     }
     if !model.who.email.is_empty() {
         fields.push(FieldOf { keep: 7, pieces: vec![(model.who.email.clone(), Role::Dim)] });

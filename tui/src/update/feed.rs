@@ -331,14 +331,19 @@ fn private(model: &mut Model, update: v1::PrivateUpdate) {
             update.account.into_iter().for_each(|a| model.holdings.take_account(a));
             update.holding.into_iter().for_each(|h| model.holdings.take_position(h));
         }
-        Some(private_update::Kind::Heartbeat(beat)) if beat.notice != model.notice => {
-            match beat.notice.as_str() {
-                "" => model.note(Tone::Good, "the exchange takes everything again"),
-                notice => model.note(Tone::Bad, notice),
+        Some(private_update::Kind::Heartbeat(beat)) => {
+            // How many bytes are free changes all the time, what follows from it does not.
+            let follows = |notice: &str| notice.rsplit(": ").next().map(ToOwned::to_owned);
+            if (follows(&beat.notice), beat.limited) != (follows(&model.notice), model.limited) {
+                match beat.notice.as_str() {
+                    "" if model.limited => model.say(Tone::Good, "the exchange takes everything again"),
+                    "" => model.say(Tone::Good, "the exchange is well again"),
+                    notice => model.say(Tone::Bad, notice),
+                }
             }
-            model.notice = beat.notice;
+            (model.notice, model.limited) = (beat.notice, beat.limited);
         }
-        Some(private_update::Kind::Heartbeat(_)) | None => {}
+        None => {}
     }
 }
 

@@ -104,6 +104,13 @@ impl Gateway {
         Self::serve(socket.listen(16).unwrap(), self.books, self.updates)
     }
 
+    /// Says how the exchange is.
+    pub fn beat(&self, notice: &str, limited: bool) {
+        let beat =
+            v1::Heartbeat { order_seq: 7, portfolio_seq: 3, notice: notice.into(), limited, time_us: 1 };
+        let _ = self.updates.send(v1::PrivateUpdate { kind: Some(Kind::Heartbeat(beat)), reset: false });
+    }
+
     /// Tells the private stream about an order.
     pub fn push(&self, user_seq: u64, order: v1::Order, fill: Option<v1::Fill>) {
         let update = v1::OrderUpdate { user_id: "u".into(), user_seq, order: Some(order), fill };

@@ -178,6 +178,17 @@ async fn from_the_sign_in_screen_to_a_fill() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_does_not_take_everything_is_told_by_the_heartbeat() {
+    let (gateway, mut nats) = exchange().await;
+    let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);
+    desk.is_ready(&mut nats).await;
+    gateway.beat("the disk has 9 MiB free: only cancels are taken", true);
+    desk.until("the mark", |m| m.limited && m.notice.ends_with("only cancels are taken")).await;
+    gateway.beat("", false);
+    desk.until("its end", |m| !m.limited && m.notice.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_whose_answer_was_lost_is_asked_for_again_and_exists_once() {
     let (gateway, mut nats) = exchange().await;
     let mut desk = Desk::open(&gateway.url(), Some(session(&gateway, "access-1")), None);

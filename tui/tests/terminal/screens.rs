@@ -84,6 +84,20 @@ fn rejected(size: (u16, u16), theme: Theme) -> Model {
     model
 }
 
+fn beat(model: &mut Model, notice: &str, limited: bool) {
+    let beat = v1::Heartbeat { notice: notice.to_owned(), limited, ..v1::Heartbeat::default() };
+    let kind = Some(v1::private_update::Kind::Heartbeat(beat));
+    apply(model, Event::Private(v1::PrivateUpdate { kind, reset: false }));
+}
+
+const LITTLE_ROOM: &str = "the disk of /data has 999 MiB free, less than 1024: only cancels are taken";
+
+fn limited(size: (u16, u16), theme: Theme) -> Model {
+    let mut model = live(size, theme);
+    beat(&mut model, LITTLE_ROOM, true);
+    model
+}
+
 fn snapshots(state: &str, make: fn((u16, u16), Theme) -> Model) {
     for size in SIZES {
         for (name, theme) in themes() {
@@ -106,6 +120,21 @@ fn a_stale_market_says_so_at_every_size_in_every_theme() {
 #[test]
 fn a_rejected_order_says_why_at_every_size_in_every_theme() {
     snapshots("rejected", rejected);
+}
+
+#[test]
+fn an_exchange_that_does_not_take_everything_says_so_at_every_size_in_every_theme() {
+    snapshots("limited", limited);
+    let first = |model: &Model| render(&draw(model)).lines().next().unwrap().to_owned();
+    let mut model = live(SIZES[0], Theme::default());
+    assert!(!first(&model).contains("LIMITED"));
+    beat(&mut model, "the disk of /data has 1999 MiB free, less than 2048: make room", false);
+    assert!(first(&model).contains("ALARM") && !first(&model).contains("LIMITED"));
+    beat(&mut model, LITTLE_ROOM, true);
+    assert!(first(&model).contains("LIMITED"));
+    beat(&mut model, "", false);
+    assert!(!first(&model).contains("LIMITED") && !first(&model).contains("ALARM"));
+    assert!(render(&draw(&model)).contains("the exchange takes everything again"));
 }
 
 #[test]

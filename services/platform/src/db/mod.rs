@@ -14,6 +14,7 @@ pub mod many;
 pub mod outbox;
 mod own;
 mod postgres;
+mod server;
 mod sqlite;
 mod sums;
 #[cfg(test)]
@@ -270,12 +271,14 @@ pub struct Db {
     backend: Arc<Backend>,
     /// Nothing is written while it has no room.
     disk: Disk,
+    /// The manifest beside it on its server.
+    server: Option<server::Server>,
 }
 
 #[derive(Debug)]
 enum Backend {
     Sqlite(Box<sqlite::Sqlite>),
-    Postgres(Box<postgres::Postgres>),
+    Postgres(Arc<postgres::Postgres>),
 }
 
 /// Work without its type: what runs it is compiled once, not for each of the services' closures.
@@ -303,7 +306,7 @@ fn answered<T>(answer: &Answer<T>) -> error::Result<T> {
 
 impl Db {
     fn on(backend: Backend) -> Self {
-        Self { backend: Arc::new(backend), disk: Disk::default() }
+        Self { backend: Arc::new(backend), disk: Disk::default(), server: None }
     }
 
     /// The same database, which takes nothing while this disk has no room.
@@ -344,8 +347,8 @@ impl Db {
         clock: &Clock,
     ) -> Result<Self, Error> {
         if !settings.database.url.is_empty() {
-            let name = postgres_name(&settings.database.prefix, service);
-            return Self::open_postgres(&settings.database.url, &name, migrations, clock).await;
+            let projection = purpose == Use::WriteBehind;
+            return server::open(settings, service, migrations, projection, tasks, clock.now_us()).await;
         }
         let dir = settings.data_dir();
         let owner = Owner {
@@ -380,7 +383,8 @@ impl Db {
     ) -> Result<Self, Error> {
         let sqlite = sqlite::Sqlite::open(path, service, purpose, owner, tasks)?;
         let db = Self::on(Backend::Sqlite(Box::new(sqlite)));
-        db.migrate(migrations, clock.now_us()).await?;
+        // On SQLite it has its id.
+        db.migrate(migrations, clock.now_us(), Uuid::nil()).await?;
         if let Backend::Sqlite(sqlite) = &*db.backend {
             sqlite.made()?;
         }
@@ -440,15 +444,15 @@ impl Db {
         });
     }
 
-    /// Opens a database of a Postgres server, creating it when it is missing.
+    /// Opens a database of a Postgres server that no manifest names (tests, what is copied), creating it when it is missing.
     pub async fn open_postgres(
         url: &str,
         name: &str,
         migrations: &'static [Migration],
         clock: &Clock,
     ) -> Result<Self, Error> {
-        let db = Self::on(Backend::Postgres(Box::new(postgres::Postgres::open(url, name).await?)));
-        db.migrate(migrations, clock.now_us()).await?;
+        let db = Self::on(Backend::Postgres(Arc::new(postgres::Postgres::open(url, name).await?)));
+        db.migrate(migrations, clock.now_us(), Uuid::new_v4()).await?;
         if let Backend::Postgres(postgres) = &*db.backend {
             postgres.learn_constraints().await?;
         }
@@ -513,13 +517,12 @@ impl Db {
 
     /// Follows this exchange where it follows none yet; answers the one that it follows.
     pub async fn follows(&self, exchange: Uuid) -> error::Result<Uuid> {
-        self.write(move |tx| {
-            let id = exchange.as_bytes().to_vec();
-            tx.execute("UPDATE store SET follows = ?1 WHERE one = 1 AND follows IS NULL", params![id])?;
-            let follows: Vec<u8> = tx.query_one("SELECT follows FROM store", &[])?.get(0)?;
-            Uuid::from_slice(&follows).map_err(|_| error::Error::internal("store.follows is no UUID"))
-        })
-        .await
+        let follows = self.write(move |tx| own::follows(tx, exchange)).await?;
+        match &self.server {
+            // What it stands beside belongs with the same one.
+            Some(server) if follows == exchange => server.follows(exchange).await,
+            _ => Ok(follows),
+        }
     }
 
     /// Whether this process is the one that follows the facts into the database; becomes it where nobody is. An SQLite file
@@ -538,15 +541,12 @@ impl Db {
         }
     }
 
-    async fn migrate(&self, migrations: &'static [Migration], now_us: i64) -> Result<(), Error> {
+    async fn migrate(&self, migrations: &'static [Migration], now_us: i64, id: Uuid) -> Result<(), Error> {
         let result = self
             .write(move |tx| {
                 tx.lock_schema()?;
-                // On SQLite it is there.
                 tx.execute(own::TABLE, &[])?;
-                let id = Uuid::new_v4().as_bytes().to_vec();
-                let sql = "INSERT INTO store (one, id, mark) VALUES (1, ?1, 0) ON CONFLICT (one) DO NOTHING";
-                tx.execute(sql, params![id])?;
+                own::put_id(tx, id)?;
                 let known = |name: &str| migrations.iter().any(|m| m.name == name);
                 tx.execute(
                     "CREATE TABLE IF NOT EXISTS schema_migrations (name TEXT PRIMARY KEY, checksum TEXT NOT NULL, applied_us BIGINT NOT NULL)",
@@ -609,6 +609,30 @@ pub fn store_id(path: &Path) -> Result<Option<Uuid>, Error> {
 /// The server does not answer.
 pub async fn exists_postgres(url: &str, name: &str) -> Result<bool, Error> {
     postgres::exists(url, name).await
+}
+
+/// The database that the manifest of a prefix is in, beside the others.
+pub fn manifest_name(prefix: &str) -> String {
+    server::name(prefix)
+}
+
+/// The store of a data directory that is a server's manifest.
+pub const SERVER: &str = server::STORE;
+
+/// Forgets the database of a service that was taken away from a server on purpose.
+///
+/// # Errors
+/// The server does not answer, or its manifest is not the one that the data directory was used with.
+pub async fn forget_postgres(settings: &Settings, service: &'static str, now_us: i64) -> Result<(), Error> {
+    server::Server::open(settings, now_us).await?.forget(service).await
+}
+
+/// Whether a Postgres server keeps checksums of its pages.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn checksums_postgres(url: &str) -> Result<bool, Error> {
+    postgres::checksums(url).await
 }
 
 /// Removes a database of a Postgres server, where it is there.

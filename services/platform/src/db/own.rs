@@ -3,8 +3,12 @@
 //! The mark is a commit like any other, and is noted beside the database when it is durable: a database whose mark is
 //! below its note has lost commits, however that came about.
 
-use super::Error;
-use crate::manifest::{Claim, Found, Manifest};
+use super::{Error, Tx};
+use crate::{
+    error,
+    manifest::{Claim, Found, Manifest, Place},
+    params,
+};
 use fafnir_disk::{
     note::{Mark, Said},
     wal,
@@ -122,7 +126,8 @@ pub fn claim(path: &Path, owner: &Owner) -> Result<Claim, Error> {
                 tracing::error!(file = %path.display(), "{what}: its end is lost, and made again from the facts");
             }
             Some(what) => {
-                return Err(unusable(crate::manifest::Error::Older { path: path.to_owned(), what }));
+                let place = Place::File(path.to_owned());
+                return Err(unusable(crate::manifest::Error::Older { place, what }));
             }
         }
     }
@@ -147,4 +152,31 @@ fn mark(connection: &Connection) -> Result<u64, Error> {
 pub fn next_mark(connection: &Connection, id: Uuid) -> Result<Mark, Error> {
     connection.prepare_cached("UPDATE store SET mark = mark + 1")?.execute([])?;
     Ok(Mark { store: *id.as_bytes(), reached: mark(connection)?, chain: 0 })
+}
+
+/// Gives a database its id, where it has none.
+pub fn put_id(tx: &mut dyn Tx, id: Uuid) -> Result<(), Error> {
+    let sql = "INSERT INTO store (one, id, mark) VALUES (1, ?1, 0) ON CONFLICT (one) DO NOTHING";
+    tx.execute(sql, params![id.as_bytes().to_vec()]).map(drop)
+}
+
+/// Id and mark of a database.
+pub fn who(tx: &mut dyn Tx) -> error::Result<(Uuid, u64)> {
+    let row = tx.query_one("SELECT id, mark FROM store", &[])?;
+    let id: Vec<u8> = row.get(0)?;
+    let id = Uuid::from_slice(&id).map_err(|_| error::Error::internal("store.id is no UUID"))?;
+    Ok((id, row.get(1)?))
+}
+
+/// Marks what was committed so far, on a server; answers the mark.
+pub fn mark_next(tx: &mut dyn Tx) -> error::Result<u64> {
+    Ok(tx.query_one("UPDATE store SET mark = mark + 1 RETURNING mark", &[])?.get(0)?)
+}
+
+/// The exchange that a database follows; this one, where it follows none yet.
+pub fn follows(tx: &mut dyn Tx, exchange: Uuid) -> error::Result<Uuid> {
+    let id = exchange.as_bytes().to_vec();
+    tx.execute("UPDATE store SET follows = ?1 WHERE one = 1 AND follows IS NULL", params![id])?;
+    let follows: Vec<u8> = tx.query_one("SELECT follows FROM store", &[])?.get(0)?;
+    Uuid::from_slice(&follows).map_err(|_| error::Error::internal("store.follows is no UUID"))
 }

@@ -7,7 +7,7 @@
 //! the first one, and what ends it is sent when the answer has left.
 
 use super::{Error, Row, Tx, Value, dialect};
-use crate::error;
+use crate::{error, manifest::Found};
 use bytes::BytesMut;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
@@ -17,7 +17,10 @@ use std::{
     fmt,
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -29,6 +32,7 @@ use tokio_postgres::{
     error::SqlState,
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
+use uuid::Uuid;
 
 /// Connections of one service, and transactions at a time.
 const CONNECTIONS: usize = 8;
@@ -38,6 +42,7 @@ const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server may take this long to come up beside us.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+const CONNECT_RETRY: Duration = Duration::from_millis(200);
 /// The server ends a statement, or a wait for a lock, after this long …
 const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 const LOCK_TIMEOUT_MS: u32 = 5_000;
@@ -74,6 +79,8 @@ pub(super) struct Postgres {
     room: Semaphore,
     /// Name of a unique index → its columns as SQLite names them.
     uniques: Arc<OnceLock<BTreeMap<String, String>>>,
+    /// Commits of this process.
+    commits: AtomicU64,
 }
 
 /// A connection of its own: the server takes back what it holds when it ends, however it ends.
@@ -121,7 +128,7 @@ impl Postgres {
             match prepare_server(&config, &maintenance, name).await {
                 Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
                     tracing::debug!(database = name, error = %e, "waiting for the database server");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    tokio::time::sleep(CONNECT_RETRY).await;
                 }
                 result => break result?,
             }
@@ -146,7 +153,13 @@ impl Postgres {
             gate: Arc::default(),
             room: Semaphore::new(QUEUE_LEN),
             uniques: Arc::default(),
+            commits: AtomicU64::new(0),
         })
+    }
+
+    /// Commits of this process so far.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Acquire)
     }
 
     /// Whether this process has the lead on the database; takes it where nobody has it.
@@ -270,7 +283,12 @@ impl Postgres {
             .map_err(|e| error::Error::internal(format!("a transaction failed: {e}")))?;
             work = back;
             match outcome {
-                Outcome::Done(result) => return result,
+                Outcome::Done(result) => {
+                    if kind == Kind::Write && result.is_ok() {
+                        self.commits.fetch_add(1, Ordering::AcqRel);
+                    }
+                    return result;
+                }
                 Outcome::Met(reason) if attempt >= RETRIES_MAX => return Err(Error::Busy(reason).into()),
                 Outcome::Met(reason) => {
                     tracing::debug!(attempt, reason, "transactions met, trying again");
@@ -284,16 +302,27 @@ impl Postgres {
 }
 
 /// Runs `work` on the server, outside of the database that it is about.
-async fn administer<T, F, Fut>(url: &str, work: F) -> Result<T, Error>
-where
-    F: FnOnce(tokio_postgres::Client) -> Fut,
-    Fut: Future<Output = Result<T, tokio_postgres::Error>>,
-{
+async fn administer<T>(
+    url: &str,
+    work: impl AsyncFnOnce(Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, Error> {
+    connected(url, None, work).await
+}
+
+/// Runs `work` on a connection of its own, to a database or to the one that new ones are created from.
+async fn connected<T>(
+    url: &str,
+    database: Option<&str>,
+    work: impl AsyncFnOnce(Client) -> Result<T, tokio_postgres::Error>,
+) -> Result<T, Error> {
     let plain = |e: tokio_postgres::Error| explain(&e, None).error;
     let mut config: Config =
         url.parse().map_err(|e| Error::Unusable(format!("database.url: {}", redacted(&e))))?;
     let maintenance = config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
-    config.dbname(&maintenance).connect_timeout(CONNECT_TIMEOUT).application_name("fafnir");
+    config
+        .dbname(database.unwrap_or(&maintenance))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .application_name("fafnir");
     let (client, connection) = config.connect(NoTls).await.map_err(plain)?;
     let connection = tokio::spawn(connection);
     let result = tokio::time::timeout(ANSWER_DEADLINE, work(client)).await;
@@ -308,16 +337,58 @@ fn quoted(name: &str) -> String {
 
 pub(super) async fn exists(url: &str, name: &str) -> Result<bool, Error> {
     let name = name.to_owned();
-    administer(url, |client| async move {
+    administer(url, async |client| {
         let sql = "SELECT 1 FROM pg_database WHERE datname = $1";
         Ok(client.query_opt(sql, &[&name]).await?.is_some())
     })
     .await
 }
 
+/// The same for a server that may be coming up beside us.
+pub(super) async fn exists_soon(url: &str, name: &str) -> Result<bool, Error> {
+    let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
+    loop {
+        match exists(url, name).await {
+            Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
+                tokio::time::sleep(CONNECT_RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// What is in the place of a service's database.
+pub(super) async fn found(url: &str, name: &str) -> Result<Found, Error> {
+    if !exists_soon(url, name).await? {
+        return Ok(Found::Nothing);
+    }
+    let sql = "SELECT (SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()), \
+               to_regclass('store') IS NOT NULL";
+    connected(url, Some(name), async |client| {
+        let row = client.query_one(sql, &[]).await?;
+        let (tables, has_store): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if !has_store {
+            return Ok(if tables == 0 { Found::Empty } else { Found::Nameless });
+        }
+        let id = client.query_opt("SELECT id FROM store", &[]).await?;
+        let id: Option<Vec<u8>> = id.map(|row| row.try_get(0)).transpose()?;
+        Ok(id.and_then(|id| Uuid::from_slice(&id).ok()).map_or(Found::Empty, Found::Store))
+    })
+    .await
+}
+
+/// Whether a server keeps checksums of its pages.
+pub(super) async fn checksums(url: &str) -> Result<bool, Error> {
+    administer(url, async |client| {
+        let row = client.query_one("SELECT current_setting('data_checksums')", &[]).await?;
+        Ok(row.try_get::<_, &str>(0)? == "on")
+    })
+    .await
+}
+
 pub(super) async fn drop_database(url: &str, name: &str) -> Result<(), Error> {
     let sql = format!("DROP DATABASE IF EXISTS {}", quoted(name));
-    administer(url, |client| async move { client.batch_execute(&sql).await }).await
+    administer(url, async |client| client.batch_execute(&sql).await).await
 }
 
 pub(super) async fn rename(url: &str, name: &str, to: &str) -> Result<bool, Error> {
@@ -325,7 +396,7 @@ pub(super) async fn rename(url: &str, name: &str, to: &str) -> Result<bool, Erro
         return Ok(false);
     }
     let sql = format!("ALTER DATABASE {} RENAME TO {}", quoted(name), quoted(to));
-    administer(url, |client| async move { client.batch_execute(&sql).await }).await?;
+    administer(url, async |client| client.batch_execute(&sql).await).await?;
     Ok(true)
 }
 

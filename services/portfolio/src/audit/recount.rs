@@ -57,10 +57,12 @@ struct Legs {
 /// The counting, row by row from the first.
 #[derive(Debug, Clone)]
 pub struct Recount {
-    orders: HashMap<Vec<u8>, Running>,
+    /// By the order's id; those that have ended are forgotten where that is told.
+    orders: HashMap<u128, Running>,
     /// Orders may have traded before the first row: then what a row posts may be a micro off.
     off_by: i128,
-    pub lots: HashMap<(String, String), Lot>,
+    /// By symbol and account.
+    lots: HashMap<String, HashMap<String, Lot>>,
     pub trades: Check,
     pub money: Check,
     pub gains: Check,
@@ -118,6 +120,20 @@ impl Recount {
     /// The rows begin with what was there, not with nothing.
     pub fn begins_open(&mut self) {
         self.off_by = 1;
+    }
+
+    /// An order trades no more.
+    pub fn forget(&mut self, order: u128) {
+        self.orders.remove(&order);
+    }
+
+    /// The shares of a symbol that the trades leave an account.
+    pub fn lot(&self, account: &str, symbol: &str) -> Lot {
+        self.lots.get(symbol).and_then(|of| of.get(account)).copied().unwrap_or_default()
+    }
+
+    fn lot_mut(&mut self, account: &str, symbol: &str) -> &mut Lot {
+        self.lots.entry(symbol.to_owned()).or_default().entry(account.to_owned()).or_default()
     }
 
     /// Takes the next row.
@@ -189,7 +205,8 @@ impl Recount {
             Side::Buy => (&entry.payer_ref, entry.payer_rate, entry.payer_fees),
             _ => (&entry.payee_ref, entry.payee_rate, entry.payee_fees),
         };
-        let order = reference.clone().ok_or("a side has no order")?;
+        let order = reference.as_deref().and_then(|id| id.try_into().ok().map(u128::from_be_bytes));
+        let order = order.ok_or("a side has no order")?;
         let currency = terms.accounts.get(&shares.account).ok_or("an account is unknown")?.clone();
         let usd_cad = terms.rates.get(&rate_id).copied();
         let (numerator, denominator) = rate(listing, &currency, usd_cad).ok_or("its rate is unknown")?;
@@ -226,13 +243,13 @@ impl Recount {
                 entry.postings.iter().filter(|p| p.account == side.account && p.asset == side.currency);
             cash.fold(0_i64, |sum, p| sum.saturating_add(p.amount))
         };
-        let buyer = self.lots.entry((bought.account.clone(), symbol.to_owned())).or_default();
+        let buyer = self.lot_mut(&bought.account, symbol);
         if buyer.quantity == 0 {
             buyer.realized = 0;
         }
         buyer.quantity = buyer.quantity.saturating_add(quantity);
         buyer.cost = buyer.cost.saturating_sub(got(bought));
-        let seller = self.lots.entry((sold.account.clone(), symbol.to_owned())).or_default();
+        let seller = self.lot_mut(&sold.account, symbol);
         let cost = carried(*seller, quantity);
         let gained = got(sold).saturating_sub(cost);
         seller.quantity = seller.quantity.saturating_sub(quantity);
@@ -246,7 +263,7 @@ impl Recount {
     /// Shares that move without a trade take the cost that the row says with them.
     fn shares(&mut self, entry: &Entry) {
         for p in entry.postings.iter().filter(|p| is_shares(&p.asset) && !p.account.starts_with("issuer:")) {
-            let lot = self.lots.entry((p.account.clone(), p.asset.clone())).or_default();
+            let lot = self.lot_mut(&p.account, &p.asset);
             if lot.quantity == 0 {
                 lot.realized = 0;
             }
@@ -385,8 +402,8 @@ mod tests {
             symbol: Some("AAPL".into()),
             price_e4: 100_100,
             taker: Side::Buy.into(),
-            payer_ref: Some(vec![1]),
-            payee_ref: Some(vec![2]),
+            payer_ref: Some(vec![1; 16]),
+            payee_ref: Some(vec![2; 16]),
             payer_rate: 1,
             payee_rate: 1,
             payer_fees: 1,
@@ -412,7 +429,7 @@ mod tests {
     fn counted(entry: &Entry) -> [u64; 3] {
         let mut recount = Recount::default();
         let lot = Lot { quantity: 30_000, cost: 3_000_000, realized: 7, total: 7 };
-        recount.lots.insert(("s".into(), "AAPL".into()), lot);
+        *recount.lot_mut("s", "AAPL") = lot;
         recount.entry(&terms(), entry);
         [&recount.trades, &recount.money, &recount.gains].map(Check::findings)
     }
@@ -462,6 +479,15 @@ mod tests {
             recount.entry(&terms, &entry);
         }
         assert_eq!(recount.trades.findings(), 0, "{:?}", recount.trades);
+    }
+
+    #[test]
+    fn an_order_that_has_ended_is_forgotten() {
+        let mut recount = Recount::default();
+        recount.entry(&terms(), &trade());
+        assert_eq!(recount.orders.len(), 2);
+        recount.forget(u128::from_be_bytes([1; 16]));
+        assert_eq!(recount.orders.keys().copied().collect::<Vec<_>>(), [u128::from_be_bytes([2; 16])]);
     }
 
     #[test]

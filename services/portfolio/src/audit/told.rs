@@ -1,7 +1,7 @@
 //! What the facts tell, against the rows that should say so.
 
 use crate::{
-    domain::ledger::Entry,
+    domain::ledger::{Entry, Hash},
     store::{self, AccountRow, Standing},
 };
 use fafnir_platform::checks::{Check, digest};
@@ -19,6 +19,8 @@ pub struct Told {
     fees: BTreeMap<u32, (u32, u32)>,
     listings: HashMap<String, String>,
     accounts: HashMap<String, AccountRow>,
+    /// Private updates and keys are told too: once, with every row of them.
+    beside: bool,
     /// User → number of an update → its digest; those that may be kept.
     updates: HashMap<String, BTreeMap<u64, u64>>,
     keys: HashMap<(String, String), u64>,
@@ -43,31 +45,41 @@ impl Told {
             fees: BTreeMap::new(),
             listings: HashMap::new(),
             accounts: HashMap::new(),
+            beside: true,
             updates: HashMap::new(),
             keys: HashMap::new(),
             ledger: Check::new("every transaction of the ledger is what its fact tells"),
         }
     }
 
-    /// Takes a page of facts, and the rows of the ledger at their positions.
-    pub fn page(&mut self, facts: &[Fact], rows: Vec<Entry>) {
-        let mut rows: HashMap<i64, Entry> = rows.into_iter().map(|e| (e.id, e)).collect();
+    /// Takes a page of facts, and the rows of the ledger at their positions, both in order.
+    pub fn page(&mut self, facts: &[Fact], rows: &[(Entry, Hash)]) {
+        let mut rows = rows.iter().map(|(entry, _)| entry).peekable();
         for fact in facts {
             self.until = fact.position;
             self.fact(fact);
+            let is_at = |row: &&Entry| row.id.unsigned_abs() == fact.position;
+            while let Some(row) = rows.next_if(|row| row.id.unsigned_abs() < fact.position) {
+                self.ledger.find(format!("transaction {}, of which no fact tells", row.id));
+            }
             if fact.postings.is_empty() {
                 continue;
             }
-            let row = i64::try_from(fact.position).ok().and_then(|id| rows.remove(&id));
-            let same = match (store::entry_of(fact), &row) {
+            let row = rows.next_if(is_at);
+            let same = match (store::entry_of(fact), row) {
                 (Ok(told), Some(row)) => told == *row,
                 _ => false,
             };
             self.ledger.look(same, || format!("transaction {}", fact.position));
         }
-        for id in rows.keys() {
-            self.ledger.find(format!("transaction {id}, of which no fact tells"));
+        for row in rows {
+            self.ledger.find(format!("transaction {}, of which no fact tells", row.id));
         }
+    }
+
+    /// Private updates and keys were compared: they are not gathered any more.
+    pub fn forget_beside(&mut self) {
+        (self.beside, self.updates, self.keys) = (false, HashMap::new(), HashMap::new());
     }
 
     fn fact(&mut self, fact: &Fact) {
@@ -83,7 +95,7 @@ impl Told {
                 let closed = a.closed || self.accounts.get(&a.id).is_some_and(|known| known.closed);
                 self.accounts.insert(a.id.clone(), AccountRow { closed, ..AccountRow::of(a) });
             }
-            if update.user_seq > 0 {
+            if self.beside && update.user_seq > 0 {
                 let kept = self.updates.entry(update.user_id.clone()).or_default();
                 kept.insert(update.user_seq, digest(&update.encode_to_vec()));
                 while kept.len() > store::UPDATES_ROWS_MAX {
@@ -91,7 +103,7 @@ impl Told {
                 }
             }
         }
-        if let (Some(key), Some(done)) = (&fact.key, &fact.done)
+        if let (true, Some(key), Some(done)) = (self.beside, &fact.key, &fact.done)
             && store::is_keyed(fact.kind())
         {
             let told = key_digest(&key.payload, &done.object_id, done.amount_micros, fact.position);

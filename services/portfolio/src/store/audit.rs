@@ -85,13 +85,6 @@ pub struct Standing {
     pub keys: HashMap<(String, String), (u64, u64)>,
 }
 
-impl Standing {
-    /// What a page of the ledger is read with.
-    pub fn names(&self) -> Self {
-        Self { accounts: self.accounts.clone(), assets: self.assets.clone(), ..Self::default() }
-    }
-}
-
 /// Reads what stands in the books now; with `whole` private updates and keys too.
 pub fn standing(tx: &mut dyn Tx, whole: bool) -> Result<Standing, Error> {
     let mut s = Standing::default();
@@ -159,7 +152,7 @@ fn beside(tx: &mut dyn Tx, s: &mut Standing) -> Result<(), Error> {
     let mut after: (String, i64) = Default::default();
     loop {
         let rows = tx.query(
-            "SELECT user_id, seq, payload FROM private_update WHERE user_id > ?1 OR (user_id = ?1 AND seq > ?2) \
+            "SELECT user_id, seq, payload FROM private_update WHERE (user_id, seq) > (?1, ?2) \
              ORDER BY user_id, seq LIMIT ?3",
             params![&after.0, after.1, ROWS],
         )?;
@@ -176,7 +169,7 @@ fn beside(tx: &mut dyn Tx, s: &mut Standing) -> Result<(), Error> {
     loop {
         let rows = tx.query(
             "SELECT owner, key, payload, object_id, amount_micros, at FROM idempotency \
-             WHERE owner > ?1 OR (owner = ?1 AND key > ?2) ORDER BY owner, key LIMIT ?3",
+             WHERE (owner, key) > (?1, ?2) ORDER BY owner, key LIMIT ?3",
             params![&after.0, &after.1, ROWS],
         )?;
         for r in &rows {
@@ -202,13 +195,19 @@ pub struct LedgerPage {
     pub until: u64,
 }
 
-/// The ledger after a position, at most `limit` rows, none beyond the standing's position: rows are never changed, so
-/// that pages of different transactions fit together.
-pub fn ledger_page(tx: &mut dyn Tx, s: &Standing, after: u64, limit: u32) -> Result<LedgerPage, Error> {
+/// The ledger after a position, at most `limit` rows, none beyond `until`: rows are never changed, so that pages of
+/// different transactions fit together.
+pub fn ledger_page(
+    tx: &mut dyn Tx,
+    s: &Standing,
+    after: u64,
+    until: u64,
+    limit: u32,
+) -> Result<LedgerPage, Error> {
     let rows = tx.query(
         "SELECT id, kind, time_us, symbol, exec_seq, price_e4, payer_ref, payee_ref, payer_rate, payee_rate, \
          payer_fees, payee_fees, realized, cost, taker, hash FROM ledger WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3",
-        params![after, s.position, limit],
+        params![after, until, limit],
     )?;
     let code = |key: AssetKey| s.assets.get(&key).cloned().unwrap_or_default();
     let mut entries = Vec::with_capacity(rows.len());
@@ -234,7 +233,7 @@ pub fn ledger_page(tx: &mut dyn Tx, s: &Standing, after: u64, limit: u32) -> Res
         entries.push((entry, hash_of(row.get(15)?)?));
     }
     let full = rows.len() == limit as usize;
-    let until = entries.last().filter(|_| full).map_or(s.position, |(e, _)| e.id.unsigned_abs());
+    let until = entries.last().filter(|_| full).map_or(until, |(e, _)| e.id.unsigned_abs());
     let rows = tx.query(
         "SELECT id / ?3, account, asset, amount, role FROM posting WHERE id >= ?1 AND id < ?2 ORDER BY id",
         params![(after + 1) * POSTINGS_MAX as u64, (until + 1) * POSTINGS_MAX as u64, POSTINGS_MAX],

@@ -3,6 +3,7 @@
 
 mod auth;
 mod bus;
+mod erasure;
 mod gateway;
 mod http;
 mod journal;

@@ -104,6 +104,23 @@ impl Stack {
         &self.running.addresses[service]
     }
 
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.dir.path().to_owned()
+    }
+
+    /// Whether its databases are on a Postgres server.
+    pub fn is_on_server(&self) -> bool {
+        self.databases.is_some()
+    }
+
+    /// Stops everything and hands out what it left, where that is files alone.
+    pub async fn ended(self) -> TempDir {
+        self.running.tasks.shutdown().cancel();
+        assert!(self.running.wait().await, "a task failed or hung");
+        drop(self.running);
+        self.dir
+    }
+
     /// Stops everything; fails the test when a task failed.
     pub async fn stop(self) {
         self.running.tasks.shutdown().cancel();
