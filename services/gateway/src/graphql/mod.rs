@@ -7,6 +7,7 @@ pub mod error;
 mod inputs;
 mod json;
 pub mod lexical;
+pub mod list;
 mod mutation;
 mod orders;
 mod performance;
