@@ -13,6 +13,7 @@ mod orders;
 mod performance;
 pub mod price;
 mod query;
+mod report;
 mod scalars;
 mod statement;
 mod subscription;
@@ -36,6 +37,7 @@ pub struct Query(
     query::People,
     statement::Statements,
     performance::Performances,
+    report::Reports,
     admin::AdminQuery,
 );
 
