@@ -12,7 +12,7 @@ use fafnir_proto::{
     v1::{
         Account, AccountType, CancelAllRequest, CancelOrderRequest, DepositRequest, Empty, GetOrderRequest,
         ListOrdersRequest, Order, OrderState, OrderType, PlaceOrderRequest, PrivateRequest, PrivateUpdate,
-        Side, TerminalSignInRequest, TransactionsRequest, private_update::Kind,
+        Side, TerminalSignInRequest, TimeInForce, TransactionsRequest, private_update::Kind,
         terminal_client::TerminalClient,
     },
 };
@@ -24,6 +24,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -175,36 +176,43 @@ const UNTHROTTLED: [(&str, &str); 2] =
 
 /// Reads what one person has just written through the other door, and what was pushed to it, in turn.
 async fn read_what_was_written(doors: [&str; 2], rounds: usize) {
-    let mut buyer = {
+    let mut member = {
         let first = Person::signed_in(doors[0], "user@test.com").await;
         [first.clone(), first.at(doors[1])]
     };
-    let mut seller = Person::signed_in(doors[1], "admin@test.com").await;
-    buyer[0].deposit(CASH, "live").await.unwrap();
-    let held = buyer[1].account_now().await.held_micros;
+    let mut other = Person::signed_in(doors[1], "admin@test.com").await;
+    member[0].deposit(CASH, "live").await.unwrap();
+    let held = member[1].account_now().await.held_micros;
     let (mut placed, mut pushed) = (Vec::new(), Vec::new());
+    let start = Instant::now();
     for round in 0..rounds {
         let (here, there) = (round % 2, 1 - round % 2);
-        let order = buyer[here].place(resting()).await.unwrap();
+        let order = member[here].place(resting()).await.unwrap();
         let began = Instant::now();
-        let read = buyer[there].order(&order.id).await.unwrap_or_else(|e| panic!("{round}: {e}"));
+        let read = member[there].order(&order.id).await.unwrap_or_else(|e| panic!("{round}: {e}"));
         placed.push(began.elapsed());
         assert_eq!((read.state(), read.version), (OrderState::New, order.version), "{round}");
         let began = Instant::now();
-        let account = buyer[there].account_now().await;
+        let account = member[there].account_now().await;
         placed.push(began.elapsed());
         assert_eq!(account.held_micros - held, 60 * MICROS, "{round}");
-        buyer[here].cancel(&order.id).await.unwrap();
-        assert_eq!(buyer[there].account_now().await.held_micros, held, "{round}");
-        assert_eq!(buyer[there].order(&order.id).await.unwrap().state(), OrderState::Canceled, "{round}");
+        member[here].cancel(&order.id).await.unwrap();
+        assert_eq!(member[there].account_now().await.held_micros, held, "{round}");
+        assert_eq!(member[there].order(&order.id).await.unwrap().state(), OrderState::Canceled, "{round}");
     }
-    // The buyer's order rests: only the push tells of its fill.
-    let mut pushes = buyer[0].pushes().await;
+    let wrote_in = start.elapsed();
+    // The member's order rests: only the push tells of its fill. Shares go there and back again.
+    let mut pushes = member[0].pushes().await;
+    let began = Instant::now();
     for round in 0..rounds {
-        let had = buyer[0].shares("NVDA").await;
-        let order = buyer[1].place(limit("NVDA", Side::Buy, 1, 148_0000)).await.unwrap();
-        let sold = seller.place(limit("NVDA", Side::Sell, 1, 148_0000)).await.unwrap();
-        assert_eq!(sold.state(), OrderState::Filled, "{round}");
+        let (sides, gained) = match round / 2 % 2 {
+            0 => ([Side::Buy, Side::Sell], 10_000),
+            _ => ([Side::Sell, Side::Buy], -10_000),
+        };
+        let had = member[0].shares("NVDA").await;
+        let order = member[1].place(limit("NVDA", sides[0], 1, 148_0000)).await.unwrap();
+        let taken = other.place(limit("NVDA", sides[1], 1, 148_0000)).await.unwrap();
+        assert_eq!(taken.state(), OrderState::Filled, "{round}");
         loop {
             let update =
                 tokio::time::timeout(WITHIN, pushes.message()).await.expect("pushed").unwrap().unwrap();
@@ -215,14 +223,16 @@ async fn read_what_was_written(doors: [&str; 2], rounds: usize) {
             }
         }
         let began = Instant::now();
-        assert_eq!(buyer[round % 2].shares("NVDA").await, had + 10_000, "{round}");
+        assert_eq!(member[round % 2].shares("NVDA").await, had + gained, "{round}");
         pushed.push(began.elapsed());
     }
     println!(
-        "{rounds} x place, then order and account at the other gateway: p50 {:?}; {rounds} x a pushed fill, then the \
-         positions: p50 {:?}; none stale",
+        "{rounds} x place, then order and account at the other gateway: p50 {:?}, {:?} a round of six calls; {rounds} x a \
+         pushed fill, then the positions: p50 {:?}, {:?} a round; none stale",
         p50(&mut placed),
-        p50(&mut pushed)
+        wrote_in / rounds as u32,
+        p50(&mut pushed),
+        began.elapsed() / rounds as u32
     );
 }
 
@@ -453,6 +463,12 @@ fn acceptance_beside_a_slower_postgres() {
             slower - p50
         );
     }
+    let slower_by = SLOWER.as_secs_f64() * 1e3;
+    assert!(plain_slower - plain < slower_by / 2.0, "an order without a client order id waits for Postgres");
+    assert!(
+        keyed_slower - keyed < slower_by * 1.5,
+        "one with a client order id waits for more than one read"
+    );
 }
 
 /// A way to a server on which everything that goes there waits a while.
@@ -491,19 +507,113 @@ impl Delayed {
     }
 }
 
-/// Carries bytes until either side ends.
+/// Carries bytes until either side ends; each arrives a while after it came, however many others are on their way.
 fn carry(mut from: TcpStream, mut to: TcpStream, delay: Option<Arc<AtomicU64>>) {
+    let (way, arriving) = mpsc::channel::<(Instant, Vec<u8>)>();
+    let (near, far) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    std::thread::spawn(move || {
+        for (due, bytes) in arriving {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        // The other direction ends too.
+        drop(near.shutdown(Shutdown::Both));
+        drop(far.shutdown(Shutdown::Both));
+    });
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut bytes).unwrap_or(0);
-        if let Some(delay) = &delay {
-            std::thread::sleep(Duration::from_micros(delay.load(Ordering::Relaxed)));
-        }
-        if read == 0 || to.write_all(&bytes[..read]).is_err() {
+        let delay_us = delay.as_ref().map_or(0, |delay| delay.load(Ordering::Relaxed));
+        let due = Instant::now() + Duration::from_micros(delay_us);
+        if read == 0 || way.send((due, bytes[..read].to_vec())).is_err() {
             break;
         }
     }
-    // The other direction ends too.
-    drop(from.shutdown(Shutdown::Both));
-    drop(to.shutdown(Shutdown::Both));
+}
+
+/// What the whole list of one account's orders takes of the process that answers it, and of time. FAFNIR_TEST_ORDERS is
+/// how many. Prints; run with `-- --ignored --nocapture`.
+#[test]
+#[ignore = "figures"]
+fn a_whole_list_of_orders_is_answered_in_bounded_memory() {
+    const CLIENTS: usize = 32;
+    const MIB: usize = 1024 * 1024;
+    let orders: usize =
+        std::env::var("FAFNIR_TEST_ORDERS").ok().and_then(|n| n.parse().ok()).unwrap_or(100_000);
+    let config = "[gateway]\norders_per_second = 100000\norders_burst = 100000\n";
+    let stack = Stack::configured(config, &["--no-sim"]);
+    let url = stack.process.address("api-gateway");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let began = Instant::now();
+    let token = runtime.block_on(async {
+        let person = Person::signed_in(&url, "user@test.com").await;
+        let left = Arc::new(AtomicU64::new(orders as u64));
+        let clients = (0..CLIENTS).map(|_| {
+            let (mut person, left) = (person.clone(), Arc::clone(&left));
+            async move {
+                // Nobody sells: it ends at once.
+                let order = PlaceOrderRequest { time_in_force: TimeInForce::Ioc.into(), ..resting() };
+                while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() {
+                    person.place(order.clone()).await.unwrap();
+                }
+            }
+        });
+        futures::future::join_all(clients).await;
+        person.token
+    });
+    println!("{orders} orders placed in {:?}", began.elapsed());
+    let fields = "id userId symbol side type status quantity price stopPrice filledQuantity avgFillPrice createdAt \
+                  updatedAt state pending accountId timeInForce clientOrderId rejectReason rejectCode openQuantity \
+                  version postOnly displayQuantity trailAmount trailPercent expiresAt currency heldCash heldQuantity \
+                  fills { execId }";
+    // Once for what is allocated once.
+    whole_list(&url, &token, "id", orders.min(1_000));
+    for fields in ["id symbol side quantity price status", fields] {
+        let before = stack.process.resident_bytes("VmRSS");
+        stack.process.forget_peak();
+        let began = Instant::now();
+        let (answer, first) = whole_list(&url, &token, fields, orders);
+        let took = began.elapsed();
+        let (peak, after) = (stack.process.resident_bytes("VmHWM"), stack.process.resident_bytes("VmRSS"));
+        println!(
+            "{orders} orders with {} fields each: {} MiB in {took:?}, the first byte after {first:?}; resident {} MiB \
+             before, at most {} MiB meanwhile, {} MiB after",
+            fields.split_whitespace().count(),
+            answer / MIB,
+            before / MIB,
+            peak / MIB,
+            after / MIB
+        );
+        assert!(peak.saturating_sub(before) < 2 * answer + 64 * MIB, "more than the text and the pages");
+    }
+}
+
+/// Reads every order over GraphQL, at least `expected` of them: the bytes of the answer, and when the first came.
+fn whole_list(url: &str, token: &str, fields: &str, expected: usize) -> (usize, Duration) {
+    let address = url.strip_prefix("http://").unwrap();
+    let query =
+        serde_json::json!({"query": format!("{{ getOrders {{ code count hasMore data {{ {fields} }} }} }}")});
+    let body = query.to_string();
+    let began = Instant::now();
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(WITHIN * 10)).unwrap();
+    let head = format!(
+        "POST /graphql HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut answer = vec![0];
+    connection.read_exact(&mut answer).unwrap();
+    let first = began.elapsed();
+    connection.read_to_end(&mut answer).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(text.starts_with("{\"data\":{\"getOrders\":{\"code\":\"OK\",\"count\":"), "{text:.200}");
+    assert!(text.contains("\"hasMore\":false") && text.ends_with("]}}}"), "{text:.200}");
+    assert!(text.matches("{\"id\":").count() >= expected, "all of them");
+    (text.len(), first)
 }

@@ -103,7 +103,7 @@ pub enum Command {
     /// Show daily bars of a symbol
     History(History),
     /// Show accounts and positions
-    Portfolio(Where),
+    Portfolio(Portfolio),
     /// Open accounts, deposit, withdraw and transfer
     #[command(subcommand)]
     Account(Account),
@@ -714,6 +714,21 @@ pub struct AccountTransactions {
     pub account_id: String,
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Portfolio {
+    #[command(flatten)]
+    pub at: Where,
+    /// Of the closed positions and the totals: 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
+    #[arg(long, default_value = "MAX")]
+    pub period: String,
+    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339), instead of a period
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Last day, or a moment that is no longer part of it [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
 }
 
 #[derive(Debug, Args)]

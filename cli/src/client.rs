@@ -22,10 +22,14 @@ use std::{
     path::PathBuf,
     time::Duration,
 };
-use tonic::{Request, transport::Channel};
+use tokio::time::{Instant, sleep};
+use tonic::{Request, Status, transport::Channel};
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Who asks for more at a time than the gateway allows waits so long, and gives up after so long.
+const LIMITED_PAUSE: Duration = Duration::from_millis(500);
+const LIMITED_MAX: Duration = Duration::from_secs(30);
 /// An access token is renewed when it has less than this to live.
 const RENEW_BEFORE_S: u64 = 30;
 const DEMO_EMAIL: &str = "user@test.com";
@@ -54,6 +58,21 @@ pub struct Client {
     pub url: String,
     pub terminal: TerminalClient<Channel>,
     token: String,
+}
+
+/// Asks until the gateway's limit lets the question through.
+pub async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> Result<T> {
+    let until = Instant::now() + LIMITED_MAX;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(status) => Error::from(status),
+        };
+        if error.code != Reason::RATE_LIMITED.as_str() || Instant::now() >= until {
+            return Err(error);
+        }
+        sleep(LIMITED_PAUSE).await;
+    }
 }
 
 /// Where the gateway is: the flag, the running stack of the data directory, the configured port.

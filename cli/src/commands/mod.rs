@@ -70,7 +70,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Book(args) => market::book(global, args, out).await,
         Command::Quote(args) => market::quote(global, args, out).await,
         Command::History(args) => market::history(global, args, out).await,
-        Command::Portfolio(at) => portfolio::portfolio(global, at, out).await,
+        Command::Portfolio(args) => portfolio::portfolio(global, args, out).await,
         Command::Account(args) => account::account(global, args, out).await,
         Command::Report(args) => report::report(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,

@@ -59,6 +59,8 @@ struct Gateway {
     orders: rate::Limiter,
     /// What queries cost.
     cost: rate::Limiter,
+    /// What long lists may take.
+    lists: graphql::list::Room,
     http: proxy::HttpClient,
     /// What the exchange says that keeps it from taking everything; empty: nothing.
     notice: RwLock<Notice>,
@@ -85,6 +87,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         sessions: session::Sessions::new(ctx.clone()),
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
         cost: rate::Limiter::new(limits.cost_per_second, limits.cost_burst),
+        lists: graphql::list::Room::default(),
         proxies: Proxies::parse(&limits.trusted_proxies)?,
         sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),
         positions: positions::Positions::default(),

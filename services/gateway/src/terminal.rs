@@ -308,6 +308,11 @@ impl Terminal for Door {
     async fn gains(&self, request: Request<v1::GainsRequest>) -> Reply<v1::GainsReply> {
         own!(self, request, ManageOwnPortfolio, portfolio.gains, |_| price::REPORT)
     }
+    async fn report(&self, request: Request<v1::ReportRequest>) -> Reply<v1::ReportReply> {
+        own!(self, request, ManageOwnPortfolio, portfolio.report, |r: &v1::ReportRequest| {
+            if r.lines_only { price::REPORT } else { price::WHOLE_REPORT }
+        })
+    }
     async fn lots(&self, request: Request<v1::LotsRequest>) -> Reply<v1::LotsReply> {
         own!(self, request, ManageOwnPortfolio, portfolio.lots, |r: &v1::LotsRequest| rows(r.limit))
     }

@@ -375,7 +375,7 @@ impl Connection {
                     return;
                 }
                 is_first = false;
-                let payload = write_response(&response);
+                let payload = write_response(&response).text();
                 if sender.send(Outgoing::Next { id: id.clone(), payload }).await.is_err() {
                     return;
                 }

@@ -18,10 +18,10 @@ use fafnir_proto::{
         Account, AccountRequest, AuditReply, CreateAccountRequest, DepositReply, DepositRequest, Empty,
         EndowReply, EndowRequest, GainsReply, GainsRequest, Holding, HoldingReply, HoldingRequest,
         HoldingsReply, ListAccountsReply, LotsReply, LotsRequest, PerformanceReply, PerformanceRequest,
-        PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply, SeedAccountReply, SeedAccountRequest,
-        StatementReply, StatementRequest, TransactionsReply, TransactionsRequest, TransferRequest,
-        UpdatesSinceRequest, UserRequest, ValuationReply, ValuationRequest, ValueRequest, ValuedHolding,
-        WithdrawRequest, portfolio_server::Portfolio,
+        PortfolioStatusReply, PortfolioUpdate, PortfolioUpdatesReply, ReportReply, ReportRequest,
+        SeedAccountReply, SeedAccountRequest, StatementReply, StatementRequest, TransactionsReply,
+        TransactionsRequest, TransferRequest, UpdatesSinceRequest, UserRequest, ValuationReply,
+        ValuationRequest, ValueRequest, ValuedHolding, WithdrawRequest, portfolio_server::Portfolio,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -276,6 +276,11 @@ impl Portfolio for Api {
     async fn gains(&self, r: Request<GainsRequest>) -> Result<Response<GainsReply>, Status> {
         let user = self.reader(&r, &r.get_ref().user_id).await?;
         reply(self.gains_of(user, r.into_inner()).await)
+    }
+
+    async fn report(&self, r: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
+        let user = self.reader(&r, &r.get_ref().user_id).await?;
+        reply(self.report_of(user, r.into_inner()).await)
     }
 
     async fn lots(&self, r: Request<LotsRequest>) -> Result<Response<LotsReply>, Status> {

@@ -13,7 +13,7 @@ use super::{
 };
 use fafnir_platform::clock::DAY_US;
 use fafnir_proto::v1::{
-    Cause, Fact, FactKind, House, Instrument, Posting, PostingRole, StatementReply, Terms,
+    Cause, Fact, FactKind, House, Instrument, Posting, PostingRole, ReportReply, Side, StatementReply, Terms,
 };
 use fafnir_testing::{drop_databases, external};
 use std::{collections::BTreeMap, time::Instant};
@@ -221,6 +221,11 @@ impl Book {
     async fn gains(&self, account: &Account, span: Span) -> Vec<Gains> {
         let account = account.clone();
         self.shelf.db.read(move |tx| reports::gains(tx, &account, span)).await.unwrap()
+    }
+
+    async fn report(&self, account: &Account, span: Span, after: i64, limit: u32) -> ReportReply {
+        let account = account.clone();
+        self.shelf.db.read(move |tx| reports::report(tx, &account, span, after, limit)).await.unwrap()
     }
 
     async fn statement(&self, account: &Account, span: Span, after: i64, limit: u32) -> StatementReply {
@@ -444,6 +449,47 @@ async fn a_statement_of_any_span_adds_up_page_by_page() {
 }
 
 #[tokio::test]
+async fn a_reports_pages_have_each_line_of_the_statement_once() {
+    let e = story();
+    let book = Book::of(&e.facts).await;
+    let (a, span) = (book.account(&e, A).await, until(3, 12));
+    for limit in [2, 3, 4, 5, 100] {
+        let (mut after, mut trades, mut flows) = (0, Vec::new(), Vec::new());
+        loop {
+            let page = book.report(&a, span, after, limit).await;
+            assert_eq!((page.opening_micros, page.closing_micros), (0, 130_647 * USD), "{limit}");
+            assert!(page.trades.len() + page.flows.len() <= limit as usize);
+            assert!(!page.trades.is_empty() || !page.flows.is_empty());
+            trades.extend(page.trades);
+            flows.extend(page.flows);
+            after = super::wire::posting_of(&page.end_id.parse().unwrap()).unwrap();
+            if !page.more {
+                break;
+            }
+        }
+        // 1,000 at 24.50; 400 at 25.50, 2 of fee; 100 at 26.00, 1 of fee; 650 at 27.00.
+        let told: Vec<_> = trades
+            .iter()
+            .map(|t| (t.side(), t.quantity_e4 / SHARE, t.amount_micros / USD, t.fee_micros / USD))
+            .collect();
+        let expected = [
+            (Side::Buy, 1_000, 24_500, 0),
+            (Side::Sell, 400, 10_200, 2),
+            (Side::Buy, 100, 2_600, 1),
+            (Side::Sell, 650, 17_550, 0),
+        ];
+        assert_eq!(told, expected, "{limit}");
+        let flowed: Vec<_> = flows.iter().map(|f| (f.change_micros / USD, f.balance_micros / USD)).collect();
+        assert_eq!(flowed, [(500, 500), (99_500, 100_000), (50_000, 125_500), (-20_000, 105_500)], "{limit}");
+        let cash: i64 = trades
+            .iter()
+            .map(|t| -t.fee_micros + if t.side() == Side::Buy { -t.amount_micros } else { t.amount_micros })
+            .sum();
+        assert_eq!(cash + flows.iter().map(|f| f.change_micros).sum::<i64>(), 130_647 * USD);
+    }
+}
+
+#[tokio::test]
 async fn a_closed_account_and_shares_without_a_price_keep_their_figures() {
     let mut e = story();
     e.clock(4, 9);
@@ -596,6 +642,17 @@ async fn an_account_of_a_million_postings_is_answered() {
         }
     }
     eprintln!("the whole statement: {rows} rows in {:?}", started.elapsed());
+    let (started, mut after, mut traded) = (Instant::now(), 0, 0);
+    loop {
+        let page = book.report(&account, span, after, 1_000).await;
+        traded += page.trades.len();
+        if !page.more {
+            break;
+        }
+        after = super::wire::posting_of(&page.end_id.parse().unwrap()).unwrap();
+    }
+    eprintln!("the lines of the whole report: {traded} trades in {:?}", started.elapsed());
+    assert_eq!(traded as i64, TRADES);
     assert!(rows as i64 >= 2 * TRADES);
 }
 

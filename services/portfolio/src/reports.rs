@@ -8,7 +8,9 @@ use super::{
         gains::{Lots, Traded},
         performance::{Course, Performance, Point},
         period::{Malformed, Period, Span, moment},
-        statement, valuation,
+        report,
+        statement::{self, Line},
+        valuation,
     },
     store::{self, Cut, Lines, Postings},
     wire,
@@ -165,6 +167,30 @@ impl Api {
             .await
     }
 
+    /// Performance, gains and a page of lines, from one state of the books.
+    pub(super) async fn report_of(&self, user: UserId, r: v1::ReportRequest) -> Result<v1::ReportReply> {
+        let account: AccountId = id("account_id", &r.account_id)?;
+        let asked = Asked::parse(&r.period, r.from, r.to, self.ctx.clock.now_us())?;
+        let (after, limit) = (after(&r.after_id)?, limit(r.limit).max(report::LINES_MIN));
+        self.db
+            .read(move |tx| {
+                let account = own_account(tx, user, account)?;
+                let span = asked.span(&account)?;
+                let points = span.points(&r.interval).map_err(Refusal::from)?;
+                let page = report(tx, &account, span, after, limit)?;
+                if r.lines_only {
+                    return Ok(page);
+                }
+                let (went, points) = performance(tx, &account, span, &points)?;
+                Ok(v1::ReportReply {
+                    performance: Some(wire::performance(&account, asked.period, span, &went, &points)),
+                    gains: Some(wire::gains(&account, span, gains(tx, &account, span)?)),
+                    ..page
+                })
+            })
+            .await
+    }
+
     /// The lots of an account's shares of a symbol.
     pub(super) async fn lots_of(&self, user: UserId, r: v1::LotsRequest) -> Result<v1::LotsReply> {
         let account: AccountId = id("account_id", &r.account_id)?;
@@ -183,13 +209,18 @@ impl Api {
     }
 }
 
-pub(super) fn statement(
-    tx: &mut dyn Tx,
-    account: &Account,
-    span: Span,
-    after: i64,
-    limit: u32,
-) -> Result<v1::StatementReply> {
+/// Lines of an account in a span.
+struct Read {
+    /// Cash before the span and at its end.
+    balances: (i64, i64),
+    /// Cash before the first line.
+    so_far: i64,
+    /// One more than were asked for, where there are more.
+    lines: Vec<Line>,
+}
+
+/// The lines of a span after a posting.
+fn lines(tx: &mut dyn Tx, account: &Account, span: Span, after: i64, limit: u32) -> Result<Read> {
     let (from, to) = (store::cut(tx, span.from_us)?, store::cut(tx, span.to_us)?);
     let cash = account.currency.asset();
     let opening = store::balance_at(tx, account, cash, from)?;
@@ -197,12 +228,38 @@ pub(super) fn statement(
     // After the last posting before the span, or after that of the page before.
     let after = after.max(from.posting() - 1);
     let asked = Lines { after, before: to.posting(), newest_first: false, limit: limit + 1 };
-    let mut lines = store::lines(tx, account, asked)?;
+    let lines = store::lines(tx, account, asked)?;
+    let so_far = store::balance_before(tx, account, cash, after + 1)?;
+    Ok(Read { balances: (opening, closing), so_far, lines })
+}
+
+pub(super) fn statement(
+    tx: &mut dyn Tx,
+    account: &Account,
+    span: Span,
+    after: i64,
+    limit: u32,
+) -> Result<v1::StatementReply> {
+    let Read { balances, so_far, mut lines } = lines(tx, account, span, after, limit)?;
     let more = lines.len() > limit as usize;
     lines.truncate(limit as usize);
-    let so_far = store::balance_before(tx, account, cash, after + 1)?;
     let entries = statement::entries(account.currency, so_far, lines);
-    Ok(wire::statement(account, span, (opening, closing), &entries, more))
+    Ok(wire::statement(account, span, balances, &entries, more))
+}
+
+/// The lines of a report, without its figures.
+pub(super) fn report(
+    tx: &mut dyn Tx,
+    account: &Account,
+    span: Span,
+    after: i64,
+    limit: u32,
+) -> Result<v1::ReportReply> {
+    let Read { balances, so_far, mut lines } = lines(tx, account, span, after, limit)?;
+    let more = report::cut_between_rows(&mut lines, limit);
+    let end = lines.last().map(|line| line.id);
+    let (trades, flows) = report::split(statement::entries(account.currency, so_far, lines));
+    Ok(v1::ReportReply { more, ..wire::report(account, span, balances, (&trades, &flows), end) })
 }
 
 /// How the worth of an account went over a span, and its points.

@@ -7,6 +7,7 @@ use super::{
         ledger::Cause,
         performance::{Performance, Point},
         period::{Period, Span},
+        report,
         statement::{Entry, Line},
         valuation::Worth,
     },
@@ -120,6 +121,23 @@ pub fn valued(holding: v1::Holding, market_price_e4: i64, worth: Worth) -> v1::V
     }
 }
 
+fn exec_id(symbol: &str, exec_seq: i64) -> String {
+    format!("{symbol}:{exec_seq}")
+}
+
+fn entry(account: &Account, e: &Entry) -> v1::StatementEntry {
+    let is_trade = e.line.cause == Cause::Trade;
+    v1::StatementEntry {
+        transaction: Some(transaction(account, &e.line)),
+        change_micros: e.change,
+        balance_micros: e.balance,
+        symbol: if is_trade || e.line.shares != 0 { e.line.symbol.clone() } else { String::new() },
+        quantity_e4: if e.line.fee { 0 } else { e.line.shares },
+        price_e4: e.line.price_e4,
+        exec_id: if is_trade { exec_id(&e.line.symbol, e.line.exec_seq) } else { String::new() },
+    }
+}
+
 /// The statement of an account; opening and closing balance are those of the span.
 pub fn statement(
     account: &Account,
@@ -128,18 +146,7 @@ pub fn statement(
     entries: &[Entry],
     more: bool,
 ) -> v1::StatementReply {
-    let entries = entries.iter().map(|e| {
-        let is_trade = e.line.cause == Cause::Trade;
-        v1::StatementEntry {
-            transaction: Some(transaction(account, &e.line)),
-            change_micros: e.change,
-            balance_micros: e.balance,
-            symbol: if is_trade || e.line.shares != 0 { e.line.symbol.clone() } else { String::new() },
-            quantity_e4: if e.line.fee { 0 } else { e.line.shares },
-            price_e4: e.line.price_e4,
-            exec_id: if is_trade { format!("{}:{}", e.line.symbol, e.line.exec_seq) } else { String::new() },
-        }
-    });
+    let entries = entries.iter().map(|e| entry(account, e));
     v1::StatementReply {
         account_id: account.id.to_string(),
         currency: account.currency.code().to_owned(),
@@ -149,6 +156,39 @@ pub fn statement(
         closing_micros: closing,
         entries: entries.collect(),
         more,
+    }
+}
+
+/// A page of a report, up to the line `end`, without its figures.
+pub fn report(
+    account: &Account,
+    span: Span,
+    (opening, closing): (i64, i64),
+    (trades, flows): (&[report::Trade], &[Entry]),
+    end: Option<i64>,
+) -> v1::ReportReply {
+    let trades = trades.iter().map(|trade| v1::ReportTrade {
+        exec_id: exec_id(&trade.symbol, trade.exec_seq),
+        time_us: trade.time_us,
+        side: if trade.shares > 0 { v1::Side::Buy } else { v1::Side::Sell }.into(),
+        symbol: trade.symbol.clone(),
+        quantity_e4: trade.shares.saturating_abs(),
+        price_e4: trade.price_e4,
+        amount_micros: trade.amount,
+        fee_micros: trade.fee,
+        order_id: trade.order.map(|id| id.to_string()).unwrap_or_default(),
+    });
+    v1::ReportReply {
+        account_id: account.id.to_string(),
+        currency: account.currency.code().to_owned(),
+        from_us: span.from_us,
+        to_us: span.to_us,
+        opening_micros: opening,
+        closing_micros: closing,
+        trades: trades.collect(),
+        flows: flows.iter().map(|flow| entry(account, flow)).collect(),
+        end_id: end.map(|id| transaction_id(id).to_string()).unwrap_or_default(),
+        ..v1::ReportReply::default()
     }
 }
 

@@ -339,6 +339,7 @@ impl Terminal for Door {
         statement(v1::StatementRequest) -> v1::StatementReply;
         performance(v1::PerformanceRequest) -> v1::PerformanceReply;
         gains(v1::GainsRequest) -> v1::GainsReply;
+        report(v1::ReportRequest) -> v1::ReportReply;
         lots(v1::LotsRequest) -> v1::LotsReply;
         sign_out(v1::Empty) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;

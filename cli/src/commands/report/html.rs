@@ -75,10 +75,12 @@ pub fn page(report: &Report) -> String {
         out.push_str(&format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(&value)));
     }
     out.push_str("</dl>\n<h2>Equity</h2>\n");
-    // The curve begins with what was there before.
+    // The curve begins with what was there before, or with what came first.
     let mut points = vec![(p.from_us, p.start_micros)];
     points.extend(p.points.iter().map(|point| (point.until_us, point.value_micros)));
-    out.push_str(&plot::curve("worth over time", &points, (&from, &to)));
+    points.drain(..points.iter().position(|(_, value)| *value != 0).unwrap_or(0));
+    let first = points.first().map_or(p.from_us, |(time_us, _)| *time_us);
+    out.push_str(&plot::curve("worth over time", &points, (&rfc3339(first), &to)));
     out.push_str(&positions(report));
     out.push_str(&trades(report));
     out.push_str(&flows(report));

@@ -7,14 +7,13 @@ mod text;
 
 use crate::{
     args::{Global, Report as Args, ReportFormat},
-    client::Client,
+    client::{Client, patiently},
     output::{Error, Exit, Out, Result},
 };
 use fafnir_proto::{
     reason::Reason,
     v1::{
-        self, AccountType, Empty, GainsReply, GainsRequest, PerformanceReply, PerformanceRequest,
-        StatementEntry, StatementRequest, TransactionType,
+        self, AccountType, Empty, GainsReply, PerformanceReply, ReportRequest, ReportTrade, StatementEntry,
     },
 };
 use fafnir_rules::money::{format_e4, format_grouped, format_micros, format_price};
@@ -22,24 +21,10 @@ use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
-/// Statement entries asked for at a time.
+/// Lines asked for at a time.
 const PAGE: u32 = 1_000;
 /// Rows of trades and of flows that a page and a table show; CSV and JSON have all.
 const ROWS_MAX: usize = 2_000;
-
-/// A trade of the account: its principal, and its fee.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trade {
-    pub exec_id: String,
-    pub time_us: i64,
-    pub is_buy: bool,
-    pub symbol: String,
-    pub quantity_e4: i64,
-    pub price_e4: i64,
-    pub amount_micros: i64,
-    pub fee_micros: i64,
-    pub order_id: String,
-}
 
 /// What a report tells.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +35,7 @@ pub struct Report {
     pub opening_micros: i64,
     pub closing_micros: i64,
     /// Oldest first.
-    pub trades: Vec<Trade>,
+    pub trades: Vec<ReportTrade>,
     /// What came and went without a trade, oldest first.
     pub flows: Vec<StatementEntry>,
     /// How many there were before those that are kept.
@@ -67,9 +52,9 @@ pub async fn report(global: &Global, args: &Args, out: Out) -> Result {
     };
     let report = Report::read(&mut client, account, args, keep).await?;
     let text = match args.format {
-        _ if out.json => format!("{}\n", report.json()),
+        _ if out.json => report.json(),
         ReportFormat::Table => text::page(&report),
-        ReportFormat::Json => format!("{}\n", report.json()),
+        ReportFormat::Json => report.json(),
         ReportFormat::Csv => csv::page(&report)?,
         ReportFormat::Html => html::page(&report),
     };
@@ -108,75 +93,39 @@ async fn account(client: &mut Client, id: Option<&str>) -> Result<v1::Account> {
 
 impl Report {
     async fn read(client: &mut Client, account: v1::Account, args: &Args, keep: usize) -> Result<Self> {
-        let (account_id, period) = (account.id.clone(), args.period.clone());
-        let (from, to) = (args.from.clone(), args.to.clone());
-        let request = client.request(PerformanceRequest {
-            account_id: account_id.clone(),
-            period: period.clone(),
-            from: from.clone(),
-            to: to.clone(),
+        let mut request = ReportRequest {
+            account_id: account.id.clone(),
+            period: args.period.clone(),
+            from: args.from.clone(),
+            to: args.to.clone(),
             interval: args.interval.clone(),
-            ..PerformanceRequest::default()
-        });
-        let performance = client.terminal.performance(request).await?.into_inner();
-        // One span for all of it: what happens meanwhile is in none of it.
-        let (from, to) = (Some(rfc3339(performance.from_us)), Some(rfc3339(performance.to_us)));
-        let request = client.request(GainsRequest {
-            account_id: account_id.clone(),
-            period,
-            from: from.clone(),
-            to: to.clone(),
-            ..GainsRequest::default()
-        });
-        let gains = client.terminal.gains(request).await?.into_inner();
-        let mut report = Self { account, performance, gains, ..Self::default() };
-        let mut after_id = String::new();
+            limit: PAGE,
+            ..ReportRequest::default()
+        };
+        let mut report = Self { account, ..Self::default() };
         loop {
-            let request = client.request(StatementRequest {
-                account_id: account_id.clone(),
-                from: from.clone(),
-                to: to.clone(),
-                limit: PAGE,
-                after_id,
-                ..StatementRequest::default()
-            });
-            let page = client.terminal.statement(request).await?.into_inner();
-            (report.opening_micros, report.closing_micros) = (page.opening_micros, page.closing_micros);
-            let last = page.entries.last().and_then(|e| e.transaction.as_ref()).map(|t| t.id.clone());
-            for entry in page.entries {
-                report.take(entry);
+            let ask = async || {
+                let asked = client.request(request.clone());
+                client.terminal.report(asked).await
+            };
+            let page = patiently(ask).await?.into_inner();
+            if !request.lines_only {
+                report.performance = page.performance.unwrap_or_default();
+                report.gains = page.gains.unwrap_or_default();
+                (report.opening_micros, report.closing_micros) = (page.opening_micros, page.closing_micros);
+                // One span for all of it: what happens meanwhile is in none of it.
+                request.from = Some(rfc3339(page.from_us));
+                request.to = Some(rfc3339(page.to_us));
+                request.lines_only = true;
             }
+            report.trades.extend(page.trades);
+            report.flows.extend(page.flows);
             report.forget(keep);
-            match last.filter(|_| page.more) {
-                Some(id) => after_id = id,
-                None => return Ok(report),
+            if !page.more {
+                return Ok(report);
             }
+            request.after_id = page.end_id;
         }
-    }
-
-    fn take(&mut self, entry: StatementEntry) {
-        if entry.exec_id.is_empty() {
-            self.flows.push(entry);
-            return;
-        }
-        let transaction = entry.transaction.unwrap_or_default();
-        let is_fee = transaction.r#type() == TransactionType::Fee;
-        let same = self.trades.last_mut().filter(|trade| trade.exec_id == entry.exec_id);
-        if let Some(trade) = same.filter(|_| is_fee) {
-            trade.fee_micros += transaction.amount_micros;
-            return;
-        }
-        self.trades.push(Trade {
-            exec_id: entry.exec_id,
-            time_us: transaction.created_us,
-            is_buy: transaction.r#type() == TransactionType::Buy,
-            symbol: entry.symbol,
-            quantity_e4: entry.quantity_e4.saturating_abs(),
-            price_e4: entry.price_e4,
-            amount_micros: transaction.amount_micros,
-            fee_micros: 0,
-            order_id: transaction.reference_id,
-        });
     }
 
     /// Keeps only the newest rows.
@@ -189,8 +138,27 @@ impl Report {
             (self.trades_left_out + trades, self.flows_left_out + flows);
     }
 
-    /// The whole report; decimals as texts: exact for every reader.
-    fn json(&self) -> Value {
+    /// The whole report; decimals as texts: exact for every reader. Rows become text one by one.
+    fn json(&self) -> String {
+        let mut text = self.figures_json().to_string();
+        // The document goes on.
+        text.pop();
+        let mut rows = |name: &str, rows: &mut dyn Iterator<Item = Value>| {
+            text.push_str(&format!(",\"{name}\":["));
+            for (n, row) in rows.enumerate() {
+                if n > 0 {
+                    text.push(',');
+                }
+                text.push_str(&row.to_string());
+            }
+            text.push(']');
+        };
+        rows("trades", &mut self.trades.iter().map(trade_json));
+        rows("flows", &mut self.flows.iter().map(flow_json));
+        text + "}\n"
+    }
+
+    fn figures_json(&self) -> Value {
         let p = &self.performance;
         let percent = |e4: Option<i64>| e4.map(format_e4);
         json!({
@@ -209,37 +177,37 @@ impl Report {
             })).collect::<Vec<_>>(),
             "symbols": self.gains.symbols.iter().map(gains_json).collect::<Vec<_>>(),
             "total": gains_json(self.gains.total.as_ref().unwrap_or(&v1::SymbolGains::default())),
-            "trades": self.trades.iter().map(|t| json!({
-                "execId": t.exec_id, "time": rfc3339(t.time_us), "side": side(t), "symbol": t.symbol,
-                "quantity": format_e4(t.quantity_e4), "price": format_e4(t.price_e4),
-                "amount": format_micros(t.amount_micros), "fee": format_micros(t.fee_micros), "orderId": t.order_id,
-            })).collect::<Vec<_>>(),
-            "flows": self.flows.iter().map(|e| {
-                let t = e.transaction.clone().unwrap_or_default();
-                json!({
-                    "id": t.id, "time": rfc3339(t.created_us), "description": t.description,
-                    "change": format_micros(e.change_micros), "balance": format_micros(e.balance_micros),
-                    "symbol": e.symbol, "quantity": format_e4(e.quantity_e4), "referenceId": t.reference_id,
-                })
-            }).collect::<Vec<_>>(),
         })
     }
 }
 
-fn side(trade: &Trade) -> &'static str {
-    if trade.is_buy { "BUY" } else { "SELL" }
+fn trade_json(t: &ReportTrade) -> Value {
+    json!({
+        "execId": t.exec_id, "time": rfc3339(t.time_us), "side": t.side().name(), "symbol": t.symbol,
+        "quantity": format_e4(t.quantity_e4), "price": format_e4(t.price_e4),
+        "amount": format_micros(t.amount_micros), "fee": format_micros(t.fee_micros), "orderId": t.order_id,
+    })
+}
+
+fn flow_json(e: &StatementEntry) -> Value {
+    let t = e.transaction.clone().unwrap_or_default();
+    json!({
+        "id": t.id, "time": rfc3339(t.created_us), "description": t.description,
+        "change": format_micros(e.change_micros), "balance": format_micros(e.balance_micros),
+        "symbol": e.symbol, "quantity": format_e4(e.quantity_e4), "referenceId": t.reference_id,
+    })
 }
 
 /// An amount for people.
-fn amount(micros: i64) -> String {
+pub(super) fn amount(micros: i64) -> String {
     format_grouped(micros, 6)
 }
 
 /// A trade's cells for people: time, side, symbol, quantity, price, amount, fee.
-fn trade_cells(trade: &Trade) -> Vec<String> {
+fn trade_cells(trade: &ReportTrade) -> Vec<String> {
     vec![
         rfc3339(trade.time_us),
-        side(trade).to_owned(),
+        trade.side().name().to_owned(),
         trade.symbol.clone(),
         format_e4(trade.quantity_e4),
         format_price(trade.price_e4),
@@ -254,7 +222,7 @@ fn flow_cells(entry: &StatementEntry) -> Vec<String> {
     vec![rfc3339(t.created_us), t.description, amount(entry.change_micros), amount(entry.balance_micros)]
 }
 
-fn gains_json(g: &v1::SymbolGains) -> Value {
+pub(super) fn gains_json(g: &v1::SymbolGains) -> Value {
     json!({
         "symbol": g.symbol, "bought": format_e4(g.bought_e4), "paid": format_micros(g.paid_micros),
         "sold": format_e4(g.sold_e4), "proceeds": format_micros(g.proceeds_micros), "cost": format_micros(g.cost_micros),
@@ -274,22 +242,33 @@ mod tests {
     const DAY_0: i64 = 20_605 * DAY;
     const USD: i64 = 1_000_000;
 
-    fn entry(id: &str, kind: TransactionType, amount: i64, exec_id: &str) -> StatementEntry {
+    fn trade(exec_id: &str) -> ReportTrade {
+        ReportTrade {
+            exec_id: exec_id.into(),
+            time_us: DAY_0 + 3_600_000_000,
+            side: v1::Side::Buy.into(),
+            symbol: "INTC".into(),
+            quantity_e4: 100_000,
+            price_e4: 245_000,
+            amount_micros: 245 * USD,
+            fee_micros: USD,
+            order_id: "ebcaca97-91a6-4f21-afd2-3dd40fb43cd5".into(),
+        }
+    }
+
+    fn flow(id: &str) -> StatementEntry {
         StatementEntry {
             transaction: Some(v1::Transaction {
                 id: id.into(),
-                r#type: kind.into(),
-                amount_micros: amount.abs() * USD,
+                r#type: v1::TransactionType::Deposit.into(),
+                amount_micros: 100 * USD,
                 description: format!("<{id}> & more"),
                 created_us: DAY_0 + 3_600_000_000,
                 ..v1::Transaction::default()
             }),
-            change_micros: amount * USD,
+            change_micros: 100 * USD,
             balance_micros: 1_000 * USD,
-            symbol: if exec_id.is_empty() { String::new() } else { "INTC".into() },
-            quantity_e4: if kind == TransactionType::Fee { 0 } else { 100_000 },
-            price_e4: 245_000,
-            exec_id: exec_id.into(),
+            ..StatementEntry::default()
         }
     }
 
@@ -313,7 +292,7 @@ mod tests {
             value_micros: quantity * 24_500_000,
             ..v1::SymbolGains::default()
         };
-        let mut report = Report {
+        Report {
             account: v1::Account { account_number: "1000000001".into(), ..v1::Account::default() },
             performance: PerformanceReply {
                 account_id: "5d684a32-8ba4-4ec3-8ce3-68df382341a2".into(),
@@ -336,35 +315,28 @@ mod tests {
                 total: Some(gains("", 5, 0)),
                 ..GainsReply::default()
             },
+            trades: vec![trade("INTC:7")],
+            flows: vec![flow("a")],
             ..Report::default()
-        };
-        for e in [
-            entry("a", TransactionType::Deposit, 100, ""),
-            entry("b", TransactionType::Buy, -245, "INTC:7"),
-            entry("c", TransactionType::Fee, -1, "INTC:7"),
-        ] {
-            report.take(e);
         }
-        report
     }
 
     #[test]
-    fn a_trade_is_one_row_with_its_fee_and_old_rows_are_counted() {
+    fn old_rows_are_left_out_and_counted() {
         let mut report = sample();
-        assert_eq!((report.trades.len(), report.flows.len()), (1, 1));
-        assert_eq!((report.trades[0].amount_micros, report.trades[0].fee_micros), (245 * USD, USD));
-        report.take(entry("d", TransactionType::Sell, 20, "INTC:8"));
+        report.trades.push(trade("INTC:8"));
         report.forget(1);
         assert_eq!((report.trades[0].exec_id.as_str(), report.trades_left_out), ("INTC:8", 1));
+        assert_eq!((report.flows.len(), report.flows_left_out), (1, 0));
     }
 
     #[test]
     fn a_report_as_json_csv_and_text() {
         let report = sample();
-        let json = report.json();
+        let json: Value = serde_json::from_str(&report.json()).unwrap();
         assert_eq!((&json["gain"], &json["timeWeightedPercent"]), (&json!("50"), &json!("5.2")));
         assert_eq!(json["moneyWeightedPercent"], Value::Null);
-        assert_eq!(json["trades"][0]["fee"], json!("1"));
+        assert_eq!((&json["trades"][0]["fee"], &json["flows"][0]["id"]), (&json!("1"), &json!("a")));
         assert_eq!(
             (&json["equity"][1]["value"], &json["total"]["realizedPnl"]),
             (&json!("980"), &json!("5"))
@@ -393,6 +365,11 @@ mod tests {
             assert!(!page.contains(outside), "{outside}");
         }
         assert!(page.contains("&lt;a&gt; &amp; more"), "text is text");
+        // The curve of an account that was opened within the span begins with what came first.
+        let mut opened = sample();
+        opened.performance.start_micros = 0;
+        opened.performance.points[0].value_micros = 0;
+        assert!(!html::page(&opened).contains("class=\"value\">0.00"), "{}", html::page(&opened));
         assert!(html::page(&Report::default()).contains("</html>"), "nothing to tell is a page too");
     }
 }

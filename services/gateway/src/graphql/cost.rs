@@ -23,8 +23,8 @@ const INTROSPECTION_COST_MAX: u64 = 5_000;
 /// A root field is a call to a service.
 const ROOT_FIELD_COST: u64 = 5;
 /// Root fields that are many calls.
-const DEAR_FIELDS: [(&str, u64); 4] =
-    [("statement", 50), ("portfolioPerformance", 50), ("realizedGains", 50), ("lots", 50)];
+const DEAR_FIELDS: [(&str, u64); 5] =
+    [("statement", 50), ("portfolioPerformance", 50), ("realizedGains", 50), ("lots", 50), ("report", 150)];
 
 /// A document that is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

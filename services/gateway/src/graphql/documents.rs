@@ -11,9 +11,12 @@ use super::{
 };
 use async_graphql::{
     Name, Positioned, Value, Variables,
+    indexmap::IndexMap,
     parser::{
         parse_query,
-        types::{Directive, ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet},
+        types::{
+            Directive, ExecutableDocument, Field, OperationDefinition, OperationType, Selection, SelectionSet,
+        },
     },
 };
 use std::{fmt, sync::Arc};
@@ -31,10 +34,17 @@ pub struct Parsed {
     pub document: ExecutableDocument,
     operations: Vec<(Option<Name>, Shape)>,
     /// The keys of each operation's answer, in the order in which they were asked for.
-    root_keys: Vec<Vec<Name>>,
+    root_keys: Vec<Vec<Key>>,
     /// Each variable in an argument is the argument: what was validated without looking into them stays valid.
     variables_are_whole: bool,
     weight: u32,
+}
+
+/// A key of an answer, and the keys below it, each once.
+#[derive(Debug)]
+struct Key {
+    name: Name,
+    below: Vec<Name>,
 }
 
 /// What is asked of one operation before it runs.
@@ -94,13 +104,17 @@ impl Parsed {
         found.map_or(0, |(_, operation)| price::of(&self.document, operation, variables))
     }
 
-    /// Puts the keys of an operation's answer into the order in which they were asked for.
+    /// Puts the keys of an operation's answer, and those of each root field's payload, into the order in which they were
+    /// asked for: who has to wait for something is done later than who has not.
     pub fn put_in_order(&self, name: Option<&str>, data: &mut Value) {
         let keys = self.definition(name).and_then(|(i, _)| self.root_keys.get(i));
-        if let (Some(keys), Value::Object(fields)) = (keys, data)
-            && fields.len() > 1
-        {
-            fields.sort_by_cached_key(|key, _| keys.iter().position(|k| k == key).unwrap_or(usize::MAX));
+        let (Some(keys), Value::Object(fields)) = (keys, data) else { return };
+        let place = |key: &Name| keys.iter().position(|k| k.name == *key).unwrap_or(usize::MAX);
+        sort(fields, place);
+        for (key, payload) in fields.iter_mut() {
+            if let (Some(key), Value::Object(payload)) = (keys.get(place(key)), payload) {
+                sort(payload, |name| key.below.iter().position(|k| k == name).unwrap_or(usize::MAX));
+            }
         }
     }
 
@@ -152,29 +166,50 @@ fn shape(document: &ExecutableDocument, operation: &OperationDefinition) -> Resu
     Ok(Shape { kind: operation.ty, orders, only_orders: orders > 0 && others == 0 })
 }
 
+/// Most answers stand in order as they are.
+fn sort(fields: &mut IndexMap<Name, Value>, place: impl Fn(&Name) -> usize) {
+    if !fields.keys().map(&place).is_sorted() {
+        fields.sort_by_cached_key(|name, _| place(name));
+    }
+}
+
 /// The keys of an answer, each once, fragments included. The document was found to be small before.
-fn keys_of(document: &ExecutableDocument, set: &SelectionSet) -> Vec<Name> {
-    let mut keys: Vec<Name> = Vec::new();
-    let mut add = |more: Vec<Name>| {
-        for key in more {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
+fn keys_of(document: &ExecutableDocument, set: &SelectionSet) -> Vec<Key> {
+    let mut keys: Vec<Key> = Vec::new();
+    for field in fields_of(document, set) {
+        let name = &field.response_key().node;
+        let at = keys.iter().position(|key| key.name == *name).unwrap_or(keys.len());
+        if at == keys.len() {
+            keys.push(Key { name: name.clone(), below: Vec::new() });
         }
-    };
-    for selection in &set.items {
-        match &selection.node {
-            Selection::Field(field) => add(vec![field.node.response_key().node.clone()]),
-            Selection::InlineFragment(fragment) => {
-                add(keys_of(document, &fragment.node.selection_set.node));
-            }
-            Selection::FragmentSpread(spread) => {
-                let fragment = document.fragments.get(&spread.node.fragment_name.node);
-                add(fragment.map_or_else(Vec::new, |f| keys_of(document, &f.node.selection_set.node)));
+        let below = &mut keys[at].below;
+        for field in fields_of(document, &field.selection_set.node) {
+            let name = &field.response_key().node;
+            if !below.contains(name) {
+                below.push(name.clone());
             }
         }
     }
     keys
+}
+
+/// The fields of a selection set, those of its fragments where they are spread.
+fn fields_of<'a>(document: &'a ExecutableDocument, set: &'a SelectionSet) -> Vec<&'a Field> {
+    let mut fields = Vec::new();
+    for selection in &set.items {
+        match &selection.node {
+            Selection::Field(field) => fields.push(&field.node),
+            Selection::InlineFragment(fragment) => {
+                fields.extend(fields_of(document, &fragment.node.selection_set.node));
+            }
+            Selection::FragmentSpread(spread) => {
+                if let Some(fragment) = document.fragments.get(&spread.node.fragment_name.node) {
+                    fields.extend(fields_of(document, &fragment.node.selection_set.node));
+                }
+            }
+        }
+    }
+    fields
 }
 
 type Argument = (Positioned<Name>, Positioned<async_graphql_value::Value>);
@@ -343,6 +378,14 @@ mod tests {
         };
         assert_eq!(ordered("a", &["x", "y", "z", "health"]), ["health", "y", "x", "z"]);
         assert_eq!(ordered("b", &["a", "b"]), ["b", "a"]);
+        let below = Parsed::read(
+            "{ getOrders { data { id } ...f } } fragment f on OrdersResponse { count code }",
+            false,
+        );
+        let mut data =
+            Value::from_json(json!({"getOrders": {"code": "OK", "count": 0, "data": []}})).unwrap();
+        below.unwrap().put_in_order(None, &mut data);
+        assert_eq!(data.to_string(), r#"{getOrders: {data: [], count: 0, code: "OK"}}"#);
     }
 
     #[test]

@@ -7,11 +7,13 @@ pub mod error;
 mod inputs;
 mod json;
 pub mod lexical;
+pub mod list;
 mod mutation;
 mod orders;
 mod performance;
 pub mod price;
 mod query;
+mod report;
 mod scalars;
 mod statement;
 mod subscription;
@@ -35,6 +37,7 @@ pub struct Query(
     query::People,
     statement::Statements,
     performance::Performances,
+    report::Reports,
     admin::AdminQuery,
 );
 

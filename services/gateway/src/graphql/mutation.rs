@@ -225,11 +225,6 @@ fn key_of(key: Option<String>) -> std::result::Result<String, Status> {
     }
 }
 
-/// An error of a number as the status that a payload's code comes from.
-fn as_status(error: async_graphql::Error) -> Status {
-    Refusal::invalid(Reason::NUMBER_MALFORMED, error.message).into()
-}
-
 fn currency_of(text: &str) -> String {
     text.trim().chars().take(8).collect::<String>().to_ascii_uppercase()
 }
@@ -493,7 +488,7 @@ impl Money {
             let request = v1::DepositRequest {
                 user_id: session.user.to_string(),
                 account_id: id_of("accountId", &request.account_id)?,
-                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                amount_micros: request.amount.micros("amount")?,
                 currency: currency_of(&request.currency),
                 idempotency_key: key_of(request.idempotency_key)?,
             };
@@ -513,7 +508,7 @@ impl Money {
             let request = v1::WithdrawRequest {
                 user_id: session.user.to_string(),
                 account_id: id_of("accountId", &request.account_id)?,
-                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                amount_micros: request.amount.micros("amount")?,
                 currency: currency_of(&request.currency),
                 idempotency_key: key_of(request.idempotency_key)?,
             };
@@ -534,7 +529,7 @@ impl Money {
                 user_id: session.user.to_string(),
                 from_account_id: id_of("fromAccountId", &request.from_account_id)?,
                 to_account_id: id_of("toAccountId", &request.to_account_id)?,
-                amount_micros: request.amount.micros("amount").map_err(as_status)?,
+                amount_micros: request.amount.micros("amount")?,
                 currency: currency_of(&request.currency),
                 idempotency_key: key_of(request.idempotency_key)?,
             };

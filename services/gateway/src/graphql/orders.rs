@@ -1,6 +1,15 @@
 //! The caller's orders: lists, one, and what happened to it.
 
-use super::{Needs, error, of, query::first_of, query::id_of, scalars::Decimal, scalars::Int64, types::*};
+use super::{
+    Needs, error,
+    list::{Columns, OrderList},
+    of,
+    query::first_of,
+    query::id_of,
+    scalars::Decimal,
+    scalars::Int64,
+    types::*,
+};
 use crate::{
     Gateway, market,
     session::{Permission::*, Session},
@@ -64,6 +73,26 @@ pub struct OrderHistory {
     pub standing: Option<OrderStanding>,
     /// What the order waits for now, or why it ended, in one sentence.
     pub waits_for: String,
+}
+
+#[derive(SimpleObject, Debug)]
+pub struct OrdersResponse {
+    pub data: Option<OrderList>,
+    pub count: i32,
+    pub end_cursor: Option<String>,
+    pub has_more: bool,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
+}
+
+/// Orders as they were found.
+struct Listed {
+    orders: OrderList,
+    /// The last of them.
+    last_id: Option<String>,
+    has_more: bool,
+    /// How many there are in all.
+    count: u64,
 }
 
 #[derive(SimpleObject, Clone, Debug)]
@@ -138,32 +167,35 @@ fn states(texts: Option<Vec<String>>) -> std::result::Result<Vec<i32>, Status> {
 }
 
 impl Gateway {
-    /// The caller's orders as asked for, newest first, at most `wanted` (all of them where it is left out); whether there
-    /// are more, and how many there are in all.
+    /// The caller's orders as asked for, newest first, at most `wanted`, or all of them where it is left out.
     async fn orders_of(
         &self,
         session: &Session,
         mut request: v1::ListOrdersRequest,
         wanted: Option<usize>,
-    ) -> std::result::Result<(Vec<Order>, bool, u64), Status> {
+        orders: OrderList,
+    ) -> std::result::Result<Listed, Status> {
         let mut client = self.reads(session).await.order(&session.caller());
-        let (mut orders, mut count) = (Vec::new(), 0);
+        let mut listed = Listed { orders, last_id: None, has_more: false, count: 0 };
         loop {
-            let missing = wanted.map_or(PAGE as usize, |wanted| wanted - orders.len());
+            let there = listed.orders.len();
+            let missing = wanted.map_or(PAGE as usize, |wanted| wanted - there);
             request.limit = PAGE.min(missing as u32);
             let page = client.list(request.clone()).await?.into_inner();
             if request.with_count {
-                (count, request.with_count) = (page.count, false);
+                (listed.count, request.with_count) = (page.count, false);
             }
-            if let Some(last) = page.orders.last() {
-                request.before_id.clone_from(&last.id);
-            }
-            let is_empty = page.orders.is_empty();
+            listed.has_more = page.more;
+            let Some(last) = page.orders.last() else { return Ok(listed) };
+            request.before_id.clone_from(&last.id);
+            listed.last_id = Some(last.id.clone());
+            let mut orders = Vec::with_capacity(page.orders.len());
             for order in page.orders {
-                orders.push(Order::from(self.whole(session, order, request.with_fills).await?));
+                orders.push(self.whole(session, order, request.with_fills).await?);
             }
-            if !page.more || is_empty || wanted.is_some_and(|wanted| orders.len() >= wanted) {
-                return Ok((orders, page.more, count));
+            listed.orders.add(orders)?;
+            if !page.more || wanted.is_some_and(|wanted| listed.orders.len() >= wanted) {
+                return Ok(listed);
             }
         }
     }
@@ -230,6 +262,7 @@ impl Orders {
         let (gateway, session) = of(ctx)?;
         let wanted = first.map(|first| first_of(Some(first))).transpose()?;
         let data = ctx.look_ahead().field("data");
+        let no_orders = || OrderList::new(gateway.lists.clone(), Columns::below(ctx.field()));
         let asked = async {
             let request = v1::ListOrdersRequest {
                 user_id: session.user.to_string(),
@@ -248,15 +281,16 @@ impl Orders {
                 with_count: ctx.look_ahead().field("count").exists(),
                 ..v1::ListOrdersRequest::default()
             };
-            gateway.orders_of(session, request, wanted).await
+            gateway.orders_of(session, request, wanted, no_orders()).await
         };
         let (found, outcome) = error::outcome(asked.await)?;
-        let (orders, has_more, count) = found.unwrap_or_default();
+        let nothing = || Listed { orders: no_orders(), last_id: None, has_more: false, count: 0 };
+        let listed = found.unwrap_or_else(nothing);
         Ok(OrdersResponse {
-            count: i32::try_from(count).unwrap_or(i32::MAX),
-            end_cursor: orders.last().map(|o| o.id.clone()),
-            has_more,
-            data: Some(orders),
+            count: i32::try_from(listed.count).unwrap_or(i32::MAX),
+            end_cursor: listed.last_id,
+            has_more: listed.has_more,
+            data: Some(listed.orders),
             outcome,
         })
     }

@@ -15,6 +15,8 @@ const CALL: u64 = 1;
 const PAGE: u64 = 500;
 /// A statement, a performance or a period's gains are made from many reads.
 pub const REPORT: u64 = 250;
+/// A report is a performance, gains and lines.
+pub const WHOLE_REPORT: u64 = 3 * REPORT;
 /// A stream of a symbol or of own updates, when it is opened.
 const STREAM: u64 = 20;
 /// Trading days of a year, rounded up.
@@ -79,6 +81,7 @@ impl Walk<'_> {
             "getStockQuoteBatch" => self.length(field, "symbols"),
             "getStockHistoricalData" => rows_of_period(&self.text(field, "period")),
             "statement" | "portfolioPerformance" | "realizedGains" => REPORT,
+            "report" => WHOLE_REPORT,
             _ => 0,
         };
         rows.saturating_add(CALL)

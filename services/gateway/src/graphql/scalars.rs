@@ -10,6 +10,7 @@ use async_graphql::{
     ContextSelectionSet, InputType, InputValueError, InputValueResult, Name, OutputType, Positioned, Scalar,
     ScalarType, ServerResult, Value, parser::types::Field, registry::Registry,
 };
+use fafnir_platform::Refusal;
 use fafnir_proto::reason::Reason;
 use fafnir_rules::money;
 use std::borrow::Cow;
@@ -38,6 +39,10 @@ impl Decimal {
     pub fn micros(value: i64) -> Self {
         Self { value, decimals: money::MICROS_DECIMALS }
     }
+    /// Its shortest text.
+    pub fn text(self) -> String {
+        money::format_scaled(self.value, self.decimals)
+    }
     /// A whole number.
     pub fn units(value: i64) -> Self {
         Self { value, decimals: 0 }
@@ -52,7 +57,7 @@ impl OutputType for Decimal {
         <f64 as OutputType>::create_type_info(registry)
     }
     async fn resolve(&self, _: &ContextSelectionSet<'_>, _: &Positioned<Field>) -> ServerResult<Value> {
-        Ok(Value::Enum(Name::new(money::format_scaled(self.value, self.decimals))))
+        Ok(Value::Enum(Name::new(self.text())))
     }
 }
 
@@ -86,22 +91,22 @@ impl InputType for Number {
 impl Number {
     /// The exact value at scale 10⁻⁴. `field` names it in the refusal.
     pub fn e4(&self, field: &str) -> async_graphql::Result<i64> {
-        self.scaled(field, money::E4_DECIMALS)
+        self.scaled(field, money::E4_DECIMALS).map_err(error::refused)
     }
 
     /// The exact value in micros. `field` names it in the refusal.
-    pub fn micros(&self, field: &str) -> async_graphql::Result<i64> {
+    pub fn micros(&self, field: &str) -> Result<i64, Refusal> {
         self.scaled(field, money::MICROS_DECIMALS)
     }
 
-    fn scaled(&self, field: &str, decimals: u32) -> async_graphql::Result<i64> {
+    fn scaled(&self, field: &str, decimals: u32) -> Result<i64, Refusal> {
         money::parse_scaled(&self.0, decimals).map_err(|e| {
             let reason = match e {
                 money::Error::Malformed => Reason::NUMBER_MALFORMED,
                 money::Error::TooManyDecimals(_) => Reason::TOO_MANY_DECIMALS,
                 money::Error::TooLarge => Reason::NUMBER_TOO_LARGE,
             };
-            error::invalid(reason, format!("{field} {e}"))
+            Refusal::invalid(reason, format!("{field} {e}"))
         })
     }
 }

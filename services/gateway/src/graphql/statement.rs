@@ -59,11 +59,10 @@ pub struct StatementResponse {
     pub outcome: Outcome,
 }
 
-impl From<v1::StatementReply> for Statement {
-    fn from(r: v1::StatementReply) -> Self {
+impl From<v1::StatementEntry> for StatementEntry {
+    fn from(e: v1::StatementEntry) -> Self {
         let some = |text: String| Some(text).filter(|t| !t.is_empty());
-        let end_cursor = r.entries.last().and_then(|e| e.transaction.as_ref()).map(|t| t.id.clone());
-        let entries = r.entries.into_iter().map(|e| StatementEntry {
+        Self {
             transaction: e.transaction.unwrap_or_default().into(),
             change: Decimal::micros(e.change_micros),
             balance: Decimal::micros(e.balance_micros),
@@ -71,7 +70,14 @@ impl From<v1::StatementReply> for Statement {
             quantity: Decimal::e4(e.quantity_e4),
             price: Decimal::e4(e.price_e4),
             exec_id: some(e.exec_id),
-        });
+        }
+    }
+}
+
+impl From<v1::StatementReply> for Statement {
+    fn from(r: v1::StatementReply) -> Self {
+        let end_cursor = r.entries.last().and_then(|e| e.transaction.as_ref()).map(|t| t.id.clone());
+        let entries = r.entries.into_iter().map(StatementEntry::from);
         Self {
             account_id: r.account_id,
             currency: r.currency,

@@ -309,7 +309,7 @@ async fn answer(
 }
 
 fn reply(status: StatusCode, media_type: &'static str, response: &Response) -> axum::response::Response {
-    let mut reply = axum::response::Response::new(Body::from(json::response(response)));
+    let mut reply = axum::response::Response::new(Body::new(json::response(response)));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     reply

@@ -587,7 +587,6 @@ payload!(StockMetadataResponse { data: Option<StockData> });
 payload!(StockQuoteResponse { data: Option<StockPriceData> });
 payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });
 payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> });
-payload!(OrdersResponse { data: Option<Vec<Order>>, count: i32, end_cursor: Option<String>, has_more: bool });
 payload!(GetOrderByIDResponse { data: Option<Order> });
 payload!(CreateOrderResponse { data: Option<Order> });
 payload!(CreateOrderGroupResponse {

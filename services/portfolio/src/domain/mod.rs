@@ -8,6 +8,7 @@ pub mod gains;
 pub mod ledger;
 pub mod performance;
 pub mod period;
+pub mod report;
 pub mod statement;
 pub mod valuation;
 

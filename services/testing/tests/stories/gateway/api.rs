@@ -190,6 +190,38 @@ async fn lists_are_paged_by_cursor() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_whole_however_it_is_asked_for() {
+    const ORDERS: usize = 2_300;
+    let door = Door::open().await;
+    let ids: Vec<_> = (0..ORDERS as u128).map(|i| Uuid::from_u128(i).to_string()).collect();
+    for id in ids.clone() {
+        let symbol = format!("S{}", &id[33..]);
+        let order = v1::Order { id, symbol, user_id: MEMBER.to_owned(), ..Default::default() };
+        door.world.lock().unwrap().orders.push(order);
+    }
+    let answer = door.ask_as(&door.member, "{ getOrders { data { id } code count } }", json!({})).await;
+    assert_eq!(answer.headers["content-length"], answer.body.len().to_string());
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(text.starts_with(r#"{"data":{"getOrders":{"data":[{"id":"#), "{text:.200}");
+    assert!(text.ends_with(r#"}],"code":"OK","count":2300}}}"#), "{}", &text[text.len() - 200..]);
+    let column = |data: &Value, list: &str, key: &str| -> Vec<String> {
+        let rows = data["getOrders"][list].as_array().unwrap().iter();
+        rows.map(|row| row[key].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(column(&answer.json()["data"], "data", "id"), ids);
+    // Under two names, and put together of two places.
+    let data = door.ask("{ getOrders { a: data { id } b: data { symbol } hasMore } }").await;
+    assert_eq!((column(&data, "a", "id"), data["getOrders"]["hasMore"].clone()), (ids.clone(), json!(false)));
+    let both = "{ getOrders { ...f ...g } } fragment f on OrdersResponse { data { id } } \
+                fragment g on OrdersResponse { data { symbol } }";
+    let together = door.ask(both).await;
+    assert_eq!(column(&together, "data", "id"), ids);
+    assert_eq!(column(&together, "data", "symbol"), column(&data, "b", "symbol"));
+    assert_eq!(column(&together, "data", "symbol")[ORDERS - 1], "S8fb");
+    door.stack.stop().await;
+}
+
+#[tokio::test]
 async fn business_outcomes_travel_in_the_code() {
     let door = Door::open().await;
     let other = Uuid::new_v4();
@@ -199,7 +231,7 @@ async fn business_outcomes_travel_in_the_code() {
              a: deposit(request: {{accountId: \"{ACCOUNT}\", amount: 500.25, currency: \"usd\"}}) {{ code newBalance }} \
              b: deposit(request: {{accountId: \"{ACCOUNT}\", amount: -1, currency: \"USD\"}}) {{ code newBalance }} \
              c: deposit(request: {{accountId: \"{other}\", amount: 1, currency: \"USD\"}}) {{ code }} \
-             d: deposit(request: {{accountId: \"{ACCOUNT}\", amount: 0.0000001, currency: \"USD\"}}) {{ code }} \
+             d: deposit(request: {{accountId: \"{ACCOUNT}\", amount: 0.0000001, currency: \"USD\"}}) {{ code reason message }} \
              e: createAccount(request: {{type: \"investment\", currency: \"usd\"}}) {{ code data {{ type }} }} \
              f: createAccount(request: {{type: \"HOUSE\", currency: \"USD\"}}) {{ code data {{ id }} }} \
              g: addToWatchlist(request: {{symbol: \"aapl\"}}) {{ code }} \
@@ -211,7 +243,9 @@ async fn business_outcomes_travel_in_the_code() {
     assert_eq!(data["a"], json!({"code": "OK", "newBalance": 500.25}));
     assert_eq!(data["b"], json!({"code": "INVALID_ARGUMENT", "newBalance": 0}));
     assert_eq!(data["c"]["code"], "NOT_FOUND");
-    assert_eq!(data["d"]["code"], "INVALID_ARGUMENT");
+    let refused = json!({"code": "INVALID_ARGUMENT", "reason": "TOO_MANY_DECIMALS",
+                         "message": "amount has more than 6 decimals"});
+    assert_eq!(data["d"], refused);
     assert_eq!(data["e"], json!({"code": "OK", "data": {"type": "INVESTMENT"}}));
     assert_eq!(data["f"], json!({"code": "INVALID_ARGUMENT", "data": null}));
     assert_eq!((&data["g"]["code"], &data["h"]["code"]), (&json!("OK"), &json!("INVALID_ARGUMENT")));

@@ -203,6 +203,9 @@ fn about_the_account(method: &str, request: bytes::Bytes) -> Played {
         "Gains" => {
             Ok(v1::GainsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec())
         }
+        "Report" => {
+            Ok(v1::ReportReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec())
+        }
         "Lots" => Ok(v1::LotsReply { account_id: ACCOUNT.to_owned(), ..Default::default() }.encode_to_vec()),
         "CloseAccount" => Ok(v1::Account { closed: true, ..account() }.encode_to_vec()),
         _ => Ok(v1::TransactionsReply { transactions: vec![opening_deposit()] }.encode_to_vec()),
@@ -223,8 +226,8 @@ fn portfolio_service(world: &mut World, method: &str, request: bytes::Bytes) -> 
             let r: v1::ValueRequest = decode(request);
             Ok(valued(r.holding.unwrap_or_default()).encode_to_vec())
         }
-        "Holdings" | "Valuation" | "Statement" | "Performance" | "Gains" | "Lots" | "Transactions"
-        | "CloseAccount" => {
+        "Holdings" | "Valuation" | "Statement" | "Performance" | "Gains" | "Report" | "Lots"
+        | "Transactions" | "CloseAccount" => {
             let r: v1::AccountRequest = decode(request.clone());
             if !mine || r.account_id != ACCOUNT {
                 return Err(not_found());

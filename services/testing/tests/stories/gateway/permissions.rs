@@ -32,6 +32,7 @@ fn operations() -> Vec<(&'static str, String)> {
         query("getTransactions", &format!(r#"(request: {{accountId: "{id}"}}) {{ code }}"#)),
         query("orderHistory", &format!(r#"(orderId: "{id}") {{ code }}"#)),
         query("realizedGains", &format!(r#"(accountId: "{id}") {{ code }}"#)),
+        query("report", &format!(r#"(accountId: "{id}") {{ code }}"#)),
         query("lots", &format!(r#"(accountId: "{id}", symbol: "AAPL") {{ code }}"#)),
         query("statement", &format!(r#"(accountId: "{id}") {{ code }}"#)),
         query("portfolioPerformance", &format!(r#"(accountId: "{id}") {{ code }}"#)),

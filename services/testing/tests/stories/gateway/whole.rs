@@ -102,6 +102,28 @@ async fn two_users_trade_and_see_it_everywhere_over_sockets() {
     a_trade(false).await;
 }
 
+/// The report of the member's account after the trade.
+async fn is_reported(door: &Door, order: &str) {
+    let report = door
+        .ask(&format!(
+            "{{ report(accountId: \"{ACCOUNT}\") {{ code data {{ currency openingBalance closingBalance hasMore \
+             performance {{ endValue inflows }} gains {{ symbols {{ symbol quantity }} total {{ fees }} }} \
+             trades {{ side quantity price amount fee orderId }} flows {{ change balance }} }} }} }}"
+        ))
+        .await;
+    // 10,000 came; 3 for 231.05 each are 693.15.
+    assert_eq!(
+        report["report"],
+        json!({"code": "OK", "data": {
+            "currency": "USD", "openingBalance": 0, "closingBalance": 9306.85, "hasMore": false,
+            "performance": {"endValue": 10000, "inflows": 10000},
+            "gains": {"symbols": [{"symbol": "AAPL", "quantity": 3}], "total": {"fees": 0}},
+            "trades": [{"side": "BUY", "quantity": 3, "price": 231.05, "amount": 693.15, "fee": 0, "orderId": order}],
+            "flows": [{"change": 10000, "balance": 10000}],
+        }})
+    );
+}
+
 async fn a_trade(in_process: bool) {
     let (door, seller) = whole_with(in_process).await;
     let mut terminal = door.terminal().await;
@@ -148,6 +170,7 @@ async fn a_trade(in_process: bool) {
     assert_eq!(data["getHolding"], json!({"code": "OK", "data": {"quantity": 3, "avgCost": 231.05}}));
     assert_eq!(data["none"]["code"], "NOT_FOUND");
     assert_eq!(data["getPortfolioSummary"], json!({"code": "OK", "totalBalance": 9306.85}));
+    is_reported(&door, id).await;
     let newest = &data["getTransactions"]["data"][0];
     assert_eq!(newest, &json!({"type": "BUY", "amount": 693.15, "referenceId": id}));
     assert_eq!(data["statement"]["data"]["closingBalance"], json!(9306.85));
