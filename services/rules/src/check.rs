@@ -190,6 +190,8 @@ pub enum Violation {
     OrderTooLarge,
 }
 
+const TOO_LARGE: &str = "price times quantity must be at most 9,223,372,036,854 in the listing's currency";
+
 impl Violation {
     /// One sentence that names the field and the limit, for an order in `symbol`.
     pub fn sentence(&self, symbol: &str) -> String {
@@ -261,9 +263,7 @@ impl Violation {
                 "the trail must be at most {BAND_PERCENT} % of the reference price {}",
                 format_e4(reference_e4)
             ),
-            Self::OrderTooLarge => {
-                "price times quantity must be at most 9,223,372,036,854 in the listing's currency".to_owned()
-            }
+            Self::OrderTooLarge => TOO_LARGE.to_owned(),
         }
     }
 }
