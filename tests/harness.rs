@@ -293,6 +293,17 @@ impl Shell {
         found.unwrap_or_else(|| panic!("{accounts}")).clone()
     }
 
+    /// Accounts, positions and what they gained, but for the moment up to which gains are counted: now.
+    pub fn portfolio(&self) -> Value {
+        let mut portfolio = self.json(&["portfolio"]);
+        for name in ["closed", "totals"] {
+            for row in portfolio[name].as_array_mut().unwrap() {
+                assert!(row.as_object_mut().unwrap().remove("to").is_some(), "{row}");
+            }
+        }
+        portfolio
+    }
+
     /// Shares held of a symbol in all accounts, as `(quantity, held)`.
     pub fn position(&self, symbol: &str) -> (String, String) {
         let portfolio = self.json(&["portfolio"]);

@@ -91,9 +91,16 @@ impl Person {
 
     /// The orders that a client order id made.
     async fn orders_of(&mut self, client_order_id: &str) -> usize {
-        let request = self.ask(ListOrdersRequest { limit: 1_000, ..ListOrdersRequest::default() });
-        let orders = self.terminal.orders(request).await.unwrap().into_inner().orders;
-        orders.iter().filter(|o| o.client_order_id == client_order_id).count()
+        let (mut found, mut before_id) = (0, String::new());
+        loop {
+            let request = self.ask(ListOrdersRequest { limit: 500, before_id, ..ListOrdersRequest::default() });
+            let page = self.terminal.orders(request).await.unwrap().into_inner();
+            found += page.orders.iter().filter(|o| o.client_order_id == client_order_id).count();
+            match page.orders.last() {
+                Some(last) if page.more => before_id = last.id.clone(),
+                _ => return found,
+            }
+        }
     }
 
     /// The USD investment account.

@@ -161,7 +161,7 @@ fn orders_and_books_are_made_anew_from_the_facts() {
     buyer.json(&["account", "deposit", &account, "12.5", "--idempotency-key", "anew"]);
     let look = |shell: &crate::harness::Shell| {
         let transactions = ["account", "transactions", account.as_str()];
-        [shell.json(&["order", "list"]), shell.json(&["portfolio"]), shell.json(&transactions)]
+        [shell.json(&["order", "list"]), shell.portfolio(), shell.json(&transactions)]
     };
     // What shares are worth goes by the quote: market data, which follows the trade by itself.
     buyer.until(&["quote", "NVDA"], "the quote of the trade", |q| q[0]["price"] == "148");

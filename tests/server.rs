@@ -118,7 +118,7 @@ fn look(stack: &Stack) -> [Value; 3] {
     let buyer = stack.signed_in("user@test.com");
     buyer.until(&["quote", "NVDA"], "the quote of the trade", |q| q[0]["price"] == "148");
     let account = buyer.account();
-    [buyer.json(&["order", "list"]), buyer.json(&["portfolio"]), account]
+    [buyer.json(&["order", "list"]), buyer.portfolio(), account]
 }
 
 #[test]

@@ -212,6 +212,8 @@ row!(Order {
     "currency" currency,
     "heldCash" held_cash,
     "heldQuantity" held_quantity,
+    "groupId" group_id,
+    "leg" leg,
 });
 
 /// One page, encoded.
