@@ -93,7 +93,8 @@ impl Person {
     async fn orders_of(&mut self, client_order_id: &str) -> usize {
         let (mut found, mut before_id) = (0, String::new());
         loop {
-            let request = self.ask(ListOrdersRequest { limit: 500, before_id, ..ListOrdersRequest::default() });
+            let request =
+                self.ask(ListOrdersRequest { limit: 500, before_id, ..ListOrdersRequest::default() });
             let page = self.terminal.orders(request).await.unwrap().into_inner();
             found += page.orders.iter().filter(|o| o.client_order_id == client_order_id).count();
             match page.orders.last() {

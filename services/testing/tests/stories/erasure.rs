@@ -4,6 +4,7 @@ use crate::stack::{DEADLINE, Stack, request};
 use axum::http::{Method, StatusCode};
 use fafnir_platform::Service;
 use fafnir_services::ALL;
+use futures::TryStreamExt as _;
 use std::{
     collections::BTreeSet,
     fs,
@@ -92,6 +93,19 @@ async fn nothing_personal_of_a_deleted_user_is_left_on_the_disk() {
     let headers = [("authorization", bearer.as_str())];
     let deleted = request(Method::DELETE, &format!("{url}/auth/delete"), &headers, "").await;
     assert!(deleted.status.is_success(), "{deleted:?}");
+    // Every service takes it, and says so.
+    let bus = stack.running.context.bus().await.unwrap();
+    let users = bus.jetstream().get_stream("users").await.unwrap();
+    let taken = async {
+        loop {
+            let all: Vec<_> = users.consumers().try_collect().await.unwrap();
+            if all.iter().all(|c| c.num_pending == 0 && c.num_ack_pending == 0) {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, taken).await.expect("the services take what was deleted");
+    drop((users, bus));
 
     // Its retention passes.
     stack.time.advance(RETENTION_S);

@@ -253,6 +253,7 @@ fn operations_with(order: &str, account: &str) -> Vec<String> {
         format!("{{ orderHistory(orderId: \"{order}\") {{ code }} }}"),
         format!("{{ realizedGains(accountId: \"{account}\") {{ code }} }}"),
         format!("{{ lots(accountId: \"{account}\", symbol: \"AAPL\") {{ code }} }}"),
+        format!("{{ report(accountId: \"{account}\") {{ code data {{ openingBalance }} }} }}"),
         format!(
             "mutation {{ withdraw(request: {{accountId: \"{account}\", amount: 1, currency: \"USD\"}}) \
              {{ code newBalance }} }}"
