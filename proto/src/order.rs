@@ -45,6 +45,18 @@ same! {
     OrderState = OrderState { PendingNew Held New PartiallyFilled Filled Canceled Expired Rejected }
     TradingState = TradingState { Open PreOpen Auction Halted Closed }
     StpMode = SelfTrade { CancelNewest CancelOldest CancelBoth Decrement }
+    GroupKind = GroupKind { Oco Bracket Oto }
+}
+
+impl v1::GroupLeg {
+    /// The name in API and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "NONE",
+            Self::Entry => "ENTRY",
+            Self::Exit => "EXIT",
+        }
+    }
 }
 
 impl v1::OrderState {
@@ -110,6 +122,12 @@ mod tests {
         }
         for mode in rules::SelfTrade::ALL {
             assert_eq!(v1::StpMode::from(*mode).as_str_name(), format!("STP_MODE_{mode}"));
+        }
+        for kind in rules::GroupKind::ALL {
+            assert_eq!(v1::GroupKind::from(*kind).as_str_name(), format!("GROUP_KIND_{kind}"));
+        }
+        for leg in [v1::GroupLeg::None, v1::GroupLeg::Entry, v1::GroupLeg::Exit] {
+            assert_eq!(leg.as_str_name(), format!("GROUP_LEG_{}", leg.name()));
         }
         let unknown = v1::OrderState::Unspecified;
         assert!(!unknown.is_open() && !unknown.has_ended() && unknown.name() == "UNSPECIFIED");

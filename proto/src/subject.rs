@@ -36,6 +36,8 @@ pub const GUESTS_ADMIT: &str = "admit";
 pub const GUESTS_DISMISS: &str = "dismiss";
 /// A session whose admission is not repeated within this is let in no longer: nobody is left who knows whether it lives.
 pub const GUESTS_LEASE: Duration = Duration::from_mins(1);
+/// Subscriptions of one connection that watches market data (security.md "NATS").
+pub const GUEST_SUBSCRIPTIONS_MAX: usize = 64;
 /// The `BookImage`s of every symbol.
 pub const BOOKS: &str = "market.book.*";
 /// The `TradePrint`s of every symbol.

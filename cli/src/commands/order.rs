@@ -138,11 +138,12 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
 
 /// The orders of a group that is asked for, the entry first.
 fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
-    let (kind, has_entry) = match args.kind {
-        args::GroupKind::Bracket => (v1::GroupKind::Bracket, true),
-        args::GroupKind::Oto => (v1::GroupKind::Oto, true),
-        args::GroupKind::Oco => (v1::GroupKind::Oco, false),
+    let kind = match args.kind {
+        args::GroupKind::Bracket => rules::GroupKind::Bracket,
+        args::GroupKind::Oto => rules::GroupKind::Oto,
+        args::GroupKind::Oco => rules::GroupKind::Oco,
     };
+    let has_entry = kind.has_entry();
     let time_in_force = match &args.tif {
         Some(text) => choice("tif", text, rules::TimeInForce::ALL, rules::TimeInForce::parse)?.into(),
         None => TimeInForce::Unspecified,
@@ -187,9 +188,7 @@ fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
             ..order(Side::Sell, order_type)?
         });
     }
-    let exits = orders.len() - usize::from(has_entry);
-    let expected = if args.kind == args::GroupKind::Oto { 1 } else { 2 };
-    if exits != expected {
+    if orders.len() != kind.legs() {
         let exits = "--stop, --trail or --trail-percent";
         return Err(Error::usage(match args.kind {
             args::GroupKind::Oto => format!("oto has one exit: --target, or one of {exits}"),
@@ -197,7 +196,7 @@ fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
         }));
     }
     orders[0].client_order_id = args.client_order_id.clone().unwrap_or_default();
-    Ok(PlaceGroupRequest { user_id: String::new(), kind: kind.into(), orders })
+    Ok(PlaceGroupRequest { user_id: String::new(), kind: v1::GroupKind::from(kind).into(), orders })
 }
 
 /// Places an entry with its exits, or exits alone.
@@ -404,7 +403,7 @@ fn details(order: &v1::Order) -> String {
     row("displayed", format_e4(order.display_quantity_e4), order.display_quantity_e4 > 0);
     row("post-only", "yes".to_owned(), order.post_only);
     row("client order id", order.client_order_id.clone(), !order.client_order_id.is_empty());
-    row("group", format!("{}, {}", order.group_id, leg_name(order)), !order.group_id.is_empty());
+    row("group", format!("{}, {}", order.group_id, order.leg().name()), !order.group_id.is_empty());
     row("version", order.version.to_string(), order.version > 1);
     row("holds", format!("{} of cash", format_micros(order.hold_micros)), order.hold_micros > 0);
     row("holds", format!("{} shares", format_e4(order.hold_e4)), order.hold_e4 > 0);
@@ -416,11 +415,6 @@ fn details(order: &v1::Order) -> String {
 
 fn print_one(order: &v1::Order, out: Out) {
     out.data(&order_json(order), || orders_table(std::slice::from_ref(order)) + &fills_text(order));
-}
-
-/// NONE, ENTRY or EXIT.
-fn leg_name(order: &v1::Order) -> &'static str {
-    order.leg().as_str_name().trim_start_matches("GROUP_LEG_")
 }
 
 fn fills_text(order: &v1::Order) -> String {
@@ -475,7 +469,7 @@ pub fn order_json(o: &v1::Order) -> Value {
         "heldCash": format_micros(o.hold_micros), "heldQuantity": format_e4(o.hold_e4),
         "expiresAt": (o.expires_us > 0).then(|| rfc3339(o.expires_us)),
         "clientOrderId": o.client_order_id, "rejectCode": o.reject_code, "rejectReason": o.reject_reason,
-        "groupId": o.group_id, "leg": leg_name(o),
+        "groupId": o.group_id, "leg": o.leg().name(),
         "version": o.version, "createdAt": rfc3339(o.created_us), "updatedAt": rfc3339(o.updated_us),
         "fills": o.fills.iter().map(|f| json!({
             "execId": f.exec_id, "price": format_e4(f.price_e4), "quantity": format_e4(f.quantity_e4),

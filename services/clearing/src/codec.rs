@@ -5,14 +5,13 @@
 use crate::{
     account::{Currency, Kind},
     command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
-    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
     calendar::Session,
     check::Terms,
     limits::VOLATILITY_BAND_BPS_MAX,
-    order::{SelfTrade, Side, TimeInForce, TradingState},
+    order::{GroupKind, LEGS_MAX, SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
     symbol::Symbol,
 };
@@ -25,8 +24,6 @@ pub const RULES_VERSION: u32 = 4;
 pub const RULES_OF_SESSIONS: u32 = 3;
 /// The first version that has groups of orders.
 pub const RULES_OF_GROUPS: u32 = 4;
-/// Orders of a group at most.
-const LEGS_MAX: usize = 3;
 /// Longest text of a client's key in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 
@@ -159,7 +156,7 @@ impl Instruction {
             Self::New(new) => encode_new(out, new),
             Self::NewGroup(new) => {
                 put_uuid(out, new.group);
-                out.extend([new.kind as u8, new.legs.len().min(LEGS_MAX) as u8]);
+                out.extend([group_kind_number(new.kind), new.legs.len().min(LEGS_MAX) as u8]);
                 for leg in new.legs.iter().take(LEGS_MAX) {
                     encode_new(out, leg);
                 }
@@ -222,7 +219,7 @@ impl Instruction {
             NEW => Self::New(Box::new(decode_new(r)?)),
             NEW_GROUP => {
                 let group = r.uuid()?;
-                let kind = GroupKind::from_number(r.u8()?).ok_or(Malformed("unknown kind of group"))?;
+                let kind = r.group_kind()?;
                 let count = usize::from(r.u8()?);
                 if count > LEGS_MAX {
                     return Err(Malformed("a group has too many orders"));
@@ -453,6 +450,15 @@ pub fn session_number(session: Session) -> u8 {
         Session::Always => 1,
         Session::PreOpen => 2,
         Session::Regular => 3,
+    }
+}
+
+/// The stable number of a kind of group.
+pub fn group_kind_number(kind: GroupKind) -> u8 {
+    match kind {
+        GroupKind::Oco => 1,
+        GroupKind::Bracket => 2,
+        GroupKind::Oto => 3,
     }
 }
 
@@ -687,6 +693,12 @@ impl<'a> Reader<'a> {
         let number = self.u8()?;
         let mut all = [Session::Always, Session::PreOpen, Session::Regular].into_iter();
         all.find(|s| session_number(*s) == number).ok_or(Malformed("unknown session"))
+    }
+
+    pub fn group_kind(&mut self) -> Read<GroupKind> {
+        let number = self.u8()?;
+        let mut all = GroupKind::ALL.iter().copied();
+        all.find(|kind| group_kind_number(*kind) == number).ok_or(Malformed("unknown kind of group"))
     }
 
     pub fn self_trade(&mut self) -> Read<SelfTrade> {

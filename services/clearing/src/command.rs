@@ -2,13 +2,12 @@
 
 use crate::{
     account::{Currency, Kind},
-    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
     calendar::Session,
     check::Terms,
-    order::{SelfTrade, Side, TimeInForce, TradingState},
+    order::{GroupKind, SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
     symbol::Symbol,
 };

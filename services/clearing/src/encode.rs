@@ -6,12 +6,12 @@
 use crate::{
     account::{Account, Asset, Cash, Currency, Holding, House, Kind, User},
     codec::{
-        Malformed, RULES_OF_GROUPS, RULES_OF_SESSIONS, RULES_VERSION, Reader, put_bytes, put_i64, put_i128,
+        Malformed, RULES_OF_GROUPS, RULES_OF_SESSIONS, RULES_VERSION, Reader, group_kind_number, put_bytes, put_i64, put_i128,
         put_symbol, put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number, session_number,
         side_number, state_number, time_number,
     },
     fact::Known,
-    group::{Group, GroupKind, Leg},
+    group::{Group, Leg},
     hold::Hold,
     market::{Market, Pause, stepwise},
     order::Order,
@@ -85,7 +85,7 @@ impl State {
         put_u64(out, self.groups.len() as u64);
         for group in self.groups.values() {
             put_uuid(out, group.id);
-            out.push(group.kind as u8);
+            out.push(group_kind_number(group.kind));
             put_u64(out, u64::from(group.owner));
             put_u64(out, u64::from(group.market));
             put_uuid(out, group.entry);
@@ -183,7 +183,7 @@ impl State {
     /// A group of orders that are open.
     fn decode_group(&self, r: &mut Reader<'_>) -> Read<Group> {
         let id = r.uuid()?;
-        let kind = GroupKind::from_number(r.u8()?).ok_or(Malformed("unknown kind of group"))?;
+        let kind = r.group_kind()?;
         let (owner, market, entry) = (r.u32()?, r.u32()?, r.uuid()?);
         let mut exits = Vec::new();
         for _ in 0..r.u64()? {

@@ -19,51 +19,10 @@ use crate::{
 use fafnir_matching::{Command as BookCommand, Kind, Phase, Reason as BookReason, Replace as BookReplace};
 use fafnir_rules::{
     check::{Terms, Violation},
-    order::{OrderState, OrderType, Side, TimeInForce},
+    order::{GroupKind, OrderState, OrderType, Side, TimeInForce},
     price::{collar, trailing_start},
 };
 use uuid::Uuid;
-
-/// How the orders of a group depend on each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GroupKind {
-    /// Two exits: one cancels the other.
-    Oco = 1,
-    /// An entry and two exits.
-    Bracket = 2,
-    /// An entry and one exit.
-    Oto = 3,
-}
-
-impl GroupKind {
-    pub const ALL: [Self; 3] = [Self::Oco, Self::Bracket, Self::Oto];
-
-    /// The kind with this stable number.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Oco => "OCO",
-            Self::Bracket => "BRACKET",
-            Self::Oto => "OTO",
-        }
-    }
-
-    /// Orders of a group, its entry first where it has one.
-    pub const fn legs(self) -> usize {
-        match self {
-            Self::Oco | Self::Oto => 2,
-            Self::Bracket => 3,
-        }
-    }
-
-    pub const fn has_entry(self) -> bool {
-        !matches!(self, Self::Oco)
-    }
-}
 
 /// What an order is in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -299,7 +258,7 @@ impl<S: Sink> Stepper<'_, S> {
             // What it bought keeps its exits; without that there is nothing to leave.
             Happened::Ended if is_entry => {
                 let asleep = |exit: &Uuid| self.state.order(*exit).is_some_and(|o| o.asleep);
-                let nothing = group_is_idle(self.state.groups.get(&id));
+                let nothing = self.state.groups.get(&id).is_some_and(|group| group.pending_e4 == 0);
                 if nothing && others.iter().all(asleep) {
                     self.end_legs(id, others);
                 }
@@ -572,8 +531,4 @@ pub(crate) fn by_entry(refusal: Refusal) -> Refusal {
         }
         other => other,
     }
-}
-
-fn group_is_idle(group: Option<&Group>) -> bool {
-    group.is_some_and(|group| group.pending_e4 == 0)
 }

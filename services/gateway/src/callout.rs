@@ -5,6 +5,7 @@
 
 use super::Gateway;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use data_encoding::BASE32_NOPAD;
 use fafnir_platform::{
     clock::SECOND_US,
     secrets::{Secret, callout_seed, random_text},
@@ -21,14 +22,10 @@ const QUESTIONS: &str = "$SYS.REQ.USER.AUTH";
 const GROUP: &str = "gateways";
 /// The account of a server that has no others.
 const ACCOUNT: &str = "$G";
-/// Subscriptions of one connection.
-const SUBSCRIPTIONS_MAX: u32 = 64;
 /// The server ends a connection after this; whoever comes again is asked for again.
 const VALID_S: i64 = 300;
 /// Prefix byte of an account's public key, the letter A.
 const ACCOUNT_PREFIX: u8 = 0;
-/// The letters of base 32.
-const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
 /// Questions answered at a time; more wait.
 const CONCURRENT_MAX: usize = 64;
 
@@ -96,7 +93,7 @@ impl Issuer {
             let may = json!({
                 "pub": {"deny": [">"]},
                 "sub": {"allow": [subject::MARKET]},
-                "subs": SUBSCRIPTIONS_MAX, "data": -1, "payload": -1,
+                "subs": subject::GUEST_SUBSCRIPTIONS_MAX, "data": -1, "payload": -1,
                 "type": "user", "version": 2,
             });
             let mut user = claims(&question.user_nkey, ACCOUNT, may);
@@ -121,16 +118,7 @@ fn nkey(prefix: u8, key: &[u8]) -> String {
         })
     });
     raw.extend_from_slice(&crc.to_le_bytes());
-    let mut out = String::new();
-    for chunk in raw.chunks(5) {
-        let bits =
-            chunk.iter().fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte)) << (8 * (5 - chunk.len()));
-        for place in 0..(chunk.len() * 8).div_ceil(5) {
-            let index = (bits >> (35 - 5 * place)) & 31;
-            out.push(char::from(ALPHABET[index as usize]));
-        }
-    }
-    out
+    BASE32_NOPAD.encode(&raw)
 }
 
 /// The gateway's public key as nats-server's configuration has it.

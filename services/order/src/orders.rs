@@ -19,12 +19,15 @@ use fafnir_proto::{
     reason::Reason,
     v1::{
         CancelAllCommand, CancelCommand, CancelGroupCommand, Command, Done, FlattenCommand, FlattenReply,
-        GroupKind, OpenOrdersRequest, Order, OrderStanding, OrderState, PlaceGroupCommand, PlaceGroupRequest,
+        OpenOrdersRequest, Order, OrderStanding, OrderState, PlaceGroupCommand, PlaceGroupRequest,
         PlaceOrderRequest, QueuePositionRequest, ReplaceCommand, ReplaceOrderRequest, RequestKey,
         command::What,
     },
 };
-use fafnir_rules::check;
+use fafnir_rules::{
+    check,
+    order::{LEGS_MAX, LEGS_RULE},
+};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -41,8 +44,6 @@ const FILLS_MAX: u32 = 100;
 const FILLS_WAIT: Duration = Duration::from_millis(100);
 /// Open orders asked for at once.
 const PAGE: u32 = 1_000;
-/// Orders of a group at most.
-const LEGS_MAX: usize = 3;
 /// The bits of an id that tell the orders of a group from each other.
 const GROUP_PLACES: u128 = 0b11;
 
@@ -83,13 +84,9 @@ fn group_payload(request: &PlaceGroupRequest) -> Vec<u8> {
 /// The orders of a group, each of the right shape.
 fn group_legs(request: &PlaceGroupRequest) -> Result<Vec<NewOrder>, Refused> {
     let malformed = |text: &str| Refused::invalid(Reason::GROUP_MALFORMED, text.to_owned());
-    let legs = match request.kind() {
-        GroupKind::Oco | GroupKind::Oto => 2,
-        GroupKind::Bracket => 3,
-        GroupKind::Unspecified => return Err(malformed("kind must be OCO, BRACKET or OTO")),
-    };
-    if request.orders.len() != legs {
-        return Err(malformed("an OCO or OTO group has 2 orders, a BRACKET group 3"));
+    let kind = request.kind().known().ok_or_else(|| malformed("kind must be OCO, BRACKET or OTO"))?;
+    if request.orders.len() != kind.legs() {
+        return Err(malformed(LEGS_RULE));
     }
     if request.orders[1..].iter().any(|order| !order.client_order_id.is_empty()) {
         return Err(malformed("client_order_id of a group is its first order's alone"));

@@ -118,10 +118,10 @@ impl fmt::Display for Calendar {
 
 /// A session of the New York Stock Exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hours {
-    pub opens_us: i64,
+struct Hours {
+    opens_us: i64,
     /// The first moment after it.
-    pub closes_us: i64,
+    closes_us: i64,
 }
 
 impl Hours {
@@ -131,7 +131,7 @@ impl Hours {
 }
 
 /// The session of a day in New York; `None` on a weekend and on a holiday.
-pub fn hours(day: i64) -> Option<Hours> {
+fn hours(day: i64) -> Option<Hours> {
     if is_weekend(day) || is_holiday(day) {
         return None;
     }
@@ -160,7 +160,7 @@ fn offset_us(day: i64) -> i64 {
 ///
 /// A holiday on a Sunday is kept on the Monday after it, one on a Saturday on the Friday before it, but for New Year's Day:
 /// the last business day of a year is not given away.
-pub fn is_holiday(day: i64) -> bool {
+fn is_holiday(day: i64) -> bool {
     let (year, ..) = date(day);
     let kept = |holiday: i64| match weekday(holiday) {
         Weekday::Saturday => holiday - 1,
@@ -186,7 +186,7 @@ pub fn is_holiday(day: i64) -> bool {
 
 /// Whether a session ends at 13:00: the eve of Independence Day and of Christmas where both they and the holiday are days
 /// of the week, and the day after Thanksgiving.
-pub fn is_half_day(day: i64) -> bool {
+fn is_half_day(day: i64) -> bool {
     let (year, month, of_month) = date(day);
     let is_eve = matches!((month, of_month), (7, 3) | (12, 24));
     (is_eve && !is_weekend(day) && !is_weekend(day + 1)) || day == thanksgiving(year) + 1
@@ -243,7 +243,7 @@ fn nth(year: i64, month: i64, of: Weekday, n: i64) -> i64 {
 }
 
 /// Number of a date, by years that begin in March, whose months have lengths by rule.
-pub fn day_number(year: i64, month: i64, of_month: i64) -> i64 {
+fn day_number(year: i64, month: i64, of_month: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (cycle, of_cycle) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * ((month + 9) % 12) + 2) / 5 + of_month - 1;
@@ -251,7 +251,7 @@ pub fn day_number(year: i64, month: i64, of_month: i64) -> i64 {
 }
 
 /// Year, month and day of the month.
-pub fn date(day: i64) -> (i64, i64, i64) {
+fn date(day: i64) -> (i64, i64, i64) {
     let shifted = day + 719_468;
     let (cycle, of_cycle) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let years = (of_cycle - of_cycle / 1_460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;

@@ -118,6 +118,38 @@ named! {
     }
 }
 
+named! {
+    /// How the orders of a group depend on each other (exchange-rules §3).
+    GroupKind {
+        /// Two exits: one cancels the other.
+        Oco = "OCO",
+        /// An entry and two exits.
+        Bracket = "BRACKET",
+        /// An entry and one exit.
+        Oto = "OTO",
+    }
+}
+
+/// Orders of the largest group.
+pub const LEGS_MAX: usize = 3;
+/// How many orders groups have, in words.
+pub const LEGS_RULE: &str = "an OCO or OTO group has 2 orders, a BRACKET group 3";
+
+impl GroupKind {
+    /// Orders of a group, its entry first where it has one.
+    pub const fn legs(self) -> usize {
+        match self {
+            Self::Oco | Self::Oto => 2,
+            Self::Bracket => LEGS_MAX,
+        }
+    }
+
+    /// True for a group whose first order buys what the others sell.
+    pub const fn has_entry(self) -> bool {
+        !matches!(self, Self::Oco)
+    }
+}
+
 impl OrderType {
     /// True for a type that names the worst price at which it trades.
     pub const fn has_price(self) -> bool {

@@ -303,7 +303,12 @@ pub fn order(names: &Names, order: &Order, user: Uuid) -> v1::Order {
         hold_micros: if order.side == Side::Buy { hold } else { 0 },
         hold_e4: if order.side == Side::Sell { hold } else { 0 },
         group_id: id_text(order.group),
-        leg: i32::from(order.leg as u8),
+        leg: match order.leg {
+            Leg::None => v1::GroupLeg::None,
+            Leg::Entry => v1::GroupLeg::Entry,
+            Leg::Exit => v1::GroupLeg::Exit,
+        }
+        .into(),
     }
 }
 

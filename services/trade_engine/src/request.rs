@@ -5,7 +5,6 @@ use fafnir_clearing::{
     account::{Currency, Kind},
     codec::KEY_BYTES_MAX,
     command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
-    group::GroupKind,
 };
 use fafnir_platform::{Refusal, agents};
 use fafnir_proto::{
@@ -274,8 +273,7 @@ pub fn listing(instrument: &v1::Instrument) -> Result<Instrument, Refusal> {
 }
 
 fn new_group(r: &v1::PlaceGroupCommand) -> Result<NewGroup, Refusal> {
-    let kind = u8::try_from(r.kind).ok().and_then(GroupKind::from_number);
-    let kind = kind.ok_or_else(|| malformed("kind", "must be OCO, BRACKET or OTO"))?;
+    let kind = r.kind().known().ok_or_else(|| malformed("kind", "must be OCO, BRACKET or OTO"))?;
     if r.orders.len() != kind.legs() {
         return Err(malformed("orders", "must be as many as the kind of group has"));
     }

@@ -63,7 +63,7 @@ fn any_of_orders() -> impl Strategy<Value = Instruction> {
     let legs = prop::collection::vec(leg, 0..=3);
     prop_oneof![
         any_new(),
-        (any_uuid(), one_of(&GroupKind::ALL), legs).prop_map(|(group, kind, legs)| {
+        (any_uuid(), one_of(GroupKind::ALL), legs).prop_map(|(group, kind, legs)| {
             Instruction::NewGroup(Box::new(NewGroup { group, kind, legs }))
         }),
         any_uuid().prop_map(|group| Instruction::CancelGroup { group }),

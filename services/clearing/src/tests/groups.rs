@@ -5,9 +5,12 @@ use super::*;
 use crate::{
     command::NewGroup,
     fact::OrderAfter,
-    group::{GroupKind, Leg},
+    group::Leg,
 };
-use fafnir_rules::{order::TimeInForce, price::Trail};
+use fafnir_rules::{
+    order::{GroupKind, TimeInForce},
+    price::Trail,
+};
 use std::fmt::Write as _;
 
 const SCENARIOS_MIN: usize = 60;
@@ -103,7 +106,7 @@ impl Desk {
     /// `bracket 10 100 target 110 stop 90`; `market` for the entry's price; `trail 5` for a stop; at the end `day` or `gtd`,
     /// of the entry, or of exits alone.
     fn group(&mut self, words: &[&str]) -> NewGroup {
-        let kind = GroupKind::ALL.into_iter().find(|k| k.name().eq_ignore_ascii_case(words[0])).unwrap();
+        let kind = GroupKind::parse(words[0]).unwrap();
         let shares: i64 = words[1].parse().unwrap();
         let price = |word: &str| word.parse::<i64>().unwrap() * 10_000;
         let mut legs = Vec::new();

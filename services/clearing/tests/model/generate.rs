@@ -4,13 +4,12 @@ use crate::{exchange::Exchange, rng::Rng};
 use fafnir_clearing::{
     account::{Currency, Kind},
     command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
-    group::GroupKind,
     terms::Rules,
 };
 use fafnir_rules::{
     calendar::Session,
     check::Terms,
-    order::{OrderType, SelfTrade, Side, TimeInForce, TradingState},
+    order::{GroupKind, OrderType, SelfTrade, Side, TimeInForce, TradingState},
     price::Trail,
     symbol::Symbol,
 };
@@ -358,7 +357,7 @@ impl Generator {
         let (account, free) = self.trader(model, user, market);
         let (tick, lot) = (m.tick, m.lot);
         let base = m.reference().unwrap_or(LISTINGS[market].4) / tick;
-        let kind = *self.rng.of(&GroupKind::ALL);
+        let kind = *self.rng.of(GroupKind::ALL);
         let terms = self.group_terms(kind, base, tick);
         let mut quantity_e4 = self.quantity(model, market);
         if kind == GroupKind::Oco && quantity_e4 > free && !self.rng.one_in(10) {

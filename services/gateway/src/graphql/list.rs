@@ -162,8 +162,12 @@ macro_rules! row {
             fn write(&self, field: &str, below: &Columns, out: &mut String) {
                 match field {
                     $($name => Cell::write(&self.$field, below, out),)*
-                    // The query was validated: `__typename`.
-                    _ => out.push_str(concat!("\"", stringify!($type), "\"")),
+                    "__typename" => out.push_str(concat!("\"", stringify!($type), "\"")),
+                    // The query was validated: a field that is not here is missing in the macro's list.
+                    _ => {
+                        debug_assert!(false, "{} has no cell {field}", stringify!($type));
+                        out.push_str("null");
+                    }
                 }
             }
         }

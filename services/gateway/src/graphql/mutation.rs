@@ -322,9 +322,8 @@ impl Trading {
         count_order(ctx)?;
         let user_id = session.user.to_string();
         let orders = request.orders.into_iter().map(|order| place_request(user_id.clone(), order));
-        let kind = format!("GROUP_KIND_{}", request.kind.trim().to_ascii_uppercase());
         let group = v1::PlaceGroupRequest {
-            kind: v1::GroupKind::from_str_name(&kind).unwrap_or_default().into(),
+            kind: v1::GroupKind::parse(&request.kind).unwrap_or_default().into(),
             orders: orders.collect::<Result<_>>()?,
             user_id,
         };

@@ -4,7 +4,7 @@ use super::{
     Needs, error, of,
     query::{first_of, id_of},
     scalars::{Decimal, Int64},
-    types::Outcome,
+    types::{Outcome, optional},
 };
 use crate::{market, session::Permission::*};
 use async_graphql::{Context, Object, Result, SimpleObject};
@@ -221,7 +221,7 @@ impl From<v1::LotsReply> for Lots {
         let lots = r.lots.into_iter().map(|lot| Lot {
             id: lot.id,
             acquired_at: rfc3339(lot.acquired_us),
-            reference_id: Some(lot.reference_id).filter(|id| !id.is_empty()),
+            reference_id: optional(lot.reference_id),
             quantity: Decimal::e4(lot.quantity_e4),
             left: Decimal::e4(lot.left_e4),
             cost: Decimal::micros(lot.cost_micros),

@@ -6,7 +6,7 @@ use super::{
     query::{first_of, id_of},
     scalars::Decimal,
     statement::StatementEntry,
-    types::Outcome,
+    types::{Outcome, optional},
 };
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
@@ -67,7 +67,6 @@ pub struct ReportResponse {
 
 impl From<v1::ReportReply> for Report {
     fn from(r: v1::ReportReply) -> Self {
-        let some = |text: String| Some(text).filter(|t| !t.is_empty());
         let trades = r.trades.into_iter().map(|t| ReportTrade {
             side: t.side().name().to_owned(),
             exec_id: t.exec_id,
@@ -77,7 +76,7 @@ impl From<v1::ReportReply> for Report {
             price: Decimal::e4(t.price_e4),
             amount: Decimal::micros(t.amount_micros),
             fee: Decimal::micros(t.fee_micros),
-            order_id: some(t.order_id),
+            order_id: optional(t.order_id),
         });
         Self {
             account_id: r.account_id,
@@ -90,7 +89,7 @@ impl From<v1::ReportReply> for Report {
             closing_balance: Decimal::micros(r.closing_micros),
             trades: trades.collect(),
             flows: r.flows.into_iter().map(StatementEntry::from).collect(),
-            end_cursor: some(r.end_id),
+            end_cursor: optional(r.end_id),
             has_more: r.more,
         }
     }

@@ -14,7 +14,8 @@ fn bare(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix).unwrap_or(name).to_owned()
 }
 
-fn optional(text: String) -> Option<String> {
+/// A text that is there, or none.
+pub fn optional(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
@@ -137,7 +138,7 @@ impl From<v1::Order> for Order {
                 o.filled_e4,
                 money::AVERAGE_DECIMALS,
             )),
-            leg: (o.leg() != v1::GroupLeg::None).then(|| bare(o.leg().as_str_name(), "GROUP_LEG_")),
+            leg: (o.leg() != v1::GroupLeg::None).then(|| o.leg().name().to_owned()),
             id: o.id,
             user_id: o.user_id,
             symbol: o.symbol,
