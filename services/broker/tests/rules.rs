@@ -704,3 +704,63 @@ fn unsubscribing_in_any_order_leaves_the_rest() {
     let sent = second(&mut bench.core, START, b"PUB market.x 1\r\ny\r\n");
     assert_eq!(sent, "MSG market.x 0 1\r\ny\r\n");
 }
+
+#[test]
+fn a_message_for_very_many_reaches_them_in_parts_and_others_are_served_between() {
+    const MANY: usize = 5000;
+    let mut bench = Bench::new();
+    bench.step(Input::Open { conn: 2, peer: "127.0.0.1:2".into(), securing: Securing::No });
+    let mut wide = String::new();
+    for sid in 10..10 + MANY {
+        wide.push_str(&format!("SUB wide {sid}\r\n"));
+    }
+    bench.raw(wide.as_bytes());
+    bench.frames();
+    let op = |text: &[u8]| Parser::new(1 << 20).next(&mut BytesMut::from(text)).unwrap().unwrap();
+    let core = &mut bench.core;
+    let heard = |core: &mut Core| {
+        let writes = core.effects().writes;
+        let lines = |id| {
+            let bytes: Vec<u8> =
+                writes.iter().filter(|(conn, _)| *conn == id).flat_map(|(_, bytes)| bytes.to_vec()).collect();
+            String::from_utf8(bytes).unwrap()
+        };
+        (lines(1).matches("MSG wide").count(), lines(2))
+    };
+    // Conn 2 has not signed in anywhere: nobody has to.
+    core.step(START, Input::Op { conn: 2, op: op(b"PUB wide 5\r\nfirst\r\n") });
+    assert!(core.is_busy(2));
+    let (mut count, _) = heard(core);
+    assert!(count > 0 && count < MANY, "{count}");
+    core.step(START, Input::Op { conn: 1, op: op(b"PING\r\n") });
+    let pong = core.effects().writes;
+    assert!(pong.iter().any(|(conn, bytes)| *conn == 1 && bytes.ends_with(b"PONG\r\n")));
+    let mut parts = 1;
+    while core.is_busy(2) {
+        core.step(START, Input::GoOn { conn: 2 });
+        count += heard(core).0;
+        parts += 1;
+    }
+    assert_eq!(count, MANY);
+    assert!(parts >= 4, "{parts}");
+    // What the same client asks for next never overtakes it, whoever forgets to wait.
+    core.step(START, Input::Op { conn: 2, op: op(b"PUB wide 5\r\nfirst\r\n") });
+    core.step(START, Input::Op { conn: 2, op: op(b"PUB wide 6\r\nsecond\r\n") });
+    let mut text = Vec::new();
+    loop {
+        text.extend(core.effects().writes.into_iter().flat_map(|(_, bytes)| bytes.to_vec()));
+        if !core.is_busy(2) {
+            break;
+        }
+        core.step(START, Input::GoOn { conn: 2 });
+    }
+    let text = String::from_utf8(text).unwrap();
+    let (first, second) = (text.rfind("first").unwrap(), text.find("second").unwrap());
+    assert_eq!((text.matches("first").count(), text.matches("second").count()), (MANY, MANY));
+    assert!(first < second);
+    // A client that goes leaves nothing half done.
+    core.step(START, Input::Op { conn: 2, op: op(b"PUB wide 4\r\nlast\r\n") });
+    core.step(START, Input::Closed { conn: 2 });
+    assert!(!core.is_busy(2));
+    assert_eq!(heard(core).0, MANY);
+}

@@ -6,9 +6,9 @@
 use crate::{
     account::{Account, Asset, Cash, Currency, Holding, House, Kind, User},
     codec::{
-        Malformed, RULES_OF_GROUPS, RULES_OF_SESSIONS, RULES_VERSION, Reader, group_kind_number, put_bytes, put_i64, put_i128,
-        put_symbol, put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number, session_number,
-        side_number, state_number, time_number,
+        Malformed, RULES_OF_GROUPS, RULES_OF_SESSIONS, RULES_VERSION, Reader, group_kind_number, put_bytes,
+        put_i64, put_i128, put_symbol, put_terms, put_text, put_u64, put_u128, put_uuid, self_trade_number,
+        session_number, side_number, state_number, time_number,
     },
     fact::Known,
     group::{Group, Leg},

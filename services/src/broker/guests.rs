@@ -13,7 +13,8 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use tokio::time::Instant;
 
 /// What a session may take up.
-const LIMITS: Limits = Limits { connections: 4, subscriptions: subject::GUEST_SUBSCRIPTIONS_MAX, pending: 4 << 20 };
+const LIMITS: Limits =
+    Limits { connections: 4, subscriptions: subject::GUEST_SUBSCRIPTIONS_MAX, pending: 4 << 20 };
 /// Time between two tries to reach the broker, which is about to serve.
 const RETRY: Duration = Duration::from_millis(50);
 /// Time between two looks for sessions that nobody speaks for any more.

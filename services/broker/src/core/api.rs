@@ -132,23 +132,43 @@ impl Core {
             ("CONSUMER", "LIST") => ("consumer_list", self.consumer_list(rest, body)),
             _ => return false,
         };
-        self.answer(kind, answer, reply);
+        let confirms = matches!(
+            kind,
+            "stream_create"
+                | "stream_update"
+                | "stream_delete"
+                | "stream_purge"
+                | "stream_msg_delete"
+                | "consumer_create"
+                | "consumer_delete"
+        );
+        if confirms {
+            self.answer(kind, answer, reply);
+        } else {
+            self.inform(kind, answer, reply);
+        }
         true
     }
 
     /// Sends an answer once what it confirms is on disk.
-    pub(super) fn answer(&mut self, kind: &str, answer: Answer, reply: Option<&Text>) {
+    fn answer(&mut self, kind: &str, answer: Answer, reply: Option<&Text>) {
+        if let Ok(value) = answer {
+            if let Some(reply) = reply {
+                self.env.reply(reply, wrap(kind, value).to_string().into());
+            }
+        } else {
+            self.inform(kind, answer, reply);
+        }
+    }
+
+    /// Sends an answer that confirms nothing.
+    pub(super) fn inform(&mut self, kind: &str, answer: Answer, reply: Option<&Text>) {
         if answer.is_err() {
             self.api_errors += 1;
         }
         let Some(reply) = reply else { return };
-        match answer {
-            Ok(value) => self.env.reply(reply, wrap(kind, value).to_string().into()),
-            Err(fault) => {
-                let body = wrap(kind, json!({"error": fault.json()}));
-                self.env.refuse(reply, body.to_string().into());
-            }
-        }
+        let value = answer.unwrap_or_else(|fault| json!({"error": fault.json()}));
+        self.env.tell(reply, Bytes::new(), wrap(kind, value).to_string().into());
     }
 
     fn next_message(&mut self, rest: &str, reply: Option<&Text>, body: &Bytes) {

@@ -233,10 +233,10 @@ impl Core {
                 let mark = json_text(SUBJECTS_MARK);
                 // The last one: what clients wrote stands before it.
                 let (head, tail) = answer.rsplit_once(&mark).unwrap_or((&answer, ""));
-                self.env.reply(reply, format!("{head}{subjects}{tail}").into());
+                self.env.tell(reply, Bytes::new(), format!("{head}{subjects}{tail}").into());
             }
-            Ok((info, None)) => self.answer("stream_info", Ok(info), reply),
-            Err(fault) => self.answer("stream_info", Err(fault), reply),
+            Ok((info, None)) => self.inform("stream_info", Ok(info), reply),
+            Err(fault) => self.inform("stream_info", Err(fault), reply),
         }
     }
 
@@ -405,7 +405,7 @@ impl Core {
         });
         match found {
             Ok((stream, seq)) => self.get(stream, seq, Getter::Api(reply.clone())),
-            Err(fault) => self.answer("stream_msg_get", Err(fault), Some(reply)),
+            Err(fault) => self.inform("stream_msg_get", Err(fault), Some(reply)),
         }
     }
 
@@ -494,7 +494,8 @@ impl Core {
             let header = direct_header(&stream.log.config.name, &message, &extra);
             batch.last = seq;
             let bytes = (message.header.len() + message.payload.len()) as u64;
-            self.env.reply_with_header(&batch.reply, header.into(), message.payload);
+            let is_on_disk = seq <= stream.log.visible;
+            self.env.pass(&batch.reply, header.into(), message.payload, is_on_disk);
             batch.bytes = batch.bytes.saturating_sub(bytes);
             if batch.bytes == 0 {
                 break;
@@ -509,15 +510,18 @@ impl Core {
             let _ = write!(line, "Nats-UpTo-Sequence: {up_to}\r\n");
         }
         line.push_str("\r\n");
-        self.env.reply_with_header(&batch.reply, line.into(), Bytes::new());
+        let visible = self.streams.get(&id).map_or(u64::MAX, |stream| stream.log.visible);
+        self.env.pass(&batch.reply, line.into(), Bytes::new(), batch.last <= visible);
     }
 
     /// Answers who waits for a stored message.
     pub(super) fn got(&mut self, stream: StreamId, message: Option<&Message>, getter: &Getter) {
-        let name = self.streams.get(&stream).map_or(String::new(), |stream| stream.log.config.name.clone());
+        let found = self.streams.get(&stream);
+        let name = found.map_or(String::new(), |stream| stream.log.config.name.clone());
+        let visible = found.map_or(u64::MAX, |stream| stream.log.visible);
         match (getter, message) {
             (Getter::Api(reply), None) => {
-                self.answer("stream_msg_get", Err(Fault::no_message_found()), Some(reply));
+                self.inform("stream_msg_get", Err(Fault::no_message_found()), Some(reply));
             }
             (Getter::Api(reply), Some(message)) => {
                 let mut body = json!({
@@ -531,12 +535,13 @@ impl Core {
                 if !message.payload.is_empty() {
                     body["data"] = STANDARD.encode(&message.payload).into();
                 }
-                self.answer("stream_msg_get", Ok(json!({ "message": body })), Some(reply));
+                let body = wrap("stream_msg_get", json!({ "message": body })).to_string();
+                self.env.pass(reply, Bytes::new(), body.into(), message.seq <= visible);
             }
             (Getter::Direct(reply), None) => status(&mut self.env, reply, "404 Message Not Found", &[]),
             (Getter::Direct(reply), Some(message)) => {
                 let header = direct_header(&name, message, &[]);
-                self.env.reply_with_header(reply, header.into(), message.payload.clone());
+                self.env.pass(reply, header.into(), message.payload.clone(), message.seq <= visible);
             }
             // Sent by `send_batch`.
             (Getter::Batch(_), _) => {}

@@ -1,6 +1,6 @@
 //! What clients ask for: sign-in, subscriptions, publishing, keepalive.
 
-use super::net::{ConnId, Limits, Outgoing, Rights};
+use super::net::{ConnId, Delivery, Limits, Outgoing, Rights};
 use super::subject::{Text, is_literal};
 use super::timers::TimerKey;
 use super::wire::Op;
@@ -8,6 +8,7 @@ use super::{Account, Core, Securing, clock, publish};
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 
 /// Version of the original whose features are served; it gates what clients try.
 pub const VERSION: &str = "2.10.29";
@@ -22,6 +23,28 @@ const KEPT_PART: usize = 8;
 const STRANGERS_PART: usize = 16;
 /// But so many always may.
 const STRANGERS_MIN: usize = 16;
+
+/// Subscribers that a message reaches in one step; the next ones go on.
+const PART_MAX: usize = 1024;
+
+/// A message from a client.
+#[derive(Debug)]
+pub(super) struct Published {
+    subject: Text,
+    reply: Option<Text>,
+    header: Bytes,
+    payload: Bytes,
+}
+
+impl Published {
+    fn outgoing(&self) -> Outgoing<'_> {
+        let Self { subject, reply, header, payload } = self;
+        Outgoing { route: subject, subject, reply: reply.as_deref(), header, payload }
+    }
+}
+
+/// Messages that have still to reach some.
+pub(super) type Wide = HashMap<ConnId, (Published, Delivery)>;
 
 impl Core {
     pub(super) fn open(&mut self, conn: ConnId, peer: String, securing: Securing) {
@@ -71,6 +94,9 @@ impl Core {
 
     pub(super) fn op(&mut self, id: ConnId, op: Op) {
         let now = self.env.now;
+        while self.is_busy(id) {
+            self.go_on(id);
+        }
         let Some(conn) = self.env.net.conns.get_mut(&id).filter(|conn| !conn.is_closing()) else { return };
         conn.active = now;
         if conn.rights.is_none() && !matches!(op, Op::Connect(_) | Op::Ping | Op::Pong) {
@@ -94,7 +120,7 @@ impl Core {
                 true
             }
             Op::Pub { subject, reply, header, payload } => {
-                return self.publish(id, &subject, reply.as_ref(), &header, &payload);
+                return self.publish(id, Published { subject, reply, header, payload });
             }
         };
         if accepted && (verbose || self.env.net.conns.get(&id).is_some_and(|conn| conn.verbose)) {
@@ -207,7 +233,8 @@ impl Core {
         true
     }
 
-    fn publish(&mut self, id: ConnId, subject: &Text, reply: Option<&Text>, header: &Bytes, payload: &Bytes) {
+    fn publish(&mut self, id: ConnId, published: Published) {
+        let Published { subject, reply, header, payload } = &published;
         let subject = subject.as_str();
         let bytes = (header.len() + payload.len()) as u64;
         let net = &mut self.env.net;
@@ -220,16 +247,42 @@ impl Core {
             net.error(id, &format!("Permissions Violation for Publish to \"{subject}\""), false);
             return;
         }
-        let wants_503 = conn.no_responders;
-        if conn.pedantic && !(is_literal(subject) && reply.is_none_or(|reply| is_literal(reply))) {
+        if conn.pedantic && !(is_literal(subject) && reply.as_ref().is_none_or(|reply| is_literal(reply))) {
             net.error(id, "Invalid Publish Subject", false);
             return;
         }
         if conn.verbose {
             net.write(id, b"+OK\r\n");
         }
-        let message = Outgoing { route: subject, subject, reply: reply.map(|r| &**r), header, payload };
-        let mut reached = net.deliver(message, Some(id)) > 0;
+        let mut delivery = net.delivery(subject);
+        net.deliver_part(&mut delivery, published.outgoing(), Some(id), PART_MAX);
+        if delivery.left() > 0 {
+            self.wide.insert(id, (published, delivery));
+        } else {
+            self.published(id, &published, delivery.reached() > 0);
+        }
+    }
+
+    /// Whether a message that a client published has still to reach some: what it asks for next waits.
+    pub fn is_busy(&self, id: ConnId) -> bool {
+        self.wide.contains_key(&id)
+    }
+
+    /// Delivers a part of what a client is busy with.
+    pub(super) fn go_on(&mut self, id: ConnId) {
+        let Some((published, mut delivery)) = self.wide.remove(&id) else { return };
+        self.env.net.deliver_part(&mut delivery, published.outgoing(), Some(id), PART_MAX);
+        if delivery.left() > 0 {
+            self.wide.insert(id, (published, delivery));
+        } else {
+            self.published(id, &published, delivery.reached() > 0);
+        }
+    }
+
+    /// What becomes of a message besides its delivery to subscribers.
+    fn published(&mut self, id: ConnId, published: &Published, mut reached: bool) {
+        let Published { subject, reply, header, payload } = published;
+        let (subject, reply) = (subject.as_str(), reply.as_ref());
         if let Some(rest) = subject.strip_prefix("$JS.") {
             reached |= self.jetstream(rest, subject, reply, payload);
         } else if subject == USER_INFO
@@ -246,7 +299,7 @@ impl Core {
             publish::publish(stream, &mut self.env, subject, reply, header, payload);
         }
         if !reached
-            && wants_503
+            && self.env.net.conns.get(&id).is_some_and(|conn| conn.no_responders)
             && let Some(reply) = reply
         {
             self.env.send(reply, b"NATS/1.0 503\r\n\r\n", &[]);

@@ -28,8 +28,9 @@ pub enum StoreOp {
     StreamDrop { stream: StreamId },
     /// Append a message.
     MessagePut { stream: StreamId, message: Arc<Message>, size: u32, dedupe: Option<Box<str>> },
-    /// Remove messages with `first ≤ sequence ≤ last`; `last_seq` is the stream's last sequence then.
-    MessagesRemove { stream: StreamId, first: u64, last: u64, last_seq: u64 },
+    /// Remove messages with `first ≤ sequence ≤ last`; `last_seq` is the stream's last sequence then. They count for
+    /// so many bytes. `replaced`: a message whose turn comes before this takes their place, so they stay until it is on disk.
+    MessagesRemove { stream: StreamId, first: u64, last: u64, last_seq: u64, bytes: u64, replaced: bool },
     /// Forget remembered message ids with a sequence below.
     DedupeTrim { stream: StreamId, below: u64 },
     /// Create or replace a consumer's description (JSON of [`ConsumerRecord`](super::records::ConsumerRecord)).
@@ -40,6 +41,37 @@ pub enum StoreOp {
     Delivered { consumer: ConsumerId, delivered: Pair, pending: Option<PendingRecord>, floor: Pair },
     /// Messages are settled: one, or all up to it.
     Settled { consumer: ConsumerId, sequence: u64, through: bool, floor: Pair },
+}
+
+impl StoreOp {
+    /// The stream that it removes.
+    pub fn dropped(&self) -> Option<StreamId> {
+        if let Self::StreamDrop { stream } = self { Some(*stream) } else { None }
+    }
+
+    /// The stream that it changes, without its consumers.
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::StreamPut { stream, .. }
+            | Self::StreamDrop { stream }
+            | Self::MessagePut { stream, .. }
+            | Self::MessagesRemove { stream, .. }
+            | Self::DedupeTrim { stream, .. } => Some(*stream),
+            Self::ConsumerPut { .. }
+            | Self::ConsumerDrop { .. }
+            | Self::Delivered { .. }
+            | Self::Settled { .. } => None,
+        }
+    }
+
+    /// Bytes of the message that it adds.
+    pub fn bytes(&self) -> usize {
+        if let Self::MessagePut { message, .. } = self {
+            message.header.len() + message.payload.len()
+        } else {
+            0
+        }
+    }
 }
 
 /// A delivered message that awaits its ack.

@@ -72,21 +72,32 @@ impl Env {
         }
     }
 
-    /// Answers with a refusal: at once while the store has no room, since nothing may get through to it then.
-    pub fn refuse(&mut self, to: &Text, payload: Bytes) {
-        if self.room {
-            self.reply(to, payload);
+    /// Tells what is so or refuses, which confirms no change: in order with what is confirmed, but at once while the store
+    /// has no room, since nothing may get through to it then.
+    pub fn tell(&mut self, to: &Text, header: Bytes, payload: Bytes) {
+        if self.gate.is_open() || !self.room {
+            self.send(to, &header, &payload);
         } else {
-            self.send(to, &[], &payload);
+            self.gate.hold(Held::Told { to: to.clone(), header, payload });
         }
     }
 
-    /// Like [`Env::reply`], with a header.
-    pub fn reply_with_header(&mut self, to: &Text, header: Bytes, payload: Bytes) {
-        if self.gate.is_open() {
-            self.send(to, &header, &payload);
+    /// Hands on a stored message; one that is not on disk yet waits for it.
+    pub fn pass(&mut self, to: &Text, header: Bytes, payload: Bytes, is_on_disk: bool) {
+        if is_on_disk {
+            self.tell(to, header, payload);
         } else {
             self.gate.hold(Held::Reply { to: to.clone(), header, payload });
+        }
+    }
+
+    /// Whether the store has room for new messages. What was only to be told waits for it no longer when it has none.
+    pub fn set_room(&mut self, room: bool) {
+        self.room = room;
+        if !room {
+            for (to, header, payload) in self.gate.told() {
+                self.send(&to, &header, &payload);
+            }
         }
     }
 }
@@ -94,8 +105,10 @@ impl Env {
 /// Something that waits until the store has caught up.
 #[derive(Debug)]
 pub enum Held {
-    /// An answer to a client.
+    /// An answer to a client that confirms a change.
     Reply { to: Text, header: Bytes, payload: Bytes },
+    /// One that confirms nothing.
+    Told { to: Text, header: Bytes, payload: Bytes },
     /// A message that consumers may see.
     Visible { stream: StreamId, seq: u64 },
 }
@@ -114,13 +127,20 @@ pub struct Gate {
 impl Gate {
     /// A change that nobody waits for.
     pub fn op(&mut self, op: StoreOp) {
-        if let StoreOp::MessagesRemove { stream, first, last, last_seq } = &op
-            && let Some(StoreOp::MessagesRemove { stream: s, last: l, last_seq: known, .. }) =
-                self.ops.last_mut()
-            && s == stream
+        if let StoreOp::MessagesRemove { stream, first, last, last_seq, bytes, replaced } = &op
+            && let Some(StoreOp::MessagesRemove {
+                stream: s,
+                last: l,
+                last_seq: known,
+                bytes: sum,
+                replaced: r,
+                ..
+            }) = self.ops.last_mut()
+            && (&*s, &*r) == (stream, replaced)
             && *l + 1 == *first
         {
             (*l, *known) = (*last, *last_seq);
+            *sum += bytes;
             return;
         }
         self.last += 1;
@@ -161,6 +181,18 @@ impl Gate {
             return None;
         }
         self.held.pop_front().map(|(_, held)| held)
+    }
+
+    /// Takes out what confirms nothing.
+    fn told(&mut self) -> Vec<(Text, Bytes, Bytes)> {
+        let mut told = Vec::new();
+        for (at, held) in std::mem::take(&mut self.held) {
+            match held {
+                Held::Told { to, header, payload } => told.push((to, header, payload)),
+                held => self.held.push_back((at, held)),
+            }
+        }
+        told
     }
 
     /// The changes since the last call, the number of the last one, and whether somebody waits.

@@ -110,6 +110,8 @@ pub enum Input {
     Closed { conn: ConnId },
     /// A client asked for something.
     Op { conn: ConnId, op: Op },
+    /// The client that is busy is to go on; its operations come when it no longer is.
+    GoOn { conn: ConnId },
     /// A client sent what cannot be read.
     Bad { conn: ConnId, error: wire::Error },
     /// A client does not read what it is sent.
@@ -138,6 +140,7 @@ pub enum Input {
 pub struct Core {
     settings: Settings,
     env: Env,
+    wide: client::Wide,
     guests: HashMap<String, Account>,
     streams: BTreeMap<StreamId, Stream>,
     by_name: BTreeMap<String, StreamId>,
@@ -188,6 +191,7 @@ impl Core {
                 blocked: BTreeMap::new(),
             },
             settings,
+            wide: client::Wide::new(),
             guests: HashMap::new(),
             streams: BTreeMap::new(),
             by_name: BTreeMap::new(),
@@ -239,6 +243,9 @@ impl Core {
         match input {
             Input::Open { conn, peer, securing } => self.open(conn, peer, securing),
             Input::Closed { conn } => {
+                while self.is_busy(conn) {
+                    self.go_on(conn);
+                }
                 self.env.net.gone(conn);
                 self.env.timers.cancel(TimerKey::Conn(conn));
                 self.unblock(conn);
@@ -249,6 +256,7 @@ impl Core {
                 self.unblock(conn);
             }
             Input::Op { conn, op } => self.op(conn, op),
+            Input::GoOn { conn } => self.go_on(conn),
             Input::Bad { conn, error } => self.env.net.error(conn, error.text(), error.is_fatal()),
             Input::Overflow { conn } => self.slow_consumer(conn),
             Input::Durable { upto } => self.durable(upto),
@@ -261,7 +269,7 @@ impl Core {
                     stream.pump(&mut self.env);
                 }
             }
-            Input::Room(room) => self.env.room = room,
+            Input::Room(room) => self.env.set_room(room),
             Input::Admit(account) => drop(self.guests.insert(account.name.clone(), account)),
             Input::Dismiss { name } => self.dismiss(&name),
             Input::Tick => self.env.net.sweep(),
@@ -294,6 +302,11 @@ impl Core {
         self.env.gate.behind()
     }
 
+    /// Operations and deliveries so far: what has been worked.
+    pub fn worked(&self) -> u64 {
+        self.env.net.counts.in_msgs + self.env.net.counts.out_msgs
+    }
+
     /// Number of single messages that are on their way from the store.
     pub fn reads(&self) -> usize {
         self.getters.len()
@@ -304,7 +317,7 @@ impl Core {
         let mut touched: BTreeMap<StreamId, BTreeSet<ConsumerId>> = BTreeMap::new();
         while let Some(held) = self.env.gate.release() {
             match held {
-                Held::Reply { to, header, payload } => {
+                Held::Reply { to, header, payload } | Held::Told { to, header, payload } => {
                     self.env.send(&to, &header, &payload);
                 }
                 Held::Visible { stream, seq } => {

@@ -168,8 +168,8 @@ pub struct Net {
 
 /// Subjects whose receivers are remembered.
 const ROUTES_MAX: usize = 4096;
-/// Most receivers that are remembered of a subject.
-const ROUTE_MAX: usize = 64;
+/// Receivers that are remembered of all subjects together.
+const RECEIVERS_MAX: usize = 1 << 18;
 
 /// Whom a subject reaches.
 #[derive(Debug, Clone, Default)]
@@ -178,12 +178,20 @@ struct Route {
     groups: Vec<Vec<SubId>>,
 }
 
+impl Route {
+    fn receivers(&self) -> usize {
+        self.plain.len() + self.groups.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
 /// Whom subjects reach, remembered until a subscription comes or goes: most messages go where one went before.
 #[derive(Debug, Default)]
 struct Routes {
     /// Counts the changes of subscriptions.
     change: u64,
     known: HashMap<Box<str>, (u64, Arc<Route>)>,
+    /// Receivers in all of them.
+    receivers: usize,
 }
 
 impl Routes {
@@ -197,17 +205,41 @@ impl Routes {
         let members = |sets: &Vec<&Members>| sets.iter().flat_map(|set| set.iter().copied()).collect();
         let groups: Vec<Vec<SubId>> = found.groups.values().map(members).collect();
         let route = Arc::new(Route { plain: found.plain, groups });
-        if route.plain.len() + route.groups.iter().map(Vec::len).sum::<usize>() <= ROUTE_MAX {
-            if let Some(known) = self.known.get_mut(subject) {
-                *known = (self.change, route.clone());
-            } else {
-                if self.known.len() >= ROUTES_MAX {
-                    self.known.clear();
-                }
-                self.known.insert(subject.into(), (self.change, route.clone()));
+        let receivers = route.receivers();
+        if receivers <= RECEIVERS_MAX {
+            if self.known.len() >= ROUTES_MAX || self.receivers + receivers > RECEIVERS_MAX {
+                self.known.clear();
+                self.receivers = 0;
+            }
+            self.receivers += receivers;
+            if let Some((_, before)) = self.known.insert(subject.into(), (self.change, route.clone())) {
+                self.receivers -= before.receivers();
             }
         }
         route
+    }
+}
+
+/// A delivery under way: whom the message has still to reach.
+#[derive(Debug)]
+pub struct Delivery {
+    route: Arc<Route>,
+    /// The members of queue groups that get it.
+    chosen: Vec<SubId>,
+    /// How many were looked at.
+    at: usize,
+    reached: usize,
+}
+
+impl Delivery {
+    /// Subscriptions that were not looked at yet.
+    pub fn left(&self) -> usize {
+        self.route.plain.len() + self.chosen.len() - self.at
+    }
+
+    /// How many got the message.
+    pub fn reached(&self) -> usize {
+        self.reached
     }
 }
 
@@ -479,9 +511,15 @@ impl Net {
 
     /// Delivers to everybody interested; returns how many got it. `from` is the publisher's connection.
     pub fn deliver(&mut self, message: Outgoing<'_>, from: Option<ConnId>) -> usize {
-        let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
-        let route = self.routes.find(&self.index, message.route);
-        let Self { conns, subs, dirty, counts, random, filled_count, filled, pressing, .. } = self;
+        let mut delivery = self.delivery(message.route);
+        self.deliver_part(&mut delivery, message, from, usize::MAX);
+        delivery.reached
+    }
+
+    /// Whom a message to this subject is for.
+    pub fn delivery(&mut self, route: &str) -> Delivery {
+        let route = self.routes.find(&self.index, route);
+        let Self { conns, subs, random, filled_count, .. } = self;
         // One that reads is preferred to one that does not.
         let reads =
             |id: &SubId| subs.get(id).and_then(|sub| conns.get(&sub.conn)).is_some_and(|conn| !conn.filled);
@@ -492,8 +530,21 @@ impl Net {
             let reading = if *filled_count > 0 { turn().find(reads) } else { None };
             chosen.extend(reading.or_else(|| turn().next()));
         }
-        let mut reached = 0;
+        Delivery { route, chosen, at: 0, reached: 0 }
+    }
+
+    /// Delivers to at most so many more.
+    pub fn deliver_part(
+        &mut self,
+        delivery: &mut Delivery,
+        message: Outgoing<'_>,
+        from: Option<ConnId>,
+        most: usize,
+    ) {
+        let muted = from.filter(|id| self.conns.get(id).is_some_and(|conn| !conn.echo));
+        let Self { conns, subs, dirty, counts, filled_count, filled, pressing, .. } = self;
         let mut finished = Vec::new();
+        let mut reached = 0;
         let mut send = |sub_id: SubId| {
             let Some(sub) = subs.get_mut(&sub_id) else { return };
             if muted == Some(sub.conn) {
@@ -525,16 +576,19 @@ impl Net {
                 finished.push(sub_id);
             }
         };
-        for sub_id in &route.plain {
+        let plain = &delivery.route.plain;
+        let part = delivery.left().min(most);
+        let rest = plain.iter().skip(delivery.at);
+        for sub_id in
+            rest.chain(delivery.chosen.iter().skip(delivery.at.saturating_sub(plain.len()))).take(part)
+        {
             send(*sub_id);
         }
-        for sub_id in chosen {
-            send(sub_id);
-        }
+        delivery.at += part;
+        delivery.reached += reached;
         for sub_id in finished {
             self.remove_sub(sub_id);
         }
-        reached
     }
 
     /// Moves what was written and who is to be closed into the effects.

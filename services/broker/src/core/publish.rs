@@ -34,7 +34,7 @@ pub fn publish(
         }
         Err(fault) => {
             let body = json!({"error": fault.json(), "stream": name, "seq": 0}).to_string();
-            return env.refuse(reply, body.into());
+            return env.tell(reply, Bytes::new(), body.into());
         }
     };
     env.reply(reply, body.into());
@@ -189,7 +189,7 @@ fn roll_up(stream: &mut Stream, env: &mut Env, subject: &str, seq: u64, rollup: 
             .unwrap_or_default(),
     };
     for other in older {
-        stream.drop_message(other, env);
+        stream.replace_message(other, env);
     }
 }
 

@@ -103,6 +103,15 @@ impl Stream {
 
     /// Removes a message everywhere.
     pub fn drop_message(&mut self, seq: u64, env: &mut Env) -> bool {
+        self.take_out(seq, false, env)
+    }
+
+    /// Removes a message everywhere whose place another one takes, which may not be on disk yet.
+    pub fn replace_message(&mut self, seq: u64, env: &mut Env) -> bool {
+        self.take_out(seq, true, env)
+    }
+
+    fn take_out(&mut self, seq: u64, replaced: bool, env: &mut Env) -> bool {
         let Some(slot) = self.log.index.get(seq).copied() else { return false };
         if !self.consumers.is_empty() {
             let subject = self.log.subjects.slot(slot.subject).name.clone();
@@ -119,6 +128,8 @@ impl Stream {
                 first: seq,
                 last: seq,
                 last_seq: self.log.last_seq,
+                bytes: u64::from(slot.size),
+                replaced,
             });
         }
         true
@@ -126,21 +137,22 @@ impl Stream {
 
     /// Removes every message; returns how many.
     pub fn clear(&mut self, env: &mut Env) -> u64 {
-        let count = self.log.index.len();
+        let (count, bytes) = (self.log.index.len(), self.log.bytes);
         let Some((first, _)) = self.log.index.first() else { return 0 };
         for consumer in self.consumers.values_mut() {
             consumer.on_cleared(self.log.visible, env);
         }
         env.discarded.push(Box::new(self.log.clear()));
-        self.removed(first, env);
+        self.removed(first, bytes, env);
         count
     }
 
-    /// Tells the store that there is nothing from `first` on.
-    fn removed(&self, first: u64, env: &mut Env) {
+    /// Tells the store that there is nothing from `first` on, where so many bytes were.
+    fn removed(&self, first: u64, bytes: u64, env: &mut Env) {
         if self.log.on_disk() {
             let (stream, last_seq) = (self.log.id, self.log.last_seq);
-            env.gate.op(StoreOp::MessagesRemove { stream, first, last: last_seq, last_seq });
+            let last = last_seq;
+            env.gate.op(StoreOp::MessagesRemove { stream, first, last, last_seq, bytes, replaced: false });
         }
     }
 
@@ -153,7 +165,7 @@ impl Stream {
         self.log.last_seq = next - 1;
         // There is nothing that could be seen before it is on disk.
         self.log.visible = self.log.last_seq;
-        self.removed(first, env);
+        self.removed(first, 0, env);
         env.gate.hurry();
     }
 
@@ -220,7 +232,7 @@ impl Stream {
                 && slot.seqs.len() as i64 > per_subject
                 && let Some(oldest) = slot.seqs.front().copied()
             {
-                self.drop_message(oldest, env);
+                self.replace_message(oldest, env);
             }
         }
         if self.log.config.discard == Discard::New {
@@ -234,7 +246,7 @@ impl Stream {
             || (bytes > 0 && self.log.bytes as i64 > bytes)
         {
             let Some((oldest, _)) = self.log.index.first() else { break };
-            self.drop_message(oldest, env);
+            self.replace_message(oldest, env);
         }
     }
 

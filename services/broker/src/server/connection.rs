@@ -3,12 +3,15 @@
 use super::Event;
 use crate::core::net::ConnId;
 use crate::core::wire::{self, Op, Parser};
-use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use bytes::{Buf, Bytes, BytesMut};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -38,9 +41,14 @@ pub const DRAINED: usize = 2 << 20;
 /// How long a publisher is not read who fills up somebody that reads too slowly.
 const PRESSING_PAUSE: Duration = Duration::from_millis(2);
 
+/// Most bytes that the core writes to a socket itself, when nothing waits for it: an answer is there one task earlier.
+const DIRECT_BYTES: usize = 4 << 10;
+
 /// The core's side of a connection.
 pub struct Outbox {
     bytes: mpsc::UnboundedSender<Bytes>,
+    /// The socket itself, where it is one without TLS or WebSocket; its writer ends it.
+    socket: Weak<OwnedWriteHalf>,
     pending: Arc<AtomicUsize>,
     pauses: Arc<AtomicBool>,
     signed: CancellationToken,
@@ -60,8 +68,27 @@ pub struct Shared {
 }
 
 impl Outbox {
-    /// Queues bytes; returns how many wait then.
-    pub fn push(&self, bytes: Bytes) -> usize {
+    /// Writes a few bytes at once if nothing waits and the socket takes them.
+    fn write_now(&self, bytes: &mut Bytes) {
+        // The writer has written everything when nothing waits, and gets nothing but from here.
+        if bytes.len() <= DIRECT_BYTES
+            && self.pending() == 0
+            && let Some(socket) = self.socket.upgrade()
+            // What fails is tried again by the writer, who ends the connection if it must.
+            && let Ok(count) = socket.try_write(bytes)
+        {
+            bytes.advance(count);
+        }
+    }
+
+    /// Queues bytes, or writes them at once if `now` and it goes; returns how many wait then.
+    pub fn push(&self, mut bytes: Bytes, now: bool) -> usize {
+        if now {
+            self.write_now(&mut bytes);
+            if bytes.is_empty() {
+                return 0;
+            }
+        }
         let waiting = self.pending.fetch_add(bytes.len(), Ordering::AcqRel) + bytes.len();
         let _ = self.bytes.send(bytes);
         waiting
@@ -122,7 +149,8 @@ fn prepare(
         pauses: pauses.clone(),
         signed: signed.clone(),
     };
-    let outbox = Outbox { bytes, pending, pauses, signed, pending_max: usize::MAX, stop: stop.clone() };
+    let (socket, pending_max) = (Weak::new(), usize::MAX);
+    let outbox = Outbox { bytes, socket, pending, pauses, signed, pending_max, stop: stop.clone() };
     (outbox, outbound, reading, stop)
 }
 
@@ -138,6 +166,49 @@ pub fn start(
     tasks.spawn(writer(write, outbound, stop.clone()));
     tasks.spawn(reader(reading, read, stop));
     outbox
+}
+
+/// Starts both tasks of a connection whose socket the core may write to as well.
+pub fn start_plain(
+    id: ConnId,
+    socket: TcpStream,
+    payload_max: usize,
+    shared: &Shared,
+    tasks: &mut tokio::task::JoinSet<()>,
+) -> Outbox {
+    let (read, write) = socket.into_split();
+    let write = Arc::new(write);
+    let socket = Arc::downgrade(&write);
+    Outbox { socket, ..start(id, (read, SharedHalf(write)), payload_max, shared, tasks) }
+}
+
+/// The writing half of a socket that the core may write to while its writer has nothing. It is shut down with its last
+/// owner.
+struct SharedHalf(Arc<OwnedWriteHalf>);
+
+impl AsyncWrite for SharedHalf {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let socket: &TcpStream = (*self.0).as_ref();
+        loop {
+            std::task::ready!(socket.poll_write_ready(context))?;
+            match socket.try_write(bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Starts a connection that may be or has to be secured after INFO.

@@ -21,9 +21,10 @@ use connection::{Outbox, Shared};
 use metric::Metrics;
 use monitor::Question;
 use ring::digest::{SHA256, digest};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, mpsc as blocking};
 use std::time::{Duration, Instant};
+use store::erase::{PART_BYTES, PART_BYTES_FULL};
 use store::{CommitError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,16 +37,26 @@ use tokio_util::sync::CancellationToken;
 const EVENTS_MAX: usize = 256;
 /// Events that the core takes before it writes and stores what they brought about.
 const TURN_MAX: usize = 64;
+/// Operations and deliveries of one turn; what is left has others' turns before it.
+const TURN_WORK: u64 = 16_384;
+/// Operations and deliveries after which one client's have others' before them.
+const SLICE_WORK: u64 = 4_096;
 /// Store changes under way above which no more operations are taken from clients.
 const BEHIND_MAX: u64 = 50_000;
 /// Changes of one commit.
 const COMMIT_MAX: usize = 20_000;
+/// Time between two parts of what was removed that are taken out of the store while others write.
+const ERASE_EVERY: Duration = Duration::from_millis(20);
+/// Parts that are taken out in a row on a full disk.
+const ERASES_FULL: usize = 256;
 /// Time that changes nobody waits for may stay unwritten.
 const LAZY: Duration = Duration::from_millis(20);
 /// Clients with an open WebSocket that wait for the core.
 const WEBSOCKETS_MAX: usize = 64;
 /// Times in a row that clients who read fast get more.
 const FLUSHES_MAX: usize = 4;
+/// Clients of one turn up to which the core writes to their sockets itself.
+const DIRECT_MAX: usize = 4;
 /// Part of `max_pending` that may wait for a client before those who publish to it are slowed down.
 const PRESSED: usize = 4;
 /// Largest `max_payload`.
@@ -78,6 +89,13 @@ enum Event {
         question: Question,
         reply: oneshot::Sender<serde_json::Value>,
     },
+}
+
+/// What a client asked for that has not had its turn, in order.
+#[derive(Default)]
+struct Waiting {
+    batches: VecDeque<(std::vec::IntoIter<Result<Op, wire::Error>>, OwnedSemaphorePermit)>,
+    closed: bool,
 }
 
 /// What the store's threads report.
@@ -135,14 +153,8 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let (stored_sender, stored) = mpsc::unbounded_channel();
     let (batches, batch_receiver) = blocking::channel();
     let (loads, load_receiver) = blocking::channel();
-    let writer_done = spawn_thread("broker-store", {
-        let stored = stored_sender.clone();
-        let min_free = config.min_free;
-        let commit_seconds = metrics::histogram!("fafnir_broker_commit_seconds");
-        let writer =
-            Writer { store, stored, min_free, room: true, looked: None, long: false, commit_seconds };
-        move || writer.run(&batch_receiver)
-    })?;
+    let writer = Writer::new(store, stored_sender.clone(), config.min_free);
+    let writer_done = spawn_thread("broker-store", move || writer.run(&batch_receiver))?;
     let check_sender = stored_sender.clone();
     let reader_done =
         spawn_thread("broker-reads", move || read_loop(&reader, &load_receiver, &stored_sender))?;
@@ -160,6 +172,8 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         outboxes: Ids::default(),
         conn_last: 0,
         filled: BTreeSet::new(),
+        waiting: HashMap::new(),
+        turns: VecDeque::new(),
         acceptor,
         shared: Shared { events: events_sender, drained: Arc::default(), shutdown: shutdown.clone() },
         batches,
@@ -293,6 +307,9 @@ struct Broker {
     conn_last: ConnId,
     /// Connections that the core waits for to be read.
     filled: BTreeSet<ConnId>,
+    /// Clients with more to do than one turn allows, and whose turn is next.
+    waiting: HashMap<ConnId, Waiting>,
+    turns: VecDeque<ConnId>,
     shared: Shared,
     acceptor: Option<TlsAcceptor>,
     batches: blocking::Sender<Batch>,
@@ -370,9 +387,7 @@ impl Broker {
                     if count == 0 {
                         return Ok(());
                     }
-                    for event in turn.drain(..) {
-                        self.event(event);
-                    }
+                    self.events(turn.drain(..));
                 }
                 accepted = accepted => match accepted {
                     Ok((socket, peer)) => {
@@ -393,6 +408,8 @@ impl Broker {
                         tracing::error!(%error, "a connection's task failed");
                     }
                 }
+                // The last one: everybody else was asked.
+                () = std::future::ready(()), if accepts_ops && !self.turns.is_empty() => self.take_turns(TURN_WORK),
             }
             self.flush();
             metrics_at = self.tell_metrics(metrics_at);
@@ -439,22 +456,92 @@ impl Broker {
         Ok(())
     }
 
-    fn event(&mut self, event: Event) {
+    /// Does what clients ask for, as much as one turn allows; those who wait from turns before have theirs then.
+    fn events(&mut self, events: impl Iterator<Item = Event>) {
+        let from = self.core.worked();
+        let worked = |this: &Self| this.core.worked().saturating_sub(from);
+        for event in events {
+            let has_room = worked(self) < TURN_WORK;
+            self.event(event, has_room);
+        }
+        self.take_turns(TURN_WORK.saturating_sub(worked(self)).max(SLICE_WORK));
+    }
+
+    /// Lets those who wait have their turns.
+    fn take_turns(&mut self, work: u64) {
+        let from = self.core.worked();
+        for _ in 0..self.turns.len() {
+            let Some(conn) = self.turns.pop_front() else { return };
+            let Some(mut waiting) = self.waiting.remove(&conn) else { continue };
+            if self.work(conn, &mut waiting) {
+                self.put_off(conn, waiting);
+            }
+            if self.core.worked().saturating_sub(from) >= work {
+                return;
+            }
+        }
+    }
+
+    /// Lets a client wait for its next turn.
+    fn put_off(&mut self, conn: ConnId, waiting: Waiting) {
+        self.waiting.insert(conn, waiting);
+        self.turns.push_back(conn);
+    }
+
+    /// Does some of what a client asked for; whether there is more.
+    fn work(&mut self, conn: ConnId, waiting: &mut Waiting) -> bool {
+        let from = self.core.worked();
+        let mut count = 0;
+        while let Some((ops, _)) = waiting.batches.front_mut() {
+            let input = if self.core.is_busy(conn) {
+                Input::GoOn { conn }
+            } else {
+                match ops.next() {
+                    Some(Ok(op)) => Input::Op { conn, op },
+                    Some(Err(error)) => Input::Bad { conn, error },
+                    None => {
+                        // With it the place that it had.
+                        waiting.batches.pop_front();
+                        continue;
+                    }
+                }
+            };
+            self.step(input);
+            count += 1;
+            if self.core.worked().saturating_sub(from).max(count) >= SLICE_WORK {
+                return true;
+            }
+        }
+        if waiting.closed {
+            self.closed(conn);
+        }
+        false
+    }
+
+    fn closed(&mut self, conn: ConnId) {
+        self.outboxes.remove(&conn);
+        self.filled.remove(&conn);
+        self.step(Input::Closed { conn });
+    }
+
+    /// `has_room`: the turn has room for more.
+    fn event(&mut self, event: Event, has_room: bool) {
         match event {
             Event::Ops { conn, batch, place } => {
-                for op in batch {
-                    self.step(match op {
-                        Ok(op) => Input::Op { conn, op },
-                        Err(error) => Input::Bad { conn, error },
-                    });
+                let ops = (batch.into_iter(), place);
+                if let Some(waiting) = self.waiting.get_mut(&conn) {
+                    waiting.batches.push_back(ops);
+                    return;
                 }
-                drop(place);
+                let mut waiting = Waiting { batches: VecDeque::from([ops]), closed: false };
+                if !has_room || self.work(conn, &mut waiting) {
+                    self.put_off(conn, waiting);
+                }
             }
-            Event::Closed { conn } => {
-                self.outboxes.remove(&conn);
-                self.filled.remove(&conn);
-                self.step(Input::Closed { conn });
-            }
+            Event::Closed { conn } => match self.waiting.get_mut(&conn) {
+                Some(waiting) => waiting.closed = true,
+                None => self.closed(conn),
+            },
             Event::Question { question, reply } => {
                 self.step(Input::Tick);
                 // Whoever asked may be gone.
@@ -472,7 +559,13 @@ impl Broker {
     }
 
     fn accept_tcp(&mut self, socket: TcpStream, peer: std::net::SocketAddr) {
-        let Some(acceptor) = self.acceptor.clone() else { return self.accept(socket.into_split(), peer) };
+        let Some(acceptor) = self.acceptor.clone() else {
+            self.conn_last += 1;
+            let (id, most) = (self.conn_last, self.config.max_payload);
+            let outbox = connection::start_plain(id, socket, most, &self.shared, &mut self.tasks);
+            self.outboxes.insert(id, outbox);
+            return self.step(Input::Open { conn: id, peer: peer.to_string(), securing: Securing::No });
+        };
         let in_clear = self.config.tls.as_ref().is_some_and(|tls| tls.loopback_in_clear);
         let may = in_clear && peer.ip().to_canonical().is_loopback();
         let securing = if may { Securing::Offered } else { Securing::Required };
@@ -552,9 +645,11 @@ impl Broker {
     /// Hands bytes to the connections; what the core has to know of it.
     fn write(&mut self, writes: Vec<(ConnId, Bytes)>) -> Vec<Input> {
         let mut inputs = Vec::new();
+        // Many are written by their writers, side by side.
+        let now = writes.len() <= DIRECT_MAX;
         for (conn, bytes) in writes {
             let Some(outbox) = self.outboxes.get(&conn) else { continue };
-            let waiting = outbox.push(bytes);
+            let waiting = outbox.push(bytes, now);
             if waiting > outbox.pending_max() {
                 tracing::warn!(conn, "a slow consumer is ended");
                 inputs.push(Input::Overflow { conn });
@@ -588,58 +683,112 @@ struct Writer {
     looked: Option<Instant>,
     /// The file is longer than it need be.
     long: bool,
+    /// When it goes on to take out what was removed, or to make the file shorter.
+    tidy_from: Instant,
     commit_seconds: metrics::Histogram,
 }
 
 impl Writer {
+    fn new(store: Store, stored: mpsc::UnboundedSender<Stored>, min_free: u64) -> Self {
+        let commit_seconds = metrics::histogram!("fafnir_broker_commit_seconds");
+        let tidy_from = Instant::now();
+        Self { store, stored, min_free, room: true, looked: None, long: false, tidy_from, commit_seconds }
+    }
+
     /// Gathers changes and commits them together: at once when somebody waits, else within [`LAZY`].
     fn run(mut self, batches: &blocking::Receiver<Batch>) {
+        let outcome = self.work(batches);
+        if let Err(reason) = outcome {
+            // The broker may have ended.
+            let _ = self.stored.send(Stored::Failed(reason));
+        } else {
+            self.store.mark_if_due(true);
+        }
+    }
+
+    /// Writes until nothing will come any more.
+    fn work(&mut self, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
         let mut open = true;
         while open {
             self.look();
-            let first = match (self.long, self.room, self.store.mark_due()) {
-                (true, ..) => batches.recv_timeout(LAZY),
-                (_, false, _) => batches.recv_timeout(ROOM_LOOK),
-                (_, _, None) => batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected),
-                (_, _, Some(wait)) => batches.recv_timeout(wait),
+            let first = match self.patience() {
+                Some(wait) => batches.recv_timeout(wait),
+                None => batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected),
             };
             let mut group = match first {
                 Ok(first) => first,
                 Err(blocking::RecvTimeoutError::Timeout) => {
-                    self.long = self.long && self.store.shorten() && self.store.is_long();
+                    self.tidy()?;
                     self.store.mark_if_due(false);
                     continue;
                 }
-                Err(blocking::RecvTimeoutError::Disconnected) => {
-                    self.store.mark_if_due(true);
-                    return;
-                }
+                Err(blocking::RecvTimeoutError::Disconnected) => return Ok(()),
             };
-            open = gather(&mut group, batches);
-            let written = self.write(&mut group, batches);
-            let frees =
-                |op: &StoreOp| matches!(op, StoreOp::MessagesRemove { .. } | StoreOp::StreamDrop { .. });
-            self.long = self.long || group.ops.iter().any(frees) && self.store.is_long();
-            let report = match written {
-                Ok(()) => Stored::Durable(group.upto),
-                Err(reason) => Stored::Failed(reason),
-            };
-            let failed = matches!(report, Stored::Failed(_));
-            if self.stored.send(report).is_err() && !open || failed {
-                if !failed {
-                    self.store.mark_if_due(true);
-                }
-                return;
+            open = gather(&mut group, batches, self.store.log_bytes());
+            if self.room && self.store.is_short() {
+                self.set_room(false);
+            }
+            self.write(&mut group, batches)?;
+            let frees = |op: &StoreOp| matches!(op, StoreOp::MessagesRemove { .. });
+            self.long = self.long || group.ops.iter().any(frees) && self.store.is_long(self.room);
+            if self.stored.send(Stored::Durable(group.upto)).is_err() && !open {
+                return Ok(());
+            }
+            if self.store.owes() && self.tidy_from <= Instant::now() {
+                self.tidy()?;
+                self.tidy_from = Instant::now() + ERASE_EVERY;
             }
             self.store.mark_if_due(!open);
         }
+        Ok(())
+    }
+
+    /// How long it waits for changes before it does something else; nothing where there is nothing to do.
+    fn patience(&self) -> Option<Duration> {
+        let pause = self.tidy_from.saturating_duration_since(Instant::now());
+        if self.store.owes() {
+            return Some(pause);
+        }
+        match (self.long, self.room) {
+            (true, _) => Some(pause.max(LAZY)),
+            (_, false) => Some(ROOM_LOOK),
+            _ => self.store.mark_due(),
+        }
+    }
+
+    /// Takes a part of what was removed out of the file, or makes it shorter.
+    fn tidy(&mut self) -> Result<(), String> {
+        if !self.room {
+            // What the log has is to be in the file before it needs more.
+            self.store.checkpoint();
+        }
+        if !self.store.owes() {
+            let goes = self.long && self.store.shorten();
+            // Where there is no room it has to go some time.
+            self.long = self.long && (goes || !self.room) && self.store.is_long(self.room);
+            if !goes {
+                self.tidy_from = Instant::now() + FULL_RETRY;
+            }
+            return Ok(());
+        }
+        match self.store.erase(if self.room { PART_BYTES } else { PART_BYTES_FULL }) {
+            Ok(()) => self.long = !self.store.owes() && self.store.is_long(self.room),
+            Err(CommitError::Full) => {
+                self.set_room(false);
+                self.store.make_way();
+                self.tidy_from = Instant::now() + FULL_RETRY;
+            }
+            Err(CommitError::Failed(reason)) => return Err(reason),
+        }
+        Ok(())
     }
 
     /// Commits; what finds no room is tried again until there is some or the broker ends: nothing is dropped.
     fn write(&mut self, group: &mut Batch, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
         loop {
             let started = Instant::now();
-            let outcome = self.store.commit(&group.ops);
+            let fits = self.room || self.store.fits(&group.ops);
+            let outcome = if fits { self.store.commit(&group.ops) } else { Err(CommitError::Full) };
             self.commit_seconds.record(started.elapsed());
             match outcome {
                 Ok(()) => return Ok(()),
@@ -647,9 +796,8 @@ impl Writer {
                 Err(CommitError::Full) => {}
             }
             self.set_room(false);
-            match self.store.relieve(&group.ops) {
-                Ok(()) | Err(CommitError::Full) => {}
-                Err(CommitError::Failed(reason)) => return Err(reason),
+            if self.store.make_way() || self.relieve(group)? {
+                continue;
             }
             match batches.recv_timeout(FULL_RETRY) {
                 Ok(more) => group.take(more),
@@ -661,6 +809,30 @@ impl Writer {
         }
     }
 
+    /// Takes out what the group removes and what was removed before; whether that made room.
+    fn relieve(&mut self, group: &mut Batch) -> Result<bool, String> {
+        let mut made = false;
+        match self.store.relieve(&group.ops) {
+            Ok(()) => group.forget_dropped(),
+            Err(CommitError::Full) => {}
+            Err(CommitError::Failed(reason)) => return Err(reason),
+        }
+        for _ in 0..ERASES_FULL {
+            if !self.store.owes() {
+                break;
+            }
+            // What the log has is to be in the database before it needs more.
+            self.store.checkpoint();
+            match self.store.erase(PART_BYTES_FULL) {
+                Ok(()) => made = true,
+                Err(CommitError::Full) => break,
+                Err(CommitError::Failed(reason)) => return Err(reason),
+            }
+        }
+        self.store.checkpoint();
+        Ok(made)
+    }
+
     fn look(&mut self) {
         let now = Instant::now();
         if self.looked.is_some_and(|at| now < at + ROOM_LOOK) {
@@ -668,9 +840,22 @@ impl Writer {
         }
         self.looked = Some(now);
         match self.store.free_bytes() {
-            Ok(free) => self.set_room(free >= self.min_free),
+            Ok(free) => {
+                let room = free >= self.min_free && !self.store.is_short() && self.has_reserve();
+                self.set_room(room);
+            }
             Err(reason) => tracing::warn!(reason, "the free space of the broker's store is unknown"),
         }
+    }
+
+    /// Whether something is kept for when the disk is full; it is put there again as soon as that is possible.
+    fn has_reserve(&mut self) -> bool {
+        if !self.store.has_reserve()
+            && let Err(error) = self.store.keep_reserve()
+        {
+            tracing::debug!(%error, "nothing can be kept in reserve yet");
+        }
+        self.store.has_reserve()
     }
 
     fn set_room(&mut self, room: bool) {
@@ -682,6 +867,8 @@ impl Writer {
             tracing::info!("there is room for new messages again");
         } else {
             tracing::error!("the disk of the broker's store is full: new messages are refused");
+            self.store.brace();
+            self.long |= self.store.is_long(false);
         }
         // The broker may have ended.
         let _ = self.stored.send(Stored::Room(room));
@@ -694,12 +881,22 @@ impl Batch {
         self.upto = more.upto;
         self.urgent |= more.urgent;
     }
+
+    /// Leaves out what changes streams that are gone.
+    fn forget_dropped(&mut self) {
+        let dropped: Vec<StreamId> = self.ops.iter().filter_map(StoreOp::dropped).collect();
+        if !dropped.is_empty() {
+            self.ops.retain(|op| op.stream().is_none_or(|stream| !dropped.contains(&stream)));
+        }
+    }
 }
 
-/// Adds to a group what is there already; false when nothing will come any more.
-fn gather(group: &mut Batch, batches: &blocking::Receiver<Batch>) -> bool {
+/// Adds to a group what is there already, up to so many bytes of messages; false when nothing will come any more.
+fn gather(group: &mut Batch, batches: &blocking::Receiver<Batch>, bytes_max: u64) -> bool {
     let until = Instant::now() + LAZY;
-    while group.ops.len() < COMMIT_MAX {
+    let bytes = |ops: &[StoreOp]| ops.iter().map(|op| op.bytes() as u64).sum::<u64>();
+    let mut sum = bytes(&group.ops);
+    while group.ops.len() < COMMIT_MAX && sum < bytes_max {
         let next = if group.urgent {
             batches.try_recv().map_err(|error| error == blocking::TryRecvError::Disconnected)
         } else {
@@ -708,7 +905,10 @@ fn gather(group: &mut Batch, batches: &blocking::Receiver<Batch>) -> bool {
                 .map_err(|error| error == blocking::RecvTimeoutError::Disconnected)
         };
         match next {
-            Ok(batch) => group.take(batch),
+            Ok(batch) => {
+                sum += bytes(&batch.ops);
+                group.take(batch);
+            }
             Err(disconnected) => return !disconnected,
         }
     }

@@ -2,11 +2,7 @@
 //! group's orders after it with what is held for them. `FAFNIR_BLESS=1` writes what comes out, to be reviewed.
 
 use super::*;
-use crate::{
-    command::NewGroup,
-    fact::OrderAfter,
-    group::Leg,
-};
+use crate::{command::NewGroup, fact::OrderAfter, group::Leg};
 use fafnir_rules::{
     order::{GroupKind, TimeInForce},
     price::Trail,

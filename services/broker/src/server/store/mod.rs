@@ -3,14 +3,16 @@
 //! Every row carries a checksum, so that a damaged one is refused instead of believed; the write-ahead log is looked
 //! through before it is opened, because SQLite takes its first damaged frame for its end.
 
+pub mod erase;
 mod marks;
 mod read;
+mod room;
 mod sum;
 mod wal;
 
 use crate::core::effects::{ConsumerId, Pair, PendingRecord, StoreOp, StreamId};
 use crate::core::log::Message;
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -20,22 +22,14 @@ use std::path::{Path, PathBuf};
 const SQLITE_MIN: i32 = 3_051_003;
 /// Bytes of a page.
 const PAGE: u32 = 4096;
-/// Pages in the write-ahead log that start a checkpoint.
-const CHECKPOINT_PAGES: u32 = 2000;
-/// Length of the write-ahead log from the start: it is seldom longer.
+/// Length of the write-ahead log from the start: it is seldom longer, and cut back to this.
 const LOG_BYTES: u64 = 10 << 20;
-/// Free pages above which, and above a quarter of all, the file is made shorter.
-const FREE_PAGES: u64 = 4096;
-/// Pages by which it is made shorter at once.
-const SHORTEN_PAGES: u32 = 1000;
 /// Length of a file up to which one that cannot be made shorter is rewritten so that it can.
 const REWRITE_BYTES: u64 = 64 << 20;
-/// Bytes free on the disk that the write-ahead log needs, however much is free in the file.
-const LOG_ROOM: u64 = 16 << 20;
 /// Prepared statements that are kept: a dozen for each stream in use.
 const STATEMENTS_MAX: usize = 256;
 /// Version of the tables.
-const SCHEMA: i64 = 2;
+const SCHEMA: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL, crc INTEGER NOT NULL) STRICT;
@@ -49,6 +43,13 @@ CREATE TABLE positions (
 CREATE TABLE pending (
     consumer INTEGER NOT NULL, sequence INTEGER NOT NULL, consumer_seq INTEGER NOT NULL, count INTEGER NOT NULL,
     crc INTEGER NOT NULL, PRIMARY KEY (consumer, sequence)) STRICT, WITHOUT ROWID;
+";
+
+/// What version 3 has besides.
+const REMOVED: &str = "
+CREATE TABLE removed (
+    stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, crc INTEGER NOT NULL,
+    PRIMARY KEY (stream, first)) STRICT, WITHOUT ROWID;
 ";
 
 /// Why a store cannot be opened.
@@ -81,6 +82,9 @@ pub struct Store {
     /// What the writer last wrote of each consumer: last delivery and floor.
     positions: HashMap<ConsumerId, (Pair, Pair)>,
     marks: marks::Marks,
+    /// There is something to take out of the file.
+    owes: bool,
+    reserve: room::Reserve,
     /// Held by the writer; the system lets go of it when the process ends, however it ends.
     _lock: Option<File>,
 }
@@ -102,6 +106,13 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     }
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
     Ok(file)
+}
+
+/// Messages that one commit removes, and the bytes that they count for.
+struct Removal {
+    first: u64,
+    last: u64,
+    bytes: u64,
 }
 
 /// What changed of a consumer within one commit.
@@ -163,12 +174,18 @@ impl Store {
             connection.pragma_update(None, "cache_size", -16_000)?;
             // What is deleted (a message with a person's data that has come of age) is overwritten.
             connection.pragma_update_and_check(None, "secure_delete", true, |_| Ok(()))?;
-            connection.pragma_update_and_check(None, "wal_autocheckpoint", CHECKPOINT_PAGES, |_| Ok(()))?;
+            connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES as i64, |_| Ok(()))?;
+            connection.pragma_update(None, "temp_store", "memory")?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
             connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
             let schema: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             if schema == 0 {
-                connection.execute_batch(&format!("BEGIN;{TABLES}PRAGMA user_version = {SCHEMA};COMMIT;"))?;
+                connection.execute_batch(&format!(
+                    "BEGIN;{TABLES}{REMOVED}PRAGMA user_version = {SCHEMA};COMMIT;"
+                ))?;
+            } else if schema == SCHEMA - 1 {
+                connection
+                    .execute_batch(&format!("BEGIN;{REMOVED}PRAGMA user_version = {SCHEMA};COMMIT;"))?;
             }
             let incremental =
                 connection.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0))? == 2;
@@ -189,62 +206,41 @@ impl Store {
         // SQLite keeps its locks on other files, and finds the log's end by its frames.
         wal::lengthen(&log, LOG_BYTES).map_err(|error| error.to_string())?;
         let marks = marks::Marks::default();
-        let mut this =
-            Self { connection, dir: dir.to_owned(), positions: HashMap::new(), marks, _lock: Some(lock) };
+        let owes = connection
+            .query_row("SELECT EXISTS (SELECT 1 FROM removed)", [], |row| row.get(0))
+            .map_err(|error| error.to_string())?;
+        let (dir, positions) = (dir.to_owned(), HashMap::new());
+        let mut this = Self {
+            connection,
+            dir,
+            positions,
+            marks,
+            owes,
+            reserve: room::Reserve::default(),
+            _lock: Some(lock),
+        };
+        if let Err(error) = this.keep_reserve() {
+            tracing::warn!(%error, "nothing is kept in reserve on the disk of the broker's store");
+        }
         if let Some((path, id)) = note {
             this.open_note(&path, id)?;
         }
         Ok(this)
     }
 
-    /// Bytes that are free for new messages: on the disk and, if the log has room beside them, in the file.
-    pub fn free_bytes(&self) -> Result<u64, String> {
-        let found = rustix::fs::statvfs(&self.dir).map_err(|error| error.to_string())?;
-        let disk = found.f_bavail.saturating_mul(found.f_frsize);
-        if disk < LOG_ROOM {
-            return Ok(disk);
-        }
-        let (free, _) = self.pages()?;
-        Ok(disk.saturating_add(free * u64::from(PAGE)))
-    }
-
-    /// Free pages of the file, and all.
-    fn pages(&self) -> Result<(u64, u64), String> {
-        let number =
-            |sql: &str| self.connection.query_row(sql, [], |row| row.get::<_, u32>(0).map(u64::from));
-        number("PRAGMA freelist_count")
-            .and_then(|free| Ok((free, number("PRAGMA page_count")?)))
-            .map_err(|error| error.to_string())
-    }
-
-    /// Whether the file is much longer than what is in it.
-    pub fn is_long(&self) -> bool {
-        self.pages().is_ok_and(|(free, all)| free > FREE_PAGES && free > all / 4)
-    }
-
-    /// Gives some of the free pages back to the disk; false when that does not work now.
-    pub fn shorten(&self) -> bool {
-        let before = self.pages();
-        let done = self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({SHORTEN_PAGES})"));
-        done.is_ok() && before.is_ok_and(|before| self.pages().is_ok_and(|after| after.0 < before.0))
-    }
-
-    /// Only what frees pages, for a disk without room for the rest of the group. It may be done again with the group.
+    /// Only what makes room and need not wait for what comes before it, for a disk without room for the rest of the group.
+    /// It may be done again with the group.
     pub fn relieve(&mut self, ops: &[StoreOp]) -> Result<(), CommitError> {
-        let frees = |op: &&StoreOp| {
-            matches!(
-                op,
-                StoreOp::MessagesRemove { .. } | StoreOp::StreamDrop { .. } | StoreOp::DedupeTrim { .. }
-            )
-        };
-        let known = |op: &&StoreOp| match op {
-            StoreOp::MessagesRemove { stream, .. } | StoreOp::DedupeTrim { stream, .. } => {
-                self.has_stream(*stream)
+        let dropped: Vec<StreamId> = ops.iter().filter_map(StoreOp::dropped).collect();
+        let frees = |op: &&StoreOp| match op {
+            StoreOp::MessagesRemove { stream, replaced: false, .. } | StoreOp::DedupeTrim { stream, .. } => {
+                !dropped.contains(stream) && self.has_stream(*stream)
             }
-            _ => true,
+            StoreOp::StreamDrop { stream } => self.has_stream(*stream),
+            _ => false,
         };
-        let freeing: Vec<StoreOp> = ops.iter().filter(frees).filter(known).cloned().collect();
-        if freeing.is_empty() { Ok(()) } else { self.commit(&freeing) }
+        let freeing: Vec<StoreOp> = ops.iter().filter(frees).cloned().collect();
+        if freeing.is_empty() { Ok(()) } else { self.commit_parts(&freeing, 0) }
     }
 
     fn has_stream(&self, stream: StreamId) -> bool {
@@ -265,12 +261,27 @@ impl Store {
         };
         let connection = open().map_err(|error| error.to_string())?;
         let marks = marks::Marks::default();
-        Ok(Self { connection, dir: dir.to_owned(), positions: HashMap::new(), marks, _lock: None })
+        let (dir, positions) = (dir.to_owned(), HashMap::new());
+        Ok(Self {
+            connection,
+            dir,
+            positions,
+            marks,
+            owes: false,
+            reserve: room::Reserve::default(),
+            _lock: None,
+        })
     }
 
     /// Writes a group of changes and returns when they are on disk.
     pub fn commit(&mut self, ops: &[StoreOp]) -> Result<(), CommitError> {
-        match self.apply(ops) {
+        self.commit_parts(ops, erase::AT_ONCE_BYTES)
+    }
+
+    /// The same where messages of at most so many bytes are taken out at once.
+    fn commit_parts(&mut self, ops: &[StoreOp], at_once: u64) -> Result<(), CommitError> {
+        let owed = self.owes;
+        match self.apply(ops, at_once) {
             Ok(moved) => {
                 self.positions.extend(moved);
                 self.marks.is_due = true;
@@ -282,20 +293,35 @@ impl Store {
                 Ok(())
             }
             Err(error) => {
-                // Some failures have rolled back already.
-                let _ = self.connection.execute_batch("ROLLBACK");
-                Err(match error.sqlite_error_code() {
-                    Some(ErrorCode::DiskFull) => CommitError::Full,
-                    _ => CommitError::Failed(error.to_string()),
-                })
+                self.owes = owed;
+                Err(self.undone(&error))
             }
         }
     }
 
-    fn apply(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<(ConsumerId, (Pair, Pair))>> {
+    /// Undoes what a transaction did; why it failed.
+    fn undone(&self, error: &rusqlite::Error) -> CommitError {
+        // Some failures have rolled back already.
+        let _ = self.connection.execute_batch("ROLLBACK");
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => CommitError::Full,
+            // The log's index needs room too.
+            _ if matches!(code, Some(ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP)) => {
+                CommitError::Full
+            }
+            _ => CommitError::Failed(error.to_string()),
+        }
+    }
+
+    fn apply(
+        &mut self,
+        ops: &[StoreOp],
+        mut at_once: u64,
+    ) -> rusqlite::Result<Vec<(ConsumerId, (Pair, Pair))>> {
         self.run("BEGIN IMMEDIATE", [])?;
         let mut dirty: BTreeMap<ConsumerId, Dirty> = BTreeMap::new();
-        let mut removals: BTreeMap<StreamId, (Vec<(u64, u64)>, u64)> = BTreeMap::new();
+        let mut removals: BTreeMap<StreamId, (Vec<Removal>, u64)> = BTreeMap::new();
         for op in ops {
             match op {
                 StoreOp::StreamPut { stream, json } => self.put_stream(*stream, json)?,
@@ -306,12 +332,15 @@ impl Store {
                 StoreOp::MessagePut { stream, message, size, dedupe } => {
                     self.put_message(*stream, message, *size, dedupe.as_deref())?;
                 }
-                StoreOp::MessagesRemove { stream, first, last, last_seq } => {
+                StoreOp::MessagesRemove { stream, first, last, last_seq, bytes, .. } => {
                     let (ranges, known) = removals.entry(*stream).or_default();
                     *known = (*known).max(*last_seq);
                     match ranges.last_mut() {
-                        Some(range) if range.1 + 1 == *first => range.1 = *last,
-                        _ => ranges.push((*first, *last)),
+                        Some(range) if range.last + 1 == *first => {
+                            range.last = *last;
+                            range.bytes += bytes;
+                        }
+                        _ => ranges.push(Removal { first: *first, last: *last, bytes: *bytes }),
                     }
                 }
                 StoreOp::DedupeTrim { stream, below } => {
@@ -339,7 +368,7 @@ impl Store {
             }
         }
         for (stream, (ranges, last_seq)) in removals {
-            self.remove_messages(stream, &ranges, last_seq)?;
+            self.remove_messages(stream, &ranges, last_seq, &mut at_once)?;
         }
         let mut moved = Vec::new();
         for (consumer, dirty) in dirty {
@@ -382,16 +411,6 @@ impl Store {
         ))
     }
 
-    fn drop_stream(&mut self, stream: StreamId) -> rusqlite::Result<()> {
-        self.connection.flush_prepared_statement_cache();
-        self.run("DELETE FROM streams WHERE id = ?1", params![stream])?;
-        self.run("DELETE FROM last WHERE stream = ?1", params![stream])?;
-        for table in ["index", "body", "dedupe"] {
-            self.connection.execute_batch(&format!("DROP TABLE IF EXISTS {table}_{stream}"))?;
-        }
-        Ok(())
-    }
-
     fn put_message(
         &self,
         stream: StreamId,
@@ -423,13 +442,20 @@ impl Store {
         Ok(())
     }
 
+    /// What is more than may be taken out at once is noted.
     fn remove_messages(
-        &self,
+        &mut self,
         stream: StreamId,
-        ranges: &[(u64, u64)],
+        ranges: &[Removal],
         last_seq: u64,
+        at_once: &mut u64,
     ) -> rusqlite::Result<()> {
-        for (first, last) in ranges {
+        for Removal { first, last, bytes } in ranges {
+            if bytes > at_once {
+                self.note_removed(stream, *first, *last)?;
+                continue;
+            }
+            *at_once -= bytes;
             for table in ["index", "body"] {
                 self.run(
                     &format!("DELETE FROM {table}_{stream} WHERE seq BETWEEN ?1 AND ?2"),

@@ -1,5 +1,6 @@
 //! Reading the store: everything at start, messages later. A row whose checksum is wrong is an error.
 
+use super::erase::{Kept, Removed};
 use super::{Store, sum};
 use crate::core::Recovered;
 use crate::core::effects::{ConsumerId, Load, Pair, PendingRecord, StreamId};
@@ -23,13 +24,14 @@ impl Store {
             ..Recovered::default()
         };
         let mut consumers = self.consumers()?;
+        let removed = self.removed()?;
         let mut statement = self.connection.prepare("SELECT id, record, crc FROM streams ORDER BY id")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (id, json) = (row.get::<_, u32>(0)?, row.get::<_, String>(1)?);
             verify(row, 2, sum::keyed(&json, u64::from(id)), || format!("description of stream {id}"))?;
             let record: StreamRecord = decode(&json)?;
-            let log = self.log(id, &record)?;
+            let log = self.log(id, &record, &removed)?;
             let dedupe = self.dedupe(id, now.saturating_sub(record.config.duplicate_window.max(0) as u64))?;
             let last_seq = self.last(id)?.max(log.last_seq);
             let consumers = consumers.remove(&id).unwrap_or_default();
@@ -44,8 +46,9 @@ impl Store {
         Ok(recovered)
     }
 
-    fn log(&self, id: StreamId, record: &StreamRecord) -> rusqlite::Result<Log> {
+    fn log(&self, id: StreamId, record: &StreamRecord, removed: &Removed) -> rusqlite::Result<Log> {
         let mut log = Log::new(id, record.config.clone(), record.created);
+        let mut kept = Kept::new(removed, &log);
         let sql = format!("SELECT seq, ts, size, subject, body, crc FROM index_{id} ORDER BY seq");
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
@@ -55,7 +58,9 @@ impl Store {
             verify(row, 5, sum::index(seq, ts, size, subject, row.get(4)?), || {
                 format!("message {seq} of stream {id}")
             })?;
-            log.recover(seq, ts, size, subject);
+            if kept.is_kept(seq) {
+                log.recover(seq, ts, size, subject);
+            }
         }
         Ok(log)
     }
@@ -223,7 +228,12 @@ fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(at).map(|number| number as u64)
 }
 
-fn verify(row: &Row<'_>, at: usize, sum: u32, what: impl FnOnce() -> String) -> rusqlite::Result<()> {
+pub(super) fn verify(
+    row: &Row<'_>,
+    at: usize,
+    sum: u32,
+    what: impl FnOnce() -> String,
+) -> rusqlite::Result<()> {
     if row.get::<_, i64>(at)? == i64::from(sum) {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::effects::Load;
 use crate::core::records::{ConsumerRecord, StreamRecord};
+use crate::server::{Batch, Stored, Writer};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -81,7 +82,22 @@ fn a_changed_column_of_any_row_is_refused() {
     let mut ops = described();
     ops.extend((1..=3).map(|seq| message(seq, 10)));
     ops.push(delivered());
-    ops.push(StoreOp::MessagesRemove { stream: 1, first: 3, last: 3, last_seq: 3 });
+    ops.push(StoreOp::MessagesRemove {
+        stream: 1,
+        first: 3,
+        last: 3,
+        last_seq: 3,
+        bytes: 100,
+        replaced: false,
+    });
+    ops.push(StoreOp::MessagesRemove {
+        stream: 1,
+        first: 1,
+        last: 1,
+        last_seq: 3,
+        bytes: u64::MAX,
+        replaced: false,
+    });
     store.commit(&ops).unwrap();
     let whole = |store: &mut Store| {
         let load = Load { stream: 1, from: 1, count_max: 9, bytes_max: 9999, getter: None };
@@ -101,6 +117,7 @@ fn a_changed_column_of_any_row_is_refused() {
         ("index_1", &["seq", "ts", "size", "subject", "body", "crc"]),
         ("body_1", &["seq", "payload"]),
         ("dedupe_1", &["seq", "ts", "id", "crc"]),
+        ("removed", &["stream", "first", "last", "crc"]),
     ] {
         for column in columns {
             let changed = match *column {
@@ -118,4 +135,169 @@ fn a_changed_column_of_any_row_is_refused() {
         }
     }
     whole(&mut store).unwrap();
+}
+
+fn rows(store: &Store, table: &str) -> i64 {
+    store.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+fn kept(store: &mut Store) -> Vec<u64> {
+    let seen = store.recover(0).unwrap();
+    seen.streams[0].0.index.from(0).map(|(seq, _)| seq).collect()
+}
+
+#[test]
+fn what_is_removed_at_once_is_gone_at_once_and_taken_out_and_overwritten_in_parts() {
+    const SECRET: &[u8] = b"somebody@example.com";
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&described()).unwrap();
+    let mut ops: Vec<StoreOp> = (1..=100).map(|seq| message(seq, 1000)).collect();
+    for op in &mut ops {
+        if let StoreOp::MessagePut { message, .. } = op {
+            *message = Arc::new(Message { payload: SECRET.repeat(50).into(), ..(**message).clone() });
+        }
+    }
+    store.commit(&ops).unwrap();
+    let removal = |first, last, bytes| StoreOp::MessagesRemove {
+        stream: 1,
+        first,
+        last,
+        last_seq: 100,
+        bytes,
+        replaced: false,
+    };
+    let most = erase::AT_ONCE_BYTES;
+    store.commit(&[removal(1, 5, most / 2), removal(11, 15, most), removal(21, 90, most)]).unwrap();
+    assert!(store.owes());
+    let expected: Vec<u64> = (6..=10).chain(16..=20).chain(91..=100).collect();
+    assert_eq!(kept(&mut store), expected);
+    assert_eq!(rows(&store, "body_1"), 95, "only what is little was taken out");
+
+    // It goes on where it was, also after a start; a message counts for 100 bytes here.
+    store.erase(1000).unwrap();
+    store.erase(1000).unwrap();
+    assert_eq!((rows(&store, "body_1"), kept(&mut store)), (80, expected.clone()));
+    drop(store);
+    let mut store = open(dir.path());
+    let mut parts = 0;
+    while store.owes() {
+        store.erase(1000).unwrap();
+        parts += 1;
+    }
+    assert_eq!((parts, rows(&store, "body_1"), rows(&store, "index_1")), (6, 20, 20));
+    assert_eq!((kept(&mut store), rows(&store, "removed")), (expected, 0));
+
+    // The stream goes with everything in it.
+    store.commit(&[StoreOp::StreamDrop { stream: 1 }]).unwrap();
+    assert!(store.recover(0).unwrap().streams.is_empty());
+    while store.owes() {
+        store.erase(1000).unwrap();
+    }
+    assert_eq!(rows(&store, "sqlite_schema WHERE name IN ('index_1', 'body_1', 'dedupe_1')"), 0);
+    drop(store);
+    let bytes = std::fs::read(dir.path().join("broker.sqlite3")).unwrap();
+    assert!(!bytes.windows(SECRET.len()).any(|bytes| bytes == SECRET), "it is still in the file");
+}
+
+#[test]
+fn a_store_of_the_version_before_is_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&described()).unwrap();
+    store.commit(&[message(1, 10)]).unwrap();
+    store.connection.execute_batch("DROP TABLE removed; PRAGMA user_version = 2").unwrap();
+    assert_eq!(Store::open_reader(dir.path()).unwrap().recover(0).unwrap().streams.len(), 1);
+    drop(store);
+    let mut store = open(dir.path());
+    assert_eq!((kept(&mut store), rows(&store, "removed")), (vec![1], 0));
+}
+
+#[test]
+fn a_full_store_is_relieved_of_what_was_asked_for_but_not_of_what_a_waiting_message_replaces() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&described()).unwrap();
+    store.commit(&(1..=100).map(|seq| message(seq, 1000)).collect::<Vec<_>>()).unwrap();
+    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    let removal = |first, last, replaced| StoreOp::MessagesRemove {
+        stream: 1,
+        first,
+        last,
+        last_seq: 200,
+        bytes: 100,
+        replaced,
+    };
+    let mut group: Vec<StoreOp> = (101..=150).map(|seq| message(seq, 1000)).collect();
+    group.extend([removal(1, 1, true), removal(10, 80, false), StoreOp::StreamDrop { stream: 2 }]);
+    assert!(matches!(store.commit(&group), Err(CommitError::Full)));
+    store.relieve(&group).unwrap();
+    let expected: Vec<u64> = (1..=9).chain(81..=100).collect();
+    assert_eq!(kept(&mut store), expected, "what the first message of the group replaces stays");
+    while store.owes() {
+        store.erase(erase::PART_BYTES_FULL).unwrap();
+    }
+    group.pop();
+    store.commit(&group).unwrap();
+    assert_eq!(kept(&mut store), (2..=9).chain(81..=150).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_purge_gets_through_while_messages_before_it_find_no_room() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&described()).unwrap();
+    store.commit(&(1..=100).map(|seq| message(seq, 1000)).collect::<Vec<_>>()).unwrap();
+    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    let (stored, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    let (batches, receiver) = std::sync::mpsc::channel();
+    let writer = Writer::new(store, stored, 0);
+    let writing = std::thread::spawn(move || writer.run(&receiver));
+    let until = std::time::Instant::now() + PATIENCE;
+    let mut next = || loop {
+        assert!(std::time::Instant::now() < until, "nothing is told");
+        if let Ok(report) = reports.try_recv() {
+            return report;
+        }
+        std::thread::yield_now();
+    };
+    let puts = (101..=160).map(|seq| message(seq, 1000)).collect();
+    batches.send(Batch { ops: puts, upto: 60, urgent: true }).unwrap();
+    assert!(matches!(next(), Stored::Room(false)));
+    let (first, last, last_seq) = (1, 100, 160);
+    let purge = StoreOp::MessagesRemove { stream: 1, first, last, last_seq, bytes: 1 << 30, replaced: false };
+    batches.send(Batch { ops: vec![purge], upto: 61, urgent: true }).unwrap();
+    loop {
+        match next() {
+            Stored::Durable(upto) => {
+                assert_eq!(upto, 61);
+                break;
+            }
+            Stored::Room(_) => {}
+            Stored::Loaded { .. } => panic!("nothing was asked for"),
+            Stored::Failed(reason) => panic!("{reason}"),
+        }
+    }
+    drop(batches);
+    writing.join().unwrap();
+    assert_eq!(kept(&mut open(dir.path())), (101..=160).collect::<Vec<u64>>());
+}
+
+#[test]
+fn the_reserve_is_there_until_it_is_needed_and_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path());
+    store.commit(&described()).unwrap();
+    let path = dir.path().join("reserve");
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert!(length >= 64 << 10 && store.has_reserve());
+    assert!(store.make_way());
+    assert!(!path.exists() && !store.has_reserve() && !store.make_way());
+    store.commit(&[message(1, 10)]).unwrap();
+    store.keep_reserve().unwrap();
+    assert!(store.has_reserve());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
 }

@@ -1,5 +1,6 @@
 //! SQLite's write-ahead log before SQLite opens it: damage in its middle, and room.
 
+use super::room::disk_free;
 use fafnir_disk::wal::{self, Found, Place};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -29,10 +30,14 @@ pub fn check(path: &Path) -> Result<(), String> {
 /// Lengthens the log with zeros, which no frame begins with, up to this many bytes: a commit into a file that has its
 /// length already syncs in half the time. Left out where the disk is short.
 pub fn lengthen(path: &Path, bytes: u64) -> std::io::Result<()> {
-    let free = rustix::fs::statvfs(path.parent().unwrap_or(path))?;
-    if free.f_bavail.saturating_mul(free.f_frsize) < FREE_MIN {
+    if disk_free(path.parent().unwrap_or(path))? < FREE_MIN {
         return Ok(());
     }
+    append_zeros(path, bytes)
+}
+
+/// Lengthens a file with zeros up to this many bytes.
+pub fn append_zeros(path: &Path, bytes: u64) -> std::io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     let zeros = vec![0; CHUNK];
     let mut length = file.metadata()?.len();
