@@ -147,6 +147,10 @@ pub struct Core {
     stream_last: StreamId,
     consumer_last: ConsumerId,
     capture_cache: HashMap<Box<str>, Option<StreamId>>,
+    /// The subject last asked for, and its stream.
+    capture_last: (String, Option<StreamId>),
+    /// Whether a stream stores acks.
+    acks_stored: bool,
     getters: HashMap<u64, (u64, api_stream::Getter)>,
     get_last: u64,
     api_total: u64,
@@ -198,6 +202,8 @@ impl Core {
             stream_last: recovered.stream_last,
             consumer_last: recovered.consumer_last,
             capture_cache: HashMap::new(),
+            capture_last: (String::new(), None),
+            acks_stored: false,
             getters: HashMap::new(),
             get_last: 0,
             api_total: 0,
@@ -421,14 +427,33 @@ impl Core {
     /// The streams or their subjects changed.
     fn captures_changed(&mut self) {
         self.capture_cache.clear();
-        let all = format!("{}>", env::ADVISORY);
-        let stores =
-            |stream: &Stream| stream.log.config.subjects.iter().any(|own| subject::overlaps(own, &all));
-        self.env.advisories_stored = self.streams.values().any(stores);
+        self.capture_last.0.clear();
+        let stores = |all: &str| {
+            let mut subjects = self.streams.values().flat_map(|stream| &stream.log.config.subjects);
+            subjects.any(|own| subject::overlaps(own, all))
+        };
+        let (advisories, acks) = (stores(&format!("{}>", env::ADVISORY)), stores("$JS.ACK.>"));
+        self.env.advisories_stored = advisories;
+        self.acks_stored = acks;
     }
 
     /// The stream that stores messages to this subject.
     fn capturing(&mut self, subject: &str) -> Option<StreamId> {
+        if self.capture_last.0 == subject {
+            return self.capture_last.1;
+        }
+        // Each ack has a subject of its own.
+        if !self.acks_stored && subject.starts_with("$JS.ACK.") {
+            return None;
+        }
+        let found = self.captured_by(subject);
+        self.capture_last.0.clear();
+        self.capture_last.0.push_str(subject);
+        self.capture_last.1 = found;
+        found
+    }
+
+    fn captured_by(&mut self, subject: &str) -> Option<StreamId> {
         if let Some(known) = self.capture_cache.get(subject) {
             return *known;
         }

@@ -192,10 +192,30 @@ struct Routes {
     known: HashMap<Box<str>, (u64, Arc<Route>)>,
     /// Receivers in all of them.
     receivers: usize,
+    /// The subject last asked for, and whom it reached at which change.
+    last: String,
+    last_route: (u64, Arc<Route>),
+}
+
+/// Subjects that are used once: acks, and where single answers go.
+fn is_used_once(subject: &str) -> bool {
+    subject.starts_with("$JS.ACK.") || subject.starts_with("_INBOX.")
 }
 
 impl Routes {
     fn find(&mut self, index: &Sublist, subject: &str) -> Arc<Route> {
+        // Most messages follow one to the same subject.
+        if self.last_route.0 == self.change && self.last == subject {
+            return self.last_route.1.clone();
+        }
+        let route = self.look_up(index, subject);
+        self.last.clear();
+        self.last.push_str(subject);
+        self.last_route = (self.change, route.clone());
+        route
+    }
+
+    fn look_up(&mut self, index: &Sublist, subject: &str) -> Arc<Route> {
         if let Some((change, route)) = self.known.get(subject)
             && *change == self.change
         {
@@ -206,7 +226,7 @@ impl Routes {
         let groups: Vec<Vec<SubId>> = found.groups.values().map(members).collect();
         let route = Arc::new(Route { plain: found.plain, groups });
         let receivers = route.receivers();
-        if receivers <= RECEIVERS_MAX {
+        if receivers <= RECEIVERS_MAX && !is_used_once(subject) {
             if self.known.len() >= ROUTES_MAX || self.receivers + receivers > RECEIVERS_MAX {
                 self.known.clear();
                 self.receivers = 0;

@@ -37,10 +37,12 @@ use tokio_util::sync::CancellationToken;
 const EVENTS_MAX: usize = 256;
 /// Events that the core takes before it writes and stores what they brought about.
 const TURN_MAX: usize = 64;
+/// Operations of one client that the clock is read for once.
+const CLOCK_STEPS: u64 = 32;
 /// Operations and deliveries of one turn; what is left has others' turns before it.
-const TURN_WORK: u64 = 16_384;
+const TURN_WORK: u64 = 4_096;
 /// Operations and deliveries after which one client's have others' before them.
-const SLICE_WORK: u64 = 4_096;
+const SLICE_WORK: u64 = 2_048;
 /// Store changes under way above which no more operations are taken from clients.
 const BEHIND_MAX: u64 = 50_000;
 /// Changes of one commit.
@@ -491,7 +493,7 @@ impl Broker {
     /// Does some of what a client asked for; whether there is more.
     fn work(&mut self, conn: ConnId, waiting: &mut Waiting) -> bool {
         let from = self.core.worked();
-        let mut count = 0;
+        let (mut count, mut now) = (0, 0);
         while let Some((ops, _)) = waiting.batches.front_mut() {
             let input = if self.core.is_busy(conn) {
                 Input::GoOn { conn }
@@ -506,7 +508,11 @@ impl Broker {
                     }
                 }
             };
-            self.step(input);
+            // Reading the clock costs as much as a short message.
+            if count % CLOCK_STEPS == 0 {
+                now = self.clock.now();
+            }
+            self.core.step(now, input);
             count += 1;
             if self.core.worked().saturating_sub(from).max(count) >= SLICE_WORK {
                 return true;
