@@ -62,7 +62,8 @@ fn read(dir: &Path, below: &Path, files: &mut Files) {
         let full = dir.join(&path);
         if full.is_dir() {
             read(dir, &path, files);
-        } else if full.is_file() && !path.to_str().unwrap().ends_with("-shm") {
+        } else if full.is_file() && !path.to_str().unwrap().ends_with("-shm") && !path.ends_with("reserve") {
+            // Neither the index of a log nor room that is kept free says anything.
             files.insert(path, fs::read(full).unwrap());
         }
     }
