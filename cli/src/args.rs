@@ -93,6 +93,9 @@ pub enum Command {
     Login(Login),
     /// Sign out
     Logout(Where),
+    /// Make, list and revoke API keys: bots need no password
+    #[command(subcommand)]
+    Key(Key),
     /// Place, change, cancel and list orders
     #[command(subcommand)]
     Order(Order),
@@ -336,6 +339,9 @@ pub struct Where {
     /// Address of the gateway [default: the running stack's, else http://127.0.0.1:8080]
     #[arg(long, env = "FAFNIR_URL", value_name = "URL")]
     pub url: Option<String>,
+    /// File with an API key, ID:SECRET, in place of a sign-in [default: the key in FAFNIR_KEY, where it is set]
+    #[arg(long, env = "FAFNIR_KEY_FILE", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -393,6 +399,51 @@ pub struct Login {
     /// Sign in as the seeded user user@test.com
     #[arg(long)]
     pub demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a key; its secret is printed once and kept nowhere
+    Create(KeyCreate),
+    /// List the keys that were not revoked, newest first
+    List(Where),
+    /// End a key at every door within a second
+    Revoke {
+        #[command(flatten)]
+        at: Where,
+        /// The public half, or its beginning
+        #[arg(value_name = "KEY")]
+        key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct KeyCreate {
+    #[command(flatten)]
+    pub at: Where,
+    /// What it is called in lists
+    #[arg(value_name = "LABEL")]
+    pub label: String,
+    /// What it may do; trade includes read
+    #[arg(long, value_name = "SCOPE", default_value = "read")]
+    pub scope: KeyScope,
+    /// The only account that it reaches, by its id or the beginning of it [default: all of them]
+    #[arg(long, value_name = "ACCOUNT")]
+    pub account: Option<String>,
+    /// Days until it expires [default: never]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: Option<u32>,
+    /// Address or network from where it opens, such as 10.0.0.0/8; may be given several times [default: anywhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScope {
+    /// Look at everything of its user
+    Read,
+    /// Place and cancel orders and change the watchlist as well
+    Trade,
 }
 
 #[derive(Debug, Subcommand)]

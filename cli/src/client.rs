@@ -5,13 +5,14 @@ use crate::{
     output::{Error, Exit, Result},
     settings, stack,
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fafnir_proto::{
     client::channel,
     reason::Reason,
-    v1::{TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
+    v1::{Empty, TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
 };
 use fafnir_services::platform::{Clock, clock::SECOND_US};
-use fafnir_tui::{Session, SessionLock, SessionStore};
+use fafnir_tui::{Scheme, Session, SessionLock, SessionStore};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -32,6 +33,8 @@ const LIMITED_PAUSE: Duration = Duration::from_millis(500);
 const LIMITED_MAX: Duration = Duration::from_secs(30);
 /// An access token is renewed when it has less than this to live.
 const RENEW_BEFORE_S: u64 = 30;
+/// An API key, `ID:SECRET`: in the environment, because the command line is everybody's to read.
+const KEY_VARIABLE: &str = "FAFNIR_KEY";
 const DEMO_EMAIL: &str = "user@test.com";
 const DEMO_PASSWORD: &str = "Password123";
 
@@ -57,7 +60,8 @@ pub struct Kept {
 pub struct Client {
     pub url: String,
     pub terminal: TerminalClient<Channel>,
-    token: String,
+    /// What goes into the metadata `authorization`.
+    authorization: String,
 }
 
 /// Asks until the gateway's limit lets the question through.
@@ -92,6 +96,28 @@ pub fn gateway_url(global: &Global, at: &Where) -> Result<String> {
     Ok(format!("http://{}:{}", settings.bind.host_in_url(), settings.ports.gateway))
 }
 
+/// The API key that the command line or the environment gives, as HTTP Basic has it.
+fn given_key(at: &Where) -> Result<Option<String>> {
+    let (whence, text) = match &at.key_file {
+        Some(path) => {
+            let text = fs::read_to_string(path)
+                .map_err(|e| Error::usage(format!("{}: {e}", path.display())).hint("--key-file names a file"))?;
+            (path.display().to_string(), text)
+        }
+        None => match std::env::var(KEY_VARIABLE) {
+            Ok(text) if !text.trim().is_empty() => (KEY_VARIABLE.to_owned(), text),
+            _ => return Ok(None),
+        },
+    };
+    let text = text.trim();
+    let is_key = text.split_once(':').is_some_and(|(id, secret)| !id.is_empty() && !secret.is_empty());
+    if !is_key || text.contains(char::is_whitespace) {
+        return Err(Error::usage(format!("{whence} has no API key such as PK…:SECRET"))
+            .hint("`fafnir key create` makes one"));
+    }
+    Ok(Some(STANDARD.encode(text)))
+}
+
 impl Client {
     /// Prepares a connection; nothing is sent yet.
     pub fn new(url: &str) -> Result<Self> {
@@ -99,19 +125,30 @@ impl Client {
             Error::usage(format!("{url:?} is not an address"))
                 .hint("--url takes one such as http://127.0.0.1:8080")
         })?;
-        Ok(Self { url: url.to_owned(), terminal: TerminalClient::new(channel), token: String::new() })
+        Ok(Self { url: url.to_owned(), terminal: TerminalClient::new(channel), authorization: String::new() })
     }
 
-    /// A client of the kept session, renewed when it is about to end.
+    /// A client of the API key that is given, or of the kept session, renewed when it is about to end.
     pub async fn signed_in(global: &Global, at: &Where) -> Result<Self> {
         let mut client = Self::new(&gateway_url(global, at)?)?;
-        client.token = client.session().await?.access_token;
+        client.authorization = match given_key(at)? {
+            Some(key) => format!("Basic {key}"),
+            None => format!("Bearer {}", client.session().await?.access_token),
+        };
         Ok(client)
+    }
+
+    /// The session of the API key that is given, where one is.
+    pub async fn key_session(&mut self, at: &Where) -> Result<Option<Session>> {
+        let Some(key) = given_key(at)? else { return Ok(None) };
+        self.authorization = format!("Basic {key}");
+        let request = self.request(Empty {});
+        Ok(Some(Session::of_key(self.terminal.whoami(request).await?.into_inner(), key)))
     }
 
     /// A client of a session that the caller keeps.
     pub fn with_token(url: &str, token: &str) -> Result<Self> {
-        Ok(Self { token: token.to_owned(), ..Self::new(url)? })
+        Ok(Self { authorization: format!("Bearer {token}"), ..Self::new(url)? })
     }
 
     /// The kept session for this gateway, renewed under a lock so that two shells do not use one refresh token.
@@ -152,7 +189,7 @@ impl Client {
             if error.exit == Exit::SignIn { error.hint("check e-mail and password") } else { error }
         })?;
         let session = session.into_inner();
-        self.token.clone_from(&session.access_token);
+        self.authorization = format!("Bearer {}", session.access_token);
         let _lock = lock_sessions()?;
         let mut sessions = read_sessions();
         sessions.insert(self.url.clone(), Kept::of(&Session::new(session.clone(), now_us())));
@@ -183,7 +220,7 @@ impl Client {
     /// A request with the token for a stream that goes on until one side ends it.
     pub fn stream<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        if let Ok(value) = format!("Bearer {}", self.token).parse() {
+        if let Ok(value) = self.authorization.parse() {
             request.metadata_mut().insert("authorization", value);
         }
         request
@@ -245,6 +282,7 @@ impl Kept {
     pub fn session(&self) -> Session {
         let [first_name, last_name] = self.name.clone();
         Session {
+            scheme: Scheme::Bearer,
             access_token: self.access_token.clone(),
             refresh_token: self.refresh_token.clone(),
             expires_us: i64::try_from(self.expires_s).unwrap_or(0).saturating_mul(SECOND_US),

@@ -12,6 +12,7 @@ use fafnir_services::{
     compose::{self, PortError, Running},
     platform::{
         Clock, Settings,
+        config::Mode,
         log_file::{self, LogFile},
         secrets::create_private_dir,
         telemetry::{self, Sinks},
@@ -66,6 +67,7 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
     start_log(&dir, beside, &settings, out)?;
     let shutdown = CancellationToken::new();
     let signals = watch_signals(shutdown.clone())?;
+    let said = settings.clone();
     let result = start(&services, beside, settings, shutdown.clone(), out).await;
     let running = match result {
         Ok(running) => running,
@@ -91,7 +93,7 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
     if beside.announce {
         stack::write_run_file(&dir, &run)?;
     }
-    say_ready(&run, &dir, started.elapsed(), "Ctrl-C stops", out)?;
+    say_ready(&run, &said, &dir, started.elapsed(), "Ctrl-C stops", out)?;
     let in_order = running.wait().await;
     if beside.announce {
         stack::remove_run_file(&dir);
@@ -120,7 +122,16 @@ fn start_log(dir: &Path, beside: Beside, settings: &Settings, out: Out) -> Resul
 }
 
 /// The addresses of a stack that is ready.
-pub fn say_ready(run: &RunFile, dir: &Path, took: Duration, hint: &str, out: Out) -> Result {
+pub fn say_ready(
+    run: &RunFile,
+    settings: &Settings,
+    dir: &Path,
+    took: Duration,
+    hint: &str,
+    out: Out,
+) -> Result {
+    let is_whole = run.services.contains_key("api-gateway") && run.services.contains_key("auth-service");
+    let key = if is_whole && settings.mode == Mode::Development { seed::development_key()? } else { None };
     let nats = without_password(&run.nats);
     let ready = Ready { ready: true, pid: run.pid, data_dir: dir, nats: &nats, services: &run.services };
     let ready = serde_json::to_string(&ready).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
@@ -129,6 +140,9 @@ pub fn say_ready(run: &RunFile, dir: &Path, took: Duration, hint: &str, out: Out
             run.services.iter().map(|(n, a)| vec![n.clone(), a.clone()]).collect();
         rows.push(vec!["nats".into(), nats.clone()]);
         rows.push(vec!["data".into(), dir.display().to_string()]);
+        if let Some(key) = &key {
+            rows.push(vec!["API key".into(), key.clone()]);
+        }
         let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
         format!("{table}\nready in {} ms; {hint}\n", took.as_millis())
     });

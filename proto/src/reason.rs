@@ -123,6 +123,18 @@ reasons! {
     PERMISSION_UNKNOWN,
     /// The last admin keeps the role: somebody must be able to grant.
     LAST_ADMIN,
+    /// A scope of a key is none.
+    KEY_SCOPE_UNKNOWN,
+    /// The label of a key is empty, too long, or has control characters.
+    KEY_LABEL,
+    /// A key would have ended before it is made.
+    KEY_EXPIRY,
+    /// An address from where a key opens is none, or there are too many of them.
+    KEY_ADDRESSES,
+    /// The user has as many keys as one may have.
+    TOO_MANY_KEYS,
+    /// There is no such key, or not for this caller.
+    KEY_NOT_FOUND,
 
     // Streams of a client.
 

@@ -16,7 +16,7 @@ pub mod theme;
 pub mod update;
 pub mod view;
 
-pub use backend::session::{Session, SessionLock, SessionStore};
+pub use backend::session::{Scheme, Session, SessionLock, SessionStore};
 pub use replay::replay;
 pub use theme::{Depth, Palette, Theme};
 

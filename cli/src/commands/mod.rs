@@ -8,6 +8,7 @@ mod broker;
 mod config;
 mod doctor;
 mod journal;
+mod key;
 mod load;
 mod logs;
 mod market;
@@ -66,6 +67,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Trade(args) => trade::trade(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,
         Command::Logout(at) => session::logout(global, at, out).await,
+        Command::Key(args) => key::key(global, args, out).await,
         Command::Order(args) => order::order(global, args, out).await,
         Command::Book(args) => market::book(global, args, out).await,
         Command::Quote(args) => market::quote(global, args, out).await,

@@ -15,10 +15,7 @@ use fafnir_services::{
     platform::{Clock, Settings, telemetry},
 };
 use serde_json::json;
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How long `down` waits for a stack to drain (reliability.md: at most 25 s).
@@ -44,7 +41,7 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
         ],
     )?;
     if args.detach {
-        return detach(&settings.data_dir(), out).await;
+        return detach(&settings, out).await;
     }
     if args.background {
         background::leave_terminal()?;
@@ -60,7 +57,8 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
 }
 
 /// The same command again without `--detach`, in the background.
-async fn detach(dir: &Path, out: Out) -> Result {
+async fn detach(settings: &Settings, out: Out) -> Result {
+    let dir = &settings.data_dir();
     if let Some(run) = stack::running(dir) {
         return Err(Error::new(
             Exit::Failure,
@@ -72,7 +70,8 @@ async fn detach(dir: &Path, out: Out) -> Result {
     let started = Instant::now();
     let arguments: Vec<_> = std::env::args_os().skip(1).filter(|a| a != "--detach").collect();
     let run = background::start(dir, &arguments, out).await?;
-    run::say_ready(&run, dir, started.elapsed(), "`fafnir logs -f` follows it, `fafnir down` stops it", out)
+    let hint = "`fafnir logs -f` follows it, `fafnir down` stops it";
+    run::say_ready(&run, settings, dir, started.elapsed(), hint, out)
 }
 
 pub async fn service(global: &Global, name: &str, port_key: &str, args: &ServiceArgs, out: Out) -> Result {

@@ -29,6 +29,8 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     let session = if args.demo {
         client.sign_in_demo().await?;
         Some(client.session().await?.session())
+    } else if let Some(session) = client.key_session(&args.at).await? {
+        Some(session)
     } else {
         // Without a kept session the terminal shows its own sign-in screen; a platform that is down is told here.
         match client.session().await {

@@ -62,6 +62,9 @@ struct User {
     first_name: String,
     last_name: String,
     roles: Vec<String>,
+    /// `ID:SECRET` of an API key.
+    #[serde(default)]
+    key: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +140,11 @@ pub struct Count {
 
 fn bad(file: &str, message: impl std::fmt::Display) -> Error {
     Error::new(Exit::Usage, format!("{file}: {message}")).code(Reason::SEEDS)
+}
+
+/// `ID:SECRET` of the API key that the built-in seeds bring, for whoever is told where things are.
+pub fn development_key() -> Result<Option<String>> {
+    Ok(Seeds::built_in()?.users.into_iter().map(|user| user.key).find(|key| !key.is_empty()))
 }
 
 impl Seeds {
@@ -409,6 +417,7 @@ async fn load_histories(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Resu
 async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
     let mut inserted = 0;
     for user in &seeds.users {
+        let (key_id, key_secret) = user.key.split_once(':').unwrap_or_default();
         let request = || SeedUserRequest {
             user_id: user.id.clone(),
             email: user.email.clone(),
@@ -416,6 +425,8 @@ async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u
             first_name: user.first_name.clone(),
             last_name: user.last_name.clone(),
             roles: user.roles.clone(),
+            key_id: key_id.to_owned(),
+            key_secret: key_secret.to_owned(),
         };
         let reply = call(|| async { Ok(ctx.clients.auth(&caller()).seed(request()).await?) }).await?;
         inserted += u64::from(reply.into_inner().created);

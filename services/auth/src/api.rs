@@ -1,12 +1,14 @@
 //! The gRPC door `Auth`: for the gateway and the seeds; every call needs the service token.
 
 use super::{
-    domain::NewUser,
+    domain::{NewUser, key::NewKey},
     operations::{Client, Failure, Kind, Operations, SignedIn},
+    store::keys::Key,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{Error, Refusal, caller};
 use fafnir_proto::{
+    client::POSITION_KEY,
     id::{self, SessionId},
     reason::Reason,
     v1::{self, auth_server::Auth},
@@ -40,6 +42,22 @@ impl From<SignedIn> for v1::Tokens {
             user_id: s.user_id.to_string(),
             email: s.email,
             session_id: s.session_id.to_string(),
+        }
+    }
+}
+
+impl From<Key> for v1::ApiKey {
+    fn from(k: Key) -> Self {
+        Self {
+            id: k.id,
+            user_id: k.user_id.to_string(),
+            label: k.label,
+            scopes: k.scope.names(),
+            account_id: k.account_id,
+            addresses: k.addresses,
+            created_us: k.created_us,
+            expires_us: k.expires_us,
+            last_used_us: k.last_used_us,
         }
     }
 }
@@ -94,6 +112,48 @@ impl Auth for Api {
         Ok(Response::new(self.0.renew(id).await?.into()))
     }
 
+    async fn key(&self, request: Request<v1::KeyRequest>) -> Result<Response<v1::KeyReply>, Status> {
+        caller::system(&request)?;
+        let r = request.into_inner();
+        let found = self.0.key(&r.key_id, &r.secret, r.client_ip.parse().ok()).await?;
+        let reply = found.map_or_else(v1::KeyReply::default, |key| v1::KeyReply {
+            active: true,
+            session_id: key.session_id.to_string(),
+            key: Some(key.into()),
+        });
+        Ok(Response::new(reply))
+    }
+
+    async fn create_key(
+        &self,
+        request: Request<v1::CreateKeyRequest>,
+    ) -> Result<Response<v1::CreateKeyReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let position = request.metadata().get(POSITION_KEY).and_then(|v| v.to_str().ok()?.parse().ok());
+        let r = request.into_inner();
+        let now_us = self.0.ctx.clock.now_us();
+        let new = NewKey::parse(&r.label, &r.scopes, &r.addresses, r.expires_us, now_us)?;
+        let account =
+            if r.account_id.is_empty() { None } else { Some(parse_id("account_id", &r.account_id)?) };
+        let (key, secret) = self.0.create_key(user, new, account, position.unwrap_or(0)).await?;
+        Ok(Response::new(v1::CreateKeyReply { key: Some(key.into()), secret }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let keys = self.0.keys_of(user).await?.into_iter().map(Into::into).collect();
+        Ok(Response::new(v1::ListKeysReply { keys }))
+    }
+
+    async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Result<Response<v1::Empty>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        self.0.revoke_key(user, &request.get_ref().key_id).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
     async fn jwks(&self, _: Request<v1::Empty>) -> Result<Response<v1::JwksReply>, Status> {
         Ok(Response::new(v1::JwksReply { json: self.0.jwks() }))
     }
@@ -107,6 +167,9 @@ impl Auth for Api {
         let id = parse_id("user_id", &r.user_id)?;
         let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
         let (id, created) = self.0.seed(id, new, &r.roles).await?;
+        if !r.key_id.is_empty() {
+            self.0.seed_key(id, &r.key_id, &r.key_secret).await?;
+        }
         Ok(Response::new(v1::SeedUserReply { created, user_id: id.to_string() }))
     }
 

@@ -1,5 +1,7 @@
 //! What an e-mail and a password must be, who is throttled for how long: rules without I/O.
 
+pub mod key;
+
 use fafnir_platform::{Refusal, clock::SECOND_US, http::address::Source, names};
 use fafnir_proto::reason::Reason;
 use std::{collections::BTreeMap, fmt};

@@ -64,7 +64,12 @@ fn spawn_housekeeping(ctx: &Context, operations: Operations) {
     ctx.tasks.every("pruning of ended sessions", Schedule::at_once(PRUNE_EVERY), move || {
         let (db, before_us) = (operations.db.clone(), operations.ctx.clock.now_us() - PRUNE_AFTER_US);
         async move {
-            db.write_anyway(move |tx| Ok(store::prune_sessions(tx, before_us, PRUNE_BATCH)?)).await.map(drop)
+            let prune = move |tx: &mut dyn fafnir_platform::db::Tx| {
+                store::prune_sessions(tx, before_us, PRUNE_BATCH)?;
+                store::keys::prune(tx, before_us, PRUNE_BATCH)?;
+                Ok(())
+            };
+            db.write_anyway(prune).await
         }
     });
 }

@@ -1,7 +1,9 @@
 //! What can be done with users and sessions, the same behind the REST and the gRPC door.
 
+mod keys;
+
 use super::{
-    domain::{Email, NewUser, Password, Throttle},
+    domain::{Email, NewUser, Password, Throttle, key::KeyId},
     events,
     password::{self, Pool},
     queue::For,
@@ -59,6 +61,7 @@ pub struct Operations {
     pub wake: Wake,
     pub keys: Keys,
     sessions: Arc<Copies<SessionId, Option<(UserId, i64)>>>,
+    keys_kept: Arc<Copies<KeyId, Option<store::keys::Key>>>,
     signing: Arc<SigningKey>,
     pool: Pool,
     throttle: Arc<Mutex<Throttle>>,
@@ -156,6 +159,7 @@ impl Operations {
             keys: Keys::from_jwks(&signing.jwks())?,
             ctx: ctx.clone(),
             sessions: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
+            keys_kept: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
             db,
             wake: Wake::default(),
             signing: Arc::new(signing),
@@ -473,11 +477,17 @@ impl Operations {
         (i64::from(self.ctx.settings.auth.cookie_ttl_s) + token::LEEWAY_S) * SECOND_US
     }
 
-    /// User and end of a session that is alive.
+    /// User and end of a session that is alive; a key's is as long as it opens, and may have no end (`i64::MAX`).
     pub async fn session(&self, id: SessionId) -> Result<Option<(UserId, i64)>> {
         let now_us = self.ctx.clock.now_us();
-        let alive = self.sessions.read(id, move |tx| Ok(store::live_session(tx, id, now_us)?)).await?;
-        Ok(alive.filter(|(_, expires_us)| *expires_us > now_us))
+        let alive = self.sessions.read(id, move |tx| {
+            if let Some(session) = store::live_session(tx, id, now_us)? {
+                return Ok(Some(session));
+            }
+            let key = store::keys::live_session(tx, id, now_us)?;
+            Ok(key.map(|(user, expires_us)| (user, if expires_us == 0 { i64::MAX } else { expires_us })))
+        });
+        Ok(alive.await?.filter(|(_, expires_us)| *expires_us > now_us))
     }
 
     pub async fn sign_out(&self, session: SessionId) -> Result<()> {

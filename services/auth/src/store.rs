@@ -1,5 +1,7 @@
 //! Tables of auth-service: users, sessions, refresh tokens. The only SQL.
 
+pub mod keys;
+
 use super::domain::{Email, NewUser};
 use fafnir_platform::{
     db::{Error, Migration, Row, Tx},
@@ -7,7 +9,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::id::{SessionId, UserId};
 
-pub const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_keys")];
 
 /// Where a user stands. Only ACTIVE users sign in; PENDING ones become ACTIVE when role and profile exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +130,7 @@ pub fn move_user(
 
 /// A CLOSING user becomes DELETED: its address is free again, its name and password are gone, the row stays.
 pub fn erase_user(tx: &mut dyn Tx, id: UserId, now_us: i64) -> Result<bool, Error> {
+    keys::delete_all(tx, id)?;
     let changed = tx.execute(
         "UPDATE users SET state = 'DELETED', email = ?2, email_shown = '', password_hash = '', first_name = '', \
          last_name = '', updated_us = ?3 WHERE id = ?1 AND state = 'CLOSING'",

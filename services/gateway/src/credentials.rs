@@ -3,7 +3,7 @@
 //! The embedded broker is told whom to let in and whom no longer. A nats-server of its own asks by itself
 //! ([`super::callout`]); there a credential is looked at again every few minutes.
 
-use super::{Gateway, callout};
+use super::{Gateway, callout, session::Session};
 use fafnir_platform::{
     secrets::{Secret, constant_time_eq, market_password},
     tasks::Schedule,
@@ -65,10 +65,26 @@ impl Access {
     }
 }
 
+/// How long a session is let in that is not heard of again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// [`LIVES`] lives of its token.
+    Token,
+    /// As long as the API key opens: it has no token to renew.
+    Key,
+}
+
+impl Life {
+    pub fn of(session: &Session) -> Self {
+        if session.key.is_some() { Self::Key } else { Self::Token }
+    }
+}
+
 /// A session that is let in.
 #[derive(Debug, Clone, Copy)]
 struct Guest {
     user: UserId,
+    life: Life,
     /// When it was last heard of.
     heard: Instant,
     /// When the broker was last told.
@@ -85,7 +101,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// Notes that a session is to be let in; whether the broker does not know it yet.
-    fn admit(&self, session: SessionId, user: UserId, now: Instant) -> bool {
+    fn admit(&self, session: SessionId, user: UserId, life: Life, now: Instant) -> bool {
         let mut guests = self.guests.lock();
         if let Some(known) = guests.get_mut(&session) {
             known.heard = now;
@@ -104,7 +120,7 @@ impl Credentials {
         if let Some((_, oldest)) = oldest {
             guests.remove(&oldest);
         }
-        guests.insert(session, Guest { user, heard: now, told: None });
+        guests.insert(session, Guest { user, life, heard: now, told: None });
         true
     }
 
@@ -131,7 +147,7 @@ impl Credentials {
 
 impl Gateway {
     /// Where and as whom a session gets public market data; `None` where nobody knows.
-    pub async fn market_access(&self, session: SessionId, user: UserId) -> Option<Access> {
+    pub async fn market_access(&self, session: SessionId, user: UserId, life: Life) -> Option<Access> {
         let nats = &self.ctx.settings.nats;
         let url = match self.ctx.addresses.get("nats") {
             Some(url) if nats.public_url.is_empty() => url,
@@ -143,7 +159,7 @@ impl Gateway {
             return None;
         }
         let (name, password) = if nats.by_session() {
-            self.admit(session, user).await;
+            self.admit(session, user, life).await;
             (session.to_string(), market_password(&self.ctx.secrets.nats_sessions, session))
         } else {
             ("market".to_owned(), self.ctx.secrets.nats_market.clone())
@@ -170,9 +186,9 @@ impl Gateway {
     }
 
     /// Has the embedded broker let a session in, and keeps it in from now on.
-    pub async fn admit(&self, session: SessionId, user: UserId) {
+    pub async fn admit(&self, session: SessionId, user: UserId, life: Life) {
         let nats = &self.ctx.settings.nats;
-        if nats.url.is_empty() && self.credentials.admit(session, user, Instant::now()) {
+        if nats.url.is_empty() && self.credentials.admit(session, user, life, Instant::now()) {
             self.let_in(&[session]).await;
         }
     }
@@ -201,8 +217,8 @@ impl Gateway {
         let is_anew = self.credentials.connects.swap(connects, Ordering::Relaxed) != connects;
         let life = Duration::from_secs(self.ctx.settings.auth.bearer_ttl_s.into()) * LIVES;
         let looks = futures::stream::iter(self.credentials.known()).map(|(session, guest)| async move {
-            let is_in =
-                guest.heard.elapsed() < life && self.sessions.lives(session, guest.user).await != Some(false);
+            let is_heard_of = guest.life == Life::Key || guest.heard.elapsed() < life;
+            let is_in = is_heard_of && self.sessions.lives(session, guest.user).await != Some(false);
             (session, guest, is_in)
         });
         let seen: Vec<_> = looks.buffer_unordered(LOOKS_MAX).collect().await;
@@ -274,17 +290,17 @@ mod tests {
         let (user, other) = (UserId::new(uuid::Uuid::from_u128(1)), UserId::new(uuid::Uuid::from_u128(2)));
         let session = |n| SessionId::new(uuid::Uuid::from_u128(n));
         let start = Instant::now();
-        assert!(credentials.admit(session(1_000), other, start));
+        assert!(credentials.admit(session(1_000), other, Life::Token, start));
         for n in 0..=SESSIONS_PER_USER_MAX as u128 {
             let now = start + Duration::from_secs(1 + n as u64);
-            assert!(credentials.admit(session(n), user, now));
+            assert!(credentials.admit(session(n), user, Life::Token, now));
         }
         let known: HashMap<_, _> = credentials.known().into_iter().collect();
         assert_eq!(known.len(), SESSIONS_PER_USER_MAX + 1);
         assert!(known.contains_key(&session(1_000)) && !known.contains_key(&session(0)), "its own oldest");
         credentials.told(&[session(5)], start);
-        assert!(!credentials.admit(session(5), user, start), "told already");
-        assert!(credentials.admit(session(6), user, start), "not told yet: again");
+        assert!(!credentials.admit(session(5), user, Life::Token, start), "told already");
+        assert!(credentials.admit(session(6), user, Life::Token, start), "not told yet: again");
         credentials.remove(&[session(5), session(6)]);
         assert_eq!(credentials.known().len(), SESSIONS_PER_USER_MAX - 1);
     }

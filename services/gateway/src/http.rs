@@ -124,6 +124,8 @@ fn cors(gateway: &Gateway) -> anyhow::Result<Option<CorsLayer>> {
                 header::ACCEPT,
                 header::AUTHORIZATION,
                 fafnir_platform::csrf::HEADER.parse()?,
+                super::key::ID_HEADER,
+                super::key::SECRET_HEADER,
             ]),
     ))
 }

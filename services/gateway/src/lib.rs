@@ -6,11 +6,13 @@ mod credentials;
 mod feeds;
 mod graphql;
 mod http;
+mod key;
 mod market;
 mod positions;
 mod private;
 mod proxy;
 mod rate;
+mod reach;
 mod session;
 mod sockets;
 mod terminal;
@@ -20,14 +22,24 @@ pub use callout::issuer;
 use fafnir_platform::{
     Context, Error, Service, Starting,
     bus::Bus,
-    http::{Door, address::Proxies, serve_http},
+    http::{
+        Door,
+        address::{Client, Proxies},
+        serve_http,
+    },
     tasks::Schedule,
 };
 use fafnir_proto::v1::PositionRequest;
 pub use graphql::sdl;
 
+use axum::extract::ConnectInfo;
 use parking_lot::RwLock;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::TcpListener;
 
 /// Its row in the table of services.
@@ -45,6 +57,9 @@ pub static SERVICE: Service = Service {
 
 /// Deadline of calls that hash a password, which may wait in a queue.
 const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
+
+/// Orders whose account is remembered.
+const ORDERS_KEPT_MAX: u64 = 50_000;
 
 /// How often the exchange is asked for its notice; it answers from memory.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
@@ -68,11 +83,21 @@ struct Gateway {
     proxies: Proxies,
     sockets: Arc<sockets::Sockets>,
     credentials: credentials::Credentials,
+    /// User and account of orders that callers bound to an account asked for, by the order's id.
+    accounts_of_orders: moka::sync::Cache<String, (fafnir_proto::id::UserId, Arc<str>)>,
 }
 
 impl fmt::Debug for Gateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Gateway")
+    }
+}
+
+impl Gateway {
+    /// Where a request came from, as far as a trusted proxy or the connection tells.
+    fn client(&self, headers: &::http::HeaderMap, extensions: &::http::Extensions) -> Client {
+        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        self.proxies.client(headers, peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
     }
 }
 
@@ -93,6 +118,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         positions: positions::Positions::default(),
         feeds: Arc::default(),
         credentials: credentials::Credentials::default(),
+        accounts_of_orders: moka::sync::Cache::new(ORDERS_KEPT_MAX),
         http: proxy::client(),
         notice: RwLock::default(),
         bus,

@@ -157,11 +157,24 @@ impl Feed {
 
     async fn order(&mut self, update: v1::OrderUpdate) -> Result<(), Status> {
         self.orders = Some(update.user_seq);
+        // A fill is told with its order; one alone is nobody's who is bound to an account.
+        let is_reached = match &update.order {
+            Some(order) => self.session.reaches(&order.account_id),
+            None => update.fill.is_none() || self.session.bound_to().is_none(),
+        };
+        if !is_reached {
+            return Ok(());
+        }
         self.send(Event::Order { update: Box::new(update), reset: false }).await
     }
 
     async fn position(&mut self, update: v1::PortfolioUpdate) -> Result<(), Status> {
         self.portfolio = Some(update.user_seq);
+        let account = update.account.as_ref().map(|a| &a.id);
+        let holding = update.holding.as_ref().map(|h| &h.account_id);
+        if account.or(holding).is_some_and(|id| !self.session.reaches(id)) {
+            return Ok(());
+        }
         self.send(Event::Portfolio { update: Box::new(update), reset: false }).await
     }
 
@@ -285,6 +298,7 @@ impl Feed {
             limit: SNAPSHOT_PAGE,
             before_id,
             open_only,
+            account_id: self.session.bound_to().unwrap_or_default().to_owned(),
             ..Default::default()
         };
         let mut client = self.gateway.reads(&self.session).await.order(&self.session.caller());
@@ -299,7 +313,7 @@ impl Feed {
         let reset = |update| Event::Portfolio { update: Box::new(update), reset: true };
         let mut client = self.gateway.reads(&self.session).await.portfolio(&self.session.caller());
         let accounts = client.list_accounts(v1::UserRequest { user_id: user_id.clone() }).await?.into_inner();
-        for account in accounts.accounts {
+        for account in accounts.accounts.into_iter().filter(|a| self.session.reaches(&a.id)) {
             let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id.clone() };
             let holdings = client.holdings(request).await?.into_inner().holdings;
             self.send(reset(v1::PortfolioUpdate { account: Some(account), ..update(last) })).await?;

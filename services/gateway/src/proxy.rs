@@ -7,7 +7,7 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
-use fafnir_platform::{csrf, envelope::Failure};
+use fafnir_platform::{csrf, envelope::Failure, token};
 use fafnir_proto::client::TOKEN_KEY;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
@@ -74,7 +74,11 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
     }
     let content = body::read(&parts.headers, body, BODY_MAX).await?;
     let signing_out = parts.method == Method::DELETE;
-    let session = if signing_out { gateway.sessions.of(&parts.headers).await.ok() } else { None };
+    let presented = token::presented(&parts.headers).filter(|_| signing_out);
+    let session = match presented {
+        Some(presented) => gateway.sessions.of_token(presented).await.ok(),
+        None => None,
+    };
 
     let mut headers = parts.headers;
     strip(&mut headers);

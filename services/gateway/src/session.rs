@@ -1,6 +1,10 @@
 //! Who is signed in and what they may do: tokens against the JWKS, sessions and permissions believed for a moment.
 
-use super::Gateway;
+use super::{
+    Gateway,
+    graphql::id_of,
+    key::{self, Key},
+};
 use axum::http::HeaderMap;
 use fafnir_platform::{
     Context, Refusal, csrf,
@@ -10,10 +14,11 @@ use fafnir_platform::{
 use fafnir_proto::{
     client::Caller,
     id::{SessionId, UserId},
+    reason::Reason,
     v1,
 };
 use parking_lot::RwLock;
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tonic::Status;
 
@@ -60,21 +65,90 @@ impl Permission {
     }
 }
 
+/// What a caller does with what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Act {
+    /// Changes nothing.
+    Read,
+    /// Places and cancels orders, changes the watchlist.
+    Trade,
+    /// Whatever else changes something, and what concerns the user itself or others: no key does it.
+    Manage,
+}
+
 /// A signed-in caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub user: UserId,
     pub id: SessionId,
-    /// When its token ends, microseconds since 1970 UTC.
+    /// When its token ends, microseconds since 1970 UTC; `i64::MAX`: never.
     pub expires_us: i64,
     /// The token came in a cookie: unsafe requests need the CSRF token.
     pub by_cookie: bool,
+    /// An API key, in place of a sign-in.
+    pub key: Option<Arc<Key>>,
 }
 
 impl Session {
     /// How the services see this user.
     pub fn caller(&self) -> Caller {
         Caller::User(self.user)
+    }
+
+    /// Refuses what this caller's key is not for; a sign-in is for everything.
+    pub fn check_act(&self, act: Act) -> Result<(), Refusal> {
+        let Some(key) = &self.key else { return Ok(()) };
+        match act {
+            Act::Read => Ok(()),
+            Act::Trade if key.trades => Ok(()),
+            Act::Trade => Err(Refusal::denied("this needs a key with the scope trade")),
+            Act::Manage => Err(Refusal::denied("no API key may do this; sign in")),
+        }
+    }
+
+    /// Whether the caller's key leaves it a permission whole.
+    pub fn may_use(&self, permission: &str) -> bool {
+        let Some(key) = &self.key else { return true };
+        let whole: &[Permission] = if key.trades {
+            &[Permission::ViewStocks, Permission::OrderStocks, Permission::ManageOwnWatchlist]
+        } else {
+            &[Permission::ViewStocks]
+        };
+        whole.iter().any(|p| p.name() == permission)
+    }
+
+    /// The account that the caller is bound to.
+    pub fn bound_to(&self) -> Option<&str> {
+        self.key.as_ref()?.account.as_deref()
+    }
+
+    /// Whether the caller reaches an account of its user.
+    pub fn reaches(&self, account_id: &str) -> bool {
+        self.bound_to().is_none_or(|bound| bound == account_id)
+    }
+
+    /// The same for what a client wrote: a UUID, or nothing.
+    pub fn own_account(&self, account_id: Option<&str>) -> Result<String, Status> {
+        let id = account_id.map(|id| id_of("accountId", id)).transpose()?;
+        Ok(self.account(id.unwrap_or_default())?)
+    }
+
+    /// The account whose orders are listed, empty: of every one; one out of reach has none, as one that does not exist.
+    pub fn listed_account(&self, account_id: String) -> String {
+        self.account(account_id).unwrap_or_else(|_| uuid::Uuid::nil().to_string())
+    }
+
+    /// The account that a request names; one that the caller does not reach is as unknown as another user's. Left out, it
+    /// is the one that the caller is bound to.
+    pub fn account(&self, account_id: String) -> Result<String, Refusal> {
+        match self.bound_to() {
+            Some(bound) if account_id.is_empty() => Ok(bound.to_owned()),
+            Some(bound) if bound != account_id => {
+                let text = format!("account_id {account_id} is not an account of this user");
+                Err(Refusal::not_found(Reason::ACCOUNT_NOT_FOUND, text))
+            }
+            _ => Ok(account_id),
+        }
     }
 }
 
@@ -90,6 +164,7 @@ pub struct Sessions {
     /// New tokens of browsers' sessions, by session and end of the old one: many requests at once bring one.
     renewed: moka::future::Cache<(SessionId, i64), Arc<str>>,
     allowed: moka::future::Cache<UserId, Allowed>,
+    keys: moka::future::Cache<key::Asked, Option<Session>>,
 }
 
 impl fmt::Debug for Sessions {
@@ -114,14 +189,42 @@ impl Sessions {
             alive: cache().build(),
             renewed: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(RENEWED).build(),
             allowed: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED).build(),
+            keys: moka::future::Cache::builder().max_capacity(CACHED_MAX).time_to_live(BELIEVED).build(),
         }
     }
 
-    /// The caller that the headers of a request prove.
-    pub async fn of(&self, headers: &HeaderMap) -> Result<Session, Status> {
+    /// The caller that the headers of a request from this address prove: by an API key or a token.
+    pub async fn of(&self, headers: &HeaderMap, from: IpAddr) -> Result<Session, Status> {
+        self.given(headers, from).await?.ok_or_else(|| Refusal::unauthenticated("you are not signed in").into())
+    }
+
+    /// The same; `None` where the headers carry neither.
+    pub async fn given(&self, headers: &HeaderMap, from: IpAddr) -> Result<Option<Session>, Status> {
+        if let Some(presented) = key::presented(headers)? {
+            return self.of_key(presented, from).await.map(Some);
+        }
         match token::presented(headers) {
-            Some(presented) => self.of_token(presented).await,
-            None => Err(Refusal::unauthenticated("you are not signed in").into()),
+            Some(presented) => self.of_token(presented).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The caller that both halves of an API key prove.
+    pub async fn of_key(&self, presented: key::Presented, from: IpAddr) -> Result<Session, Status> {
+        let asked = key::Asked::new(&presented, from);
+        let ask = async {
+            let request = v1::KeyRequest {
+                key_id: presented.id,
+                secret: presented.secret,
+                client_ip: from.to_canonical().to_string(),
+            };
+            let reply = self.ctx.clients.auth(&self.ctx.system()).key(request).await?.into_inner();
+            Ok::<_, Status>(key::session(reply))
+        };
+        match self.keys.try_get_with(asked, ask).await {
+            Ok(Some(session)) => Ok(session),
+            Ok(None) => Err(Refusal::unauthenticated("the API key is not valid here").into()),
+            Err(status) => Err(unavailable("auth-service", &status)),
         }
     }
 
@@ -133,6 +236,7 @@ impl Sessions {
             id: claims.sid,
             expires_us: claims.exp.saturating_mul(fafnir_platform::clock::SECOND_US),
             by_cookie: matches!(presented, Presented::Cookie(_)),
+            key: None,
         };
         self.check(&session).await?;
         Ok(session)
@@ -209,7 +313,7 @@ impl Sessions {
 
     /// Whether a session lives, whatever token it has; `None`: nobody can say just now.
     pub async fn lives(&self, id: SessionId, user: UserId) -> Option<bool> {
-        match self.check(&Session { user, id, expires_us: i64::MAX, by_cookie: false }).await {
+        match self.check(&Session { user, id, expires_us: i64::MAX, by_cookie: false, key: None }).await {
             Ok(()) => Some(true),
             Err(status) => (status.code() != tonic::Code::Unavailable).then_some(false),
         }
@@ -255,8 +359,9 @@ impl Sessions {
         })
     }
 
-    /// Refuses a caller who lacks a permission.
-    pub async fn require(&self, session: &Session, permission: Permission) -> Result<(), Status> {
+    /// Refuses a caller who lacks a permission, or whose key is not for this.
+    pub async fn require(&self, session: &Session, act: Act, permission: Permission) -> Result<(), Status> {
+        session.check_act(act)?;
         if self.permissions(session.user).await?.contains(permission.name()) {
             return Ok(());
         }
@@ -353,7 +458,7 @@ impl Watch {
 async fn look(gateway: Arc<Gateway>, session: Session, needs: Vec<Permission>) -> Result<(), Status> {
     gateway.sessions.check(&session).await?;
     for permission in needs {
-        gateway.sessions.require(&session, permission).await?;
+        gateway.sessions.require(&session, Act::Read, permission).await?;
     }
     Ok(())
 }

@@ -4,22 +4,23 @@ use super::{
     Gateway,
     graphql::{price, transport::Charge},
     private::{self, Event, Start},
-    session::{Permission, Session},
+    credentials::Life,
+    session::{Act, Permission, Session},
 };
-use axum::extract::ConnectInfo;
 use fafnir_platform::{
     Refusal, clock,
     config::Mode,
     error::{refusal_of, unavailable_of},
 };
 use fafnir_proto::{
+    id::{SessionId, UserId},
     reason::Reason,
     v1::{self, terminal_server::Terminal},
 };
 use futures::{Stream, StreamExt as _, future::try_join_all};
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::IpAddr, pin::Pin, sync::Arc};
 use tokio::time::Instant;
-use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
+use tonic::{Code, Request, Response, Status};
 
 /// Longest e-mail address and password that are passed on, in bytes.
 const CREDENTIAL_LEN_MAX: usize = 1024;
@@ -48,30 +49,52 @@ fn outward(status: Status) -> Status {
 }
 
 impl Door {
-    async fn session(&self, metadata: &MetadataMap) -> Result<Session, Status> {
-        // A cookie is for browsers: this door takes Bearer tokens alone.
-        let text = metadata.get("authorization").and_then(|v| v.to_str().ok()).unwrap_or("");
-        match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                let presented = fafnir_platform::token::Presented::Bearer(token.trim());
-                self.0.sessions.of_token(presented).await
-            }
-            _ => Err(Refusal::unauthenticated("you are not signed in").into()),
-        }
+    async fn session<T>(&self, request: &Request<T>) -> Result<Session, Status> {
+        let mut headers = request.metadata().clone().into_headers();
+        // A cookie is for browsers: this door takes Bearer tokens and API keys.
+        headers.remove(axum::http::header::COOKIE);
+        self.0.sessions.of(&headers, self.peer_of(request)).await
     }
 
-    async fn allowed(&self, metadata: &MetadataMap, permission: Permission) -> Result<Session, Status> {
-        let session = self.session(metadata).await?;
-        self.0.sessions.require(&session, permission).await?;
+    async fn allowed<T>(
+        &self,
+        request: &Request<T>,
+        act: Act,
+        permission: Permission,
+    ) -> Result<Session, Status> {
+        let session = self.session(request).await?;
+        self.0.sessions.require(&session, act, permission).await?;
         Ok(session)
     }
 
+    /// The address that a call came from.
+    fn peer_of<T>(&self, request: &Request<T>) -> IpAddr {
+        self.0.client(request.metadata().as_ref(), request.extensions()).ip
+    }
+
     async fn started(&self, tokens: v1::Tokens) -> Result<v1::TerminalSession, Status> {
-        let gateway = &self.0;
-        let user = fafnir_proto::id::UserId::parse(&tokens.user_id)
-            .map_err(|_| Status::internal("the service failed; the log has the cause"))?;
+        let malformed = |_| Status::internal("the service failed; the log has the cause");
+        let session = Session {
+            user: UserId::parse(&tokens.user_id).map_err(malformed)?,
+            id: SessionId::parse(&tokens.session_id).map_err(malformed)?,
+            expires_us: i64::MAX,
+            by_cookie: false,
+            key: None,
+        };
+        Ok(v1::TerminalSession {
+            access_token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+            expires_in_s: tokens.expires_in_s,
+            email: tokens.email,
+            ..self.described(&session).await?
+        })
+    }
+
+    /// Who somebody is, without tokens.
+    async fn described(&self, session: &Session) -> Result<v1::TerminalSession, Status> {
+        let (gateway, user) = (&self.0, session.user);
         let mut users = gateway.ctx.clients.user(&gateway.ctx.system());
-        let request = v1::GetProfileRequest { user_id: tokens.user_id.clone() };
+        let request = v1::GetProfileRequest { user_id: user.to_string() };
         let (profile, permissions) =
             tokio::join!(users.get_profile(request), gateway.sessions.permissions(user));
         let profile = match profile {
@@ -82,21 +105,15 @@ impl Door {
                 v1::Profile::default()
             }
         };
-        let market_data_url = match fafnir_proto::id::SessionId::parse(&tokens.session_id) {
-            Ok(session) => gateway.market_access(session, user).await,
-            Err(_) => None,
-        };
-        let market_data_url = market_data_url.map_or_else(String::new, |access| access.url_with_login());
+        let access = gateway.market_access(session.id, user, Life::of(session)).await;
         Ok(v1::TerminalSession {
-            access_token: tokens.access_token,
-            refresh_token: tokens.refresh_token,
-            expires_in_s: tokens.expires_in_s,
-            user_id: tokens.user_id,
-            email: tokens.email,
+            user_id: user.to_string(),
+            email: profile.email,
             first_name: profile.first_name,
             last_name: profile.last_name,
-            permissions: permissions?.iter().cloned().collect(),
-            market_data_url,
+            permissions: permissions?.iter().filter(|p| session.may_use(p)).cloned().collect(),
+            market_data_url: access.map_or_else(String::new, |access| access.url_with_login()),
+            ..v1::TerminalSession::default()
         })
     }
 
@@ -127,14 +144,98 @@ fn rows(limit: u32) -> u64 {
     if limit == 0 { 500 } else { u64::from(limit.min(1000)) }
 }
 
+/// What a request names is within what its caller's key reaches.
+trait Bind {
+    /// Binds the request to the account of the key, or refuses what it names of another one.
+    async fn bind(&mut self, gateway: &Gateway, session: &Session) -> Result<(), Status>;
+}
+
+/// A request about an account: none named is the key's own.
+macro_rules! bind_account {
+    ($($request:ident),*) => {$(
+        impl Bind for v1::$request {
+            async fn bind(&mut self, _: &Gateway, session: &Session) -> Result<(), Status> {
+                self.account_id = session.account(std::mem::take(&mut self.account_id))?;
+                Ok(())
+            }
+        }
+    )*};
+}
+bind_account!(
+    PlaceOrderRequest,
+    FlattenRequest,
+    TransactionsRequest,
+    StatementRequest,
+    PerformanceRequest,
+    GainsRequest,
+    ReportRequest,
+    LotsRequest,
+    DepositRequest,
+    WithdrawRequest
+);
+
+/// A request about an order.
+macro_rules! bind_order {
+    ($($request:ident),*) => {$(
+        impl Bind for v1::$request {
+            async fn bind(&mut self, gateway: &Gateway, session: &Session) -> Result<(), Status> {
+                gateway.reach_order(session, &self.order_id).await
+            }
+        }
+    )*};
+}
+bind_order!(GetOrderRequest, CancelOrderRequest, ReplaceOrderRequest, OrderHistoryRequest);
+
+/// A request about what belongs to no account, or that no key may make.
+macro_rules! bind_nothing {
+    ($($request:ident),*) => {$(
+        impl Bind for v1::$request {
+            async fn bind(&mut self, _: &Gateway, _: &Session) -> Result<(), Status> {
+                Ok(())
+            }
+        }
+    )*};
+}
+bind_nothing!(
+    CreateAccountRequest,
+    TransferRequest,
+    GetProfileRequest,
+    WatchlistRequest,
+    ListKeysRequest,
+    RevokeKeyRequest
+);
+
+impl Bind for v1::ListOrdersRequest {
+    async fn bind(&mut self, _: &Gateway, session: &Session) -> Result<(), Status> {
+        self.account_id = session.listed_account(std::mem::take(&mut self.account_id));
+        Ok(())
+    }
+}
+
+impl Bind for v1::CancelGroupRequest {
+    async fn bind(&mut self, gateway: &Gateway, session: &Session) -> Result<(), Status> {
+        gateway.reach_group(session, &self.group_id).await
+    }
+}
+
+impl Bind for v1::PlaceGroupRequest {
+    async fn bind(&mut self, gateway: &Gateway, session: &Session) -> Result<(), Status> {
+        for order in &mut self.orders {
+            order.bind(gateway, session).await?;
+        }
+        Ok(())
+    }
+}
+
 /// A read of the caller's own rows: permission, `user_id` from the token, the owner's answer, which knows everything that
 /// the caller was told.
 macro_rules! own {
     ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident, $rows:expr) => {{
-        let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
+        let session = $self.allowed(&$request, Act::Read, Permission::$permission).await.map_err(outward)?;
         let mut message = $request.into_inner();
         $self.charge(&session, $rows(&message))?;
         message.user_id = session.user.to_string();
+        message.bind(&$self.0, &session).await.map_err(outward)?;
         let mut client = $self.0.reads(&session).await.$service(&session.caller());
         let reply = client.$method(message).await.map_err(outward)?;
         Ok(Response::new(reply.into_inner()))
@@ -143,10 +244,11 @@ macro_rules! own {
 
 /// A command, or what no fact is about: permission, `user_id` from the token, the owner's answer.
 macro_rules! command {
-    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
-        let session = $self.allowed($request.metadata(), Permission::$permission).await.map_err(outward)?;
+    ($self:ident, $request:ident, $act:ident, $permission:ident, $service:ident . $method:ident) => {{
+        let session = $self.allowed(&$request, Act::$act, Permission::$permission).await.map_err(outward)?;
         let mut message = $request.into_inner();
         message.user_id = session.user.to_string();
+        message.bind(&$self.0, &session).await.map_err(outward)?;
         let mut client = $self.0.ctx.clients.$service(&session.caller());
         let reply = client.$method(message).await.map_err(outward)?;
         Ok(Response::new($self.0.told(&session, reply)))
@@ -156,7 +258,7 @@ macro_rules! command {
 /// A call about public data: permission, then the owner's answer.
 macro_rules! public {
     ($self:ident, $request:ident, $service:ident . $method:ident, $rows:expr) => {{
-        let session = $self.allowed($request.metadata(), Permission::ViewStocks).await.map_err(outward)?;
+        let session = $self.allowed(&$request, Act::Read, Permission::ViewStocks).await.map_err(outward)?;
         let message = $request.into_inner();
         $self.charge(&session, $rows(&message))?;
         let mut client = $self.0.ctx.clients.$service(&session.caller());
@@ -181,7 +283,7 @@ impl Terminal for Door {
     }
 
     async fn sign_in(&self, request: Request<v1::TerminalSignInRequest>) -> Reply<v1::TerminalSession> {
-        let client_ip = self.0.peer_of(request.metadata(), request.extensions());
+        let client_ip = self.peer_of(&request).to_string();
         let agent = request.metadata().get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or("");
         let user_agent: String = agent.chars().take(200).collect();
         let message = request.into_inner();
@@ -207,54 +309,81 @@ impl Terminal for Door {
     }
 
     async fn sign_out(&self, request: Request<v1::Empty>) -> Reply<v1::Empty> {
-        let session = self.session(request.metadata()).await.map_err(outward)?;
+        let session = self.session(&request).await.map_err(outward)?;
+        session.check_act(Act::Manage)?;
         let mut auth = self.0.ctx.clients.auth(&self.0.ctx.system());
         auth.sign_out(v1::SignOutRequest { session_id: session.id.to_string() }).await.map_err(outward)?;
         self.0.sessions.forget(session.id).await;
         Ok(Response::new(v1::Empty {}))
     }
 
+    async fn whoami(&self, request: Request<v1::Empty>) -> Reply<v1::TerminalSession> {
+        let session = self.session(&request).await.map_err(outward)?;
+        Ok(Response::new(self.described(&session).await.map_err(outward)?))
+    }
+
+    async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Reply<v1::CreateKeyReply> {
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnProfile).await.map_err(outward)?;
+        let message = v1::CreateKeyRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut auth = self.0.reads(&session).await.auth(&session.caller());
+        Ok(Response::new(auth.create_key(message).await.map_err(outward)?.into_inner()))
+    }
+    async fn keys(&self, request: Request<v1::Empty>) -> Reply<v1::ListKeysReply> {
+        let request = request.map(|_| v1::ListKeysRequest::default());
+        command!(self, request, Manage, ManageOwnProfile, auth.list_keys)
+    }
+    async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Reply<v1::Empty> {
+        command!(self, request, Manage, ManageOwnProfile, auth.revoke_key)
+    }
+
     async fn place(&self, request: Request<v1::PlaceOrderRequest>) -> Reply<v1::OrderReply> {
-        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
-        let message = v1::PlaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut message = v1::PlaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place(message).await.map_err(outward)?;
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
     async fn place_group(&self, request: Request<v1::PlaceGroupRequest>) -> Reply<v1::OrderGroupReply> {
-        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
-        let message = v1::PlaceGroupRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut message = v1::PlaceGroupRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place_group(message).await.map_err(outward)?;
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
     async fn cancel_group(&self, request: Request<v1::CancelGroupRequest>) -> Reply<v1::CancelAllReply> {
-        command!(self, request, OrderStocks, order.cancel_group)
+        command!(self, request, Trade, OrderStocks, order.cancel_group)
     }
 
     async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Reply<v1::OrderReply> {
-        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
-        let message = v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut message = v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.replace(message).await.map_err(outward)?;
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
     async fn cancel(&self, request: Request<v1::CancelOrderRequest>) -> Reply<v1::OrderReply> {
-        command!(self, request, OrderStocks, order.cancel)
+        command!(self, request, Trade, OrderStocks, order.cancel)
     }
     async fn cancel_all(&self, request: Request<v1::CancelAllRequest>) -> Reply<v1::CancelAllReply> {
-        command!(self, request, OrderStocks, order.cancel_all)
+        let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
+        let requested = self.0.cancel_all(&session, request.into_inner().symbol).await.map_err(outward)?;
+        Ok(Response::new(v1::CancelAllReply { requested }))
     }
     async fn flatten(&self, request: Request<v1::FlattenRequest>) -> Reply<v1::FlattenReply> {
-        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
+        let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
-        let message = v1::FlattenRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut message = v1::FlattenRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.flatten(message).await.map_err(outward)?;
         Ok(Response::new(self.0.told(&session, reply)))
@@ -266,31 +395,44 @@ impl Terminal for Door {
         own!(self, request, OrderStocks, order.get, |_| 1)
     }
     async fn fills(&self, request: Request<v1::ListFillsRequest>) -> Reply<v1::ListFillsReply> {
-        own!(self, request, OrderStocks, order.list_fills, |r: &v1::ListFillsRequest| rows(r.limit))
+        let session = self.allowed(&request, Act::Read, Permission::OrderStocks).await.map_err(outward)?;
+        let user_id = session.user.to_string();
+        let message = v1::ListFillsRequest { user_id, ..request.into_inner() };
+        self.charge(&session, rows(message.limit))?;
+        let mut client = self.0.reads(&session).await.order(&session.caller());
+        let mut reply = client.list_fills(message).await.map_err(outward)?.into_inner();
+        self.0.keep_fills(&session, &mut reply.fills).await.map_err(outward)?;
+        Ok(Response::new(reply))
     }
     async fn order_history(&self, request: Request<v1::OrderHistoryRequest>) -> Reply<v1::OrderHistoryReply> {
         own!(self, request, OrderStocks, order.history, |r: &v1::OrderHistoryRequest| rows(r.limit))
     }
 
     async fn accounts(&self, request: Request<v1::Empty>) -> Reply<v1::ListAccountsReply> {
-        let request = request.map(|_| v1::UserRequest::default());
-        own!(self, request, ManageOwnPortfolio, portfolio.list_accounts, |_| 1)
+        let session =
+            self.allowed(&request, Act::Read, Permission::ManageOwnPortfolio).await.map_err(outward)?;
+        self.charge(&session, 1)?;
+        let request = v1::UserRequest { user_id: session.user.to_string() };
+        let mut client = self.0.reads(&session).await.portfolio(&session.caller());
+        let mut reply = client.list_accounts(request).await.map_err(outward)?.into_inner();
+        reply.accounts.retain(|account| session.reaches(&account.id));
+        Ok(Response::new(reply))
     }
     async fn create_account(&self, request: Request<v1::CreateAccountRequest>) -> Reply<v1::Account> {
-        command!(self, request, ManageOwnAccounts, portfolio.create_account)
+        command!(self, request, Manage, ManageOwnAccounts, portfolio.create_account)
     }
     async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
-        command!(self, request, ManageOwnAccounts, portfolio.deposit)
+        command!(self, request, Manage, ManageOwnAccounts, portfolio.deposit)
     }
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Reply<v1::DepositReply> {
-        command!(self, request, ManageOwnAccounts, portfolio.withdraw)
+        command!(self, request, Manage, ManageOwnAccounts, portfolio.withdraw)
     }
     async fn transfer(&self, request: Request<v1::TransferRequest>) -> Reply<v1::Empty> {
-        command!(self, request, ManageOwnAccounts, portfolio.transfer)
+        command!(self, request, Manage, ManageOwnAccounts, portfolio.transfer)
     }
     async fn positions(&self, request: Request<v1::Empty>) -> Reply<v1::HoldingsReply> {
         let session =
-            self.allowed(request.metadata(), Permission::ManageOwnPortfolio).await.map_err(outward)?;
+            self.allowed(&request, Act::Read, Permission::ManageOwnPortfolio).await.map_err(outward)?;
         let holdings = self.0.holdings_of_all_accounts(&session).await.map_err(outward)?;
         Ok(Response::new(v1::HoldingsReply { holdings }))
     }
@@ -318,15 +460,15 @@ impl Terminal for Door {
     }
     async fn watchlist(&self, request: Request<v1::Empty>) -> Reply<v1::WatchlistReply> {
         let request = request.map(|_| v1::GetProfileRequest::default());
-        command!(self, request, ManageOwnWatchlist, user.watchlist)
+        command!(self, request, Read, ManageOwnWatchlist, user.watchlist)
     }
     async fn add_to_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        command!(self, request, ManageOwnWatchlist, user.add_to_watchlist)
+        command!(self, request, Trade, ManageOwnWatchlist, user.add_to_watchlist)
     }
     async fn remove_from_watchlist(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::Empty> {
         let request = request.map(|r| v1::WatchlistRequest { symbol: r.symbol, user_id: String::new() });
-        command!(self, request, ManageOwnWatchlist, user.remove_from_watchlist)
+        command!(self, request, Trade, ManageOwnWatchlist, user.remove_from_watchlist)
     }
 
     async fn instruments(&self, request: Request<v1::Empty>) -> Reply<v1::ListInstrumentsReply> {
@@ -354,10 +496,11 @@ impl Terminal for Door {
     type PrivateStream = Pin<Box<dyn Stream<Item = Result<v1::PrivateUpdate, Status>> + Send>>;
 
     async fn private(&self, request: Request<v1::PrivateRequest>) -> Reply<Self::PrivateStream> {
-        let session = self.allowed(request.metadata(), Permission::OrderStocks).await.map_err(outward)?;
-        self.0.sessions.require(&session, Permission::ManageOwnPortfolio).await.map_err(outward)?;
+        let session = self.allowed(&request, Act::Read, Permission::OrderStocks).await.map_err(outward)?;
+        let needs = Permission::ManageOwnPortfolio;
+        self.0.sessions.require(&session, Act::Read, needs).await.map_err(outward)?;
         // A gateway that was started anew lets the session in again where it watches market data.
-        self.0.admit(session.id, session.user).await;
+        self.0.admit(session.id, session.user, Life::of(&session)).await;
         let message = request.into_inner();
         let start = |seq| if message.from_now { Start::Now } else { Start::After(seq) };
         let updates = private::updates(
@@ -386,20 +529,12 @@ impl Gateway {
         let user_id = session.user.to_string();
         let request = v1::UserRequest { user_id: user_id.clone() };
         let accounts = client.clone().list_accounts(request).await?.into_inner().accounts;
-        let replies = accounts.into_iter().filter(|a| !a.closed).map(|account| {
+        let replies = accounts.into_iter().filter(|a| !a.closed && session.reaches(&a.id)).map(|account| {
             let request = v1::AccountRequest { user_id: user_id.clone(), account_id: account.id };
             let mut client = client.clone();
             async move { Ok::<_, Status>(client.holdings(request).await?.into_inner().holdings) }
         });
         Ok(try_join_all(replies).await?.into_iter().flatten().collect())
-    }
-
-    /// The address that a call came from, or empty.
-    fn peer_of(&self, metadata: &MetadataMap, extensions: &tonic::Extensions) -> String {
-        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        peer.map_or_else(String::new, |ip| {
-            self.proxies.client(&metadata.clone().into_headers(), ip).ip.to_string()
-        })
     }
 }
 

@@ -6,30 +6,30 @@ use super::{
         transport::{Endpoint, Sent, was_executed},
         write_response,
     },
+    key,
     session::{Session, Watch},
     sockets::Counted,
 };
 use async_graphql::parser::types::OperationType;
 use axum::{
     extract::{
-        ConnectInfo, State,
+        State,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
     },
-    http::{Extensions, HeaderMap, StatusCode},
+    http::{Extensions, HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use fafnir_platform::{
     Refusal, csrf,
     envelope::Failure,
     http::{address::Source, place::Place},
-    token::Presented,
 };
 use fafnir_proto::{id::UserId, reason::Reason};
 use futures::{StreamExt as _, stream::AbortHandle};
 use serde::Deserialize;
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -89,9 +89,8 @@ pub async fn upgrade(
     if !csrf::origin_is_ours(&headers, &endpoint.gateway.ctx.settings.gateway.cors_origins) {
         return Failure::unauthorized("this page may not subscribe from its origin").into_response();
     }
-    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    let peer = peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let source = Source::of(endpoint.gateway.proxies.client(&headers, peer).ip);
+    let from = endpoint.gateway.client(&headers, &extensions).ip;
+    let source = Source::of(from);
     let Some(of_address) = endpoint.gateway.sockets.of_address(source) else {
         let max = endpoint.gateway.ctx.settings.gateway.sockets_per_address;
         let text = format!("an address has at most {max} connections for subscriptions");
@@ -102,18 +101,15 @@ pub async fn upgrade(
         _place: extensions.get::<Arc<Place>>().map(|place| (Arc::clone(place), place.busy())),
         _of_address: of_address,
     };
-    let session = match fafnir_platform::token::presented(&headers) {
-        None => None,
-        Some(presented) => match endpoint.gateway.sessions.of_token(presented).await {
-            Ok(session) => Some(session),
-            Err(status) => return Failure::from(status).into_response(),
-        },
+    let session = match endpoint.gateway.sessions.given(&headers, from).await {
+        Ok(session) => session,
+        Err(status) => return Failure::from(status).into_response(),
     };
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
     let tasks = endpoint.gateway.ctx.tasks.clone();
     upgrade.on_upgrade(move |socket| async move {
         tasks.spawn("websocket", async move {
-            Connection::serve(endpoint, socket, session).await;
+            Connection::serve(endpoint, socket, session, from).await;
             drop(held);
             Ok::<(), std::convert::Infallible>(())
         });
@@ -176,6 +172,7 @@ fn closes(response: &async_graphql::Response) -> Option<Close> {
 struct Connection {
     endpoint: Endpoint,
     session: Option<Session>,
+    from: IpAddr,
     is_init: bool,
     running: HashMap<String, AbortHandle>,
     sender: mpsc::Sender<Outgoing>,
@@ -193,12 +190,13 @@ async fn ended(watch: &mut Option<Watch>) -> Status {
 }
 
 impl Connection {
-    async fn serve(endpoint: Endpoint, mut socket: WebSocket, session: Option<Session>) {
+    async fn serve(endpoint: Endpoint, mut socket: WebSocket, session: Option<Session>, from: IpAddr) {
         let shutdown = endpoint.gateway.ctx.tasks.shutdown().clone();
         let (sender, mut outgoing) = mpsc::channel(BUFFER);
         let mut this = Self {
             endpoint,
             session,
+            from,
             is_init: false,
             running: HashMap::new(),
             sender,
@@ -303,16 +301,21 @@ impl Connection {
         }
     }
 
-    /// Who connects: the headers said it, or `{"Authorization": "Bearer …"}` in the payload does.
+    /// Who connects: the headers said it, or the payload does, by the same names: `{"Authorization": "Bearer …"}`, or a
+    /// key's two halves.
     async fn sign_in(&mut self, payload: Option<&serde_json::Value>) -> Result<(), Close> {
-        let given = payload.and_then(|p| p.get("Authorization").or_else(|| p.get("authorization")));
-        if let Some(text) = given.and_then(|v| v.as_str()) {
-            let token = match text.split_once(' ') {
-                Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-                _ => return Err(Close(UNAUTHORIZED, "Unauthorized")),
-            };
-            let session = self.endpoint.gateway.sessions.of_token(Presented::Bearer(token)).await;
-            self.session = Some(session?);
+        const UNAUTHORISED: Close = Close(UNAUTHORIZED, "Unauthorized");
+        let mut headers = HeaderMap::new();
+        for (name, value) in payload.and_then(|p| p.as_object()).into_iter().flatten() {
+            let name = name.to_ascii_lowercase();
+            let named = [header::AUTHORIZATION, key::ID_HEADER, key::SECRET_HEADER].into_iter().find(|n| *n == *name);
+            if let (Some(name), Some(text)) = (named, value.as_str()) {
+                headers.insert(name, text.parse().map_err(|_| UNAUTHORISED)?);
+            }
+        }
+        if !headers.is_empty() {
+            let given = self.endpoint.gateway.sessions.given(&headers, self.from).await?;
+            self.session = Some(given.ok_or(UNAUTHORISED)?);
         }
         let Some(session) = &self.session else { return Err(Close(UNAUTHORIZED, "Unauthorized")) };
         let of_user = self.endpoint.gateway.sockets.of_user(session.user);

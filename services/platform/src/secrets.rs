@@ -91,11 +91,16 @@ pub fn secret(dir: &Path, name: &str) -> io::Result<Secret> {
     text(dir, name)
 }
 
-/// Fresh randomness as URL-safe text of `bytes` bytes of entropy.
-pub fn random_text(bytes: usize) -> io::Result<String> {
+/// Fresh randomness.
+pub fn random_bytes(bytes: usize) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; bytes];
     SystemRandom::new().fill(&mut buffer).map_err(|_| io::Error::other("the system has no randomness"))?;
-    Ok(URL_SAFE_NO_PAD.encode(buffer))
+    Ok(buffer)
+}
+
+/// Fresh randomness as URL-safe text of `bytes` bytes of entropy.
+pub fn random_text(bytes: usize) -> io::Result<String> {
+    Ok(URL_SAFE_NO_PAD.encode(random_bytes(bytes)?))
 }
 
 /// Compares without telling by the time how much agrees.

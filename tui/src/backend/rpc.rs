@@ -1,6 +1,6 @@
 //! Calls to the gateway with the session's token: deadlines, one renewal when the token has ended.
 
-use super::session::{Session, SessionStore};
+use super::session::{Scheme, Session, SessionStore};
 use crate::{
     model::{
         Who,
@@ -104,13 +104,13 @@ impl Gateway {
 
     /// A request with the token of now.
     pub fn request<T>(&self, message: T) -> Result<(Request<T>, String), Status> {
-        let token = self.token().ok_or_else(|| Status::unauthenticated("not signed in"))?;
+        let session = self.session.borrow().clone().ok_or_else(|| Status::unauthenticated("not signed in"))?;
         let mut request = Request::new(message);
-        let value = format!("Bearer {token}").parse();
+        let value = session.authorization().parse();
         let value =
             value.map_err(|_| Status::unauthenticated("the stored session is damaged: sign in again"))?;
         request.metadata_mut().insert("authorization", value);
-        Ok((request, token))
+        Ok((request, session.access_token))
     }
 
     /// Makes one call; when the token has ended, renews it and makes the call once more.
@@ -146,6 +146,9 @@ impl Gateway {
         let Some(current) = self.session.borrow().clone() else { return Err(Renewal::Ended) };
         if current.access_token != seen {
             return Ok(());
+        }
+        if current.scheme == Scheme::Basic {
+            return self.look_at_key(current).await;
         }
         let mut lock = match self.store.clone() {
             None => None,
@@ -185,6 +188,27 @@ impl Gateway {
                 self.send(Event::SignedOut(text)).await;
                 Err(Renewal::Ended)
             }
+        }
+    }
+
+    /// An API key has nothing to renew: whether it still opens, and where its market data is.
+    async fn look_at_key(&self, current: Session) -> Result<(), Renewal> {
+        let (mut request, token) =
+            self.request(v1::Empty {}).map_err(|e| Renewal::NoAnswer(sentence(&e)))?;
+        request.set_timeout(QUERY_DEADLINE);
+        let answer = tokio::time::timeout(QUERY_DEADLINE, self.client().whoami(request)).await;
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+            Ok(reply) => {
+                let session = Session::of_key(reply.into_inner(), token).or_else(&current);
+                self.session.send_replace(Some(session));
+                Ok(())
+            }
+            Err(status) if status.code() == Code::Unauthenticated => {
+                self.session.send_replace(None);
+                self.send(Event::SignedOut("the API key does not open any more".to_owned())).await;
+                Err(Renewal::Ended)
+            }
+            Err(status) => Err(Renewal::NoAnswer(sentence(&status))),
         }
     }
 

@@ -5,9 +5,20 @@ use fafnir_proto::v1;
 /// Tokens are renewed when this part of their life is left, in percent.
 const RENEW_PERCENT: i64 = 20;
 
+/// How a session's token is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scheme {
+    /// An access token, which is renewed.
+    #[default]
+    Bearer,
+    /// An API key, `ID:SECRET` in base64: there is nothing to renew.
+    Basic,
+}
+
 /// What signing in gives. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Session {
+    pub scheme: Scheme,
     pub access_token: String,
     pub refresh_token: String,
     /// When the access token ends, microseconds since 1970 UTC.
@@ -42,6 +53,7 @@ impl Session {
         Self {
             expires_us: now_us.saturating_add(i64::from(reply.expires_in_s) * 1_000_000),
             lifetime_s: reply.expires_in_s,
+            scheme: Scheme::Bearer,
             access_token: reply.access_token,
             refresh_token: reply.refresh_token,
             user_id: reply.user_id,
@@ -50,6 +62,19 @@ impl Session {
             last_name: reply.last_name,
             permissions: reply.permissions,
             market_data_url: reply.market_data_url,
+        }
+    }
+
+    /// Of an API key, by what the gateway says of it; `token` is what is sent.
+    pub fn of_key(reply: v1::TerminalSession, token: String) -> Self {
+        Self { scheme: Scheme::Basic, access_token: token, expires_us: i64::MAX, ..Self::new(reply, 0) }
+    }
+
+    /// What goes into the metadata `authorization`.
+    pub fn authorization(&self) -> String {
+        match self.scheme {
+            Scheme::Bearer => format!("Bearer {}", self.access_token),
+            Scheme::Basic => format!("Basic {}", self.access_token),
         }
     }
 

@@ -22,6 +22,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Response, Status};
 
 pub const PASSWORD: &str = "Password123";
+/// `ID:SECRET` of an API key in base64, as it is sent.
+pub const KEY: &str = "Basic UEtURVNUOnNlY3JldA==";
 
 /// What the gateway knows and what it was asked.
 #[derive(Default)]
@@ -41,6 +43,8 @@ pub struct Books {
     pub flatten_answers: VecDeque<Result<v1::FlattenReply, Status>>,
     pub private_requests: Vec<v1::PrivateRequest>,
     pub book_seq: u64,
+    /// [`KEY`] opens no more.
+    pub is_key_revoked: bool,
 }
 
 pub struct Gateway {
@@ -124,7 +128,8 @@ impl Door {
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let books = self.books.lock().unwrap();
         let token = request.metadata().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        if token == format!("Bearer {}", books.access) {
+        let by_key = token == KEY && !books.is_key_revoked;
+        if by_key || token == format!("Bearer {}", books.access) {
             Ok(())
         } else {
             Err(Status::unauthenticated("the token has ended"))
@@ -173,6 +178,18 @@ impl Terminal for Door {
             return Err(Status::unauthenticated("wrong e-mail or password"));
         }
         Ok(Response::new(self.session()))
+    }
+
+    async fn whoami(&self, request: Request<v1::Empty>) -> Answer<v1::TerminalSession> {
+        self.check(&request)?;
+        let nothing = String::new;
+        let session = self.session();
+        Ok(Response::new(v1::TerminalSession {
+            access_token: nothing(),
+            refresh_token: nothing(),
+            expires_in_s: 0,
+            ..session
+        }))
     }
 
     async fn refresh(&self, request: Request<v1::TerminalRefreshRequest>) -> Answer<v1::TerminalSession> {
@@ -342,6 +359,9 @@ impl Terminal for Door {
         report(v1::ReportRequest) -> v1::ReportReply;
         lots(v1::LotsRequest) -> v1::LotsReply;
         sign_out(v1::Empty) -> v1::Empty;
+        create_key(v1::CreateKeyRequest) -> v1::CreateKeyReply;
+        keys(v1::Empty) -> v1::ListKeysReply;
+        revoke_key(v1::RevokeKeyRequest) -> v1::Empty;
         cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
         withdraw(v1::WithdrawRequest) -> v1::DepositReply;

@@ -2,7 +2,7 @@
 
 use crate::{
     common::*,
-    exchange::{Gateway, Nats, PASSWORD},
+    exchange::{Gateway, KEY, Nats, PASSWORD},
 };
 use crossterm::event::{Event as InputEvent, KeyCode, KeyEvent, KeyModifiers};
 use fafnir_proto::v1::{self, OrderState, Side};
@@ -90,6 +90,22 @@ async fn exchange() -> (Gateway, Nats) {
     let nats = Nats::start().await;
     let gateway = Gateway::start(nats.url("secret")).await;
     (gateway, nats)
+}
+
+#[tokio::test]
+async fn an_api_key_opens_the_terminal_and_a_revoked_one_ends_at_the_sign_in() {
+    let (gateway, mut nats) = exchange().await;
+    let token = KEY.trim_start_matches("Basic ").to_owned();
+    let who = v1::TerminalSession { user_id: "u".into(), email: "user@test.com".into(), ..Default::default() };
+    // Without the address of the market data: the terminal asks who it is, and is told.
+    let mut desk = Desk::open(&gateway.url(), Some(Session::of_key(who, token)), None);
+    desk.is_ready(&mut nats).await;
+    assert_eq!(gateway.books.lock().unwrap().refreshes, 0, "a key has nothing to renew");
+    gateway.books.lock().unwrap().is_key_revoked = true;
+    let gateway = gateway.restart().await;
+    desk.until("the sign-in screen", |m| m.screen == Screen::SignIn).await;
+    desk.live.shutdown().await;
+    drop(gateway);
 }
 
 /// What the gateway would have handed out, with a token of choice.

@@ -1,7 +1,7 @@
 //! What administrators see and change, each behind its own permission.
 
 use super::{
-    Needs, error, of,
+    Manages, error, of,
     query::{first_of, id_of},
     scalars::Int64,
     types::{CodeResponse, Outcome},
@@ -92,7 +92,7 @@ pub struct AdminQuery;
 #[Object]
 impl AdminQuery {
     /// The users of the platform, by id.
-    #[graphql(guard = "Needs(ViewUsers)")]
+    #[graphql(guard = "Manages(ViewUsers)")]
     async fn users(
         &self,
         ctx: &Context<'_>,
@@ -131,7 +131,7 @@ impl AdminQuery {
     }
 
     /// Every role and what it permits.
-    #[graphql(guard = "Needs(ManageRoles)")]
+    #[graphql(guard = "Manages(ManageRoles)")]
     async fn roles(&self, ctx: &Context<'_>) -> Result<RolesResponse> {
         let (gateway, session) = of(ctx)?;
         let mut security = gateway.ctx.clients.security(&session.caller());
@@ -144,7 +144,7 @@ impl AdminQuery {
     }
 
     /// The roles and permissions of a user; both empty for an unknown one.
-    #[graphql(guard = "Needs(ViewUsers)")]
+    #[graphql(guard = "Manages(ViewUsers)")]
     async fn user_permissions(&self, ctx: &Context<'_>, user_id: String) -> Result<UserPermissionsResponse> {
         let (gateway, _) = of(ctx)?;
         let asked = async {
@@ -158,7 +158,7 @@ impl AdminQuery {
     }
 
     /// Counters of the running platform.
-    #[graphql(guard = "Needs(ViewAdminDashboard)")]
+    #[graphql(guard = "Manages(ViewAdminDashboard)")]
     async fn platform_status(&self, ctx: &Context<'_>) -> Result<PlatformStatusResponse> {
         let (gateway, _) = of(ctx)?;
         let caller = gateway.ctx.system();
@@ -190,13 +190,13 @@ pub struct AdminMutation;
 #[Object]
 impl AdminMutation {
     /// Gives a user a role; again changes nothing. Takes effect within a second.
-    #[graphql(guard = "Needs(ManageRoles)")]
+    #[graphql(guard = "Manages(ManageRoles)")]
     async fn grant_role(&self, ctx: &Context<'_>, user_id: String, role: String) -> Result<CodeResponse> {
         change_role(ctx, &user_id, &role, true).await
     }
 
     /// Takes a role from a user; again changes nothing. Takes effect within a second.
-    #[graphql(guard = "Needs(ManageRoles)")]
+    #[graphql(guard = "Manages(ManageRoles)")]
     async fn revoke_role(&self, ctx: &Context<'_>, user_id: String, role: String) -> Result<CodeResponse> {
         change_role(ctx, &user_id, &role, false).await
     }

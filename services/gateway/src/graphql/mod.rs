@@ -6,6 +6,7 @@ mod documents;
 pub mod error;
 mod inputs;
 mod json;
+mod keys;
 pub mod lexical;
 pub mod list;
 mod mutation;
@@ -22,12 +23,13 @@ mod types;
 
 use super::{
     Gateway,
-    session::{Permission, Session},
+    session::{Act, Permission, Session},
 };
 use async_graphql::{Context, Guard, MergedObject, Result, Schema, ValidationMode};
 use std::sync::Arc;
 
 pub use json::response as write_response;
+pub use query::id_of;
 
 #[derive(MergedObject, Default)]
 pub struct Query(
@@ -39,10 +41,11 @@ pub struct Query(
     performance::Performances,
     report::Reports,
     admin::AdminQuery,
+    keys::KeyQuery,
 );
 
 #[derive(MergedObject, Default)]
-pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation);
+pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation, keys::KeyMutation);
 
 pub type Api = Schema<Query, Mutation, subscription::Subscription>;
 
@@ -61,14 +64,36 @@ pub fn sdl() -> String {
     Schema::new(Query::default(), Mutation::default(), subscription::Subscription).sdl_with_options(options)
 }
 
-/// The permission that a field needs.
+/// The permission that a field needs which changes nothing.
 pub struct Needs(pub Permission);
+
+/// The permission that a field needs which places or cancels orders or changes the watchlist.
+pub struct Trades(pub Permission);
+
+/// The permission that a field needs which no API key may use.
+pub struct Manages(pub Permission);
 
 impl Guard for Needs {
     async fn check(&self, ctx: &Context<'_>) -> Result<()> {
-        let (gateway, session) = of(ctx)?;
-        gateway.sessions.require(session, self.0).await.map_err(error::of)
+        require(ctx, Act::Read, self.0).await
     }
+}
+
+impl Guard for Trades {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        require(ctx, Act::Trade, self.0).await
+    }
+}
+
+impl Guard for Manages {
+    async fn check(&self, ctx: &Context<'_>) -> Result<()> {
+        require(ctx, Act::Manage, self.0).await
+    }
+}
+
+async fn require(ctx: &Context<'_>, act: Act, permission: Permission) -> Result<()> {
+    let (gateway, session) = of(ctx)?;
+    gateway.sessions.require(session, act, permission).await.map_err(error::of)
 }
 
 /// Who asks, and whom to ask.

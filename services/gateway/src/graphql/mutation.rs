@@ -1,14 +1,14 @@
 //! The mutations of public-api.md §6, and ours beyond the reference.
 
 use super::{
-    Needs, error, of,
+    Manages, Trades, error, of,
     query::id_of,
     scalars::{Decimal, Number},
     types::*,
 };
 use crate::{
     Gateway, market,
-    session::{Permission::*, Session},
+    session::{Act, Permission::*, Session},
 };
 use async_graphql::{Context, InputObject, Object, Result};
 use fafnir_platform::Refusal;
@@ -250,12 +250,12 @@ fn order_of(reply: v1::OrderReply) -> Result<v1::Order> {
 }
 
 /// The order that a request asks for.
-fn place_request(user_id: String, request: CreateOrderRequest) -> Result<v1::PlaceOrderRequest> {
-    let account_id = request.account_id.as_deref().map(|id| id_of("accountId", id)).transpose();
+fn place_request(session: &Session, request: CreateOrderRequest) -> Result<v1::PlaceOrderRequest> {
+    let account_id = session.own_account(request.account_id.as_deref()).map_err(error::of)?;
     let (quantity_e4, notional_micros) = how_much(&request)?;
     Ok(v1::PlaceOrderRequest {
-        user_id,
-        account_id: account_id.map_err(error::of)?.unwrap_or_default(),
+        user_id: session.user.to_string(),
+        account_id,
         symbol: market::symbol(&request.symbol).map_err(error::of)?.to_string(),
         side: side_of(&request.side)?.into(),
         r#type: type_of(&request.kind)?.into(),
@@ -293,7 +293,7 @@ pub struct Trading;
 impl Trading {
     /// Places an order. OK: accepted (status PENDING or further). FAILED_PRECONDITION: refused for funds or risk, with
     /// the REJECTED order. A wrong order is an error.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn create_order(
         &self,
         ctx: &Context<'_>,
@@ -301,7 +301,7 @@ impl Trading {
     ) -> Result<CreateOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
-        let order = place_request(session.user.to_string(), request)?;
+        let order = place_request(session, request)?;
         let mut client = gateway.ctx.clients.order(&session.caller());
         let order = order_of(gateway.told(session, client.place(order).await.map_err(error::of)?))?;
         let outcome = placed(&order);
@@ -312,7 +312,7 @@ impl Trading {
     /// LIMIT and a stop, that sell the same shares. BRACKET: an entry that buys, and such exits, which sleep (HELD) and
     /// grow with its fills. OTO: an entry and one exit. What one exit sells the other loses; the end of one, or the
     /// trigger of the stop, ends the other. Answered like createOrder.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn create_order_group(
         &self,
         ctx: &Context<'_>,
@@ -320,12 +320,11 @@ impl Trading {
     ) -> Result<CreateOrderGroupResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
-        let user_id = session.user.to_string();
-        let orders = request.orders.into_iter().map(|order| place_request(user_id.clone(), order));
+        let orders = request.orders.into_iter().map(|order| place_request(session, order));
         let group = v1::PlaceGroupRequest {
             kind: v1::GroupKind::parse(&request.kind).unwrap_or_default().into(),
             orders: orders.collect::<Result<_>>()?,
-            user_id,
+            user_id: session.user.to_string(),
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let reply = gateway.told(session, client.place_group(group).await.map_err(error::of)?);
@@ -335,7 +334,7 @@ impl Trading {
     }
 
     /// Cancels every open order of a group; NOT_FOUND where none of them depends on another any more.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn cancel_order_group(
         &self,
         ctx: &Context<'_>,
@@ -343,6 +342,7 @@ impl Trading {
     ) -> Result<CancelAllOrdersResponse> {
         let (gateway, session) = of(ctx)?;
         let group_id = id_of("groupId", &group_id).map_err(error::of)?;
+        gateway.reach_group(session, &group_id).await.map_err(error::of)?;
         let request = v1::CancelGroupRequest { user_id: session.user.to_string(), group_id };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let reply = gateway.told(session, client.cancel_group(request).await.map_err(error::of)?);
@@ -350,10 +350,11 @@ impl Trading {
     }
 
     /// Cancels an order; waits up to a second for the engine's word. An order that is done is an error.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn cancel_order(&self, ctx: &Context<'_>, order_id: String) -> Result<CancelOrderResponse> {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &order_id).map_err(error::of)?;
+        gateway.reach_order(session, &order_id).await.map_err(error::of)?;
         let request = v1::CancelOrderRequest { user_id: session.user.to_string(), order_id };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let order = order_of(gateway.told(session, client.cancel(request).await.map_err(error::of)?))?;
@@ -361,7 +362,7 @@ impl Trading {
     }
 
     /// Changes price or total quantity of an open order. A decrease of the quantity keeps its place in the queue.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn replace_order(
         &self,
         ctx: &Context<'_>,
@@ -369,9 +370,11 @@ impl Trading {
     ) -> Result<ReplaceOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
+        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
+        gateway.reach_order(session, &order_id).await.map_err(error::of)?;
         let request = v1::ReplaceOrderRequest {
             user_id: session.user.to_string(),
-            order_id: id_of("orderId", &request.order_id).map_err(error::of)?,
+            order_id,
             quantity_e4: e4_positive("quantity", Reason::QUANTITY_NOT_POSITIVE, request.quantity.as_ref())?,
             price_e4: e4_positive("price", Reason::PRICE_NOT_POSITIVE, request.price.as_ref())?,
             stop_price_e4: e4_positive(
@@ -389,7 +392,7 @@ impl Trading {
     }
 
     /// Asks to cancel every open order of the caller, or those in one symbol.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn cancel_all_orders(
         &self,
         ctx: &Context<'_>,
@@ -404,7 +407,7 @@ impl Trading {
 
     /// Cancels the caller's open orders in a symbol and sells what is there at the market, as one command for each
     /// INVESTMENT account, or for the named one. OK: nothing is left.
-    #[graphql(guard = "Needs(OrderStocks)")]
+    #[graphql(guard = "Trades(OrderStocks)")]
     async fn flatten(
         &self,
         ctx: &Context<'_>,
@@ -412,7 +415,7 @@ impl Trading {
         account_id: Option<String>,
     ) -> Result<FlattenResponse> {
         let (gateway, session) = of(ctx)?;
-        gateway.sessions.require(session, ManageOwnPortfolio).await.map_err(error::of)?;
+        gateway.sessions.require(session, Act::Trade, ManageOwnPortfolio).await.map_err(error::of)?;
         let mut done =
             FlattenResponse { canceled: 0, orders: Vec::new(), left: Decimal::e4(0), outcome: Outcome::ok() };
         let mut left_e4: i64 = 0;
@@ -458,7 +461,7 @@ pub struct Money;
 #[Object]
 impl Money {
     /// Opens an account; it starts with the configured paper deposit.
-    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    #[graphql(guard = "Manages(ManageOwnAccounts)")]
     async fn create_account(
         &self,
         ctx: &Context<'_>,
@@ -480,7 +483,7 @@ impl Money {
     }
 
     /// Puts paper money into an account of the caller.
-    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    #[graphql(guard = "Manages(ManageOwnAccounts)")]
     async fn deposit(&self, ctx: &Context<'_>, request: DepositRequest) -> Result<DepositResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -500,7 +503,7 @@ impl Money {
     }
 
     /// Takes paper money out of an account of the caller.
-    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    #[graphql(guard = "Manages(ManageOwnAccounts)")]
     async fn withdraw(&self, ctx: &Context<'_>, request: WithdrawRequest) -> Result<WithdrawResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -520,7 +523,7 @@ impl Money {
     }
 
     /// Moves money between two accounts of the caller.
-    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    #[graphql(guard = "Manages(ManageOwnAccounts)")]
     async fn transfer(&self, ctx: &Context<'_>, request: TransferRequest) -> Result<TransferResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -540,7 +543,7 @@ impl Money {
     }
 
     /// Watches a symbol; again changes nothing.
-    #[graphql(guard = "Needs(ManageOwnWatchlist)")]
+    #[graphql(guard = "Trades(ManageOwnWatchlist)")]
     async fn add_to_watchlist(
         &self,
         ctx: &Context<'_>,
@@ -557,7 +560,7 @@ impl Money {
     }
 
     /// Watches a symbol no longer; again changes nothing.
-    #[graphql(guard = "Needs(ManageOwnWatchlist)")]
+    #[graphql(guard = "Trades(ManageOwnWatchlist)")]
     async fn remove_from_watchlist(
         &self,
         ctx: &Context<'_>,
@@ -574,7 +577,7 @@ impl Money {
     }
 
     /// Closes an account of the caller: its orders are canceled, what is left goes to the house, its rows stay.
-    #[graphql(guard = "Needs(ManageOwnAccounts)")]
+    #[graphql(guard = "Manages(ManageOwnAccounts)")]
     async fn delete_account(&self, ctx: &Context<'_>, account_id: String) -> Result<bool> {
         let (gateway, session) = of(ctx)?;
         let account_id = id_of("accountId", &account_id).map_err(error::of)?;
@@ -585,20 +588,14 @@ impl Money {
 }
 
 impl Gateway {
-    async fn cancel_all(&self, session: &Session, symbol: String) -> std::result::Result<u32, Status> {
-        let request = v1::CancelAllRequest { user_id: session.user.to_string(), symbol };
-        let mut client = self.ctx.clients.order(&session.caller());
-        Ok(self.told(session, client.cancel_all(request).await?).requested)
-    }
-
     /// The caller's accounts that trade, or the named one; the default one where there is none to name.
     async fn trading_accounts(
         &self,
         session: &Session,
         named: Option<String>,
     ) -> std::result::Result<Vec<String>, Status> {
-        if let Some(named) = named {
-            return Ok(vec![id_of("accountId", &named)?]);
+        if named.is_some() || session.bound_to().is_some() {
+            return Ok(vec![session.own_account(named.as_deref())?]);
         }
         let mut accounts = self.accounts(session).await?;
         accounts.retain(|a| a.r#type() == v1::AccountType::Investment);

@@ -272,7 +272,8 @@ impl Orders {
                     .transpose()?
                     .map_or_else(String::new, |s| s.to_string()),
                 before_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
-                account_id: account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default(),
+                account_id: session
+                    .listed_account(account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default()),
                 side: self::side(side.as_ref())?.into(),
                 states: self::states(states)?,
                 from_us: moment("from", from.as_ref(), 0)?,
@@ -304,9 +305,7 @@ impl Orders {
     ) -> Result<GetOrderByIDResponse> {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
-        let request = v1::GetOrderRequest { user_id: session.user.to_string(), order_id };
-        let mut client = gateway.reads(session).await.order(&session.caller());
-        let order = client.get(request).await.map_err(error::of)?.into_inner().order.unwrap_or_default();
+        let order = gateway.own_order(session, order_id).await.map_err(error::of)?;
         let order = gateway.whole(session, order, true).await.map_err(error::of)?;
         Ok(GetOrderByIDResponse { data: Some(order.into()), outcome: Outcome::ok() })
     }
@@ -323,9 +322,11 @@ impl Orders {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first)? as u32;
         let asked = async {
+            let order_id = id_of("orderId", &order_id)?;
+            gateway.reach_order(session, &order_id).await?;
             let request = v1::OrderHistoryRequest {
                 user_id: session.user.to_string(),
-                order_id: id_of("orderId", &order_id)?,
+                order_id,
                 after_seq: after.map_or(0, |Int64(seq)| seq.max(0) as u64),
                 limit,
             };

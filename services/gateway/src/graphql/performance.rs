@@ -265,7 +265,7 @@ impl Performances {
         let asked = async {
             let request = v1::PerformanceRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &account_id)?,
+                account_id: session.own_account(Some(&account_id))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,
@@ -292,7 +292,7 @@ impl Performances {
         let asked = async {
             let request = v1::GainsRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &account_id)?,
+                account_id: session.own_account(Some(&account_id))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,
@@ -320,7 +320,7 @@ impl Performances {
         let asked = async {
             let request = v1::LotsRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &account_id)?,
+                account_id: session.own_account(Some(&account_id))?,
                 symbol: market::symbol(&symbol)?.to_string(),
                 at,
                 limit,

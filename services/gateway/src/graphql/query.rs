@@ -2,7 +2,9 @@
 
 use super::{Needs, error, of, types::*};
 use crate::{
-    Gateway, market,
+    Gateway,
+    credentials::Life,
+    market,
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Object, Result};
@@ -72,7 +74,7 @@ impl Stocks {
     #[graphql(guard = "Needs(ViewStocks)")]
     async fn market_data(&self, ctx: &Context<'_>) -> Result<MarketDataResponse> {
         let (gateway, session) = of(ctx)?;
-        let access = gateway.market_access(session.id, session.user).await;
+        let access = gateway.market_access(session.id, session.user, Life::of(session)).await;
         let access = access.ok_or_else(|| Status::unavailable("nobody knows where the market data is"));
         let (access, outcome) = error::outcome(access)?;
         let data = access.map(|access| MarketData {
@@ -236,11 +238,13 @@ impl People {
         request: HasPermissionRequest,
     ) -> Result<HasPermissionResponse> {
         let (gateway, session) = of(ctx)?;
+        let asked_for = request.permission.clone();
         let asked =
             v1::CheckPermissionRequest { user_id: session.user.to_string(), permission: request.permission };
         let mut security = gateway.ctx.clients.security(&session.caller());
         let (reply, outcome) = error::outcome(security.check_permission(asked).await)?;
-        let has_permission = reply.is_some_and(|r| r.into_inner().has_permission);
+        let has_permission =
+            reply.is_some_and(|r| r.into_inner().has_permission) && session.may_use(&asked_for);
         let outcome = if !has_permission && outcome == Outcome::ok() {
             Outcome::refused(fafnir_platform::Refusal::denied("the caller does not have this permission"))
         } else {
@@ -306,7 +310,7 @@ impl Portfolio {
         request: GetHoldingsRequest,
     ) -> Result<GetHoldingsResponse> {
         let (gateway, session) = of(ctx)?;
-        let account_id = id_of("accountId", &request.account_id).map_err(error::of)?;
+        let account_id = session.own_account(Some(&request.account_id)).map_err(error::of)?;
         let symbol = String::new();
         let request = v1::ValuationRequest { user_id: session.user.to_string(), account_id, symbol };
         let mut client = gateway.reads(session).await.portfolio(&session.caller());
@@ -322,7 +326,7 @@ impl Portfolio {
         let asked = async {
             let request = v1::ValuationRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &request.account_id)?,
+                account_id: session.own_account(Some(&request.account_id))?,
                 symbol: market::symbol(&request.symbol)?.to_string(),
             };
             let mut client = gateway.reads(session).await.portfolio(&session.caller());
@@ -364,7 +368,7 @@ impl Portfolio {
         let (gateway, session) = of(ctx)?;
         let wanted = first_of(first)?;
         let asked = async {
-            let account_id = id_of("accountId", &request.account_id)?;
+            let account_id = session.own_account(Some(&request.account_id))?;
             let before = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
             gateway.transactions(session, &account_id, before, wanted + 1).await
         };
@@ -410,7 +414,7 @@ impl Gateway {
         let request = v1::UserRequest { user_id: session.user.to_string() };
         let mut client = self.reads(session).await.portfolio(&session.caller());
         let mut accounts = client.list_accounts(request).await?.into_inner().accounts;
-        accounts.retain(|a| !a.closed);
+        accounts.retain(|a| !a.closed && session.reaches(&a.id));
         Ok(accounts)
     }
 

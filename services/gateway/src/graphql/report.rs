@@ -126,7 +126,7 @@ impl Reports {
         let asked = async {
             let request = v1::ReportRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &account_id)?,
+                account_id: session.own_account(Some(&account_id))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,

@@ -116,7 +116,7 @@ impl Statements {
         let asked = async {
             let request = v1::StatementRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &account_id)?,
+                account_id: session.own_account(Some(&account_id))?,
                 from,
                 to,
                 limit,

@@ -12,14 +12,14 @@ use crate::{Gateway, body, session::Session};
 use async_graphql::{Response, ServerError, ValidationMode, Variables, parser::types::OperationType};
 use axum::{
     body::Body,
-    extract::{ConnectInfo, RawQuery, Request, State},
+    extract::{RawQuery, Request, State},
     response::IntoResponse,
 };
 use fafnir_platform::{Refusal, config::Mode, csrf, envelope::Failure};
 use fafnir_proto::reason::Reason;
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Bytes of a request's body and of a query in a URL.
@@ -224,7 +224,8 @@ async fn posted(
         return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     let content = body::read(&parts.headers, body, BODY_MAX).await?;
-    let session = endpoint.gateway.sessions.of(&parts.headers).await?;
+    let from = endpoint.gateway.client(&parts.headers, &parts.extensions).ip;
+    let session = endpoint.gateway.sessions.of(&parts.headers, from).await?;
     let first = content.iter().find(|b| !b.is_ascii_whitespace());
     if first == Some(&b'[') {
         return Err(Failure::bad_request("batches of queries are not accepted"));
@@ -244,7 +245,8 @@ pub async fn get(
     let media_type = answer_type(&headers);
     let came = endpoint.came(&headers, &extensions, true);
     let got = async {
-        let session = endpoint.gateway.sessions.of(&headers).await?;
+        let from = endpoint.gateway.client(&headers, &extensions).ip;
+        let session = endpoint.gateway.sessions.of(&headers, from).await?;
         let sent = from_query(query.as_deref().unwrap_or(""))?;
         answer(&endpoint, session, &headers, sent, media_type, came).await
     };
@@ -260,9 +262,7 @@ struct Came {
 
 impl Endpoint {
     fn came(&self, headers: &HeaderMap, extensions: &Extensions, by_get: bool) -> Came {
-        let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        let is_secure = peer.is_some_and(|peer| self.gateway.proxies.client(headers, peer).secure);
-        Came { by_get, is_secure }
+        Came { by_get, is_secure: self.gateway.client(headers, extensions).secure }
     }
 }
 

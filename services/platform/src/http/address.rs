@@ -68,9 +68,29 @@ impl FromStr for Network {
     }
 }
 
+/// Addresses and networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+impl Networks {
+    /// Reads addresses and networks such as `10.0.0.0/8`.
+    pub fn parse(texts: &[String]) -> Result<Self, Malformed> {
+        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether this is one of them.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(ip))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The proxies whose word about a client's address is believed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Proxies(Vec<Network>);
+pub struct Proxies(Networks);
 
 /// A client as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,12 +103,12 @@ pub struct Client {
 impl Proxies {
     /// Reads addresses and networks.
     pub fn parse(texts: &[String]) -> Result<Self, Malformed> {
-        texts.iter().map(|text| text.parse()).collect::<Result<_, _>>().map(Self)
+        Networks::parse(texts).map(Self)
     }
 
     /// Whether this is one of them.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(ip))
+        self.0.contains(ip)
     }
 
     /// Who sent a request that came from `peer`. Of `X-Forwarded-For` the last address counts that is not a trusted

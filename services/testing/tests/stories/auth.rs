@@ -603,6 +603,7 @@ async fn the_grpc_door_is_for_the_platform() {
         first_name: "Regular".into(),
         last_name: "User".into(),
         roles: vec!["member".into(), "admin".into()],
+        ..Default::default()
     };
     let reply = client.seed(seed.clone()).await.unwrap().into_inner();
     assert_eq!((reply.created, reply.user_id.as_str()), (true, id));

@@ -3,6 +3,7 @@
 mod api;
 mod attacks;
 mod callout;
+mod keys;
 mod permissions;
 mod subscriptions;
 mod terminal;
@@ -410,6 +411,7 @@ impl Door {
             first_name: "Ada".to_owned(),
             last_name: "Byron".to_owned(),
             roles: roles.iter().map(|r| (*r).to_owned()).collect(),
+            ..Default::default()
         };
         let clients = &self.stack.running.context.clients;
         let mut request = tonic::Request::new(request);

@@ -4,7 +4,7 @@ use super::*;
 use std::fmt::Write as _;
 
 /// An operation for every root field, with arguments that pass its parser.
-fn operations() -> Vec<(&'static str, String)> {
+pub fn operations() -> Vec<(&'static str, String)> {
     let id = ACCOUNT;
     let user = MEMBER;
     let query = |field: &'static str, text: &str| (field, format!("{{ {field}{text} }}"));
@@ -40,6 +40,9 @@ fn operations() -> Vec<(&'static str, String)> {
         query("roles", " { code }"),
         query("userPermissions", &format!(r#"(userId: "{user}") {{ code }}"#)),
         query("platformStatus", " { code }"),
+        query("apiKeys", " { code }"),
+        mutation("createApiKey", r#"(request: {label: "bot"}) { code }"#),
+        mutation("revokeApiKey", r#"(keyId: "PK000000000000000000") { code }"#),
         mutation("createOrder", &format!("{order} {{ code }}")),
         mutation("createOrderGroup", r#"(request: {kind: "OTO", orders: []}) { code }"#),
         mutation("cancelOrderGroup", &format!(r#"(groupId: "{id}") {{ code }}"#)),
@@ -87,17 +90,29 @@ async fn every_field_asks_for_its_permission() {
     covered.sort();
     assert_eq!(covered, known, "an operation of the schema is missing above");
 
-    let roles = [("member", &door.member), ("admin", &door.admin)];
-    let mut matrix = format!("{:<24}{:>8}{:>8}\n", "field", "member", "admin");
+    let (member, admin) = (format!("Bearer {}", door.member), format!("Bearer {}", door.admin));
+    let read = door.key(&door.member, "read", "").await.basic();
+    let trade = door.key(&door.member, "trade", "").await.basic();
+    let admins = door.key(&door.admin, "trade", "").await.basic();
+    // Sessions of both roles; keys of the member with each scope, and the widest that an administrator can have.
+    let callers =
+        [("member", &member), ("admin", &admin), ("read", &read), ("trade", &trade), ("admin key", &admins)];
+    let mut matrix = format!("{:<24}", "field");
+    for (caller, _) in callers {
+        write!(matrix, "{caller:>10}").unwrap();
+    }
+    matrix.push('\n');
     for (field, query) in &operations {
         write!(matrix, "{field:<24}").unwrap();
-        for (role, token) in roles {
-            let answer = door.ask_as(token, query, json!({})).await;
+        for (role, authorization) in callers {
+            let headers = [("content-type", "application/json"), ("authorization", authorization.as_str())];
+            let body = json!({ "query": query }).to_string();
+            let answer = door.send(Method::POST, "/graphql", &headers, &body).await;
             let json = answer.json();
             assert_eq!(answer.status, 200, "{role} {field}: {json}");
             let denied = json["errors"][0]["extensions"]["code"] == "PERMISSION_DENIED";
             assert!(!denied || json["data"].is_null(), "{role} {field}: {json}");
-            write!(matrix, "{:>8}", if denied { "-" } else { "yes" }).unwrap();
+            write!(matrix, "{:>10}", if denied { "-" } else { "yes" }).unwrap();
         }
         matrix.push('\n');
     }

@@ -48,7 +48,7 @@ impl Socket {
         }
     }
 
-    async fn closed_with(&mut self) -> u16 {
+    pub async fn closed_with(&mut self) -> u16 {
         loop {
             let next = tokio::time::timeout(testing::DEADLINE, self.0.next()).await.expect("in time");
             if let Message::Close(frame) = next.expect("a close frame").unwrap() {
@@ -58,8 +58,11 @@ impl Socket {
     }
 
     pub async fn init(&mut self, token: &str) {
-        self.say(json!({"type": "connection_init", "payload": {"Authorization": format!("Bearer {token}")}}))
-            .await;
+        self.init_with(json!({"Authorization": format!("Bearer {token}")})).await;
+    }
+
+    pub async fn init_with(&mut self, payload: Value) {
+        self.say(json!({"type": "connection_init", "payload": payload})).await;
         assert_eq!(self.receive().await["type"], "connection_ack");
     }
 

@@ -6,10 +6,10 @@ use fafnir_services::ALL;
 use std::collections::BTreeSet;
 
 const SELLER: &str = "22222222-0000-4000-8000-000000000001";
-const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
+pub const SELLER_ACCOUNT: &str = "22222222-0000-4000-8000-000000000002";
 
 /// A whole stack with a member who has money and a seller who has shares.
-async fn whole() -> (Door, String) {
+pub async fn whole() -> (Door, String) {
     whole_with(true).await
 }
 
@@ -67,7 +67,7 @@ async fn whole_with(in_process: bool) -> (Door, String) {
 }
 
 /// Places a limit order; the listing may still be on its way to order-service.
-async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str) -> Value {
+pub async fn place(door: &Door, token: &str, side: &str, quantity: &str, price: &str) -> Value {
     // Tried again it is the same order.
     let key = Uuid::new_v4();
     let query = format!(
@@ -246,7 +246,7 @@ async fn what_is_refused_says_why_and_what_is_done_is_read_at_once() {
 }
 
 /// Every operation with an id of somebody's row, over GraphQL.
-fn operations_with(order: &str, account: &str) -> Vec<String> {
+pub fn operations_with(order: &str, account: &str) -> Vec<String> {
     vec![
         format!("{{ getOrderByOrderID(request: {{orderId: \"{order}\"}}) {{ code data {{ id userId }} }} }}"),
         format!("{{ getHoldings(request: {{accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"),
