@@ -22,7 +22,7 @@ FOREIGN = {"ServiceMonitor", "PrometheusRule"}
 LONG = "x" * 32
 CREATED = {"create": True, "values": {"databaseUrl": "postgres://fafnir:secret@postgres:5432/", "natsUrl": "nats://services:secret@nats:4222",
                                       "redisUrl": "redis://redis:6379", "serviceToken": LONG, "natsServices": LONG, "natsSessions": LONG,
-                                      "csrfKey": LONG, "jwtKey": base64.b64encode(b"x" * 48).decode()}}
+                                      "csrfKey": LONG, "auditKey": LONG, "jwtKey": base64.b64encode(b"x" * 48).decode()}}
 # What is rendered: as it is installed first, with everything, and with as little as possible.
 CASES = {
     "least": {"secrets": {"existing": "fafnir-secrets"}},

@@ -99,21 +99,21 @@ fn a_trade_outside_the_volatility_band_pauses_the_symbol_and_an_auction_reopens_
     // What is paused lasts as long from the start on as the configuration says then.
     stack.configure("[engine]\nvolatility_pause_s = 1\nvolatility_end_s = 0\n");
     stack.restart(&["--no-sim"]);
-    let buyer = stack.signed_in("user@test.com");
+    let (seller, buyer) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
     let filled = buyer.until(&["order", "show", buy["id"].as_str().unwrap()], "the auction's trade", |o| {
         o["state"] == "FILLED"
     });
     assert_eq!(filled["averagePrice"], "160", "{filled}");
-    let reopened = buyer.until(&show, "the reopening", |m| m["state"] == "OPEN");
+    let reopened = seller.until(&show, "the reopening", |m| m["state"] == "OPEN");
     assert_eq!(reopened["volatilityBand"], serde_json::json!({"low": "152", "high": "168"}));
     assert!(reopened["pausedSince"].is_null());
     market_state(&buyer, "OPEN");
 
-    let refused = buyer.run(&["market", "volatility", "NVDA", "--bps", "10000"]);
+    let refused = seller.run(&["market", "volatility", "NVDA", "--bps", "10000"]);
     assert!(refused.code == 5 && refused.stderr.contains("volatility_band_bps 10000 must be"), "{refused:?}");
-    let off = buyer.run(&["market", "volatility", "NVDA", "--off"]);
+    let off = seller.run(&["market", "volatility", "NVDA", "--off"]);
     assert_eq!((off.code, off.stdout.as_str()), (0, "NVDA has no volatility band\n"), "{off:?}");
-    buyer.until(&show, "no band", |m| m["volatilityBand"].is_null());
+    seller.until(&show, "no band", |m| m["volatilityBand"].is_null());
     buyer.audit();
 }
 

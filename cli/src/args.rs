@@ -58,7 +58,7 @@ pub enum Command {
     Gateway(ServiceArgs),
     /// Users, passwords, sessions and tokens
     AuthService(ServiceArgs),
-    /// Roles and permissions
+    /// Roles, permissions, and the audit log
     SecurityService(ServiceArgs),
     /// Profiles
     UserService(ServiceArgs),
@@ -96,6 +96,14 @@ pub enum Command {
     /// Make, list and revoke API keys: bots need no password
     #[command(subcommand)]
     Key(Key),
+    /// List and end your sessions
+    #[command(subcommand)]
+    Session(SessionCommand),
+    /// Users, roles and the platform at a glance: for administrators
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Show the audit log: who did what, from where, and what became of it
+    AuditLog(AuditLog),
     /// Place, change, cancel and list orders
     #[command(subcommand)]
     Order(Order),
@@ -116,9 +124,8 @@ pub enum Command {
     Watchlist(Watchlist),
     /// Check the invariants of a running stack
     Audit(Audit),
-    /// Halt, resume and inspect a market: for operators, on the data directory of a running stack
-    #[command(subcommand)]
-    Market(Market),
+    /// Halt, resume and inspect a market: for operators, who need the permission manage_market
+    Market(MarketCommand),
     /// Measure the matching core on the common order flow
     Bench(Bench),
     /// Put a platform under load and measure it: throughput and latency
@@ -127,6 +134,8 @@ pub enum Command {
     Replay(Replay),
     /// Show the configuration in force
     Config(Config),
+    /// Print the schema of the GraphQL API in its own language
+    Schema,
     /// Print a completion script
     Completions(Completions),
     /// Print the manual page
@@ -444,6 +453,137 @@ pub enum KeyScope {
     Read,
     /// Place and cancel orders and change the watchlist as well
     Trade,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List the sessions that have not ended, newest first
+    List(Where),
+    /// End a session, or all but this one, at every door within a second
+    Revoke {
+        #[command(flatten)]
+        at: Where,
+        /// The session's id, or the beginning of it
+        #[arg(value_name = "SESSION", required_unless_present = "others")]
+        session: Option<String>,
+        /// Every session but this one
+        #[arg(long, conflicts_with = "session")]
+        others: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Admin {
+    /// Make an administrator: on the data directory of a running platform, which needs no sign-in
+    Create(AdminCreate),
+    /// List users, or those with these words in name, e-mail or id
+    Users {
+        #[command(flatten)]
+        at: Where,
+        /// A part of name, e-mail or id
+        #[arg(value_name = "WORDS")]
+        query: Option<String>,
+        /// Only users in this state
+        #[arg(long, value_name = "STATE")]
+        state: Option<UserStateName>,
+    },
+    /// Take a user's access: sessions and keys end within a second; orders and money stay
+    Deactivate(AdminUser),
+    /// Give a user's access back
+    Reactivate(AdminUser),
+    /// End every session of a user; it may sign in again
+    EndSessions(AdminUser),
+    /// Show every role and what it permits, or the roles of a user
+    Roles {
+        #[command(flatten)]
+        at: Where,
+        /// The user's e-mail or id
+        #[arg(value_name = "USER")]
+        user: Option<String>,
+    },
+    /// Give a user a role
+    Grant(AdminRole),
+    /// Take a role from a user
+    Revoke(AdminRole),
+    /// Show the platform at a glance
+    Dashboard(Where),
+    /// Show the symbols that are not open
+    Halts(Where),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UserStateName {
+    /// Registration is under way
+    Pending,
+    /// May sign in
+    Active,
+    /// An administrator took its access
+    Deactivated,
+    /// Deletion is under way
+    Closing,
+    /// Gone
+    Deleted,
+}
+
+#[derive(Debug, Args)]
+pub struct AdminCreate {
+    /// E-mail of the new administrator
+    #[arg(long, value_name = "EMAIL")]
+    pub email: String,
+    /// First name
+    #[arg(long, value_name = "NAME", default_value = "Platform")]
+    pub first_name: String,
+    /// Last name
+    #[arg(long, value_name = "NAME", default_value = "Administrator")]
+    pub last_name: String,
+    /// Read the password from standard input instead of asking
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AdminUser {
+    #[command(flatten)]
+    pub at: Where,
+    /// The user's e-mail or id
+    #[arg(value_name = "USER")]
+    pub user: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AdminRole {
+    #[command(flatten)]
+    pub at: Where,
+    /// The user's e-mail or id
+    #[arg(value_name = "USER")]
+    pub user: String,
+    /// The role, such as admin
+    #[arg(value_name = "ROLE")]
+    pub role: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AuditLog {
+    #[command(flatten)]
+    pub at: Where,
+    /// Go on with what comes, until Ctrl-C
+    #[arg(short, long, conflicts_with = "verify")]
+    pub follow: bool,
+    /// Read the whole log and say whether a row was changed, removed, added or put elsewhere; fails where one was
+    #[arg(long)]
+    pub verify: bool,
+    /// With --verify: a head that was written down, NUMBER:HASH, which the log must still hold
+    #[arg(long, value_name = "HEAD", requires = "verify")]
+    pub head: Option<String>,
+    /// Show so many of the newest rows
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub lines: u32,
+    /// Only this action, such as session.open
+    #[arg(long, value_name = "ACTION")]
+    pub action: Option<String>,
+    /// Only what this user did, or what is about it: its id
+    #[arg(long, value_name = "USER")]
+    pub user: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -832,6 +972,14 @@ pub struct Watchlist {
     /// Remove this symbol
     #[arg(long, value_name = "SYMBOL")]
     pub remove: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct MarketCommand {
+    #[command(flatten)]
+    pub at: Where,
+    #[command(subcommand)]
+    pub what: Market,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,7 +9,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fafnir_proto::{
     client::channel,
     reason::Reason,
-    v1::{Empty, TerminalRefreshRequest, TerminalSession, TerminalSignInRequest, terminal_client::TerminalClient},
+    v1::{
+        Empty, TerminalRefreshRequest, TerminalSession, TerminalSignInRequest,
+        terminal_client::TerminalClient,
+    },
 };
 use fafnir_services::platform::{Clock, clock::SECOND_US};
 use fafnir_tui::{Scheme, Session, SessionLock, SessionStore};
@@ -100,8 +103,9 @@ pub fn gateway_url(global: &Global, at: &Where) -> Result<String> {
 fn given_key(at: &Where) -> Result<Option<String>> {
     let (whence, text) = match &at.key_file {
         Some(path) => {
-            let text = fs::read_to_string(path)
-                .map_err(|e| Error::usage(format!("{}: {e}", path.display())).hint("--key-file names a file"))?;
+            let text = fs::read_to_string(path).map_err(|e| {
+                Error::usage(format!("{}: {e}", path.display())).hint("--key-file names a file")
+            })?;
             (path.display().to_string(), text)
         }
         None => match std::env::var(KEY_VARIABLE) {

@@ -9,6 +9,7 @@ use crate::{
 use std::{
     collections::BTreeMap,
     fmt,
+    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -28,6 +29,10 @@ pub const TOKEN_KEY: &str = "x-fafnir-token";
 pub const USER_KEY: &str = "x-fafnir-user";
 /// Metadata key of the component that calls on its own behalf.
 pub const SYSTEM_KEY: &str = "x-fafnir-system";
+/// Metadata key of the end client's address.
+pub const ADDRESS_KEY: &str = "x-fafnir-address";
+/// Header and metadata key of the trace that a request belongs to (W3C Trace Context).
+pub const TRACE_KEY: &str = "traceparent";
 /// Metadata key of a position: a reader's, what the answer must know at least; an answer's, what it knows.
 pub const POSITION_KEY: &str = "x-fafnir-position";
 /// Metadata key of the machine code of a refusal.
@@ -47,6 +52,8 @@ static TOKEN: HeaderName = HeaderName::from_static(TOKEN_KEY);
 static USER: HeaderName = HeaderName::from_static(USER_KEY);
 static SYSTEM: HeaderName = HeaderName::from_static(SYSTEM_KEY);
 static POSITION: HeaderName = HeaderName::from_static(POSITION_KEY);
+static ADDRESS: HeaderName = HeaderName::from_static(ADDRESS_KEY);
+static TRACE: HeaderName = HeaderName::from_static(TRACE_KEY);
 static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
 /// [`DEADLINE_DEFAULT`] as the protocol writes it.
 static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
@@ -54,6 +61,63 @@ static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
 tokio::task_local! {
     /// When the caller of the request that this task answers stops to wait.
     static UNTIL: Instant;
+    /// Where the request that this task answers came from.
+    static ORIGIN: Origin;
+}
+
+/// Where a request came from: told along with every call that is made on the way.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Origin {
+    /// 32 lower-case hexadecimal digits (W3C Trace Context); empty: not known.
+    pub trace: String,
+    /// The end client's address, where it is known.
+    pub address: Option<IpAddr>,
+}
+
+impl Origin {
+    /// What the headers of a request tell; believed from the platform's own components alone.
+    pub fn of(headers: &http::HeaderMap) -> Self {
+        let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
+        Self {
+            trace: text(&TRACE).and_then(trace_of).unwrap_or_default().to_owned(),
+            address: text(&ADDRESS).and_then(|t| t.parse().ok()),
+        }
+    }
+
+    /// Puts it into the headers of a call; the call is a span of its own.
+    pub fn put(&self, headers: &mut http::HeaderMap) {
+        if !self.trace.is_empty() {
+            let span = uuid::Uuid::new_v4().simple().to_string();
+            let value = HeaderValue::from_str(&format!("00-{}-{}-00", self.trace, &span[..16]));
+            if let Ok(value) = value {
+                headers.insert(&TRACE, value);
+            }
+        }
+        if let Some(value) = self.address.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
+            headers.insert(&ADDRESS, value);
+        }
+    }
+}
+
+/// The trace id of a `traceparent`, where it is one: version, trace, span, flags.
+pub fn trace_of(traceparent: &str) -> Option<&str> {
+    let mut parts = traceparent.split('-');
+    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |text: &str, len| {
+        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let is_one = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(span, 16);
+    (is_one && trace.bytes().any(|b| b != b'0')).then_some(trace)
+}
+
+/// Answers a request that came from there.
+pub async fn from<F: Future>(origin: Origin, answering: F) -> F::Output {
+    ORIGIN.scope(origin, answering).await
+}
+
+/// Where the request that this task answers came from; nowhere for work of the platform's own.
+pub fn origin() -> Origin {
+    ORIGIN.try_with(Clone::clone).unwrap_or_default()
 }
 
 /// Answers a request whose caller waits for `time`: every call made on the way has less.
@@ -127,6 +191,7 @@ impl Service<http::Request<Body>> for Authorised {
         headers.insert(&TIMEOUT, time);
         headers.insert(&TOKEN, self.token.clone());
         headers.insert(self.key, self.caller.clone());
+        origin().put(headers);
         if let Some(position) = &self.position {
             headers.insert(&POSITION, position.clone());
         }
@@ -281,6 +346,33 @@ mod tests {
     fn the_default_deadline_is_what_goes_over_the_wire() {
         let headers = http::HeaderMap::from_iter([(TIMEOUT.clone(), TIMEOUT_DEFAULT.clone())]);
         assert_eq!(in_process::deadline(&headers), Some(DEADLINE_DEFAULT));
+    }
+
+    #[tokio::test]
+    async fn a_call_tells_where_its_request_came_from() {
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let mut headers = http::HeaderMap::from_iter([
+            (TRACE.clone(), HeaderValue::from_static(parent)),
+            (ADDRESS.clone(), HeaderValue::from_static("192.0.2.7")),
+        ]);
+        let origin_of_request = Origin::of(&headers);
+        assert_eq!(origin_of_request.trace, "0af7651916cd43dd8448eb211c80319c");
+        from(origin_of_request.clone(), async {
+            origin().put(&mut headers);
+            assert_eq!(Origin::of(&headers), origin_of_request, "the same trace");
+            assert_ne!(headers[&TRACE], parent, "another span");
+        })
+        .await;
+        assert_eq!(origin(), Origin::default());
+        for bad in [
+            "",
+            "00-0af7",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(trace_of(bad), None, "{bad}");
+        }
     }
 
     #[tokio::test]

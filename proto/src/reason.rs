@@ -135,6 +135,14 @@ reasons! {
     TOO_MANY_KEYS,
     /// There is no such key, or not for this caller.
     KEY_NOT_FOUND,
+    /// There is no such session, or not for this caller.
+    SESSION_NOT_FOUND,
+    /// The state of a user is none.
+    USER_STATE_UNKNOWN,
+    /// A row of the audit log is not what was written, not where it was written, or is gone.
+    AUDIT_BROKEN,
+    /// An account is deleted with its password, unless the sign-in is young.
+    PASSWORD_NEEDED,
 
     // Streams of a client.
 

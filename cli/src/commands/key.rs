@@ -78,9 +78,11 @@ async fn account(client: &mut Client, text: &str) -> Result<String> {
     let mut found = accounts.into_iter().map(|a| a.id).filter(|id| id.starts_with(&text.to_lowercase()));
     match (found.next(), found.next()) {
         (Some(id), None) => Ok(id),
-        _ => Err(Error::new(Exit::Precondition, format!("{text:?} is not the beginning of one account's id"))
-            .code(Reason::ACCOUNT_NOT_FOUND)
-            .hint("`fafnir account list` has them")),
+        _ => {
+            Err(Error::new(Exit::Precondition, format!("{text:?} is not the beginning of one account's id"))
+                .code(Reason::ACCOUNT_NOT_FOUND)
+                .hint("`fafnir account list` has them"))
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! One file per command; `execute` is the table from what was said to what is done.
 
 mod account;
+mod admin;
 mod audit;
+mod audit_log;
 mod backup;
 mod bench;
 mod broker;
@@ -68,6 +70,9 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Login(args) => session::login(global, args, out).await,
         Command::Logout(at) => session::logout(global, at, out).await,
         Command::Key(args) => key::key(global, args, out).await,
+        Command::Session(args) => session::sessions(global, args, out).await,
+        Command::Admin(args) => admin::admin(global, args, out).await,
+        Command::AuditLog(args) => audit_log::audit_log(global, args, out).await,
         Command::Order(args) => order::order(global, args, out).await,
         Command::Book(args) => market::book(global, args, out).await,
         Command::Quote(args) => market::quote(global, args, out).await,
@@ -84,6 +89,10 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Load(args) => load::load(global, args, out).await,
         Command::Replay(args) => replay::replay(global, args, out),
         Command::Config(args) => config::config(global, args, out),
+        Command::Schema => {
+            out.raw(&fafnir_services::gateway::sdl());
+            Ok(())
+        }
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "fafnir", &mut script);

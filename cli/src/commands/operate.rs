@@ -1,8 +1,8 @@
-//! `fafnir market`: what operators do with a market, through the services' own doors.
+//! `fafnir market`: what operators do with a market, through the gateway and by their permission.
 
-use super::platform::adopted;
 use crate::{
-    args::{Global, Market, MarketState},
+    args::{Global, Market, MarketCommand, MarketState},
+    client::Client,
     output::{Out, Result, table},
 };
 use fafnir_proto::v1::{
@@ -10,18 +10,17 @@ use fafnir_proto::v1::{
     SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
 };
 use fafnir_rules::money::{format_e4, format_price};
-use fafnir_services::platform::{Caller, clock::rfc3339};
+use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 
-pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
-    let running = adopted(global).await?;
-    let clients = &running.context.clients;
-    let caller = Caller::system("operator");
-    match args {
+pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    match &args.what {
         Market::State { symbol, state } => {
             let request =
                 SetTradingStateRequest { symbol: symbol.to_uppercase(), state: state_of(*state).into() };
-            let changed = clients.stock(&caller).set_trading_state(request).await?.into_inner();
+            let sent = client.request(request);
+            let changed = client.terminal.set_trading_state(sent).await?.into_inner();
             let document = json!({"symbol": changed.symbol, "state": name(changed.state())});
             out.data(&document, || format!("{} is {}\n", changed.symbol, name(changed.state())));
         }
@@ -30,7 +29,8 @@ pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
                 symbol: symbol.to_uppercase(),
                 volatility_band_bps: bps.unwrap_or(0),
             };
-            let changed = clients.stock(&caller).set_volatility_band(request).await?.into_inner();
+            let sent = client.request(request);
+            let changed = client.terminal.set_volatility_band(sent).await?.into_inner();
             let bps = changed.volatility_band_bps;
             out.data(&json!({"symbol": changed.symbol, "volatilityBandBps": bps}), || match bps {
                 0 => format!("{} has no volatility band\n", changed.symbol),
@@ -39,18 +39,21 @@ pub async fn market(global: &Global, args: &Market, out: Out) -> Result {
         }
         Market::Cancel { symbol } => {
             let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
-            let requested = clients.order(&caller).cancel_symbol(request).await?.into_inner().requested;
+            let sent = client.request(request);
+            let requested = client.terminal.cancel_symbol(sent).await?.into_inner().requested;
             out.data(&json!({"requested": requested}), || format!("{requested} cancels requested\n"));
         }
         Market::Show { symbol, levels, orders } => {
             let symbol = symbol.to_uppercase();
             let request = DepthRequest { symbol: symbol.clone(), levels: *levels, orders: *orders };
-            let depth = clients.engine(&caller).depth(request).await?.into_inner();
+            let sent = client.request(request);
+            let depth = client.terminal.depth(sent).await?.into_inner();
             out.data(&document(&symbol, &depth), || text(&symbol, &depth));
         }
         Market::Queue { order } => {
             let request = QueuePositionRequest { order_id: order.clone() };
-            let at = clients.engine(&caller).queue_position(request).await?.into_inner();
+            let sent = client.request(request);
+            let at = client.terminal.queue_position(sent).await?.into_inner();
             let document = json!({
                 "symbol": at.symbol, "ordersAhead": at.orders_ahead,
                 "quantityAhead": format_e4(at.quantity_ahead_e4), "quantityBetter": format_e4(at.quantity_better_e4),

@@ -111,15 +111,15 @@ pub async fn migrate(global: &Global, out: Out) -> Result {
 }
 
 pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
+    let mut settings = settings::settings(global, &[])?;
     let seeds = match &args.file {
         Some(dir) => Seeds::from_dir(dir)?,
-        None => Seeds::built_in()?,
+        None => Seeds::of(settings.mode)?,
     };
     if args.dry_run {
         seed::print(&seeds.plan(&args.only), out);
         return Ok(());
     }
-    let mut settings = settings::settings(global, &[])?;
     telemetry::init(settings.log.format, &settings.log.filter, out.colour);
     // A running stack is used as it is; else the services are started here, without gateway and simulator.
     let running = stack::running(&settings.data_dir());

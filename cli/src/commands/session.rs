@@ -1,11 +1,12 @@
-//! `fafnir login` and `fafnir logout`.
+//! `fafnir login`, `fafnir logout` and `fafnir session`.
 
 use crate::{
-    args::{Global, Login, Where},
+    args::{Global, Login, SessionCommand, Where},
     client::{Client, gateway_url},
-    output::{Error, Exit, Out, Result},
+    output::{Error, Exit, Out, Result, table},
 };
-use fafnir_proto::v1::Empty;
+use fafnir_proto::v1::{Empty, RevokeSessionRequest, RevokeSessionsRequest, TerminalSessions, UserSession};
+use fafnir_services::platform::clock::rfc3339;
 use serde_json::json;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
@@ -18,7 +19,7 @@ pub async fn login(global: &Global, args: &Login, out: Out) -> Result {
             Some(email) => email.clone(),
             None => ask("E-mail: ")?,
         };
-        let password = if args.password_stdin { read_line()? } else { ask_hidden("Password: ")? };
+        let password = password(args.password_stdin)?;
         client.sign_in(&email, &password).await?
     };
     out.data(&json!({"userId": session.user_id, "email": session.email, "url": client.url}), || {
@@ -35,6 +36,75 @@ pub async fn logout(global: &Global, at: &Where, out: Out) -> Result {
     answer?;
     out.data(&json!({"signedOut": true, "url": client.url}), || format!("signed out at {}\n", client.url));
     Ok(())
+}
+
+pub async fn sessions(global: &Global, args: &SessionCommand, out: Out) -> Result {
+    match args {
+        SessionCommand::List(at) => {
+            let mut client = Client::signed_in(global, at).await?;
+            list(&listed(&mut client).await?, out);
+            Ok(())
+        }
+        SessionCommand::Revoke { at, session: Some(session), .. } => {
+            revoke(&mut Client::signed_in(global, at).await?, session, out).await
+        }
+        SessionCommand::Revoke { at, session: None, .. } => {
+            let mut client = Client::signed_in(global, at).await?;
+            let request = client.request(RevokeSessionsRequest::default());
+            let revoked = client.terminal.revoke_sessions(request).await?.into_inner().revoked;
+            out.data(&json!({"revoked": revoked}), || format!("{revoked} sessions ended\n"));
+            Ok(())
+        }
+    }
+}
+
+async fn listed(client: &mut Client) -> Result<TerminalSessions> {
+    let request = client.request(Empty {});
+    Ok(client.terminal.sessions(request).await?.into_inner())
+}
+
+fn list(all: &TerminalSessions, out: Out) {
+    let is_own = |s: &UserSession| s.id == all.current_id;
+    let document: Vec<_> = all
+        .sessions
+        .iter()
+        .map(|s| {
+            json!({
+                "id": s.id, "current": is_own(s), "createdAt": rfc3339(s.created_us), "expiresAt": rfc3339(s.expires_us),
+                "address": s.client_ip, "userAgent": s.user_agent, "browser": s.browser,
+            })
+        })
+        .collect();
+    out.data(&json!(document), || {
+        let rows: Vec<_> = all
+            .sessions
+            .iter()
+            .map(|s| {
+                let here = if is_own(s) { "this one" } else { "" };
+                let mut row = vec![s.id.clone(), rfc3339(s.created_us), rfc3339(s.expires_us)];
+                row.extend([s.client_ip.clone(), s.user_agent.clone(), here.to_owned()]);
+                row
+            })
+            .collect();
+        table(&["ID", "BEGAN", "ENDS", "ADDRESS", "PROGRAM", ""], &rows)
+    });
+}
+
+async fn revoke(client: &mut Client, session: &str, out: Out) -> Result {
+    let wanted = session.trim().to_lowercase();
+    let mut found: Vec<_> = listed(client).await?.sessions.into_iter().map(|s| s.id).collect();
+    found.retain(|id| id.starts_with(&wanted));
+    let session_id = if found.len() == 1 { found.remove(0) } else { wanted };
+    let request =
+        client.request(RevokeSessionRequest { session_id: session_id.clone(), ..Default::default() });
+    client.terminal.revoke_session(request).await?;
+    out.data(&json!({"id": session_id, "revoked": true}), || format!("{session_id} has ended\n"));
+    Ok(())
+}
+
+/// A password, from standard input or asked for without an echo.
+pub fn password(from_stdin: bool) -> Result<String> {
+    if from_stdin { read_line() } else { ask_hidden("Password: ") }
 }
 
 fn read_line() -> Result<String> {

@@ -17,7 +17,7 @@ use fafnir_rules::{
     money::{parse_e4, parse_micros},
     symbol::Symbol,
 };
-use fafnir_services::platform::{Caller, Context, context::retry, error};
+use fafnir_services::platform::{Caller, Context, config::Mode, context::retry, error};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::json;
@@ -150,6 +150,17 @@ pub fn development_key() -> Result<Option<String>> {
 impl Seeds {
     pub fn built_in() -> Result<Self> {
         Self::parse(USERS, INSTRUMENTS, ACCOUNTS)
+    }
+
+    /// The built-in seeds of a mode: in production nobody is seeded, since everybody knows these passwords.
+    pub fn of(mode: Mode) -> Result<Self> {
+        let seeds = Self::built_in()?;
+        Ok(match mode {
+            Mode::Development => seeds,
+            Mode::Production => {
+                Self { users: Vec::new(), accounts: Vec::new(), watchlists: Vec::new(), ..seeds }
+            }
+        })
     }
 
     pub fn from_dir(dir: &Path) -> Result<Self> {
@@ -296,7 +307,12 @@ pub async fn first_run(ctx: &Context, out: Out) -> Result {
     }
     out.note(if interrupted { "the first run was interrupted: seeding again" } else { "first run: seeding" });
     fs::write(&marker, b"")?;
-    load(ctx, &Seeds::built_in()?, &[], out).await?;
+    load(ctx, &Seeds::of(ctx.settings.mode)?, &[], out).await?;
+    if ctx.settings.mode == Mode::Production {
+        out.note(
+            "production mode seeds nobody: `fafnir admin create --email YOU` makes the first administrator",
+        );
+    }
     fs::remove_file(&marker)?;
     Ok(())
 }

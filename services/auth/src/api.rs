@@ -6,10 +6,10 @@ use super::{
     store::keys::Key,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use fafnir_platform::{Error, Refusal, caller};
+use fafnir_platform::{Caller, Error, Refusal, caller};
 use fafnir_proto::{
     client::POSITION_KEY,
-    id::{self, SessionId},
+    id::{self, SessionId, UserId},
     reason::Reason,
     v1::{self, auth_server::Auth},
 };
@@ -148,10 +148,108 @@ impl Auth for Api {
         Ok(Response::new(v1::ListKeysReply { keys }))
     }
 
-    async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Result<Response<v1::Empty>, Status> {
+    async fn revoke_key(
+        &self,
+        request: Request<v1::RevokeKeyRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
         let user = caller::owner(&request, &request.get_ref().user_id)?;
         self.0.revoke_key(user, &request.get_ref().key_id).await?;
         Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsReply>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let sessions = self.0.sessions_of(user).await?.into_iter().map(|s| v1::UserSession {
+            id: s.id.to_string(),
+            created_us: s.created_us,
+            expires_us: s.expires_us,
+            client_ip: s.client_ip,
+            user_agent: s.user_agent,
+            browser: s.browser,
+        });
+        Ok(Response::new(v1::ListSessionsReply { sessions: sessions.collect() }))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<v1::RevokeSessionRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        let user = caller::owner(&request, &request.get_ref().user_id)?;
+        let session = parse_id("session_id", &request.get_ref().session_id)?;
+        self.0.revoke_session(&caller::of(&request)?, user, session).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn revoke_sessions(
+        &self,
+        request: Request<v1::RevokeSessionsRequest>,
+    ) -> Result<Response<v1::RevokeSessionsReply>, Status> {
+        let user: UserId = parse_id("user_id", &request.get_ref().user_id)?;
+        let by = caller::of(&request)?;
+        if by != Caller::User(user) {
+            caller::permitted(&self.0.ctx, &request, "deactivate_users").await?;
+        }
+        let r = request.into_inner();
+        let except = match r.except_session_id.as_str() {
+            "" => None,
+            id => Some(parse_id("except_session_id", id)?),
+        };
+        let revoked = self.0.revoke_sessions(&by, user, except).await?;
+        Ok(Response::new(v1::RevokeSessionsReply { revoked }))
+    }
+
+    async fn search_users(
+        &self,
+        request: Request<v1::SearchUsersRequest>,
+    ) -> Result<Response<v1::SearchUsersReply>, Status> {
+        caller::permitted(&self.0.ctx, &request, "view_users").await?;
+        let r = request.into_inner();
+        let limit = if r.limit == 0 { LIST_MAX } else { r.limit.min(LIST_MAX) };
+        let (users, more) = self.0.search(&r.query, &r.state, r.after_id, limit).await?;
+        let users = users.into_iter().map(|u| v1::UserAccount {
+            user_id: u.id.to_string(),
+            email: u.email,
+            first_name: u.first_name,
+            last_name: u.last_name,
+            state: u.state.as_str().to_owned(),
+            created_us: u.created_us,
+        });
+        Ok(Response::new(v1::SearchUsersReply { users: users.collect(), more }))
+    }
+
+    async fn deactivate(
+        &self,
+        request: Request<v1::UserStateRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        let by = caller::permitted(&self.0.ctx, &request, "deactivate_users").await?;
+        let user = parse_id("user_id", &request.get_ref().user_id)?;
+        self.0.deactivate(&by, user).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn reactivate(
+        &self,
+        request: Request<v1::UserStateRequest>,
+    ) -> Result<Response<v1::Empty>, Status> {
+        let by = caller::permitted(&self.0.ctx, &request, "reactivate_users").await?;
+        let user = parse_id("user_id", &request.get_ref().user_id)?;
+        self.0.reactivate(&by, user).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn figures(&self, request: Request<v1::Empty>) -> Result<Response<v1::AuthFigures>, Status> {
+        caller::system(&request)?;
+        let f = self.0.figures().await?;
+        Ok(Response::new(v1::AuthFigures {
+            active: f.active,
+            deactivated: f.deactivated,
+            unfinished: f.unfinished,
+            sessions: f.sessions,
+            keys: f.keys,
+        }))
     }
 
     async fn jwks(&self, _: Request<v1::Empty>) -> Result<Response<v1::JwksReply>, Status> {
@@ -164,8 +262,12 @@ impl Auth for Api {
     ) -> Result<Response<v1::SeedUserReply>, Status> {
         caller::system(&request)?;
         let r = request.into_inner();
-        let id = parse_id("user_id", &r.user_id)?;
         let new = NewUser::parse(&r.email, &r.password, &r.first_name, &r.last_name)?;
+        if r.user_id.is_empty() {
+            let id = self.0.create(new, &r.roles).await?;
+            return Ok(Response::new(v1::SeedUserReply { created: true, user_id: id.to_string() }));
+        }
+        let id = parse_id("user_id", &r.user_id)?;
         let (id, created) = self.0.seed(id, new, &r.roles).await?;
         if !r.key_id.is_empty() {
             self.0.seed_key(id, &r.key_id, &r.key_secret).await?;

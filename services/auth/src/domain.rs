@@ -197,10 +197,14 @@ impl Throttle {
         self.anywhere.entries.contains_key(email)
     }
 
-    pub fn failed(&mut self, email: &Email, source: Source, now_us: i64) {
-        self.by_account.failed((email.clone(), source), now_us);
-        self.by_source.failed(source, now_us);
-        self.anywhere.failed(email.clone(), now_us);
+    /// Counts a failure; whether it is the one from which on its source has to wait.
+    pub fn failed(&mut self, email: &Email, source: Source, now_us: i64) -> bool {
+        let waits = [
+            self.by_account.failed((email.clone(), source), now_us),
+            self.by_source.failed(source, now_us),
+            self.anywhere.failed(email.clone(), now_us),
+        ];
+        waits.contains(&true)
     }
 
     /// A success clears the account's failures; the source's stay, or one good account would hide many bad tries.
@@ -245,7 +249,8 @@ impl<K: Ord + Clone> Counter<K> {
         if left_us <= 0 { Ok(()) } else { Err(u64::try_from(left_us / SECOND_US).unwrap_or(0) + 1) }
     }
 
-    fn failed(&mut self, key: K, now_us: i64) {
+    /// Whether a wait begins with it.
+    fn failed(&mut self, key: K, now_us: i64) -> bool {
         if self.entries.len() >= ENTRIES_MAX && !self.entries.contains_key(&key) {
             self.make_room(now_us);
         }
@@ -265,7 +270,9 @@ impl<K: Ord + Clone> Counter<K> {
             entry.blocked_until_us = now_us + wait_us;
             entry.strikes += 1;
             entry.failures = 0;
+            return true;
         }
+        false
     }
 
     /// Forgets what no longer matters, and a quarter of the rest, the oldest first, when that is not enough.

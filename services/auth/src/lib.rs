@@ -10,7 +10,7 @@ pub mod rest;
 pub mod store;
 
 use fafnir_platform::{
-    Context, Service, Starting, bus::USERS, clock::SECOND_US, db::outbox, server, tasks::Schedule,
+    Context, Service, Starting, audit, bus::USERS, clock::SECOND_US, db::outbox, server, tasks::Schedule,
 };
 use fafnir_proto::v1::auth_server::AuthServer;
 use operations::Operations;
@@ -46,6 +46,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     server::serve_both(&ctx, SERVICE.name, listener, rest::router(operations.clone()), server).await?;
     let bus = ctx.bus().await?;
     bus.keep_stream(&ctx, USERS).await?;
+    audit::spawn_relay(&ctx, db.clone(), operations.audit_wake.clone());
     outbox::spawn_relay(&ctx, db, bus, operations.wake.clone());
     spawn_housekeeping(&ctx, operations);
     Ok(())

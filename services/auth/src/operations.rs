@@ -1,6 +1,7 @@
 //! What can be done with users and sessions, the same behind the REST and the gRPC door.
 
 mod keys;
+mod people;
 
 use super::{
     domain::{Email, NewUser, Password, Throttle, key::KeyId},
@@ -12,6 +13,7 @@ use super::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{
     Context, Refusal, Result,
+    audit::{self, Action, Actor, More as _},
     clock::SECOND_US,
     config::Mode,
     context::retry,
@@ -24,6 +26,7 @@ use fafnir_platform::{
     token::{self, Keys, SigningKey},
 };
 use fafnir_proto::{
+    client::Caller,
     id::{SessionId, UserId},
     reason::Reason,
     v1,
@@ -59,6 +62,7 @@ pub struct Operations {
     pub ctx: Context,
     pub db: Db,
     pub wake: Wake,
+    pub audit_wake: Wake,
     pub keys: Keys,
     sessions: Arc<Copies<SessionId, Option<(UserId, i64)>>>,
     keys_kept: Arc<Copies<KeyId, Option<store::keys::Key>>>,
@@ -162,6 +166,7 @@ impl Operations {
             keys_kept: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
             db,
             wake: Wake::default(),
+            audit_wake: Wake::default(),
             signing: Arc::new(signing),
             pool: Pool::start()?,
             throttle: Arc::default(),
@@ -196,15 +201,16 @@ impl Operations {
         let whom = For { source, account: new.email.clone() };
         let hash = self.pool.hash(whom, new.password.clone()).await?;
         let now_us = self.ctx.clock.now_us();
+        let entry = audit::entry(Action::Register, Caller::User(id), id, now_us);
         let stored = self
             .db
             .write(move |tx| {
                 store::insert_user(tx, id, &new, &hash, now_us)?;
+                audit::put(tx, &entry)?;
                 Ok(events::registered(tx, id, &new, now_us)?)
             })
             .await;
-        self.wake.notify();
-        match stored {
+        match self.written(stored) {
             Err(Error::Db(e)) if store::is_email_taken(&e) => {
                 Err(Refusal::exists(Reason::EMAIL_TAKEN, "a user with this email exists already").into())
             }
@@ -223,6 +229,7 @@ impl Operations {
         let mut known = self.db.read(find.clone()).await?;
         let created = known.is_none();
         if created {
+            self.check_strength("password", &new.password, &new.email)?;
             self.insert(id, new, Source::of(IpAddr::from([0, 0, 0, 0]))).await?;
             known = self.db.read(find).await?;
         }
@@ -295,7 +302,9 @@ impl Operations {
         password: &str,
         user: Option<User>,
         client: &Client,
+        action: Action,
     ) -> Result<User, Failure> {
+        let known = user.as_ref().map(|u| u.id);
         let source = Source::of(client.ip);
         let is_known = self.is_known(email, user.as_ref(), source).await?;
         self.check_throttle(email, source, is_known)?;
@@ -311,8 +320,20 @@ impl Operations {
         self.check_throttle(email, source, is_known)?;
         let alive = |u: &User| matches!(u.state, UserState::Pending | UserState::Active);
         let Some(mut user) = user.filter(|u| alive(u) && verdict.matches && possible) else {
-            self.throttle.lock().failed(email, source, self.ctx.clock.now_us());
+            let now_us = self.ctx.clock.now_us();
+            let waits = self.throttle.lock().failed(email, source, now_us);
             metrics::counter!("fafnir_sign_ins_total", "result" => "failed").increment(1);
+            // An address that nobody has is not written down: it may be anybody's, and the log is for ever.
+            let subject = known.map_or_else(String::new, |id| id.to_string());
+            let refused = |action, outcome: Reason| {
+                audit::entry(action, Actor::Nobody, &subject, now_us)
+                    .with_outcome(outcome.as_str())
+                    .at_address(client.ip)
+            };
+            self.note(refused(action, Reason::UNAUTHENTICATED)).await;
+            if waits {
+                self.note(refused(Action::Throttle, Reason::TOO_MANY_FAILED_SIGN_INS)).await;
+            }
             return Err(wrong_credentials().into());
         };
         self.throttle.lock().succeeded(email, source);
@@ -336,7 +357,7 @@ impl Operations {
         let email = Email::fold(email);
         let wanted = email.clone();
         let user = self.db.read(move |tx| Ok(store::user_by_email(tx, &wanted)?)).await?;
-        let user = self.check_password(&email, password, user, client).await?;
+        let user = self.check_password(&email, password, user, client, Action::SignIn).await?;
         if user.state == UserState::Pending {
             self.finish_registration(&user, &[MEMBER]).await?;
         }
@@ -366,6 +387,9 @@ impl Operations {
         };
         let hash = refresh_hash(&refresh_token);
         let with_refresh = kind == Kind::Bearer;
+        let entry = audit::entry(Action::SignIn, Caller::User(user.id), user.id, now_us)
+            .at_address(client.ip)
+            .with_detail(session_id);
         let open = self
             .db
             .write(move |tx| {
@@ -378,9 +402,11 @@ impl Operations {
                 if with_refresh {
                     store::insert_refresh(tx, &hash, session.id, now_us, now_us + REFRESH_IDLE_US)?;
                 }
+                audit::put(tx, &entry)?;
                 Ok(true)
             })
-            .await?;
+            .await;
+        let open = self.written(open)?;
         if !open {
             return Err(wrong_credentials().into());
         }
@@ -416,6 +442,7 @@ impl Operations {
         let now_us = self.ctx.clock.now_us();
         let (old, next) = (refresh_hash(refresh_token), Self::new_refresh_token()?);
         let next_hash = refresh_hash(&next);
+        let reuse = audit::entry(Action::RefreshReuse, Actor::Nobody, "", now_us);
         let rotated = self
             .db
             .write(move |tx| {
@@ -427,6 +454,8 @@ impl Operations {
                 if is_reused || (known.alive && !is_again && !store::use_refresh(tx, &old, now_us)?) {
                     if store::revoke_session(tx, known.session_id, now_us)? {
                         tracing::warn!(user = %known.user_id, session = %known.session_id, "refresh token reused");
+                        let entry = v1::AuditEntry { subject: known.user_id.to_string(), ..reuse.clone() };
+                        audit::put(tx, &entry.with_detail(known.session_id))?;
                     }
                     return Ok(None);
                 }
@@ -436,8 +465,8 @@ impl Operations {
                 store::insert_refresh(tx, &next_hash, known.session_id, now_us, now_us + REFRESH_IDLE_US)?;
                 Ok(Some(known))
             })
-            .await?
-            .ok_or_else(refused)?;
+            .await;
+        let rotated = self.written(rotated)?.ok_or_else(refused)?;
         let expires_in_s = self.ctx.settings.auth.bearer_ttl_s;
         Ok(SignedIn {
             user_id: rotated.user_id,
@@ -492,7 +521,16 @@ impl Operations {
 
     pub async fn sign_out(&self, session: SessionId) -> Result<()> {
         let now_us = self.ctx.clock.now_us();
-        self.db.write(move |tx| Ok(store::revoke_session(tx, session, now_us)?)).await.map(drop)
+        let entry = audit::entry(Action::SignOut, Actor::Nobody, "", now_us).with_detail(session);
+        let end = move |tx: &mut dyn fafnir_platform::db::Tx| {
+            let Some((user, _)) = store::live_session(tx, session, now_us)? else {
+                return Ok(store::revoke_session(tx, session, now_us)?);
+            };
+            let (actor, subject) = (Caller::User(user).to_string(), user.to_string());
+            audit::put(tx, &v1::AuditEntry { actor, subject, ..entry.clone() })?;
+            Ok(store::revoke_session(tx, session, now_us)?)
+        };
+        self.written(self.db.write(end).await).map(drop)
     }
 
     pub async fn user(&self, id: UserId) -> Result<Option<User>> {
@@ -511,35 +549,45 @@ impl Operations {
         let user = self.user(user).await?.ok_or_else(wrong_credentials)?;
         let email = Email::fold(&user.email);
         self.check_strength("new", &new, &email)?;
-        let user = self.check_password(&email, current, Some(user), client).await?;
+        let user = self.check_password(&email, current, Some(user), client, Action::Password).await?;
         let whom = For { source: Source::of(client.ip), account: email };
         let hash = self.pool.hash(whom, new).await?;
         let now_us = self.ctx.clock.now_us();
+        let entry =
+            audit::entry(Action::Password, Caller::User(user.id), user.id, now_us).at_address(client.ip);
         let changed = self
             .db
             .write(move |tx| {
                 let changed = store::replace_password(tx, user.id, &user.password_hash, &hash, now_us)?;
                 if changed {
                     store::revoke_sessions(tx, user.id, Some(session), now_us)?;
+                    audit::put(tx, &entry)?;
                 }
                 Ok(changed)
             })
-            .await?;
-        if changed { Ok(()) } else { Err(wrong_credentials().into()) }
+            .await;
+        if self.written(changed)? { Ok(()) } else { Err(wrong_credentials().into()) }
     }
 
     /// Closes a user: signed out for good at once and for ever; orders and accounts follow, at the latest after a
     /// restart. `false` when there is no such user.
     pub async fn delete(&self, user: UserId) -> Result<bool> {
+        // The last administrator stays: somebody must be able to grant.
+        self.suspend(user).await?;
         let now_us = self.ctx.clock.now_us();
+        let entry = audit::entry(Action::Delete, Caller::User(user), user, now_us);
         let closing = self
             .db
             .write(move |tx| {
                 let closing = store::move_user(tx, user, UserState::Active, UserState::Closing, now_us)?;
                 store::revoke_sessions(tx, user, None, now_us)?;
+                if closing {
+                    audit::put(tx, &entry)?;
+                }
                 Ok(closing)
             })
-            .await?;
+            .await;
+        let closing = self.written(closing)?;
         if closing && let Err(e) = self.finish_deletion(user).await {
             tracing::warn!(%user, error = %e, "a user's accounts are not closed yet");
         }

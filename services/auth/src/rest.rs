@@ -18,7 +18,10 @@ use fafnir_platform::{
     envelope::Failure,
     token::{self, Presented},
 };
-use fafnir_proto::id::{SessionId, UserId};
+use fafnir_proto::{
+    client,
+    id::{SessionId, UserId},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     convert::Infallible,
@@ -51,7 +54,13 @@ pub fn router(operations: Operations) -> Router {
         })
         .layer(RequestBodyLimitLayer::new(BODY_MAX))
         .layer(middleware::map_response(in_the_envelope))
+        .layer(middleware::from_fn(traced))
         .with_state(operations)
+}
+
+/// What the request came with is told along with every call made on the way.
+async fn traced(request: axum::extract::Request, next: middleware::Next) -> Response {
+    client::from(client::Origin::of(request.headers()), next.run(request)).await
 }
 
 /// A body that is too large is refused before a handler sees it, without our envelope.
@@ -267,12 +276,25 @@ async fn logout(
     Ok(gone(origin.secure))
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deletion {
+    password: String,
+}
+
 async fn delete_user(
     State(operations): State<Operations>,
     origin: Origin,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, true).await?;
+    // A browser's page has asked its user; who holds a token may have found it.
+    if user.bearer {
+        let given = if body.is_empty() { None } else { Some(parse::<Deletion>(&headers, &body)?) };
+        let password = given.as_ref().map(|d| d.password.as_str());
+        operations.check_deletion(user.user, user.session, password, &origin.client).await?;
+    }
     if operations.delete(user.user).await? {
         Ok(gone(origin.secure))
     } else {

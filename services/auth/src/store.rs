@@ -1,6 +1,7 @@
 //! Tables of auth-service: users, sessions, refresh tokens. The only SQL.
 
 pub mod keys;
+pub mod people;
 
 use super::domain::{Email, NewUser};
 use fafnir_platform::{
@@ -9,29 +10,35 @@ use fafnir_platform::{
 };
 use fafnir_proto::id::{SessionId, UserId};
 
-pub const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_keys")];
+pub const MIGRATIONS: &[Migration] =
+    &[migration!("0001_init"), migration!("0002_keys"), migration!("0003_audit")];
 
 /// Where a user stands. Only ACTIVE users sign in; PENDING ones become ACTIVE when role and profile exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserState {
     Pending,
     Active,
+    /// An administrator took its access: it cannot sign in until it is given back.
+    Deactivated,
     /// The user asked for deletion: signed out for good, its orders and accounts are being closed.
     Closing,
     Deleted,
 }
 
 impl UserState {
-    fn as_str(self) -> &'static str {
+    pub const ALL: [Self; 5] = [Self::Pending, Self::Active, Self::Deactivated, Self::Closing, Self::Deleted];
+
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
             Self::Active => "ACTIVE",
+            Self::Deactivated => "DEACTIVATED",
             Self::Closing => "CLOSING",
             Self::Deleted => "DELETED",
         }
     }
     fn parse(text: &str) -> Result<Self, Error> {
-        [Self::Pending, Self::Active, Self::Closing, Self::Deleted]
+        Self::ALL
             .into_iter()
             .find(|s| s.as_str() == text)
             .ok_or_else(|| Error::Statement(format!("unknown state of a user: {text:?}")))

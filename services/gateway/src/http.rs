@@ -10,7 +10,7 @@ use axum::{
     routing::{any, any_service, get},
 };
 use fafnir_platform::{config::Mode, envelope::Failure};
-use fafnir_proto::v1::terminal_server::TerminalServer;
+use fafnir_proto::{client, v1::terminal_server::TerminalServer};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use std::{
@@ -70,7 +70,8 @@ pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
     let router = router
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn(around));
+        .layer(middleware::from_fn(around))
+        .layer(middleware::from_fn_with_state(gateway.clone(), told));
     let router = match cors(gateway)? {
         Some(cors) => router.layer(cors),
         None => router,
@@ -152,6 +153,15 @@ async fn not_found(request: Request) -> Response {
 
 async fn method_not_allowed() -> Response {
     Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here").into_response()
+}
+
+/// Where a request came from is told along with every call made on the way: its trace, or a new one, and its address.
+async fn told(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
+    let address = gateway.client(request.headers(), request.extensions()).ip;
+    let given = request.headers().get(client::TRACE_KEY).and_then(|v| v.to_str().ok());
+    let trace = given.and_then(client::trace_of).map(str::to_owned);
+    let trace = trace.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+    client::from(client::Origin { trace, address: Some(address) }, next.run(request)).await
 }
 
 /// Around every request: what a browser must not do with an answer, and how long it took.

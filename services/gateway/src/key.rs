@@ -54,7 +54,9 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<Presented>, Refusal> {
     match (text(&ID_HEADER), text(&SECRET_HEADER)) {
         (None, None) => {}
         (Some(id), Some(secret)) => return Presented::new(id, secret).map(Some),
-        _ => return Err(Refusal::unauthenticated(format!("a key needs both {ID_HEADER} and {SECRET_HEADER}"))),
+        _ => {
+            return Err(Refusal::unauthenticated(format!("a key needs both {ID_HEADER} and {SECRET_HEADER}")));
+        }
     }
     match text(&header::AUTHORIZATION).and_then(|v| v.split_once(' ')) {
         Some((scheme, text)) if scheme.eq_ignore_ascii_case("basic") => Presented::basic(text).map(Some),
@@ -115,7 +117,11 @@ mod tests {
     #[test]
     fn a_key_comes_in_two_headers_or_as_basic_and_else_there_is_none() {
         let key = Presented { id: "PK1".to_owned(), secret: "s:2".to_owned() };
-        let both = headers(&[("apca-api-key-id", "PK1"), ("apca-api-secret-key", "s:2"), ("authorization", "Bearer t")]);
+        let both = headers(&[
+            ("apca-api-key-id", "PK1"),
+            ("apca-api-secret-key", "s:2"),
+            ("authorization", "Bearer t"),
+        ]);
         assert_eq!(presented(&both), Ok(Some(key.clone())));
         let basic = format!("bAsIc {}", STANDARD.encode("PK1:s:2"));
         assert_eq!(presented(&headers(&[("authorization", &basic)])), Ok(Some(key)));

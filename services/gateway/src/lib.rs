@@ -1,5 +1,7 @@
 //! The only public door: REST, GraphQL, WebSocket and the terminal's gRPC
 
+mod admin;
+mod audit;
 mod body;
 mod callout;
 mod credentials;

@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fafnir_platform::{csrf, envelope::Failure, token};
-use fafnir_proto::client::TOKEN_KEY;
+use fafnir_proto::client::{self, TOKEN_KEY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_util::{
@@ -90,15 +90,15 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
     } else if let Some(host) = parts.uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
         headers.insert(FORWARDED_HOST, host);
     }
-    let client = peer.map(|ip| gateway.proxies.client(&headers, ip));
+    let from = peer.map(|ip| gateway.proxies.client(&headers, ip));
     for name in [FORWARDED_FOR, REAL_IP, FORWARDED_PROTO] {
         headers.remove(name);
     }
-    if let Some(ip) = client.and_then(|client| HeaderValue::from_str(&client.ip.to_string()).ok()) {
+    if let Some(ip) = from.and_then(|from| HeaderValue::from_str(&from.ip.to_string()).ok()) {
         headers.insert(FORWARDED_FOR, ip.clone());
         headers.insert(REAL_IP, ip);
     }
-    if client.is_some_and(|client| client.secure) {
+    if from.is_some_and(|from| from.secure) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
     // auth-service believes the caller's address from a bearer of the service token alone.
@@ -107,6 +107,7 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
         token.set_sensitive(true);
         headers.insert(TOKEN_KEY, token);
     }
+    client::origin().put(&mut headers);
     let mut onward = hyper::Request::new(Full::new(content));
     *onward.method_mut() = parts.method;
     *onward.uri_mut() = uri;

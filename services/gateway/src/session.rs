@@ -47,6 +47,10 @@ pub enum Permission {
     ViewUsers,
     ViewAdminDashboard,
     ManageRoles,
+    ViewAuditLogs,
+    DeactivateUsers,
+    ReactivateUsers,
+    ManageMarket,
 }
 
 impl Permission {
@@ -61,6 +65,10 @@ impl Permission {
             Self::ViewUsers => "view_users",
             Self::ViewAdminDashboard => "view_admin_dashboard",
             Self::ManageRoles => "manage_roles",
+            Self::ViewAuditLogs => "view_audit_logs",
+            Self::DeactivateUsers => "deactivate_users",
+            Self::ReactivateUsers => "reactivate_users",
+            Self::ManageMarket => "manage_market",
         }
     }
 }
@@ -195,7 +203,9 @@ impl Sessions {
 
     /// The caller that the headers of a request from this address prove: by an API key or a token.
     pub async fn of(&self, headers: &HeaderMap, from: IpAddr) -> Result<Session, Status> {
-        self.given(headers, from).await?.ok_or_else(|| Refusal::unauthenticated("you are not signed in").into())
+        self.given(headers, from)
+            .await?
+            .ok_or_else(|| Refusal::unauthenticated("you are not signed in").into())
     }
 
     /// The same; `None` where the headers carry neither.

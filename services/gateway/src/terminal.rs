@@ -2,13 +2,16 @@
 
 use super::{
     Gateway,
+    audit::money,
+    credentials::Life,
     graphql::{price, transport::Charge},
     private::{self, Event, Start},
-    credentials::Life,
     session::{Act, Permission, Session},
 };
 use fafnir_platform::{
-    Refusal, clock,
+    Refusal,
+    audit::Action,
+    clock,
     config::Mode,
     error::{refusal_of, unavailable_of},
 };
@@ -169,9 +172,7 @@ bind_account!(
     PerformanceRequest,
     GainsRequest,
     ReportRequest,
-    LotsRequest,
-    DepositRequest,
-    WithdrawRequest
+    LotsRequest
 );
 
 /// A request about an order.
@@ -196,14 +197,7 @@ macro_rules! bind_nothing {
         }
     )*};
 }
-bind_nothing!(
-    CreateAccountRequest,
-    TransferRequest,
-    GetProfileRequest,
-    WatchlistRequest,
-    ListKeysRequest,
-    RevokeKeyRequest
-);
+bind_nothing!(GetProfileRequest, WatchlistRequest, ListKeysRequest, RevokeKeyRequest, RevokeSessionRequest);
 
 impl Bind for v1::ListOrdersRequest {
     async fn bind(&mut self, _: &Gateway, session: &Session) -> Result<(), Status> {
@@ -252,6 +246,17 @@ macro_rules! command {
         let mut client = $self.0.ctx.clients.$service(&session.caller());
         let reply = client.$method(message).await.map_err(outward)?;
         Ok(Response::new($self.0.told(&session, reply)))
+    }};
+}
+
+/// What an administrator does, or an operator of the market: no key, a permission, the owner's answer.
+macro_rules! admin {
+    ($self:ident, $request:ident, $permission:ident, $service:ident . $method:ident) => {{
+        let session =
+            $self.allowed(&$request, Act::Manage, Permission::$permission).await.map_err(outward)?;
+        let mut client = $self.0.ctx.clients.$service(&session.caller());
+        let reply = client.$method($request.into_inner()).await.map_err(outward)?;
+        Ok(Response::new(reply.into_inner()))
     }};
 }
 
@@ -337,6 +342,99 @@ impl Terminal for Door {
         command!(self, request, Manage, ManageOwnProfile, auth.revoke_key)
     }
 
+    async fn sessions(&self, request: Request<v1::Empty>) -> Reply<v1::TerminalSessions> {
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnProfile).await.map_err(outward)?;
+        let request = v1::ListSessionsRequest { user_id: session.user.to_string() };
+        let mut auth = self.0.ctx.clients.auth(&session.caller());
+        let sessions = auth.list_sessions(request).await.map_err(outward)?.into_inner().sessions;
+        Ok(Response::new(v1::TerminalSessions { sessions, current_id: session.id.to_string() }))
+    }
+    async fn revoke_session(&self, request: Request<v1::RevokeSessionRequest>) -> Reply<v1::Empty> {
+        command!(self, request, Manage, ManageOwnProfile, auth.revoke_session)
+    }
+    async fn revoke_sessions(
+        &self,
+        request: Request<v1::RevokeSessionsRequest>,
+    ) -> Reply<v1::RevokeSessionsReply> {
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnProfile).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        let own = session.user.to_string();
+        if message.user_id.is_empty() || message.user_id == own {
+            message = v1::RevokeSessionsRequest { user_id: own, except_session_id: session.id.to_string() };
+        }
+        let mut auth = self.0.ctx.clients.auth(&session.caller());
+        Ok(Response::new(auth.revoke_sessions(message).await.map_err(outward)?.into_inner()))
+    }
+
+    async fn users(&self, request: Request<v1::SearchUsersRequest>) -> Reply<v1::SearchUsersReply> {
+        admin!(self, request, ViewUsers, auth.search_users)
+    }
+    async fn deactivate(&self, request: Request<v1::UserStateRequest>) -> Reply<v1::Empty> {
+        admin!(self, request, DeactivateUsers, auth.deactivate)
+    }
+    async fn reactivate(&self, request: Request<v1::UserStateRequest>) -> Reply<v1::Empty> {
+        admin!(self, request, ReactivateUsers, auth.reactivate)
+    }
+    async fn roles(&self, request: Request<v1::Empty>) -> Reply<v1::ListRolesReply> {
+        admin!(self, request, ManageRoles, security.list_roles)
+    }
+    async fn user_roles(&self, request: Request<v1::PermissionsRequest>) -> Reply<v1::PermissionsReply> {
+        let session = self.allowed(&request, Act::Manage, Permission::ViewUsers).await.map_err(outward)?;
+        let reply = self.0.permissions_of(&session, request.into_inner().user_id).await.map_err(outward)?;
+        Ok(Response::new(reply))
+    }
+    async fn grant_role(&self, request: Request<v1::GrantRequest>) -> Reply<v1::Empty> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageRoles).await.map_err(outward)?;
+        self.0.change_role(&session, request.into_inner(), true).await.map_err(outward)?;
+        Ok(Response::new(v1::Empty {}))
+    }
+    async fn revoke_role(&self, request: Request<v1::GrantRequest>) -> Reply<v1::Empty> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageRoles).await.map_err(outward)?;
+        self.0.change_role(&session, request.into_inner(), false).await.map_err(outward)?;
+        Ok(Response::new(v1::Empty {}))
+    }
+    async fn dashboard(&self, request: Request<v1::Empty>) -> Reply<v1::DashboardReply> {
+        self.allowed(&request, Act::Manage, Permission::ViewAdminDashboard).await.map_err(outward)?;
+        Ok(Response::new(self.0.dashboard().await.map_err(outward)?))
+    }
+    async fn audit_log(&self, request: Request<v1::AuditLogRequest>) -> Reply<v1::AuditLogReply> {
+        admin!(self, request, ViewAuditLogs, security.audit_log)
+    }
+    async fn verify_audit(&self, request: Request<v1::VerifyAuditRequest>) -> Reply<v1::VerifyAuditReply> {
+        admin!(self, request, ViewAuditLogs, security.verify_audit)
+    }
+
+    async fn set_trading_state(&self, request: Request<v1::SetTradingStateRequest>) -> Reply<v1::Instrument> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        Ok(Response::new(self.0.set_trading_state(&session, request.into_inner()).await.map_err(outward)?))
+    }
+    async fn set_volatility_band(
+        &self,
+        request: Request<v1::SetVolatilityBandRequest>,
+    ) -> Reply<v1::Instrument> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        Ok(Response::new(self.0.set_band(&session, request.into_inner()).await.map_err(outward)?))
+    }
+    async fn cancel_symbol(&self, request: Request<v1::SymbolOrdersRequest>) -> Reply<v1::CancelAllReply> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        Ok(Response::new(self.0.cancel_symbol(&session, request.into_inner()).await.map_err(outward)?))
+    }
+    async fn depth(&self, request: Request<v1::DepthRequest>) -> Reply<v1::DepthReply> {
+        self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        let mut engine = self.0.ctx.clients.engine(&self.0.ctx.system());
+        Ok(Response::new(engine.depth(request.into_inner()).await.map_err(outward)?.into_inner()))
+    }
+    async fn queue_position(
+        &self,
+        request: Request<v1::QueuePositionRequest>,
+    ) -> Reply<v1::QueuePositionReply> {
+        self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        let mut engine = self.0.ctx.clients.engine(&self.0.ctx.system());
+        Ok(Response::new(engine.queue_position(request.into_inner()).await.map_err(outward)?.into_inner()))
+    }
+
     async fn place(&self, request: Request<v1::PlaceOrderRequest>) -> Reply<v1::OrderReply> {
         let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
@@ -364,7 +462,8 @@ impl Terminal for Door {
     async fn replace(&self, request: Request<v1::ReplaceOrderRequest>) -> Reply<v1::OrderReply> {
         let session = self.allowed(&request, Act::Trade, Permission::OrderStocks).await.map_err(outward)?;
         self.take_order(&session)?;
-        let mut message = v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
+        let mut message =
+            v1::ReplaceOrderRequest { user_id: session.user.to_string(), ..request.into_inner() };
         message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.replace(message).await.map_err(outward)?;
@@ -419,16 +518,62 @@ impl Terminal for Door {
         Ok(Response::new(reply))
     }
     async fn create_account(&self, request: Request<v1::CreateAccountRequest>) -> Reply<v1::Account> {
-        command!(self, request, Manage, ManageOwnAccounts, portfolio.create_account)
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        message.user_id = session.user.to_string();
+        let detail = format!("{} {}", message.r#type().as_str_name(), message.currency);
+        let mut client = self.0.ctx.clients.portfolio(&session.caller());
+        let act = client.create_account(message);
+        let reply = self
+            .0
+            .audited(&session, Action::AccountOpen, session.user, detail, act)
+            .await
+            .map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
     async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
-        command!(self, request, Manage, ManageOwnAccounts, portfolio.deposit)
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        message.user_id = session.user.to_string();
+        let detail =
+            format!("{} into {}", money(message.amount_micros, &message.currency), message.account_id);
+        let mut client = self.0.ctx.clients.portfolio(&session.caller());
+        let act = client.deposit(message);
+        let reply =
+            self.0.audited(&session, Action::Deposit, session.user, detail, act).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
     async fn withdraw(&self, request: Request<v1::WithdrawRequest>) -> Reply<v1::DepositReply> {
-        command!(self, request, Manage, ManageOwnAccounts, portfolio.withdraw)
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        message.user_id = session.user.to_string();
+        let detail =
+            format!("{} out of {}", money(message.amount_micros, &message.currency), message.account_id);
+        let mut client = self.0.ctx.clients.portfolio(&session.caller());
+        let act = client.withdraw(message);
+        let reply =
+            self.0.audited(&session, Action::Withdraw, session.user, detail, act).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
     async fn transfer(&self, request: Request<v1::TransferRequest>) -> Reply<v1::Empty> {
-        command!(self, request, Manage, ManageOwnAccounts, portfolio.transfer)
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        message.user_id = session.user.to_string();
+        let detail = format!(
+            "{} from {} to {}",
+            money(message.amount_micros, &message.currency),
+            message.from_account_id,
+            message.to_account_id
+        );
+        let mut client = self.0.ctx.clients.portfolio(&session.caller());
+        let act = client.transfer(message);
+        let reply =
+            self.0.audited(&session, Action::Transfer, session.user, detail, act).await.map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
     }
     async fn positions(&self, request: Request<v1::Empty>) -> Reply<v1::HoldingsReply> {
         let session =

@@ -27,12 +27,7 @@ use fafnir_platform::{
 use fafnir_proto::{id::UserId, reason::Reason};
 use futures::{StreamExt as _, stream::AbortHandle};
 use serde::Deserialize;
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time};
 use tonic::{Code, Status};
 
@@ -308,7 +303,8 @@ impl Connection {
         let mut headers = HeaderMap::new();
         for (name, value) in payload.and_then(|p| p.as_object()).into_iter().flatten() {
             let name = name.to_ascii_lowercase();
-            let named = [header::AUTHORIZATION, key::ID_HEADER, key::SECRET_HEADER].into_iter().find(|n| *n == *name);
+            let named =
+                [header::AUTHORIZATION, key::ID_HEADER, key::SECRET_HEADER].into_iter().find(|n| *n == *name);
             if let (Some(name), Some(text)) = (named, value.as_str()) {
                 headers.insert(name, text.parse().map_err(|_| UNAUTHORISED)?);
             }

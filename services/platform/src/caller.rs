@@ -1,6 +1,7 @@
 //! Who calls: the service token is checked once per request, the caller is read from the metadata.
 
 use super::{
+    context::Context,
     refusal::Refusal,
     secrets::{Secret, constant_time_eq},
 };
@@ -8,6 +9,7 @@ use fafnir_proto::{
     client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY},
     id::UserId,
     reason::Reason,
+    v1::CheckPermissionRequest,
 };
 use http::HeaderMap;
 use tonic::{Request, Status};
@@ -57,6 +59,19 @@ pub fn owner<T>(request: &Request<T>, user_id: &str) -> Result<UserId, Status> {
         Caller::User(me) if user_id.is_empty() || named()? == me => Ok(me),
         Caller::User(_) => Err(Refusal::not_found(Reason::USER_NOT_FOUND, "no such user").into()),
     }
+}
+
+/// The caller, where it is a component of the platform or a user with this permission: security-service is asked.
+pub async fn permitted<T>(ctx: &Context, request: &Request<T>, permission: &str) -> Result<Caller, Status> {
+    let caller = of(request)?;
+    if let Caller::User(id) = &caller {
+        let question = CheckPermissionRequest { user_id: id.to_string(), permission: permission.to_owned() };
+        let answer = ctx.clients.security(&caller).check_permission(question).await?;
+        if !answer.into_inner().has_permission {
+            return Err(Refusal::denied(format!("this needs the permission {permission}")).into());
+        }
+    }
+    Ok(caller)
 }
 
 /// The name of the calling component; users are refused.

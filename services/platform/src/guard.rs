@@ -77,7 +77,8 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
         };
         let seconds = self.methods.seconds(request.uri().path());
         let time = client::time_left_of(request.headers());
-        let answering = self.server.call(request);
+        let origin = client::Origin::of(request.headers());
+        let answering = client::from(origin, self.server.call(request));
         Box::pin(async move {
             let answer = match time {
                 Some(time) => client::within(time, answering).await,

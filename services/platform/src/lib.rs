@@ -1,6 +1,7 @@
 //! What every service stands on: configuration, database, bus, cache, caller, clock, errors, random numbers, server, telemetry.
 
 pub mod agents;
+pub mod audit;
 pub mod bus;
 pub mod cache;
 pub mod caller;

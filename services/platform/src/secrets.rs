@@ -70,6 +70,58 @@ impl Secrets {
     }
 }
 
+/// Bits that a secret must have in production: 32 bytes.
+const STRONG_BITS: usize = 256;
+/// What stands in secrets that somebody meant to replace, lower case.
+const PLACEHOLDERS: [&str; 9] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "replace",
+    "placeholder",
+    "example",
+    "password",
+    "default",
+    "fafnir",
+];
+
+impl Secrets {
+    /// Refuses placeholders and secrets of less than 32 bytes of entropy; names the first that is too weak.
+    pub fn check_strength(&self) -> Result<(), String> {
+        let all = [
+            ("service_token", &self.service_token),
+            ("nats_services", &self.nats_services),
+            ("nats_market", &self.nats_market),
+            ("nats_sessions", &self.nats_sessions),
+            ("csrf_key", &self.csrf_key),
+        ];
+        match all.into_iter().find(|(_, secret)| !is_strong(secret.expose())) {
+            None => Ok(()),
+            Some((name, _)) => Err(format!(
+                "the secret {name} is a placeholder or has less than 32 bytes of entropy, which production mode does not \
+                 take; make one with `openssl rand -hex 32`"
+            )),
+        }
+    }
+}
+
+/// Whether a text can have 32 bytes of entropy: long enough for its alphabet, no repetition, no placeholder. It cannot be
+/// measured; this is what no random text fails and what people type does.
+fn is_strong(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    if PLACEHOLDERS.iter().any(|word| lower.contains(word)) {
+        return false;
+    }
+    let bytes = text.as_bytes();
+    let hex = bytes.iter().filter(|b| b.is_ascii_hexdigit()).count();
+    // Hexadecimal digits, also behind a prefix, have 4 bits each; base64 has 6.
+    let bits_each = if hex * 10 >= bytes.len() * 8 { 4 } else { 6 };
+    let distinct = bytes.iter().collect::<std::collections::BTreeSet<_>>().len();
+    let repeats = (1..=bytes.len() / 2).any(|n| bytes.iter().skip(n).zip(bytes).all(|(a, b)| a == b));
+    // Of 64 random hexadecimal digits all but never fewer than 10 differ.
+    bytes.len() * bits_each >= STRONG_BITS && distinct >= 10 && !repeats
+}
+
 /// The password with which a session watches market data: the same every time, of no use to another.
 pub fn market_password(nats_sessions: &Secret, session: SessionId) -> Secret {
     let message = [b"market:".as_slice(), session.uuid().as_bytes()].concat();
@@ -177,6 +229,31 @@ fn damaged(dir: &Path, name: &str) -> io::Error {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_people_type_is_not_strong_and_what_is_random_is() {
+        for _ in 0..2_000 {
+            let base64 = random_text(32).unwrap();
+            assert!(is_strong(&base64), "{base64}");
+            let hex: String = random_bytes(32).unwrap().iter().fold(String::new(), |t, b| t + &format!("{b:02x}"));
+            assert!(is_strong(&hex) && is_strong(&format!("s{hex}")), "{hex}");
+            // 24 bytes.
+            assert!(!is_strong(&base64[..32]) && !is_strong(&format!("s{}", &hex[..48])));
+        }
+        let random = random_text(64).unwrap();
+        for weak in [
+            "",
+            "hunter2",
+            "0123456789abcdef",
+            &"a".repeat(200),
+            &"0123456789abcdef".repeat(8),
+            &"correct horse battery staple ".repeat(3),
+            &format!("change-me-{random}"),
+            &format!("{random}PASSWORD"),
+        ] {
+            assert!(!is_strong(weak), "{weak}");
+        }
+    }
 
     #[test]
     fn secrets_are_generated_once_and_private() {

@@ -1,8 +1,13 @@
 //! RPCs of security-service.
 
-use super::{domain, store};
+use super::{
+    audit::{self, Log},
+    domain, store,
+};
 use fafnir_platform::{
-    Context, Refusal, caller,
+    Context, Refusal,
+    audit::{Action, More as _, entry},
+    caller,
     db::{Copies, Db, Tx},
 };
 use fafnir_proto::{
@@ -22,11 +27,12 @@ pub struct Api {
     ctx: Context,
     db: Db,
     granted: Copies<UserId, v1::PermissionsReply>,
+    log: Log,
 }
 
 impl Api {
-    pub fn new(ctx: Context, db: Db) -> Self {
-        Self { ctx, granted: Copies::new(db.clone(), USERS_KEPT_MAX), db }
+    pub fn new(ctx: Context, db: Db, log: Log) -> Self {
+        Self { ctx, granted: Copies::new(db.clone(), USERS_KEPT_MAX), db, log }
     }
 }
 
@@ -45,6 +51,18 @@ fn check_manager(tx: &mut dyn Tx, caller: &Caller) -> fafnir_platform::Result<()
 
 fn unknown_role(role: &str) -> Refusal {
     Refusal::not_found(Reason::ROLE_UNKNOWN, format!("there is no role {role}"))
+}
+
+impl Api {
+    /// A component of the platform may read the audit log; a user needs the permission.
+    async fn check_viewer(&self, caller: Caller) -> fafnir_platform::Result<()> {
+        let Caller::User(id) = caller else { return Ok(()) };
+        let may = self.db.read(move |tx| Ok(store::has_permission(tx, id, domain::VIEW_AUDIT_LOGS)?)).await?;
+        if may == Some(true) {
+            return Ok(());
+        }
+        Err(Refusal::denied(format!("this needs the permission {}", domain::VIEW_AUDIT_LOGS)).into())
+    }
 }
 
 #[tonic::async_trait]
@@ -78,6 +96,8 @@ impl Security for Api {
         let user = parse_user(&request.get_ref().user_id)?;
         let role = domain::parse_name("role", &request.get_ref().role)?;
         let now_us = self.ctx.clock.now_us();
+        let chain = self.log.chain.clone();
+        let told = entry(Action::RoleGrant, caller.clone(), user, now_us).with_detail(&role);
         self.db
             .write(move |tx| {
                 check_manager(tx, &caller)?;
@@ -85,6 +105,7 @@ impl Security for Api {
                     return Err(unknown_role(&role).into());
                 }
                 if store::grant(tx, user, &role, &caller.to_string(), now_us)? {
+                    store::audit::append(tx, &chain, &told)?;
                     tracing::info!(%user, %role, by = %caller, "role granted");
                 }
                 Ok(())
@@ -97,6 +118,9 @@ impl Security for Api {
         let caller = caller::of(&request)?;
         let user = parse_user(&request.get_ref().user_id)?;
         let role = domain::parse_name("role", &request.get_ref().role)?;
+        let chain = self.log.chain.clone();
+        let now_us = self.ctx.clock.now_us();
+        let told = entry(Action::RoleRevoke, caller.clone(), user, now_us).with_detail(&role);
         self.db
             .write(move |tx| {
                 check_manager(tx, &caller)?;
@@ -111,12 +135,61 @@ impl Security for Api {
                         )
                         .into());
                     }
+                    store::audit::append(tx, &chain, &told)?;
                     tracing::info!(%user, %role, by = %caller, "role revoked");
                 }
                 Ok(())
             })
             .await?;
         Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn suspend(&self, request: Request<v1::SuspendRequest>) -> Result<Response<v1::Empty>, Status> {
+        caller::system(&request)?;
+        let user = parse_user(&request.get_ref().user_id)?;
+        let now_us = self.ctx.clock.now_us();
+        self.db
+            .write(move |tx| {
+                let is_new = store::suspend(tx, user, now_us)?;
+                let is_admin = store::has_role(tx, user, domain::ADMIN)?;
+                if is_new && is_admin && store::holders(tx, domain::ADMIN)? == 0 {
+                    let text = "the last admin stays: somebody must be able to grant roles";
+                    return Err(Refusal::precondition(Reason::LAST_ADMIN, text).into());
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn resume(&self, request: Request<v1::SuspendRequest>) -> Result<Response<v1::Empty>, Status> {
+        caller::system(&request)?;
+        let user = parse_user(&request.get_ref().user_id)?;
+        self.db.write(move |tx| Ok(store::resume(tx, user)?)).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn record(&self, request: Request<v1::RecordRequest>) -> Result<Response<v1::Empty>, Status> {
+        caller::system(&request)?;
+        self.log.record(request.into_inner().entries).await?;
+        Ok(Response::new(v1::Empty {}))
+    }
+
+    async fn audit_log(
+        &self,
+        request: Request<v1::AuditLogRequest>,
+    ) -> Result<Response<v1::AuditLogReply>, Status> {
+        self.check_viewer(caller::of(&request)?).await?;
+        let rows = self.log.rows(request.into_inner()).await?;
+        Ok(Response::new(v1::AuditLogReply { rows: rows.into_iter().map(audit::wire).collect() }))
+    }
+
+    async fn verify_audit(
+        &self,
+        request: Request<v1::VerifyAuditRequest>,
+    ) -> Result<Response<v1::VerifyAuditReply>, Status> {
+        self.check_viewer(caller::of(&request)?).await?;
+        Ok(Response::new(self.log.verify(request.into_inner()).await?))
     }
 
     async fn list_roles(&self, request: Request<v1::Empty>) -> Result<Response<v1::ListRolesReply>, Status> {

@@ -1,5 +1,7 @@
 //! Names of roles and permissions.
 
+pub mod audit;
+
 use fafnir_platform::Refusal;
 use fafnir_proto::reason::Reason;
 
@@ -8,6 +10,8 @@ const NAME_LEN_MAX: usize = 64;
 
 /// The role whose last holder keeps it: somebody must be able to grant.
 pub const ADMIN: &str = "admin";
+/// What a user needs to read the audit log.
+pub const VIEW_AUDIT_LOGS: &str = "view_audit_logs";
 /// What a user needs to grant and revoke roles.
 pub const MANAGE_ROLES: &str = "manage_roles";
 

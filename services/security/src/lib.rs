@@ -1,6 +1,7 @@
-//! security-service: roles, permissions, and who has which role (public-api §7).
+//! security-service: roles, permissions, who has which role (public-api §7), and the audit log.
 
 pub mod api;
+pub mod audit;
 pub mod domain;
 pub mod events;
 pub mod store;
@@ -17,7 +18,7 @@ pub static SERVICE: Service = Service {
     port: |s| s.ports.security,
     address: |s| &s.addresses.security,
     migrations: store::MIGRATIONS,
-    ..Service::new("security-service", "Roles and permissions", start)
+    ..Service::new("security-service", "Roles, permissions, and the audit log", start)
 };
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
@@ -26,7 +27,8 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let db = ctx.database(store::MIGRATIONS).await?;
-    let api = api::Api::new(ctx.clone(), db.clone());
+    let log = audit::Log::open(&ctx, db.clone())?;
+    let api = api::Api::new(ctx.clone(), db.clone(), log);
     server::serve_grpc(&ctx, SERVICE.name, listener, SecurityServer::new(api)).await?;
     events::follow(&ctx, db).await?;
     Ok(())

@@ -1,12 +1,14 @@
 //! Tables of security-service. The only SQL.
 
+pub mod audit;
+
 use fafnir_platform::{
     db::{Error, Migration, Tx},
     migration, params,
 };
 use fafnir_proto::id::UserId;
 
-pub const MIGRATIONS: &[Migration] = &[migration!("0001_init")];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001_init"), migration!("0002_audit")];
 
 /// Whether a user has a permission through any of its roles; `None` for a permission that does not exist.
 pub fn has_permission(tx: &mut dyn Tx, user: UserId, permission: &str) -> Result<Option<bool>, Error> {
@@ -55,12 +57,31 @@ pub fn revoke(tx: &mut dyn Tx, user: UserId, role: &str) -> Result<bool, Error> 
 
 /// Takes every role of a user.
 pub fn revoke_all(tx: &mut dyn Tx, user: UserId) -> Result<u64, Error> {
+    tx.execute("DELETE FROM suspended WHERE user_id = ?1", params![user])?;
     tx.execute("DELETE FROM grants WHERE user_id = ?1", params![user])
 }
 
-/// How many users have a role.
+/// How many users have a role who are not suspended.
 pub fn holders(tx: &mut dyn Tx, role: &str) -> Result<u64, Error> {
-    tx.query_one("SELECT COUNT(*) FROM grants WHERE role = ?1", params![role])?.get(0)
+    let sql = "SELECT COUNT(*) FROM grants g WHERE g.role = ?1 \
+               AND NOT EXISTS (SELECT 1 FROM suspended s WHERE s.user_id = g.user_id)";
+    tx.query_one(sql, params![role])?.get(0)
+}
+
+/// Whether a user has a role.
+pub fn has_role(tx: &mut dyn Tx, user: UserId, role: &str) -> Result<bool, Error> {
+    let sql = "SELECT role FROM grants WHERE user_id = ?1 AND role = ?2";
+    Ok(tx.query_opt(sql, params![user, role])?.is_some())
+}
+
+/// Has a user count for nobody's last holder of a role; `false` where it is so already.
+pub fn suspend(tx: &mut dyn Tx, user: UserId, now_us: i64) -> Result<bool, Error> {
+    let sql = "INSERT INTO suspended (user_id, since_us) VALUES (?1, ?2) ON CONFLICT (user_id) DO NOTHING";
+    Ok(tx.execute(sql, params![user, now_us])? == 1)
+}
+
+pub fn resume(tx: &mut dyn Tx, user: UserId) -> Result<(), Error> {
+    tx.execute("DELETE FROM suspended WHERE user_id = ?1", params![user]).map(drop)
 }
 
 /// Every role with its permissions, in alphabetical order.

@@ -6,7 +6,6 @@ use super::{
 };
 use fafnir_platform::{Context, Refusal, caller, db::Db};
 use fafnir_proto::{
-    client::Caller,
     id::UserId,
     reason::Reason,
     v1::{self, user_server::User},
@@ -78,15 +77,7 @@ impl User for Api {
         &self,
         request: Request<v1::ListProfilesRequest>,
     ) -> Result<Response<v1::ListProfilesReply>, Status> {
-        let caller = caller::of(&request)?;
-        if let Caller::User(id) = &caller {
-            let question =
-                v1::CheckPermissionRequest { user_id: id.to_string(), permission: "view_users".to_owned() };
-            let answer = self.ctx.clients.security(&caller).check_permission(question).await?;
-            if !answer.into_inner().has_permission {
-                return Err(Refusal::denied("this needs the permission view_users").into());
-            }
-        }
+        caller::permitted(&self.ctx, &request, "view_users").await?;
         let v1::ListProfilesRequest { after_id, limit } = request.into_inner();
         let limit = if limit == 0 { LIST_MAX } else { limit.min(LIST_MAX) };
         let profiles = self.db.read(move |tx| Ok(store::list(tx, &after_id, limit)?)).await?;

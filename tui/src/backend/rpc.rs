@@ -104,7 +104,8 @@ impl Gateway {
 
     /// A request with the token of now.
     pub fn request<T>(&self, message: T) -> Result<(Request<T>, String), Status> {
-        let session = self.session.borrow().clone().ok_or_else(|| Status::unauthenticated("not signed in"))?;
+        let session =
+            self.session.borrow().clone().ok_or_else(|| Status::unauthenticated("not signed in"))?;
         let mut request = Request::new(message);
         let value = session.authorization().parse();
         let value =
@@ -193,8 +194,7 @@ impl Gateway {
 
     /// An API key has nothing to renew: whether it still opens, and where its market data is.
     async fn look_at_key(&self, current: Session) -> Result<(), Renewal> {
-        let (mut request, token) =
-            self.request(v1::Empty {}).map_err(|e| Renewal::NoAnswer(sentence(&e)))?;
+        let (mut request, token) = self.request(v1::Empty {}).map_err(|e| Renewal::NoAnswer(sentence(&e)))?;
         request.set_timeout(QUERY_DEADLINE);
         let answer = tokio::time::timeout(QUERY_DEADLINE, self.client().whoami(request)).await;
         match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {

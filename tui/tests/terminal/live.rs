@@ -96,7 +96,8 @@ async fn exchange() -> (Gateway, Nats) {
 async fn an_api_key_opens_the_terminal_and_a_revoked_one_ends_at_the_sign_in() {
     let (gateway, mut nats) = exchange().await;
     let token = KEY.trim_start_matches("Basic ").to_owned();
-    let who = v1::TerminalSession { user_id: "u".into(), email: "user@test.com".into(), ..Default::default() };
+    let who =
+        v1::TerminalSession { user_id: "u".into(), email: "user@test.com".into(), ..Default::default() };
     // Without the address of the market data: the terminal asks who it is, and is told.
     let mut desk = Desk::open(&gateway.url(), Some(Session::of_key(who, token)), None);
     desk.is_ready(&mut nats).await;

@@ -54,6 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- $_ := set $secrets "FAFNIR_SECRET_NATS_SERVICES" "nats-services" }}
 {{- if eq .component "gateway" }}{{ $_ := set $secrets "FAFNIR_SECRET_NATS_SESSIONS" "nats-sessions" }}{{ end }}
 {{- if has .component (list "gateway" "auth-service") }}{{ $_ := set $secrets "FAFNIR_SECRET_CSRF_KEY" "csrf-key" }}{{ end }}
+{{- if eq .component "security-service" }}{{ $_ := set $secrets "FAFNIR_SECRET_AUDIT_KEY" "audit-key" }}{{ end }}
 {{- if eq .component "auth-service" }}{{ $_ := set $secrets "FAFNIR_SECRET_JWT_KEY" "jwt-key" }}{{ end }}
 {{- range $variable, $key := $secrets }}
 - name: {{ $variable }}

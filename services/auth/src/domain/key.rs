@@ -34,7 +34,12 @@ impl KeyId {
 
     /// A new one out of random bytes.
     pub fn of_random(random: impl Iterator<Item = u8>) -> Self {
-        Self(ID_PREFIX.chars().chain(spell(CAPITALS_AND_DIGITS, random).take(ID_LEN - ID_PREFIX.len())).collect())
+        Self(
+            ID_PREFIX
+                .chars()
+                .chain(spell(CAPITALS_AND_DIGITS, random).take(ID_LEN - ID_PREFIX.len()))
+                .collect(),
+        )
     }
 
     pub fn as_str(&self) -> &str {
@@ -129,12 +134,7 @@ impl NewKey {
         if expires_us != 0 && expires_us <= now_us {
             return Err(Refusal::invalid(Reason::KEY_EXPIRY, "expires_us must be later than now"));
         }
-        Ok(Self {
-            label: label.to_owned(),
-            scope: Scope::parse(scopes)?,
-            addresses,
-            expires_us,
-        })
+        Ok(Self { label: label.to_owned(), scope: Scope::parse(scopes)?, addresses, expires_us })
     }
 }
 
@@ -146,7 +146,14 @@ mod tests {
     fn a_key_is_spelled_as_bots_expect_it_and_every_character_is_as_likely() {
         let id = KeyId::of_random(0..=255);
         assert_eq!(KeyId::parse(id.as_str()), Some(id));
-        for bad in ["", "PK", "AK0123456789ABCDEFGH", "PK0123456789abcdefgh", "PK0123456789ABCDEFGHI", "PKé123456789ABCDEFG"] {
+        for bad in [
+            "",
+            "PK",
+            "AK0123456789ABCDEFGH",
+            "PK0123456789abcdefgh",
+            "PK0123456789ABCDEFGHI",
+            "PKé123456789ABCDEFG",
+        ] {
             assert_eq!(KeyId::parse(bad), None, "{bad}");
         }
         assert_eq!(secret_of_random(0..=255).len(), SECRET_LEN);

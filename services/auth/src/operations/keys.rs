@@ -11,13 +11,16 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{
     Refusal, Result,
+    audit::{self, Action, More as _},
     clock::SECOND_US,
     config::Mode,
+    db::Tx,
     error::Error,
     http::address::Networks,
     secrets::{constant_time_eq, random_bytes},
 };
 use fafnir_proto::{
+    client::Caller,
     id::{AccountId, SessionId, UserId},
     reason::Reason,
     v1,
@@ -98,6 +101,12 @@ impl Operations {
             account_id: account.map_or_else(String::new, |id| id.to_string()),
         };
         let now_us = self.ctx.clock.now_us();
+        let entry = audit::entry(Action::KeyCreate, Caller::User(user), user, now_us).with_detail(format!(
+            "{} {} {}",
+            place.id,
+            new.scope.name(),
+            place.account_id
+        ));
         let key = self
             .db
             .write(move |tx| {
@@ -113,10 +122,12 @@ impl Operations {
                 if !store::keys::insert(tx, &place, &new, now_us)? {
                     return Err(Error::internal("an id of a key was met twice"));
                 }
+                audit::put(tx, &entry)?;
                 store::keys::live(tx, &place.id, now_us)?
                     .ok_or_else(|| Error::internal("a key that was just stored is missing"))
             })
-            .await?;
+            .await;
+        let key = self.written(key)?;
         tracing::info!(%user, key = key.id, scope = key.scope.name(), "key created");
         Ok((key, secret))
     }
@@ -145,10 +156,15 @@ impl Operations {
         let unknown = || Refusal::not_found(Reason::KEY_NOT_FOUND, "no such key");
         let id = KeyId::parse(id).ok_or_else(unknown)?;
         let now_us = self.ctx.clock.now_us();
-        let (revoked, id) = self
-            .db
-            .write(move |tx| Ok((store::keys::revoke(tx, user, &id, now_us)?.ok_or_else(unknown)?, id.clone())))
-            .await?;
+        let entry = audit::entry(Action::KeyRevoke, Caller::User(user), user, now_us).with_detail(&id);
+        let revoke = move |tx: &mut dyn Tx| {
+            let revoked = store::keys::revoke(tx, user, &id, now_us)?.ok_or_else(unknown)?;
+            if revoked {
+                audit::put(tx, &entry)?;
+            }
+            Ok((revoked, id.clone()))
+        };
+        let (revoked, id) = self.written(self.db.write(revoke).await)?;
         if revoked {
             tracing::info!(%user, key = %id, "key revoked");
         }
@@ -164,7 +180,9 @@ impl Operations {
             let text = format!("key_id must be an id of a key that begins with {DEVELOPMENT_PREFIX}");
             Refusal::invalid(Reason::ID_MALFORMED, text)
         };
-        let id = KeyId::parse(id).filter(|id| id.as_str().starts_with(DEVELOPMENT_PREFIX)).ok_or_else(malformed)?;
+        let id = KeyId::parse(id)
+            .filter(|id| id.as_str().starts_with(DEVELOPMENT_PREFIX))
+            .ok_or_else(malformed)?;
         let now_us = self.ctx.clock.now_us();
         let new = NewKey::parse("development", &["trade".to_owned()], &[], 0, now_us)?;
         let place = Place {

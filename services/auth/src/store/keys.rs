@@ -81,8 +81,9 @@ pub fn insert(tx: &mut dyn Tx, place: &Place, new: &NewKey, now_us: i64) -> Resu
 
 /// A key that opens.
 pub fn live(tx: &mut dyn Tx, id: &KeyId, now_us: i64) -> Result<Option<Key>, Error> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = ?1 AND {ALIVE}");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = ?1 AND {ALIVE}"
+    );
     tx.query_opt(&sql, params![id.as_str(), now_us])?.map(key).transpose()
 }
 

@@ -16,6 +16,7 @@ pub mod price;
 mod query;
 mod report;
 mod scalars;
+mod sessions;
 mod statement;
 mod subscription;
 pub mod transport;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 pub use json::response as write_response;
 pub use query::id_of;
 
+/// Whatever changes nothing.
 #[derive(MergedObject, Default)]
 pub struct Query(
     query::Stocks,
@@ -42,10 +44,18 @@ pub struct Query(
     report::Reports,
     admin::AdminQuery,
     keys::KeyQuery,
+    sessions::SessionQuery,
 );
 
+/// Whatever changes something.
 #[derive(MergedObject, Default)]
-pub struct Mutation(mutation::Trading, mutation::Money, admin::AdminMutation, keys::KeyMutation);
+pub struct Mutation(
+    mutation::Trading,
+    mutation::Money,
+    admin::AdminMutation,
+    keys::KeyMutation,
+    sessions::SessionMutation,
+);
 
 pub type Api = Schema<Query, Mutation, subscription::Subscription>;
 

@@ -7,11 +7,13 @@ use super::{
     types::*,
 };
 use crate::{
-    Gateway, market,
+    Gateway,
+    audit::money,
+    market,
     session::{Act, Permission::*, Session},
 };
 use async_graphql::{Context, InputObject, Object, Result};
-use fafnir_platform::Refusal;
+use fafnir_platform::{Refusal, audit::Action};
 use fafnir_proto::{reason::Reason, v1};
 use fafnir_rules::order::{TimeInForce, one_of};
 use time::format_description::well_known::Rfc3339;
@@ -28,8 +30,10 @@ pub struct OrdersCounted;
 /// Root fields that send orders and count against the rate.
 pub const ORDER_FIELDS: [&str; 3] = ["createOrder", "createOrderGroup", "replaceOrder"];
 
+/// What to buy or sell, and how.
 #[derive(InputObject, Debug)]
 pub struct CreateOrderRequest {
+    /// The listed symbol, in any case.
     pub symbol: String,
     /// BUY, SELL in any case.
     pub side: String,
@@ -42,26 +46,33 @@ pub struct CreateOrderRequest {
     /// MARKET order to buy at the worst price that it may trade at, so that it never costs more, one to sell at the
     /// reference price.
     pub notional: Option<Number>,
+    /// The limit, of LIMIT and STOP_LIMIT orders.
     pub price: Option<Number>,
+    /// From this price on the order comes to life.
     pub stop_price: Option<Number>,
     /// DAY, GTC, IOC, FOK, GTD, OPG (for the next opening auction only), CLS (for the next closing auction only) in any
     /// case.
     pub time_in_force: Option<String>,
     /// At most 64 characters; the same again answers the same order.
     pub client_order_id: Option<String>,
+    /// The account that trades; left out, the oldest INVESTMENT account in the listing's currency.
     pub account_id: Option<String>,
+    /// Rests or is canceled; never takes what rests.
     pub post_only: Option<bool>,
+    /// What of an iceberg the book shows at a time; the rest is hidden.
     pub display_quantity: Option<Number>,
     /// What happens to orders of the caller that would meet: CANCEL_NEWEST (default), CANCEL_OLDEST, CANCEL_BOTH,
     /// DECREMENT in any case.
     pub self_trade_prevention: Option<String>,
     /// RFC 3339; with GTD.
     pub expires_at: Option<String>,
+    /// How far the stop trails behind the price.
     pub trail_amount: Option<Number>,
     /// 1.25 is 1.25 %.
     pub trail_percent: Option<Number>,
 }
 
+/// Orders that depend on each other.
 #[derive(InputObject, Debug)]
 pub struct CreateOrderGroupRequest {
     /// OCO, BRACKET, OTO in any case.
@@ -71,20 +82,26 @@ pub struct CreateOrderGroupRequest {
     pub orders: Vec<CreateOrderRequest>,
 }
 
+/// What to change of an open order; what is left out stays.
 #[derive(InputObject, Debug)]
 pub struct ReplaceOrderRequest {
+    /// The open order, a UUID.
     pub order_id: String,
     /// The new total; left out it stays.
     pub quantity: Option<Number>,
+    /// The new limit.
     pub price: Option<Number>,
+    /// The new stop price.
     pub stop_price: Option<Number>,
     /// Of a trailing stop that was not triggered, in what it trails by: its stop starts anew behind the last price.
     pub trail_amount: Option<Number>,
+    /// The same in percent: 1.25 is 1.25 %.
     pub trail_percent: Option<Number>,
     /// Refused where the order has another one.
     pub version: Option<u32>,
 }
 
+/// What account to open.
 #[derive(InputObject, Debug)]
 pub struct CreateAccountRequest {
     /// INVESTMENT, SAVINGS, CHEQUING in any case.
@@ -92,41 +109,62 @@ pub struct CreateAccountRequest {
     pub kind: String,
     /// USD, CAD.
     pub currency: String,
+    /// At most 64 characters; the same again answers the same and changes nothing.
     pub idempotency_key: Option<String>,
 }
 
+/// What to put in.
 #[derive(InputObject, Debug)]
 pub struct DepositRequest {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// In the account's currency, above 0, at most two decimals.
     pub amount: Number,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// At most 64 characters; the same again answers the same and changes nothing.
     pub idempotency_key: Option<String>,
 }
 
+/// What to take out.
 #[derive(InputObject, Debug)]
 pub struct WithdrawRequest {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// In the account's currency, above 0, at most two decimals.
     pub amount: Number,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// At most 64 characters; the same again answers the same and changes nothing.
     pub idempotency_key: Option<String>,
 }
 
+/// What to move from where to where.
 #[derive(InputObject, Debug)]
 pub struct TransferRequest {
+    /// The account that pays, a UUID.
     pub from_account_id: String,
+    /// The account that receives, a UUID.
     pub to_account_id: String,
+    /// In the account's currency, above 0, at most two decimals.
     pub amount: Number,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// At most 64 characters; the same again answers the same and changes nothing.
     pub idempotency_key: Option<String>,
 }
 
+/// What to watch.
 #[derive(InputObject, Debug)]
 pub struct AddToWatchlistRequest {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
 }
 
+/// What to watch no longer.
 #[derive(InputObject, Debug)]
 pub struct RemoveFromWatchlistRequest {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
 }
 
@@ -297,7 +335,7 @@ impl Trading {
     async fn create_order(
         &self,
         ctx: &Context<'_>,
-        request: CreateOrderRequest,
+        #[graphql(desc = "what is asked for")] request: CreateOrderRequest,
     ) -> Result<CreateOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
@@ -316,7 +354,7 @@ impl Trading {
     async fn create_order_group(
         &self,
         ctx: &Context<'_>,
-        request: CreateOrderGroupRequest,
+        #[graphql(desc = "what is asked for")] request: CreateOrderGroupRequest,
     ) -> Result<CreateOrderGroupResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
@@ -338,7 +376,7 @@ impl Trading {
     async fn cancel_order_group(
         &self,
         ctx: &Context<'_>,
-        group_id: String,
+        #[graphql(desc = "the group's id")] group_id: String,
     ) -> Result<CancelAllOrdersResponse> {
         let (gateway, session) = of(ctx)?;
         let group_id = id_of("groupId", &group_id).map_err(error::of)?;
@@ -351,7 +389,11 @@ impl Trading {
 
     /// Cancels an order; waits up to a second for the engine's word. An order that is done is an error.
     #[graphql(guard = "Trades(OrderStocks)")]
-    async fn cancel_order(&self, ctx: &Context<'_>, order_id: String) -> Result<CancelOrderResponse> {
+    async fn cancel_order(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "the order's id")] order_id: String,
+    ) -> Result<CancelOrderResponse> {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &order_id).map_err(error::of)?;
         gateway.reach_order(session, &order_id).await.map_err(error::of)?;
@@ -366,7 +408,7 @@ impl Trading {
     async fn replace_order(
         &self,
         ctx: &Context<'_>,
-        request: ReplaceOrderRequest,
+        #[graphql(desc = "what is asked for")] request: ReplaceOrderRequest,
     ) -> Result<ReplaceOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
@@ -396,7 +438,7 @@ impl Trading {
     async fn cancel_all_orders(
         &self,
         ctx: &Context<'_>,
-        symbol: Option<String>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: Option<String>,
     ) -> Result<CancelAllOrdersResponse> {
         let (gateway, session) = of(ctx)?;
         let symbol = symbol.map(|s| market::symbol(&s)).transpose().map_err(error::of)?;
@@ -411,8 +453,8 @@ impl Trading {
     async fn flatten(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
-        account_id: Option<String>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(desc = "the account's id")] account_id: Option<String>,
     ) -> Result<FlattenResponse> {
         let (gateway, session) = of(ctx)?;
         gateway.sessions.require(session, Act::Trade, ManageOwnPortfolio).await.map_err(error::of)?;
@@ -465,7 +507,7 @@ impl Money {
     async fn create_account(
         &self,
         ctx: &Context<'_>,
-        request: CreateAccountRequest,
+        #[graphql(desc = "what is asked for")] request: CreateAccountRequest,
     ) -> Result<CreateAccountResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -476,7 +518,12 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(gateway.told(session, client.create_account(request).await?))
+            let detail = format!("{} {}", request.r#type().as_str_name(), request.currency);
+            let act = client.create_account(request);
+            Ok(gateway.told(
+                session,
+                gateway.audited(session, Action::AccountOpen, session.user, detail, act).await?,
+            ))
         };
         let (account, outcome) = error::outcome(asked.await)?;
         Ok(CreateAccountResponse { data: account.map(Account::from), outcome })
@@ -484,7 +531,11 @@ impl Money {
 
     /// Puts paper money into an account of the caller.
     #[graphql(guard = "Manages(ManageOwnAccounts)")]
-    async fn deposit(&self, ctx: &Context<'_>, request: DepositRequest) -> Result<DepositResponse> {
+    async fn deposit(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "what is asked for")] request: DepositRequest,
+    ) -> Result<DepositResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::DepositRequest {
@@ -495,7 +546,11 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(gateway.told(session, client.deposit(request).await?))
+            let money = money(request.amount_micros, &request.currency);
+            let detail = format!("{money} into {}", request.account_id);
+            let act = client.deposit(request);
+            Ok(gateway
+                .told(session, gateway.audited(session, Action::Deposit, session.user, detail, act).await?))
         };
         let (reply, outcome) = error::outcome(asked.await)?;
         let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
@@ -504,7 +559,11 @@ impl Money {
 
     /// Takes paper money out of an account of the caller.
     #[graphql(guard = "Manages(ManageOwnAccounts)")]
-    async fn withdraw(&self, ctx: &Context<'_>, request: WithdrawRequest) -> Result<WithdrawResponse> {
+    async fn withdraw(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "what is asked for")] request: WithdrawRequest,
+    ) -> Result<WithdrawResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::WithdrawRequest {
@@ -515,7 +574,11 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(gateway.told(session, client.withdraw(request).await?))
+            let money = money(request.amount_micros, &request.currency);
+            let detail = format!("{money} out of {}", request.account_id);
+            let act = client.withdraw(request);
+            Ok(gateway
+                .told(session, gateway.audited(session, Action::Withdraw, session.user, detail, act).await?))
         };
         let (reply, outcome) = error::outcome(asked.await)?;
         let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
@@ -524,7 +587,11 @@ impl Money {
 
     /// Moves money between two accounts of the caller.
     #[graphql(guard = "Manages(ManageOwnAccounts)")]
-    async fn transfer(&self, ctx: &Context<'_>, request: TransferRequest) -> Result<TransferResponse> {
+    async fn transfer(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "what is asked for")] request: TransferRequest,
+    ) -> Result<TransferResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::TransferRequest {
@@ -536,7 +603,11 @@ impl Money {
                 idempotency_key: key_of(request.idempotency_key)?,
             };
             let mut client = gateway.ctx.clients.portfolio(&session.caller());
-            Ok(gateway.told(session, client.transfer(request).await?))
+            let money = money(request.amount_micros, &request.currency);
+            let detail = format!("{money} from {} to {}", request.from_account_id, request.to_account_id);
+            let act = client.transfer(request);
+            Ok(gateway
+                .told(session, gateway.audited(session, Action::Transfer, session.user, detail, act).await?))
         };
         let (_, outcome) = error::outcome(asked.await)?;
         Ok(TransferResponse { outcome })
@@ -547,7 +618,7 @@ impl Money {
     async fn add_to_watchlist(
         &self,
         ctx: &Context<'_>,
-        request: AddToWatchlistRequest,
+        #[graphql(desc = "what is asked for")] request: AddToWatchlistRequest,
     ) -> Result<AddToWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -564,7 +635,7 @@ impl Money {
     async fn remove_from_watchlist(
         &self,
         ctx: &Context<'_>,
-        request: RemoveFromWatchlistRequest,
+        #[graphql(desc = "what is asked for")] request: RemoveFromWatchlistRequest,
     ) -> Result<RemoveFromWatchlistResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
@@ -578,12 +649,19 @@ impl Money {
 
     /// Closes an account of the caller: its orders are canceled, what is left goes to the house, its rows stay.
     #[graphql(guard = "Manages(ManageOwnAccounts)")]
-    async fn delete_account(&self, ctx: &Context<'_>, account_id: String) -> Result<bool> {
+    async fn delete_account(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "the account's id")] account_id: String,
+    ) -> Result<bool> {
         let (gateway, session) = of(ctx)?;
         let account_id = id_of("accountId", &account_id).map_err(error::of)?;
         let request = v1::AccountRequest { user_id: session.user.to_string(), account_id };
         let mut client = gateway.ctx.clients.portfolio(&session.caller());
-        Ok(gateway.told(session, client.close_account(request).await.map_err(error::of)?).closed)
+        let detail = request.account_id.clone();
+        let act = client.close_account(request);
+        let closed = gateway.audited(session, Action::AccountClose, session.user, detail, act).await;
+        Ok(gateway.told(session, closed.map_err(error::of)?).closed)
     }
 }
 

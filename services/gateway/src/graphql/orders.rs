@@ -33,6 +33,7 @@ const DAY_US: i64 = 86_400_000_000;
 pub struct OrderStep {
     /// The sequence of the caller's order updates.
     pub sequence: Int64,
+    /// When it happened, RFC 3339.
     pub time: String,
     /// ACCEPTED, REJECTED, TRIGGERED, EXECUTED, REPLACED, CANCELED, EXPIRED, DECREMENTED, STOP_MOVED, RESIZED (an order of
     /// a group, because another one of it traded).
@@ -41,6 +42,7 @@ pub struct OrderStep {
     pub sentence: String,
     /// The order as it was after it, without fills.
     pub order: Option<Order>,
+    /// The trade, of EXECUTED.
     pub fill: Option<Fill>,
 }
 
@@ -51,23 +53,30 @@ pub struct OrderStanding {
     pub kind: String,
     /// Resting: orders and visible shares ahead of it at its price, and visible shares at better prices.
     pub orders_ahead: u32,
+    /// Visible shares ahead of it at its price.
     pub quantity_ahead: Decimal,
+    /// Visible shares at better prices.
     pub quantity_better: Decimal,
     /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED.
     pub trading_state: String,
     /// 0 where there is none.
     pub last_price: Decimal,
+    /// The dearest price at which somebody buys; 0: nobody.
     pub best_bid: Decimal,
+    /// The cheapest price at which somebody sells; 0: nobody.
     pub best_ask: Decimal,
 }
 
+/// What happened to an order.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderHistory {
+    /// The order as it is now.
     pub order: Order,
     /// Oldest first.
     pub steps: Vec<OrderStep>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Int64>,
+    /// There are more.
     pub has_more: bool,
     /// None for an order that has ended, and while the exchange does not answer.
     pub standing: Option<OrderStanding>,
@@ -75,11 +84,16 @@ pub struct OrderHistory {
     pub waits_for: String,
 }
 
+/// Orders of the caller.
 #[derive(SimpleObject, Debug)]
 pub struct OrdersResponse {
+    /// The answer; null where it was refused.
     pub data: Option<OrderList>,
+    /// How many there are in all, whatever the page.
     pub count: i32,
+    /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
+    /// There are more.
     pub has_more: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -95,8 +109,10 @@ struct Listed {
     count: u64,
 }
 
+/// The history of an order.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderHistoryResponse {
+    /// The answer; null where it was refused.
     pub data: Option<OrderHistory>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -249,8 +265,8 @@ impl Orders {
         ctx: &Context<'_>,
         #[graphql(desc = "at most 1000; all when left out")] first: Option<i32>,
         #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
-        symbol: Option<String>,
-        #[graphql(default = false)] open_only: bool,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: Option<String>,
+        #[graphql(default = false, desc = "only orders that can still trade")] open_only: bool,
         #[graphql(desc = "only of this account")] account_id: Option<String>,
         #[graphql(desc = "BUY or SELL")] side: Option<String>,
         #[graphql(desc = "only in one of these states")] states: Option<Vec<String>>,
@@ -272,8 +288,9 @@ impl Orders {
                     .transpose()?
                     .map_or_else(String::new, |s| s.to_string()),
                 before_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
-                account_id: session
-                    .listed_account(account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default()),
+                account_id: session.listed_account(
+                    account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default(),
+                ),
                 side: self::side(side.as_ref())?.into(),
                 states: self::states(states)?,
                 from_us: moment("from", from.as_ref(), 0)?,
@@ -301,7 +318,7 @@ impl Orders {
     async fn get_order_by_order_id(
         &self,
         ctx: &Context<'_>,
-        request: GetOrderByIDRequest,
+        #[graphql(desc = "what is asked for")] request: GetOrderByIDRequest,
     ) -> Result<GetOrderByIDResponse> {
         let (gateway, session) = of(ctx)?;
         let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
@@ -315,7 +332,7 @@ impl Orders {
     async fn order_history(
         &self,
         ctx: &Context<'_>,
-        order_id: String,
+        #[graphql(desc = "the order's id")] order_id: String,
         #[graphql(desc = "steps, at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a step's sequence: only later ones")] after: Option<Int64>,
     ) -> Result<OrderHistoryResponse> {

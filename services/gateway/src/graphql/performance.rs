@@ -21,26 +21,34 @@ pub struct PerformancePoint {
     pub until: String,
     /// Cash and shares, in the account's currency.
     pub value: Decimal,
+    /// Cash.
     pub cash: Decimal,
+    /// What the shares are worth.
     pub holdings: Decimal,
 }
 
 /// How the worth of an account went over a span of time, in its currency.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Performance {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// The named period; where `from` was given, of no meaning.
     pub period: String,
     /// The first moment, and the one after the last.
     pub from: String,
+    /// Its end, YYYY-MM-DD.
     pub to: String,
     /// The worth before the first moment: 0 for an account that was opened within the span.
     pub start_value: Decimal,
+    /// Worth at the end.
     pub end_value: Decimal,
     /// What came in without a trade, cash and shares at their price, less what went.
     pub net_flows: Decimal,
+    /// What came in from outside.
     pub inflows: Decimal,
+    /// What went out.
     pub outflows: Decimal,
     /// What the worth grew by beyond the flows.
     pub gain: Decimal,
@@ -54,8 +62,10 @@ pub struct Performance {
     pub points: Vec<PerformancePoint>,
 }
 
+/// How an account went.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct PerformanceResponse {
+    /// The answer; null where it was refused.
     pub data: Option<Performance>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -95,9 +105,11 @@ impl From<v1::PerformanceReply> for Performance {
 pub struct SymbolGains {
     /// Empty in the total.
     pub symbol: String,
+    /// Shares bought.
     pub bought: Decimal,
     /// For what was bought, fees included.
     pub paid: Decimal,
+    /// Shares sold.
     pub sold: Decimal,
     /// For what was sold, fees taken off.
     pub proceeds: Decimal,
@@ -107,14 +119,19 @@ pub struct SymbolGains {
     pub realized_pnl: Decimal,
     /// The same, first in first out.
     pub fifo_realized_pnl: Decimal,
+    /// What trading cost beside.
     pub fees: Decimal,
+    /// How many trades.
     pub trades: Int64,
     /// At the end of the span: shares, their average and their first-in-first-out cost.
     pub quantity: Decimal,
+    /// What the shares that are held cost on average.
     pub held_cost: Decimal,
+    /// What they cost, the first bought being the first sold.
     pub held_fifo_cost: Decimal,
     /// The last price before the end of the span, in the listing's currency; 0 where none is known.
     pub market_price: Decimal,
+    /// What they are worth at the market price.
     pub market_value: Decimal,
     /// Worth less average cost.
     pub unrealized_pnl: Decimal,
@@ -146,10 +163,13 @@ impl From<v1::SymbolGains> for SymbolGains {
 /// What an account gained in a span of time.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Gains {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// The first moment, and the one after the last.
     pub from: String,
+    /// Its end, YYYY-MM-DD or RFC 3339.
     pub to: String,
     /// By symbol, those that were traded in the span or are held at its end: closed positions too.
     pub symbols: Vec<SymbolGains>,
@@ -157,8 +177,10 @@ pub struct Gains {
     pub total: SymbolGains,
 }
 
+/// Gains of an account.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct GainsResponse {
+    /// The answer; null where it was refused.
     pub data: Option<Gains>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -180,12 +202,15 @@ impl From<v1::GainsReply> for Gains {
 /// Shares that came at once.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Lot {
+    /// Its id, a UUID.
     pub id: String,
+    /// When it was bought, RFC 3339.
     pub acquired_at: String,
     /// The order; none where the shares came without a trade.
     pub reference_id: Option<String>,
     /// As it came, and what is left of it.
     pub quantity: Decimal,
+    /// Shares that are left.
     pub left: Decimal,
     /// Of what is left.
     pub cost: Decimal,
@@ -194,22 +219,30 @@ pub struct Lot {
 /// The lots of an account's shares of a symbol, first in first out.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Lots {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Of all lots.
     pub quantity: Decimal,
+    /// What they cost, in the account's currency.
     pub cost: Decimal,
+    /// How many there are in all, whatever the page.
     pub count: Int64,
     /// Oldest first.
     pub lots: Vec<Lot>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
+    /// There are more.
     pub has_more: bool,
 }
 
+/// Lots of a holding.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct LotsResponse {
+    /// The answer; null where it was refused.
     pub data: Option<Lots>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -250,7 +283,7 @@ impl Performances {
     async fn portfolio_performance(
         &self,
         ctx: &Context<'_>,
-        account_id: String,
+        #[graphql(desc = "the account's id")] account_id: String,
         #[graphql(
             desc = "1D (today) 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case, that ends with the span; 1M when left out"
         )]
@@ -283,7 +316,7 @@ impl Performances {
     async fn realized_gains(
         &self,
         ctx: &Context<'_>,
-        account_id: String,
+        #[graphql(desc = "the account's id")] account_id: String,
         #[graphql(desc = "as of portfolioPerformance")] period: Option<String>,
         #[graphql(desc = "a day or a moment instead of a period")] from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,
@@ -309,8 +342,8 @@ impl Performances {
     async fn lots(
         &self,
         ctx: &Context<'_>,
-        account_id: String,
-        symbol: String,
+        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
         #[graphql(desc = "a day, at its end, or a moment; now when left out")] at: Option<String>,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a lot's id: only younger ones")] after: Option<String>,

@@ -56,8 +56,8 @@ impl Stocks {
     async fn search_stocks(
         &self,
         ctx: &Context<'_>,
-        query: String,
-        #[graphql(default = 8)] limit: Option<i32>,
+        #[graphql(desc = "words to look for")] query: String,
+        #[graphql(default = 8, desc = "1 to 20; anything else is 8")] limit: Option<i32>,
     ) -> Result<Vec<StockSearchResult>> {
         let (gateway, session) = of(ctx)?;
         if query.trim().is_empty() {
@@ -86,8 +86,13 @@ impl Stocks {
         Ok(MarketDataResponse { data, outcome })
     }
 
+    /// What is known of an instrument. A malformed symbol is INVALID_ARGUMENT, one that is not listed NOT_FOUND.
     #[graphql(guard = "Needs(ViewStocks)")]
-    async fn get_stock_metadata(&self, ctx: &Context<'_>, symbol: String) -> Result<StockMetadataResponse> {
+    async fn get_stock_metadata(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+    ) -> Result<StockMetadataResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let symbol = market::symbol(&symbol)?.to_string();
@@ -98,8 +103,13 @@ impl Stocks {
         Ok(StockMetadataResponse { data: instrument.map(StockData::from), outcome })
     }
 
+    /// The quote of a symbol. A malformed symbol is INVALID_ARGUMENT, one that is not listed NOT_FOUND.
     #[graphql(guard = "Needs(ViewStocks)")]
-    async fn get_stock_quote(&self, ctx: &Context<'_>, symbol: String) -> Result<StockQuoteResponse> {
+    async fn get_stock_quote(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+    ) -> Result<StockQuoteResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let symbol = market::symbol(&symbol)?;
@@ -115,7 +125,7 @@ impl Stocks {
     async fn get_stock_quote_batch(
         &self,
         ctx: &Context<'_>,
-        symbols: Vec<String>,
+        #[graphql(desc = "listed symbols, in any case")] symbols: Vec<String>,
     ) -> Result<StockQuoteBatchResponse> {
         let (gateway, session) = of(ctx)?;
         if symbols.len() > BATCH_MAX {
@@ -133,7 +143,8 @@ impl Stocks {
     async fn get_stock_historical_data(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(desc = "1D, 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX in any case; 1M when left out")]
         period: Option<String>,
     ) -> Result<StockHistoricalDataResponse> {
         let (gateway, session) = of(ctx)?;
@@ -154,8 +165,8 @@ impl Stocks {
     async fn order_book(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
-        depth: Option<i32>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(desc = "levels a side, 1 to 50; 10 when left out")] depth: Option<i32>,
     ) -> Result<OrderBookResponse> {
         let (gateway, session) = of(ctx)?;
         let depth = depth.unwrap_or(DEPTH_DEFAULT);
@@ -179,9 +190,9 @@ impl Stocks {
     async fn trades(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
-        first: Option<i32>,
-        after: Option<super::scalars::Int64>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
+        #[graphql(desc = "the cursor or sequence to go on after")] after: Option<super::scalars::Int64>,
     ) -> Result<TradesResponse> {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first.or(Some(100)))? as u32;
@@ -206,9 +217,9 @@ impl Stocks {
     async fn candles(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
-        #[graphql(default_with = "String::from(\"1m\")")] interval: String,
-        first: Option<i32>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(default_with = "String::from(\"1m\")", desc = "1m, 5m, 15m or 1h")] interval: String,
+        #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
     ) -> Result<CandlesResponse> {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first)? as u32;
@@ -235,7 +246,7 @@ impl People {
     async fn check_permission(
         &self,
         ctx: &Context<'_>,
-        request: HasPermissionRequest,
+        #[graphql(desc = "what is asked for")] request: HasPermissionRequest,
     ) -> Result<HasPermissionResponse> {
         let (gateway, session) = of(ctx)?;
         let asked_for = request.permission.clone();
@@ -253,6 +264,7 @@ impl People {
         Ok(HasPermissionResponse { data: SecurityPermission { has_permission }, outcome })
     }
 
+    /// The caller's own name.
     #[graphql(guard = "Needs(ManageOwnProfile)")]
     async fn get_profile_data(&self, ctx: &Context<'_>) -> Result<ProfileDataResponse> {
         let (gateway, session) = of(ctx)?;
@@ -307,7 +319,7 @@ impl Portfolio {
     async fn get_holdings(
         &self,
         ctx: &Context<'_>,
-        request: GetHoldingsRequest,
+        #[graphql(desc = "what is asked for")] request: GetHoldingsRequest,
     ) -> Result<GetHoldingsResponse> {
         let (gateway, session) = of(ctx)?;
         let account_id = session.own_account(Some(&request.account_id)).map_err(error::of)?;
@@ -321,7 +333,11 @@ impl Portfolio {
 
     /// The shares of one symbol in an account of the caller.
     #[graphql(guard = "Needs(ManageOwnPortfolio)")]
-    async fn get_holding(&self, ctx: &Context<'_>, request: GetHoldingRequest) -> Result<GetHoldingResponse> {
+    async fn get_holding(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "what is asked for")] request: GetHoldingRequest,
+    ) -> Result<GetHoldingResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::ValuationRequest {
@@ -361,7 +377,7 @@ impl Portfolio {
     async fn get_transactions(
         &self,
         ctx: &Context<'_>,
-        request: GetTransactionsRequest,
+        #[graphql(desc = "what is asked for")] request: GetTransactionsRequest,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a transaction's id: only older ones")] after: Option<String>,
     ) -> Result<GetTransactionsResponse> {

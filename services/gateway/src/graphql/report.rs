@@ -22,25 +22,34 @@ const LINES_DEFAULT: i32 = 1_000;
 pub struct ReportTrade {
     /// SYMBOL:sequence.
     pub exec_id: String,
+    /// When it happened, RFC 3339.
     pub time: String,
     /// BUY, SELL.
     pub side: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
     /// In the listing's currency.
     pub price: Decimal,
+    /// In the account's currency, above 0, at most two decimals.
     pub amount: Decimal,
+    /// What the trade cost beside.
     pub fee: Decimal,
+    /// The order's id, a UUID.
     pub order_id: Option<String>,
 }
 
 /// How an account went in a span of time: all figures from one state of the books.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Report {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// The first moment, and the one after the last.
     pub from: String,
+    /// Its end, YYYY-MM-DD or RFC 3339.
     pub to: String,
     /// Equity curve, returns, flows in all.
     pub performance: Performance,
@@ -48,6 +57,7 @@ pub struct Report {
     pub gains: Gains,
     /// Cash, of the whole span, whatever the page.
     pub opening_balance: Decimal,
+    /// Cash at the end.
     pub closing_balance: Decimal,
     /// Of the page, oldest first.
     pub trades: Vec<ReportTrade>,
@@ -55,11 +65,14 @@ pub struct Report {
     pub flows: Vec<StatementEntry>,
     /// Hand it back as `after`, with the same span, for the next page.
     pub end_cursor: Option<String>,
+    /// There are more.
     pub has_more: bool,
 }
 
+/// The report of an account.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct ReportResponse {
+    /// The answer; null where it was refused.
     pub data: Option<Report>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -109,7 +122,7 @@ impl Reports {
     async fn report(
         &self,
         ctx: &Context<'_>,
-        account_id: String,
+        #[graphql(desc = "the account's id")] account_id: String,
         #[graphql(desc = "as of portfolioPerformance")] period: Option<String>,
         #[graphql(desc = "a day or a moment instead of a period")] from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,

@@ -15,8 +15,10 @@ use tonic::Status;
 /// Entries of a page that does not say how many.
 const ENTRIES_DEFAULT: i32 = 1_000;
 
+/// A transaction with the balance after it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StatementEntry {
+    /// The transaction.
     pub transaction: Transaction,
     /// What the transaction added to the cash; negative when it took.
     pub change: Decimal,
@@ -32,28 +34,37 @@ pub struct StatementEntry {
     pub exec_id: Option<String>,
 }
 
+/// Every movement of an account's cash in a period.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Statement {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// First and last day, UTC, both included.
     pub from: String,
+    /// Its end, YYYY-MM-DD or RFC 3339.
     pub to: String,
     /// The first moment, and the one after the last.
     pub from_time: String,
+    /// The moment at which it ends, RFC 3339.
     pub to_time: String,
     /// Of the whole span, whatever the page.
     pub opening_balance: Decimal,
+    /// Cash at the end.
     pub closing_balance: Decimal,
     /// Oldest first.
     pub entries: Vec<StatementEntry>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
+    /// There are more.
     pub has_more: bool,
 }
 
+/// The statement of an account.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StatementResponse {
+    /// The answer; null where it was refused.
     pub data: Option<Statement>,
     #[graphql(flatten)]
     pub outcome: Outcome,
@@ -104,7 +115,7 @@ impl Statements {
     async fn statement(
         &self,
         ctx: &Context<'_>,
-        account_id: String,
+        #[graphql(desc = "the account's id")] account_id: String,
         #[graphql(desc = "a day (YYYY-MM-DD, UTC) or a moment (RFC 3339); 30 days when left out")]
         from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,

@@ -11,6 +11,7 @@ use fafnir_proto::{reason::Reason, v1};
 use futures::{Stream, StreamExt as _, stream};
 use std::sync::Arc;
 
+/// A change of one of the caller's orders.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderUpdate {
     /// Hand it back as `after` to resume.
@@ -18,10 +19,13 @@ pub struct OrderUpdate {
     /// The updates after `after` are no longer kept: this is part of a snapshot, which ends with the sequence to go on
     /// from and no order.
     pub reset: bool,
+    /// The order.
     pub order: Option<Order>,
+    /// The fill.
     pub fill: Option<Fill>,
 }
 
+/// A change of one of the caller's accounts or holdings.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct PortfolioUpdate {
     /// Hand it back as `after` to resume.
@@ -29,7 +33,9 @@ pub struct PortfolioUpdate {
     /// The updates after `after` are no longer kept: this is part of a snapshot, which ends with the sequence to go on
     /// from and neither account nor holding.
     pub reset: bool,
+    /// The account as it now is.
     pub account: Option<Account>,
+    /// The holding as it now is.
     pub holding: Option<Holding>,
 }
 
@@ -54,6 +60,7 @@ fn updates(
     private::stream(received).map(|event| event.map_err(error::of))
 }
 
+/// What is pushed as it happens, over `/graphql/ws` (graphql-transport-ws).
 #[GraphSubscription]
 impl Subscription {
     /// The caller's orders and fills as they change.
@@ -62,7 +69,7 @@ impl Subscription {
     async fn order_updates(
         &self,
         ctx: &Context<'_>,
-        after: Option<Int64>,
+        #[graphql(desc = "the cursor or sequence to go on after")] after: Option<Int64>,
     ) -> Result<impl Stream<Item = Result<OrderUpdate>> + use<>> {
         let (gateway, session) = of(ctx)?;
         let events = updates(gateway, session, start(after)?, Start::Never);
@@ -84,7 +91,7 @@ impl Subscription {
     async fn portfolio_updates(
         &self,
         ctx: &Context<'_>,
-        after: Option<Int64>,
+        #[graphql(desc = "the cursor or sequence to go on after")] after: Option<Int64>,
     ) -> Result<impl Stream<Item = Result<PortfolioUpdate>> + use<>> {
         let (gateway, session) = of(ctx)?;
         let (gateway, session) = (gateway.clone(), session.clone());
@@ -118,7 +125,7 @@ impl Subscription {
     async fn order_book_updates(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
     ) -> Result<impl Stream<Item = Result<OrderBook>> + use<>> {
         let (gateway, session) = of(ctx)?;
         let symbol = market::symbol(&symbol).map_err(error::of)?;
@@ -131,8 +138,8 @@ impl Subscription {
     async fn trade_updates(
         &self,
         ctx: &Context<'_>,
-        symbol: String,
-        after: Option<Int64>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+        #[graphql(desc = "the cursor or sequence to go on after")] after: Option<Int64>,
     ) -> Result<impl Stream<Item = Result<Trade>> + use<>> {
         let (gateway, session) = of(ctx)?;
         let symbol = market::symbol(&symbol).map_err(error::of)?;
@@ -153,7 +160,7 @@ impl Subscription {
     async fn quote_updates(
         &self,
         ctx: &Context<'_>,
-        symbols: Vec<String>,
+        #[graphql(desc = "listed symbols, in any case")] symbols: Vec<String>,
     ) -> Result<stream::BoxStream<'static, Result<StockPriceData>>> {
         let (gateway, session) = of(ctx)?;
         if symbols.is_empty() || symbols.len() > market::SYMBOLS_MAX {

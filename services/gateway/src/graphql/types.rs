@@ -28,16 +28,24 @@ fn shares(quantity_e4: i64) -> Int64 {
     Int64(quantity_e4.div_euclid(10_000))
 }
 
+/// A part of an order that traded.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Fill {
     /// SYMBOL:sequence.
     pub exec_id: String,
+    /// The order's id, a UUID.
     pub order_id: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// BUY, SELL.
     pub side: String,
+    /// Per share, in the currency of the listing.
     pub price: Decimal,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
+    /// The order rested and was met; else it took what rested.
     pub maker: bool,
+    /// When it happened, RFC 3339.
     pub time: String,
 }
 
@@ -56,10 +64,14 @@ impl From<v1::Fill> for Fill {
     }
 }
 
+/// An order and how far it is.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Order {
+    /// Its id, a UUID.
     pub id: String,
+    /// The user's id, a UUID.
     pub user_id: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// BUY, SELL.
     pub side: String,
@@ -68,22 +80,29 @@ pub struct Order {
     pub kind: String,
     /// PENDING, PARTIAL_FILL, FILLED, CANCELED, REJECTED; the exact state is in `state`.
     pub status: String,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
     /// 0 where the order has none.
     pub price: Decimal,
     /// 0 where the order has none.
     pub stop_price: Decimal,
+    /// Shares that traded so far.
     pub filled_quantity: Decimal,
     /// 0 before the first fill; to ten decimals, rounded half to even.
     pub avg_fill_price: Decimal,
+    /// When it came to be, RFC 3339.
     pub created_at: String,
+    /// When it last changed, RFC 3339.
     pub updated_at: String,
     /// PENDING_NEW, HELD, NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, REJECTED.
     pub state: String,
     /// NONE, CANCEL, REPLACE: what waits for the engine's word.
     pub pending: String,
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// DAY, GTC, IOC, FOK, GTD, OPG, CLS.
     pub time_in_force: String,
+    /// The id that the client gave it.
     pub client_order_id: Option<String>,
     /// One sentence: why it was rejected or ended.
     pub reject_reason: Option<String>,
@@ -95,15 +114,21 @@ pub struct Order {
     pub fills: Vec<Fill>,
     /// 1 at acceptance, one more at each replace.
     pub version: u32,
+    /// Rests or is canceled; never takes what rests.
     pub post_only: bool,
+    /// What of an iceberg the book shows at a time; the rest is hidden.
     pub display_quantity: Decimal,
+    /// How far the stop trails behind the price.
     pub trail_amount: Decimal,
     /// 1.25 is 1.25 %.
     pub trail_percent: Decimal,
+    /// When it ends, RFC 3339.
     pub expires_at: Option<String>,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// What the account's balance holds for it now: of a BUY cash in the account's currency, of a SELL shares.
     pub held_cash: Decimal,
+    /// Shares that the order holds of a position.
     pub held_quantity: Decimal,
     /// The group that it was placed in.
     pub group_id: Option<String>,
@@ -168,20 +193,29 @@ impl From<v1::Order> for Order {
     }
 }
 
+/// A money account of a client.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Account {
+    /// Its id, a UUID.
     pub id: String,
+    /// The user's id, a UUID.
     pub user_id: String,
+    /// At most 20 characters; people know it by the last four.
     pub account_number: String,
     /// INVESTMENT, SAVINGS, CHEQUING.
     #[graphql(name = "type")]
     pub kind: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// Cash in the account, in its currency.
     pub balance: Decimal,
+    /// When it came to be, RFC 3339.
     pub created_at: String,
+    /// When it last changed, RFC 3339.
     pub updated_at: String,
     /// What can be spent: the balance without what open orders hold.
     pub available: Decimal,
+    /// What open orders hold of it.
     pub held: Decimal,
 }
 
@@ -202,15 +236,22 @@ impl From<v1::Account> for Account {
     }
 }
 
+/// Shares of one symbol in an account.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Holding {
+    /// Its id, a UUID.
     pub id: String,
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
     /// Per share, in the account's currency.
     pub avg_cost: Decimal,
+    /// When it came to be, RFC 3339.
     pub created_at: String,
+    /// When it last changed, RFC 3339.
     pub updated_at: String,
     /// Shares that open sell orders hold.
     pub held: Decimal,
@@ -218,7 +259,9 @@ pub struct Holding {
     pub market_price: Decimal,
     /// In the account's currency, at the house's rate where the listing has another one.
     pub market_value: Decimal,
+    /// What selling at the market price would gain.
     pub unrealized_pnl: Decimal,
+    /// What selling gained so far, in the account's currency.
     pub realized_pnl: Decimal,
 }
 
@@ -242,18 +285,23 @@ impl From<v1::ValuedHolding> for Holding {
     }
 }
 
+/// One movement of an account's cash.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Transaction {
+    /// Its id, a UUID.
     pub id: String,
+    /// The account's id, a UUID.
     pub account_id: String,
     /// DEPOSIT, BUY, SELL, TRANSFER_IN, TRANSFER_OUT, FEE.
     #[graphql(name = "type")]
     pub kind: String,
     /// Never negative; the type tells the direction.
     pub amount: Decimal,
+    /// What it was, in words.
     pub description: String,
     /// The order or the other account.
     pub reference_id: Option<String>,
+    /// When it came to be, RFC 3339.
     pub created_at: String,
 }
 
@@ -271,11 +319,16 @@ impl From<v1::Transaction> for Transaction {
     }
 }
 
+/// An instrument that a search found.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StockSearchResult {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// The company's or fund's name.
     pub name: String,
+    /// Short, such as NASDAQ.
     pub exchange: String,
+    /// In full.
     pub exchange_full_name: String,
     /// EQUITY, ETF.
     pub instrument_type: String,
@@ -293,24 +346,38 @@ impl From<v1::Instrument> for StockSearchResult {
     }
 }
 
+/// What is known of a listed instrument.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StockData {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// The company's or fund's name.
     pub name: String,
+    /// Short, such as NASDAQ.
     pub exchange: String,
+    /// In full.
     pub exchange_full_name: String,
     /// EQUITY, ETF.
     pub instrument_type: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// The least step of a price.
     pub tick_size: Decimal,
+    /// The least quantity, and what every quantity is a multiple of.
     pub lot_size: Decimal,
     /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub trading_state: String,
+    /// Its sector.
     pub sector: Option<String>,
+    /// Its industry.
     pub industry: Option<String>,
+    /// In words.
     pub description: Option<String>,
+    /// ISO 3166 code or name.
     pub country: Option<String>,
+    /// Its address.
     pub website: Option<String>,
+    /// Shares that exist.
     pub shares_outstanding: Int64,
 }
 
@@ -336,32 +403,48 @@ impl From<v1::Instrument> for StockData {
     }
 }
 
+/// A quote: the price and what is around it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StockPriceData {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// ISO 4217: USD, CAD.
     pub currency: String,
     /// Where the price comes from: this exchange.
     pub source: String,
+    /// Of when it is, RFC 3339.
     pub as_of: String,
     /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub market_state: String,
     /// The last trade, else the previous close.
     pub price: Decimal,
+    /// The first price.
     pub open: Decimal,
+    /// The last price of the day before.
     pub previous_close: Decimal,
+    /// Since the day before.
     pub price_change: Decimal,
     /// 1.25 is 1.25 %.
     pub price_change_percent: Decimal,
+    /// Price times shares that exist.
     pub market_cap: Decimal,
+    /// The lowest price of the day.
     pub day_low: Decimal,
+    /// The highest price of the day.
     pub day_high: Decimal,
+    /// The lowest price of the last 52 weeks.
     pub year_low: Decimal,
+    /// The highest price of the last 52 weeks.
     pub year_high: Decimal,
     /// Whole shares.
     pub volume: Int64,
+    /// The dearest price at which somebody buys; 0: nobody.
     pub bid: Decimal,
+    /// The cheapest price at which somebody sells; 0: nobody.
     pub ask: Decimal,
+    /// Shares wanted at it.
     pub bid_quantity: Decimal,
+    /// Shares for sale at it.
     pub ask_quantity: Decimal,
 }
 
@@ -393,16 +476,24 @@ impl From<v1::Quote> for StockPriceData {
     }
 }
 
+/// What traded on one day.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct StockHistoricalData {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// YYYY-MM-DD, UTC.
     pub date: String,
+    /// The first price of the day.
     pub open: Decimal,
+    /// The highest price.
     pub high: Decimal,
+    /// The lowest price.
     pub low: Decimal,
+    /// The last price.
     pub close: Decimal,
     /// Close less open of the day.
     pub price_change: Decimal,
+    /// The same in percent: 1.25 is 1.25 %.
     pub price_change_percent: Decimal,
     /// Whole shares.
     pub volume: Int64,
@@ -425,15 +516,22 @@ impl From<v1::Candle> for StockHistoricalData {
     }
 }
 
+/// What traded in one span of time.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Candle {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Start of the bar.
     pub time: String,
+    /// The first price.
     pub open: Decimal,
+    /// The highest price.
     pub high: Decimal,
+    /// The lowest price.
     pub low: Decimal,
+    /// The last price.
     pub close: Decimal,
+    /// Shares that traded.
     pub volume: Decimal,
 }
 
@@ -451,10 +549,14 @@ impl From<v1::Candle> for Candle {
     }
 }
 
+/// All that rests at one price.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct BookLevel {
+    /// Per share, in the currency of the listing.
     pub price: Decimal,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
+    /// How many orders.
     pub orders: u32,
 }
 
@@ -467,15 +569,23 @@ impl From<v1::Level> for BookLevel {
 /// A whole image of the book, best prices first; a newer one replaces an older one.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderBook {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Changes when the engine starts; with `sequence` it orders images.
     pub epoch: Int64,
+    /// Grows with every change.
     pub sequence: Int64,
+    /// What is wanted, the dearest first.
     pub bids: Vec<BookLevel>,
+    /// What is for sale, the cheapest first.
     pub asks: Vec<BookLevel>,
+    /// The price of the last trade; 0 where there was none.
     pub last_price: Decimal,
+    /// Shares of the last trade.
     pub last_quantity: Decimal,
+    /// The number of the last trade.
     pub last_trade_no: Int64,
+    /// When it happened, RFC 3339.
     pub time: String,
     /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
     pub trading_state: String,
@@ -502,16 +612,22 @@ impl From<v1::BookImage> for OrderBook {
     }
 }
 
+/// A trade as everybody sees it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Trade {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Per symbol, from 1, without a gap.
     pub trade_no: Int64,
+    /// SYMBOL:sequence.
     pub exec_id: String,
+    /// Per share, in the currency of the listing.
     pub price: Decimal,
+    /// Shares, to four decimals.
     pub quantity: Decimal,
     /// BUY, SELL: who took.
     pub aggressor: String,
+    /// When it happened, RFC 3339.
     pub time: String,
     /// In a subscription: the trades between the one before and this are no longer kept.
     pub reset: bool,
@@ -532,16 +648,23 @@ impl From<v1::Trade> for Trade {
     }
 }
 
+/// A watched symbol.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct WatchlistItem {
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
+    /// Since when it is watched, RFC 3339.
     pub added_at: String,
 }
 
+/// The caller's own profile.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct ProfileData {
+    /// The user's id, a UUID.
     pub user_id: String,
+    /// As the user wrote it.
     pub first_name: String,
+    /// As the user wrote it.
     pub last_name: String,
 }
 
@@ -552,6 +675,7 @@ pub struct MarketData {
     pub url: String,
     /// For pages; null where they may not connect.
     pub web_socket_url: Option<String>,
+    /// Whom to sign in as.
     pub user: String,
     /// Ends with the session, and twenty minutes after the last sign-in, refresh or question for it.
     pub password: String,
@@ -563,8 +687,10 @@ impl fmt::Debug for MarketData {
     }
 }
 
+/// Whether a permission is held.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct SecurityPermission {
+    /// Whether the caller has it.
     pub has_permission: bool,
 }
 
@@ -627,34 +753,48 @@ payload!(CandlesResponse { data: Option<Vec<Candle>> });
 /// Balances of one currency, over all accounts.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct CurrencyBalance {
+    /// ISO 4217: USD, CAD.
     pub currency: String,
+    /// Cash in the account, in its currency.
     pub balance: Decimal,
+    /// What can be spent: the balance without what open orders hold.
     pub available: Decimal,
 }
 
+/// Which permission.
 #[derive(InputObject, Debug)]
 pub struct HasPermissionRequest {
+    /// A permission's name, such as view_stocks.
     pub permission: String,
 }
 
+/// Which order.
 #[derive(InputObject, Debug)]
 pub struct GetOrderByIDRequest {
+    /// The order's id, a UUID.
     pub order_id: String,
 }
 
+/// Whose holdings.
 #[derive(InputObject, Debug)]
 pub struct GetHoldingsRequest {
+    /// The account's id, a UUID.
     pub account_id: String,
 }
 
+/// Which holding.
 #[derive(InputObject, Debug)]
 pub struct GetHoldingRequest {
+    /// The account's id, a UUID.
     pub account_id: String,
+    /// The listed symbol, such as AAPL.
     pub symbol: String,
 }
 
+/// Whose transactions.
 #[derive(InputObject, Debug)]
 pub struct GetTransactionsRequest {
+    /// The account's id, a UUID.
     pub account_id: String,
 }
 

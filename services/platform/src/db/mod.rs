@@ -5,6 +5,7 @@
 //! when `write` returns `Ok`; when it returns `Err` nothing of it is. A statement that fails dooms its transaction: the
 //! closure returns the error, and a closure that swallows it does not commit.
 
+pub mod audit_outbox;
 mod copies;
 #[cfg(test)]
 mod damage;

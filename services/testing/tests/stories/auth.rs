@@ -651,3 +651,96 @@ async fn the_grpc_door_is_for_the_platform() {
     assert_eq!(stranger.jwks(v1::Empty {}).await.unwrap_err().code(), Code::Unauthenticated);
     auth.stack.stop().await;
 }
+
+#[tokio::test]
+async fn an_account_is_deleted_over_a_token_with_the_password_or_a_young_sign_in() {
+    let auth = Auth::start().await;
+    for email in [EMAIL, "young@example.com", "page@example.com"] {
+        auth.register(email).await;
+    }
+    let delete = async |headers: &[(&str, &str)], body: &str| {
+        auth.send(Method::DELETE, "/auth/delete", headers, body).await
+    };
+    let (token, _) = auth.tokens(EMAIL).await;
+    let browser = auth.browser("page@example.com").await;
+    auth.stack.time.advance(9 * 60 + 50);
+    let (young, _) = auth.tokens("young@example.com").await;
+    let young = format!("Bearer {young}");
+    auth.stack.time.advance(11);
+    let bearer = format!("Bearer {token}");
+    // Renewed it is no younger.
+    let refused = delete(&[("authorization", &bearer)], "").await;
+    assert!(
+        refused.status == StatusCode::FORBIDDEN || refused.status == StatusCode::UNAUTHORIZED,
+        "{refused:?}"
+    );
+    let (token, refresh) = auth.tokens(EMAIL).await;
+    auth.stack.time.advance(8 * 60);
+    let (renewed, _) = pair(&auth.refresh(&refresh).await);
+    auth.stack.time.advance(3 * 60);
+    let bearer = format!("Bearer {renewed}");
+    let refused = delete(&[("authorization", &bearer)], "").await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::FORBIDDEN, "FORBIDDEN".into()), "{refused:?}");
+    assert_eq!(refused.json()["error"]["details"], "PASSWORD_NEEDED");
+    drop(token);
+    let json_headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let wrong = delete(&json_headers, "{\"password\": \"nonsense\"}").await;
+    assert_eq!((wrong.status, wrong.code()), (StatusCode::UNAUTHORIZED, "UNAUTHORIZED".into()));
+    let malformed = delete(&json_headers, "{\"passwort\": \"x\"}").await;
+    assert_eq!(malformed.status, StatusCode::BAD_REQUEST);
+    assert_eq!(auth.me(("authorization", &bearer)).await.status, StatusCode::OK, "nothing has happened");
+    let deleted = delete(&json_headers, &format!("{{\"password\": \"{PASSWORD}\"}}")).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT, "{deleted:?}");
+    drop(young);
+    let (young, _) = auth.tokens("young@example.com").await;
+    let young = format!("Bearer {young}");
+    assert_eq!(delete(&[("authorization", &young)], "").await.status, StatusCode::NO_CONTENT);
+    // The page of the contract's client, however long ago it signed in.
+    let cookie = [("cookie", browser.cookies.as_str()), ("x-csrf-token", browser.csrf.as_str())];
+    assert_eq!(delete(&cookie, "").await.status, StatusCode::NO_CONTENT);
+    auth.stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_audit_log_must_tell_reaches_it_once_and_in_order_whoever_is_away() {
+    // Security-service as it may be: it takes entries and its answer is lost, it is away, it takes them again.
+    let taken = Arc::new(Mutex::new(Vec::<v1::AuditEntry>::new()));
+    let (kept, calls) = (Arc::clone(&taken), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let security = testing::play(move |method, request| {
+        if method != "Record" {
+            return Ok(Vec::new());
+        }
+        let call = calls.fetch_add(1, Ordering::SeqCst);
+        if call % 3 == 1 {
+            return Err(tonic::Status::unavailable("away"));
+        }
+        let entries = testing::decode::<v1::RecordRequest>(request).entries;
+        let mut kept = kept.lock().unwrap();
+        for entry in entries {
+            // As the log does: an id that is there changes nothing.
+            if kept.iter().all(|k| k.id != entry.id) {
+                kept.push(entry);
+            }
+        }
+        if call % 3 == 0 { Err(tonic::Status::unavailable("the answer is lost")) } else { Ok(Vec::new()) }
+    })
+    .await;
+    let services = [&broker::SERVICE, &auth::SERVICE, &user::SERVICE];
+    let auth = Auth::over(Stack::start_with(&services, |s| s.addresses.security = security).await);
+    auth.register(EMAIL).await;
+    for round in 0..4 {
+        let password = if round % 2 == 0 { PASSWORD } else { "wrong" };
+        auth.login(EMAIL, password).await;
+    }
+    let all = async || taken.lock().unwrap().len() == 5;
+    let since = std::time::Instant::now();
+    while !all().await {
+        assert!(since.elapsed() < testing::DEADLINE, "{:?}", taken.lock().unwrap());
+        tokio::task::yield_now().await;
+    }
+    let entries = taken.lock().unwrap().clone();
+    let told: Vec<_> = entries.iter().map(|e| (e.action.as_str(), e.outcome.as_str())).collect();
+    let (opened, refused) = (("session.open", "OK"), ("session.open", "UNAUTHENTICATED"));
+    assert_eq!(told, [("user.register", "OK"), opened, refused, opened, refused]);
+    auth.stack.stop().await;
+}

@@ -60,6 +60,24 @@ impl Security for Played {
     async fn revoke(&self, _: Request<v1::GrantRequest>) -> Result<Response<v1::Empty>, Status> {
         Err(Status::unimplemented("not played"))
     }
+    async fn suspend(&self, _: Request<v1::SuspendRequest>) -> Result<Response<v1::Empty>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn resume(&self, _: Request<v1::SuspendRequest>) -> Result<Response<v1::Empty>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn record(&self, _: Request<v1::RecordRequest>) -> Result<Response<v1::Empty>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn audit_log(&self, _: Request<v1::AuditLogRequest>) -> Result<Response<v1::AuditLogReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
+    async fn verify_audit(
+        &self,
+        _: Request<v1::VerifyAuditRequest>,
+    ) -> Result<Response<v1::VerifyAuditReply>, Status> {
+        Err(Status::unimplemented(""))
+    }
     async fn list_roles(&self, _: Request<v1::Empty>) -> Result<Response<v1::ListRolesReply>, Status> {
         Err(Status::unimplemented("not played"))
     }

@@ -64,8 +64,7 @@ impl Door {
 #[tokio::test]
 async fn a_leaked_read_key_writes_nothing_and_a_trade_key_moves_no_money() {
     let door = Door::open().await;
-    let (read, trade) =
-        (door.key(&door.member, "read", "").await, door.key(&door.member, "trade", "").await);
+    let (read, trade) = (door.key(&door.member, "read", "").await, door.key(&door.member, "trade", "").await);
     let admins = door.key(&door.admin, "trade", "").await;
     door.world.lock().unwrap().asked.clear();
     for (field, query) in operations().iter().filter(|(_, query)| query.starts_with("mutation")) {
@@ -85,7 +84,9 @@ async fn a_leaked_read_key_writes_nothing_and_a_trade_key_moves_no_money() {
         assert_eq!(answer["errors"][0]["extensions"]["code"], "PERMISSION_DENIED", "{query}: {answer}");
     }
     // What an administrator's key must not do either: it is not the administrator.
-    for query in ["{ users { code } }", "{ roles { code } }", "{ platformStatus { code } }", "{ apiKeys { code } }"] {
+    for query in
+        ["{ users { code } }", "{ roles { code } }", "{ platformStatus { code } }", "{ apiKeys { code } }"]
+    {
         let answer = door.ask_with_key(&admins, query).await.json();
         assert_eq!(answer["errors"][0]["extensions"]["code"], "PERMISSION_DENIED", "{query}: {answer}");
     }
@@ -113,8 +114,14 @@ async fn a_leaked_read_key_writes_nothing_and_a_trade_key_moves_no_money() {
     assert!(asked.iter().all(|(method, _)| method == "Status"), "{asked:?}");
     // A key signs in nowhere else: the REST door knows sessions alone.
     let basic = read.basic();
-    for (method, path) in [(Method::GET, "/auth/me"), (Method::DELETE, "/auth/delete"), (Method::DELETE, "/auth/logout")] {
-        let headers = [("authorization", basic.as_str()), ("apca-api-key-id", &read.id), ("apca-api-secret-key", &read.secret)];
+    for (method, path) in
+        [(Method::GET, "/auth/me"), (Method::DELETE, "/auth/delete"), (Method::DELETE, "/auth/logout")]
+    {
+        let headers = [
+            ("authorization", basic.as_str()),
+            ("apca-api-key-id", &read.id),
+            ("apca-api-secret-key", &read.secret),
+        ];
         assert_eq!(door.send(method, path, &headers, "").await.status, 401, "{path}");
     }
     door.stack.stop().await;
@@ -132,7 +139,13 @@ async fn a_key_opens_every_door_and_ends_at_each_within_a_second() {
     assert_eq!(door.send(Method::POST, "/graphql", &headers, &body).await.status, 200);
     assert_eq!(door.send(Method::GET, "/graphql?query=%7Bhealth%7D", &headers[1..], "").await.status, 200);
     // A wrong half, half a key, another's id.
-    for (id, secret) in [(key.id.as_str(), "wrong"), (&key.id, ""), ("PK000000000000000000", &key.secret), ("", &key.secret), (&key.secret, &key.id)] {
+    for (id, secret) in [
+        (key.id.as_str(), "wrong"),
+        (&key.id, ""),
+        ("PK000000000000000000", &key.secret),
+        ("", &key.secret),
+        (&key.secret, &key.id),
+    ] {
         let wrong = Key { id: id.to_owned(), secret: secret.to_owned() };
         assert_eq!(door.ask_with_key(&wrong, "{ health }").await.status, 401, "{id} {secret}");
     }
@@ -141,7 +154,10 @@ async fn a_key_opens_every_door_and_ends_at_each_within_a_second() {
 
     let mut terminal = door.terminal().await;
     let who = terminal.whoami(key.request(v1::Empty {})).await.unwrap().into_inner();
-    assert_eq!((who.user_id.as_str(), who.access_token.as_str(), who.refresh_token.as_str()), (MEMBER, "", ""));
+    assert_eq!(
+        (who.user_id.as_str(), who.access_token.as_str(), who.refresh_token.as_str()),
+        (MEMBER, "", "")
+    );
     assert_eq!(who.permissions, ["manage_own_watchlist", "order_stocks", "view_stocks"]);
     let (login, address) = who.market_data_url.strip_prefix("nats://").unwrap().split_once('@').unwrap();
     let (user, password) = login.split_once(':').unwrap();
@@ -162,7 +178,11 @@ async fn a_key_opens_every_door_and_ends_at_each_within_a_second() {
         socket.subscribe("book", query).await;
         assert_eq!(socket.receive().await["payload"]["data"]["orderBookUpdates"]["symbol"], "AAPL");
     }
-    let mut stream = terminal.private(key.request(v1::PrivateRequest { from_now: true, ..Default::default() })).await.unwrap().into_inner();
+    let mut stream = terminal
+        .private(key.request(v1::PrivateRequest { from_now: true, ..Default::default() }))
+        .await
+        .unwrap()
+        .into_inner();
     stream.message().await.unwrap().expect("a heartbeat");
 
     let revoked = door.revoke(&door.member, &key).await;
@@ -174,7 +194,10 @@ async fn a_key_opens_every_door_and_ends_at_each_within_a_second() {
         futures::join!(by_headers.closed_with(), by_payload.closed_with(), by_basic.closed_with(), ended);
     assert_eq!([one, two, three], [4403; 3]);
     let took = revoked.elapsed();
-    assert!(took < Duration::from_millis(1_500) && private < Duration::from_millis(1_500), "{took:?} {private:?}");
+    assert!(
+        took < Duration::from_millis(1_500) && private < Duration::from_millis(1_500),
+        "{took:?} {private:?}"
+    );
     assert_eq!(door.ask_with_key(&key, "{ health }").await.status, 401);
     let status = terminal.whoami(key.request(v1::Empty {})).await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
@@ -216,7 +239,11 @@ async fn a_key_ends_at_its_time_opens_where_it_may_and_goes_with_its_user() {
         ("label: \"b\", accountId: \"x\"", "ID_MALFORMED"),
     ] {
         let answer = refused(request).await;
-        assert_eq!((&answer["reason"], &answer["secret"]), (&json!(reason), &Value::Null), "{request}: {answer}");
+        assert_eq!(
+            (&answer["reason"], &answer["secret"]),
+            (&json!(reason), &Value::Null),
+            "{request}: {answer}"
+        );
     }
     for _ in 3..20 {
         door.key(&door.member, "read", "").await;
@@ -225,9 +252,15 @@ async fn a_key_ends_at_its_time_opens_where_it_may_and_goes_with_its_user() {
     // Another user's key is as unknown as one that does not exist.
     let theirs = door.key(&door.admin, "read", "").await;
     for id in [theirs.id.as_str(), "PK000000000000000000", "", "' OR 1=1 --"] {
-        let answer = door.ask(&format!("mutation {{ revokeApiKey(keyId: \"{id}\") {{ code reason message }} }}")).await;
+        let answer = door
+            .ask(&format!("mutation {{ revokeApiKey(keyId: \"{id}\") {{ code reason message }} }}"))
+            .await;
         let answer = &answer["revokeApiKey"];
-        assert_eq!((&answer["reason"], &answer["message"]), (&json!("KEY_NOT_FOUND"), &json!("no such key")), "{id}");
+        assert_eq!(
+            (&answer["reason"], &answer["message"]),
+            (&json!("KEY_NOT_FOUND"), &json!("no such key")),
+            "{id}"
+        );
     }
     assert_eq!(status(&theirs).await, 200);
 
@@ -294,28 +327,49 @@ async fn a_key_of_one_account_reaches_no_other_of_its_user() {
     clients.portfolio(&Caller::system("seed")).seed_account(account).await.unwrap();
     let key = door.key(&door.member, "trade", &format!(", accountId: \"{SECOND}\"")).await;
     // An order of the other account, and one of the seller.
-    let own = place(&door, &door.member, "BUY", "1", "230.00").await["data"]["id"].as_str().unwrap().to_owned();
-    let theirs = place(&door, &seller, "SELL", "1", "232.00").await["data"]["id"].as_str().unwrap().to_owned();
+    let own =
+        place(&door, &door.member, "BUY", "1", "230.00").await["data"]["id"].as_str().unwrap().to_owned();
+    let theirs =
+        place(&door, &seller, "SELL", "1", "232.00").await["data"]["id"].as_str().unwrap().to_owned();
     let before = door.ask("{ getOrders { data { id state price version } } }").await;
     let random = Uuid::new_v4().to_string();
     for (text, unknown) in super::whole::operations_with(&own, ACCOUNT)
         .into_iter()
         .zip(super::whole::operations_with(&random, &random))
-        .chain(super::whole::operations_with(&theirs, SELLER_ACCOUNT).into_iter().zip(super::whole::operations_with(&random, &random)))
+        .chain(
+            super::whole::operations_with(&theirs, SELLER_ACCOUNT)
+                .into_iter()
+                .zip(super::whole::operations_with(&random, &random)),
+        )
     {
-        let (got, want) = (door.ask_with_key(&key, &text).await.json(), door.ask_with_key(&key, &unknown).await.json());
+        let (got, want) =
+            (door.ask_with_key(&key, &text).await.json(), door.ask_with_key(&key, &unknown).await.json());
         let sign = |answer: &Value| {
             let text = answer.to_string();
-            (text.contains("\"OK\""), answer["errors"][0]["extensions"]["code"].clone(), answer["errors"][0]["extensions"]["reason"].clone())
+            (
+                text.contains("\"OK\""),
+                answer["errors"][0]["extensions"]["code"].clone(),
+                answer["errors"][0]["extensions"]["reason"].clone(),
+            )
         };
         assert_eq!(sign(&got), sign(&want), "{text}: {got} {want}");
         assert!(!got.to_string().contains("\"OK\""), "{text}: {got}");
     }
-    let answer = door.ask_with_key(&key, &format!(
-        "{{ all: getOrders {{ count }} other: getOrders(accountId: \"{ACCOUNT}\") {{ count }} \
+    let answer = door
+        .ask_with_key(
+            &key,
+            &format!(
+                "{{ all: getOrders {{ count }} other: getOrders(accountId: \"{ACCOUNT}\") {{ count }} \
          getPortfolioSummary {{ accounts {{ id }} }} }}"
-    )).await.json();
-    assert_eq!((&answer["data"]["all"]["count"], &answer["data"]["other"]["count"]), (&json!(0), &json!(0)), "{answer}");
+            ),
+        )
+        .await
+        .json();
+    assert_eq!(
+        (&answer["data"]["all"]["count"], &answer["data"]["other"]["count"]),
+        (&json!(0), &json!(0)),
+        "{answer}"
+    );
     assert_eq!(answer["data"]["getPortfolioSummary"]["accounts"], json!([{"id": SECOND}]));
     // Over gRPC.
     let mut terminal = door.terminal().await;
@@ -327,23 +381,34 @@ async fn a_key_of_one_account_reaches_no_other_of_its_user() {
     assert!(orders.orders.is_empty());
     let all = v1::CancelAllRequest::default();
     assert_eq!(terminal.cancel_all(key.request(all)).await.unwrap().into_inner().requested, 0);
-    assert_eq!(door.ask("{ getOrders { data { id state price version } } }").await, before, "nothing was changed");
+    assert_eq!(
+        door.ask("{ getOrders { data { id state price version } } }").await,
+        before,
+        "nothing was changed"
+    );
 
     // What it places goes to its own account, and its stream tells of that alone.
-    let deposit = format!("mutation {{ deposit(request: {{accountId: \"{SECOND}\", amount: 1000, currency: \"USD\"}}) {{ code }} }}");
+    let deposit = format!(
+        "mutation {{ deposit(request: {{accountId: \"{SECOND}\", amount: 1000, currency: \"USD\"}}) {{ code }} }}"
+    );
     assert_eq!(door.ask(&deposit).await["deposit"]["code"], "OK");
     let request = v1::PrivateRequest { from_now: true, ..Default::default() };
     let mut stream = terminal.private(key.request(request)).await.unwrap().into_inner();
     stream.message().await.unwrap().expect("a heartbeat");
     let text = "mutation { createOrder(request: {symbol: \"AAPL\", side: \"BUY\", type: \"LIMIT\", quantity: 1, price: 229}) \
                 { code data { id accountId } } }";
-    let other = place(&door, &door.member, "BUY", "1", "228.00").await["data"]["id"].as_str().unwrap().to_owned();
+    let other =
+        place(&door, &door.member, "BUY", "1", "228.00").await["data"]["id"].as_str().unwrap().to_owned();
     let placed = door.ask_with_key(&key, text).await.json();
     assert_eq!(placed["data"]["createOrder"]["data"]["accountId"], SECOND, "{placed}");
     let id = placed["data"]["createOrder"]["data"]["id"].as_str().unwrap().to_owned();
     let mut seen = Vec::new();
     while !seen.contains(&id) {
-        let message = tokio::time::timeout(testing::DEADLINE, stream.message()).await.expect("in time").unwrap().unwrap();
+        let message = tokio::time::timeout(testing::DEADLINE, stream.message())
+            .await
+            .expect("in time")
+            .unwrap()
+            .unwrap();
         match message.kind.unwrap() {
             v1::private_update::Kind::Order(u) => seen.push(u.order.unwrap().id),
             v1::private_update::Kind::Portfolio(u) => assert!(u.account.is_none_or(|a| a.id == SECOND)),
@@ -351,7 +416,15 @@ async fn a_key_of_one_account_reaches_no_other_of_its_user() {
         }
     }
     assert!(!seen.contains(&other), "{seen:?}");
-    assert_eq!(terminal.cancel_all(key.request(v1::CancelAllRequest::default())).await.unwrap().into_inner().requested, 1);
+    assert_eq!(
+        terminal
+            .cancel_all(key.request(v1::CancelAllRequest::default()))
+            .await
+            .unwrap()
+            .into_inner()
+            .requested,
+        1
+    );
     let open = door.ask("{ getOrders(openOnly: true) { data { id } } }").await["getOrders"]["data"].clone();
     assert_eq!(open.as_array().unwrap().len(), 2, "the other account's orders stand: {open}");
     door.stack.stop().await;

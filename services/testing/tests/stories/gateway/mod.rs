@@ -1,5 +1,6 @@
 //! The stories of the gateway over real HTTP, WebSocket and gRPC: auth, security and user are real, the rest is played.
 
+mod admin;
 mod api;
 mod attacks;
 mod callout;

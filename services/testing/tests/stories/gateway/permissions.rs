@@ -41,6 +41,18 @@ pub fn operations() -> Vec<(&'static str, String)> {
         query("userPermissions", &format!(r#"(userId: "{user}") {{ code }}"#)),
         query("platformStatus", " { code }"),
         query("apiKeys", " { code }"),
+        query("sessions", " { code }"),
+        query("halts", " { code }"),
+        query("auditLog", " { code }"),
+        query("verifyAuditLog", " { code }"),
+        mutation("revokeSession", &format!(r#"(sessionId: "{id}") {{ code }}"#)),
+        mutation("revokeOtherSessions", " { code }"),
+        mutation("deactivateUser", &format!(r#"(userId: "{id}") {{ code }}"#)),
+        mutation("reactivateUser", &format!(r#"(userId: "{id}") {{ code }}"#)),
+        mutation("endSessions", &format!(r#"(userId: "{id}") {{ code }}"#)),
+        mutation("setTradingState", r#"(symbol: "AAPL", state: "OPEN") { code }"#),
+        mutation("setVolatilityBand", r#"(symbol: "AAPL", bps: 0) { code }"#),
+        mutation("cancelSymbolOrders", r#"(symbol: "AAPL") { code }"#),
         mutation("createApiKey", r#"(request: {label: "bot"}) { code }"#),
         mutation("revokeApiKey", r#"(keyId: "PK000000000000000000") { code }"#),
         mutation("createOrder", &format!("{order} {{ code }}")),
@@ -170,4 +182,53 @@ async fn the_user_that_the_services_are_told_is_the_one_who_is_signed_in() {
 fn the_schema_is_the_contract() {
     // Every field, argument and type, in a form that reads in a diff.
     insta::assert_snapshot!("schema", fafnir_services::gateway::sdl());
+}
+
+/// Types, fields, arguments and inputs of the schema that say nothing about themselves.
+fn without_description(schema: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let is_silent = |value: &Value| value["description"].as_str().is_none_or(|text| text.trim().is_empty());
+    let mut found = Vec::new();
+    for kind in list(&schema["types"]).iter().filter(|t| !name(t).starts_with("__")) {
+        if is_silent(kind) {
+            found.push(name(kind));
+        }
+        for part in ["fields", "inputFields", "enumValues"] {
+            for field in list(&kind[part]) {
+                let path = format!("{}.{}", name(kind), name(&field));
+                if is_silent(&field) {
+                    found.push(path.clone());
+                }
+                let args = list(&field["args"]);
+                found.extend(args.iter().filter(|a| is_silent(a)).map(|a| format!("{path}({})", name(a))));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn everything_in_the_schema_says_what_it_is() {
+    let door = Door::open().await;
+    let query = "{ __schema { types { name description enumValues { name description } \
+                 inputFields { name description } \
+                 fields { name description args { name description } } } } }";
+    let mut schema = door.ask(query).await["__schema"].clone();
+    assert_eq!(without_description(&schema), Vec::<String>::new());
+    // And it finds what is silent: a type, a field, an argument.
+    let types = schema["types"].as_array_mut().unwrap();
+    let order = types.iter_mut().find(|t| t["name"] == "Order").unwrap();
+    order["description"] = json!(" ");
+    order["fields"][0]["description"] = Value::Null;
+    let field = order["fields"][0]["name"].as_str().unwrap().to_owned();
+    let queries = types.iter_mut().find(|t| t["name"] == "Query").unwrap();
+    let quote =
+        queries["fields"].as_array_mut().unwrap().iter_mut().find(|f| f["name"] == "getStockQuote").unwrap();
+    quote["args"][0]["description"] = json!("");
+    assert_eq!(
+        without_description(&schema).into_iter().collect::<std::collections::BTreeSet<_>>(),
+        ["Order".to_owned(), format!("Order.{field}"), "Query.getStockQuote(symbol)".to_owned()].into()
+    );
+    door.stack.stop().await;
 }

@@ -1,0 +1,140 @@
+//! Who may: keys in place of passwords, the first administrator, the audit log after `kill -9`.
+
+use crate::harness::{Answer, Stack, WITHIN, binary};
+use std::{fs, process::Stdio, time::Instant};
+
+#[test]
+fn a_key_opens_the_command_line_and_what_was_done_is_in_a_log_that_survives_kill_9() {
+    let mut stack = Stack::up(&["--no-sim"]);
+    let (admin, user) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
+    let account = user.account()["id"].as_str().unwrap().to_owned();
+    let key = user.json(&["key", "create", "bot", "--scope", "trade", "--account", &account[..8]]);
+    let pair = format!("{}:{}", key["id"].as_str().unwrap(), key["secret"].as_str().unwrap());
+    assert_eq!(key["accountId"], account.as_str());
+
+    // A shell that never signed in.
+    let bot = stack.shell("bot");
+    let by_key = |args: &[&str]| {
+        Answer::of(bot.command(args).env("FAFNIR_KEY", &pair).stdin(Stdio::null()).output().unwrap())
+    };
+    let placed = by_key(&["order", "place", "buy", "KO", "1", "--price", "60.00", "--json"]).json();
+    assert_eq!(placed["accountId"], account.as_str(), "{placed}");
+    let file = bot.home.join("key");
+    fs::write(&file, format!("{pair}\n")).unwrap();
+    assert_eq!(bot.run(&["order", "list", "--key-file", file.to_str().unwrap()]).code, 0);
+    let denied = by_key(&["account", "deposit", &account, "5"]);
+    assert_eq!(denied.code, 5, "{denied:?}");
+    assert!(denied.stderr.contains("no API key may do this"), "{denied:?}");
+    assert_eq!(bot.run(&["order", "list"]).code, 4, "without the key nobody is signed in");
+    let wrong = Answer::of(bot.command(&["order", "list"]).env("FAFNIR_KEY", "PK1").output().unwrap());
+    assert_eq!(wrong.code, 2, "{wrong:?}");
+
+    // Money until it dies; every answer that came is in the log.
+    let mut acked = 0;
+    for n in 0..20 {
+        if user.run(&["account", "deposit", &account, &format!("{}.00", n + 1)]).code == 0 {
+            acked += 1;
+        }
+    }
+    stack.process.kill();
+    stack.restart(&["--no-sim"]);
+    let (admin, user) = (
+        crate::harness::Shell { url: stack.process.address("api-gateway"), ..admin },
+        crate::harness::Shell { url: stack.process.address("api-gateway"), ..user },
+    );
+    admin.sign_in("admin@test.com");
+    user.sign_in("user@test.com");
+    let verdict = admin.json(&["audit-log", "--verify"]);
+    assert_eq!(verdict["sound"], true);
+    let log = admin.json(&["audit-log", "-n", "1000", "--action", "money.deposit"]);
+    let asked = log.as_array().unwrap().iter().filter(|row| row["outcome"] == "ASKED").count();
+    assert!(acked == 20 && asked >= acked, "{asked} of {acked}");
+    let until = Instant::now() + WITHIN;
+    loop {
+        let log = admin.json(&["audit-log", "-n", "1000"]);
+        let has = |action: &str| log.as_array().unwrap().iter().any(|row| row["action"] == action);
+        if has("key.create") && has("session.open") {
+            break;
+        }
+        assert!(Instant::now() < until, "{log}");
+    }
+    // What was written down before still stands; another's is not.
+    let head = verdict["head"].as_str().unwrap();
+    assert_eq!(admin.run(&["audit-log", "--verify", "--head", head]).code, 0);
+    let (rows, hash) = head.split_once(':').unwrap();
+    let foreign = format!("{rows}:{}", hash.chars().rev().collect::<String>());
+    let broken = admin.run(&["audit-log", "--verify", "--head", &foreign]);
+    assert!(broken.code == 1 && broken.stderr.contains("was tampered with"), "{broken:?}");
+    assert_eq!(user.run(&["audit-log"]).code, 5, "not for everybody");
+
+    // The key is gone at once.
+    assert_eq!(user.run(&["key", "revoke", key["id"].as_str().unwrap()]).code, 0);
+    let until = Instant::now() + WITHIN;
+    let bot = stack.shell("bot");
+    let refused = || {
+        Answer::of(
+            bot.command(&["order", "list"]).env("FAFNIR_KEY", &pair).stdin(Stdio::null()).output().unwrap(),
+        )
+        .code
+            == 4
+    };
+    while !refused() {
+        assert!(Instant::now() < until, "a revoked key still opens");
+    }
+}
+
+#[test]
+fn the_first_administrator_of_a_platform_that_seeds_nobody() {
+    let stack = Stack::configured("mode = \"production\"\n", &["--no-sim"]);
+    let shell = stack.shell("first");
+    assert_eq!(shell.run(&["login", "--demo"]).code, 4, "nobody is seeded");
+    let create = |email: &str, password: &str| {
+        shell.with_input(&["admin", "create", "--email", email, "--password-stdin"], &format!("{password}\n"))
+    };
+    let weak = create("root@example.com", "Password123");
+    assert!(weak.code == 5 && weak.stderr.contains("commonest passwords"), "{weak:?}");
+    assert_eq!(create("root@example.com", "engine of brass and bone").code, 0);
+    let taken = create("root@example.com", "engine of brass and bone");
+    assert!(taken.code == 5 && taken.stderr.contains("EMAIL_TAKEN"), "{taken:?}");
+    let login = shell.with_input(
+        &["login", "--email", "root@example.com", "--password-stdin"],
+        "engine of brass and bone\n",
+    );
+    assert_eq!(login.code, 0, "{login:?}");
+    let users = shell.json(&["admin", "users"]);
+    assert_eq!(
+        (users.as_array().unwrap().len(), &users[0]["email"]),
+        (1, &"root@example.com".into()),
+        "{users}"
+    );
+    let dashboard = shell.json(&["admin", "dashboard"]);
+    assert!(dashboard["activeUsers"] == 1 && dashboard["symbols"].as_u64().unwrap() > 5, "{dashboard}");
+    // What it may: take no access from itself, run the market.
+    let last = shell.run(&["admin", "deactivate", "root@example.com"]);
+    assert!(last.code == 5 && last.stderr.contains("LAST_ADMIN"), "{last:?}");
+    assert_eq!(shell.json(&["market", "state", "nvda", "halted"])["state"], "HALTED");
+    let halts = shell.json(&["admin", "halts"]);
+    assert_eq!(halts, serde_json::json!([{"symbol": "NVDA", "state": "HALTED"}]));
+    let log = shell.json(&["audit-log", "--action", "market.state"]);
+    assert_eq!((&log[0]["subject"], &log[0]["outcome"]), (&"NVDA".into(), &"ASKED".into()), "{log}");
+}
+
+#[test]
+fn production_takes_no_secret_that_is_a_placeholder_or_short() {
+    let dir = tempfile::tempdir().unwrap();
+    for weak in [
+        "changemechangemechangemechangeme",
+        "0123456789abcdef0123",
+        "ssssssssssssssssssssssssssssssssssssssssssssssssssssssssss",
+    ] {
+        let mut command = binary();
+        command.args(["up", "--no-sim", "--ports", "auto", "--data-dir"]).arg(dir.path().join("data"));
+        command.current_dir(dir.path()).env("FAFNIR_MODE", "production").env("FAFNIR_SECRET_CSRF_KEY", weak);
+        let answer = Answer::of(command.stdin(Stdio::null()).output().unwrap());
+        assert!(
+            answer.code == 1 && answer.stderr.contains("the secret csrf_key is a placeholder"),
+            "{answer:?}"
+        );
+        assert!(!answer.stderr.contains(weak), "a secret is not shown");
+    }
+}
