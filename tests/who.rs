@@ -8,7 +8,7 @@ fn a_key_opens_the_command_line_and_what_was_done_is_in_a_log_that_survives_kill
     let mut stack = Stack::up(&["--no-sim"]);
     let (admin, user) = (stack.signed_in("admin@test.com"), stack.signed_in("user@test.com"));
     let account = user.account()["id"].as_str().unwrap().to_owned();
-    let key = user.json(&["key", "create", "bot", "--scope", "trade", "--account", &account[..8]]);
+    let key = user.json(&["key", "create", "bot", "--scope", "trade", "--account", &account]);
     let pair = format!("{}:{}", key["id"].as_str().unwrap(), key["secret"].as_str().unwrap());
     assert_eq!(key["accountId"], account.as_str());
 
