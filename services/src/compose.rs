@@ -109,7 +109,7 @@ pub async fn start(
     let secrets_dir = settings.data_dir().join("secrets");
     let secrets = Secrets::load_or_create(&secrets_dir)
         .with_context(|| format!("the secrets in {} cannot be used", secrets_dir.display()))?;
-    if settings.mode == Mode::Production {
+    if settings.mode == fafnir_platform::config::Mode::Production {
         secrets.check_strength().map_err(|why| anyhow::anyhow!(why))?;
     }
 

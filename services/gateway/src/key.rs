@@ -55,7 +55,9 @@ pub fn presented(headers: &HeaderMap) -> Result<Option<Presented>, Refusal> {
         (None, None) => {}
         (Some(id), Some(secret)) => return Presented::new(id, secret).map(Some),
         _ => {
-            return Err(Refusal::unauthenticated(format!("a key needs both {ID_HEADER} and {SECRET_HEADER}")));
+            return Err(Refusal::unauthenticated(format!(
+                "a key needs both {ID_HEADER} and {SECRET_HEADER}"
+            )));
         }
     }
     match text(&header::AUTHORIZATION).and_then(|v| v.split_once(' ')) {

@@ -53,7 +53,10 @@ impl Security for Played {
     async fn record(&self, _: Request<v1::RecordRequest>) -> Result<Response<v1::Empty>, Status> {
         Err(Status::unimplemented(""))
     }
-    async fn audit_log(&self, _: Request<v1::AuditLogRequest>) -> Result<Response<v1::AuditLogReply>, Status> {
+    async fn audit_log(
+        &self,
+        _: Request<v1::AuditLogRequest>,
+    ) -> Result<Response<v1::AuditLogReply>, Status> {
         Err(Status::unimplemented(""))
     }
     async fn verify_audit(

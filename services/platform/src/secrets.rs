@@ -235,7 +235,8 @@ mod tests {
         for _ in 0..2_000 {
             let base64 = random_text(32).unwrap();
             assert!(is_strong(&base64), "{base64}");
-            let hex: String = random_bytes(32).unwrap().iter().fold(String::new(), |t, b| t + &format!("{b:02x}"));
+            let hex: String =
+                random_bytes(32).unwrap().iter().fold(String::new(), |t, b| t + &format!("{b:02x}"));
             assert!(is_strong(&hex) && is_strong(&format!("s{hex}")), "{hex}");
             // 24 bytes.
             assert!(!is_strong(&base64[..32]) && !is_strong(&format!("s{}", &hex[..48])));

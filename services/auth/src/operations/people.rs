@@ -12,6 +12,7 @@ use fafnir_platform::{
     Refusal, Result,
     audit::{self, Action, More as _},
     clock::SECOND_US,
+    error::refusal_of,
 };
 use fafnir_proto::{
     client::Caller,
@@ -152,8 +153,11 @@ impl Operations {
     /// Refused for the last administrator: security-service knows, and has it count for nobody from then on.
     pub(super) async fn suspend(&self, user: UserId) -> Result<()> {
         let request = v1::SuspendRequest { user_id: user.to_string() };
-        self.ctx.clients.security(&self.ctx.system()).suspend(request).await?;
-        Ok(())
+        let asked = self.ctx.clients.security(&self.ctx.system()).suspend(request).await;
+        asked.map(drop).map_err(|status| match refusal_of(&status) {
+            Some(refusal) => refusal.into(),
+            None => status.into(),
+        })
     }
 
     pub async fn figures(&self) -> Result<Figures> {
@@ -181,7 +185,9 @@ impl Operations {
             );
         };
         let known = self.user(user).await?.ok_or_else(super::wrong_credentials)?;
-        self.check_password(&Email::fold(&known.email), password, Some(known), client, Action::Delete).await.map(drop)
+        self.check_password(&Email::fold(&known.email), password, Some(known), client, Action::Delete)
+            .await
+            .map(drop)
     }
 
     /// A user with a new id, for whoever holds the data directory: the password must be one that is not guessed.

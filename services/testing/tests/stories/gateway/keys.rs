@@ -331,7 +331,7 @@ async fn a_key_of_one_account_reaches_no_other_of_its_user() {
         place(&door, &door.member, "BUY", "1", "230.00").await["data"]["id"].as_str().unwrap().to_owned();
     let theirs =
         place(&door, &seller, "SELL", "1", "232.00").await["data"]["id"].as_str().unwrap().to_owned();
-    let before = door.ask("{ getOrders { data { id state price version } } }").await;
+    let before = door.ask("{ getOrders { data { id price version quantity } } }").await;
     let random = Uuid::new_v4().to_string();
     for (text, unknown) in super::whole::operations_with(&own, ACCOUNT)
         .into_iter()
@@ -382,7 +382,7 @@ async fn a_key_of_one_account_reaches_no_other_of_its_user() {
     let all = v1::CancelAllRequest::default();
     assert_eq!(terminal.cancel_all(key.request(all)).await.unwrap().into_inner().requested, 0);
     assert_eq!(
-        door.ask("{ getOrders { data { id state price version } } }").await,
+        door.ask("{ getOrders { data { id price version quantity } } }").await,
         before,
         "nothing was changed"
     );
