@@ -128,6 +128,7 @@ async fn a_leaked_read_key_writes_nothing_and_a_trade_key_moves_no_money() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "every door is open at the moment of the end")]
 async fn a_key_opens_every_door_and_ends_at_each_within_a_second() {
     let door = Door::open().await;
     let key = door.key(&door.member, "trade", "").await;
@@ -314,6 +315,10 @@ async fn production_takes_no_key_that_everybody_knows() {
 }
 
 #[tokio::test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one stack: every operation on what the key does not reach, then on what it does"
+)]
 async fn a_key_of_one_account_reaches_no_other_of_its_user() {
     const SECOND: &str = "33333333-0000-4000-8000-000000000003";
     let (door, seller) = whole().await;
