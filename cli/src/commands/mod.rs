@@ -30,6 +30,7 @@ use crate::{
 };
 use clap::CommandFactory as _;
 
+#[expect(clippy::too_many_lines, reason = "a row for each command")]
 pub async fn execute(cli: &Cli, out: Out) -> Result {
     let global = &cli.global;
     match &cli.command {
