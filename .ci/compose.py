@@ -27,7 +27,7 @@ def variables(fafnir):
     settings = json.loads(subprocess.run([fafnir, "config", "--json"], cwd="/", env=PLAIN, check=True, capture_output=True).stdout)
     secrets = (ROOT / "services/platform/src/secrets.rs").read_text()
     return ({"FAFNIR_" + re.sub("[.-]", "_", key).upper() for key in settings} | set(re.findall(r"FAFNIR_SECRET_[A-Z_]+[A-Z]", secrets))
-            | {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'text\(dir, "(\w+)"\)', secrets)})
+            | {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'(?:text|rotating)\(dir, "(\w+)"\)', secrets)})
 
 
 def check(services, known):
@@ -45,6 +45,13 @@ def check(services, known):
             wrong.append(f"{name}: no healthcheck")
         if any("docker.sock" in str(v) for v in s.get("volumes", [])):
             wrong.append(f"{name}: has Docker's socket")
+    # Each process has its own certificate, and nobody speaks in the clear with anybody.
+    for name, s in services.items():
+        of = {str(v) if isinstance(v, str) else f"{v.get('source')}:{v.get('target')}" for v in s.get("volumes", [])}
+        if "FAFNIR_TLS_KEY" in (s.get("environment") or {}) and not any("/tls/" in v and "/etc/fafnir/tls" in v for v in of):
+            wrong.append(f"{name}: no certificate")
+        wrong += [f"{name}: {v} is in the clear" for v, is_set in (s.get("environment") or {}).items()
+                  if v.startswith("FAFNIR_") and re.match("(http|nats|redis|ws)://", str(is_set))]
     if services["sim"]["depends_on"].get("seed", {}).get("condition") != "service_completed_successfully":
         wrong.append("sim does not wait for the end of seed")
     return wrong
@@ -62,7 +69,8 @@ def main():
             shutil.copy(work / COMPOSE / "env.example", work / COMPOSE / ".env")
             assert config(work, program, ["docker-compose.yaml"]).returncode, f"{program} takes empty secrets"
             (work / COMPOSE / ".env").unlink()
-            subprocess.run([work / COMPOSE / "make_env"], check=True, capture_output=True)
+            shutil.rmtree(work / COMPOSE / "tls", ignore_errors=True)
+            subprocess.run([fafnir, "secrets", "init", work / COMPOSE], check=True, capture_output=True, env=PLAIN)
             for files in (["docker-compose.yaml"], ["docker-compose.yaml", "development.yaml"]):
                 asked = config(work, program, files)
                 if asked.returncode or "obsolete" in asked.stderr:
@@ -74,6 +82,8 @@ def main():
                           "an open door": lambda s: s["gateway"].update(ports=["8080:8080"]),
                           "no limit": lambda s: s["redis"].pop("mem_limit"), "no healthcheck": lambda s: s["nats"].pop("healthcheck"),
                           "the socket": lambda s: s["promtail"]["volumes"].append("/var/run/docker.sock:/var/run/docker.sock"),
+                          "no certificate": lambda s: s["order-service"].update(volumes=[]),
+                          "plain text": lambda s: s["gateway"]["environment"].update(FAFNIR_NATS_URL="nats://nats:4222"),
                           "an early market": lambda s: s["sim"]["depends_on"]["seed"].update(condition="service_started")}
                 found = check(services, known)
                 for what, plant in plants.items():

@@ -18,8 +18,8 @@ BANNED = {
 }
 # name → versions with a known advisory: (below, identifier).
 ADVISORIES = {"lru": ((0, 17, 0), "RUSTSEC-2026-0253")}
-# Used by generated code or by a feature alone.
-UNNAMED = {("fafnir-proto", "tonic-prost")}
+# Used by generated code or by a feature alone; a library with another name than its package (webpki).
+UNNAMED = {("fafnir-proto", "tonic-prost"), ("fafnir-tls", "rustls-webpki")}
 
 
 def licence_ok(expression):

@@ -83,7 +83,7 @@ def main():
     target = run["operations"]["api-gateway"].removeprefix("http://")
     work = Path(tempfile.mkdtemp())
     config = (WATCHING / "prometheus.yml").read_text()
-    config = re.sub(r"targets:.*", f"targets: ['{target}']\n", config, flags=re.S).replace("scrape_interval: 5s", "scrape_interval: 2s")
+    config = re.sub(r"targets:.*", f"targets: ['{target}']\n", config, flags=re.S).replace("scrape_interval: 5s", "scrape_interval: 2s").replace("scheme: https", "scheme: http")
     (work / "prometheus.yml").write_text(config)
     shutil.copytree(WATCHING / "rules", work / "rules")
     with socket.socket() as s:

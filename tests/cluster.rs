@@ -219,7 +219,7 @@ impl Cluster {
     /// A shell that is signed in.
     pub fn signed_in(&self, email: &str) -> Shell {
         let home = self.dir.path().join("home").join(email);
-        let shell = Shell { home, url: self.gateway(), data_dir: self.data_dir() };
+        let shell = Shell { home, url: self.gateway(), data_dir: self.data_dir(), authority: None };
         shell.sign_in(email);
         shell
     }

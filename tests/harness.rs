@@ -194,6 +194,7 @@ impl Stack {
             home: self.dir.path().join("home").join(user),
             url: self.process.address("api-gateway"),
             data_dir: self.data_dir(),
+            authority: None,
         }
     }
 
@@ -211,6 +212,8 @@ pub struct Shell {
     pub home: PathBuf,
     pub url: String,
     pub data_dir: PathBuf,
+    /// Whom its commands believe over TLS.
+    pub authority: Option<PathBuf>,
 }
 
 /// What a command printed and how it ended.
@@ -241,6 +244,9 @@ impl Shell {
         let mut command = binary();
         command.args(args).current_dir(&self.home).env("HOME", &self.home).env("FAFNIR_URL", &self.url);
         command.env("FAFNIR_DATA_DIR", &self.data_dir);
+        if let Some(authority) = &self.authority {
+            command.env("FAFNIR_AUTHORITY", authority);
+        }
         command
     }
 

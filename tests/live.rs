@@ -46,7 +46,12 @@ pub struct Person {
 
 impl Person {
     pub async fn signed_in(url: &str, email: &str) -> Self {
-        let mut terminal = TerminalClient::new(channel(url).unwrap());
+        Self::signed_in_over(channel(url).unwrap(), email).await
+    }
+
+    /// The same over a connection of the caller's.
+    pub async fn signed_in_over(channel: Channel, email: &str) -> Self {
+        let mut terminal = TerminalClient::new(channel);
         let password = "Password123".to_owned();
         let request = TerminalSignInRequest { email: email.into(), password };
         let token = terminal.sign_in(request).await.unwrap().into_inner().access_token;

@@ -27,6 +27,8 @@ mod recovery;
 mod refusals;
 mod replay;
 mod ride;
+mod rotation;
 mod server;
+mod tls;
 mod trading;
 mod who;

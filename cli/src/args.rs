@@ -27,6 +27,9 @@ pub struct Global {
     /// Where databases, journal, broker store and secrets live [default: $XDG_DATA_HOME/fafnir]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub data_dir: Option<PathBuf>,
+    /// Accept that ./fafnir.toml says where passwords and tokens go
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub trust_directory: bool,
     /// Print data as JSON
     #[arg(long, global = true, help_heading = "Global options")]
     pub json: bool,
@@ -50,6 +53,8 @@ pub enum Command {
     Down,
     /// Show what runs and where
     Status,
+    /// Ask the door for operations at this port of this machine whether its service is ready
+    Ready(Ready),
     /// Show the log of a platform
     Logs(Logs),
     /// Look for what keeps a platform from running well; fails on a finding
@@ -85,6 +90,9 @@ pub enum Command {
     Backup(Backup),
     /// Bring a backup into an empty data directory (and onto the server of database.url), audited before it is used
     Restore(Restore),
+    /// Make and rotate certificates, passwords and keys
+    #[command(subcommand)]
+    Secrets(Secrets),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
     /// Open the trading terminal
@@ -145,6 +153,9 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Up {
+    /// Secure every door by certificates of a private authority in the data directory, made where there are none
+    #[arg(long)]
+    pub tls: bool,
     /// `auto`: let the system pick free ports
     #[arg(long, value_name = "auto", value_parser = ["auto"])]
     pub ports: Option<String>,
@@ -351,6 +362,78 @@ pub struct Where {
     /// File with an API key, ID:SECRET, in place of a sign-in [default: the key in FAFNIR_KEY, where it is set]
     #[arg(long, env = "FAFNIR_KEY_FILE", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+    /// PEM file of the authority that the gateway's certificate is believed by [default: tls.authority, else the system's]
+    #[arg(long, env = "FAFNIR_AUTHORITY", value_name = "FILE")]
+    pub authority: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Ready {
+    /// The service's port + 1000: 9080 of the gateway
+    pub port: u16,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// Make a private authority, and certificates of every service and client; again: new certificates of the same one
+    Tls(SecretsTls),
+    /// Write .env and tls/ for the Compose files into their directory
+    Init(SecretsInit),
+    /// Put a new secret in the place of one, with no moment at which a session ends or a call is refused
+    Rotate(SecretsRotate),
+    /// Print the public key that nats-server's auth callout needs (NATS_CALLOUT_ISSUER), made of the secret nats_sessions
+    Issuer,
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsTls {
+    /// Where ca.crt, ca.key, and a directory of each component with tls.crt, tls.key and ca.crt go (tls.dir)
+    pub dir: PathBuf,
+    /// One more host that each is reached by, name or address; {} stands for the component
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Days that the certificates are valid
+    #[arg(long, default_value_t = 90, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=825))]
+    pub days: u32,
+    /// Days that the authority is valid, when it is made
+    #[arg(long, default_value_t = 3650, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=7300))]
+    pub authority_days: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsRotate {
+    /// Which one
+    pub secret: RotatedSecret,
+    /// Seconds that the new one is accepted before it is used
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub overlap_s: u64,
+    /// Accept the one before it no longer, and make no new one
+    #[arg(long)]
+    pub end: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RotatedSecret {
+    /// What services know one another by
+    ServiceToken,
+    /// The key that signs access tokens
+    SigningKey,
+    /// What binds a browser's CSRF token to its session
+    CsrfKey,
+    /// Password of the services at the embedded broker
+    NatsServices,
+    /// Makes the passwords with which sessions watch market data
+    NatsSessions,
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsInit {
+    /// The directory of the Compose files
+    #[arg(default_value = "deployments/compose")]
+    pub dir: PathBuf,
+    /// One more host that the gateway and nats-server are reached by, name or address
+    #[arg(long = "host", value_name = "HOST")]
+    pub hosts: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! The client commands' connection to the gateway, and the session that `fafnir login` keeps.
 
+mod directory;
+
 use crate::{
     args::{Global, Where},
     output::{Error, Exit, Result},
@@ -7,14 +9,18 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fafnir_proto::{
-    client::channel,
+    client::secured_channel,
     reason::Reason,
     v1::{
         Empty, TerminalRefreshRequest, TerminalSession, TerminalSignInRequest,
         terminal_client::TerminalClient,
     },
 };
-use fafnir_services::platform::{Clock, clock::SECOND_US};
+use fafnir_services::platform::{
+    Clock,
+    clock::SECOND_US,
+    tls::{self, Trust},
+};
 use fafnir_tui::{Scheme, Session, SessionLock, SessionStore};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
@@ -82,21 +88,62 @@ pub async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> Re
     }
 }
 
-/// Where the gateway is: the flag, the running stack of the data directory, the configured port.
-pub fn gateway_url(global: &Global, at: &Where) -> Result<String> {
-    if let Some(url) = &at.url {
-        return Ok(url.trim_end_matches('/').to_owned());
+/// Where a gateway is, and how it is reached.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    pub url: String,
+    pub tls: tls::Client,
+}
+
+impl From<tls::Error> for Error {
+    fn from(e: tls::Error) -> Self {
+        Self::new(Exit::Usage, e.to_string()).code(Reason::CONFIGURATION).hint(
+            "--authority and tls.* name PEM files; `fafnir config --show-origin` says where they are set",
+        )
     }
-    let settings = settings::settings(global, &[])?;
-    if let Some(url) =
-        stack::running(&settings.data_dir()).and_then(|run| run.services.get("api-gateway").cloned())
-    {
-        return Ok(url);
-    }
-    if !settings.addresses.gateway.is_empty() {
-        return Ok(settings.addresses.gateway);
-    }
-    Ok(format!("http://{}:{}", settings.bind.host_in_url(), settings.ports.gateway))
+}
+
+/// The gateway that a command talks to: the one that the flag names, the running stack of the data directory, the configured
+/// one. A `fafnir.toml` of the current directory that has a word in it is asked about ([`directory`]).
+pub fn gateway(global: &Global, at: &Where) -> Result<Gateway> {
+    let layers = settings::layers(global, &[])?;
+    let settings = layers.settings()?;
+    let mut said = Vec::new();
+    let running = stack::running(&settings.data_dir());
+    let running = running.and_then(|run| {
+        let trust = run.authority.map_or(Trust::System, Trust::Authority);
+        Some((run.services.get("api-gateway")?.clone(), trust))
+    });
+    let given = at.url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+    let (url, known) = match (given, running) {
+        (Some(given), Some((url, trust))) if given == url => (given, Some(trust)),
+        (Some(given), _) => (given, None),
+        (None, Some((url, trust))) => {
+            said.push("data_dir");
+            (url, Some(trust))
+        }
+        (None, None) if !settings.addresses.gateway.is_empty() => {
+            said.extend(["data_dir", "addresses.gateway"]);
+            (settings.addresses.gateway.clone(), None)
+        }
+        (None, None) => {
+            said.extend(["data_dir", "bind.host", "ports.gateway"]);
+            let scheme = tls::scheme(&settings, &fafnir_services::gateway::SERVICE);
+            (format!("{scheme}://{}:{}", settings.bind.host_in_url(), settings.ports.gateway), None)
+        }
+    };
+    let trust = match (&at.authority, known) {
+        (Some(file), _) => Trust::Authority(file.clone()),
+        (None, Some(trust)) => trust,
+        (None, None) => {
+            said.extend(["tls.authority", "tls.dir"]);
+            tls::trust(&settings, "")
+        }
+    };
+    directory::check(global, &layers, &said, &url, &trust)?;
+    let secured = url.starts_with("https://");
+    let tls = if secured { tls::Client::open(trust, None)? } else { tls::Client::default() };
+    Ok(Gateway { url, tls })
 }
 
 /// The API key that the command line or the environment gives, as HTTP Basic has it.
@@ -124,8 +171,9 @@ fn given_key(at: &Where) -> Result<Option<String>> {
 
 impl Client {
     /// Prepares a connection; nothing is sent yet.
-    pub fn new(url: &str) -> Result<Self> {
-        let channel = channel(url).map_err(|_| {
+    pub fn new(gateway: &Gateway) -> Result<Self> {
+        let url = &gateway.url;
+        let channel = secured_channel(url, &gateway.tls).map_err(|_| {
             Error::usage(format!("{url:?} is not an address"))
                 .hint("--url takes one such as http://127.0.0.1:8080")
         })?;
@@ -134,7 +182,7 @@ impl Client {
 
     /// A client of the API key that is given, or of the kept session, renewed when it is about to end.
     pub async fn signed_in(global: &Global, at: &Where) -> Result<Self> {
-        let mut client = Self::new(&gateway_url(global, at)?)?;
+        let mut client = Self::new(&gateway(global, at)?)?;
         client.authorization = match given_key(at)? {
             Some(key) => format!("Basic {key}"),
             None => format!("Bearer {}", client.session().await?.access_token),
@@ -151,8 +199,8 @@ impl Client {
     }
 
     /// A client of a session that the caller keeps.
-    pub fn with_token(url: &str, token: &str) -> Result<Self> {
-        Ok(Self { authorization: format!("Bearer {token}"), ..Self::new(url)? })
+    pub fn with_token(gateway: &Gateway, token: &str) -> Result<Self> {
+        Ok(Self { authorization: format!("Bearer {token}"), ..Self::new(gateway)? })
     }
 
     /// The kept session for this gateway, renewed under a lock so that two shells do not use one refresh token.

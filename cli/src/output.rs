@@ -2,6 +2,7 @@
 #![expect(clippy::print_stderr, reason = "the one module that prints")]
 
 use fafnir_proto::reason::{AnyReason, Reason, code_name};
+use fafnir_services::platform::tls;
 use serde_json::Value;
 use std::{
     fmt,
@@ -90,6 +91,11 @@ impl From<Status> for Error {
         let reason = status.metadata().get(fafnir_proto::client::REASON_KEY).and_then(|v| v.to_str().ok());
         let reason = AnyReason::read(reason.unwrap_or(code_name(status.code())));
         let message = status.message().to_owned();
+        if let Some(why) = tls::sentence(&status) {
+            return Self::new(Exit::Failure, why)
+                .code(Reason::TLS)
+                .hint("--url says https:// or http://, --authority whom to believe");
+        }
         match status.code() {
             Code::Unavailable if message.contains("connect") || message.contains("transport") => {
                 Self::new(Exit::NotRunning, "no platform answers at this address")

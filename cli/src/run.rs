@@ -16,6 +16,7 @@ use fafnir_services::{
         log_file::{self, LogFile},
         secrets::create_private_dir,
         telemetry::{self, Sinks},
+        tls,
     },
     simulator,
 };
@@ -68,7 +69,8 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
     let shutdown = CancellationToken::new();
     let signals = watch_signals(shutdown.clone())?;
     let said = settings.clone();
-    let result = start(&services, beside, settings, shutdown.clone(), out).await;
+    let authority = authority(&settings);
+    let result = Box::pin(start(&services, beside, settings, shutdown.clone(), out)).await;
     let running = match result {
         Ok(running) => running,
         Err(e) => {
@@ -89,6 +91,7 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
         nats,
         services: addresses,
         operations: running.operations.clone(),
+        authority,
     };
     if beside.announce {
         stack::write_run_file(&dir, &run)?;
@@ -104,6 +107,14 @@ pub async fn run(services: Vec<&'static Service>, beside: Beside, settings: Sett
         Ok(())
     } else {
         Err(Error::new(Exit::Failure, "a part failed; the log above has the cause"))
+    }
+}
+
+/// By whom the commands of this machine believe this stack.
+fn authority(settings: &Settings) -> Option<std::path::PathBuf> {
+    match tls::trust(settings, "") {
+        tls::Trust::Authority(path) => Some(std::path::absolute(&path).unwrap_or(path)),
+        tls::Trust::System => None,
     }
 }
 
@@ -156,11 +167,15 @@ async fn start(
     shutdown: CancellationToken,
     out: Out,
 ) -> Result<Running> {
-    let running = compose::start(services, settings, Clock::wall(), shutdown).await.map_err(|e| {
-        match e.downcast::<PortError>() {
-            Ok(port) => port_taken(&port),
-            Err(e) => Error::from(e),
-        }
+    let who = match services {
+        [] if beside.simulator => simulator::NAME,
+        [service] => service.name,
+        _ => tls::PLATFORM,
+    };
+    let starting = compose::start_as(who, services, settings, Clock::wall(), shutdown);
+    let running = starting.await.map_err(|e| match e.downcast::<PortError>() {
+        Ok(port) => port_taken(&port),
+        Err(e) => refused(e),
     })?;
     if beside.seed {
         seed::first_run(&running.context, out).await?;
@@ -174,6 +189,24 @@ async fn start(
         }
     }
     Ok(running)
+}
+
+/// What the configuration of TLS does not allow, or why a service did not start.
+fn refused(e: anyhow::Error) -> Error {
+    let e = match e.downcast::<tls::Exposed>() {
+        Ok(exposed) => {
+            return Error::new(Exit::Usage, exposed.to_string())
+                .code(Reason::CONFIGURATION)
+                .hint(tls::EXPOSED_HINT);
+        }
+        Err(e) => e,
+    };
+    match e.downcast::<tls::Error>() {
+        Ok(file) => Error::new(Exit::Usage, file.to_string()).code(Reason::CONFIGURATION).hint(
+            "`fafnir secrets tls DIR` makes certificates; `fafnir config --show-origin` shows the settings",
+        ),
+        Err(e) => Error::from(e),
+    }
 }
 
 /// Names the port, its service and the flag that changes it.

@@ -16,6 +16,9 @@ impl From<fafnir_services::platform::config::Error> for Error {
     }
 }
 
+/// The configuration of the directory that a command is started in.
+pub const DIRECTORY_FILE: &str = "fafnir.toml";
+
 /// Merges the layers; `flags` are `(key, value)` of the command itself.
 pub fn layers(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Layers> {
     let mut layers = Layers::default();
@@ -26,7 +29,7 @@ pub fn layers(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Layer
                 .hint("--config names the configuration file"));
         }
         Some(path) => layers.file(path)?,
-        None => layers.file(&PathBuf::from("fafnir.toml"))?,
+        None => layers.file(&PathBuf::from(DIRECTORY_FILE))?,
     }
     layers.environment(std::env::vars())?;
     if let Some(dir) = &global.data_dir {

@@ -3,7 +3,7 @@
 use crate::output::{Error, Exit, Result};
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
-    platform::{manifest, secrets::create_private_dir},
+    platform::{manifest, secrets::create_private_dir, tls},
     trade_engine,
 };
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +24,9 @@ pub struct RunFile {
     pub nats: String,
     pub services: BTreeMap<String, String>,
     pub operations: BTreeMap<String, String>,
+    /// The file of the authority by which its doors are believed; none: the system's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<PathBuf>,
 }
 
 /// Holds a data directory for this process. Released by the system when the process ends, however it ends.
@@ -31,6 +34,9 @@ pub struct RunFile {
 pub struct Lock {
     _files: Vec<File>,
 }
+
+/// Where `up --tls` keeps certificates.
+pub const TLS: &str = "tls";
 
 /// Where a restore works, inside the data directory that it fills.
 pub const RESTORING: &str = ".restoring";
@@ -123,7 +129,7 @@ pub fn check(dir: &Path) -> Result<()> {
 }
 
 /// What a stack stores in its data directory.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "db",
     "broker",
     "engine",
@@ -133,6 +139,7 @@ const OURS: [&str; 12] = [
     "run.json",
     "logs",
     "seeding",
+    TLS,
     manifest::FILE,
     manifest::NOTES,
     RESTORING,
@@ -237,6 +244,14 @@ pub fn write_run_file(dir: &Path, run: &RunFile) -> Result<()> {
 
 pub fn remove_run_file(dir: &Path) {
     drop(fs::remove_file(run_file(dir)));
+}
+
+/// How the commands of this machine reach the doors of a stack.
+pub fn client(run: &RunFile) -> Result<tls::Client> {
+    match &run.authority {
+        Some(path) => Ok(tls::Client::open(tls::Trust::Authority(path.clone()), None)?),
+        None => Ok(tls::Client::default()),
+    }
 }
 
 /// The stack that runs on this directory, if one does: the file alone may be left from a crash.

@@ -4,8 +4,9 @@ use crate::{
     connection::{Answer, Connection},
     id::UserId,
     in_process::{self, Place, TIMEOUT_KEY},
-    v1,
+    tls, v1,
 };
+use parking_lot::RwLock;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -203,7 +204,7 @@ impl Service<http::Request<Body>> for Authorised {
 #[derive(Clone)]
 pub struct Clients {
     connections: Arc<BTreeMap<String, Connection>>,
-    token: HeaderValue,
+    token: Arc<RwLock<HeaderValue>>,
     position: Option<HeaderValue>,
 }
 
@@ -234,14 +235,18 @@ pub fn time_left_of(headers: &http::HeaderMap) -> Option<Duration> {
     in_process::deadline(headers)
 }
 
-/// A lazily connected channel with our time limits.
+/// A lazily connected channel with our time limits; `https://` as [`tls::Client::default`] secures it.
 pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
+    secured_channel(url, &tls::Client::default())
+}
+
+/// The same; `https://` is secured as `tls` says.
+pub fn secured_channel(url: &str, tls: &tls::Client) -> Result<Channel, tonic::transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .tcp_nodelay(true)
-        .connect_lazy())
+        .connect_with_connector_lazy(tls.connector().http2()))
 }
 
 /// What an answer knows; `None` where it does not say.
@@ -268,18 +273,38 @@ impl Clients {
         in_process: &[&str],
         token: &str,
     ) -> Result<Self, Error> {
+        Self::secured(addresses, in_process, token, &tls::Client::default())
+    }
+
+    /// The same, whose `https://` addresses are reached as `tls` says.
+    pub fn secured(
+        addresses: &BTreeMap<String, String>,
+        in_process: &[&str],
+        token: &str,
+        tls: &tls::Client,
+    ) -> Result<Self, Error> {
         let mut connections = BTreeMap::new();
         for (service, url) in addresses {
             let connection = if in_process.contains(&service.as_str()) {
                 Connection::InProcess(Arc::new(Place::new(service.clone())))
             } else {
                 let address = |_| Error::Address { service: service.clone(), url: url.clone() };
-                Connection::Socket(channel(url).map_err(address)?)
+                Connection::Socket(secured_channel(url, tls).map_err(address)?)
             };
             connections.insert(service.clone(), connection);
         }
         let token = HeaderValue::from_str(token).map_err(|_| Error::Token)?;
+        let token = Arc::new(RwLock::new(token));
         Ok(Self { connections: Arc::new(connections), token, position: None })
+    }
+
+    /// Calls carry this token from now on; one that is no ASCII changes nothing.
+    pub fn set_token(&self, token: &str) {
+        if *self.token.read() != token
+            && let Ok(token) = HeaderValue::from_str(token)
+        {
+            *self.token.write() = token;
+        }
     }
 
     /// The same directory for a reader: whoever is called waits until it knows this position; 0 waits for nothing.
@@ -318,7 +343,7 @@ impl Clients {
         };
         let caller = value.unwrap_or_else(|_| HeaderValue::from_static("invalid"));
         let position = self.position.clone();
-        Authorised { connection, token: self.token.clone(), key, caller, position }
+        Authorised { connection, token: self.token.read().clone(), key, caller, position }
     }
 
     client!(auth, "auth-service", auth_client::AuthClient);

@@ -16,5 +16,7 @@ pub mod order;
 pub mod reason;
 pub mod subject;
 
+pub use fafnir_tls as tls;
+
 /// The encoded descriptors of every proto file, for gRPC reflection.
 pub const FILE_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fafnir.v1.bin"));

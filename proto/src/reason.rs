@@ -458,6 +458,8 @@ reasons! {
 
     /// No platform, or no broker, answers at this address.
     NOT_RUNNING,
+    /// The connection cannot be secured: who answers is not believed, or does not speak TLS.
+    TLS,
     /// The platform did not start.
     NOT_STARTED,
     /// The platform did not answer in time.

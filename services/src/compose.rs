@@ -5,12 +5,24 @@
 
 use anyhow::Context as _;
 use fafnir_platform::{
-    Clock, Context, Service, Settings, db::Db, disk::Disk, health::Health, secrets::Secrets, server,
-    tasks::Tasks, telemetry,
+    Clock, Context, Service, Settings,
+    db::Db,
+    disk::Disk,
+    health::Health,
+    secrets::Secrets,
+    server,
+    tasks::Tasks,
+    telemetry,
+    tls::{self, Tls},
 };
 use fafnir_proto::client::Clients;
 use futures::future::try_join_all;
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -53,16 +65,35 @@ pub struct PortError {
     pub source: io::Error,
 }
 
-async fn bind(service: &Service, settings: &Settings, port: u16) -> Result<TcpListener, PortError> {
-    let host = &settings.bind.host;
+/// Where a service listens: where clients come, or where the platform's own do.
+fn host<'a>(service: &Service, settings: &'a Settings) -> &'a str {
+    let bind = &settings.bind;
+    if service.public { bind.bare_host() } else { bind.bare_inner_host() }
+}
+
+async fn bind(
+    service: &Service,
+    settings: &Settings,
+    host: &str,
+    port: u16,
+) -> Result<TcpListener, PortError> {
     let port = if settings.bind.auto { 0 } else { port };
-    TcpListener::bind((settings.bind.bare_host(), port)).await.map_err(|source| PortError {
+    TcpListener::bind((host, port)).await.map_err(|source| PortError {
         service: service.name,
         flag: service.port_flag,
-        host: host.clone(),
+        host: host.to_owned(),
         port,
         source,
     })
+}
+
+/// The address of a bound door as this machine reaches it.
+fn address(scheme: &str, listener: &TcpListener) -> io::Result<String> {
+    let mut at = listener.local_addr()?;
+    if at.ip().is_unspecified() {
+        at.set_ip(if at.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    Ok(format!("{scheme}://{at}"))
 }
 
 /// Where each service is: as configured, else on its own port of this host.
@@ -71,7 +102,9 @@ fn directory(settings: &Settings) -> BTreeMap<String, String> {
     for service in crate::ALL {
         let configured = (service.address)(settings);
         let address = if configured.is_empty() {
-            let (scheme, host) = (service.speaks.scheme(), settings.bind.host_in_url());
+            let bind = &settings.bind;
+            let host = if service.public { bind.host_in_url() } else { bind.inner_host_in_url() };
+            let scheme = tls::scheme(settings, service);
             format!("{scheme}://{host}:{}", (service.port)(settings))
         } else {
             configured.to_owned()
@@ -97,13 +130,65 @@ async fn start_one(
     Ok(())
 }
 
-/// Starts `services` and resolves when every one is ready.
+/// A service with its listener and that of its door for operations.
+type Bound = (&'static Service, TcpListener, TcpListener);
+
+/// Binds every door; the addresses are put into the directory. Answers the doors for operations beside them.
+async fn bind_all(
+    services: &[&'static Service],
+    settings: &Settings,
+    addresses: &mut BTreeMap<String, String>,
+) -> anyhow::Result<(Vec<Bound>, BTreeMap<String, String>)> {
+    let mut bound = Vec::new();
+    let mut operations = BTreeMap::new();
+    for service in services {
+        let port = (service.port)(settings);
+        let listener = bind(service, settings, host(service, settings), port).await?;
+        let at = address(tls::scheme(settings, service), &listener)?;
+        addresses.insert(service.directory.to_owned(), at);
+        // Offset 0: any free port.
+        let offset = settings.ports.operations_offset;
+        let port = if offset == 0 { 0 } else { port.saturating_add(offset) };
+        let door = bind(service, settings, settings.bind.bare_inner_host(), port).await?;
+        let scheme = if tls::between_services(settings) { "https" } else { "http" };
+        operations.insert(service.name.to_owned(), address(scheme, &door)?);
+        bound.push((*service, listener, door));
+    }
+    Ok((bound, operations))
+}
+
+/// Starts `services` and resolves when every one is ready. A process of one service is that component; one of several, or of
+/// none, is the platform.
+///
+/// # Errors
+/// [`PortError`], [`tls::Exposed`], [`tls::Error`], or why a service did not start.
 pub async fn start(
     services: &[&'static Service],
     settings: Settings,
     clock: Clock,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
+    let who = if let [service] = services { service.name } else { tls::PLATFORM };
+    start_as(who, services, settings, clock, shutdown).await
+}
+
+/// The same, as this component.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_as(
+    who: &str,
+    services: &[&'static Service],
+    settings: Settings,
+    clock: Clock,
+    shutdown: CancellationToken,
+) -> anyhow::Result<Running> {
+    for exposed in tls::exposed(&settings, services) {
+        if !settings.bind.insecure {
+            return Err(exposed.into());
+        }
+        tracing::warn!("bind.insecure: {exposed}");
+    }
     fafnir_platform::http::files::raise_limit();
     let settings = Arc::new(settings);
     let secrets_dir = settings.data_dir().join("secrets");
@@ -113,21 +198,10 @@ pub async fn start(
         secrets.check_strength().map_err(|why| anyhow::anyhow!(why))?;
     }
 
+    let certificates = Tls::open(&settings, who, services)?;
+
     let mut addresses = directory(&settings);
-    let mut bound = Vec::new();
-    let mut operations = BTreeMap::new();
-    for service in services {
-        let port = (service.port)(&settings);
-        let listener = bind(service, &settings, port).await?;
-        let address = format!("{}://{}", service.speaks.scheme(), listener.local_addr()?);
-        addresses.insert(service.directory.to_owned(), address);
-        // Offset 0: any free port.
-        let offset = settings.ports.operations_offset;
-        let door =
-            bind(service, &settings, if offset == 0 { 0 } else { port.saturating_add(offset) }).await?;
-        operations.insert(service.name.to_owned(), format!("http://{}", door.local_addr()?));
-        bound.push((*service, listener, door));
-    }
+    let (bound, operations) = bind_all(services, &settings, &mut addresses).await?;
 
     let tasks = Tasks::new(shutdown);
     let base = Tasks::new(CancellationToken::new());
@@ -138,12 +212,17 @@ pub async fn start(
         .collect();
     let in_process: Vec<_> =
         services.iter().filter(|_| settings.bind.in_process).map(|service| service.directory).collect();
-    let clients = Clients::new(&http_addresses, &in_process, secrets.service_token.expose())?;
+    let secrets = Arc::new(secrets);
+    let token = secrets.service_token.current();
+    let clients = Clients::secured(&http_addresses, &in_process, token.expose(), certificates.client())?;
+    let told = clients.clone();
+    secrets.watch(&tasks, move |token| told.set_token(token));
     let disk = Disk::of(&settings);
     let context = Context {
         service: "fafnir",
         settings,
-        secrets: Arc::new(secrets),
+        secrets,
+        tls: certificates,
         clients,
         clock,
         tasks: tasks.clone(),

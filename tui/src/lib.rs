@@ -22,6 +22,7 @@ pub use theme::{Depth, Palette, Theme};
 
 use anyhow::Context as _;
 use backend::live::Live;
+use fafnir_proto::tls;
 use model::{Ids, Model};
 use record::Recorder;
 use std::{fs::OpenOptions, io::BufWriter, path::PathBuf, sync::Arc};
@@ -31,6 +32,8 @@ use std::{fs::OpenOptions, io::BufWriter, path::PathBuf, sync::Arc};
 pub struct Options {
     /// The gateway, e.g. `http://127.0.0.1:8080`.
     pub url: String,
+    /// How `https://`, and market data over TLS, are secured.
+    pub tls: tls::Client,
     /// A session that is signed in already; none shows the sign-in screen.
     pub session: Option<Session>,
     /// Where sessions are kept, so that they survive the terminal.
@@ -55,6 +58,7 @@ impl Options {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls: tls::Client::default(),
             session: None,
             store: None,
             email: String::new(),
@@ -103,7 +107,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             Some(file.with_context(|| format!("the recording {} cannot be made", path.display()))?)
         }
     };
-    let mut live = Live::start(&options.url, options.session.clone(), options.store.clone())
+    let mut live = Live::secured(&options.url, &options.tls, options.session.clone(), options.store.clone())
         .with_context(|| format!("{} is not an address such as http://127.0.0.1:8080", options.url))?;
     let (mut guard, stop) = terminal::enter(options.mouse)?;
     let size = guard.size()?;

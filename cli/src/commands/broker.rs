@@ -8,12 +8,18 @@ use crate::{
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
     broker::{
-        MONITOR, SERVICES_USER, Tls, WEBSOCKET,
+        MONITOR, Tls, WEBSOCKET,
         alone::{self, Alone, Store},
-        inspect,
+        inspect, monitor_host,
     },
     compose::PortError,
-    platform::{Settings, tasks::Tasks, telemetry},
+    platform::{
+        Settings,
+        config::is_loopback,
+        secrets::{Secret, services_user},
+        tasks::Tasks,
+        telemetry, tls,
+    },
 };
 use serde_json::json;
 use std::path::Path;
@@ -54,10 +60,12 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
         Some((certificate, key)) => {
             Some(Tls { certificate, key, loopback_in_clear: args.store_dir.is_none() })
         }
-        None => fafnir_services::broker::tls(&settings).map_err(anyhow::Error::from)?,
+        None => fafnir_services::broker::tls(&settings),
     };
+    exposed(&settings, tls.is_some())?;
     let alone = Alone {
         host: settings.bind.bare_host().to_owned(),
+        monitor_host: monitor_host(&settings).to_owned(),
         port: if any_port { 0 } else { settings.ports.broker },
         monitor_port: args.monitor_port.unwrap_or(if any_port { 0 } else { settings.ports.broker_monitor }),
         websocket_port: args.websocket_port.or_else(configured),
@@ -89,6 +97,23 @@ async fn serve(global: &Global, args: &Broker, out: Out) -> Result {
     } else {
         Err(Error::new(Exit::Failure, "the broker failed; the log above has the cause"))
     }
+}
+
+/// Other machines reach it over TLS, or by a word of the configuration.
+fn exposed(settings: &Settings, has_tls: bool) -> Result {
+    let bind = &settings.bind;
+    if has_tls || is_loopback(&bind.host) {
+        return Ok(());
+    }
+    let doors = vec!["broker".to_owned()];
+    let exposed = tls::Exposed { setting: "bind.host", host: bind.host.clone(), doors };
+    if bind.insecure {
+        tracing::warn!("bind.insecure: {exposed}");
+        return Ok(());
+    }
+    Err(Error::new(Exit::Usage, exposed.to_string()).code(Reason::CONFIGURATION).hint(
+        "--tls-certificate and --tls-key name one; or listen on 127.0.0.1, or write bind.insecure = true",
+    ))
 }
 
 fn port_taken(e: &PortError) -> Error {
@@ -124,7 +149,7 @@ async fn connect(global: &Global, url: Option<&String>) -> Result<inspect::Broke
     let user =
         if explicit.is_some() { configured_user(&settings)? } else { generated_user(&settings.data_dir()) };
     let url = explicit.or_else(running).or_else(own).unwrap_or_default();
-    Ok(inspect::Broker::connect(&url, user).await?)
+    Ok(inspect::Broker::connect(&settings, &url, user).await?)
 }
 
 /// User and password that the configuration names for nats-server, if it does.
@@ -142,7 +167,8 @@ fn generated_user(data_dir: &Path) -> Option<inspect::User> {
     let password = std::env::var("FAFNIR_SECRET_NATS_SERVICES")
         .ok()
         .or_else(|| std::fs::read_to_string(data_dir.join("secrets").join("nats_services")).ok())?;
-    Some((SERVICES_USER.to_owned(), password.trim().to_owned()))
+    let password = Secret::new(password.trim());
+    Some((services_user(&password), password.expose().to_owned()))
 }
 
 impl From<inspect::Error> for Error {

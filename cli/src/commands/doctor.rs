@@ -12,8 +12,11 @@ use fafnir_proto::reason::Reason;
 use fafnir_services::{
     ALL,
     platform::{
-        Settings, Speaks, db,
+        Clock, Settings, Speaks,
+        clock::SECOND_US,
+        db,
         disk::{Limits, Stage, room},
+        tls,
     },
     trade_engine::{
         self,
@@ -32,6 +35,8 @@ use std::{
 const GIB: u64 = 1 << 30;
 /// Open files that a platform under load may need.
 const FILES_MIN: u64 = 1_024;
+/// A certificate with fewer days left is worth a note.
+const CERTIFICATE_DAYS_LEFT: u64 = 14;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The smallest screen of the terminal.
 const SCREEN_MIN: (u16, u16) = (60, 16);
@@ -85,6 +90,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
             checks.push(data_directory(&dir));
             checks.push(disk(&dir, Limits::of(&settings)));
             checks.extend(private_files(&dir));
+            checks.extend(certificates(&settings));
             checks.push(open_files());
             match stack::running(&dir) {
                 Some(run) => checks.extend(running(&run).await),
@@ -198,6 +204,40 @@ fn private_files(dir: &Path) -> Option<Check> {
     })
 }
 
+/// Those that the configuration names: readable, and valid for a while.
+fn certificates(settings: &Settings) -> Vec<Check> {
+    const NAME: &str = "certificates";
+    const DAY_S: u64 = 86_400;
+    let hint =
+        "`fafnir secrets tls DIR` makes new ones of the same authority; they are in force without a restart";
+    let mut files: Vec<PathBuf> = ALL
+        .iter()
+        .filter_map(
+            |s| if s.public { tls::public_files(settings, s.name) } else { tls::files(settings, s.name) },
+        )
+        .map(|files| files.certificate)
+        .collect();
+    files.sort();
+    files.dedup();
+    let now = u64::try_from(Clock::wall().now_us() / SECOND_US).unwrap_or(0);
+    let judged: Vec<_> = files
+        .iter()
+        .filter_map(|file| match tls::file_ends_at(file) {
+            Err(e) => Some(finding(NAME, e.to_string(), hint)),
+            Ok(ends) if ends <= now => Some(finding(NAME, format!("{} has ended", file.display()), hint)),
+            Ok(ends) if ends < now + CERTIFICATE_DAYS_LEFT * DAY_S => {
+                Some(note(NAME, format!("{} ends in {} days", file.display(), (ends - now) / DAY_S), hint))
+            }
+            Ok(_) => None,
+        })
+        .collect();
+    match (files.is_empty(), judged.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => vec![ok(NAME, format!("{} of them, valid", files.len()))],
+        (false, false) => judged,
+    }
+}
+
 fn open_files() -> Check {
     const NAME: &str = "open files";
     match rustix::process::getrlimit(rustix::process::Resource::Nofile).current {
@@ -212,10 +252,14 @@ fn open_files() -> Check {
 }
 
 async fn running(run: &stack::RunFile) -> Vec<Check> {
+    let tls = match stack::client(run) {
+        Ok(tls) => tls,
+        Err(e) => return vec![finding("certificates", e.message, e.hint)],
+    };
     let mut silent = Vec::new();
     for name in run.services.keys() {
         let ready = match run.operations.get(name) {
-            Some(door) => probe(door).await,
+            Some(door) => probe(door, &tls).await,
             None => Err("no door".to_owned()),
         };
         if let Err(why) = ready {
@@ -241,23 +285,24 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
     if settings.bind.auto {
         return vec![ok(NAME, "free ones are picked")];
     }
-    let host = settings.bind.bare_host();
     let mut wanted = Vec::new();
     for service in ALL.iter().filter(|s| s.starts_here(settings)) {
         let port = (service.port)(settings);
-        wanted.push((service.name, port));
+        let (outer, inner) = (settings.bind.bare_host(), settings.bind.bare_inner_host());
+        wanted.push((service.name, if service.public { outer } else { inner }, port));
         if port != 0 && settings.ports.operations_offset != 0 && service.speaks == Speaks::Http {
-            wanted.push((service.name, port.saturating_add(settings.ports.operations_offset)));
+            wanted.push((service.name, inner, port.saturating_add(settings.ports.operations_offset)));
         }
     }
     if settings.nats.url.is_empty() {
-        wanted.push(("broker", settings.ports.broker_monitor));
-        wanted.extend(settings.broker.websocket.then_some(("broker", settings.ports.broker_websocket)));
+        wanted.push(("broker", settings.bind.bare_inner_host(), settings.ports.broker_monitor));
+        let websocket = ("broker", settings.bind.bare_host(), settings.ports.broker_websocket);
+        wanted.extend(settings.broker.websocket.then_some(websocket));
     }
     let taken: Vec<_> = wanted
         .into_iter()
-        .filter(|(_, port)| *port != 0)
-        .filter_map(|(service, port)| {
+        .filter(|(_, _, port)| *port != 0)
+        .filter_map(|(service, host, port)| {
             let e = TcpListener::bind((host, port)).err()?;
             let by = ports::owner_of(port).map_or_else(|| e.to_string(), |owner| format!("taken by {owner}"));
             let hint = "`fafnir up --ports auto` picks free ports; --port and --broker-port name others";

@@ -21,6 +21,7 @@ mod portfolio;
 mod rebuild;
 mod replay;
 mod report;
+mod secrets;
 mod session;
 mod trade;
 
@@ -37,6 +38,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Up(args) => platform::up(global, args, out).await,
         Command::Down => platform::down(global, out).await,
         Command::Status => platform::status(global, out).await,
+        Command::Ready(args) => platform::ready(global, args, out).await,
         Command::Logs(args) => logs::logs(global, args, out).await,
         Command::Doctor => doctor::doctor(global, out).await,
         Command::Gateway(args) => platform::service(global, "api-gateway", "ports.gateway", args, out).await,
@@ -66,6 +68,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Migrate => platform::migrate(global, out).await,
         Command::Journal(args) => journal::journal(global, args, out),
         Command::Rebuild(args) => rebuild::rebuild(global, args, out).await,
+        Command::Secrets(args) => secrets::secrets(global, args, out).await,
         Command::Seed(args) => platform::seed(global, args, out).await,
         Command::Trade(args) => trade::trade(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,
@@ -95,9 +98,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             Ok(())
         }
         Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "fafnir", &mut script);
-            out.raw(&String::from_utf8_lossy(&script));
+            completions(args.shell, out);
             Ok(())
         }
         Command::Man => {
@@ -107,4 +108,10 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             Ok(())
         }
     }
+}
+
+fn completions(shell: clap_complete::Shell, out: Out) {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "fafnir", &mut script);
+    out.raw(&String::from_utf8_lossy(&script));
 }

@@ -1,7 +1,8 @@
 //! Commands that run services, or look at those that run.
 
+use super::secrets::certificates;
 use crate::{
-    args::{Global, Seed, ServiceArgs, Sim, Up},
+    args::{Global, Ready, Seed, ServiceArgs, Sim, Up},
     background,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
@@ -12,7 +13,7 @@ use fafnir_proto::reason::Reason;
 use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, by_name, compose,
-    platform::{Clock, Settings, telemetry},
+    platform::{Clock, Settings, telemetry, tls},
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ fn text(value: Option<impl ToString>) -> Option<String> {
 }
 
 pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
-    let settings = settings::settings(
+    let mut settings = settings::settings(
         global,
         &[
             ("bind.auto", args.ports.as_ref().map(|_| "true".to_owned())),
@@ -50,6 +51,9 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
         let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
         let _lock = stack::lock(&settings.data_dir(), &names)?;
         stack::clear(&settings.data_dir())?;
+    }
+    if args.tls {
+        certificates::of_platform(&mut settings)?;
     }
     let beside =
         Beside { seed: true, simulator: settings.sim.enabled, announce: true, background: args.background };
@@ -146,6 +150,13 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
 
 /// Points the address directory at a running stack.
 fn adopt(settings: &mut Settings, run: &stack::RunFile) {
+    // Its certificates, where the configuration names none: this process is the platform.
+    if !tls::between_services(settings)
+        && let Some(dir) = run.authority.as_deref().and_then(std::path::Path::parent)
+        && dir.join(tls::PLATFORM).is_dir()
+    {
+        settings.tls.dir = dir.display().to_string();
+    }
     let of = |name: &str| run.services.get(name).cloned().unwrap_or_default();
     let a = &mut settings.addresses;
     a.gateway = of("api-gateway");
@@ -178,10 +189,11 @@ fn not_running(settings: &Settings) -> Error {
 pub async fn status(global: &Global, out: Out) -> Result {
     let settings = settings::settings(global, &[])?;
     let run = stack::running(&settings.data_dir()).ok_or_else(|| not_running(&settings))?;
+    let tls = stack::client(&run)?;
     let mut rows = Vec::new();
     for (name, address) in &run.services {
         let ready = match run.operations.get(name) {
-            Some(door) => probe(door).await,
+            Some(door) => probe(door, &tls).await,
             None => Err("it has no door for operations".to_owned()),
         };
         rows.push((name.clone(), address.clone(), ready));
@@ -211,13 +223,38 @@ pub async fn status(global: &Global, out: Out) -> Result {
     if all_ready { Ok(()) } else { Err(Error::new(Exit::Failure, "a service is not ready")) }
 }
 
+/// What a container's healthcheck asks.
+pub async fn ready(global: &Global, args: &Ready, out: Out) -> Result {
+    let settings = settings::settings(global, &[])?;
+    let port = format!(":{}", args.port);
+    let of_stack = stack::running(&settings.data_dir()).and_then(|run| {
+        let door = run.operations.values().find(|door| door.ends_with(&port))?.clone();
+        Some((door, run))
+    });
+    let (door, tls) = if let Some((door, run)) = of_stack {
+        (door, stack::client(&run)?)
+    } else {
+        let scheme = if tls::between_services(&settings) { "https" } else { "http" };
+        (format!("{scheme}://{}{port}", settings.bind.inner_host_in_url()), tls::client(&settings)?)
+    };
+    match probe(&door, &tls).await {
+        Ok(()) => {
+            out.data(&json!({"ready": true}), || "ready\n".to_owned());
+            Ok(())
+        }
+        Err(why) => Err(Error::new(Exit::Failure, format!("not ready: {why}"))),
+    }
+}
+
 /// Whether an operations door says ready; else what it says.
-pub(super) async fn probe(door: &str) -> std::result::Result<(), String> {
+pub(super) async fn probe(door: &str, tls: &tls::Client) -> std::result::Result<(), String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let silent = || "it does not answer".to_owned();
-    let host = door.strip_prefix("http://").ok_or_else(silent)?;
+    let (scheme, host) = door.split_once("://").ok_or_else(silent)?;
+    let (name, port) = host.rsplit_once(':').ok_or_else(silent)?;
+    let port = port.parse().map_err(|_| silent())?;
     let ask = async {
-        let mut stream = tokio::net::TcpStream::connect(host).await?;
+        let mut stream = tls.connect(name, port, scheme == "https").await?;
         stream
             .write_all(
                 format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
@@ -230,7 +267,8 @@ pub(super) async fn probe(door: &str) -> std::result::Result<(), String> {
     match tokio::time::timeout(PROBE_TIMEOUT, ask).await {
         Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => Ok(()),
         Ok(Ok(answer)) => Err(answer.split_once("\r\n\r\n").map_or("", |(_, why)| why).trim().to_owned()),
-        _ => Err(silent()),
+        Ok(Err(e)) => Err(tls::sentence(&e).unwrap_or_else(silent)),
+        Err(_) => Err(silent()),
     }
 }
 

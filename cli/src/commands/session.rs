@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Global, Login, SessionCommand, Where},
-    client::{Client, gateway_url},
+    client::{Client, gateway},
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::v1::{Empty, RevokeSessionRequest, RevokeSessionsRequest, TerminalSessions, UserSession};
@@ -11,7 +11,7 @@ use serde_json::json;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
 pub async fn login(global: &Global, args: &Login, out: Out) -> Result {
-    let mut client = Client::new(&gateway_url(global, &args.at)?)?;
+    let mut client = Client::new(&gateway(global, &args.at)?)?;
     let session = if args.demo {
         client.sign_in_demo().await?
     } else {

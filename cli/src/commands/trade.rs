@@ -3,7 +3,7 @@
 use crate::{
     args::{Color, Global, ThemeName, Trade},
     background,
-    client::{Client, Store, gateway_url},
+    client::{Client, Store, gateway},
     output::{Error, Exit, Out, Result},
     settings, stack,
 };
@@ -24,8 +24,9 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     if args.up {
         start_platform(global, out).await?;
     }
-    let url = gateway_url(global, &args.at)?;
-    let mut client = Client::new(&url)?;
+    let gateway = gateway(global, &args.at)?;
+    let url = gateway.url.clone();
+    let mut client = Client::new(&gateway)?;
     let session = if args.demo {
         client.sign_in_demo().await?;
         Some(client.session().await?.session())
@@ -40,6 +41,7 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
         }
     };
     let mut options = Options::new(url.clone());
+    options.tls = gateway.tls;
     options.session = session;
     options.store = Some(Arc::new(Store { url }));
     options.symbol = args.symbol.clone().unwrap_or_default();

@@ -10,7 +10,8 @@ pub mod rest;
 pub mod store;
 
 use fafnir_platform::{
-    Context, Service, Starting, audit, bus::USERS, clock::SECOND_US, db::outbox, server, tasks::Schedule,
+    Context, MayCall, Service, Starting, audit, bus::USERS, clock::SECOND_US, db::outbox,
+    secrets::LOOK_EVERY, server, tasks::Schedule,
 };
 use fafnir_proto::v1::auth_server::AuthServer;
 use operations::Operations;
@@ -22,6 +23,7 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.auth,
     address: |s| &s.addresses.auth,
+    callers: &[MayCall::everything("api-gateway")],
     migrations: store::MIGRATIONS,
     ..Service::new("auth-service", "Users, passwords, sessions and tokens", start)
 };
@@ -53,6 +55,11 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
 }
 
 fn spawn_housekeeping(ctx: &Context, operations: Operations) {
+    let looking = operations.clone();
+    ctx.tasks.every("keys of access tokens", Schedule::after(LOOK_EVERY), move || {
+        let operations = looking.clone();
+        async move { operations.look_at_keys() }
+    });
     let finishing = operations.clone();
     // What a crash interrupted is taken up at once, however young.
     let mut age_us = 0;

@@ -12,7 +12,7 @@ use super::{
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use fafnir_platform::{
-    Context, Refusal, Result,
+    Context, Refusal, Result, Settings,
     audit::{self, Action, Actor, More as _},
     clock::SECOND_US,
     config::Mode,
@@ -21,7 +21,7 @@ use fafnir_platform::{
     db::{Copies, Db},
     error::Error,
     http::address::Source,
-    secrets::random_text,
+    secrets::{random_text, signing_keys},
     tasks::Wake,
     token::{self, Keys, SigningKey},
 };
@@ -31,7 +31,7 @@ use fafnir_proto::{
     reason::Reason,
     v1,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest as _, Sha256};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use uuid::Uuid;
@@ -63,10 +63,9 @@ pub struct Operations {
     pub db: Db,
     pub wake: Wake,
     pub audit_wake: Wake,
-    pub keys: Keys,
     sessions: Arc<Copies<SessionId, Option<(UserId, i64)>>>,
     keys_kept: Arc<Copies<KeyId, Option<store::keys::Key>>>,
-    signing: Arc<SigningKey>,
+    signing: Arc<RwLock<Arc<Signing>>>,
     pool: Pool,
     throttle: Arc<Mutex<Throttle>>,
 }
@@ -137,6 +136,32 @@ pub struct SignedIn {
     pub refresh_token: String,
 }
 
+/// The key that signs access tokens, and those that verify them.
+#[derive(Debug)]
+pub struct Signing {
+    key: SigningKey,
+    jwks: String,
+    /// The file of the other one has the same.
+    is_changing: bool,
+    pub keys: Keys,
+}
+
+impl Signing {
+    fn read(settings: &Settings) -> anyhow::Result<Self> {
+        let (current, also) = signing_keys(&settings.data_dir().join("secrets"))?;
+        let read = |pkcs8: &[u8]| {
+            SigningKey::from_pkcs8(pkcs8).map_err(|_| {
+                anyhow::anyhow!("the key that signs access tokens is not an Ed25519 key in PKCS#8")
+            })
+        };
+        let is_changing = also.as_ref() == Some(&current);
+        let (key, also) = (read(&current)?, also.as_deref().map(read).transpose()?);
+        let all: Vec<&SigningKey> = std::iter::once(&key).chain(&also).collect();
+        let jwks = SigningKey::jwks_of(&all);
+        Ok(Self { keys: Keys::from_jwks(&jwks)?, jwks, is_changing, key })
+    }
+}
+
 /// What kind of session a sign-in opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -156,26 +181,41 @@ fn refresh_hash(token: &str) -> String {
 
 impl Operations {
     pub fn new(ctx: &Context, db: Db) -> anyhow::Result<Self> {
-        let signing = SigningKey::from_pkcs8(&ctx.secrets.jwt_key_pkcs8).map_err(|_| {
-            anyhow::anyhow!("the key that signs access tokens is not an Ed25519 key in PKCS#8")
-        })?;
         Ok(Self {
-            keys: Keys::from_jwks(&signing.jwks())?,
+            signing: Arc::new(RwLock::new(Arc::new(Signing::read(&ctx.settings)?))),
             ctx: ctx.clone(),
             sessions: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
             keys_kept: Arc::new(Copies::new(db.clone(), SESSIONS_KEPT_MAX)),
             db,
             wake: Wake::default(),
             audit_wake: Wake::default(),
-            signing: Arc::new(signing),
             pool: Pool::start()?,
             throttle: Arc::default(),
         })
     }
 
+    /// The keys that verify access tokens.
+    pub fn signing(&self) -> Arc<Signing> {
+        Arc::clone(&self.signing.read())
+    }
+
+    /// Looks whether there are other keys.
+    pub fn look_at_keys(&self) -> anyhow::Result<()> {
+        let read = Signing::read(&self.ctx.settings)?;
+        // The two are changing places: the former is about to be put beside.
+        if read.is_changing {
+            return Ok(());
+        }
+        if read.jwks != self.signing.read().jwks {
+            tracing::info!("other keys sign and verify access tokens");
+            *self.signing.write() = Arc::new(read);
+        }
+        Ok(())
+    }
+
     /// The public keys as a JWKS document.
     pub fn jwks(&self) -> String {
-        self.signing.jwks()
+        self.signing.read().jwks.clone()
     }
 
     /// Registers a user; its role and its profile exist when this answers `Ok`.
@@ -426,6 +466,8 @@ impl Operations {
 
     fn sign(&self, user: UserId, session: SessionId, now_us: i64, ttl_s: u32) -> Result<String> {
         self.signing
+            .read()
+            .key
             .sign(user, session, now_us, ttl_s)
             .map_err(|e| Error::internal(format!("signing a token failed: {e}")))
     }
@@ -636,7 +678,7 @@ impl Operations {
 
     /// The CSRF token of a session.
     pub fn csrf_token(&self, session: SessionId) -> String {
-        csrf::token_of(&self.ctx.secrets.csrf_key, session)
+        csrf::token_of(&self.ctx.secrets.csrf_key.current(), session)
     }
 }
 

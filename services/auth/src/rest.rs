@@ -120,6 +120,7 @@ impl SignedInUser {
         let not_signed_in = || Failure::unauthorized("sign in first");
         let presented = token::presented(headers).ok_or_else(not_signed_in)?;
         let claims = operations
+            .signing()
             .keys
             .verify(presented.token(), operations.ctx.clock.now_us())
             .map_err(|_| not_signed_in())?;

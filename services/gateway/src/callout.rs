@@ -131,7 +131,7 @@ pub fn issuer(nats_sessions: &Secret) -> anyhow::Result<String> {
 
 /// Answers the server's questions until shutdown.
 pub fn spawn(gateway: &Arc<Gateway>) -> anyhow::Result<()> {
-    let issuer = Arc::new(Issuer::new(&gateway.ctx.secrets.nats_sessions)?);
+    let issuer = Arc::new(Issuer::new(&gateway.ctx.secrets.nats_sessions.current())?);
     let this = Arc::clone(gateway);
     gateway.ctx.tasks.spawn_until_shutdown("auth callout", async move {
         let client = this.bus.client().clone();

@@ -5,8 +5,9 @@
 
 use super::{Gateway, callout, session::Session};
 use fafnir_platform::{
-    secrets::{Secret, constant_time_eq, market_password},
+    secrets::{Secret, constant_time_eq, market_login, market_session},
     tasks::Schedule,
+    tls,
 };
 use fafnir_proto::{
     id::{SessionId, UserId},
@@ -160,13 +161,22 @@ impl Gateway {
         }
         let (name, password) = if nats.by_session() {
             self.admit(session, user, life).await;
-            (session.to_string(), market_password(&self.ctx.secrets.nats_sessions, session))
+            market_login(&self.ctx.secrets.nats_sessions.current(), session)
         } else {
             ("market".to_owned(), self.ctx.secrets.nats_market.clone())
         };
+        // The embedded broker speaks TLS with whoever asks for it, also on this machine.
+        let is_secured = nats.public_url.is_empty() && self.broker_is_secured();
+        let scheme = if is_secured { "tls" } else { scheme };
         let (scheme, address) = (scheme.to_owned(), address.to_owned());
         let web_socket_url = self.web_socket_url(&address);
         Some(Access { scheme, address, user: name, password, web_socket_url })
+    }
+
+    /// Whether the embedded broker, where it is that one, has a certificate.
+    fn broker_is_secured(&self) -> bool {
+        let settings = &self.ctx.settings;
+        settings.nats.url.is_empty() && tls::public_files(settings, "broker").is_some()
     }
 
     /// Where browsers connect to the bus, if they may.
@@ -181,7 +191,7 @@ impl Gateway {
             return None;
         }
         let (host, _) = address.rsplit_once(':')?;
-        let scheme = if settings.broker.tls_certificate.is_empty() { "ws" } else { "wss" };
+        let scheme = if self.broker_is_secured() { "wss" } else { "ws" };
         Some(format!("{scheme}://{host}:{}", settings.ports.broker_websocket))
     }
 
@@ -237,9 +247,13 @@ impl Gateway {
 
     /// Whether a name and a password are a living session's.
     pub async fn is_credential(&self, name: &str, password: &str) -> bool {
-        let Ok(session) = SessionId::parse(name) else { return false };
-        let right = market_password(&self.ctx.secrets.nats_sessions, session);
-        if !constant_time_eq(password.as_bytes(), right.expose().as_bytes()) {
+        let Some(session) = market_session(name) else { return false };
+        let keys = self.ctx.secrets.nats_sessions.accepted();
+        let is_of = |key: &Secret| {
+            let (right_name, right) = market_login(key, session);
+            name == right_name && constant_time_eq(password.as_bytes(), right.expose().as_bytes())
+        };
+        if !keys.iter().any(is_of) {
             return false;
         }
         let request = v1::SessionRequest { session_id: session.to_string() };

@@ -27,7 +27,7 @@ use fafnir_platform::{
     http::{
         Door,
         address::{Client, Proxies},
-        serve_http,
+        is_secured, serve_http,
     },
     tasks::Schedule,
 };
@@ -50,6 +50,7 @@ pub static SERVICE: Service = Service {
     port: |s| s.ports.gateway,
     port_flag: "--port",
     address: |s| &s.addresses.gateway,
+    public: true,
     ..Service::new(
         "api-gateway",
         "The only public door: REST, GraphQL, WebSocket and the terminal's gRPC",
@@ -57,6 +58,8 @@ pub static SERVICE: Service = Service {
     )
 };
 
+/// How often auth-service is asked for its keys; a new one is announced for longer before it signs.
+const KEYS_EVERY: Duration = Duration::from_secs(1);
 /// Deadline of calls that hash a password, which may wait in a queue.
 const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -99,7 +102,8 @@ impl Gateway {
     /// Where a request came from, as far as a trusted proxy or the connection tells.
     fn client(&self, headers: &::http::HeaderMap, extensions: &::http::Extensions) -> Client {
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-        self.proxies.client(headers, peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+        let client = self.proxies.client(headers, peer.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+        Client { secure: client.secure || is_secured(extensions), ..client }
     }
 }
 
@@ -121,15 +125,16 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         feeds: Arc::default(),
         credentials: credentials::Credentials::default(),
         accounts_of_orders: moka::sync::Cache::new(ORDERS_KEPT_MAX),
-        http: proxy::client(),
+        http: proxy::client(ctx.tls.client()),
         notice: RwLock::default(),
         bus,
         ctx: ctx.clone(),
     });
     feeds::spawn(&gateway);
     follow_notice(&gateway);
+    follow_keys(&gateway);
     credentials::spawn(&gateway)?;
-    let door = Door::public(&ctx.settings.gateway)?;
+    let door = Door::public(&ctx.settings.gateway)?.secured(ctx.tls.door(SERVICE.name));
     serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
     Ok(())
 }
@@ -139,6 +144,19 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
 struct Notice {
     text: String,
     limited: bool,
+}
+
+/// Knows the keys of access tokens before tokens of them come.
+fn follow_keys(gateway: &Arc<Gateway>) {
+    let asking = Arc::clone(gateway);
+    gateway.ctx.tasks.every("keys of auth-service", Schedule::after(KEYS_EVERY), move || {
+        let gateway = Arc::clone(&asking);
+        async move {
+            // Who does not answer is told where somebody's token needs it.
+            drop(gateway.sessions.look_at_keys().await);
+            Ok::<_, Error>(())
+        }
+    });
 }
 
 /// Keeps what terminals are told of the exchange.

@@ -7,19 +7,24 @@ use axum::{
     extract::{ConnectInfo, Request, State},
     response::{IntoResponse, Response},
 };
-use fafnir_platform::{csrf, envelope::Failure, token};
+use fafnir_platform::{
+    csrf,
+    envelope::Failure,
+    http::is_secured,
+    tls::{self, Connector},
+    token,
+};
 use fafnir_proto::client::{self, TOKEN_KEY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::Client,
     rt::{TokioExecutor, TokioTimer},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Bytes of a body that is passed on.
 const BODY_MAX: usize = 64 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest wait for the answer; hashing a password may queue.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(9);
 /// A connection that was idle for longer is not used again: well before auth-service would close it.
@@ -40,17 +45,14 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-pub type HttpClient = Client<HttpConnector, Full<axum::body::Bytes>>;
+pub type HttpClient = Client<Connector, Full<axum::body::Bytes>>;
 
 /// A client that keeps connections to auth-service.
-pub fn client() -> HttpClient {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_nodelay(true);
+pub fn client(tls: &tls::Client) -> HttpClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE_MAX)
-        .build(connector)
+        .build(tls.connector())
 }
 
 /// Passes a request on.
@@ -63,6 +65,7 @@ pub async fn forward(State(gateway): State<Arc<Gateway>>, request: Request) -> R
 
 async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+    let is_secure = is_secured(request.extensions());
     let (parts, body) = request.into_parts();
     let base = gateway.ctx.addresses.get("auth-service").map_or("", String::as_str);
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
@@ -98,11 +101,11 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
         headers.insert(FORWARDED_FOR, ip.clone());
         headers.insert(REAL_IP, ip);
     }
-    if from.is_some_and(|from| from.secure) {
+    if is_secure || from.is_some_and(|from| from.secure) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
     }
     // auth-service believes the caller's address from a bearer of the service token alone.
-    let token = HeaderValue::from_str(gateway.ctx.secrets.service_token.expose());
+    let token = HeaderValue::from_str(gateway.ctx.secrets.service_token.current().expose());
     if let Ok(mut token) = token {
         token.set_sensitive(true);
         headers.insert(TOKEN_KEY, token);

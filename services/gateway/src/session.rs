@@ -19,7 +19,11 @@ use fafnir_proto::{
 };
 use parking_lot::RwLock;
 use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc, time::Duration};
-use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::JoinHandle,
+    time::Instant,
+};
 use tonic::Status;
 
 /// How long an answer about a session or a permission is believed; a revocation takes effect within 1 s.
@@ -271,10 +275,19 @@ impl Sessions {
     }
 
     async fn refresh_keys(&self) -> Result<(), Status> {
-        let mut fetched = self.fetched.lock().await;
+        let fetched = self.fetched.lock().await;
         if fetched.is_some_and(|at| at.elapsed() < KEYS_INTERVAL) {
             return Ok(());
         }
+        self.fetch_keys(fetched).await
+    }
+
+    /// Asks for the keys whether or not a token needs one: a new one is known before anything is signed with it.
+    pub async fn look_at_keys(&self) -> Result<(), Status> {
+        self.fetch_keys(self.fetched.lock().await).await
+    }
+
+    async fn fetch_keys(&self, mut fetched: MutexGuard<'_, Option<Instant>>) -> Result<(), Status> {
         let reply = self.ctx.clients.auth(&self.ctx.system()).jwks(v1::Empty {}).await;
         let json = reply.map_err(|s| unavailable("auth-service", &s))?.into_inner().json;
         // The same keys keep what they verified: an unknown `kid`, which anybody can send, empties nothing.

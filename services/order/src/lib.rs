@@ -14,7 +14,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use fafnir_platform::{Context, Service, Starting, db::Migration, facts, migration, server};
+use fafnir_platform::{Context, MayCall, Service, Starting, db::Migration, facts, migration, server};
 use fafnir_proto::{client::MESSAGE_BYTES_MAX, v1::order_service_server::OrderServiceServer};
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -24,6 +24,10 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.order,
     address: |s| &s.addresses.order,
+    callers: &[
+        MayCall::everything("api-gateway"),
+        MayCall::only("simulator", &["Place", "Cancel", "Replace"]),
+    ],
     migrations: MIGRATIONS,
     ..Service::new("order-service", "The door for orders, and the read model of orders and fills", start)
 };

@@ -3,6 +3,7 @@
 
 use fafnir_platform::{
     Clock, Context, Settings, caller, disk::Disk, health::Health, secrets::Secrets, server, tasks::Tasks,
+    tls::Tls,
 };
 use fafnir_proto::{
     client::{Caller, Clients},
@@ -82,11 +83,12 @@ fn context(in_process: bool, listener: &TcpListener, dir: &std::path::Path) -> C
     let url = format!("http://{}", listener.local_addr().unwrap());
     let addresses = BTreeMap::from([(SERVICE.to_owned(), url)]);
     let here: &[&str] = if in_process { &[SERVICE] } else { &[] };
-    let clients = Clients::new(&addresses, here, secrets.service_token.expose()).unwrap();
+    let clients = Clients::new(&addresses, here, secrets.service_token.current().expose()).unwrap();
     Context {
         service: SERVICE,
         settings: Arc::new(Settings::default()),
         secrets: Arc::new(secrets),
+        tls: Tls::default(),
         clients,
         clock: Clock::wall(),
         tasks: Tasks::new(CancellationToken::new()),

@@ -1,9 +1,12 @@
 //! Events: JetStream for facts, core NATS for market data and private updates; always through async-nats.
 
 use super::{
+    config::Settings,
     context::{Context, retry},
     error::{Error, Result},
+    secrets::{Secrets, services_user},
     tasks::Schedule,
+    tls,
 };
 use async_nats::jetstream::{
     self, AckKind,
@@ -126,12 +129,44 @@ fn unavailable(e: impl fmt::Display) -> Error {
     Error::unavailable(format!("bus: {e}"))
 }
 
+/// Has a connection to a server use TLS where its URL or an authority of its own asks for that.
+///
+/// # Errors
+/// Where the authority's file cannot be used.
+pub fn secure(
+    options: async_nats::ConnectOptions,
+    settings: &Settings,
+    url: &str,
+) -> Result<async_nats::ConnectOptions, tls::Error> {
+    let trust = tls::trust(settings, &settings.nats.authority);
+    let required = url.starts_with("tls://") || url.starts_with("wss://");
+    if !required && matches!(trust, tls::Trust::System) {
+        return Ok(options);
+    }
+    let config = tls::Client::open(trust, None)?.config()?;
+    Ok(options.require_tls(required).tls_client_config((*config).clone()))
+}
+
+/// Signs in at the embedded broker, each time with the password of then.
+pub fn own_login(secrets: &Secrets) -> async_nats::ConnectOptions {
+    let password = secrets.nats_services.clone();
+    async_nats::ConnectOptions::with_auth_callback(move |_| {
+        let current = password.current();
+        async move {
+            let mut auth = async_nats::Auth::new();
+            auth.username = Some(services_user(&current));
+            auth.password = Some(current.expose().to_owned());
+            Ok(auth)
+        }
+    })
+}
+
 impl Bus {
     pub(super) async fn connect(ctx: &Context) -> Result<Self> {
         let url = ctx.addresses.get("nats").cloned().unwrap_or_default();
         let nats = &ctx.settings.nats;
         let (user, password) = if nats.url.is_empty() {
-            ("services".to_owned(), ctx.secrets.nats_services.expose().to_owned())
+            (String::new(), String::new())
         } else if nats.password_file.is_empty() {
             // The client library does not read them off the URL by itself.
             let address: async_nats::ServerAddr =
@@ -146,7 +181,9 @@ impl Bus {
         let name = ctx.service;
         let stopping = ctx.tasks.shutdown().clone();
         let client = retry(CONNECT_DEADLINE, || {
-            let mut options = async_nats::ConnectOptions::new()
+            let is_ours = nats.url.is_empty();
+            let options = if is_ours { own_login(&ctx.secrets) } else { async_nats::ConnectOptions::new() };
+            let mut options = options
                 .name(name)
                 .request_timeout(Some(REQUEST_TIMEOUT))
                 .connection_timeout(REQUEST_TIMEOUT)
@@ -168,8 +205,15 @@ impl Bus {
             if !user.is_empty() {
                 options = options.user_and_password(user.clone(), password.clone());
             }
+            let secured = secure(options, &ctx.settings, &url);
             let url = url.clone();
-            async move { options.connect(url).await.map_err(unavailable) }
+            async move {
+                let options = secured.map_err(|e| Error::Internal(e.to_string()))?;
+                options.connect(url).await.map_err(|e| match tls::sentence(&e) {
+                    Some(why) => unavailable(why),
+                    None => unavailable(e),
+                })
+            }
         })
         .await?;
         Ok(Self::from_client(client))

@@ -1,6 +1,6 @@
 //! A cache that may lose everything: in memory by default, Redis at scale.
 
-use super::{config::Settings, error::Error};
+use super::{config::Settings, error::Error, tls::Trust};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
@@ -73,7 +73,15 @@ impl Cache {
         }
         let url = format!("{}/{database}", settings.redis.url.trim_end_matches('/'));
         let unavailable = |e: redis::RedisError| Error::unavailable(format!("redis: {e}"));
-        let client = redis::Client::open(url).map_err(unavailable)?;
+        let client = match crate::tls::trust(settings, &settings.redis.authority) {
+            Trust::Authority(path) if url.starts_with("rediss://") => {
+                let root = std::fs::read(&path)
+                    .map_err(|e| Error::unavailable(format!("redis.authority: {}: {e}", path.display())))?;
+                let certificates = redis::TlsCertificates { client_tls: None, root_cert: Some(root) };
+                redis::Client::build_with_tls(url, certificates).map_err(unavailable)?
+            }
+            _ => redis::Client::open(url).map_err(unavailable)?,
+        };
         let config = redis::aio::ConnectionManagerConfig::new()
             .set_connection_timeout(Some(REDIS_TIMEOUT))
             .set_response_timeout(Some(REDIS_TIMEOUT))
@@ -120,7 +128,10 @@ mod tests {
     use fafnir_testing as testing;
 
     async fn story(url: &str) {
-        let settings = Settings { redis: config::Redis { url: url.to_owned() }, ..Settings::default() };
+        let settings = Settings {
+            redis: config::Redis { url: url.to_owned(), ..config::Redis::default() },
+            ..Settings::default()
+        };
         let cache = Cache::connect(&settings, 0).await.unwrap();
         let key = uuid::Uuid::new_v4().to_string();
         assert_eq!(cache.get(&key).await, None);
@@ -148,11 +159,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_value_is_kept_on_redis_over_tls_with_whom_is_believed() {
+        let (Some(url), Some(authority)) =
+            (testing::external("FAFNIR_TEST_TLS_REDIS_URL"), testing::external("FAFNIR_TEST_TLS_AUTHORITY"))
+        else {
+            return;
+        };
+        for (authority, is_kept) in [(authority.as_str(), true), ("system", false)] {
+            let redis = config::Redis { url: url.clone(), authority: authority.to_owned() };
+            let settings = Settings { redis, ..Settings::default() };
+            let cache = Cache::connect(&settings, 0).await.unwrap();
+            let key = uuid::Uuid::new_v4().to_string();
+            cache.put(&key, Bytes::from_static(b"one")).await;
+            assert_eq!(cache.get(&key).await.is_some(), is_kept, "{authority}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_not_there_costs_time_once_and_nothing_else() {
         let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", closed.local_addr().unwrap());
         drop(closed);
-        let settings = Settings { redis: config::Redis { url }, ..Settings::default() };
+        let settings =
+            Settings { redis: config::Redis { url, ..config::Redis::default() }, ..Settings::default() };
         let cache = Cache::connect(&settings, 0).await.expect("starts without it");
         let started = Instant::now();
         for _ in 0..50 {

@@ -1,10 +1,6 @@
 //! Who calls: the service token is checked once per request, the caller is read from the metadata.
 
-use super::{
-    context::Context,
-    refusal::Refusal,
-    secrets::{Secret, constant_time_eq},
-};
+use super::{context::Context, refusal::Refusal, secrets::Rotating};
 use fafnir_proto::{
     client::{SYSTEM_KEY, TOKEN_KEY, USER_KEY},
     id::UserId,
@@ -17,13 +13,13 @@ use tonic::{Request, Status};
 pub use fafnir_proto::client::Caller;
 
 /// Whether a request carries the service token: it comes from a component of the platform.
-pub fn has_token(headers: &HeaderMap, token: &Secret) -> bool {
+pub fn has_token(headers: &HeaderMap, token: &Rotating) -> bool {
     let given = headers.get(TOKEN_KEY).map_or(&b""[..], |v| v.as_bytes());
-    constant_time_eq(given, token.expose().as_bytes())
+    token.accepts(given)
 }
 
 /// Reads the caller from the headers of a request that carries the right service token.
-pub fn authenticate(headers: &HeaderMap, token: &Secret) -> Result<Caller, Refusal> {
+pub fn authenticate(headers: &HeaderMap, token: &Rotating) -> Result<Caller, Refusal> {
     let text = |key: &str| headers.get(key).and_then(|v| v.to_str().ok());
     if !has_token(headers, token) {
         return Err(Refusal::unauthenticated("this door is for the services of the platform"));

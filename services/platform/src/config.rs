@@ -30,6 +30,7 @@ pub struct Settings {
     /// Where databases, journal, broker store and secrets live. Empty: `$XDG_DATA_HOME/fafnir`.
     pub data_dir: String,
     pub bind: Bind,
+    pub tls: Tls,
     pub ports: Ports,
     pub addresses: Addresses,
     pub database: Database,
@@ -56,13 +57,32 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bind {
-    /// Address that the services listen on.
+    /// Address that the doors for clients listen on: the gateway's, and the embedded broker's.
     pub host: String,
+    /// Address that the services' own doors listen on, and those for operations.
+    pub inner_host: String,
+    /// Doors that other machines reach may be without TLS. Said at every start.
+    pub insecure: bool,
     /// Every port 0: the system picks free ones (`--ports auto`).
     pub auto: bool,
     /// Services of one process call each other directly; `false`: over their sockets, as services in processes of
     /// their own do.
     pub in_process: bool,
+}
+
+/// Certificates of the platform, in PEM: of whose authority, and what this process shows. Files are read again when they
+/// change.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// What `fafnir secrets tls` fills: `ca.crt`, and of each service `<service>/tls.crt` and `<service>/tls.key`.
+    pub dir: String,
+    /// In place of those in `dir`: the certificate of this process (with those it is signed by), and its key.
+    pub certificate: String,
+    pub key: String,
+    /// In place of `ca.crt` in `dir`: the authorities that services, and clients of the gateway, believe. `system`: those
+    /// of this machine, for the gateway's clients alone.
+    pub authority: String,
 }
 
 /// Ports by service. The operations door of each is its port + `operations_offset`; 0 picks a free one.
@@ -83,7 +103,8 @@ pub struct Ports {
     pub operations_offset: u16,
 }
 
-/// Where the services are, when they are not in this process. Empty: `http://<bind.host>:<port>`.
+/// Where the services are, when they are not in this process, as `https://host:port` where they have certificates. Empty:
+/// on their ports of this machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Addresses {
@@ -104,6 +125,8 @@ pub struct Database {
     pub url: String,
     /// Put before each database name, so that several stacks can share a server.
     pub prefix: String,
+    /// PEM file of who signs the server's certificate; empty: as `tls.authority`; `system`: whom this machine believes.
+    pub authority: String,
 }
 
 /// Free room of the data directory's disk, MiB, below which a stage begins; each at most the one before.
@@ -121,7 +144,7 @@ pub struct Disk {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// `nats://host:port`. Empty: the embedded broker.
+    /// `nats://host:port`, `tls://` over TLS. Empty: the embedded broker.
     pub url: String,
     /// Handed to terminals; empty: the same as `url`.
     pub public_url: String,
@@ -134,6 +157,8 @@ pub struct Nats {
     /// How terminals sign in at nats-server: `session` (a credential of each session, which ends with it; 2.10 or newer)
     /// or `static` (one user `market` for all). At the embedded broker always by session.
     pub market_credentials: String,
+    /// As `database.authority`.
+    pub authority: String,
 }
 
 impl Nats {
@@ -158,8 +183,10 @@ pub struct Broker {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
-    /// `redis://host:port`. Empty: in memory.
+    /// `redis://host:port`, `rediss://` over TLS. Empty: in memory.
     pub url: String,
+    /// As `database.authority`.
+    pub authority: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -173,6 +200,9 @@ pub struct Log {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
+    /// PEM files of its certificate (with those it is signed by) and its key; empty: as `[tls]`.
+    pub tls_certificate: String,
+    pub tls_key: String,
     /// Origins that browsers may call from; empty: same origin only.
     pub cors_origins: Vec<String>,
     /// Orders a second per user.
@@ -268,6 +298,7 @@ impl Default for Settings {
             mode: Mode::Development,
             data_dir: String::new(),
             bind: Bind::default(),
+            tls: Tls::default(),
             ports: Ports::default(),
             addresses: Addresses::default(),
             database: Database::default(),
@@ -287,21 +318,56 @@ impl Default for Settings {
 }
 impl Default for Bind {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), auto: false, in_process: true }
+        Self {
+            host: "127.0.0.1".into(),
+            inner_host: "127.0.0.1".into(),
+            insecure: false,
+            auto: false,
+            in_process: true,
+        }
     }
 }
 
 impl Bind {
     /// The host without the brackets that an IPv6 address has in a URL.
     pub fn bare_host(&self) -> &str {
-        self.host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(&self.host)
+        bare(&self.host)
     }
 
-    /// The host as a URL has it.
-    pub fn host_in_url(&self) -> String {
-        let bare = self.bare_host();
-        if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() }
+    /// The same of the services' own doors.
+    pub fn bare_inner_host(&self) -> &str {
+        bare(&self.inner_host)
     }
+
+    /// The host as a URL has it, reachable from this machine.
+    pub fn host_in_url(&self) -> String {
+        in_url(self.bare_host())
+    }
+
+    /// The same of the services' own doors.
+    pub fn inner_host_in_url(&self) -> String {
+        in_url(self.bare_inner_host())
+    }
+}
+
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
+}
+
+/// "Any address" is no address to connect to.
+fn in_url(bare: &str) -> String {
+    match bare.parse::<std::net::IpAddr>() {
+        Ok(ip) if ip.is_unspecified() && ip.is_ipv4() => "127.0.0.1".to_owned(),
+        Ok(ip) if ip.is_unspecified() => "[::1]".to_owned(),
+        Ok(std::net::IpAddr::V6(ip)) => format!("[{ip}]"),
+        _ => bare.to_owned(),
+    }
+}
+
+/// Whether only this machine reaches a door that listens on this host.
+pub fn is_loopback(host: &str) -> bool {
+    let host = bare(host);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 impl Default for Ports {
@@ -335,6 +401,8 @@ impl Default for Log {
 impl Default for Gateway {
     fn default() -> Self {
         Self {
+            tls_certificate: String::new(),
+            tls_key: String::new(),
             cors_origins: Vec::new(),
             orders_per_second: 20,
             orders_burst: 40,
@@ -543,11 +611,17 @@ impl Layers {
         for (key, (value, _)) in &self.values {
             insert(&mut root, key, value.clone());
         }
-        let settings: Settings = Value::Table(root).try_into().map_err(|e: toml::de::Error| Error::Key {
-            key: "configuration".into(),
-            message: e.message().to_owned(),
+        let mut settings: Settings = Value::Table(root).try_into().map_err(|e: toml::de::Error| {
+            Error::Key { key: "configuration".into(), message: e.message().to_owned() }
         })?;
         settings.check()?;
+        let authority = match crate::tls::trust(&settings, &settings.database.authority) {
+            fafnir_tls::Trust::Authority(path) => path.to_string_lossy().into_owned(),
+            fafnir_tls::Trust::System => "system".to_owned(),
+        };
+        if authority != "system" || !settings.database.authority.is_empty() {
+            settings.database.url = crate::db::with_authority(&settings.database.url, &authority);
+        }
         Ok(settings)
     }
 
@@ -611,6 +685,24 @@ impl Settings {
         }
         if self.disk.read_only_mib > self.disk.cancel_only_mib {
             return bad("disk.read_only_mib", "must be at most disk.cancel_only_mib");
+        }
+        for (key, certificate, secret) in [
+            ("tls", &self.tls.certificate, &self.tls.key),
+            ("gateway.tls", &self.gateway.tls_certificate, &self.gateway.tls_key),
+            ("broker.tls", &self.broker.tls_certificate, &self.broker.tls_key),
+        ] {
+            if certificate.is_empty() != secret.is_empty() {
+                return bad(key, "a certificate needs its key, and a key its certificate");
+            }
+        }
+        if !self.tls.certificate.is_empty()
+            && matches!(self.tls.authority.as_str(), "" | "system")
+            && self.tls.dir.is_empty()
+        {
+            return bad(
+                "tls.authority",
+                "must name the authority that services know one another by, since tls.certificate is set",
+            );
         }
         if let Err(e) = crate::http::address::Proxies::parse(&self.gateway.trusted_proxies) {
             return bad("gateway.trusted_proxies", &e.to_string());

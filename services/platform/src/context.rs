@@ -11,6 +11,7 @@ use super::{
     health::Health,
     secrets::Secrets,
     tasks::Tasks,
+    tls::Tls,
 };
 use fafnir_proto::client::{Caller, Clients};
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
@@ -22,6 +23,8 @@ pub struct Context {
     pub service: &'static str,
     pub settings: Arc<Settings>,
     pub secrets: Arc<Secrets>,
+    /// What this process shows, and whom it believes.
+    pub tls: Tls,
     pub clients: Clients,
     pub clock: Clock,
     pub tasks: Tasks,

@@ -4,7 +4,7 @@
 //! operation); a Bearer caller needs none. A failure answers 401 UNAUTHORIZED.
 
 use super::{
-    secrets::{Secret, constant_time_eq},
+    secrets::{Rotating, Secret, constant_time_eq},
     token,
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -42,7 +42,7 @@ pub fn cookies(token: &str, csrf_token: &str, max_age_s: u32, secure: bool) -> [
 }
 
 /// Whether the request's `X-CSRF-Token` equals its cookie and belongs to the session.
-pub fn is_valid(key: &Secret, headers: &HeaderMap, session: SessionId) -> bool {
+pub fn is_valid(key: &Rotating, headers: &HeaderMap, session: SessionId) -> bool {
     let mut given = headers.get_all(HEADER).iter();
     let (Some(sent), None) = (given.next().and_then(|v| v.to_str().ok()), given.next()) else {
         return false;
@@ -50,9 +50,9 @@ pub fn is_valid(key: &Secret, headers: &HeaderMap, session: SessionId) -> bool {
     let Some(cookie) = token::cookie(headers, COOKIE) else {
         return false;
     };
-    let expected = token_of(key, session);
-    constant_time_eq(sent.as_bytes(), cookie.as_bytes())
-        & constant_time_eq(sent.as_bytes(), expected.as_bytes())
+    let fits = |key: &Secret| constant_time_eq(sent.as_bytes(), token_of(key, session).as_bytes());
+    let is_known = key.accepted().iter().fold(false, |known, key| known | fits(key));
+    constant_time_eq(sent.as_bytes(), cookie.as_bytes()) & is_known
 }
 
 /// Whether `Origin` and `Sec-Fetch-Site`, where present, name a page that may call. The public door checks this for
@@ -98,28 +98,31 @@ mod tests {
 
     #[test]
     fn a_token_must_come_twice_and_belong_to_the_session() {
-        let key = Secret::new("0123456789abcdef");
+        let (key, rotating) = {
+            let key = Secret::new("0123456789abcdef");
+            (key.clone(), Rotating::fixed(key))
+        };
         let (mine, other) = (SessionId::new(uuid::Uuid::new_v4()), SessionId::new(uuid::Uuid::new_v4()));
         let good = token_of(&key, mine);
         let foreign = token_of(&key, other);
         let case = |header: &str, cookie: &str| {
             let h = headers(&[("x-csrf-token", header.into()), ("cookie", format!("csrf_token={cookie}"))]);
-            is_valid(&key, &h, mine)
+            is_valid(&rotating, &h, mine)
         };
         assert!(case(&good, &good));
         assert!(!case(&good, &foreign));
         assert!(!case(&foreign, &good));
         assert!(!case(&foreign, &foreign), "double submit alone is not enough");
         assert!(!case("", ""));
-        assert!(!is_valid(&key, &headers(&[("cookie", format!("csrf_token={good}"))]), mine));
-        assert!(!is_valid(&key, &headers(&[("x-csrf-token", good.clone())]), mine));
+        assert!(!is_valid(&rotating, &headers(&[("cookie", format!("csrf_token={good}"))]), mine));
+        assert!(!is_valid(&rotating, &headers(&[("x-csrf-token", good.clone())]), mine));
         let twice = headers(&[
             ("x-csrf-token", good.clone()),
             ("x-csrf-token", good.clone()),
             ("cookie", format!("csrf_token={good}")),
         ]);
-        assert!(!is_valid(&key, &twice, mine));
-        assert!(!is_valid(&Secret::new("another key here"), &headers(&[]), mine));
+        assert!(!is_valid(&rotating, &twice, mine));
+        assert!(!is_valid(&Rotating::fixed(Secret::new("another key here")), &headers(&[]), mine));
     }
 
     #[test]

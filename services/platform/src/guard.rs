@@ -1,6 +1,6 @@
 //! What stands before every gRPC server of the platform: the token check, the caller, the count and time of each method.
 
-use super::{caller, context::Context, secrets::Secrets};
+use super::{caller, context::Context, secrets::Secrets, tls::Callers};
 use fafnir_proto::client;
 use metrics::Histogram;
 use parking_lot::RwLock;
@@ -50,13 +50,14 @@ impl<S> GrpcServer for S where
 pub struct Guarded<S> {
     server: S,
     secrets: Arc<Secrets>,
+    callers: Callers,
     methods: Arc<Methods>,
 }
 
 impl<S> Guarded<S> {
     pub fn new(ctx: &Context, service: &'static str, server: S) -> Self {
         let methods = Arc::new(Methods { service, by_path: RwLock::default() });
-        Self { server, secrets: Arc::clone(&ctx.secrets), methods }
+        Self { server, secrets: Arc::clone(&ctx.secrets), callers: ctx.tls.callers(service), methods }
     }
 }
 
@@ -72,7 +73,13 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
     fn call(&mut self, mut request: Request) -> Answering {
         let started = Instant::now();
         match caller::authenticate(request.headers(), &self.secrets.service_token) {
-            Ok(caller) => request.extensions_mut().insert(caller),
+            Ok(caller) => {
+                if let Err(refusal) = self.callers.admit(request.extensions(), request.uri().path(), &caller)
+                {
+                    return Box::pin(ready(Ok(Status::from(refusal).into_http())));
+                }
+                request.extensions_mut().insert(caller)
+            }
             Err(refusal) => return Box::pin(ready(Ok(Status::from(refusal).into_http()))),
         };
         let seconds = self.methods.seconds(request.uri().path());

@@ -16,13 +16,22 @@ pub enum Speaks {
     Nats,
 }
 
-impl Speaks {
-    /// Scheme of its address.
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Nats => "nats",
-        }
+/// A component that may call a service: all of its methods, or these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MayCall {
+    pub caller: &'static str,
+    /// Empty: every method, and what is no gRPC.
+    pub methods: &'static [&'static str],
+}
+
+impl MayCall {
+    /// Every method.
+    pub const fn everything(caller: &'static str) -> Self {
+        Self { caller, methods: &[] }
+    }
+    /// These methods alone.
+    pub const fn only(caller: &'static str, methods: &'static [&'static str]) -> Self {
+        Self { caller, methods }
     }
 }
 
@@ -46,6 +55,10 @@ pub struct Service {
     pub about: &'static str,
     /// The others stand on it: it ends after them, and does not start where one elsewhere is configured.
     pub foundation: bool,
+    /// Clients from anywhere come to its door: it listens on `bind.host`, and demands no certificate.
+    pub public: bool,
+    /// Who may call it, by the component that a certificate names, and what: where certificates are demanded.
+    pub callers: &'static [MayCall],
     /// The schema of its database, in order; empty when it has none.
     pub migrations: &'static [Migration],
     /// Starts it on a bound listener. Its tasks are the context's.
@@ -75,6 +88,8 @@ impl Service {
             address: |_| "",
             about,
             foundation: false,
+            public: false,
+            callers: &[],
             migrations: &[],
             start,
         }

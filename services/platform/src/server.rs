@@ -2,6 +2,7 @@
 
 use super::{
     context::Context,
+    envelope::Failure,
     guard::{GrpcServer, Guarded},
     http::{self, Door},
     telemetry,
@@ -30,7 +31,13 @@ pub async fn serve_grpc(
 ) -> anyhow::Result<()> {
     let (health, routes) = guarded(ctx, service, server).await?;
     tell_health_of_shutdown(ctx, service, health);
-    http::serve_http(ctx, service, Door::inner(), listener, routes.prepare().into_axum_router());
+    http::serve_http(
+        ctx,
+        service,
+        Door::inner().secured(ctx.tls.door(service)),
+        listener,
+        routes.prepare().into_axum_router(),
+    );
     Ok(())
 }
 
@@ -75,8 +82,16 @@ pub async fn serve_both(
 ) -> anyhow::Result<()> {
     let (health, grpc) = guarded(ctx, service, server).await?;
     tell_health_of_shutdown(ctx, service, health);
+    let callers = ctx.tls.callers(service);
+    let rest = rest.layer(middleware::from_fn(move |request: Request, next: Next| async move {
+        match callers.admit_rest(request.extensions()) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => Failure::from(refusal).into_response(),
+        }
+    }));
     let router = by_content_type(rest, grpc.prepare().into_axum_router());
-    http::serve_http(ctx, service, Door::inner().answering(), listener, router);
+    let door = Door::inner().secured(ctx.tls.door(service)).answering();
+    http::serve_http(ctx, service, door, listener, router);
     Ok(())
 }
 
@@ -124,5 +139,11 @@ pub fn serve_operations(ctx: &Context, listener: TcpListener) {
                 }
             }),
         );
-    http::serve_http(ctx, "operations", Door::operations(), listener, router);
+    http::serve_http(
+        ctx,
+        "operations",
+        Door::operations().secured(ctx.tls.operations(ctx.service)),
+        listener,
+        router,
+    );
 }

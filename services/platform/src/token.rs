@@ -195,17 +195,23 @@ impl SigningKey {
     }
 
     /// The public half as a JWKS document.
-    #[expect(clippy::expect_used, reason = "the document holds plain strings")]
     pub fn jwks(&self) -> String {
-        let jwk = Jwk {
+        Self::jwks_of(&[self])
+    }
+
+    /// The public halves of several as one document.
+    #[expect(clippy::expect_used, reason = "the document holds plain strings")]
+    pub fn jwks_of(keys: &[&Self]) -> String {
+        let jwk = |key: &&Self| Jwk {
             kty: "OKP".into(),
             crv: "Ed25519".into(),
             alg: "EdDSA".into(),
             usage: "sig".into(),
-            kid: self.kid.clone(),
-            x: self.x.clone(),
+            kid: key.kid.clone(),
+            x: key.x.clone(),
         };
-        serde_json::to_string(&JwkSet { keys: vec![jwk] }).expect("invariant: plain strings serialise")
+        let set = JwkSet { keys: keys.iter().map(jwk).collect() };
+        serde_json::to_string(&set).expect("invariant: plain strings serialise")
     }
 
     /// Signs a token for a session, valid for `ttl_s` seconds from `now_us`.

@@ -20,7 +20,7 @@ mod books_test;
 mod figures_test;
 
 use fafnir_platform::{
-    Context, Error, Service, Starting,
+    Context, Error, MayCall, Service, Starting,
     bus::{self, Bus},
     db::Db,
     door::Door,
@@ -44,6 +44,11 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.portfolio,
     address: |s| &s.addresses.portfolio,
+    callers: &[
+        MayCall::everything("api-gateway"),
+        MayCall::only("auth-service", &["CloseUser"]),
+        MayCall::only("simulator", &["Endow", "Holdings", "ListAccounts", "SeedAccount"]),
+    ],
     migrations: store::MIGRATIONS,
     ..Service::new("portfolio-service", "The door for accounts and money, the books of account", start)
 };

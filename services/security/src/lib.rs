@@ -8,7 +8,7 @@ pub mod store;
 #[cfg(test)]
 mod tests;
 
-use fafnir_platform::{Context, Service, Starting, server};
+use fafnir_platform::{Context, MayCall, Service, Starting, server};
 use fafnir_proto::v1::security_server::SecurityServer;
 use tokio::net::TcpListener;
 
@@ -17,6 +17,15 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.security,
     address: |s| &s.addresses.security,
+    callers: &[
+        MayCall::everything("api-gateway"),
+        MayCall::only("auth-service", &["Grant", "Suspend", "Resume", "CheckPermission", "Record"]),
+        MayCall::only("user-service", &["CheckPermission", "Record"]),
+        MayCall::only("stock-service", &["CheckPermission", "Record"]),
+        MayCall::only("order-service", &["CheckPermission", "Record"]),
+        MayCall::only("portfolio-service", &["CheckPermission", "Record"]),
+        MayCall::only("trade-engine", &["CheckPermission", "Record"]),
+    ],
     migrations: store::MIGRATIONS,
     ..Service::new("security-service", "Roles, permissions, and the audit log", start)
 };

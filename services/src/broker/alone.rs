@@ -29,6 +29,8 @@ pub struct Alone {
     pub host: String,
     /// 0: any free port.
     pub port: u16,
+    /// Where the monitoring door listens, which has no TLS.
+    pub monitor_host: String,
     /// 0: any free port.
     pub monitor_port: u16,
     /// Where browsers connect, if they may; 0: any free port.
@@ -55,7 +57,7 @@ pub struct Answers {
 /// [`crate::compose::PortError`] for a port that is taken, [`fafnir_broker::Error`] for a store that cannot be used.
 pub async fn start(alone: Alone, tasks: &Tasks) -> anyhow::Result<Answers> {
     let listener = bind(super::SERVICE.name, super::SERVICE.port_flag, &alone.host, alone.port).await?;
-    let monitor = bind(MONITOR, MONITOR_FLAG, &alone.host, alone.monitor_port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, &alone.monitor_host, alone.monitor_port).await?;
     let websocket = match alone.websocket_port {
         Some(port) => Some(bind(WEBSOCKET, WEBSOCKET_FLAG, &alone.host, port).await?),
         None => None,

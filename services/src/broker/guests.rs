@@ -1,10 +1,11 @@
 //! Who watches market data: sessions that the gateway has let in, each with a credential of its own.
 
-use super::SERVICES_USER;
+use super::service;
 use async_nats::{ConnectOptions, Message};
 use fafnir_broker::{GuestList, Guests, Limits, User};
 use fafnir_platform::{
-    secrets::{Secret, Secrets, market_password},
+    bus::own_login,
+    secrets::{Rotating, Secret, Secrets, market_login, services_user},
     tasks::Tasks,
 };
 use fafnir_proto::{id::SessionId, subject};
@@ -23,12 +24,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Has the broker at this address, which is about to serve, let in whom the gateway names.
 pub fn spawn(address: SocketAddr, secrets: &Secrets, tasks: &Tasks) -> GuestList {
     let (guests, list) = Guests::new();
-    let options = ConnectOptions::new()
-        .name("guests")
-        .user_and_password(SERVICES_USER.into(), secrets.nats_services.expose().into())
-        .retry_on_initial_connect()
-        .reconnect_delay_callback(|_| RETRY);
-    let book = Book { key: secrets.nats_sessions.clone(), guests, leases: HashMap::new() };
+    let options =
+        own_login(secrets).name("guests").retry_on_initial_connect().reconnect_delay_callback(|_| RETRY);
+    let book = Book {
+        key: secrets.nats_sessions.clone(),
+        keys: secrets.nats_sessions.accepted(),
+        services: secrets.nats_services.clone(),
+        passwords: secrets.nats_services.accepted(),
+        guests,
+        leases: HashMap::new(),
+    };
     tasks.spawn_until_shutdown("market-data guests", serve(address, options, book));
     list
 }
@@ -53,14 +58,22 @@ async fn serve(
                 }
                 None => return Ok(()),
             },
-            _ = looks.tick() => book.end_leases(Instant::now()).await,
+            _ = looks.tick() => {
+                book.look_at_secrets().await?;
+                book.end_leases(Instant::now()).await;
+            }
         }
     }
 }
 
 /// Who is let in, and until when.
 struct Book {
-    key: Secret,
+    key: Rotating,
+    /// Those of which guests have their passwords.
+    keys: Vec<Secret>,
+    services: Rotating,
+    /// Those with which services are let in.
+    passwords: Vec<Secret>,
     guests: Guests,
     leases: HashMap<SessionId, Instant>,
 }
@@ -74,12 +87,12 @@ impl Book {
             match what {
                 subject::GUESTS_ADMIT => {
                     if self.leases.insert(session, now + subject::GUESTS_LEASE).is_none() {
-                        self.guests.admit(user(&self.key, session)).await?;
+                        self.admit(session).await?;
                     }
                 }
                 subject::GUESTS_DISMISS => {
                     self.leases.remove(&session);
-                    self.guests.dismiss(session.to_string()).await;
+                    self.dismiss(session).await;
                 }
                 _ => tracing::warn!(what, "the broker was asked for something else"),
             }
@@ -90,16 +103,57 @@ impl Book {
     async fn end_leases(&mut self, now: Instant) {
         let over: Vec<_> = self.leases.extract_if(|_, until| *until <= now).collect();
         for (session, _) in over {
-            self.guests.dismiss(session.to_string()).await;
+            self.dismiss(session).await;
         }
     }
+
+    async fn admit(&self, session: SessionId) -> Result<(), fafnir_broker::Error> {
+        for key in &self.keys {
+            self.guests.admit(user(key, session)).await?;
+        }
+        Ok(())
+    }
+
+    async fn dismiss(&self, session: SessionId) {
+        for key in &self.keys {
+            self.guests.dismiss(market_login(key, session).0).await;
+        }
+    }
+
+    /// Lets in who has a password that takes the place of another; one that is no longer accepted is dismissed.
+    async fn look_at_secrets(&mut self) -> Result<(), fafnir_broker::Error> {
+        self.services.look();
+        self.key.look();
+        let passwords = self.services.accepted();
+        for new in passwords.iter().filter(|new| !self.passwords.contains(new)) {
+            self.guests.admit(service(new)).await?;
+        }
+        for old in self.passwords.iter().filter(|old| !passwords.contains(old)) {
+            self.guests.dismiss(services_user(old)).await;
+        }
+        self.passwords = passwords;
+        let keys = self.key.accepted();
+        if keys != self.keys {
+            let sessions: Vec<SessionId> = self.leases.keys().copied().collect();
+            let gone: Vec<Secret> = self.keys.iter().filter(|key| !keys.contains(key)).cloned().collect();
+            self.keys = keys;
+            for session in sessions {
+                for key in &gone {
+                    self.guests.dismiss(market_login(key, session).0).await;
+                }
+                self.admit(session).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn login(key: &Secret, session: SessionId) -> User {
+    let (name, password) = market_login(key, session);
+    User::new(name, password.expose())
 }
 
 /// A session as the broker knows it: it may subscribe market data, and publish nothing.
 fn user(key: &Secret, session: SessionId) -> User {
-    User {
-        subscribe: vec![subject::MARKET.to_owned()],
-        limits: Some(LIMITS),
-        ..User::new(session.to_string(), market_password(key, session).expose())
-    }
+    User { subscribe: vec![subject::MARKET.to_owned()], limits: Some(LIMITS), ..login(key, session) }
 }

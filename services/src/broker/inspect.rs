@@ -1,5 +1,6 @@
 //! A look inside a running broker through its JetStream API: the same for the embedded one and for nats-server.
 
+use fafnir_platform::{Settings, bus, tls};
 use futures::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -95,6 +96,7 @@ pub struct Position {
 #[derive(Debug)]
 pub struct Broker {
     client: async_nats::Client,
+    settings: Box<Settings>,
     address: String,
 }
 
@@ -111,10 +113,11 @@ pub enum Callout {
 
 impl Broker {
     /// Connects; user and password of the URL win over `user`.
-    pub async fn connect(url: &str, user: Option<User>) -> Result<Self, Error> {
+    pub async fn connect(settings: &Settings, url: &str, user: Option<User>) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Address { url: url.to_owned(), reason };
         let server: async_nats::ServerAddr = url.parse().map_err(|e: std::io::Error| wrong(e.to_string()))?;
-        let address = format!("nats://{}:{}", server.host(), server.port());
+        let scheme = if server.tls_required() { "tls" } else { "nats" };
+        let address = format!("{scheme}://{}:{}", server.host(), server.port());
         let own = server.username().map(|name| (name, server.password().unwrap_or_default()));
         let user = own.map(|(name, password)| (name.to_owned(), password.to_owned())).or(user);
         let mut options = async_nats::ConnectOptions::new()
@@ -124,12 +127,16 @@ impl Broker {
         if let Some((name, password)) = user {
             options = options.user_and_password(name, password);
         }
+        let options = bus::secure(options, settings, url).map_err(|e| wrong(e.to_string()))?;
         match options.connect(server).await {
-            Ok(client) => Ok(Self { client, address }),
+            Ok(client) => Ok(Self { client, settings: Box::new(settings.clone()), address }),
             Err(e) if e.kind() == async_nats::ConnectErrorKind::AuthorizationViolation => {
                 Err(Error::Refused { address })
             }
-            Err(e) => Err(Error::Absent { address, reason: e.to_string() }),
+            Err(e) => {
+                let reason = tls::sentence(&e).unwrap_or_else(|| e.to_string());
+                Err(Error::Absent { address, reason })
+            }
         }
     }
 
@@ -146,8 +153,7 @@ impl Broker {
             return Callout::None;
         }
         let stranger = Some(("doctor".to_owned(), "knocks".to_owned()));
-        let address = self.address.clone();
-        let knock = async move { Self::connect(&address, stranger).await.is_ok() };
+        let knock = async move { Self::connect(&self.settings, &self.address, stranger).await.is_ok() };
         let asked = tokio::time::timeout(CALLOUT_MAX, questions.next());
         let (mut knock, mut asked) = (pin!(knock), pin!(asked));
         tokio::select! {

@@ -8,9 +8,10 @@ use crate::compose::PortError;
 use fafnir_broker::{Config, User};
 use fafnir_platform::{
     Context, Service, Settings, Speaks, Starting,
+    config::is_loopback,
     manifest::{Claim, Manifest, Said},
-    secrets::Secrets,
-    telemetry,
+    secrets::{Secret, Secrets, services_user},
+    telemetry, tls,
 };
 use tokio::net::TcpListener;
 
@@ -25,6 +26,7 @@ pub static SERVICE: Service = Service {
     port_flag: "--broker-port",
     address: |s| &s.nats.url,
     foundation: true,
+    public: true,
     ..Service::new("broker", "The embedded NATS and JetStream server", start)
 };
 
@@ -58,25 +60,30 @@ async fn bind(
     })
 }
 
-/// Who may always sign in to the platform's broker. Whoever watches market data is a guest ([`guests`]).
+/// Who may always sign in to the platform's broker. Whoever watches market data is a guest ([`guests`]), and so is who has a
+/// password that takes the place of this one.
 fn users(secrets: &Secrets) -> Vec<User> {
-    vec![User::all(SERVICES_USER, secrets.nats_services.expose())]
+    let current = secrets.nats_services.current();
+    let mut users = vec![User::all(SERVICES_USER, current.expose())];
+    users.extend(secrets.nats_services.accepted().iter().map(service));
+    users
 }
 
-/// Certificate and key, if both are configured.
-///
-/// # Errors
-/// When only one of them is.
-pub fn tls(settings: &Settings) -> Result<Option<Tls>, Error> {
-    let broker = &settings.broker;
-    match (broker.tls_certificate.as_str(), broker.tls_key.as_str()) {
-        ("", "") => Ok(None),
-        ("", _) => Err(Error::Config("broker.tls_key needs broker.tls_certificate".into())),
-        (_, "") => Err(Error::Config("broker.tls_certificate needs broker.tls_key".into())),
-        (certificate, key) => {
-            Ok(Some(Tls { certificate: certificate.into(), key: key.into(), loopback_in_clear: true }))
-        }
-    }
+/// The user of the services with this password.
+fn service(password: &Secret) -> User {
+    User::all(services_user(password), password.expose())
+}
+
+/// Certificate and key, where they are configured. The platform's own processes on this machine connect in the clear.
+pub fn tls(settings: &Settings) -> Option<Tls> {
+    let files = tls::public_files(settings, SERVICE.name)?;
+    Some(Tls { certificate: files.certificate, key: files.key, loopback_in_clear: true })
+}
+
+/// Where the monitoring door listens: it has no TLS, so that other machines reach it only where that is asked for.
+pub fn monitor_host(settings: &Settings) -> &str {
+    let bind = &settings.bind;
+    if bind.insecure || is_loopback(&bind.inner_host) { bind.bare_inner_host() } else { "127.0.0.1" }
 }
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
@@ -86,7 +93,7 @@ fn start(ctx: Context, listener: TcpListener) -> Starting {
 async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let settings = &ctx.settings;
     let port = if settings.bind.auto { 0 } else { settings.ports.broker_monitor };
-    let monitor = bind(MONITOR, MONITOR_FLAG, settings.bind.bare_host(), port).await?;
+    let monitor = bind(MONITOR, MONITOR_FLAG, monitor_host(settings), port).await?;
     let dir = settings.data_dir();
     let manifest = Manifest::of(&dir);
     let store = dir.join("broker");
@@ -117,7 +124,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         note: Some((manifest.note_path(STORE), *id.as_bytes())),
         users: users(&ctx.secrets),
         guests: Some(guests),
-        tls: tls(settings)?,
+        tls: tls(settings),
         websocket,
         monitor: Some(monitor),
         metrics: Some(telemetry::render_metrics),

@@ -13,7 +13,7 @@ mod store;
 mod wire;
 
 use fafnir_platform::{
-    Context, Service, Starting, bus,
+    Context, MayCall, Service, Starting, bus,
     db::{Migration, outbox},
     facts, migration, server,
     tasks::Wake,
@@ -27,6 +27,12 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.stock,
     address: |s| &s.addresses.stock,
+    callers: &[
+        MayCall::everything("api-gateway"),
+        MayCall::only("user-service", &["GetInstrument"]),
+        MayCall::only("portfolio-service", &["Quotes"]),
+        MayCall::only("simulator", &["ListInstruments", "Quotes"]),
+    ],
     migrations: MIGRATIONS,
     ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)
 };

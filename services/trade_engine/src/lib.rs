@@ -44,7 +44,7 @@ use tests::kill::crash_point;
 fn crash_point(_log: &str, _place: &str) {}
 
 use anyhow::Context as _;
-use fafnir_platform::{Context, Service, Starting, bus, server};
+use fafnir_platform::{Context, MayCall, Service, Starting, bus, server};
 use fafnir_proto::v1::trade_engine_server::TradeEngineServer;
 use parking_lot::Mutex;
 use standing::Notes;
@@ -60,6 +60,13 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.engine,
     address: |s| &s.addresses.engine,
+    callers: &[
+        MayCall::everything("api-gateway"),
+        MayCall::only("stock-service", &["Execute", "Facts", "Position"]),
+        MayCall::only("order-service", &["Execute", "Facts", "Position", "OpenOrders", "Standing"]),
+        MayCall::only("portfolio-service", &["Execute", "Facts", "Position", "Image"]),
+        MayCall::only("simulator", &["Facts", "OpenOrders", "Position"]),
+    ],
     ..Service::new("trade-engine", "The exchange: journal, clearing, matching, market data", start)
 };
 

@@ -5,7 +5,7 @@ pub mod domain;
 pub mod events;
 pub mod store;
 
-use fafnir_platform::{Context, Service, Starting, server};
+use fafnir_platform::{Context, MayCall, Service, Starting, server};
 use fafnir_proto::v1::user_server::UserServer;
 use tokio::net::TcpListener;
 
@@ -14,6 +14,7 @@ pub static SERVICE: Service = Service {
     module: module_path!(),
     port: |s| s.ports.user,
     address: |s| &s.addresses.user,
+    callers: &[MayCall::everything("api-gateway"), MayCall::only("auth-service", &["CreateProfile"])],
     migrations: store::MIGRATIONS,
     ..Service::new("user-service", "Profiles and watchlists", start)
 };

@@ -15,7 +15,7 @@ use crate::{
     msg::{Cmd, Event, Flattened, Outcome},
     now_us,
 };
-use fafnir_proto::v1;
+use fafnir_proto::{client::secured_channel, tls, v1};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -71,14 +71,27 @@ impl Live {
         session: Option<Session>,
         store: Option<Arc<dyn SessionStore>>,
     ) -> Result<Self, tonic::transport::Error> {
+        Self::secured(url, &tls::Client::default(), session, store)
+    }
+
+    /// The same, whose connections are secured as `tls` says.
+    ///
+    /// # Errors
+    /// The address is not a URL.
+    pub fn secured(
+        url: &str,
+        tls: &tls::Client,
+        session: Option<Session>,
+        store: Option<Arc<dyn SessionStore>>,
+    ) -> Result<Self, tonic::transport::Error> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let channel = fafnir_proto::client::channel(url)?;
+        let channel = secured_channel(url, tls)?;
         let mut ready = VecDeque::new();
         if let Some(session) = &session {
             let who = Who { user_id: session.user_id.clone(), email: session.email.clone() };
             ready.push_back(Event::SignedIn(who));
         }
-        let gateway = Arc::new(Gateway::new(channel, session, store, sender));
+        let gateway = Arc::new(Gateway::new(channel, tls.clone(), session, store, sender));
         let mailbox = Arc::new(Mailbox::default());
         let (wanted, wanted_of_market) = watch::channel(Wanted::default());
         let stop = CancellationToken::new();

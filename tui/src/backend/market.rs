@@ -178,6 +178,10 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
     if let (Some(user), Some(password)) = (address.username(), address.password()) {
         options = options.user_and_password(unescape(user), unescape(password));
     }
+    if gateway.tls.is_private() || address.tls_required() {
+        let config = gateway.tls.config().map_err(|e| e.to_string())?;
+        options = options.require_tls(address.tls_required()).tls_client_config((*config).clone());
+    }
     let options = options
         .name("fafnir-trade")
         .connection_timeout(CONNECT_TIMEOUT)
@@ -191,7 +195,10 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
             }
         });
     // The error of the client names neither user nor password.
-    let client = options.connect(address).await.map_err(|e| e.to_string())?;
+    let client = options
+        .connect(address)
+        .await
+        .map_err(|e| fafnir_proto::tls::sentence(&e).unwrap_or_else(|| e.to_string()))?;
     Ok(Connection { client, events, url })
 }
 

@@ -11,6 +11,7 @@ use crate::{
 };
 use fafnir_proto::{
     client::MESSAGE_BYTES_MAX,
+    tls,
     v1::{self, terminal_client::TerminalClient},
 };
 use std::{sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ pub type Client = TerminalClient<Channel>;
 /// What all tasks of the live backend share.
 pub struct Gateway {
     channel: Channel,
+    pub tls: tls::Client,
     pub session: watch::Sender<Option<Session>>,
     store: Option<Arc<dyn SessionStore>>,
     renewing: Mutex<()>,
@@ -54,6 +56,9 @@ pub enum Renewal {
 /// One sentence about a status; never empty.
 pub fn sentence(status: &Status) -> String {
     let text = crate::text::clean(status.message());
+    if let Some(why) = tls::sentence(status) {
+        return why;
+    }
     if status.code() == Code::Unavailable {
         return "the gateway does not answer".into();
     }
@@ -79,11 +84,12 @@ pub fn outcome<T>(status: &Status) -> Outcome<T> {
 impl Gateway {
     pub fn new(
         channel: Channel,
+        tls: tls::Client,
         session: Option<Session>,
         store: Option<Arc<dyn SessionStore>>,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { channel, session: watch::Sender::new(session), store, renewing: Mutex::new(()), events }
+        Self { channel, tls, session: watch::Sender::new(session), store, renewing: Mutex::new(()), events }
     }
 
     pub fn client(&self) -> Client {

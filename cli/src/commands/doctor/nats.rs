@@ -19,7 +19,9 @@ pub async fn server(settings: &Settings, dir: &Path) -> Option<Check> {
         return None;
     }
     let reached = match configured_user(settings) {
-        Ok(user) => inspect::Broker::connect(&settings.nats.url, user).await.map_err(|e| e.to_string()),
+        Ok(user) => {
+            inspect::Broker::connect(settings, &settings.nats.url, user).await.map_err(|e| e.to_string())
+        }
         Err(e) => Err(e.message),
     };
     let broker = match reached {

@@ -5,7 +5,11 @@ use super::{
     line::{Bearer, Line},
     traffic::Listing,
 };
-use crate::{args::LoadDoor, client, output::Result};
+use crate::{
+    args::LoadDoor,
+    client::{self, Gateway},
+    output::Result,
+};
 use bytes::Bytes;
 use fafnir_proto::{
     reason::code_name,
@@ -49,10 +53,10 @@ pub enum Way {
 
 impl Way {
     /// A way to the gateway at `http://host:port`; nothing is sent yet.
-    pub fn new(door: LoadDoor, url: &str) -> Result<Self> {
+    pub fn new(door: LoadDoor, gateway: &Gateway) -> Result<Self> {
         Ok(match door {
-            LoadDoor::Graphql => Self::Graphql(Box::new(Line::new(url))),
-            LoadDoor::Grpc => Self::Grpc(client::Client::new(url)?.terminal),
+            LoadDoor::Graphql => Self::Graphql(Box::new(Line::new(gateway))),
+            LoadDoor::Grpc => Self::Grpc(client::Client::new(gateway)?.terminal),
         })
     }
 

@@ -1,13 +1,12 @@
 //! The gateway's public HTTP door as a client sees it: REST to sign in, GraphQL for what is not counted, and what an
 //! answer means.
 
+use crate::client::Gateway;
 use bytes::Bytes;
+use fafnir_services::platform::tls::Connector;
 use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Deserialize;
 use serde_json::Value;
 use std::time::Duration;
@@ -22,8 +21,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// A pool of connections to one gateway.
 #[derive(Debug, Clone)]
 pub struct Door {
-    client: Client<HttpConnector, Full<Bytes>>,
-    base: String,
+    client: Client<Connector, Full<Bytes>>,
+    gateway: Gateway,
 }
 
 /// How one request ended.
@@ -84,21 +83,19 @@ struct Extensions {
 
 impl Door {
     /// A door at `http://host:port`; nothing is sent yet.
-    pub fn new(base: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).build(connector);
-        Self { client, base: base.to_owned() }
+    pub fn new(gateway: &Gateway) -> Self {
+        let client = Client::builder(TokioExecutor::new()).build(gateway.tls.connector());
+        Self { client, gateway: gateway.clone() }
     }
 
-    /// `http://host:port`.
-    pub fn base(&self) -> &str {
-        &self.base
+    /// Where it is.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
     }
 
     /// Whether the address is of this machine alone.
     pub fn is_loopback(&self) -> bool {
-        let host = self.base.parse::<Uri>().ok().and_then(|u| u.host().map(ToOwned::to_owned));
+        let host = self.gateway.url.parse::<Uri>().ok().and_then(|u| u.host().map(ToOwned::to_owned));
         host.is_some_and(|host| {
             let bare = host.trim_start_matches('[').trim_end_matches(']');
             bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
@@ -114,7 +111,7 @@ impl Door {
     ) -> Result<(StatusCode, Bytes), String> {
         let mut request = Request::builder()
             .method(Method::POST)
-            .uri(format!("{}{path}", self.base))
+            .uri(format!("{}{path}", self.gateway.url))
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::ACCEPT, accept);
         if let Some(token) = token {
@@ -196,6 +193,7 @@ fn chain(e: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fafnir_services::platform::tls;
 
     #[test]
     fn an_answer_is_done_refused_shed_or_failed() {
@@ -220,7 +218,9 @@ mod tests {
 
     #[test]
     fn only_addresses_of_this_machine_are_loopback() {
-        let is = |url: &str| Door::new(url).is_loopback();
+        let is = |url: &str| {
+            Door::new(&Gateway { url: url.to_owned(), tls: tls::Client::default() }).is_loopback()
+        };
         assert!(is("http://127.0.0.1:8080") && is("http://localhost:1") && is("http://[::1]:8080"));
         assert!(
             !is("http://10.0.0.1:8080") && !is("http://example.org") && !is("http://localhost.example.org")

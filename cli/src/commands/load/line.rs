@@ -1,7 +1,9 @@
 //! One client's own connection to the gateway, kept alive: no pool, no task of its own, nothing built twice.
 
 use super::door::{ANSWER_MAX, DEADLINE, Outcome, outcome};
+use crate::client::Gateway;
 use bytes::Bytes;
+use fafnir_services::platform::tls::{self, Stream};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -12,9 +14,8 @@ use std::{
     pin::{Pin, pin},
     task::Poll,
 };
-use tokio::net::TcpStream;
 
-type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
+type Connection = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 /// Status, seconds of `Retry-After`, body.
 type Answer = (StatusCode, Option<u64>, Bytes);
 
@@ -47,8 +48,10 @@ type Open = (SendRequest<Full<Bytes>>, Pin<Box<Connection>>);
 /// A connection that is opened when it is first needed and again after it broke.
 #[derive(Debug)]
 pub struct Line {
-    /// `host:port`.
-    authority: String,
+    tls: tls::Client,
+    secured: bool,
+    host: String,
+    port: u16,
     path: Uri,
     headers: HeaderMap,
     open: Option<Open>,
@@ -56,10 +59,11 @@ pub struct Line {
 
 impl Line {
     /// A line to the GraphQL door at `http://host:port`; nothing is sent yet.
-    pub fn new(base: &str) -> Self {
-        let uri: Uri = base.parse().unwrap_or_default();
+    pub fn new(gateway: &Gateway) -> Self {
+        let uri: Uri = gateway.url.parse().unwrap_or_default();
+        let secured = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default();
-        let port = uri.port_u16().unwrap_or(80);
+        let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
         let path = format!("{}/graphql", uri.path().trim_end_matches('/'));
         let mut headers = HeaderMap::new();
         if let Some(Ok(authority)) = uri.authority().map(|a| HeaderValue::from_str(a.as_str())) {
@@ -68,7 +72,10 @@ impl Line {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         Self {
-            authority: format!("{host}:{port}"),
+            tls: gateway.tls.clone(),
+            secured,
+            host: host.to_owned(),
+            port,
             path: path.parse().unwrap_or_default(),
             headers,
             open: None,
@@ -94,7 +101,7 @@ impl Line {
     async fn exchange(&mut self, bearer: &Bearer, body: Bytes) -> Result<Answer, Broken> {
         let (mut sender, mut connection) = match self.open.take() {
             Some(open) => open,
-            None => connect(&self.authority).await.map_err(|why| Broken { unsent: false, why })?,
+            None => self.connect().await.map_err(|why| Broken { unsent: false, why })?,
         };
         let request = self.request(bearer, body);
         let result = {
@@ -121,6 +128,15 @@ impl Line {
         result
     }
 
+    async fn connect(&self) -> Result<Open, String> {
+        let open = async {
+            let stream = self.tls.connect(&self.host, self.port, self.secured).await?;
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
+        };
+        let (sender, connection) = open.await.map_err(|e| format!("cannot connect: {e}"))?;
+        Ok((sender, Box::pin(connection)))
+    }
+
     fn request(&self, bearer: &Bearer, body: Bytes) -> Request<Full<Bytes>> {
         let (mut parts, ()): (request::Parts, ()) = Request::new(()).into_parts();
         parts.method = Method::POST;
@@ -129,16 +145,6 @@ impl Line {
         parts.headers.insert(header::AUTHORIZATION, bearer.0.clone());
         Request::from_parts(parts, Full::new(body))
     }
-}
-
-async fn connect(authority: &str) -> Result<(SendRequest<Full<Bytes>>, Pin<Box<Connection>>), String> {
-    let open = async {
-        let stream = TcpStream::connect(authority).await?;
-        stream.set_nodelay(true)?;
-        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
-    };
-    let (sender, connection) = open.await.map_err(|e| format!("cannot connect: {e}"))?;
-    Ok((sender, Box::pin(connection)))
 }
 
 async fn ask(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<Answer, Broken> {

@@ -19,7 +19,7 @@ use self::{
 };
 use crate::{
     args::{Global, Load, Scenario},
-    client::{self, gateway_url},
+    client::{self, Gateway},
     output::{Error, Exit, Out, Result},
 };
 use fafnir_proto::{
@@ -89,10 +89,11 @@ impl Size {
 
 pub async fn load(global: &Global, args: &Load, out: Out) -> Result {
     let size = Size::of(args)?;
-    let url = gateway_url(global, &args.at)?;
+    let gateway = client::gateway(global, &args.at)?;
+    let url = &gateway.url;
     // Says what is wrong with an address.
-    client::Client::new(&url)?;
-    let door = Door::new(&url);
+    client::Client::new(&gateway)?;
+    let door = Door::new(&gateway);
     if !args.remote && !door.is_loopback() {
         return Err(Error::new(Exit::Precondition, format!("{url} is not on this machine"))
             .code(Reason::NOT_LOOPBACK)
@@ -107,7 +108,7 @@ pub async fn load(global: &Global, args: &Load, out: Out) -> Result {
             }
         })
     };
-    let result = run(global, args, size, &url, door, stop.clone(), out).await;
+    let result = run(global, args, size, &gateway, door, stop.clone(), out).await;
     interrupt.abort();
     let figures = result?;
     print(args, size, &figures, out);
@@ -146,20 +147,20 @@ async fn run(
     global: &Global,
     args: &Load,
     size: Size,
-    url: &str,
+    gateway: &Gateway,
     door: Door,
     stop: CancellationToken,
     out: Out,
 ) -> Result<Figures> {
-    let mut unused = users::take_kept(url)?;
+    let mut unused = users::take_kept(&gateway.url)?;
     let mut users = Vec::new();
     let signed_in = sign_in(&door, size, args.scenario, &mut unused, &mut users, &stop, out).await;
     let measured = match signed_in {
-        Ok(()) => measure(global, args, size, url, &door, &mut users, stop, out).await,
+        Ok(()) => measure(global, args, size, gateway, &door, &mut users, stop, out).await,
         Err(e) => Err(e),
     };
     let cleaned = clean(&door, &mut users, out).await;
-    users::keep(url, users.into_iter(), unused)?;
+    users::keep(&gateway.url, users.into_iter(), unused)?;
     let figures = measured?;
     cleaned?;
     Ok(figures)
@@ -209,8 +210,8 @@ async fn sign_in(
 }
 
 /// The symbols of the load with their prices.
-async fn listings(url: &str, token: &str, wanted: &[String]) -> Result<Vec<Listing>> {
-    let mut gateway = client::Client::with_token(url, token)?;
+async fn listings(gateway: &Gateway, token: &str, wanted: &[String]) -> Result<Vec<Listing>> {
+    let mut gateway = client::Client::with_token(gateway, token)?;
     let request = gateway.request(Empty {});
     let all = gateway.terminal.instruments(request).await?.into_inner().instruments;
     let is_open =
@@ -253,14 +254,14 @@ async fn measure(
     global: &Global,
     args: &Load,
     size: Size,
-    url: &str,
+    gateway: &Gateway,
     door: &Door,
     users: &mut Vec<User>,
     stop: CancellationToken,
     out: Out,
 ) -> Result<Figures> {
     let first = users.first().map(|u| u.token.clone()).unwrap_or_default();
-    let listings = listings(url, &first, &args.symbols).await?;
+    let listings = listings(gateway, &first, &args.symbols).await?;
     let start = Instant::now() + LEAD;
     let measure_from = start + Duration::from_secs(args.warmup);
     let end = measure_from + Duration::from_secs(args.duration);
@@ -286,18 +287,18 @@ async fn measure(
         let (plan, rng) = (plan.clone(), Rng::new(i as u64));
         match users.pop() {
             Some(user) if args.scenario == Scenario::RoundTrip => {
-                let way = Way::new(args.door, url)?;
-                clients.spawn(round_trip::run(plan, url.to_owned(), way, user, rng));
+                let way = Way::new(args.door, gateway)?;
+                clients.spawn(round_trip::run(plan, gateway.clone(), way, user, rng));
             }
             Some(user) => {
                 users.push(user);
-                let way = Way::new(args.door, url)?;
+                let way = Way::new(args.door, gateway)?;
                 clients.spawn(Client { way, plan, users, rng, figures: Figures::default() }.run());
             }
             None => {}
         }
     }
-    let processes = Processes::of(global, url);
+    let processes = Processes::of(global, &gateway.url);
     let watch = watch(&processes, &plan, args, out);
     let (usage, results) = tokio::join!(watch, async {
         let results = clients.join_all().await;

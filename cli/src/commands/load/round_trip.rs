@@ -11,7 +11,7 @@ use super::{
     users::User,
 };
 use crate::{
-    client,
+    client::{self, Gateway},
     output::{Error, Exit, Result},
 };
 use fafnir_proto::{
@@ -43,19 +43,19 @@ struct Arrived {
 /// Sends market orders until the end; hands the user back.
 pub async fn run(
     plan: Arc<Plan>,
-    url: String,
+    gateway: Gateway,
     mut way: Way,
     mut user: User,
     mut rng: Rng,
 ) -> Result<(Vec<User>, Figures)> {
     let mut figures = Figures::default();
-    let mut gateway = client::Client::with_token(&url, &user.token)?;
-    let mut positions = positions(&mut gateway).await?;
-    let mut updates = subscribe(&gateway).await?;
+    let mut client = client::Client::with_token(&gateway, &user.token)?;
+    let mut positions = positions(&mut client).await?;
+    let mut updates = subscribe(&client).await?;
     while let Some(began) = plan.next().await {
         if user.renew(&plan.door).await? {
-            gateway = client::Client::with_token(&url, &user.token)?;
-            updates = subscribe(&gateway).await?;
+            client = client::Client::with_token(&gateway, &user.token)?;
+            updates = subscribe(&client).await?;
         }
         let listing = plan.listings[rng.index(plan.listings.len())].clone();
         let had = positions.get(&listing.symbol).copied().unwrap_or(0);

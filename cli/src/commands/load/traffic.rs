@@ -228,7 +228,7 @@ impl Client {
 
 /// Takes back what a user has standing.
 pub async fn clean(door: &Door, user: &mut User) -> Outcome {
-    let mut way = Way::Graphql(Box::new(Line::new(door.base())));
+    let mut way = Way::Graphql(Box::new(Line::new(door.gateway())));
     let outcome = way.ask(&user.bearer, Ask::CancelAll).await;
     user.open.clear();
     outcome

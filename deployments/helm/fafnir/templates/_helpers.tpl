@@ -37,6 +37,24 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end }}
 
+{{/* How services are reached, and probed. */}}
+{{- define "fafnir.scheme" -}}{{ .Values.tls.enabled | ternary "https" "http" }}{{- end }}
+{{- define "fafnir.probe" -}}{{ .Values.tls.enabled | ternary "HTTPS" "HTTP" }}{{- end }}
+
+{{/* The Secret of a component's certificate, of (root, component). */}}
+{{- define "fafnir.certificate" -}}
+{{- $names := dict "gateway" "api-gateway" "sim" "simulator" "seed" "platform" "migrate" "platform" -}}
+{{ .root.Values.tls.secret | replace "{}" (get $names .component | default .component) }}
+{{- end }}
+{{- define "fafnir.certificateEnv" -}}
+- { name: FAFNIR_TLS_CERTIFICATE, value: /etc/fafnir-tls/tls.crt }
+- { name: FAFNIR_TLS_KEY, value: /etc/fafnir-tls/tls.key }
+- { name: FAFNIR_TLS_AUTHORITY, value: /etc/fafnir-tls/ca.crt }
+{{- end }}
+{{- define "fafnir.certificateVolume" -}}
+- { name: certificate, secret: { secretName: {{ include "fafnir.certificate" . }}, defaultMode: 0440 } }
+{{- end }}
+
 {{/* A value as fafnir.toml has it: its numbers are whole. */}}
 {{- define "fafnir.toml" -}}
 {{- if kindIs "string" . }}{{ toJson . }}{{ else if kindIs "bool" . }}{{ . }}{{ else if kindIs "slice" . }}{{ toJson . }}{{ else }}{{ int64 . }}{{ end }}
@@ -45,6 +63,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/* Environment of a process, of (root, component): the secrets that it uses, and no other. */}}
 {{- define "fafnir.env" -}}
 - { name: FAFNIR_DATA_DIR, value: /var/lib/fafnir }
+{{- if .root.Values.tls.enabled }}
+{{ include "fafnir.certificateEnv" . }}
+{{- end }}
 {{- $row := get (include "fafnir.table" .root | fromYaml) .component }}
 {{- $secrets := dict "FAFNIR_SECRET_SERVICE_TOKEN" "service-token" }}
 {{- if has "postgres" $row.needs }}{{ $_ := set $secrets "FAFNIR_DATABASE_URL" "database-url" }}{{ end }}
@@ -85,6 +106,9 @@ resources: {{ toJson .resources }}
 volumeMounts:
   - { name: data, mountPath: /var/lib/fafnir }
   - { name: config, mountPath: /etc/fafnir, readOnly: true }
+  {{- if .root.Values.tls.enabled }}
+  - { name: certificate, mountPath: /etc/fafnir-tls, readOnly: true }
+  {{- end }}
   {{- with .root.Values.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -96,13 +120,13 @@ ports:
   - { name: service, containerPort: {{ .port }} }
   - { name: operations, containerPort: {{ add .port 1000 }} }
 livenessProbe:
-  httpGet: { path: /healthz, port: operations }
+  httpGet: { path: /healthz, port: operations, scheme: {{ include "fafnir.probe" .root }} }
   initialDelaySeconds: 10
   periodSeconds: 10
   timeoutSeconds: 3
   failureThreshold: 6
 readinessProbe:
-  httpGet: { path: /readyz, port: operations }
+  httpGet: { path: /readyz, port: operations, scheme: {{ include "fafnir.probe" .root }} }
   periodSeconds: 3
   timeoutSeconds: 2
   failureThreshold: 2
@@ -145,6 +169,9 @@ topologySpreadConstraints:
 {{- define "fafnir.volumes" -}}
 - name: config
   configMap: { name: {{ include "fafnir.fullname" .root }} }
+{{- if .root.Values.tls.enabled }}
+{{ include "fafnir.certificateVolume" . }}
+{{- end }}
 {{- if ne .component "trade-engine" }}
 - name: data
   emptyDir: { sizeLimit: {{ .root.Values.scratchSize }} }

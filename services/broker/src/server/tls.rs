@@ -6,6 +6,7 @@ use crate::core::Securing;
 use crate::{Error, Tls};
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use fafnir_tls::{FIRST_BYTE, Files, Server};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,10 +15,6 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
@@ -28,25 +25,14 @@ const HANDSHAKES_MAX: usize = 256;
 /// Time until a client is accepted again after the system could not.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Reads certificate and key.
+/// Reads certificate and key; they are read again whenever the files change.
 ///
 /// # Errors
 /// [`Error::Config`] when a file cannot be read or the two do not fit.
 pub fn acceptor(tls: &Tls) -> Result<TlsAcceptor, Error> {
-    let unusable = |path: &std::path::Path, error: &dyn std::fmt::Display| {
-        Error::Config(format!("TLS: {}: {error}", path.display()))
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect)
-        .map_err(|error| unusable(&tls.certificate, &error))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(&tls.key, &error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(&tls.certificate, &error))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| unusable(&tls.certificate, &error))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    let files = Files { certificate: tls.certificate.clone(), key: tls.key.clone() };
+    let server = Server::open(&files, None).map_err(|error| Error::Config(format!("TLS: {error}")))?;
+    Ok(server.acceptor())
 }
 
 /// What a client is offered after INFO.
@@ -56,9 +42,6 @@ pub struct Offer {
     /// Whether it has to.
     pub securing: Securing,
 }
-
-/// How the first message of TLS begins.
-const TLS_FIRST: u8 = 0x16;
 
 /// A connection that is secured after INFO, or need not be, then goes on like any other.
 pub async fn connection(
@@ -73,7 +56,7 @@ pub async fn connection(
         socket.write_all(&info).await.ok()?;
         outbound.pending.fetch_sub(info.len(), Ordering::AcqRel);
         let mut first = [0];
-        (socket.peek(&mut first).await.ok()? > 0).then_some(first[0] == TLS_FIRST)
+        (socket.peek(&mut first).await.ok()? > 0).then_some(first[0] == FIRST_BYTE)
     };
     let secures = tokio::select! {
         secures = tokio::time::timeout(HANDSHAKE, begin) => secures.ok().flatten(),

@@ -300,7 +300,7 @@ async fn answer(
     let status = if was_executed(&response) { StatusCode::OK } else { invalid_status };
     let mut reply = reply(status, media_type, &response);
     if let Some(token) = renewed {
-        let csrf_token = csrf::token_of(&endpoint.gateway.ctx.secrets.csrf_key, id);
+        let csrf_token = csrf::token_of(&endpoint.gateway.ctx.secrets.csrf_key.current(), id);
         for cookie in csrf::cookies(&token, &csrf_token, csrf::COOKIE_MAX_AGE_S, is_secure) {
             reply.headers_mut().append(header::SET_COOKIE, cookie);
         }

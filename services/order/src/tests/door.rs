@@ -6,7 +6,7 @@ use super::{
 };
 use fafnir_platform::{
     Caller, Clock, Context, Settings, disk::Disk, facts::Follower, health::Health, secrets::Secrets,
-    tasks::Tasks,
+    tasks::Tasks, tls::Tls,
 };
 use fafnir_proto::{
     client::{Clients, POSITION_KEY, REASON_KEY},
@@ -106,8 +106,9 @@ impl Stand {
         let ctx = Context {
             service: "order-service",
             settings: Arc::new(Settings::default()),
-            clients: Clients::new(&addresses, &[], secrets.service_token.expose()).unwrap(),
+            clients: Clients::new(&addresses, &[], secrets.service_token.current().expose()).unwrap(),
             secrets: Arc::new(secrets),
+            tls: Tls::default(),
             clock: Clock::wall(),
             tasks: Tasks::new(CancellationToken::new()),
             health: Health::default(),

@@ -15,12 +15,15 @@ pub mod many;
 pub mod outbox;
 mod own;
 mod postgres;
+mod secured;
 mod server;
 mod sqlite;
 mod sums;
 #[cfg(test)]
 mod tests;
 pub mod transfer;
+
+pub use secured::with_authority;
 
 pub use copies::Copies;
 pub use sqlite::quick_check;

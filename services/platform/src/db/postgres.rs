@@ -6,7 +6,7 @@
 //! A read costs its caller one way to the server and back for each statement: what opens its transaction goes along with
 //! the first one, and what ends it is sent when the answer has left.
 
-use super::{Error, Row, Tx, Value, dialect};
+use super::{Error, Row, Tx, Value, dialect, secured::Server};
 use crate::{error, manifest::Found};
 use bytes::BytesMut;
 use deadpool_postgres::{
@@ -28,7 +28,7 @@ use tokio::{
     sync::{Mutex, RwLock, Semaphore},
 };
 use tokio_postgres::{
-    Client, Config, NoTls,
+    Client,
     error::SqlState,
     types::{IsNull, ToSql, Type, to_sql_checked},
 };
@@ -71,7 +71,7 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 #[derive(Debug)]
 pub(super) struct Postgres {
     pool: Pool,
-    config: Config,
+    server: Server,
     /// The connection that holds, or tries to get, the lead.
     lead: Mutex<Option<Lead>>,
     /// Shared by ordinary attempts, exclusive for one that must not meet another.
@@ -109,10 +109,10 @@ impl Postgres {
         {
             return Err(Error::Unusable(format!("database.prefix: {name:?} must consist of a-z, 0-9 and _")));
         }
-        let mut config: Config =
-            url.parse().map_err(|e| Error::Unusable(format!("database.url: {}", redacted(&e))))?;
-        let maintenance = config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
-        config
+        let mut server = Server::parse(url)?;
+        let maintenance = server.config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
+        server
+            .config
             .dbname(name)
             .application_name("fafnir")
             .connect_timeout(CONNECT_TIMEOUT)
@@ -125,7 +125,7 @@ impl Postgres {
             ));
         let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
         loop {
-            match prepare_server(&config, &maintenance, name).await {
+            match prepare_server(&server, &maintenance, name).await {
                 Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
                     tracing::debug!(database = name, error = %e, "waiting for the database server");
                     tokio::time::sleep(CONNECT_RETRY).await;
@@ -134,7 +134,7 @@ impl Postgres {
             }
         }
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(config.clone(), NoTls, recycling);
+        let manager = Manager::from_config(server.config.clone(), server.tls.clone(), recycling);
         let timeouts = Timeouts {
             wait: Some(QUEUE_WAIT_MAX),
             create: Some(CONNECT_TIMEOUT),
@@ -148,7 +148,7 @@ impl Postgres {
             .map_err(|e| Error::Unusable(e.to_string()))?;
         Ok(Self {
             pool,
-            config,
+            server,
             lead: Mutex::default(),
             gate: Arc::default(),
             room: Semaphore::new(QUEUE_LEN),
@@ -172,7 +172,7 @@ impl Postgres {
             Some(l) if l.is_held => return Ok(true),
             Some(l) => l,
             None => {
-                let connected = self.config.connect(NoTls).await;
+                let connected = self.server.connect().await;
                 let (client, connection) = connected.map_err(|e| self.explain(&e).error)?;
                 // Ends with the client.
                 tokio::spawn(connection);
@@ -316,14 +316,14 @@ async fn connected<T>(
     work: impl AsyncFnOnce(Client) -> Result<T, tokio_postgres::Error>,
 ) -> Result<T, Error> {
     let plain = |e: tokio_postgres::Error| explain(&e, None).error;
-    let mut config: Config =
-        url.parse().map_err(|e| Error::Unusable(format!("database.url: {}", redacted(&e))))?;
-    let maintenance = config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
-    config
+    let mut server = Server::parse(url)?;
+    let maintenance = server.config.get_dbname().unwrap_or(MAINTENANCE_DATABASE).to_owned();
+    server
+        .config
         .dbname(database.unwrap_or(&maintenance))
         .connect_timeout(CONNECT_TIMEOUT)
         .application_name("fafnir");
-    let (client, connection) = config.connect(NoTls).await.map_err(plain)?;
+    let (client, connection) = server.connect().await.map_err(plain)?;
     let connection = tokio::spawn(connection);
     let result = tokio::time::timeout(ANSWER_DEADLINE, work(client)).await;
     connection.abort();
@@ -401,19 +401,19 @@ pub(super) async fn rename(url: &str, name: &str, to: &str) -> Result<bool, Erro
 }
 
 /// The text of a configuration error without what may be a password.
-fn redacted(e: &tokio_postgres::Error) -> String {
+pub(super) fn redacted(e: &tokio_postgres::Error) -> String {
     let text = e.to_string();
     text.split(':').next().unwrap_or("cannot be read").to_owned()
 }
 
 /// Connects once, creates the database if it is missing, checks that an acknowledged commit is on disk.
-async fn prepare_server(config: &Config, maintenance: &str, name: &str) -> Result<(), Error> {
+async fn prepare_server(server: &Server, maintenance: &str, name: &str) -> Result<(), Error> {
     let plain = |e: tokio_postgres::Error| explain(&e, None).error;
-    let connected = match config.connect(NoTls).await {
+    let connected = match server.connect().await {
         Err(e) if e.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
-            let mut admin = config.clone();
-            admin.dbname(maintenance);
-            let (client, connection) = admin.connect(NoTls).await.map_err(plain)?;
+            let mut admin = server.clone();
+            admin.config.dbname(maintenance);
+            let (client, connection) = admin.connect().await.map_err(plain)?;
             let connection = tokio::spawn(connection);
             // Bytes compare as in SQLite, whatever the locale of the server.
             let created = client
@@ -432,7 +432,7 @@ async fn prepare_server(config: &Config, maintenance: &str, name: &str) -> Resul
                     ) => {}
                 result => result.map_err(plain)?,
             }
-            config.connect(NoTls).await
+            server.connect().await
         }
         connected => connected,
     };
@@ -480,7 +480,10 @@ fn explain(e: &tokio_postgres::Error, uniques: Option<&BTreeMap<String, String>>
     let Some(db) = e.as_db_error() else {
         // Types and columns that do not fit are defects; the rest is the connection.
         let source = std::error::Error::source(e).map_or(String::new(), |s| format!(": {s}"));
-        let text = format!("Postgres: {e}{source}");
+        let text = match fafnir_tls::sentence(e) {
+            Some(why) => format!("Postgres: {why}"),
+            None => format!("Postgres: {e}{source}"),
+        };
         let defect = e.to_string().starts_with("error serializing")
             || e.to_string().starts_with("error deserializing")
             || e.to_string().starts_with("invalid column");

@@ -9,13 +9,14 @@ pub mod files;
 pub mod place;
 mod wire;
 
-use super::context::Context;
+use super::{context::Context, tls};
 use address::{Proxies, Source};
 use axum::{Router, http::StatusCode};
 use hyper::server::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use place::{Limits, Place, Places};
 use std::{future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tls::Stream;
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
@@ -69,6 +70,20 @@ pub struct Door {
     /// A connection that was used may be idle for this long.
     idle_max: Duration,
     answer_max: Option<Duration>,
+    /// How its connections are secured; `None`: in the clear.
+    tls: Option<tls::Server>,
+}
+
+/// In the requests of a secured connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secured {
+    /// At a door that demands certificates: the component that the caller's names, where it names one.
+    pub caller: Option<Option<String>>,
+}
+
+/// Whether a request came over TLS to this very process.
+pub fn is_secured(extensions: &http::Extensions) -> bool {
+    extensions.get::<Secured>().is_some()
 }
 
 impl Door {
@@ -88,6 +103,7 @@ impl Door {
             proxies: Proxies::parse(&settings.trusted_proxies)?,
             idle_max: IDLE_MAX,
             answer_max: Some(ANSWER_TIMEOUT),
+            tls: None,
         })
     }
 
@@ -95,7 +111,7 @@ impl Door {
     pub fn inner() -> Self {
         let limits =
             Limits { places: INNER_PLACES, share_of_files: INNER_SHARE, per_address: None, per_second: 0 };
-        Self { limits, proxies: Proxies::default(), idle_max: INNER_IDLE_MAX, answer_max: None }
+        Self { limits, proxies: Proxies::default(), idle_max: INNER_IDLE_MAX, answer_max: None, tls: None }
     }
 
     /// For metrics and health.
@@ -103,6 +119,12 @@ impl Door {
         let limits =
             Limits { places: OPERATIONS_PLACES, share_of_files: OPERATIONS_SHARE, ..Self::inner().limits };
         Self { limits, idle_max: IDLE_MAX, answer_max: Some(ANSWER_TIMEOUT), ..Self::inner() }
+    }
+
+    /// The same door, secured where `tls` says how.
+    #[must_use]
+    pub fn secured(self, tls: Option<tls::Server>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The same door, whose answers begin within [`ANSWER_TIMEOUT`].
@@ -157,12 +179,12 @@ async fn accept(
             metrics::counter!("fafnir_connections_refused_total", "service" => name).increment(1);
             continue;
         };
-        let (router, shutdown, idle_max) = (router.clone(), shutdown.clone(), door.idle_max);
+        let (router, shutdown, door) = (router.clone(), shutdown.clone(), door.clone());
         connections.spawn(async move {
             let place = entry.place;
             let served = async {
                 tokio::time::sleep(entry.wait).await;
-                connection(stream, peer, &router, &place, idle_max, &shutdown).await
+                connection(stream, peer, &router, &place, &door, &shutdown).await
             };
             let ended = tokio::select! {
                 ended = served => ended,
@@ -209,20 +231,22 @@ async fn idles(place: &Place, idle_max: Duration) {
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn connection(
-    mut stream: TcpStream,
+    stream: TcpStream,
     peer: SocketAddr,
     router: &Router,
     place: &Arc<Place>,
-    idle_max: Duration,
+    door: &Door,
     shutdown: &CancellationToken,
 ) -> Outcome {
+    let idle_max = door.idle_max;
     stream.set_nodelay(true)?;
+    let Some((mut stream, secured)) = secure(stream, door).await? else { return Ok(()) };
     let head = tokio::time::timeout(HEADER_TIMEOUT, first_bytes(&mut stream)).await??;
     let http2 = head == HTTP2_PREFACE;
     if !http2 {
         place.head_begins();
     }
-    let handler = Handler::new(router.clone(), peer, Arc::clone(place), http2, idle_max);
+    let handler = Handler::new(router.clone(), peer, secured, Arc::clone(place), http2, idle_max);
     let io = TokioIo::new(Rewound::new(head, stream, Arc::clone(place), http2));
     let ending = async {
         tokio::select! {
@@ -248,6 +272,34 @@ async fn connection(
     }
 }
 
+/// The handshake, where the door has one; `None` for who does not speak TLS, and was told.
+async fn secure(stream: TcpStream, door: &Door) -> io::Result<Option<(Stream, Option<Secured>)>> {
+    let Some(server) = &door.tls else { return Ok(Some((Stream::Plain(stream), None))) };
+    let handshake = async {
+        let mut first = [0];
+        if stream.peek(&mut first).await? == 0 {
+            return Ok(None);
+        }
+        if first[0] != tls::FIRST_BYTE {
+            tls::refuse_plain(stream).await?;
+            return Ok(None);
+        }
+        let (stream, caller) = server.accept(stream).await?;
+        let caller = server.demands_certificate().then_some(caller);
+        Ok(Some((stream, Some(Secured { caller }))))
+    };
+    let outcome: io::Result<_> = tokio::time::timeout(HEADER_TIMEOUT, handshake)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if let Err(e) = &outcome
+        && server.demands_certificate()
+        && let Some(why) = tls::sentence(e)
+    {
+        tracing::warn!(why, "a caller is refused");
+    }
+    outcome
+}
+
 /// Serves until the connection ends, or is told to by `ending`, which gives it so much time more.
 async fn until_told<C, E>(
     mut serving: std::pin::Pin<&mut C>,
@@ -268,7 +320,7 @@ where
 }
 
 /// Reads until it is clear whether the client speaks HTTP/2.
-async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+async fn first_bytes(stream: &mut Stream) -> io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HTTP2_PREFACE.len());
     while head.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&head) {
         let mut rest = (&mut *stream).take((HTTP2_PREFACE.len() - head.len()) as u64);

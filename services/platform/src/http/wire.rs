@@ -1,6 +1,10 @@
 //! What passes on one connection, seen by its place: bytes in and out, requests, and what clients do not take.
 
-use super::place::{Busy, Place};
+use super::{
+    Secured,
+    place::{Busy, Place},
+    tls::Stream as Socket,
+};
 use axum::{Router, body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -19,10 +23,7 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service as _;
 
 /// Bytes of an answer over HTTP/2 that are handed out at a time: the rest is seen to wait where the client takes none.
@@ -33,13 +34,13 @@ const CHUNK: usize = 16 * 1024;
 pub struct Rewound {
     head: Vec<u8>,
     read: usize,
-    stream: TcpStream,
+    stream: Socket,
     place: Arc<Place>,
     http2: bool,
 }
 
 impl Rewound {
-    pub fn new(head: Vec<u8>, stream: TcpStream, place: Arc<Place>, http2: bool) -> Self {
+    pub fn new(head: Vec<u8>, stream: Socket, place: Arc<Place>, http2: bool) -> Self {
         Self { head, read: 0, stream, place, http2 }
     }
 
@@ -100,6 +101,7 @@ impl AsyncWrite for Rewound {
 pub struct Handler {
     router: Router,
     peer: SocketAddr,
+    secured: Option<Secured>,
     place: Arc<Place>,
     http2: bool,
     next_stream: AtomicU64,
@@ -108,10 +110,17 @@ pub struct Handler {
 }
 
 impl Handler {
-    pub fn new(router: Router, peer: SocketAddr, place: Arc<Place>, http2: bool, idle_max: Duration) -> Self {
+    pub fn new(
+        router: Router,
+        peer: SocketAddr,
+        secured: Option<Secured>,
+        place: Arc<Place>,
+        http2: bool,
+        idle_max: Duration,
+    ) -> Self {
         let keep_alive = HeaderValue::from_str(&format!("timeout={}", idle_max.as_secs())).ok();
         let keep_alive = keep_alive.filter(|_| !http2);
-        Self { router, peer, place, http2, next_stream: AtomicU64::new(0), keep_alive }
+        Self { router, peer, secured, place, http2, next_stream: AtomicU64::new(0), keep_alive }
     }
 }
 
@@ -125,6 +134,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(Arc::clone(&self.place));
+        if let Some(secured) = &self.secured {
+            request.extensions_mut().insert(secured.clone());
+        }
         let stream = self.http2.then(|| Stream {
             place: Arc::clone(&self.place),
             id: self.next_stream.fetch_add(1, Ordering::Relaxed),

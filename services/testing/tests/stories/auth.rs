@@ -258,7 +258,7 @@ async fn a_flood_of_sign_ins_is_fair_and_says_how_long_to_wait() {
     let auth = Auth::start().await;
     auth.register(EMAIL).await;
     auth.register("flood@example.com").await;
-    let token = auth.stack.running.context.secrets.service_token.expose().to_owned();
+    let token = auth.stack.running.context.secrets.service_token.current().expose().to_owned();
     let from = async |ip: &str, email: &str| {
         let headers = [
             ("content-type", "application/json"),
@@ -319,7 +319,7 @@ async fn failed_sign_ins_are_throttled_and_say_nothing() {
     let answer = auth.send(Method::POST, "/auth/login", &json, &body).await;
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     // The gateway's word is.
-    let token = auth.stack.running.context.secrets.service_token.expose().to_owned();
+    let token = auth.stack.running.context.secrets.service_token.current().expose().to_owned();
     let headers = [json[0], json[1], ("x-fafnir-token", &token), ("x-forwarded-proto", "https")];
     let answer = auth.send(Method::POST, "/auth/login", &headers, &body).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -424,8 +424,9 @@ async fn forged_and_stale_tokens_are_refused() {
     let auth = Auth::start().await;
     auth.register(EMAIL).await;
     let (access, _) = auth.tokens(EMAIL).await;
-    let secrets = &auth.stack.running.context.secrets;
-    let key = SigningKey::from_pkcs8(&secrets.jwt_key_pkcs8).unwrap();
+    let dir = auth.stack.running.context.settings.data_dir().join("secrets");
+    let (pkcs8, _) = fafnir_platform::secrets::signing_keys(&dir).unwrap();
+    let key = SigningKey::from_pkcs8(&pkcs8).unwrap();
     let ctx = &auth.stack.running.context;
     let keys = fafnir_platform::token::Keys::from_jwks(&key.jwks()).unwrap();
     let claims = keys.verify(&access, ctx.clock.now_us()).unwrap();

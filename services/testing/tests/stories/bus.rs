@@ -6,7 +6,7 @@ use bytes::Bytes;
 use fafnir_platform::{
     Error,
     bus::{Bus, StreamSpec},
-    secrets::market_password,
+    secrets::market_login,
 };
 use fafnir_proto::{id::SessionId, subject};
 use fafnir_services::broker;
@@ -233,9 +233,10 @@ async fn watch(
     refusals: &mpsc::UnboundedSender<String>,
 ) -> Result<async_nats::Client, async_nats::ConnectError> {
     let ctx = &stack.running.context;
-    let password = market_password(&ctx.secrets.nats_sessions, password_of).expose().to_owned();
+    let key = ctx.secrets.nats_sessions.current();
+    let password = market_login(&key, password_of).1.expose().to_owned();
     let sender = refusals.clone();
-    let options = async_nats::ConnectOptions::with_user_and_password(session.to_string(), password)
+    let options = async_nats::ConnectOptions::with_user_and_password(market_login(&key, session).0, password)
         .max_reconnects(1)
         .event_callback(move |event| {
             let sender = sender.clone();
@@ -322,8 +323,8 @@ async fn every_subject_is_the_services_and_market_data_alone_a_sessions() {
     let ctx = &stack.running.context;
     let bus = ctx.bus().await.unwrap();
     tell(&bus, subject::GUESTS_ADMIT, &[session(1)]).await;
-    let password = market_password(&ctx.secrets.nats_sessions, session(1));
-    let (user, pass) = (session(1).to_string(), password.expose());
+    let (user, password) = market_login(&ctx.secrets.nats_sessions.current(), session(1));
+    let pass = password.expose();
     let address = ctx.addresses["nats"].split_once("://").unwrap().1;
     let socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let mut lines = tokio::io::BufReader::new(socket);

@@ -102,8 +102,8 @@ impl Wire {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let addresses = BTreeMap::from([(SERVICE.to_owned(), url)]);
         let here: &[&str] = if in_process { &[SERVICE] } else { &[] };
-        let token = stack.running.context.secrets.service_token.expose();
-        let clients = Clients::new(&addresses, here, token).unwrap();
+        let token = stack.running.context.secrets.service_token.current();
+        let clients = Clients::new(&addresses, here, token.expose()).unwrap();
         let ctx = Context { clients, ..stack.running.context.clone() };
         assert_eq!(ctx.clients.place(SERVICE).is_some(), in_process);
         let (tell, told) = mpsc::unbounded_channel();

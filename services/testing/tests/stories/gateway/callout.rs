@@ -111,7 +111,7 @@ async fn a_nats_server_asks_the_gateway_who_watches_the_market() {
     let mut server = None;
     let door = Door::open_on(&SERVICES[1..], |s| {
         let secrets = Secrets::load_or_create(&s.data_dir().join("secrets")).unwrap();
-        let issuer = gateway::issuer(&secrets.nats_sessions).unwrap();
+        let issuer = gateway::issuer(&secrets.nats_sessions.current()).unwrap();
         server = Some(Server::start(&program, &issuer, dir.path(), port));
         s.nats.url = format!("nats://services:{SERVICES_PASSWORD}@127.0.0.1:{port}");
     })
