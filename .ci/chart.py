@@ -152,7 +152,8 @@ def known(objects, fafnir):
     settings = json.loads(subprocess.run([fafnir, "config", "--json"], cwd=work, env={"PATH": os.environ["PATH"], "HOME": str(work)}, check=True, capture_output=True).stdout)
     variables = {"FAFNIR_" + re.sub("[.-]", "_", key).upper() for key in settings}
     secrets = (ROOT / "services/platform/src/secrets.rs").read_text()
-    variables |= {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'(?:text|rotating)\(dir, "(\w+)"\)', secrets)} | set(re.findall(r"FAFNIR_SECRET_[A-Z_]+[A-Z]", secrets))
+    own = re.findall(r'const KEY: &str = "(\w+)"', (ROOT / "services/security/src/audit.rs").read_text())
+    variables |= {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'(?:text|rotating)\(dir, "(\w+)"\)', secrets) + own} | set(re.findall(r"FAFNIR_SECRET_[A-Z_]+[A-Z]", secrets))
     for o in objects:
         if o["kind"] == "ConfigMap":
             (work / "fafnir.toml").write_text(o["data"]["fafnir.toml"])

@@ -26,8 +26,9 @@ def config(work, program, files):
 def variables(fafnir):
     settings = json.loads(subprocess.run([fafnir, "config", "--json"], cwd="/", env=PLAIN, check=True, capture_output=True).stdout)
     secrets = (ROOT / "services/platform/src/secrets.rs").read_text()
+    own = re.findall(r'const KEY: &str = "(\w+)"', (ROOT / "services/security/src/audit.rs").read_text())
     return ({"FAFNIR_" + re.sub("[.-]", "_", key).upper() for key in settings} | set(re.findall(r"FAFNIR_SECRET_[A-Z_]+[A-Z]", secrets))
-            | {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'(?:text|rotating)\(dir, "(\w+)"\)', secrets)})
+            | {"FAFNIR_SECRET_" + name.upper() for name in re.findall(r'(?:text|rotating)\(dir, "(\w+)"\)', secrets) + own})
 
 
 def check(services, known):
