@@ -53,9 +53,14 @@ def empty(ask, asked):
     return [(title, query) for title, query in asked if not any(v == v for v in ask(query))]
 
 
-def promtool(*arguments):
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+def promtool(*arguments, text=None):
+    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, input=text)
     return [] if done.returncode == 0 else [f"promtool {' '.join(map(str, arguments))}: {done.stdout}{done.stderr}"]
+
+
+def scraped(text):
+    """What is wrong with what the program tells by itself: names, units, help."""
+    return promtool("check", "metrics", text=text)
 
 
 def still():
@@ -116,6 +121,10 @@ def main():
         while left and time.monotonic() < until:
             left = empty(ask, left)
             time.sleep(1)
+        with urllib.request.urlopen(f"http://{target}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        assert scraped(text + "# TYPE fafnir_planted_ms gauge\nfafnir_planted_ms 1\n"), "promtool takes a metric without help"
+        wrong += scraped(text)
         assert empty(ask, [("planted", 'fafnir_request_seconds_count{service="nobody"}')]), "a query without data is not found"
         wrong += [f"no data: {title}\n  {query}" for title, query in left]
         rules = [r for g in get("/api/v1/rules")["groups"] for r in g["rules"]]

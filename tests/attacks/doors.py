@@ -105,9 +105,15 @@ class Victim:
 
 
 def threads(count, work):
-    """Does `work(stop)` in so many threads; answers what ends them."""
+    """Does `work(stop)` in so many threads; answers what ends them. They yield to server and victim: an attacker's own
+    machine is another one."""
     stop = threading.Event()
-    running = [threading.Thread(target=work, args=(stop,), daemon=True) for _ in range(count)]
+
+    def yielding():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        work(stop)
+
+    running = [threading.Thread(target=yielding, daemon=True) for _ in range(count)]
     for thread in running:
         thread.start()
 

@@ -6,6 +6,7 @@
 
 use super::domain::Email;
 use fafnir_platform::http::address::Source;
+use metrics::Gauge;
 use parking_lot::{Condvar, Mutex};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -42,6 +43,7 @@ pub struct Queue {
     changed: Condvar,
     threads: u32,
     wait_max: Duration,
+    waiting: Gauge,
 }
 
 impl fmt::Debug for Queue {
@@ -131,7 +133,13 @@ impl Inner {
 impl Queue {
     /// For so many threads; nobody waits longer than `wait_max`.
     pub fn new(threads: u32, wait_max: Duration) -> Self {
-        Self { inner: Mutex::default(), changed: Condvar::new(), threads, wait_max }
+        Self {
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            threads,
+            wait_max,
+            waiting: metrics::gauge!("fafnir_passwords_waiting"),
+        }
     }
 
     /// Adds a piece.
@@ -157,6 +165,7 @@ impl Queue {
         lane.push_back(job);
         lanes.waiting += 1;
         inner.waiting += 1;
+        self.waiting.set(inner.waiting as f64);
         drop(inner);
         self.changed.notify_one();
         Ok(())
@@ -170,6 +179,7 @@ impl Queue {
                 self.changed.wait(&mut inner);
                 continue;
             };
+            self.waiting.set(inner.waiting as f64);
             drop(inner);
             let started = Instant::now();
             job();

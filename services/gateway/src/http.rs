@@ -180,8 +180,16 @@ async fn around(request: Request, next: Next) -> Response {
         }
         _ => "other",
     };
-    metrics::histogram!("fafnir_request_seconds", "service" => "api-gateway", "method" => label.to_owned())
-        .record(started.elapsed().as_secs_f64());
+    let code = response.status();
+    let status = if grpc {
+        // A refusal is an answer of its head alone.
+        response.headers().get("grpc-status").and_then(|code| code.to_str().ok()).unwrap_or("0")
+    } else {
+        code.as_str()
+    };
+    let labels =
+        [("service", "api-gateway".to_owned()), ("method", label.to_owned()), ("status", status.to_owned())];
+    metrics::histogram!("fafnir_request_seconds", &labels).record(started.elapsed().as_secs_f64());
     if !grpc {
         let headers = response.headers_mut();
         for (name, value) in [

@@ -27,6 +27,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 const BODY_MAX: usize = 64 * 1024;
 /// Longest wait for the answer; hashing a password may queue.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(9);
+/// Seconds after which a request can be tried again that was not answered within it.
+const RETRY_AFTER_S: u64 = 1;
 /// A connection that was idle for longer is not used again: well before auth-service would close it.
 const POOL_IDLE_MAX: Duration = Duration::from_secs(20);
 /// Headers that concern one hop only (RFC 9110 §7.6.1).
@@ -122,7 +124,11 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
     let response = match tokio::time::timeout(ANSWER_DEADLINE, gateway.http.request(onward)).await {
         Ok(Ok(response)) => response,
         Ok(Err(e)) => return Err(unreachable(&e)),
-        Err(e) => return Err(unreachable(&e)),
+        Err(_) => {
+            tracing::warn!(deadline = ?ANSWER_DEADLINE, "auth-service has not answered");
+            let busy = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "auth-service is busy; try again");
+            return Err(Failure { retry_after_s: Some(RETRY_AFTER_S), ..busy });
+        }
     };
     if let Some(session) = session.filter(|_| response.status().is_success()) {
         gateway.sessions.forget(session.id).await;

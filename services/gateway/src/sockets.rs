@@ -2,6 +2,7 @@
 
 use fafnir_platform::http::address::Source;
 use fafnir_proto::id::UserId;
+use metrics::Gauge;
 use parking_lot::Mutex;
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 
@@ -17,6 +18,8 @@ struct Counts<K> {
     /// 0: no bound.
     max: u32,
     counts: Arc<Mutex<HashMap<K, u32>>>,
+    /// All of them, for who watches.
+    open: Option<Gauge>,
 }
 
 /// A counted socket, until it is dropped.
@@ -24,11 +27,12 @@ struct Counts<K> {
 pub struct Counted<K: Eq + Hash> {
     key: K,
     counts: Arc<Mutex<HashMap<K, u32>>>,
+    open: Option<Gauge>,
 }
 
 impl<K: Eq + Hash + Copy> Counts<K> {
-    fn new(max: u32) -> Self {
-        Self { max, counts: Arc::default() }
+    fn new(max: u32, open: Option<Gauge>) -> Self {
+        Self { max, counts: Arc::default(), open }
     }
 
     fn enter(&self, key: K) -> Option<Counted<K>> {
@@ -38,12 +42,14 @@ impl<K: Eq + Hash + Copy> Counts<K> {
             return None;
         }
         *count += 1;
-        Some(Counted { key, counts: Arc::clone(&self.counts) })
+        self.open.iter().for_each(|open| open.increment(1.0));
+        Some(Counted { key, counts: Arc::clone(&self.counts), open: self.open.clone() })
     }
 }
 
 impl<K: Eq + Hash> Drop for Counted<K> {
     fn drop(&mut self) {
+        self.open.iter().for_each(|open| open.decrement(1.0));
         let mut counts = self.counts.lock();
         if let Some(count) = counts.get_mut(&self.key) {
             *count -= 1;
@@ -56,7 +62,8 @@ impl<K: Eq + Hash> Drop for Counted<K> {
 
 impl Sockets {
     pub fn new(per_user: u32, per_address: u32) -> Self {
-        Self { by_user: Counts::new(per_user), by_address: Counts::new(per_address) }
+        let open = metrics::gauge!("fafnir_websockets");
+        Self { by_user: Counts::new(per_user, None), by_address: Counts::new(per_address, Some(open)) }
     }
 
     /// One more of an address; `None`: it has too many.

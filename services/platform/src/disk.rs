@@ -197,8 +197,7 @@ impl Disk {
         let is = self.0.limits.judge(was, room);
         self.0.stage.store(is as u8, Ordering::Release);
         metrics::gauge!("fafnir_disk_stage").set(f64::from(is as u8));
-        metrics::gauge!("fafnir_disk_free_mib")
-            .set(f64::from(u32::try_from(room.free_bytes / MIB).unwrap_or(u32::MAX)));
+        metrics::gauge!("fafnir_disk_free_bytes").set(room.free_bytes as f64);
         match self.notice() {
             Some(notice) if is > was => tracing::error!("{notice}"),
             Some(notice) if is < was => tracing::warn!("{notice}"),

@@ -67,7 +67,7 @@ impl From<Kind> for StatusCode {
 
 impl From<Refusal> for Failure {
     fn from(r: Refusal) -> Self {
-        let retry_after_s = (r.kind == Kind::Exhausted).then_some(RETRY_AFTER_S);
+        let retry_after_s = matches!(r.kind, Kind::Exhausted | Kind::Unavailable).then_some(RETRY_AFTER_S);
         Self { status: r.kind.into(), message: r.message, details: r.reason.into(), retry_after_s }
     }
 }

@@ -56,6 +56,10 @@ pub trait Projection: Send + Sync + 'static {
     /// transient means that a fact cannot be: the follower stands before it until a person has looked.
     fn apply(&self, from: u64, facts: Vec<Fact>) -> impl Future<Output = Result<()>> + Send;
 
+    /// Hears of facts when they come, before they are stored: each once and in order, on every replica, whether or not it
+    /// is the one that stores them. For what is kept in memory beside the tables.
+    fn hear(&self, _facts: &[Fact]) {}
+
     /// Whether this replica is the one that stores facts; becomes it where nobody is.
     fn lead(&self) -> impl Future<Output = Result<bool>> + Send {
         std::future::ready(Ok(true))

@@ -2,6 +2,7 @@
 
 use super::{caller, context::Context, secrets::Secrets, tls::Callers};
 use fafnir_proto::client;
+use http::HeaderValue;
 use metrics::Histogram;
 use parking_lot::RwLock;
 use std::{
@@ -20,6 +21,8 @@ use tower::Service;
 const METHODS_MAX: usize = 64;
 /// What further ones are counted as.
 const OTHER: &str = "other";
+/// Where a gRPC answer of its head alone has its code.
+const GRPC_STATUS: &str = "grpc-status";
 
 type Request = http::Request<Body>;
 type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
@@ -91,7 +94,9 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
                 Some(time) => client::within(time, answering).await,
                 None => answering.await,
             };
-            seconds.record(started.elapsed().as_secs_f64());
+            // A refusal is an answer of its head alone; what ends later ends after the time that is measured here.
+            let code = answer.as_ref().map_or(None, |answer| answer.headers().get(GRPC_STATUS));
+            seconds.of(code).record(started.elapsed().as_secs_f64());
             answer
         })
     }
@@ -101,27 +106,52 @@ impl<S: NamedService> NamedService for Guarded<S> {
     const NAME: &'static str = S::NAME;
 }
 
-/// The time of each method of one service, looked up in the registry once.
+/// The time of each method of one service, looked up in the registry once where it answers well.
 #[derive(Debug)]
 struct Methods {
     service: &'static str,
-    by_path: RwLock<HashMap<String, Histogram>>,
+    by_path: RwLock<HashMap<String, Arc<Method>>>,
+}
+
+#[derive(Debug)]
+struct Method {
+    service: &'static str,
+    name: String,
+    ok: Histogram,
+}
+
+impl Method {
+    fn new(service: &'static str, name: &str) -> Self {
+        Self { service, name: name.to_owned(), ok: seconds(service, name, "0") }
+    }
+
+    /// The times of answers with this code; without one it is OK.
+    fn of(&self, code: Option<&HeaderValue>) -> Histogram {
+        match code.and_then(|code| code.to_str().ok()) {
+            None | Some("0") => self.ok.clone(),
+            Some(code) => seconds(self.service, &self.name, code),
+        }
+    }
+}
+
+fn seconds(service: &'static str, method: &str, status: &str) -> Histogram {
+    let labels =
+        [("service", service.to_owned()), ("method", method.to_owned()), ("status", status.to_owned())];
+    metrics::histogram!("fafnir_request_seconds", &labels)
 }
 
 impl Methods {
-    fn seconds(&self, path: &str) -> Histogram {
+    fn seconds(&self, path: &str) -> Arc<Method> {
         if let Some(known) = self.by_path.read().get(path) {
-            return known.clone();
+            return Arc::clone(known);
         }
         let mut by_path = self.by_path.write();
         let room = by_path.len() < METHODS_MAX;
-        let method = if room { path.rsplit('/').next().unwrap_or_default() } else { OTHER };
-        let seconds = metrics::histogram!(
-            "fafnir_request_seconds", "service" => self.service, "method" => method.to_owned()
-        );
+        let name = if room { path.rsplit('/').next().unwrap_or_default() } else { OTHER };
+        let method = Arc::new(Method::new(self.service, name));
         if room {
-            by_path.insert(path.to_owned(), seconds.clone());
+            by_path.insert(path.to_owned(), Arc::clone(&method));
         }
-        seconds
+        method
     }
 }

@@ -128,7 +128,7 @@ impl Desk {
         self.mark(&symbol);
     }
 
-    /// Takes trades that are stored.
+    /// Takes trades; they may be stored later.
     pub fn trade(&self, traded: impl Iterator<Item = Traded>) {
         for t in traded {
             if let Some(listing) = self.write().get_mut(&t.symbol) {

@@ -275,6 +275,10 @@ impl Listing {
         let trade_no = |last: Option<LastTrade>| last.map_or(0, |l| l.trade_no);
         if trade_no(self.past.last) > trade_no(past.last) {
             self.past.year_e4 = past.year_e4;
+            self.past.close_before_newest_e4 = match (self.past.newest, past.newest) {
+                (Some((day, _)), Some((read, bar))) if read < day => Some(bar.close_e4),
+                _ => past.close_before_newest_e4,
+            };
         } else {
             self.past = past;
         }
@@ -773,6 +777,20 @@ mod tests {
             (tomorrow.price_e4, tomorrow.previous_close_e4, tomorrow.day.open_e4, tomorrow.day.volume_e4),
             (2_320_000, 2_320_000, 2_320_000, 0)
         );
+    }
+
+    #[test]
+    fn history_that_is_loaded_below_a_trade_that_is_not_stored_yet_gives_the_previous_close() {
+        let mut listing = Listing::new(apple(), 0);
+        let last = LastTrade { price_e4: 2_320_000, quantity_e4: 10_000, trade_no: 1, time_us: 7 };
+        listing.trade(100, Bar::of_trade(2_320_000, 10_000), last);
+        let loaded = Bar::of_trade(2_250_000, 50_000);
+        let past =
+            Past { newest: Some((99, loaded)), year_e4: Some((2_000_000, 2_400_000)), ..Past::default() };
+        listing.reread(past);
+        let quote = listing.quote(100);
+        assert_eq!((quote.price_e4, quote.previous_close_e4), (2_320_000, 2_250_000));
+        assert_eq!((quote.year_low_e4, quote.year_high_e4), (2_000_000, 2_400_000));
     }
 
     #[test]

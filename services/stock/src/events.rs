@@ -26,6 +26,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 const QUOTE_EVERY: Duration = Duration::from_millis(100);
 /// The safety net behind the desk's wake.
 const QUOTES_POLL: Duration = Duration::from_secs(1);
+/// Longest that trades are gathered before they are stored as bars: quotes do not wait for that, readers of bars neither.
+const BARS_LINGER: Duration = Duration::from_secs(1);
 /// Wait before a new day of the quotes is tried again.
 const NEW_DAY_RETRY: Duration = Duration::from_mins(1);
 /// One-minute bars are kept this long.
@@ -65,7 +67,19 @@ fn stand(tx: &mut dyn Tx, symbol: &str, standing: Standing, time_us: i64) -> Res
     Ok(Some(instrument))
 }
 
+fn sum(facts: &[Fact]) -> Sum {
+    let mut sum = Sum::default();
+    for fact in facts {
+        if let Some(event) = wire::event(fact) {
+            sum.add(&fact.symbol, event);
+        }
+    }
+    sum
+}
+
 impl Projection for Bars {
+    const LINGER: Duration = BARS_LINGER;
+
     fn database(&self) -> Option<&Db> {
         Some(&self.db)
     }
@@ -82,30 +96,26 @@ impl Projection for Bars {
         self.db.resign().await;
     }
 
+    fn hear(&self, facts: &[Fact]) {
+        self.desk.trade(sum(facts).days());
+    }
+
     async fn apply(&self, from: u64, facts: Vec<Fact>) -> Result<()> {
         let Some(last) = facts.last() else { return Ok(()) };
         let (to, time_us) = (last.position, last.time_us);
-        let mut sum = Sum::default();
-        for fact in &facts {
-            if let Some(event) = wire::event(fact) {
-                sum.add(&fact.symbol, event);
-            }
-        }
-        let sum = Arc::new(sum);
-        let stored = Arc::clone(&sum);
+        let sum = sum(&facts);
         let relisted = self
             .db
             .write(move |tx| {
                 inbox::facts_advance(tx, from, to)?;
-                store::sum_add(tx, &stored)?;
+                store::sum_add(tx, &sum)?;
                 let mut relisted = Vec::new();
-                for (symbol, standing) in &stored.standings {
+                for (symbol, standing) in &sum.standings {
                     relisted.extend(stand(tx, symbol, *standing, time_us)?);
                 }
                 Ok(relisted)
             })
             .await?;
-        self.desk.trade(sum.days());
         if !relisted.is_empty() {
             self.wake.notify();
         }

@@ -130,6 +130,11 @@ impl Followers {
                 is_gone || position < then || last.saturating_sub(position) >= limits.behind_facts;
             is_behind.then(|| Behind { follower: (*name).to_owned(), position, last })
         });
+        metrics::gauge!("fafnir_position").set(last as f64);
+        for (follower, position) in &inner.positions {
+            let lag = last.saturating_sub(*position) as f64;
+            metrics::gauge!("fafnir_follower_lag", "follower" => follower.clone()).set(lag);
+        }
         drop(inner);
         let was = self.cancel_only.swap(behind.is_some(), Ordering::Relaxed);
         let is_other = was != behind.is_some();

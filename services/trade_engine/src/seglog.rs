@@ -7,10 +7,12 @@ use super::{
     crash_point,
     frames::{self, Bad, Frames, HEADER_BYTES, Header, Place},
 };
+use metrics::Histogram;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 /// Which log it is.
@@ -89,9 +91,13 @@ pub fn read_segment(spec: Spec, segment: &Segment) -> Result<(Vec<u8>, Header), 
 pub fn read_head(spec: Spec, segment: &Segment, bytes_max: u64) -> Result<(Vec<u8>, Header), Error> {
     let damaged = |bad| Error::Damaged { path: segment.path.clone(), bad };
     let mut bytes = Vec::new();
-    File::open(&segment.path)
-        .and_then(|f| f.take(bytes_max).read_to_end(&mut bytes))
-        .map_err(at(&segment.path))?;
+    let mut read = || {
+        let file = File::open(&segment.path)?;
+        let length = file.metadata()?.len().min(bytes_max);
+        bytes.reserve_exact(usize::try_from(length).unwrap_or(0));
+        file.take(bytes_max).read_to_end(&mut bytes)
+    };
+    read().map_err(at(&segment.path))?;
     let header = frames::parse_header(spec.magic, &bytes).map_err(damaged)?;
     if header.first_seq != segment.first_seq {
         let what = "the header names another first sequence than the file's name";
@@ -240,6 +246,7 @@ pub struct SegLog {
     last_time_us: i64,
     /// Chain and sequence at the last flush: what a new segment starts with, and what a refused flush goes back to.
     flushed: (u64, u32, i64),
+    sync_seconds: Histogram,
 }
 
 impl SegLog {
@@ -299,6 +306,7 @@ impl SegLog {
             prev_crc,
             last_time_us,
             flushed: (next_seq, prev_crc, last_time_us),
+            sync_seconds: metrics::histogram!("fafnir_log_sync_seconds", "log" => spec.name),
         }
     }
 
@@ -404,7 +412,10 @@ impl SegLog {
 
     /// Makes durable what was written.
     pub fn sync(&self) -> Result<(), FlushError> {
-        self.file.sync_data().map_err(|source| {
+        let started = Instant::now();
+        let synced = self.file.sync_data();
+        self.sync_seconds.record(started.elapsed().as_secs_f64());
+        synced.map_err(|source| {
             let path = self.segments.last().map(|s| s.path.clone()).unwrap_or_default();
             FlushError::Lost(Error::Io { path, source })
         })

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
+use metrics::Gauge;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -71,6 +72,8 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 #[derive(Debug)]
 pub(super) struct Postgres {
     pool: Pool,
+    /// Connections of the pool: idle, and in use.
+    connections: [Gauge; 2],
     server: Server,
     /// The connection that holds, or tries to get, the lead.
     lead: Mutex<Option<Lead>>,
@@ -146,8 +149,12 @@ impl Postgres {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|e| Error::Unusable(e.to_string()))?;
+        let connections = ["idle", "used"].map(
+            |state| metrics::gauge!("fafnir_db_connections", "database" => name.to_owned(), "state" => state),
+        );
         Ok(Self {
             pool,
+            connections,
             server,
             lead: Mutex::default(),
             gate: Arc::default(),
@@ -229,7 +236,12 @@ impl Postgres {
     }
 
     async fn client(&self) -> Result<Object, Error> {
-        self.pool.get().await.map_err(|e| match e {
+        let client = self.pool.get().await;
+        let status = self.pool.status();
+        let [idle, used] = &self.connections;
+        idle.set(status.available as f64);
+        used.set(status.size.saturating_sub(status.available) as f64);
+        client.map_err(|e| match e {
             PoolError::Timeout(_) => Error::Busy("too many transactions are waiting".into()),
             PoolError::Backend(e) => self.explain(&e).error,
             other => Error::Unusable(other.to_string()),

@@ -12,6 +12,7 @@ use crate::{
     tasks::{Schedule, Tasks},
 };
 use fafnir_disk::note::Note;
+use metrics::Histogram;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, ToSql, config::DbConfig, types::ToSqlOutput, types::ValueRef};
 use std::{
@@ -22,7 +23,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
@@ -267,6 +268,7 @@ impl Sqlite {
             note,
             marked: 0,
             tried: 0,
+            commit_seconds: metrics::histogram!("fafnir_db_commit_seconds", "service" => service),
         };
         std::thread::Builder::new()
             .name(format!("db-{service}"))
@@ -434,6 +436,7 @@ struct Writer {
     marked: u64,
     /// Frames in the log at the last try to bring it into the file: each reads all of it.
     tried: i64,
+    commit_seconds: Histogram,
 }
 
 impl Writer {
@@ -494,7 +497,9 @@ impl Writer {
     }
 
     fn commit(&self) -> Result<(), Error> {
+        let started = Instant::now();
         let committed = self.connection.execute_batch("COMMIT").map_err(Error::from);
+        self.commit_seconds.record(started.elapsed().as_secs_f64());
         if committed.is_err() && !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
         }

@@ -68,6 +68,10 @@ pub(super) struct Runner<P, S> {
     /// Facts that follow the position without a gap.
     gathered: Vec<Fact>,
     gathered_bytes: usize,
+    /// The last position that the projection has heard of.
+    heard: u64,
+    /// While it stands by, something after that was missed.
+    missed: bool,
     /// When the first of them came.
     since: Instant,
     /// Something after what was gathered is missing.
@@ -122,6 +126,8 @@ impl<P: Projection, S: Source> Runner<P, S> {
             readers,
             gathered: Vec::new(),
             gathered_bytes: 0,
+            heard: stored,
+            missed: false,
             since: now,
             gap: false,
             careful_until: 0,
@@ -243,17 +249,46 @@ impl<P: Projection, S: Source> Runner<P, S> {
             self.since = Instant::now();
         }
         self.gathered_bytes += batch.bytes;
+        let known = self.gathered.len();
         for fact in batch.facts {
             if fact.position < next {
                 continue;
             }
             if fact.position > next {
                 self.gap = true;
-                return;
+                break;
             }
             self.gathered.push(fact);
             next += 1;
         }
+        self.heard = tell(&*self.projection, self.heard, &self.gathered[known..]);
+    }
+
+    /// What the stream brings to one that stands by.
+    fn overhear(&mut self, batch: &Batch) {
+        let follows = batch.facts.first().is_some_and(|fact| fact.position <= self.heard + 1);
+        if follows && !self.missed {
+            self.heard = tell(&*self.projection, self.heard, &batch.facts);
+        } else {
+            self.missed = true;
+        }
+    }
+
+    /// Hears what was missed, from the engine.
+    async fn hear_missed(&mut self) -> Result<(), Trouble> {
+        while self.missed {
+            let limit = u32::try_from(FACTS_MAX).unwrap_or(u32::MAX);
+            let request = FactsRequest { after: self.heard, limit, ..Default::default() };
+            let reply = self.source.facts(request).await?;
+            if reply.oldest > self.heard.saturating_add(1) {
+                // What is kept in memory is as old as the last start of this replica.
+                self.heard = reply.oldest - 1;
+                continue;
+            }
+            self.heard = tell(&*self.projection, self.heard, &reply.facts);
+            self.missed = self.heard < reply.last && !reply.facts.is_empty();
+        }
+        Ok(())
     }
 
     /// Everything that the engine's fact log has after the position.
@@ -409,10 +444,11 @@ impl<P: Projection, S: Source> Runner<P, S> {
         loop {
             tokio::select! {
                 // What is missing after a takeover is read from the engine.
-                Some(_) = self.inbox.recv() => {}
+                Some(batch) = self.inbox.recv() => self.overhear(&batch),
                 () = sleep_until(look) => break,
             }
         }
+        self.hear_missed().await?;
         let stored = self.projection.position().await?;
         if stored != self.position() {
             self.position.send_replace(stored);
@@ -487,4 +523,12 @@ impl<P: Projection, S: Source> Runner<P, S> {
     fn commit_due(&self) -> Instant {
         if self.is_awaited() { self.since } else { self.since + P::LINGER }
     }
+}
+
+/// Tells a projection of the facts behind the last one that it heard of; answers the last one then.
+fn tell(projection: &impl Projection, heard: u64, facts: &[Fact]) -> u64 {
+    let new = &facts[facts.partition_point(|fact| fact.position <= heard)..];
+    let Some(last) = new.last() else { return heard };
+    projection.hear(new);
+    last.position
 }
