@@ -127,7 +127,7 @@ mod tests {
             (Refusal::not_found(Reason::USER_NOT_FOUND, "m"), 404, "NOT_FOUND", None),
             (Refusal::exists(Reason::EMAIL_TAKEN, "m"), 409, "CONFLICT", None),
             (Refusal::exhausted(Reason::SIGN_IN_BUSY, "m"), 429, "RATE_LIMITED", Some("1")),
-            (Refusal::unavailable(Reason::BUS_ENDED, "m"), 503, "INTERNAL_ERROR", None),
+            (Refusal::unavailable(Reason::BUS_ENDED, "m"), 503, "INTERNAL_ERROR", Some("1")),
         ] {
             let details = refusal.reason.clone();
             let response = Failure::from(refusal).into_response();

@@ -386,8 +386,9 @@ mod tests {
     }
 
     impl Bench {
-        /// Applies facts at the position that they follow.
+        /// What a follower does: hears of facts, and stores them at the position that they follow.
         async fn apply(&self, facts: Vec<Fact>) {
+            self.bars.hear(&facts);
             let from = facts[0].position - 1;
             self.bars.apply(from, facts).await.unwrap();
         }
