@@ -707,48 +707,219 @@ macro_rules! payload {
     };
 }
 
-payload!(HasPermissionResponse { data: SecurityPermission });
-payload!(ProfileDataResponse { data: Option<ProfileData> });
-payload!(MarketDataResponse { data: Option<MarketData> });
-payload!(StockMetadataResponse { data: Option<StockData> });
-payload!(StockQuoteResponse { data: Option<StockPriceData> });
-payload!(StockQuoteBatchResponse { data: Option<Vec<StockPriceData>> });
-payload!(StockHistoricalDataResponse { data: Option<Vec<StockHistoricalData>> });
-payload!(GetOrderByIDResponse { data: Option<Order> });
-payload!(CreateOrderResponse { data: Option<Order> });
-payload!(CreateOrderGroupResponse {
-    group_id: Option<String>,
-    /// In the order of the request; of a group that was refused for funds the first one alone.
-    orders: Vec<Order>,
-});
-payload!(CancelOrderResponse { data: Option<Order> });
-payload!(ReplaceOrderResponse { data: Option<Order> });
-payload!(CancelAllOrdersResponse { requested: u32 });
-payload!(FlattenResponse {
-    canceled: u32,
-    orders: Vec<Order>,
-    /// Shares that are left; 0 is flat. Why some are, is in `reason` and `message`.
-    left: Decimal,
-});
-payload!(GetPortfolioSummaryResponse {
-    accounts: Option<Vec<Account>>,
-    total_balance: Decimal,
-    balances: Vec<CurrencyBalance>,
-});
-payload!(GetHoldingsResponse { data: Option<Vec<Holding>> });
-payload!(GetHoldingResponse { data: Option<Holding> });
-payload!(GetWatchlistResponse { data: Option<Vec<WatchlistItem>> });
-payload!(GetTransactionsResponse { data: Option<Vec<Transaction>>, end_cursor: Option<String>, has_more: bool });
-payload!(CreateAccountResponse { data: Option<Account> });
-payload!(WithdrawResponse { new_balance: Decimal, transaction_id: Option<String> });
-payload!(DepositResponse { new_balance: Decimal, transaction_id: Option<String> });
-payload!(CodeResponse {});
-payload!(AddToWatchlistResponse {});
-payload!(RemoveFromWatchlistResponse {});
-payload!(TransferResponse {});
-payload!(OrderBookResponse { data: Option<OrderBook> });
-payload!(TradesResponse { data: Option<Vec<Trade>> });
-payload!(CandlesResponse { data: Option<Vec<Candle>> });
+payload!(
+    /// Whether the caller has it.
+    HasPermissionResponse {
+        /// The answer; null where it was refused.
+        data: SecurityPermission,
+    }
+);
+payload!(
+    /// The caller's profile.
+    ProfileDataResponse {
+        /// The answer; null where it was refused.
+        data: Option<ProfileData>,
+    }
+);
+payload!(
+    /// Where market data is.
+    MarketDataResponse {
+        /// The answer; null where it was refused.
+        data: Option<MarketData>,
+    }
+);
+payload!(
+    /// The instrument.
+    StockMetadataResponse {
+        /// The answer; null where it was refused.
+        data: Option<StockData>,
+    }
+);
+payload!(
+    /// The quote of a symbol.
+    StockQuoteResponse {
+        /// The answer; null where it was refused.
+        data: Option<StockPriceData>,
+    }
+);
+payload!(
+    /// Quotes in the order of the symbols.
+    StockQuoteBatchResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<StockPriceData>>,
+    }
+);
+payload!(
+    /// Daily bars of a symbol.
+    StockHistoricalDataResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<StockHistoricalData>>,
+    }
+);
+payload!(
+    /// The order.
+    GetOrderByIDResponse {
+        /// The answer; null where it was refused.
+        data: Option<Order>,
+    }
+);
+payload!(
+    /// The order as it was taken, or refused.
+    CreateOrderResponse {
+        /// The answer; null where it was refused.
+        data: Option<Order>,
+    }
+);
+payload!(
+    /// The orders of the group, in the order of the request.
+    CreateOrderGroupResponse {
+        /// The group's id, a UUID.
+        group_id: Option<String>,
+        /// In the order of the request; of a group that was refused for funds the first one alone.
+        orders: Vec<Order>,
+    }
+);
+payload!(
+    /// The order after the cancel.
+    CancelOrderResponse {
+        /// The answer; null where it was refused.
+        data: Option<Order>,
+    }
+);
+payload!(
+    /// The order after the change.
+    ReplaceOrderResponse {
+        /// The answer; null where it was refused.
+        data: Option<Order>,
+    }
+);
+payload!(
+    /// How many cancels were asked for.
+    CancelAllOrdersResponse {
+        /// How many.
+        requested: u32,
+    }
+);
+payload!(
+    /// What was canceled, what was sold, and what is left.
+    FlattenResponse {
+        /// Open orders that were canceled.
+        canceled: u32,
+        /// The orders that sell.
+        orders: Vec<Order>,
+        /// Shares that are left; 0 is flat. Why some are, is in `reason` and `message`.
+        left: Decimal,
+    }
+);
+payload!(
+    /// The accounts of the caller and what they hold in cash.
+    GetPortfolioSummaryResponse {
+        /// The accounts that are open.
+        accounts: Option<Vec<Account>>,
+        /// The balances added up as they are, whatever the currency.
+        total_balance: Decimal,
+        /// Cash by currency.
+        balances: Vec<CurrencyBalance>,
+    }
+);
+payload!(
+    /// The holdings of an account.
+    GetHoldingsResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<Holding>>,
+    }
+);
+payload!(
+    /// The holding.
+    GetHoldingResponse {
+        /// The answer; null where it was refused.
+        data: Option<Holding>,
+    }
+);
+payload!(
+    /// The watched symbols.
+    GetWatchlistResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<WatchlistItem>>,
+    }
+);
+payload!(
+    /// A page of transactions.
+    GetTransactionsResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<Transaction>>,
+        /// Hand it back as `after` for the next page.
+        end_cursor: Option<String>,
+        /// There are more.
+        has_more: bool,
+    }
+);
+payload!(
+    /// The new account.
+    CreateAccountResponse {
+        /// The answer; null where it was refused.
+        data: Option<Account>,
+    }
+);
+payload!(
+    /// The balance after it.
+    WithdrawResponse {
+        /// The balance after it.
+        new_balance: Decimal,
+        /// The transaction's id, a UUID.
+        transaction_id: Option<String>,
+    }
+);
+payload!(
+    /// The balance after it.
+    DepositResponse {
+        /// The balance after it.
+        new_balance: Decimal,
+        /// The transaction's id, a UUID.
+        transaction_id: Option<String>,
+    }
+);
+payload!(
+    /// What became of a request that answers nothing else.
+    CodeResponse {
+    }
+);
+payload!(
+    /// Whether it is watched.
+    AddToWatchlistResponse {
+    }
+);
+payload!(
+    /// Whether it is watched no longer.
+    RemoveFromWatchlistResponse {
+    }
+);
+payload!(
+    /// Whether it was moved.
+    TransferResponse {
+    }
+);
+payload!(
+    /// The book of a symbol.
+    OrderBookResponse {
+        /// The answer; null where it was refused.
+        data: Option<OrderBook>,
+    }
+);
+payload!(
+    /// Trades of a symbol.
+    TradesResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<Trade>>,
+    }
+);
+payload!(
+    /// Bars of a symbol.
+    CandlesResponse {
+        /// The answer; null where it was refused.
+        data: Option<Vec<Candle>>,
+    }
+);
 
 /// Balances of one currency, over all accounts.
 #[derive(SimpleObject, Clone, Debug)]

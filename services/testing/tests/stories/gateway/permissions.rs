@@ -184,3 +184,54 @@ fn the_schema_is_the_contract() {
     // Every field, argument and type, in a form that reads in a diff.
     insta::assert_snapshot!("schema", fafnir_services::gateway::sdl());
 }
+
+/// Types, fields, arguments and inputs of the schema that say nothing about themselves.
+fn without_description(schema: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let is_silent = |value: &Value| value["description"].as_str().is_none_or(|text| text.trim().is_empty());
+    let mut found = Vec::new();
+    // The library registers GraphQL's own ID, which nothing here uses.
+    let is_ours = |kind: &&Value| !name(kind).starts_with("__") && name(kind) != "ID";
+    for kind in list(&schema["types"]).iter().filter(is_ours) {
+        if is_silent(kind) {
+            found.push(name(kind));
+        }
+        for part in ["fields", "inputFields", "enumValues"] {
+            for field in list(&kind[part]) {
+                let path = format!("{}.{}", name(kind), name(&field));
+                if is_silent(&field) {
+                    found.push(path.clone());
+                }
+                let args = list(&field["args"]);
+                found.extend(args.iter().filter(|a| is_silent(a)).map(|a| format!("{path}({})", name(a))));
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn everything_in_the_schema_says_what_it_is() {
+    let door = Door::open().await;
+    let query = "{ __schema { types { name description enumValues { name description } \
+                 inputFields { name description } \
+                 fields { name description args { name description } } } } }";
+    let mut schema = door.ask(query).await["__schema"].clone();
+    assert_eq!(without_description(&schema), Vec::<String>::new());
+    // And it finds what is silent: a type, a field, an argument.
+    let types = schema["types"].as_array_mut().unwrap();
+    let order = types.iter_mut().find(|t| t["name"] == "Order").unwrap();
+    order["description"] = json!(" ");
+    order["fields"][0]["description"] = Value::Null;
+    let field = order["fields"][0]["name"].as_str().unwrap().to_owned();
+    let queries = types.iter_mut().find(|t| t["name"] == "Query").unwrap();
+    let quote =
+        queries["fields"].as_array_mut().unwrap().iter_mut().find(|f| f["name"] == "getStockQuote").unwrap();
+    quote["args"][0]["description"] = json!("");
+    assert_eq!(
+        without_description(&schema).into_iter().collect::<std::collections::BTreeSet<_>>(),
+        ["Order".to_owned(), format!("Order.{field}"), "Query.getStockQuote(symbol)".to_owned()].into()
+    );
+    door.stack.stop().await;
+}
