@@ -85,9 +85,11 @@ def main():
     wrong = still()
     # One process has one set of metrics behind all of its doors: one of them is scraped.
     run = json.loads((Path(os.environ["FAFNIR_DATA_DIR"]) / "run.json").read_text())
-    target = run["operations"]["api-gateway"].removeprefix("http://")
+    target = run["operations"]["api-gateway"].split("://")[1]
     work = Path(tempfile.mkdtemp())
     config = (WATCHING / "prometheus.yml").read_text()
+    if not run["operations"]["api-gateway"].startswith("https://"):
+        config = re.sub(r" *scheme: https\n *tls_config: .*\n", "", config)
     config = re.sub(r"targets:.*", f"targets: ['{target}']\n", config, flags=re.S).replace("scrape_interval: 5s", "scrape_interval: 2s").replace("scheme: https", "scheme: http")
     (work / "prometheus.yml").write_text(config)
     shutil.copytree(WATCHING / "rules", work / "rules")
