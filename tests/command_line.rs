@@ -25,101 +25,27 @@ fn snapshot(name: &str, dir: &Path, answer: &Answer) {
     });
 }
 
-/// Every command whose help is a part of the specification.
-const COMMANDS: [&str; 81] = [
-    "",
-    "up",
-    "down",
-    "status",
-    "ready",
-    "logs",
-    "doctor",
-    "gateway",
-    "order-service",
-    "broker",
-    "load",
-    "broker streams",
-    "broker consumers",
-    "sim",
-    "migrate",
-    "rebuild",
-    "journal",
-    "journal skip",
-    "backup",
-    "restore",
-    "secrets",
-    "secrets tls",
-    "secrets init",
-    "secrets rotate",
-    "secrets issuer",
-    "seed",
-    "trade",
-    "login",
-    "logout",
-    "key",
-    "key create",
-    "key list",
-    "key revoke",
-    "session",
-    "session list",
-    "session revoke",
-    "admin",
-    "admin create",
-    "admin users",
-    "admin deactivate",
-    "admin reactivate",
-    "admin end-sessions",
-    "admin roles",
-    "admin grant",
-    "admin revoke",
-    "admin dashboard",
-    "admin halts",
-    "audit-log",
-    "order",
-    "order place",
-    "order group",
-    "order cancel",
-    "order replace",
-    "order flatten",
-    "order list",
-    "order show",
-    "order why",
-    "book",
-    "quote",
-    "history",
-    "portfolio",
-    "report",
-    "account",
-    "account open",
-    "account deposit",
-    "account withdraw",
-    "account transfer",
-    "account transactions",
-    "watchlist",
-    "audit",
-    "market",
-    "market state",
-    "market volatility",
-    "market cancel",
-    "market show",
-    "market queue",
-    "bench",
-    "replay",
-    "config",
-    "schema",
-    "completions",
-];
+/// The commands that a help lists.
+fn listed(help: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty());
+    // A line of its own is a command's; one that goes on is further in.
+    let names = lines.filter(|l| l.starts_with("  ") && !l.starts_with("   "));
+    names.filter_map(|l| l.split_whitespace().next()).filter(|n| *n != "help").map(str::to_owned).collect()
+}
 
 #[test]
 fn help_of_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = String::new();
-    for command in COMMANDS {
-        let mut args: Vec<&str> = command.split_whitespace().collect();
+    let mut open = vec![Vec::<String>::new()];
+    while let Some(path) = open.pop() {
+        let mut args: Vec<&str> = path.iter().map(String::as_str).collect();
         args.push("--help");
         let answer = run(dir.path(), &args);
         assert_eq!(answer.code, 0, "{answer:?}");
         all.push_str(&format!("$ fafnir {}\n{}\n", args.join(" "), answer.stdout));
+        let below = listed(&answer.stdout).into_iter().rev();
+        open.extend(below.map(|name| path.iter().cloned().chain([name]).collect()));
     }
     insta::with_settings!({snapshot_path => "snapshots", prepend_module_to_snapshot => false, omit_expression => true}, {
         insta::assert_snapshot!("help", all);
@@ -132,7 +58,7 @@ fn wrong_input_answers_one_clear_line_and_the_right_exit_code() {
     let d = dir.path();
     snapshot("not_running", d, &run(d, &["status"]));
     snapshot(
-        "not_signed_in",
+        "nothing_runs",
         d,
         &run(d, &["order", "place", "buy", "AAPL", "1", "--url", "http://127.0.0.1:1"]),
     );
@@ -178,6 +104,7 @@ fn a_running_stack_is_found_used_and_stopped() {
     let shell: Shell = stack.shell("somebody");
     let second = shell.run(&["up", "--ports", "auto"]);
     snapshot("second_up_on_the_same_directory", d, &second);
+    snapshot("not_signed_in", d, &shell.run(&["order", "place", "buy", "AAPL", "1"]));
     let wrong = shell.with_input(&["login", "--email", "user@test.com", "--password-stdin"], "wrong\n");
     snapshot("wrong_password", d, &wrong);
     snapshot("login_demo", d, &shell.run(&["login", "--demo"]));
@@ -191,6 +118,13 @@ fn a_running_stack_is_found_used_and_stopped() {
     snapshot("book", d, &shell.run(&["book", "AAPL"]));
     snapshot("quote_without_a_trade", d, &shell.run(&["quote", "KO", "SHOP.TO"]));
     snapshot("watchlist", d, &shell.run(&["watchlist"]));
+    let waited = shell.run(&["order", "place", "buy", "AAPL", "2", "--price", "230.10", "--wait", "0"]);
+    assert_eq!(waited.code, 6, "{waited:?}");
+    assert!(
+        waited.stderr.contains("TIMEOUT: the order is ") && waited.stderr.contains("order show"),
+        "{waited:?}"
+    );
+    assert_eq!(shell.run(&["order", "cancel", &waited.stdout.lines().nth(1).unwrap()[..36]]).code, 0);
     snapshot("seed_again_changes_nothing", d, &shell.run(&["seed"]));
     let status = shell.json(&["status"]);
     assert_eq!(status["ready"], true, "{status}");
@@ -278,6 +212,54 @@ fn an_unreadable_data_directory_is_one_clear_line() {
 
 fn is_superuser() -> bool {
     fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure_and_a_reader_that_went_away_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut schema = binary();
+    schema.arg("schema").current_dir(dir.path()).env("HOME", dir.path());
+    let output = schema.stdout(full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("standard output cannot be written: No space left on device"), "{said}");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(schema.stdout(writer).output().unwrap().status.code(), Some(0));
+}
+
+/// A gateway that takes every connection and never answers.
+fn silent_gateway() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[test]
+fn an_order_without_an_answer_says_how_to_ask_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_listener, url) = silent_gateway();
+    let place = |more: &[&str]| {
+        let mut command = binary();
+        command.args(["order", "place", "buy", "AAPL", "1", "--url", &url]).args(more);
+        command.current_dir(dir.path()).env("HOME", dir.path()).env("FAFNIR_KEY", "PKTEST:secret");
+        Answer::of(command.output().unwrap())
+    };
+    std::thread::scope(|scope| {
+        let own = scope.spawn(|| place(&["--client-order-id", "mine-1"]));
+        let answer = place(&["--json"]);
+        assert_eq!(answer.code, 6, "{answer:?}");
+        let told: serde_json::Value = serde_json::from_str(&answer.stderr).unwrap();
+        let repeat = told["error"]["repeatWith"].as_str().unwrap();
+        assert_eq!(repeat.strip_prefix("--client-order-id ").map(str::len), Some(36), "{told}");
+        let own = own.join().unwrap();
+        assert_eq!(own.code, 6, "{own:?}");
+        assert!(
+            own.stderr.contains("the same command with --client-order-id mine-1 is safe to repeat"),
+            "{own:?}"
+        );
+    });
 }
 
 #[test]

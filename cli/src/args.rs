@@ -1,5 +1,9 @@
 //! The command line: what can be said. What it does is in `commands/`.
 
+mod look;
+
+pub use look::*;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -97,10 +101,16 @@ pub enum Command {
     Seed(Seed),
     /// Open the trading terminal
     Trade(Trade),
+    /// Try the terminal on a platform of its own that leaves nothing behind
+    Demo(Demo),
+    /// Make an account of your own on the platform
+    Register(Register),
     /// Sign in; the session is kept for later commands
     Login(Login),
     /// Sign out
     Logout(Where),
+    /// Show who is signed in, and what it may do
+    Whoami(Where),
     /// Make, list and revoke API keys: bots need no password
     #[command(subcommand)]
     Key(Key),
@@ -121,11 +131,31 @@ pub enum Command {
     Quote(Quote),
     /// Show daily bars of a symbol
     History(History),
+    /// Show intraday bars of a symbol
+    Candles(Candles),
+    /// Show trades in a symbol
+    Trades(Trades),
+    /// Show what was traded at each price today
+    Volume(VolumeOf),
+    /// Look for symbols
+    Search(Search),
+    /// Show the listing of a symbol
+    Instrument(InstrumentOf),
+    /// Print what changes, as JSON lines: quotes, a book, trades, your orders, your portfolio
+    Watch(Watch),
+    /// List your fills, newest first
+    Fills(Fills),
     /// Show accounts and positions
     Portfolio(Portfolio),
     /// Open accounts, deposit, withdraw and transfer
     #[command(subcommand)]
     Account(Account),
+    /// Show an account's statement
+    Statement(Statement),
+    /// Show how the value of an account went
+    Performance(Performance),
+    /// Show what a position was bought in
+    Lots(Lots),
     /// Report how an account went: equity, returns, gains, trades, flows, fees
     Report(Report),
     /// Show and change the watchlist
@@ -468,6 +498,44 @@ pub struct Trade {
     /// Play a recorded session; nothing is sent anywhere
     #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "up", "demo"])]
     pub replay: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir demo
+  fafnir demo --symbol MSFT")]
+pub struct Demo {
+    /// Symbol to open with
+    #[arg(long, value_name = "SYMBOL")]
+    pub symbol: Option<String>,
+    /// Only ASCII characters
+    #[arg(long)]
+    pub ascii: bool,
+    /// Colours of the two sides
+    #[arg(long, value_name = "NAME", default_value = "blue-orange")]
+    pub theme: ThemeName,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir register --email you@example.com --first-name Ada --last-name Byron")]
+pub struct Register {
+    #[command(flatten)]
+    pub at: Where,
+    /// E-mail to sign in with
+    #[arg(long, value_name = "EMAIL")]
+    pub email: String,
+    /// First name
+    #[arg(long, value_name = "NAME")]
+    pub first_name: String,
+    /// Last name
+    #[arg(long, value_name = "NAME")]
+    pub last_name: String,
+    /// Read the password from standard input instead of asking
+    #[arg(long)]
+    pub password_stdin: bool,
 }
 
 /// Which colour is which side.
@@ -921,6 +989,8 @@ pub enum Account {
     List(Where),
     /// Open an account
     Open(AccountOpen),
+    /// Close an account: its orders are canceled, what is left in it goes to the house
+    Close(AccountClose),
     /// Put paper money into an account
     Deposit(AccountDeposit),
     /// Take paper money out of an account
@@ -942,6 +1012,20 @@ pub struct AccountOpen {
     /// Your own id: sending the same request again with it opens nothing more
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir account close ID --yes")]
+pub struct AccountClose {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the account
+    pub account_id: String,
+    /// Do it: a closed account does not open again
+    #[arg(long)]
+    pub yes: bool,
 }
 
 #[derive(Debug, Args)]

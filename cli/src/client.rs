@@ -21,7 +21,7 @@ use fafnir_services::platform::{
     clock::SECOND_US,
     tls::{self, Trust},
 };
-use fafnir_tui::{Scheme, Session, SessionLock, SessionStore};
+use fafnir_tui::{Scheme, Session, SessionLock, SessionStore, backend::rpc::outcome, msg::Outcome};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Request, Status, transport::Channel};
+use tonic::{Request, Response, Status, transport::Channel};
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -86,6 +86,21 @@ pub async fn patiently<T>(mut ask: impl AsyncFnMut() -> Result<T, Status>) -> Re
         }
         sleep(LIMITED_PAUSE).await;
     }
+}
+
+/// The key of a request that changes something: the one that is given, else a new one.
+pub fn key_of(given: Option<&String>) -> String {
+    given.map_or_else(|| uuid::Uuid::new_v4().to_string(), Clone::clone)
+}
+
+/// An answer to such a request; where it leaves open whether the request was taken, the error says how to ask again.
+pub fn keyed<T>(answer: Result<Response<T>, Status>, option: &str, key: &str) -> Result<T> {
+    answer.map(Response::into_inner).map_err(|status| {
+        let is_open = matches!(outcome::<()>(&status), Outcome::Unknown(_));
+        let error = Error::from(status);
+        // Nobody was there to take it.
+        if is_open && error.exit != Exit::NotRunning { error.repeat_with(option, key) } else { error }
+    })
 }
 
 /// Where a gateway is, and how it is reached.
@@ -185,7 +200,10 @@ impl Client {
         let mut client = Self::new(&gateway(global, at)?)?;
         client.authorization = match given_key(at)? {
             Some(key) => format!("Basic {key}"),
-            None => format!("Bearer {}", client.session().await?.access_token),
+            None => match client.session().await {
+                Ok(kept) => format!("Bearer {}", kept.access_token),
+                Err(e) => return Err(client.if_running(e).await),
+            },
         };
         Ok(client)
     }
@@ -233,6 +251,14 @@ impl Client {
         }
     }
 
+    /// What to say to somebody who is not signed in: where nothing runs, that comes first.
+    async fn if_running(&mut self, error: Error) -> Error {
+        match self.terminal.info(timed(Empty {})).await.map_err(Error::from) {
+            Err(absent) if absent.exit == Exit::NotRunning => absent,
+            _ => error,
+        }
+    }
+
     /// Signs in and keeps the session.
     pub async fn sign_in(&mut self, email: &str, password: &str) -> Result<TerminalSession> {
         let request = timed(TerminalSignInRequest { email: email.to_owned(), password: password.to_owned() });
@@ -247,6 +273,12 @@ impl Client {
         sessions.insert(self.url.clone(), Kept::of(&Session::new(session.clone(), now_us())));
         write_sessions(&sessions)?;
         Ok(session)
+    }
+
+    /// A session of the seeded user that is kept nowhere.
+    pub async fn demo_session(&mut self) -> Result<Session> {
+        let request = TerminalSignInRequest { email: DEMO_EMAIL.into(), password: DEMO_PASSWORD.into() };
+        Ok(Session::new(self.terminal.sign_in(timed(request)).await?.into_inner(), now_us()))
     }
 
     /// Signs in as the seeded user.

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let result = runtime.block_on(commands::execute(&cli, out));
     // Blocking work that is still under way (a read of the keyboard) does not hold the exit.
     runtime.shutdown_background();
-    match result {
+    match result.and_then(|()| output::printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             out.error(&error);

@@ -7,6 +7,7 @@ use serde_json::Value;
 use std::{
     fmt,
     io::{IsTerminal as _, Write as _},
+    sync::OnceLock,
 };
 use tonic::{Code, Status};
 use unicode_width::UnicodeWidthStr as _;
@@ -32,13 +33,21 @@ pub struct Error {
     pub message: String,
     /// What to do; empty when the message says it.
     pub hint: String,
+    /// The option with which the same command is safe to repeat; empty where there is none.
+    pub repeat: String,
 }
 
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, code: String::new(), message: message.into(), hint: String::new() }
+        Self {
+            exit,
+            code: String::new(),
+            message: message.into(),
+            hint: String::new(),
+            repeat: String::new(),
+        }
     }
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, message)
@@ -46,6 +55,11 @@ impl Error {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
         self
+    }
+    /// Whether the request was taken is not known: names the option that makes asking again safe.
+    pub fn repeat_with(mut self, option: &str, key: &str) -> Self {
+        self.repeat = format!("{option} {key}");
+        self.hint(format!("it may have been taken: the same command with {option} {key} is safe to repeat"))
     }
     pub fn code(self, code: Reason) -> Self {
         self.told(code.into())
@@ -159,6 +173,12 @@ impl Out {
         print_all(text);
     }
 
+    /// True when nothing that is printed arrives any more: who follows something ends then.
+    #[expect(clippy::unused_self, reason = "everything printed goes through an Out")]
+    pub fn is_closed(self) -> bool {
+        FAILED.get().is_some()
+    }
+
     /// A message for the person at the screen.
     #[expect(clippy::unused_self, reason = "everything printed goes through an Out")]
     pub fn note(self, text: impl fmt::Display) {
@@ -168,7 +188,10 @@ impl Out {
     /// The last word of a command that failed.
     pub fn error(self, error: &Error) {
         if self.json {
-            let body = serde_json::json!({"error": {"code": error.code, "message": error.message, "hint": error.hint}});
+            let mut body = serde_json::json!({"error": {"code": error.code, "message": error.message, "hint": error.hint}});
+            if !error.repeat.is_empty() {
+                body["error"]["repeatWith"] = error.repeat.as_str().into();
+            }
             eprintln!("{body}");
             return;
         }
@@ -181,10 +204,27 @@ impl Out {
     }
 }
 
+/// The first write to standard output that failed; nothing is written after it.
+static FAILED: OnceLock<std::io::Error> = OnceLock::new();
+
 fn print_all(text: &str) {
-    // A reader that went away (`| head`) is not our failure.
+    if FAILED.get().is_some() {
+        return;
+    }
     let mut stdout = std::io::stdout().lock();
-    drop(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
+    if let Err(e) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        FAILED.get_or_init(|| e);
+    }
+}
+
+/// Whether all that was printed arrived. A reader that went away (`| head`) is not our failure.
+pub fn printed() -> Result {
+    match FAILED.get() {
+        Some(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Exit::Failure, format!("standard output cannot be written: {e}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Text from elsewhere without control characters: a name cannot send an escape sequence to the screen.

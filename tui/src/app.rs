@@ -100,6 +100,9 @@ where
         if let Some(exit) = model.exit {
             return Ok(exit);
         }
+        if std::mem::take(&mut model.suspend) {
+            return Ok(Exit::Suspended);
+        }
         if model.dirty {
             let gap = if is_input { FRAME_INPUT } else { FRAME_MARKET };
             let earliest = last_frame.map_or(now, |at| at + gap);

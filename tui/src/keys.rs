@@ -18,6 +18,8 @@ pub enum Action {
     Sell,
     JoinBid,
     JoinAsk,
+    MarketBuy,
+    MarketSell,
     Replace,
     CancelAtCursor,
     OrderNext,
@@ -36,6 +38,8 @@ pub enum Action {
     TabPositions,
     TabFills,
     TabLog,
+    OrderFilter,
+    Copy,
     ScrollUp,
     ScrollDown,
     TapeFilter,
@@ -45,6 +49,7 @@ pub enum Action {
     Reload,
     Palette,
     Help,
+    Suspend,
     Quit,
 }
 
@@ -77,10 +82,12 @@ use KeyCode::{BackTab, Char, Down, F, PageDown, PageUp, Tab, Up};
 
 /// Every action, in the order in which help shows it.
 pub const BINDINGS: &[Binding] = &[
-    row(Action::Buy, &[Char('b')], "b", "buy at the cursor", "buy", "Orders"),
-    row(Action::Sell, &[Char('s')], "s", "sell at the cursor", "sell", "Orders"),
+    row(Action::Buy, &[Char('b')], "b", "buy at the cursor, else the best bid", "buy", "Orders"),
+    row(Action::Sell, &[Char('s')], "s", "sell at the cursor, else the best ask", "sell", "Orders"),
     row(Action::JoinBid, &[Char('B')], "B", "buy at the best bid", "", "Orders"),
     row(Action::JoinAsk, &[Char('S')], "S", "sell at the best ask", "", "Orders"),
+    row(Action::MarketBuy, &[Char('m')], "m", "buy at market", "", "Orders"),
+    row(Action::MarketSell, &[Char('M')], "M", "sell at market", "", "Orders"),
     row(Action::Replace, &[Char('r')], "r", "replace the own order at the cursor", "replace", "Orders"),
     row(Action::CancelAtCursor, &[Char('x')], "x", "cancel own orders at the cursor", "cancel", "Orders"),
     row(Action::CancelSymbol, &[Char('X')], "X", "cancel all orders in the symbol", "cancel-all", "Orders"),
@@ -112,16 +119,22 @@ pub const BINDINGS: &[Binding] = &[
     row(Action::OrderNext, &[Char('n')], "n", "choose the next open order", "", "Lower part"),
     row(Action::OrderPrevious, &[Char('N')], "N", "choose the previous open order", "", "Lower part"),
     row(Action::CancelChosen, &[Char('c')], "c", "cancel the chosen order", "", "Lower part"),
+    row(Action::OrderFilter, &[Char('h')], "h", "orders: all, open, symbol, ended", "", "Lower part"),
+    row(Action::Copy, &[Char('y')], "y", "copy the chosen order as a command", "", "Lower part"),
     row(Action::ScrollUp, &[PageUp], "PgUp", "scroll up", "", "Lower part"),
     row(Action::ScrollDown, &[PageDown], "PgDn", "scroll down", "", "Lower part"),
     row(Action::Reload, &[Char('R')], "R", "load everything again", "", "General"),
     row(Action::Palette, &[Char(':')], ":", "command palette", "palette", "General"),
     row(Action::Help, &[Char('?'), F(1)], "? F1", "help", "help", "General"),
+    row(Action::Suspend, &[Char('Z')], "^Z", "back to the shell for a while", "", "General"),
     row(Action::Quit, &[Char('q')], "q", "quit", "quit", "General"),
 ];
 
 /// The action of a key on the trading screen.
 pub fn action(key: &KeyEvent) -> Option<Action> {
+    if key.modifiers == KeyModifiers::CONTROL && key.code == Char('z') {
+        return Some(Action::Suspend);
+    }
     if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SUPER) {
         return None;
     }

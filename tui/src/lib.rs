@@ -49,6 +49,8 @@ pub struct Options {
     pub mouse: bool,
     /// Largest notional of a one-key order, in micros of the listing's currency.
     pub armed_notional_micros_max: i64,
+    /// Says once what to press.
+    pub welcome: bool,
     /// A new file that the session is recorded into.
     pub record: Option<PathBuf>,
 }
@@ -67,6 +69,7 @@ impl Options {
             theme: Theme::default(),
             mouse: true,
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
+            welcome: false,
             record: None,
         }
     }
@@ -88,6 +91,8 @@ pub enum Exit {
     Quit,
     /// Ctrl-C or a signal.
     Interrupted,
+    /// Ctrl-Z: the loop goes on when the process does. [`run`] never ends by it.
+    Suspended,
 }
 
 /// The time in microseconds since 1970 UTC.
@@ -117,16 +122,26 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.armed_notional_micros_max = options.armed_notional_micros_max;
     model.sign_in.email = text::Input::new(options.email.clone());
     model.sign_in.on_password = !options.email.is_empty();
+    model.welcome = options.welcome;
     let symbol = fafnir_rules::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();
     let mut recorder = match file {
         None => None,
         Some(file) => Some(Recorder::start(BufWriter::new(file), &model)?),
     };
-    let mut input = crossterm::event::EventStream::new();
-    let result =
-        app::drive(&mut model, &mut live, guard.terminal(), &mut input, &stop, now_us, recorder.as_mut())
-            .await;
+    let mut input = terminal::input()?;
+    let result = loop {
+        let ended =
+            app::drive(&mut model, &mut live, guard.terminal(), &mut input, &stop, now_us, recorder.as_mut())
+                .await;
+        if !matches!(ended, Ok(Exit::Suspended)) {
+            break ended;
+        }
+        if let Err(e) = guard.suspend(options.mouse) {
+            break Err(e);
+        }
+        model.size = guard.size()?;
+    };
     drop(guard);
     if let Some(mut recorder) = recorder {
         recorder.flush().context("the recording could not be finished")?;

@@ -48,6 +48,8 @@ pub enum Event {
         trades: Vec<v1::Trade>,
         after: Option<u64>,
     },
+    /// What was traded at each price of the day.
+    Volume(v1::VolumeAtPriceReply),
     Candles {
         symbol: String,
         interval: &'static str,
@@ -145,6 +147,9 @@ pub enum Cmd {
         symbol: String,
         after: u64,
     },
+    Volume {
+        symbol: String,
+    },
     Candles {
         symbol: String,
         interval: &'static str,
@@ -172,6 +177,10 @@ pub enum Cmd {
     WatchRemove {
         symbol: String,
     },
+    /// Puts a text where the user's other programs find it.
+    Copy(String),
+    /// Rings.
+    Bell,
 }
 
 impl std::fmt::Debug for Cmd {
@@ -182,6 +191,7 @@ impl std::fmt::Debug for Cmd {
             Self::Follow { symbol, quotes } => write!(f, "Follow({symbol}, {quotes:?})"),
             Self::Book { symbol } => write!(f, "Book({symbol})"),
             Self::Trades { symbol, after } => write!(f, "Trades({symbol}, {after})"),
+            Self::Volume { symbol } => write!(f, "Volume({symbol})"),
             Self::Candles { symbol, interval } => write!(f, "Candles({symbol}, {interval})"),
             Self::Order { order_id } => write!(f, "Order({order_id})"),
             Self::Place(request) => write!(f, "Place({})", request.client_order_id),
@@ -191,6 +201,8 @@ impl std::fmt::Debug for Cmd {
             Self::Flatten { symbol, account_ids } => write!(f, "Flatten({symbol}, {account_ids:?})"),
             Self::WatchAdd { symbol } => write!(f, "WatchAdd({symbol})"),
             Self::WatchRemove { symbol } => write!(f, "WatchRemove({symbol})"),
+            Self::Copy(text) => write!(f, "Copy({text:?})"),
+            Self::Bell => f.write_str("Bell"),
         }
     }
 }

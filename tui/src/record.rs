@@ -21,8 +21,9 @@ use prost::Message;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// The names of [`Event::Unanswered`] questions.
-const QUESTIONS: [&str; 12] = [
+const QUESTIONS: [&str; 13] = [
     "quotes",
+    "volume",
     "book",
     "trades",
     "candles",
@@ -96,6 +97,7 @@ mod kind {
     pub const UNANSWERED: u32 = 29;
     pub const REPLACED: u32 = 30;
     pub const FLATTENED: u32 = 31;
+    pub const VOLUME: u32 = 32;
 }
 
 /// Writes a recording.
@@ -263,6 +265,8 @@ fn encode(model: &Model, msg: &Msg) -> Option<Frame> {
                 MouseEventKind::ScrollUp => 2,
                 MouseEventKind::ScrollDown => 3,
                 MouseEventKind::Moved => 4,
+                MouseEventKind::Drag(MouseButton::Left) => 5,
+                MouseEventKind::Up(MouseButton::Left) => 6,
                 _ => return None,
             };
             Some(frame(kind::MOUSE, &[what, mouse.column.into(), mouse.row.into()], &[], &nothing))
@@ -354,6 +358,7 @@ fn encode_event(event: &Event) -> Frame {
             let numbers = [after.is_some().into(), after.unwrap_or(0) as i64];
             frame(kind::TRADES, &numbers, &[symbol], &v1::TradesReply { trades: trades.clone() })
         }
+        Event::Volume(reply) => frame(kind::VOLUME, &[], &[], reply),
         Event::Candles { symbol, interval, candles } => {
             let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
             frame(kind::CANDLES, &[], &[symbol, interval], &body)
@@ -411,6 +416,8 @@ fn decode(frame: Frame) -> Option<Msg> {
                 1 => MouseEventKind::Down(MouseButton::Left),
                 2 => MouseEventKind::ScrollUp,
                 3 => MouseEventKind::ScrollDown,
+                5 => MouseEventKind::Drag(MouseButton::Left),
+                6 => MouseEventKind::Up(MouseButton::Left),
                 _ => MouseEventKind::Moved,
             };
             let (column, row) = (small(1)?, small(2)?);
@@ -456,6 +463,7 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             let interval = INTERVALS.iter().find(|i| i.0 == name)?.0;
             Event::Candles { symbol, interval, candles: v1::CandlesReply::decode(body).ok()?.candles }
         }
+        kind::VOLUME => Event::Volume(v1::VolumeAtPriceReply::decode(body).ok()?),
         kind::PRIVATE => Event::Private(v1::PrivateUpdate::decode(body).ok()?),
         kind::UNANSWERED => {
             let question = texts.next()?;

@@ -5,13 +5,15 @@ use crossterm::{
     cursor,
     event::{
         DisableBracketedPaste, DisableFocusChange, DisableMouseCapture, EnableBracketedPaste,
-        EnableFocusChange, EnableMouseCapture,
+        EnableFocusChange, EnableMouseCapture, Event, EventStream, KeyCode, KeyEvent, KeyModifiers,
     },
     execute,
     terminal::{
         Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
     },
 };
+use data_encoding::BASE64;
+use futures::Stream;
 use ratatui::{Terminal, backend::CrosstermBackend};
 use std::{
     io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
@@ -35,6 +37,22 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Gives the screen back, stops the process as Ctrl-Z does, and takes the screen again when it goes on.
+    ///
+    /// # Errors
+    /// The terminal cannot be taken again.
+    #[cfg(unix)]
+    pub fn suspend(&mut self, mouse: bool) -> anyhow::Result<()> {
+        restore(&self.taken);
+        // Not SIGTSTP: that one is listened to, so that it comes here.
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)
+            .context("the process cannot be stopped")?;
+        enable_raw_mode().context("the terminal refused raw mode")?;
+        self.taken.store(true, Ordering::SeqCst);
+        self.screen = take(mouse)?;
+        Ok(())
+    }
+
     pub fn terminal(&mut self) -> &mut Screen {
         &mut self.screen
     }
@@ -107,6 +125,39 @@ fn restore(taken: &AtomicBool) {
     );
     let _ = disable_raw_mode();
     let _ = out.flush();
+}
+
+/// Puts a text on the clipboard of the terminal emulator (OSC 52); one that takes none ignores it.
+pub fn copy(text: &str) {
+    say(&format!("\x1b]52;c;{}\x07", BASE64.encode(text.as_bytes())));
+}
+
+/// Rings.
+pub fn bell() {
+    say("\x07");
+}
+
+/// Writes to the terminal between two frames. Errors have nowhere to go: drawing will meet them too.
+fn say(sequence: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(sequence.as_bytes()).and_then(|()| out.flush());
+}
+
+/// What the user does: keys, the mouse, the window; SIGTSTP is a Ctrl-Z.
+///
+/// # Errors
+/// The signal cannot be listened to.
+#[cfg(unix)]
+pub fn input() -> anyhow::Result<impl Stream<Item = io::Result<Event>> + Unpin> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stops = signal(SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw()))
+        .context("SIGTSTP cannot be listened to")?;
+    let stops = futures::stream::unfold(stops, |mut stops| async move {
+        stops.recv().await?;
+        let key = KeyEvent::new(KeyCode::Char('z'), KeyModifiers::CONTROL);
+        Some((Ok(Event::Key(key)), stops))
+    });
+    Ok(futures::stream::select(EventStream::new(), Box::pin(stops)))
 }
 
 /// Cancels `stop` when the process is asked to end; the task ends with the guard.

@@ -92,12 +92,14 @@ pub fn cents(micros: i64) -> String {
     money::format_grouped(micros / 10_000, 2)
 }
 
-/// Change from `base` to `value` in percent with two decimals, rounded toward zero: `+1.24%`. Empty without a base.
+/// Change from `base` to `value` in percent with two decimals, to the nearest, a half away from zero: `+1.24%`. Empty
+/// without a base.
 pub fn percent(value_e4: i64, base_e4: i64) -> String {
     if base_e4 <= 0 {
         return String::new();
     }
-    let hundredths = (i128::from(value_e4) - i128::from(base_e4)) * 10_000 / i128::from(base_e4);
+    let (twice, base) = ((i128::from(value_e4) - i128::from(base_e4)) * 20_000, i128::from(base_e4));
+    let hundredths = (twice + base * twice.signum()) / (2 * base);
     let Ok(hundredths) = i64::try_from(hundredths) else { return String::new() };
     let sign = if hundredths >= 0 { "+" } else { "" };
     format!("{sign}{}%", money::format_fixed(hundredths, 2, 2))
@@ -125,19 +127,67 @@ pub fn duration(us: i64) -> String {
     }
 }
 
+/// A number as people write it, without the commas between its thousands: `1,000.50` is `1000.50`.
+///
+/// # Errors
+/// A comma that separates no thousands: it may be meant as a decimal comma, so it is never guessed at.
+pub fn plain_number(text: &str) -> Result<Cow<'_, str>, &'static str> {
+    let text = text.trim();
+    if !text.contains(',') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let mut groups = whole.split(',');
+    let first = groups.next().unwrap_or_default();
+    let thousands = (1..=3).contains(&first.len()) && groups.all(|group| group.len() == 3);
+    if !thousands || fraction.contains(',') {
+        return Err("has a comma that separates no thousands: decimals take a point, as in 231.07");
+    }
+    Ok(Cow::Owned(text.replace(',', "")))
+}
+
 /// One editable line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Input {
     text: String,
     /// Byte offset of the caret, always at a character boundary.
     caret: usize,
+    /// All of it is chosen: what is typed or pasted next replaces it.
+    chosen: bool,
 }
 
 impl Input {
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
         let caret = text.len();
-        Self { text, caret }
+        Self { text, caret, chosen: false }
+    }
+
+    /// A line that was filled in for the user: the first key or paste replaces it.
+    pub fn prefilled(text: impl Into<String>) -> Self {
+        let mut input = Self::new(text);
+        input.choose();
+        input
+    }
+
+    /// Chooses all of it.
+    pub fn choose(&mut self) {
+        self.caret = self.text.len();
+        self.chosen = !self.text.is_empty();
+    }
+
+    /// True when what is typed next replaces all of it.
+    pub fn is_chosen(&self) -> bool {
+        self.chosen
+    }
+
+    /// Empties the line when all of it is chosen. True when it was.
+    fn replace(&mut self) -> bool {
+        let was = std::mem::take(&mut self.chosen);
+        if was {
+            self.clear();
+        }
+        was
     }
 
     pub fn text(&self) -> &str {
@@ -154,7 +204,11 @@ impl Input {
     }
 
     pub fn insert(&mut self, c: char) {
-        if !is_hostile(c) && self.text.chars().count() < INPUT_CHARS_MAX {
+        if is_hostile(c) {
+            return;
+        }
+        self.replace();
+        if self.text.chars().count() < INPUT_CHARS_MAX {
             self.text.insert(self.caret, c);
             self.caret += c.len_utf8();
         }
@@ -167,6 +221,9 @@ impl Input {
     }
 
     pub fn backspace(&mut self) {
+        if self.replace() {
+            return;
+        }
         if let Some(c) = self.text[..self.caret].chars().next_back() {
             self.caret -= c.len_utf8();
             self.text.remove(self.caret);
@@ -174,32 +231,37 @@ impl Input {
     }
 
     pub fn delete(&mut self) {
-        if self.caret < self.text.len() {
+        if !self.replace() && self.caret < self.text.len() {
             self.text.remove(self.caret);
         }
     }
 
     pub fn left(&mut self) {
+        self.chosen = false;
         if let Some(c) = self.text[..self.caret].chars().next_back() {
             self.caret -= c.len_utf8();
         }
     }
 
     pub fn right(&mut self) {
+        self.chosen = false;
         if let Some(c) = self.text[self.caret..].chars().next() {
             self.caret += c.len_utf8();
         }
     }
 
     pub fn home(&mut self) {
+        self.chosen = false;
         self.caret = 0;
     }
 
     pub fn end(&mut self) {
+        self.chosen = false;
         self.caret = self.text.len();
     }
 
     pub fn clear(&mut self) {
+        self.chosen = false;
         self.text.clear();
         self.caret = 0;
     }
@@ -227,12 +289,41 @@ mod tests {
 
     #[test]
     fn percentages_and_amounts_are_integer_arithmetic() {
-        assert_eq!(percent(2_310_700, 2_282_400), "+1.23%");
+        assert_eq!(percent(2_310_700, 2_282_400), "+1.24%");
+        assert_eq!(percent(2_000_100, 2_000_000), "+0.01%");
+        assert_eq!(percent(1_999_900, 2_000_000), "-0.01%");
         assert_eq!(percent(990_000, 1_000_000), "-1.00%");
         assert_eq!(percent(1, 0), "");
         assert_eq!(signed_cents(312_409_999), "+312.40");
         assert_eq!(signed_cents(-1), "0.00");
         assert_eq!(cents(101_204_100_000), "101,204.10");
+    }
+
+    #[test]
+    fn commas_separate_thousands_or_are_refused() {
+        for (text, plain) in [("1,000", "1000"), ("1,234,567.50", "1234567.50"), ("12", "12"), (" 7 ", "7")] {
+            assert_eq!(plain_number(text).as_deref(), Ok(plain), "{text}");
+        }
+        for text in ["231,07", "1,00", ",5", "1,,000", "1000,000", "1.000,5", "1,0000"] {
+            assert!(plain_number(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_key_replaces_what_was_filled_in() {
+        for (edit, left) in [
+            (Input::backspace as fn(&mut Input), ""),
+            (Input::delete, ""),
+            (|input| input.insert('2'), "2"),
+            (|input| input.insert_str("1,000"), "1,000"),
+            (|input| (input.right(), input.insert('2')).1, "52"),
+            (|input| input.insert('\u{7}'), "5"),
+        ] {
+            let mut input = Input::prefilled("5");
+            edit(&mut input);
+            assert_eq!(input.text(), left);
+        }
+        assert!(!Input::prefilled("").is_chosen());
     }
 
     #[test]

@@ -25,6 +25,15 @@ const SPLIT_HEIGHT: u16 = 30;
 /// Lines of the ladder that are not price rows: headings, spread, pointer to orders out of sight.
 const LADDER_EXTRA: u16 = 3;
 
+/// A column of the ladder that takes clicks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// What the book holds: an order may be placed here.
+    Book(Side),
+    /// The user's own orders: they are cancelled and moved here, and none is placed.
+    Own(Side),
+}
+
 /// Where everything is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Layout {
@@ -126,17 +135,17 @@ impl Layout {
         body.contains((x, y).into()).then(|| usize::from(y - body.y))
     }
 
-    /// The side whose column is under a point of the ladder.
-    pub fn ladder_column(&self, x: u16) -> Option<Side> {
+    /// What of the ladder is under a column of the window.
+    pub fn ladder_column(&self, x: u16) -> Option<Column> {
         let columns = screens::ladder::Columns::new(self.ladder);
-        let inside = |r: (u16, u16)| (r.0..r.0 + r.1).contains(&x);
-        if inside(columns.bid) || inside(columns.my_bid) {
-            Some(Side::Buy)
-        } else if inside(columns.ask) || inside(columns.my_ask) {
-            Some(Side::Sell)
-        } else {
-            None
-        }
+        [
+            (columns.bid, Column::Book(Side::Buy)),
+            (columns.ask, Column::Book(Side::Sell)),
+            (columns.my_bid, Column::Own(Side::Buy)),
+            (columns.my_ask, Column::Own(Side::Sell)),
+        ]
+        .into_iter()
+        .find_map(|((from, width), column)| (from..from + width).contains(&x).then_some(column))
     }
 
     /// The line of the watchlist under a point.

@@ -2,27 +2,31 @@
 
 use crate::{
     args::{
-        Account, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer, AccountWithdraw, Global,
-        Where,
+        Account, AccountClose, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer,
+        AccountWithdraw, Global, Where,
     },
-    client::Client,
+    client::{Client, key_of, keyed},
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
     reason::Reason,
     v1::{
-        self, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest, TransferRequest,
-        WithdrawRequest,
+        self, AccountRequest, AccountType, CreateAccountRequest, DepositRequest, Empty, TransactionsRequest,
+        TransferRequest, WithdrawRequest,
     },
 };
 use fafnir_rules::money::{format_grouped, format_micros, parse_micros};
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 
+/// What makes a movement of money that had no answer safe to send again.
+const KEY_OPTION: &str = "--idempotency-key";
+
 pub async fn account(global: &Global, command: &Account, out: Out) -> Result {
     match command {
         Account::List(at) => list(global, at, out).await,
         Account::Open(args) => open(global, args, out).await,
+        Account::Close(args) => close(global, args, out).await,
         Account::Deposit(args) => deposit(global, args, out).await,
         Account::Withdraw(args) => withdraw(global, args, out).await,
         Account::Transfer(args) => transfer(global, args, out).await,
@@ -47,28 +51,45 @@ async fn open(global: &Global, args: &AccountOpen, out: Out) -> Result {
         }
     };
     let mut client = Client::signed_in(global, &args.at).await?;
+    let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(CreateAccountRequest {
         r#type: kind.into(),
         currency: args.currency.to_uppercase(),
-        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        idempotency_key: key.clone(),
         ..Default::default()
     });
-    let account = client.terminal.create_account(request).await?.into_inner();
+    let account = keyed(client.terminal.create_account(request).await, KEY_OPTION, &key)?;
     out.data(&account_json(&account), || accounts_table(std::slice::from_ref(&account)));
+    Ok(())
+}
+
+async fn close(global: &Global, args: &AccountClose, out: Out) -> Result {
+    if !args.yes {
+        return Err(Error::usage(
+            "a closed account does not open again, and what is left in it goes to the house",
+        )
+        .hint("with --yes it is done"));
+    }
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request =
+        client.request(AccountRequest { account_id: args.account_id.clone(), ..Default::default() });
+    let account = client.terminal.close_account(request).await?.into_inner();
+    out.data(&account_json(&account), || format!("account {} is closed\n", account.id));
     Ok(())
 }
 
 async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let currency = currency_of(&mut client, &args.account_id).await?;
+    let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(DepositRequest {
         account_id: args.account_id.clone(),
         amount_micros: amount(&args.amount)?,
         currency,
-        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        idempotency_key: key.clone(),
         ..Default::default()
     });
-    let balance = client.terminal.deposit(request).await?.into_inner().new_balance_micros;
+    let balance = keyed(client.terminal.deposit(request).await, KEY_OPTION, &key)?.new_balance_micros;
     print_balance(balance, out);
     Ok(())
 }
@@ -76,14 +97,15 @@ async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
 async fn withdraw(global: &Global, args: &AccountWithdraw, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let currency = currency_of(&mut client, &args.account_id).await?;
+    let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(WithdrawRequest {
         account_id: args.account_id.clone(),
         amount_micros: amount(&args.amount)?,
         currency,
-        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        idempotency_key: key.clone(),
         ..Default::default()
     });
-    let balance = client.terminal.withdraw(request).await?.into_inner().new_balance_micros;
+    let balance = keyed(client.terminal.withdraw(request).await, KEY_OPTION, &key)?.new_balance_micros;
     print_balance(balance, out);
     Ok(())
 }
@@ -97,15 +119,16 @@ fn print_balance(micros: i64, out: Out) {
 async fn transfer(global: &Global, args: &AccountTransfer, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let currency = currency_of(&mut client, &args.from_account_id).await?;
+    let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(TransferRequest {
         from_account_id: args.from_account_id.clone(),
         to_account_id: args.to_account_id.clone(),
         amount_micros: amount(&args.amount)?,
         currency,
-        idempotency_key: args.idempotency_key.clone().unwrap_or_default(),
+        idempotency_key: key.clone(),
         ..Default::default()
     });
-    client.terminal.transfer(request).await?;
+    keyed(client.terminal.transfer(request).await, KEY_OPTION, &key)?;
     out.data(&json!({"transferred": args.amount}), || format!("transferred {}\n", args.amount));
     Ok(())
 }

@@ -81,7 +81,7 @@ pub async fn audit(global: &Global, args: &Audit, out: Out) -> Result {
             ));
         }
         last = Some(findings);
-        if !args.watch {
+        if !args.watch || out.is_closed() {
             return match findings {
                 0 => Ok(()),
                 n => Err(Error::new(Exit::Failure, format!("{n} findings")).code(Reason::AUDIT)),

@@ -42,7 +42,7 @@ pub async fn audit_log(global: &Global, args: &AuditLog, out: Out) -> Result {
         return Ok(());
     }
     let mut last = 0;
-    loop {
+    while !out.is_closed() {
         for row in &rows {
             last = row.seq;
             out.line(&document(row).to_string(), || format!("{}\n", cells(row).join("  ")));
@@ -59,6 +59,7 @@ pub async fn audit_log(global: &Global, args: &AuditLog, out: Out) -> Result {
         let request = client.request(AuditLogRequest { after: last, forward: true, ..wanted(PAGE) });
         rows = client.terminal.audit_log(request).await?.into_inner().rows;
     }
+    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

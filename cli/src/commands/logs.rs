@@ -56,7 +56,7 @@ pub async fn logs(global: &Global, args: &Logs, out: Out) -> Result {
             out.raw(&text);
         }
     };
-    loop {
+    while !out.is_closed() {
         if tokio::time::timeout(POLL, tokio::signal::ctrl_c()).await.is_ok() {
             return Ok(());
         }
@@ -66,6 +66,7 @@ pub async fn logs(global: &Global, args: &Logs, out: Out) -> Result {
             tail.read(&mut print)?;
         }
     }
+    Ok(())
 }
 
 /// A file that grows. A line that is not whole yet waits for its end.

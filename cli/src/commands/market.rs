@@ -1,30 +1,23 @@
 //! `fafnir book`, `quote` and `history`.
 
 use crate::{
-    args::{Book, Global, History, Quote},
+    args::{Book, Global, History, Quote as Args},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
     reason::Reason,
-    v1::{BookRequest, HistoryRequest, Level, QuotesRequest, TradingState},
+    v1::{BookImage, BookRequest, HistoryRequest, Level, Quote, QuotesRequest, TradingState},
 };
 use fafnir_rules::money::{format_e4, format_fixed, format_price};
 use fafnir_services::platform::clock::{date, rfc3339};
-use serde_json::json;
+use serde_json::{Value, json};
 
 pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(BookRequest { symbol: args.symbol.to_uppercase(), depth: args.depth });
     let book = client.terminal.book(request).await?.into_inner();
-    let levels = |side: &[Level]| -> Vec<_> {
-        side.iter().map(|l| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders})).collect()
-    };
-    let document = json!({
-        "symbol": book.symbol, "sequence": book.book_seq, "time": rfc3339(book.time_us),
-        "last": format_e4(book.last_price_e4), "bids": levels(&book.bids), "asks": levels(&book.asks),
-    });
-    out.data(&document, || {
+    out.data(&book_json(&book), || {
         let cell = |l: Option<&Level>| match l {
             Some(l) => (format_e4(l.quantity_e4), format_price(l.price_e4)),
             None => (String::new(), String::new()),
@@ -42,23 +35,35 @@ pub async fn book(global: &Global, args: &Book, out: Out) -> Result {
     Ok(())
 }
 
-pub async fn quote(global: &Global, args: &Quote, out: Out) -> Result {
+pub fn book_json(book: &BookImage) -> Value {
+    let levels = |side: &[Level]| -> Vec<_> {
+        let level = |l: &Level| json!({"price": format_e4(l.price_e4), "quantity": format_e4(l.quantity_e4), "orders": l.orders});
+        side.iter().map(level).collect()
+    };
+    json!({
+        "symbol": book.symbol, "sequence": book.book_seq, "time": rfc3339(book.time_us),
+        "last": format_e4(book.last_price_e4), "bids": levels(&book.bids), "asks": levels(&book.asks),
+    })
+}
+
+pub fn quote_json(q: &Quote) -> Value {
+    json!({
+        "symbol": q.symbol, "currency": q.currency, "price": format_e4(q.price_e4),
+        "bid": format_e4(q.bid_e4), "bidQuantity": format_e4(q.bid_quantity_e4),
+        "ask": format_e4(q.ask_e4), "askQuantity": format_e4(q.ask_quantity_e4), "open": format_e4(q.open_e4),
+        "previousClose": format_e4(q.previous_close_e4), "dayLow": format_e4(q.day_low_e4),
+        "dayHigh": format_e4(q.day_high_e4), "yearLow": format_e4(q.year_low_e4),
+        "yearHigh": format_e4(q.year_high_e4), "volume": format_e4(q.volume_e4),
+        "marketCap": q.market_cap_units, "asOf": rfc3339(q.as_of_us), "marketState": q.state().name(),
+    })
+}
+
+pub async fn quote(global: &Global, args: &Args, out: Out) -> Result {
     let mut client = Client::signed_in(global, &Clone::clone(&args.at)).await?;
     let symbols: Vec<String> = args.symbols.iter().map(|s| s.to_uppercase()).collect();
     let request = client.request(QuotesRequest { symbols: symbols.clone() });
     let quotes = client.terminal.quotes(request).await?.into_inner().quotes;
-    let document: Vec<_> = quotes
-        .iter()
-        .map(|q| {
-            json!({
-                "symbol": q.symbol, "currency": q.currency, "price": format_e4(q.price_e4),
-                "bid": format_e4(q.bid_e4), "ask": format_e4(q.ask_e4), "open": format_e4(q.open_e4),
-                "previousClose": format_e4(q.previous_close_e4), "dayLow": format_e4(q.day_low_e4),
-                "dayHigh": format_e4(q.day_high_e4), "volume": format_e4(q.volume_e4), "asOf": rfc3339(q.as_of_us),
-                "marketState": q.state().name(),
-            })
-        })
-        .collect();
+    let document: Vec<_> = quotes.iter().map(quote_json).collect();
     let missing: Vec<_> =
         symbols.iter().filter(|s| !quotes.iter().any(|q| q.symbol == **s)).cloned().collect();
     let unlisted = Error::new(Exit::Precondition, format!("symbol {} is not listed", missing.join(", ")))
@@ -96,7 +101,9 @@ fn change(price: i64, previous: i64) -> String {
     if previous <= 0 {
         return "-".to_owned();
     }
-    let hundredths = i128::from(price - previous) * 10_000 / i128::from(previous);
+    // To the nearest hundredth, a half away from zero.
+    let (twice, base) = (i128::from(price - previous) * 20_000, i128::from(previous));
+    let hundredths = (twice + base * twice.signum()) / (2 * base);
     let text = format_fixed(i64::try_from(hundredths).unwrap_or(i64::MAX), 2, 2);
     if hundredths >= 0 { format!("+{text}%") } else { format!("{text}%") }
 }

@@ -6,13 +6,18 @@ mod audit;
 mod audit_log;
 mod backup;
 mod bench;
+mod books;
 mod broker;
 mod config;
+#[cfg(test)]
+mod coverage;
+mod demo;
 mod doctor;
 mod journal;
 mod key;
 mod load;
 mod logs;
+mod look;
 mod market;
 mod operate;
 mod order;
@@ -24,6 +29,7 @@ mod report;
 mod secrets;
 mod session;
 mod trade;
+mod watch;
 
 use crate::{
     args::{Cli, Command},
@@ -71,6 +77,19 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Secrets(args) => secrets::secrets(global, args, out).await,
         Command::Seed(args) => platform::seed(global, args, out).await,
         Command::Trade(args) => trade::trade(global, args, out).await,
+        Command::Demo(args) => demo::demo(global, args, out).await,
+        Command::Register(args) => session::register(global, args, out).await,
+        Command::Whoami(at) => look::whoami(global, at, out).await,
+        Command::Candles(args) => look::candles(global, args, out).await,
+        Command::Trades(args) => look::trades(global, args, out).await,
+        Command::Volume(args) => look::volume(global, args, out).await,
+        Command::Search(args) => look::search(global, args, out).await,
+        Command::Instrument(args) => look::instrument(global, args, out).await,
+        Command::Fills(args) => look::fills(global, args, out).await,
+        Command::Watch(args) => watch::watch(global, args, out).await,
+        Command::Statement(args) => books::statement(global, args, out).await,
+        Command::Performance(args) => books::performance(global, args, out).await,
+        Command::Lots(args) => books::lots(global, args, out).await,
         Command::Login(args) => session::login(global, args, out).await,
         Command::Logout(at) => session::logout(global, at, out).await,
         Command::Key(args) => key::key(global, args, out).await,

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{self, Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, OrderWhy, Place, Replace},
-    client::Client,
+    client::{Client, key_of, keyed},
     output::{Error, Exit, Out, Result, printable, table},
 };
 use fafnir_proto::{
@@ -26,6 +26,8 @@ use std::{
 };
 
 const POLL: Duration = Duration::from_millis(20);
+/// What makes an order that had no answer safe to send again.
+const KEY_OPTION: &str = "--client-order-id";
 
 pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
     match command {
@@ -95,6 +97,7 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
             parse_micros(text).map_err(|e| decimal_error("notional", Reason::NUMBER_MALFORMED, text, e))?
         }
     };
+    let key = key_of(args.client_order_id.as_ref());
     let request = PlaceOrderRequest {
         symbol: args.symbol.clone(),
         side: side.into(),
@@ -113,21 +116,39 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
         display_quantity_e4: decimal("display", Reason::DISPLAY_MALFORMED, args.display.as_ref())?,
         post_only: args.post_only,
         account_id: args.account.clone().unwrap_or_default(),
-        client_order_id: args.client_order_id.clone().unwrap_or_default(),
+        client_order_id: key.clone(),
         expires_us,
         ..Default::default()
     };
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(request);
-    let mut order = client.terminal.place(request).await?.into_inner().order.unwrap_or_default();
+    let answer = client.terminal.place(request).await;
+    let mut order = keyed(answer, KEY_OPTION, &key)?.order.unwrap_or_default();
     if let Some(seconds) = args.wait {
         let until = Instant::now() + Duration::from_secs(seconds);
         while !order.state().has_ended() && Instant::now() < until {
             tokio::time::sleep(POLL).await;
-            order = get(&mut client, &order.id).await?;
+            order = get(&mut client, &order.id).await.map_err(|e| e.repeat_with(KEY_OPTION, &key))?;
         }
     }
-    print_one(&order, out);
+    out.data(&order_json(&order), || {
+        format!(
+            "{}{}client order id {}\n",
+            orders_table(std::slice::from_ref(&order)),
+            fills_text(&order),
+            key
+        )
+    });
+    if let Some(seconds) = args.wait.filter(|_| !order.state().has_ended()) {
+        let state = order.state().name();
+        return Err(Error::new(Exit::Timeout, format!("the order is {state} after {seconds} s"))
+            .code(Reason::TIMEOUT)
+            .repeat_with(KEY_OPTION, &key)
+            .hint(format!(
+                "it stands: `fafnir order show {}` looks again, `fafnir order cancel` ends it",
+                order.id
+            )));
+    }
     if order.state() == OrderState::Rejected {
         return Err(
             Error::new(Exit::Precondition, order.reject_reason).told(AnyReason::read(&order.reject_code))
@@ -195,16 +216,18 @@ fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
             _ => format!("bracket and oco have two exits: --target, and one of {exits}"),
         }));
     }
-    orders[0].client_order_id = args.client_order_id.clone().unwrap_or_default();
+    orders[0].client_order_id = key_of(args.client_order_id.as_ref());
     Ok(PlaceGroupRequest { user_id: String::new(), kind: v1::GroupKind::from(kind).into(), orders })
 }
 
 /// Places an entry with its exits, or exits alone.
 async fn group(global: &Global, args: &Group, out: Out) -> Result {
     let request = group_request(args)?;
+    let key = request.orders.first().map_or_else(String::new, |order| order.client_order_id.clone());
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(request);
-    let reply = client.terminal.place_group(request).await?.into_inner();
+    let answer = client.terminal.place_group(request).await;
+    let reply = keyed(answer, KEY_OPTION, &key)?;
     let rows: Vec<Value> = reply.orders.iter().map(order_json).collect();
     out.data(&json!({"groupId": reply.group_id, "orders": rows}), || {
         format!("group {}\n{}", reply.group_id, orders_table(&reply.orders))

@@ -1,11 +1,15 @@
 //! `fafnir login`, `fafnir logout` and `fafnir session`.
 
+use super::load::door::Door;
 use crate::{
-    args::{Global, Login, SessionCommand, Where},
+    args::{Global, Login, Register, SessionCommand, Where},
     client::{Client, gateway},
     output::{Error, Exit, Out, Result, table},
 };
-use fafnir_proto::v1::{Empty, RevokeSessionRequest, RevokeSessionsRequest, TerminalSessions, UserSession};
+use fafnir_proto::{
+    reason::{AnyReason, Reason},
+    v1::{Empty, RevokeSessionRequest, RevokeSessionsRequest, TerminalSessions, UserSession},
+};
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::json;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -24,6 +28,33 @@ pub async fn login(global: &Global, args: &Login, out: Out) -> Result {
     };
     out.data(&json!({"userId": session.user_id, "email": session.email, "url": client.url}), || {
         format!("signed in as {} at {}\n", session.email, client.url)
+    });
+    Ok(())
+}
+
+/// Makes a user by the public door; an answer of it is no sign-in.
+pub async fn register(global: &Global, args: &Register, out: Out) -> Result {
+    let gateway = gateway(global, &args.at)?;
+    let password = password(args.password_stdin)?;
+    let new = json!({
+        "email": args.email, "password": password, "firstName": args.first_name, "lastName": args.last_name,
+    });
+    let answer = Door::new(&gateway).rest("/auth/register", &new).await.map_err(|why| {
+        Error::new(Exit::NotRunning, format!("no platform answers at this address: {why}"))
+            .code(Reason::NOT_RUNNING)
+            .hint("start one with `fafnir up`, or name another with --url")
+    })?;
+    if !answer.status.is_success() {
+        let said = |key: &str| answer.body["error"][key].as_str().unwrap_or_default().to_owned();
+        let message = Some(said("message")).filter(|m| !m.is_empty());
+        let message = message.unwrap_or_else(|| format!("the platform answered {}", answer.status));
+        return Err(Error::new(Exit::Precondition, message).told(AnyReason::read(&said("code"))));
+    }
+    out.data(&json!({"email": args.email, "url": gateway.url}), || {
+        format!(
+            "{} is registered at {}; `fafnir login --email {}` signs in\n",
+            args.email, gateway.url, args.email
+        )
     });
     Ok(())
 }
@@ -135,10 +166,19 @@ fn ask_hidden(prompt: &str) -> Result<String> {
     let before = tcgetattr(&stdin).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     let mut quiet = before.clone();
     quiet.local_modes.remove(LocalModes::ECHO);
+    // A Ctrl-C ends the process, and not before the terminal echoes again.
+    let restore = before.clone();
+    let interrupt = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &restore);
+            std::process::exit(Exit::Interrupted as i32);
+        }
+    });
     tcsetattr(&stdin, OptionalActions::Flush, &quiet)
         .map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     let line = ask(prompt);
     let restored = tcsetattr(&stdin, OptionalActions::Flush, &before);
+    interrupt.abort();
     writeln!(std::io::stderr())?;
     restored.map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
     line

@@ -8,18 +8,16 @@ use crate::{
     settings, stack,
 };
 use fafnir_tui::{Depth, Options, Palette, Theme};
-use std::{ffi::OsString, io::IsTerminal as _, sync::Arc};
+use std::{ffi::OsString, fs::OpenOptions, io::IsTerminal as _, sync::Arc};
 
 /// A recording plays as fast as it was.
 const REPLAY_PERCENT: u32 = 100;
 
 pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
-    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
-        return Err(Error::usage("fafnir trade needs a terminal")
-            .hint("for scripts there are `fafnir order`, `book` and `portfolio`"));
-    }
+    needs_terminal()?;
     if let Some(file) = &args.replay {
-        return ended(fafnir_tui::replay(file, theme(global, args), REPLAY_PERCENT).await?);
+        let theme = theme(global, args.ascii, args.theme);
+        return ended(fafnir_tui::replay(file, theme, REPLAY_PERCENT).await?);
     }
     if args.up {
         start_platform(global, out).await?;
@@ -47,20 +45,41 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     options.symbol = args.symbol.clone().unwrap_or_default();
     options.read_only = args.read_only;
     options.mouse = !args.no_mouse;
-    options.theme = theme(global, args);
+    options.theme = theme(global, args.ascii, args.theme);
+    options.welcome = first_time();
     options.record.clone_from(&args.record);
     ended(fafnir_tui::run(options).await?)
 }
 
-fn ended(exit: fafnir_tui::Exit) -> Result {
+/// Refuses where nothing can be drawn.
+pub fn needs_terminal() -> Result {
+    let hint = "for scripts there are `fafnir order`, `book`, `watch` and `portfolio`";
+    if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
+        return Err(Error::usage("the trading terminal needs a terminal").hint(hint));
+    }
+    if std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+        return Err(Error::usage("the trading terminal cannot draw on TERM=dumb").hint(hint));
+    }
+    Ok(())
+}
+
+/// True at the first start of this user; what says so is written down at once.
+fn first_time() -> bool {
+    let dir = settings::state_dir();
+    let made = fafnir_services::platform::secrets::create_private_dir(&dir);
+    // Where nothing can be written down it is not said each time.
+    made.is_ok() && OpenOptions::new().write(true).create_new(true).open(dir.join("welcomed")).is_ok()
+}
+
+pub fn ended(exit: fafnir_tui::Exit) -> Result {
     match exit {
-        fafnir_tui::Exit::Quit => Ok(()),
+        fafnir_tui::Exit::Quit | fafnir_tui::Exit::Suspended => Ok(()),
         fafnir_tui::Exit::Interrupted => Err(Error::new(Exit::Interrupted, "interrupted")),
     }
 }
 
 /// What the terminal emulator can show, by the usual variables.
-fn theme(global: &Global, args: &Trade) -> Theme {
+pub fn theme(global: &Global, ascii: bool, name: ThemeName) -> Theme {
     let set = |name: &str| std::env::var(name).unwrap_or_default();
     let plain = global.color == Color::Never || (global.color == Color::Auto && !set("NO_COLOR").is_empty());
     let many = set("TERM").contains("256color") || !set("COLORTERM").is_empty();
@@ -68,7 +87,7 @@ fn theme(global: &Global, args: &Trade) -> Theme {
         [set("LC_ALL"), set("LC_CTYPE"), set("LANG")].into_iter().find(|l| !l.is_empty()).unwrap_or_default();
     let utf8 = locale.to_lowercase().replace('-', "").contains("utf8");
     Theme {
-        palette: match args.theme {
+        palette: match name {
             ThemeName::BlueOrange => Palette::BlueOrange,
             ThemeName::GreenRed => Palette::GreenRed,
             ThemeName::RedUp => Palette::RedUp,
@@ -80,7 +99,7 @@ fn theme(global: &Global, args: &Trade) -> Theme {
         } else {
             Depth::Ansi16
         },
-        ascii: args.ascii || !utf8,
+        ascii: ascii || !utf8,
     }
 }
 

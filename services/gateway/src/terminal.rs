@@ -532,6 +532,21 @@ impl Terminal for Door {
             .map_err(outward)?;
         Ok(Response::new(self.0.told(&session, reply)))
     }
+    async fn close_account(&self, request: Request<v1::AccountRequest>) -> Reply<v1::Account> {
+        let session =
+            self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
+        let mut message = request.into_inner();
+        message.user_id = session.user.to_string();
+        let detail = message.account_id.clone();
+        let mut client = self.0.ctx.clients.portfolio(&session.caller());
+        let act = client.close_account(message);
+        let reply = self
+            .0
+            .audited(&session, Action::AccountClose, session.user, detail, act)
+            .await
+            .map_err(outward)?;
+        Ok(Response::new(self.0.told(&session, reply)))
+    }
     async fn deposit(&self, request: Request<v1::DepositRequest>) -> Reply<v1::DepositReply> {
         let session =
             self.allowed(&request, Act::Manage, Permission::ManageOwnAccounts).await.map_err(outward)?;
@@ -636,6 +651,9 @@ impl Terminal for Door {
     }
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Reply<v1::CandlesReply> {
         public!(self, request, stock.history, |r: &v1::HistoryRequest| price::rows_of_period(&r.period))
+    }
+    async fn volume_at_price(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::VolumeAtPriceReply> {
+        public!(self, request, stock.volume_at_price, |_| 500)
     }
 
     type PrivateStream = Pin<Box<dyn Stream<Item = Result<v1::PrivateUpdate, Status>> + Send>>;

@@ -21,7 +21,7 @@ use fafnir_proto::{
     v1::{
         self, CandlesReply, CandlesRequest, Empty, HistoryRequest, ListInstrumentsReply, LoadHistoryReply,
         LoadHistoryRequest, QuotesReply, QuotesRequest, SearchRequest, SetTradingStateRequest,
-        SetVolatilityBandRequest, SymbolRequest, UpsertReply, stock_server::Stock,
+        SetVolatilityBandRequest, SymbolRequest, UpsertReply, VolumeAtPriceReply, stock_server::Stock,
     },
 };
 use fafnir_rules::symbol::Symbol;
@@ -34,6 +34,8 @@ use tonic::{Request, Response, Status};
 
 /// Daily bars in one answer: more than a century of trading days.
 const DAILY_MAX: u32 = 30_000;
+/// Prices in one answer about a day's volume: a tick of 0.01 over the band of a price of 200.
+const PRICES_MAX: u32 = 20_000;
 /// Longest that the answer to a listing waits for the engine.
 const TELL_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -210,6 +212,17 @@ impl Api {
         Ok(CandlesReply { candles, currency })
     }
 
+    async fn volumes(&self, text: &str) -> Result<VolumeAtPriceReply, Error> {
+        let symbol = self.listed(text, |i| i.symbol.clone())?;
+        let day = domain::day_of(self.clock.now_us());
+        let of = symbol.clone();
+        let (levels, last_trade_no) =
+            self.db.read(move |tx| Ok(store::price_volumes(tx, &of, day, PRICES_MAX)?)).await?;
+        let levels =
+            levels.into_iter().map(|(price_e4, volume_e4)| v1::PriceVolume { price_e4, volume_e4 }).collect();
+        Ok(VolumeAtPriceReply { symbol, day_us: day * DAY_US, levels, last_trade_no })
+    }
+
     async fn history_load(&self, request: LoadHistoryRequest) -> Result<LoadHistoryReply, Error> {
         let symbol = self.listed(&request.symbol, |i| i.symbol.clone())?;
         let today = domain::day_of(self.clock.now_us());
@@ -319,6 +332,13 @@ impl Stock for Api {
 
     async fn candles(&self, request: Request<CandlesRequest>) -> Result<Response<CandlesReply>, Status> {
         Ok(Response::new(self.intraday(request.into_inner()).await?))
+    }
+
+    async fn volume_at_price(
+        &self,
+        request: Request<SymbolRequest>,
+    ) -> Result<Response<VolumeAtPriceReply>, Status> {
+        Ok(Response::new(self.volumes(&request.get_ref().symbol).await?))
     }
 
     async fn load_history(
@@ -609,6 +629,12 @@ mod tests {
             assert_eq!((quote.volume_e4, quote.market_cap_units), (150_000, 229_000));
         }
 
+        let volumes = b.api.volume_at_price(system(SymbolRequest { symbol: "aapl".into() })).await;
+        let volumes = volumes.unwrap().into_inner();
+        let levels: Vec<_> = volumes.levels.iter().map(|l| (l.price_e4, l.volume_e4)).collect();
+        assert_eq!(levels, [(2_290_000, 50_000), (2_300_000, 50_000), (2_320_000, 50_000)]);
+        assert_eq!((volumes.last_trade_no, volumes.day_us), (3, 20_000 * DAY_US));
+
         let history = HistoryRequest { symbol: "aapl".into(), period: "1w".into() };
         let history = b.api.history(system(history)).await.unwrap().into_inner();
         let days: Vec<i64> = history.candles.iter().map(|c| c.time_us / DAY_US).collect();
@@ -630,6 +656,9 @@ mod tests {
         assert_eq!(pruned(2).await.unwrap(), 2);
         assert_eq!(pruned(2).await.unwrap(), 1);
         assert_eq!(pruned(2).await.unwrap(), 0);
+        let pruned = |day| b.api.db.write(move |tx| Ok(store::price_volume_prune(tx, day, 9)?));
+        assert_eq!(pruned(0).await.unwrap(), 0);
+        assert_eq!(pruned(1).await.unwrap(), 1, "five trades at one price of one day");
         assert_eq!(b.api.db.read(|tx| Ok(inbox::dead_letter_count(tx)?)).await.unwrap(), 0);
     }
 

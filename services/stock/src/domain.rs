@@ -535,6 +535,8 @@ pub struct Traded {
 pub struct Sum {
     days: BTreeMap<(String, i64), (Bar, LastTrade)>,
     minutes: BTreeMap<(String, i64), Bar>,
+    /// Volume by symbol, day and price.
+    prices: BTreeMap<(String, i64, i64), i64>,
     /// The symbols whose state changed.
     pub standings: BTreeMap<String, Standing>,
 }
@@ -563,6 +565,16 @@ impl Sum {
             .entry((symbol.to_owned(), trade.time_us.div_euclid(MINUTE_US)))
             .and_modify(|sum| *sum = sum.then(bar))
             .or_insert(bar);
+        let at_price =
+            self.prices.entry((symbol.to_owned(), day_of(trade.time_us), trade.price_e4)).or_default();
+        *at_price = at_price.saturating_add(trade.quantity_e4);
+    }
+
+    /// Symbol, day, price and volume of each price, by symbol.
+    pub fn prices(&self) -> impl Iterator<Item = (&str, i64, i64, i64)> {
+        self.prices
+            .iter()
+            .map(|((symbol, day, price_e4), volume_e4)| (symbol.as_str(), *day, *price_e4, *volume_e4))
     }
 
     /// Symbol, minute and bar of each minute, by symbol.

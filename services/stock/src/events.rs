@@ -173,14 +173,20 @@ async fn publish_changed(bus: &Bus, desk: &Desk) -> Next {
     if changed.is_empty() { Next::Scheduled } else { Next::After(QUOTE_EVERY) }
 }
 
-/// Deletes one-minute bars that are older than a week, in small batches.
+/// Deletes one-minute bars that are older than a week, and volumes by price of days before today, in small batches.
 pub fn prune_minutes(ctx: &Context, db: Db) {
     let clock = ctx.clock.clone();
     ctx.tasks.every("pruning of candles", Schedule::at_once(PRUNE_EVERY), move || {
-        let (db, before) = (db.clone(), clock.now_us().div_euclid(domain::MINUTE_US) - MINUTES_KEPT);
+        let (db, now_us) = (db.clone(), clock.now_us());
+        let before = now_us.div_euclid(domain::MINUTE_US) - MINUTES_KEPT;
         async move {
-            let pruned = db.write(move |tx| Ok(store::minute_prune(tx, before, PRUNE_ROWS)?)).await?;
-            Ok::<_, Error>(Next::at_once_if(pruned == u64::from(PRUNE_ROWS)))
+            let (minutes, prices) = db
+                .write(move |tx| {
+                    let minutes = store::minute_prune(tx, before, PRUNE_ROWS)?;
+                    Ok((minutes, store::price_volume_prune(tx, domain::day_of(now_us), PRUNE_ROWS)?))
+                })
+                .await?;
+            Ok::<_, Error>(Next::at_once_if(minutes.max(prices) == u64::from(PRUNE_ROWS)))
         }
     });
 }

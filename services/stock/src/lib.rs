@@ -37,8 +37,12 @@ pub static SERVICE: Service = Service {
     ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)
 };
 
-const MIGRATIONS: &[Migration] =
-    &[migration!("0001_init"), migration!("0002_volatility_band"), migration!("0003_facts")];
+const MIGRATIONS: &[Migration] = &[
+    migration!("0001_init"),
+    migration!("0002_volatility_band"),
+    migration!("0003_facts"),
+    migration!("0004_price_volumes"),
+];
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
     Box::pin(run(ctx, listener))

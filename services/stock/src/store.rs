@@ -250,7 +250,44 @@ pub fn sum_add(tx: &mut dyn Tx, sum: &Sum) -> Result<(), Error> {
     for (symbol, minute, bar) in sum.minutes() {
         bar_add(tx, "minute_bars", "minute", symbol, minute, bar)?;
     }
+    for (symbol, day, price_e4, volume_e4) in sum.prices() {
+        tx.execute(
+            "INSERT INTO price_volumes (symbol, day, price_e4, volume_e4) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (symbol, day, price_e4) DO UPDATE SET \
+             volume_e4 = price_volumes.volume_e4 + excluded.volume_e4",
+            params![symbol, day, price_e4, volume_e4],
+        )?;
+    }
     Ok(())
+}
+
+/// Price and volume of a day, ascending by price, and the number of the last trade in them; of more prices than `limit`
+/// those with the largest volume.
+pub fn price_volumes(
+    tx: &mut dyn Tx,
+    symbol: &str,
+    day: i64,
+    limit: u32,
+) -> Result<(Vec<(i64, i64)>, u64), Error> {
+    let rows = tx.query(
+        "SELECT price_e4, volume_e4 FROM price_volumes WHERE symbol = ?1 AND day = ?2 \
+         ORDER BY volume_e4 DESC, price_e4 LIMIT ?3",
+        params![symbol, day, limit],
+    )?;
+    let mut levels: Vec<(i64, i64)> =
+        rows.iter().map(|r| Ok::<_, Error>((r.get(0)?, r.get(1)?))).collect::<Result<_, _>>()?;
+    levels.sort_unstable();
+    let last = tx.query_opt("SELECT trade_no FROM last_trades WHERE symbol = ?1", params![symbol])?;
+    Ok((levels, last.map(|r| r.get(0)).transpose()?.unwrap_or(0)))
+}
+
+/// Deletes at most `limit` rows of volumes of days before one; answers how many went.
+pub fn price_volume_prune(tx: &mut dyn Tx, before_day: i64, limit: u32) -> Result<u64, Error> {
+    tx.execute(
+        "DELETE FROM price_volumes WHERE (symbol, day, price_e4) IN \
+         (SELECT symbol, day, price_e4 FROM price_volumes WHERE day < ?1 ORDER BY day LIMIT ?2)",
+        params![before_day, limit],
+    )
 }
 
 /// Adds a later bar to the stored one of the same span.

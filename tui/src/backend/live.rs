@@ -13,7 +13,7 @@ use crate::{
         feed::{Link, Wire},
     },
     msg::{Cmd, Event, Flattened, Outcome},
-    now_us,
+    now_us, terminal,
 };
 use fafnir_proto::{client::secured_channel, tls, v1};
 use std::{
@@ -134,6 +134,11 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 
 impl Backend for Live {
     fn submit(&mut self, cmd: Cmd) {
+        match &cmd {
+            Cmd::Copy(text) => return terminal::copy(text),
+            Cmd::Bell => return terminal::bell(),
+            _ => {}
+        }
         if let Cmd::Follow { symbol, quotes } = &cmd {
             self.wanted.send_replace(Wanted { symbol: symbol.clone(), quotes: quotes.clone() });
         }
@@ -213,6 +218,7 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::Follow { quotes, .. } => ask_quotes(gateway, quotes).await,
         Cmd::Book { symbol } => ask_book(gateway, symbol).await,
         Cmd::Trades { symbol, after } => ask_trades(gateway, symbol, after).await,
+        Cmd::Volume { symbol } => ask_volume(gateway, symbol).await,
         Cmd::Candles { symbol, interval } => ask_candles(gateway, symbol, interval).await,
         Cmd::Order { order_id } => ask_order(gateway, order_id).await,
         Cmd::Place(request) => place(gateway, request).await,
@@ -222,6 +228,8 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::Flatten { symbol, account_ids } => flatten(gateway, symbol, account_ids).await,
         Cmd::WatchAdd { symbol } => watch_add(gateway, symbol).await,
         Cmd::WatchRemove { symbol } => watch_remove(gateway, symbol).await,
+        // The terminal's own, done where they are submitted.
+        Cmd::Copy(_) | Cmd::Bell => {}
     }
 }
 
@@ -264,6 +272,13 @@ async fn ask_candles(gateway: &Gateway, symbol: String, interval: &'static str) 
     let answer = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.candles(r).await }).await;
     forward(gateway, "candles", answer, |reply| Event::Candles { symbol, interval, candles: reply.candles })
         .await;
+}
+
+async fn ask_volume(gateway: &Gateway, symbol: String) {
+    let message = v1::SymbolRequest { symbol };
+    let answer =
+        gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.volume_at_price(r).await }).await;
+    forward(gateway, "volume", answer, Event::Volume).await;
 }
 
 async fn ask_order(gateway: &Gateway, order_id: String) {

@@ -15,8 +15,10 @@ pub struct Ladder {
     pub group: usize,
     /// Number of the top row.
     pub top: i64,
-    /// Number of the row that the user pinned; none while the ladder follows the market.
+    /// Number of the row that the user chose; none while no price is chosen.
     pub cursor: Option<i64>,
+    /// The user moved the axis without choosing a row: it stays.
+    pub pinned: bool,
     /// False until the axis was placed once.
     pub placed: bool,
 }
@@ -33,14 +35,20 @@ impl Ladder {
         self.placed = true;
     }
 
-    /// Follows the market: recentres when its row leaves the middle half, and only without a cursor.
+    /// Follows the market: recentres when its row leaves the middle half, and only while nothing
+    /// keeps it where it is.
     pub fn follow(&mut self, row: i64, rows: usize) {
         let margin = rows as i64 / 4;
         let from_top = self.top.saturating_sub(row);
         let outside = from_top < margin || from_top >= rows as i64 - margin;
-        if !self.placed || (self.cursor.is_none() && outside) {
+        if !self.placed || (!self.is_pinned() && outside) {
             self.centre(row, rows);
         }
+    }
+
+    /// True while the axis stays where it is.
+    pub fn is_pinned(&self) -> bool {
+        self.cursor.is_some() || self.pinned
     }
 
     /// Moves the cursor and scrolls only as far as it takes to keep it in sight.

@@ -8,6 +8,7 @@ pub mod intake;
 pub mod ladder;
 pub mod tape;
 pub mod ticket;
+pub mod volume;
 
 use crate::{Exit, text::Input, theme::Theme};
 use alert::Alert;
@@ -19,6 +20,7 @@ use ladder::Ladder;
 use std::collections::{BTreeMap, VecDeque};
 use tape::Tape;
 use ticket::Ticket;
+use volume::Volume;
 
 /// Lines kept in the log.
 pub const LOG_LINES_MAX: usize = 500;
@@ -73,11 +75,26 @@ impl std::fmt::Debug for SignIn {
 /// What lies over the trading screen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlay {
-    Help { scroll: usize },
-    Search { input: Input, selected: usize },
-    Palette { input: Input, selected: usize },
-    Alert { input: Input, refused: Option<String> },
-    ConfirmFlatten { symbol: String },
+    Help {
+        scroll: usize,
+    },
+    Search {
+        input: Input,
+        selected: usize,
+    },
+    Palette {
+        input: Input,
+        selected: usize,
+    },
+    Alert {
+        input: Input,
+        refused: Option<String>,
+    },
+    ConfirmFlatten {
+        symbol: String,
+    },
+    /// Four lines of what to press, at the first start.
+    Welcome,
 }
 
 /// The tabs of the lower part.
@@ -144,6 +161,58 @@ impl Ids {
     }
 }
 
+/// How a recording plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    pub held: bool,
+    /// 100 is as it was.
+    pub speed_percent: u32,
+}
+
+/// Which orders are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrderFilter {
+    All,
+    Open,
+    /// Those in the symbol on the ladder.
+    Symbol,
+    /// Those that have ended.
+    History,
+}
+
+impl OrderFilter {
+    pub fn next(self) -> Self {
+        match self {
+            Self::All => Self::Open,
+            Self::Open => Self::Symbol,
+            Self::Symbol => Self::History,
+            Self::History => Self::All,
+        }
+    }
+
+    /// As the tab names it; empty for all.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Open => "open",
+            Self::Symbol => "symbol",
+            Self::History => "ended",
+        }
+    }
+}
+
+/// Own orders that the mouse button went down on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drag {
+    pub order_ids: Vec<String>,
+    /// The ladder's row where the button went down.
+    pub from: i64,
+    /// The row that the pointer is on.
+    pub at: i64,
+    /// It has been on another row.
+    pub moved: bool,
+}
+
 /// Everything.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -154,6 +223,14 @@ pub struct Model {
     pub theme: Theme,
     pub ids: Ids,
     pub read_only: bool,
+    /// What to press is still to be said.
+    pub welcome: bool,
+    /// This plays a recording: nothing is the market's of now.
+    pub replay: Option<Replay>,
+    /// The user wants the shell back for a while.
+    pub suspend: bool,
+    /// Which orders the lower part lists.
+    pub order_filter: OrderFilter,
     pub armed_notional_micros_max: i64,
     pub screen: Screen,
     pub who: Who,
@@ -169,9 +246,12 @@ pub struct Model {
     pub book: Option<v1::BookImage>,
     pub feed: Feed,
     pub ladder: Ladder,
+    /// Own orders that the mouse holds.
+    pub drag: Option<Drag>,
     /// Where the mouse pointer was last seen, and when.
     pub pointer: Option<((u16, u16), i64)>,
     pub tape: Tape,
+    pub volume: Volume,
     pub chart: Chart,
     pub holdings: Holdings,
     pub ticket: Option<Ticket>,
@@ -209,6 +289,10 @@ impl Model {
             theme,
             ids,
             read_only: false,
+            welcome: false,
+            replay: None,
+            suspend: false,
+            order_filter: OrderFilter::All,
             armed_notional_micros_max: ARMED_NOTIONAL_MICROS_MAX,
             screen: Screen::SignIn,
             who: Who::default(),
@@ -222,8 +306,10 @@ impl Model {
             book: None,
             feed: Feed::default(),
             ladder: Ladder::default(),
+            drag: None,
             pointer: None,
             tape: Tape::default(),
+            volume: Volume::default(),
             chart: Chart::default(),
             holdings: Holdings::default(),
             ticket: None,
@@ -291,6 +377,18 @@ impl Model {
             self.book.as_ref().and_then(|b| side(b).first()).map(|l| l.price_e4)
         };
         (best(|b| &b.bids), best(|b| &b.asks))
+    }
+
+    /// Orders that the lower part lists, in its order.
+    pub fn orders_listed(&self) -> Vec<&v1::Order> {
+        let mut orders = self.holdings.orders_shown();
+        orders.retain(|o| match self.order_filter {
+            OrderFilter::All => true,
+            OrderFilter::Open => holdings::is_open(o),
+            OrderFilter::Symbol => o.symbol == self.symbol,
+            OrderFilter::History => !holdings::is_open(o),
+        });
+        orders
     }
 
     /// The size of the keys 1 to 4, e4.

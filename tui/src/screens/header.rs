@@ -53,7 +53,14 @@ pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
 fn fields(model: &Model) -> Vec<FieldOf> {
     let glyphs = model.theme.glyphs();
     let mode = if model.read_only { "READ-ONLY" } else { "PAPER" };
-    let mut fields = vec![FieldOf { keep: 6, pieces: vec![(mode.into(), Role::Title)] }];
+    let mut fields = match &model.replay {
+        None => vec![FieldOf { keep: 6, pieces: vec![(mode.into(), Role::Title)] }],
+        Some(replay) => {
+            let held = if replay.held { "held" } else { "playing" };
+            let (text, speed) = (format!(" REPLAY {held} "), format!(" {}%", replay.speed_percent));
+            vec![FieldOf { keep: 0, pieces: vec![(text, Role::Banner), (speed, Role::Text)] }]
+        }
+    };
     if model.limited || !model.notice.is_empty() {
         let mark = if model.limited { " LIMITED " } else { " ALARM " };
         fields.push(FieldOf { keep: 0, pieces: vec![(mark.into(), Role::Banner)] });
@@ -120,6 +127,7 @@ fn price(model: &Model) -> Vec<Piece> {
     }
     let Some(last) = model.reference_e4(&model.symbol) else { return pieces };
     pieces.push((text::price(last, model.tick_e4(&model.symbol)), Role::Last));
+    pieces.push((format!(" {}", model.currency(&model.symbol)), Role::Dim));
     let base = model.quotes.get(&model.symbol).map(|q| q.previous_close_e4);
     let base = base.or(model.instrument().map(|i| i.previous_close_e4)).unwrap_or(0);
     let change = text::percent(last, base);
@@ -149,9 +157,32 @@ pub fn message(model: &Model, pen: &mut Pen, area: Rect) {
 }
 
 /// The keys that most need no looking up, as many as fit whole; help and quit always.
-pub fn hints(_model: &Model, pen: &mut Pen, area: Rect) {
+pub fn hints(model: &Model, pen: &mut Pen, area: Rect) {
+    if model.replay.is_some() {
+        let text = "space holds  + - speed  left right 10 s  q quit";
+        pen.role(area.x + 1, area.y, area.width.saturating_sub(1), text, Role::Key);
+        return;
+    }
+    for (row, x) in shown_hints(area) {
+        let x = pen.role(x, area.y, area.right().saturating_sub(x), short(row.label), Role::Key);
+        pen.role(x + 1, area.y, area.right().saturating_sub(x + 1), row.hint, Role::Dim);
+    }
+}
+
+/// The action whose hint is under a column.
+pub fn hint_at(area: Rect, x: u16) -> Option<keys::Action> {
+    let width = |row: &keys::Binding| (text::width(short(row.label)) + 1 + text::width(row.hint)) as u16;
+    let under = |(row, from): &(&keys::Binding, u16)| (*from..*from + width(row)).contains(&x);
+    shown_hints(area).into_iter().find(under).map(|(row, _)| row.action)
+}
+
+fn short(label: &'static str) -> &'static str {
+    label.split(' ').next().unwrap_or(label)
+}
+
+/// The hints that have room, and where each begins.
+fn shown_hints(area: Rect) -> Vec<(&'static keys::Binding, u16)> {
     let rows: Vec<_> = keys::BINDINGS.iter().filter(|row| !row.hint.is_empty()).collect();
-    let short = |label: &'static str| label.split(' ').next().unwrap_or(label);
     let width = |row: &&keys::Binding| text::width(short(row.label)) + 1 + text::width(row.hint) + 2;
     let (last, first): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| matches!(row.action, keys::Action::Help | keys::Action::Quit));
@@ -166,8 +197,10 @@ pub fn hints(_model: &Model, pen: &mut Pen, area: Rect) {
         shown.push(row);
     }
     let mut x = area.x + 1;
+    let mut placed = Vec::new();
     for row in shown.into_iter().chain(last) {
-        x = pen.role(x, area.y, area.right().saturating_sub(x), short(row.label), Role::Key);
-        x = pen.role(x + 1, area.y, area.right().saturating_sub(x + 1), row.hint, Role::Dim) + 2;
+        placed.push((row, x));
+        x += width(&row) as u16;
     }
+    placed
 }

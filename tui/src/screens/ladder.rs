@@ -11,8 +11,8 @@ use crate::{
     },
     text,
     theme::Role,
-    update::ladder_price_e4,
-    view::{Layout, Pen},
+    update::{ladder_price_e4, market_row},
+    view::{Layout, Pen, layout},
 };
 use fafnir_proto::v1::{Holding, Order, Side, TradingState};
 use fafnir_rules::money;
@@ -133,14 +133,37 @@ fn spread(model: &Model, pen: &mut Pen, area: Rect) {
         (None, Some(_)) => " no bids ".to_owned(),
         (None, None) => " empty book ".to_owned(),
     };
-    let x = pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &spread, Role::Text);
-    let Some(bids) = super::imbalance(model) else { return };
-    let x = pen.role(x, area.y, area.right().saturating_sub(x), &format!("imb B {bids}% "), Role::Text);
+    let mut x = pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &spread, Role::Text);
+    let bids = super::imbalance(model);
+    if let Some(bids) = bids {
+        x = pen.role(x, area.y, area.right().saturating_sub(x), &format!("imb B {bids}% "), Role::Text);
+    }
+    if let Some(text) = market_marker(model, pen) {
+        // Where the market went matters more than how it leans.
+        let at = area.right().saturating_sub(text::width(&text) as u16 + 1);
+        pen.role(at.max(x), area.y, area.right().saturating_sub(at.max(x)), &text, Role::Banner);
+        return;
+    }
+    let Some(bids) = bids else { return };
     let room = area.right().saturating_sub(x + 2).min(12);
     let full = (i64::from(room) * bids / 100) as u16;
     let (bid, ask) = (pen.style(Role::Bid), pen.style(Role::Ask));
     pen.repeat(x, area.y, full, glyphs.bar[glyphs.bar.len() - 1], bid);
     pen.repeat(x + full, area.y, room - full, glyphs.bar_soft, ask);
+}
+
+/// Where the market is while the ladder stands somewhere else: ` market ▴ 231.46 `.
+fn market_marker(model: &Model, pen: &Pen) -> Option<String> {
+    let tick = model.tick_e4(&model.symbol);
+    let row = market_row(model)?;
+    let rows = layout(model.size, model.pane).ladder_rows();
+    let last = model.ladder.row_at(rows.saturating_sub(1));
+    let glyph = match row {
+        row if row > model.ladder.top => pen.theme.glyphs().above,
+        row if row < last => pen.theme.glyphs().below,
+        _ => return None,
+    };
+    Some(format!(" market {glyph} {} ", text::price(model.ladder.price_e4(row, tick), tick)))
 }
 
 /// In place of the spread while the symbol does not trade: why, and in a call what the auction would give now.
@@ -207,15 +230,21 @@ fn rows(model: &Model) -> BTreeMap<i64, Row> {
             row.cumulative_e4 = row.cumulative_e4.max(sum);
         }
     }
-    for trade in model.tape.all() {
-        let row = rows.entry(model.ladder.row_of(trade.price_e4, Side::Buy, tick)).or_default();
-        row.volume_e4 = row.volume_e4.saturating_add(trade.quantity_e4);
+    for (price_e4, volume_e4) in model.volume.levels() {
+        let row = rows.entry(model.ladder.row_of(price_e4, Side::Buy, tick)).or_default();
+        row.volume_e4 = row.volume_e4.saturating_add(volume_e4);
     }
     for order in model.holdings.open_in(&model.symbol) {
         let row = rows.entry(model.ladder.row_of(ladder_price_e4(order), order.side(), tick)).or_default();
         let pending = is_pending(order) || model.holdings.cancelling.contains(&order.id);
         add_own(row, order.side(), open_e4(order), pending);
         row.queue_e4 = model.holdings.queue_e4.get(&order.id).copied().or(row.queue_e4);
+    }
+    // What the mouse holds shows where it would go.
+    for order in model.drag.iter().filter(|d| d.moved).flat_map(|d| &d.order_ids) {
+        if let (Some(order), Some(drag)) = (model.holdings.orders.get(order), &model.drag) {
+            add_own(rows.entry(drag.at).or_default(), order.side(), open_e4(order), true);
+        }
     }
     // An order on its way shows where it will be.
     if let Some(
@@ -352,28 +381,36 @@ fn bar(pen: &mut Pen, columns: &Columns, y: u16, row: &Row, scale: i64) {
     }
 }
 
-/// Own orders that the window does not show.
+/// Own orders that the window does not show: those above and those below, with what they are where there is room.
 fn pointer(model: &Model, pen: &mut Pen, area: Rect, top: i64, bottom: i64) {
     let glyphs = pen.theme.glyphs();
     let tick = model.tick_e4(&model.symbol);
+    let row_of = |o: &Order| model.ladder.row_of(ladder_price_e4(o), o.side(), tick);
+    let out = |is_out: &dyn Fn(i64) -> bool| -> Vec<&Order> {
+        model.holdings.open_in(&model.symbol).filter(|o| is_out(row_of(o))).collect()
+    };
+    let short = |glyph: &str, word: &str, orders: &[&Order]| match orders.len() {
+        0 => None,
+        count => Some(format!("{glyph} {count} own {word}")),
+    };
+    let long = |glyph: &str, word: &str, orders: &[&Order]| match orders {
+        [one] => {
+            let price = text::price(ladder_price_e4(one), tick);
+            Some(format!("{glyph} 1 own {word}: {} @ {price}", money::format_e4(open_e4(one))))
+        }
+        several => short(glyph, word, several),
+    };
+    let (above, below) = (out(&|row| row > top), out(&|row| row < bottom));
+    let room = usize::from(area.width.saturating_sub(2));
+    let pair = [long(glyphs.above, "above", &above), long(glyphs.below, "below", &below)];
+    let wide: usize = pair.iter().flatten().map(|text| text::width(text) + 2).sum();
+    let pair = if wide.saturating_sub(2) <= room {
+        pair
+    } else {
+        [short(glyphs.above, "above", &above), short(glyphs.below, "below", &below)]
+    };
     let mut x = area.x + 2;
-    for (glyph, word, is_out) in [
-        (glyphs.above, "above", Box::new(|row: i64| row > top) as Box<dyn Fn(i64) -> bool>),
-        (glyphs.below, "below", Box::new(|row: i64| row < bottom)),
-    ] {
-        let out: Vec<&Order> = model
-            .holdings
-            .open_in(&model.symbol)
-            .filter(|o| is_out(model.ladder.row_of(ladder_price_e4(o), o.side(), tick)))
-            .collect();
-        let Some(first) = out.first() else { continue };
-        let mut text = format!("{glyph} {} own {word}", out.len());
-        if out.len() == 1 {
-            let price = text::price(ladder_price_e4(first), tick);
-            text = format!("{text}: {} @ {price}", money::format_e4(open_e4(first)));
-        }
-        if x + text::width(&text) as u16 <= area.right() {
-            x = pen.role(x, area.y, area.right() - x, &text, Role::Own) + 2;
-        }
+    for text in pair.iter().flatten() {
+        x = pen.role(x, area.y, area.right().saturating_sub(x), text, Role::Own) + 2;
     }
 }

@@ -26,8 +26,39 @@ const QUANTITY: u16 = 8;
 
 /// The line with the tabs.
 pub fn tabs(model: &Model, pen: &mut Pen, area: Rect) {
+    for (tab, x, text) in placed_tabs(model, area) {
+        let mut style = pen.style(if model.tab == tab { Role::Title } else { Role::Dim });
+        if model.tab == tab {
+            style = style.patch(pen.style(Role::Field));
+        }
+        pen.text(x, area.y, 1, " ", style);
+        let x = pen.text(x + 1, area.y, area.right() - x, &text, style);
+        pen.text(x, area.y, 1, " ", pen.style(Role::Frame));
+    }
+}
+
+/// The tab under a column of their line.
+pub fn tab_at(model: &Model, area: Rect, x: u16) -> Option<Tab> {
+    let under =
+        |(_, from, text): &(Tab, u16, String)| (*from..=*from + text::width(text) as u16).contains(&x);
+    placed_tabs(model, area).into_iter().find(under).map(|(tab, ..)| tab)
+}
+
+/// The order whose row is under a line of the lower part.
+pub fn order_at(model: &Model, area: Rect, y: u16) -> Option<String> {
+    let orders = model.orders_listed();
+    let first = area.y + u16::from(area.height > 2);
+    let room = usize::from(area.bottom().saturating_sub(first));
+    let skip = model.scroll.min(orders.len().saturating_sub(room));
+    let line = usize::from(y.checked_sub(first)?);
+    orders.get(skip + line).filter(|_| line < room).map(|o| o.id.clone())
+}
+
+/// Tabs that have room, where each begins and what it says.
+fn placed_tabs(model: &Model, area: Rect) -> Vec<(Tab, u16, String)> {
     let orders = model.holdings.orders.values().filter(|o| is_open(o)).count();
     let positions = model.holdings.positions.values().filter(|h| h.quantity_e4 != 0).count();
+    let mut placed = Vec::new();
     let mut x = area.x + 2;
     for (tab, action, name, count) in [
         (Tab::Orders, keys::Action::TabOrders, "rders", Some(orders)),
@@ -37,19 +68,17 @@ pub fn tabs(model: &Model, pen: &mut Pen, area: Rect) {
     ] {
         let key = keys::binding(action).map_or("", |row| row.label);
         let count = count.map_or(String::new(), |c| format!(" {c}"));
-        let role = if model.tab == tab { Role::Title } else { Role::Dim };
-        let mut style = pen.style(role);
-        if model.tab == tab {
-            style = style.patch(pen.style(Role::Field));
+        let mut text = format!("[{key}]{name}{count}");
+        if tab == Tab::Orders && !model.order_filter.name().is_empty() {
+            text = format!("{text} {}", model.order_filter.name());
         }
-        let text = format!("[{key}]{name}{count}");
-        if x + text::width(&text) as u16 + 1 < area.right() {
-            pen.text(x, area.y, 1, " ", style);
-            x = pen.text(x + 1, area.y, area.right() - x, &text, style);
-            pen.text(x, area.y, 1, " ", pen.style(Role::Frame));
-            x += 1;
+        let width = text::width(&text) as u16;
+        if x + width + 1 < area.right() {
+            placed.push((tab, x, text));
+            x += width + 2;
         }
     }
+    placed
 }
 
 pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
@@ -145,7 +174,7 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
     if note_width >= NOTE_MIN {
         columns.push(Column("NOTE", note_width, false, 0));
     }
-    table(model, pen, area, &columns, &model.holdings.orders_shown(), "no orders", |pen, order| {
+    table(model, pen, area, &columns, &model.orders_listed(), "no orders", |pen, order| {
         let tick = model.tick_e4(&order.symbol);
         let average = match order.filled_e4 {
             0 => String::new(),

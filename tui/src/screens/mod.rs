@@ -12,12 +12,13 @@ pub mod ticket;
 pub mod watch;
 
 use crate::{
-    model::{Model, feed::Freshness, ladder as axis},
+    model::{Model, feed::Freshness, holdings, ladder as axis},
     text,
     theme::Role,
     view::{Layout, Pen},
 };
-use fafnir_proto::v1::TradingState;
+use fafnir_proto::v1::{self, TradingState};
+use fafnir_rules::money;
 
 /// The trading screen.
 pub fn trading(model: &Model, layout: &Layout, pen: &mut Pen) {
@@ -100,16 +101,19 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
     }
     let step = model.ladder.step_e4(model.tick_e4(&model.symbol));
     let room = layout.ladder.width.saturating_sub(2);
-    let name = model.instrument().map_or(String::new(), |i| format!("  {}", i.name));
-    let heading = format!(" Ladder  grp {} [ ]", text::price(step, step));
+    let heading = format!(" Ladder grp {} [ ]", text::price(step, step));
     let end = pen.words(layout.ladder.x + 1, titles.y, room, &format!("{heading} "), title);
-    let state = if model.ladder.cursor.is_some() { " pinned " } else { " centred " };
+    let state = if model.ladder.is_pinned() || model.is_armed() { " pinned " } else { " centred " };
     let x = layout.ladder.right().saturating_sub(text::width(state) as u16 + 1);
     pen.role(x, titles.y, 10, state, Role::Dim);
     let between = x.saturating_sub(end + 1);
-    if between > 10 && !name.is_empty() {
-        let dim = pen.style(Role::Dim);
-        pen.words(end, titles.y, between, &format!("{} ", name.trim_start()), dim);
+    let dim = pen.style(Role::Dim);
+    // A number shows whole or not at all; a name may be shortened.
+    let fits = |text: &String| text::width(text) < usize::from(between);
+    if let Some(text) = position(model).into_iter().find(fits) {
+        pen.text(end, titles.y, between, &format!("{text} "), dim);
+    } else if let Some(instrument) = model.instrument().filter(|_| between > 10) {
+        pen.words(end, titles.y, between, &format!("{} ", instrument.name), dim);
     }
     if let Some(area) = layout.chart {
         let text = format!(" {} candles  , . ", model.chart.interval_name());
@@ -122,9 +126,21 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
             0 => "all".to_owned(),
             _ => format!("{} {}", glyphs.at_least, fafnir_rules::money::format_e4(least)),
         };
-        pen.words(area.x + 1, y, area.width.saturating_sub(2), &format!(" Time & sales  {filter} "), title);
+        let heading = format!(" Time & sales UTC  {filter} ");
+        pen.words(area.x + 1, y, area.width.saturating_sub(2), &heading, title);
     }
     lower::tabs(model, pen, tabs);
+}
+
+/// The position in the symbol on the ladder, longest first: shares, average cost (which the axis marks too), open result.
+fn position(model: &Model) -> Vec<String> {
+    let held = |h: &&v1::Holding| h.symbol == model.symbol && h.quantity_e4 > 0;
+    let Some(holding) = model.holdings.positions.values().find(held) else { return Vec::new() };
+    let (quantity, average) = (money::format_e4(holding.quantity_e4), text::cents(holding.avg_cost_micros));
+    match holdings::unrealised_micros(model, holding).map(text::signed_cents) {
+        Some(open) => vec![format!("{quantity} @ {average} {open}"), format!("{quantity} {open}"), quantity],
+        None => vec![format!("{quantity} @ {average}"), quantity],
+    }
 }
 
 /// The state of a symbol that does not trade continuously; none of one that does.

@@ -20,7 +20,32 @@ pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
         Overlay::Palette { input, selected } => palette(pen, window, input, *selected),
         Overlay::Alert { input, refused } => alert(model, pen, window, input, refused.as_deref()),
         Overlay::ConfirmFlatten { symbol } => confirm(model, pen, window, symbol),
+        Overlay::Welcome => welcome(pen, window),
     }
+}
+
+/// The first minute, in four lines.
+fn welcome(pen: &mut Pen, window: Rect) {
+    let inner = pen.boxed(centred(window, 58, 8), "Welcome: this is paper money");
+    let lines = [
+        ("b s", "write an order at the best price of its side"),
+        ("j k", "choose a price on the ladder; space follows the market"),
+        ("x F", "cancel at the cursor; cancel all and sell what is held"),
+        ("/ ?", "find a symbol; every key there is"),
+    ];
+    for (line, (keys, about)) in lines.into_iter().enumerate() {
+        let y = inner.y + line as u16;
+        pen.role(inner.x + 1, y, 4, keys, Role::Key);
+        pen.role(inner.x + 6, y, inner.width.saturating_sub(6), about, Role::Text);
+    }
+    let y = inner.bottom().saturating_sub(1);
+    pen.role(
+        inner.x + 1,
+        y,
+        inner.width.saturating_sub(1),
+        "any key closes this; it is shown once",
+        Role::Dim,
+    );
 }
 
 fn centred(window: Rect, width: u16, height: u16) -> Rect {

@@ -73,9 +73,9 @@ pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
 /// One line of the box below the fields.
 type Line = (String, Role);
 
-/// The box, while a ticket is open.
-pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
-    let Some(ticket) = model.ticket.as_ref().filter(|t| !t.quick) else { return };
+/// The ticket's box, what stands in it below its fields; none while none shows.
+fn boxed<'a>(model: &'a Model, layout: &Layout) -> Option<(&'a Ticket, Rect, Vec<Line>)> {
+    let ticket = model.ticket.as_ref().filter(|t| !t.quick)?;
     let ladder = layout.ladder;
     let window = layout.titles.width;
     // Beside the ladder if there is room, else over its right part; never over the line of messages.
@@ -86,13 +86,24 @@ pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
     let room = layout.ticket.y.saturating_sub(y).saturating_sub(2);
     let notes = notes(model, ticket, width.saturating_sub(4), room.saturating_sub(fields));
     let height = (fields + notes.len() as u16 + 2).max(HEIGHT).min(room + 2);
+    Some((ticket, Rect::new(x, y, width, height), notes))
+}
+
+/// Where the ticket covers the screen.
+pub fn area(model: &Model, layout: &Layout) -> Option<Rect> {
+    boxed(model, layout).map(|(_, area, _)| area)
+}
+
+/// The box, while a ticket is open.
+pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
+    let Some((ticket, area, notes)) = boxed(model, layout) else { return };
     let title = match &ticket.replaces {
         Some(order) => {
             format!("REPLACE {} {} {}", short_id(&order.id), side_name(ticket.side), ticket.symbol)
         }
         None => format!("{} {}", side_name(ticket.side), ticket.symbol),
     };
-    let inner = pen.boxed(Rect::new(x, y, width, height), &title);
+    let inner = pen.boxed(area, &title);
     let first = draw_fields(model, ticket, pen, inner);
     let last = inner.bottom().saturating_sub(1);
     for (y, (at, (text, role))) in (first..=last).zip(notes.iter().enumerate()) {
@@ -113,12 +124,17 @@ fn field_lines(ticket: &Ticket) -> u16 {
 /// What stands below the fields, the least important left out where there is no room: the verdict, the notional, the
 /// order as it is, the keys.
 fn notes(model: &Model, ticket: &Ticket, columns: u16, room: u16) -> Vec<Line> {
+    let tick = model.tick_e4(&ticket.symbol);
     let (text, role) = match (&ticket.state, ticket.validate(model), &ticket.refused) {
         (State::InFlight(_), ..) => ("sent, waiting for the answer".to_owned(), Role::Warn),
         (State::Unknown(_), ..) => ("no answer: Enter asks again for the same order".to_owned(), Role::Bad),
         (State::Editing, _, Some(refused)) => (format!("refused: {refused}"), Role::Bad),
         (State::Editing, Err(refusal), _) => (refusal.text, Role::Bad),
-        (State::Editing, Ok(_), None) => ("ready".to_owned(), Role::Good),
+        (State::Editing, Ok(_), None) => match ticket.crossing(model) {
+            None => ("ready".to_owned(), Role::Good),
+            Some(_) if ticket.post_only => ("post-only: it would cross and be refused".to_owned(), Role::Bad),
+            Some((taken, at)) => (crossing_text(taken, at, tick), Role::Warn),
+        },
     };
     let room = usize::from(room);
     let mut verdict: Vec<Line> = wrap(&text, usize::from(columns)).into_iter().map(|t| (t, role)).collect();
@@ -143,6 +159,11 @@ fn notes(model: &Model, ticket: &Ticket, columns: u16, room: u16) -> Vec<Line> {
         lines.push(("Enter sends  Esc closes  Tab next".to_owned(), Role::Dim));
     }
     lines
+}
+
+/// What an order takes at once: `crosses: takes 30 @ 231.18`.
+pub fn crossing_text(taken_e4: i64, at_e4: i64, tick_e4: i64) -> String {
+    format!("crosses: takes {} @ {}", money::format_e4(taken_e4), text::price(at_e4, tick_e4))
 }
 
 /// Draws the fields; answers the line after them.
@@ -238,7 +259,11 @@ fn draw_input(pen: &mut Pen, area: Rect, input: &Input, here: bool, style: Style
     } else {
         pen.words(area.x, area.y, area.width, &cell, style)
     };
-    if here {
+    if here && input.is_chosen() {
+        // What is typed next replaces it.
+        let cursor = pen.style(Role::Cursor);
+        pen.paint(Rect::new(area.x, area.y, text::width(&shown).min(columns) as u16, 1), cursor);
+    } else if here {
         let cursor = pen.style(Role::Cursor);
         let at = area.x + ((input.caret() - skip) as u16).min(area.width.saturating_sub(1));
         pen.paint(Rect::new(at, area.y, 1, 1), cursor);

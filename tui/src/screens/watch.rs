@@ -10,10 +10,8 @@ const CHANGE: u16 = 6;
 
 pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
     let here: Vec<_> = model.alerts.iter().collect();
-    let alert_rows = if here.is_empty() { 0 } else { (here.len() as u16 + 1).min(area.height / 2) };
-    let rows = area.height - alert_rows;
-    let at = model.watch.iter().position(|s| *s == model.symbol).unwrap_or(0);
-    let skip = (at + 1).saturating_sub(usize::from(rows));
+    let (rows, skip) = rows(model, area);
+    let alert_rows = area.height - rows;
     for (line, symbol) in model.watch.iter().skip(skip).take(usize::from(rows)).enumerate() {
         row(model, pen, Rect::new(area.x, area.y + line as u16, area.width, 1), symbol);
     }
@@ -34,6 +32,21 @@ pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
         let style = pen.style(role);
         pen.right(area.right().saturating_sub(3), y, 3, state, style);
     }
+}
+
+/// Rows for symbols, and how many symbols are scrolled away above them.
+fn rows(model: &Model, area: Rect) -> (u16, usize) {
+    let alerts = model.alerts.len() as u16;
+    let alert_rows = if alerts == 0 { 0 } else { (alerts + 1).min(area.height / 2) };
+    let rows = area.height - alert_rows;
+    let at = model.watch.iter().position(|s| *s == model.symbol).unwrap_or(0);
+    (rows, (at + 1).saturating_sub(usize::from(rows)))
+}
+
+/// The symbol on a line of the watchlist.
+pub fn symbol_at(model: &Model, area: Rect, line: usize) -> Option<&String> {
+    let (rows, skip) = rows(model, area);
+    model.watch.get(skip + line).filter(|_| line < usize::from(rows))
 }
 
 fn row(model: &Model, pen: &mut Pen, area: Rect, symbol: &str) {

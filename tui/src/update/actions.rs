@@ -1,6 +1,6 @@
 //! What each action of the key table does.
 
-use super::{feed, trade};
+use super::{feed, recipe, trade};
 use crate::{
     Exit,
     keys::Action,
@@ -19,8 +19,8 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::LevelDown => move_cursor(model, -1),
         Action::Centre => {
             model.ladder.cursor = None;
+            model.ladder.pinned = false;
             model.ladder.placed = false;
-            trade::disarm(model, "the ladder follows the market");
             feed::place_ladder(model);
         }
         Action::GroupFiner => regroup(model, model.ladder.group.saturating_sub(1)),
@@ -29,10 +29,12 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::Size2 => set_size(model, 1),
         Action::Size3 => set_size(model, 2),
         Action::Size4 => set_size(model, 3),
-        Action::Buy => trade::open_ticket(model, Side::Buy, cursor_price(model), cmds),
-        Action::Sell => trade::open_ticket(model, Side::Sell, cursor_price(model), cmds),
+        Action::Buy => trade::open_ticket(model, Side::Buy, order_price(model, Side::Buy), cmds),
+        Action::Sell => trade::open_ticket(model, Side::Sell, order_price(model, Side::Sell), cmds),
         Action::JoinBid => join(model, Side::Buy, cmds),
         Action::JoinAsk => join(model, Side::Sell, cmds),
+        Action::MarketBuy => trade::open_market(model, Side::Buy, cmds),
+        Action::MarketSell => trade::open_market(model, Side::Sell, cmds),
         Action::Replace => replace(model),
         Action::CancelAtCursor => cancel_at_cursor(model, cmds),
         Action::OrderNext => choose(model, true),
@@ -57,11 +59,13 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::TabPositions => set_tab(model, Tab::Positions),
         Action::TabFills => set_tab(model, Tab::Fills),
         Action::TabLog => set_tab(model, Tab::Log),
-        Action::ScrollUp => model.scroll = model.scroll.saturating_sub(lower_rows(model)),
-        Action::ScrollDown => {
-            let last = lower_lines(model).saturating_sub(lower_rows(model));
-            model.scroll = (model.scroll + lower_rows(model)).min(last);
+        Action::OrderFilter => {
+            model.order_filter = model.order_filter.next();
+            set_tab(model, Tab::Orders);
         }
+        Action::Copy => copy(model, cmds),
+        Action::ScrollUp => model.scroll = model.scroll.saturating_sub(lower_rows(model)),
+        Action::ScrollDown => scroll_down(model, lower_rows(model)),
         Action::TapeFilter => model.tape.filter = (model.tape.filter + 1) % FILTERS.len(),
         Action::PaneNext => {
             model.pane = match model.pane {
@@ -78,6 +82,7 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
             model.say(Tone::Note, "loading again");
             cmds.push(Cmd::Load);
         }
+        Action::Suspend => model.suspend = true,
         Action::Quit => model.exit = Some(Exit::Quit),
     }
 }
@@ -88,10 +93,22 @@ fn move_cursor(model: &mut Model, by: i64) {
     model.ladder.move_cursor(from, by, rows);
 }
 
-/// The price under the cursor, else of the market, e4.
-fn cursor_price(model: &Model) -> Option<i64> {
-    let row = model.ladder.cursor.or_else(|| feed::market_row(model))?;
-    Some(model.ladder.price_e4(row, model.tick_e4(&model.symbol)))
+/// The price under the cursor, e4. Where none was chosen the best price of the side itself, and never one that trades
+/// at once: nobody asked for that.
+fn order_price(model: &Model, side: Side) -> Option<i64> {
+    let tick = model.tick_e4(&model.symbol);
+    if let Some(row) = model.ladder.cursor {
+        return Some(model.ladder.price_e4(row, tick));
+    }
+    let (bid, ask) = model.inside();
+    let reference = model.reference_e4(&model.symbol);
+    match side {
+        Side::Sell => ask.or_else(|| reference.max(bid.map(|bid| bid.saturating_add(tick)))),
+        _ => bid.or_else(|| match (reference, ask.map(|ask| ask.saturating_sub(tick))) {
+            (Some(reference), Some(below)) => Some(reference.min(below)),
+            (reference, below) => reference.or(below),
+        }),
+    }
 }
 
 fn regroup(model: &mut Model, group: usize) {
@@ -128,14 +145,32 @@ fn cancel_at_cursor(model: &mut Model, cmds: &mut Vec<Cmd>) {
 
 /// Open orders in the row of the cursor.
 fn own_at_cursor(model: &Model) -> Vec<String> {
+    let row = model.ladder.cursor.or_else(|| feed::market_row(model));
+    row.map_or_else(Vec::new, |row| own_at(model, row, None))
+}
+
+/// Open orders in a row, of one side where it is given.
+pub(super) fn own_at(model: &Model, row: i64, side: Option<Side>) -> Vec<String> {
     let tick = model.tick_e4(&model.symbol);
-    let Some(row) = model.ladder.cursor.or_else(|| feed::market_row(model)) else { return Vec::new() };
     model
         .holdings
         .open_in(&model.symbol)
+        .filter(|o| side.is_none_or(|side| o.side() == side))
         .filter(|o| model.ladder.row_of(ladder_price_e4(o), o.side(), tick) == row)
         .map(|o| o.id.clone())
         .collect()
+}
+
+/// Own orders were dragged to another row.
+pub(super) fn move_orders(model: &mut Model, order_ids: &[String], row: i64, cmds: &mut Vec<Cmd>) {
+    let price_e4 = model.ladder.price_e4(row, model.tick_e4(&model.symbol));
+    match order_ids {
+        [id] => trade::move_order(model, id, price_e4, cmds),
+        several => {
+            let text = format!("{} own orders there: n chooses one, r changes it", several.len());
+            model.say(Tone::Bad, text);
+        }
+    }
 }
 
 /// The order chosen among the orders, while it is open.
@@ -159,6 +194,15 @@ fn replace(model: &mut Model) {
     }
 }
 
+/// Copies the chosen order as what places the same one again.
+fn copy(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let Some(order) = model.chosen.as_ref().and_then(|id| model.holdings.orders.get(id)) else {
+        return model.say(Tone::Note, "no order is chosen: n chooses one");
+    };
+    cmds.push(Cmd::Copy(recipe::of_order(order)));
+    model.say(Tone::Note, "copied, as a command and as GraphQL");
+}
+
 fn cancel_chosen(model: &mut Model, cmds: &mut Vec<Cmd>) {
     match chosen(model) {
         Some(id) => trade::cancel(model, vec![id], cmds),
@@ -168,7 +212,7 @@ fn cancel_chosen(model: &mut Model, cmds: &mut Vec<Cmd>) {
 
 /// Chooses another open order; one in the symbol on the ladder takes the cursor with it.
 fn choose(model: &mut Model, forward: bool) {
-    let shown = model.holdings.orders_shown();
+    let shown = model.orders_listed();
     let open: Vec<&v1::Order> = shown.into_iter().filter(|o| holdings::is_open(o)).collect();
     let at = open.iter().position(|o| Some(&o.id) == model.chosen.as_ref());
     let next = match at {
@@ -234,7 +278,12 @@ fn watch_toggle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     });
 }
 
-fn set_tab(model: &mut Model, tab: Tab) {
+pub(super) fn scroll_down(model: &mut Model, lines: usize) {
+    let last = lower_lines(model).saturating_sub(lower_rows(model));
+    model.scroll = (model.scroll + lines).min(last);
+}
+
+pub(super) fn set_tab(model: &mut Model, tab: Tab) {
     model.tab = tab;
     model.scroll = 0;
 }
@@ -245,7 +294,7 @@ fn lower_rows(model: &Model) -> usize {
 
 fn lower_lines(model: &Model) -> usize {
     match model.tab {
-        Tab::Orders => model.holdings.orders.len() + 1,
+        Tab::Orders => model.orders_listed().len() + 1,
         Tab::Positions => holdings::Holdings::positions_shown(&model.holdings).len() + 1,
         Tab::Fills => model.holdings.fills.len() + 1,
         Tab::Log => model.log.len(),

@@ -9,6 +9,7 @@ use crate::{
         holdings, intake,
         tape::{GAP_MAX, Tape},
         ticket::Ticket,
+        volume::Volume,
     },
     msg::{Cmd, Event, Outcome},
     view::layout,
@@ -53,6 +54,10 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
             take_trades(model, trades, after);
         }
         Event::Trades { .. } => return,
+        Event::Volume(reply) if reply.symbol == model.symbol => {
+            model.volume.load(&reply, model.tape.all());
+        }
+        Event::Volume(_) => return,
         Event::Candles { symbol, interval, candles } => {
             if symbol == model.symbol && interval == model.chart.interval_name() {
                 model.chart.load(candles);
@@ -84,6 +89,9 @@ fn signed_in(model: &mut Model, who: Who, cmds: &mut Vec<Cmd>) {
     model.who = who;
     model.sign_in = crate::model::SignIn::default();
     model.screen = Screen::Trading;
+    if std::mem::take(&mut model.welcome) {
+        model.overlay = Some(crate::model::Overlay::Welcome);
+    }
     model.note(Tone::Good, format!("signed in as {}", model.who.email));
     cmds.push(Cmd::Load);
     if !model.symbol.is_empty() {
@@ -133,6 +141,7 @@ fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut V
                 cmds.push(Cmd::Book { symbol: model.symbol.clone() });
                 model.tape.asked_us = Some(model.now_us);
                 cmds.push(Cmd::Trades { symbol: model.symbol.clone(), after: model.tape.last_number() });
+                cmds.push(Cmd::Volume { symbol: model.symbol.clone() });
             }
         }
         Link::Down => {
@@ -174,9 +183,12 @@ pub fn select_symbol(model: &mut Model, symbol: &str, cmds: &mut Vec<Cmd>) {
     model.book = None;
     model.feed = Feed { was_stale: false, ..Feed::default() };
     model.tape = Tape::new(model.tape.filter);
+    model.volume = Volume::default();
     model.chart.clear();
     model.ladder.cursor = None;
+    model.ladder.pinned = false;
     model.ladder.placed = false;
+    model.drag = None;
     place_ladder(model);
     if model.screen == Screen::Trading {
         ask_symbol(model, cmds);
@@ -192,6 +204,7 @@ fn ask_symbol(model: &mut Model, cmds: &mut Vec<Cmd>) {
     cmds.push(Cmd::Book { symbol: symbol.clone() });
     model.tape.asked_us = Some(model.now_us);
     cmds.push(Cmd::Trades { symbol: symbol.clone(), after: 0 });
+    cmds.push(Cmd::Volume { symbol: symbol.clone() });
     cmds.push(Cmd::Candles { symbol, interval: model.chart.interval_name() });
 }
 
@@ -261,7 +274,8 @@ pub(super) fn place_ladder(model: &mut Model) {
     let is_recent = |seen: i64| model.now_us - seen < POINTER_US;
     let held =
         model.pointer.is_some_and(|((x, y), seen)| layout.ladder_line(x, y).is_some() && is_recent(seen));
-    if held && model.ladder.placed {
+    // The price under one key does not move with the market either.
+    if (held || model.is_armed()) && model.ladder.placed {
         return;
     }
     if let Some(row) = market_row(model) {
@@ -270,7 +284,7 @@ pub(super) fn place_ladder(model: &mut Model) {
 }
 
 /// The row of the market: the best bid, else the best ask, else the reference.
-pub(super) fn market_row(model: &Model) -> Option<i64> {
+pub fn market_row(model: &Model) -> Option<i64> {
     let tick = model.tick_e4(&model.symbol);
     let (bid, ask) = model.inside();
     let of = |price: Option<i64>, side| price.map(|p| model.ladder.row_of(p, side, tick));
@@ -284,6 +298,7 @@ fn take_trades(model: &mut Model, trades: Vec<v1::Trade>, after: Option<u64>) {
     let fresh = model.tape.take(trades.into_iter().filter(|t| t.symbol == symbol).collect());
     for trade in &fresh {
         holdings::trade_in_queue(&mut model.holdings, trade);
+        model.volume.add(trade);
         // History that arrives on request is in the gateway's candles already.
         if after.is_none() {
             model.chart.add(trade);
@@ -383,7 +398,7 @@ pub(super) fn checks(model: &mut Model, cmds: &mut Vec<Cmd>) {
 }
 
 /// Fires the alerts whose condition holds.
-pub(super) fn alerts(model: &mut Model) {
+pub(super) fn alerts(model: &mut Model, cmds: &mut Vec<Cmd>) {
     let mut fired = Vec::new();
     for (at, alert) in model.alerts.iter().enumerate().filter(|(_, a)| !a.fired) {
         let spread_e4 = model.quotes.get(&alert.symbol).filter(|q| q.bid_e4 > 0 && q.ask_e4 > 0);
@@ -403,6 +418,11 @@ pub(super) fn alerts(model: &mut Model) {
         let alert = &mut model.alerts[at];
         alert.fired = true;
         let text = format!("alert: {} {}", alert.symbol, alert.trigger.text(glyphs.at_least, glyphs.at_most));
-        model.say(Tone::Note, text);
+        model.say(Tone::Bad, text);
+        // It rings, and stays until a key says that it was seen.
+        cmds.push(Cmd::Bell);
+        if let Some(message) = &mut model.message {
+            message.until_us = i64::MAX;
+        }
     }
 }

@@ -6,12 +6,13 @@ use crate::{
     model::{
         Model, Overlay, Screen, Tone,
         alert::{ALERTS_MAX, Alert, Trigger},
+        ticket::Field,
     },
     msg::Cmd,
     text::Input,
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use fafnir_proto::v1::Instrument;
+use fafnir_proto::v1::{Instrument, Side};
 use fafnir_rules::money::round_lot;
 
 /// Search results shown at most.
@@ -48,13 +49,15 @@ pub(super) fn paste(model: &mut Model, text: &str) {
             *selected = 0;
         }
         Some(Overlay::Alert { input, .. }) => input.insert_str(text),
-        Some(Overlay::Help { .. } | Overlay::ConfirmFlatten { .. }) => {}
+        Some(Overlay::Help { .. } | Overlay::ConfirmFlatten { .. } | Overlay::Welcome) => {}
         None => {
             if let Some(ticket) = model.ticket.as_mut().filter(|t| t.is_editing() && !t.quick) {
-                let field = ticket.field;
-                if let Some(input) = ticket.input_mut(field) {
-                    text.chars().filter(|c| field.takes(*c)).for_each(|c| input.insert(c));
+                let (field, text) = (ticket.field, text.trim());
+                let refused = text.chars().find(|c| !field.takes(*c) || !field.is_input());
+                if let Some(input) = ticket.input_mut(field).filter(|_| refused.is_none()) {
+                    return input.insert_str(text);
                 }
+                not_taken(model, field, "not pasted: ");
             }
         }
     }
@@ -90,7 +93,14 @@ pub(super) fn sign_in_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
     }
 }
 
-/// True when the ticket took the key; the keys of tabs, cancels and help go on to the screen.
+/// Says what a field takes.
+fn not_taken(model: &mut Model, field: Field, lead: &str) {
+    let text = format!("{lead}{} takes {}", field.name(), field.wants());
+    model.say(Tone::Bad, text);
+}
+
+/// True when the ticket took the key. While it is written no letter goes on to the screen; while its order is on the
+/// way, those of tabs, cancels and help do.
 pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) -> bool {
     let tick = model.ticket.as_ref().map_or(100, |t| model.tick_e4(&t.symbol));
     let lot = model.ticket.as_ref().map_or(10_000, |t| round_lot(model.lot_e4(&t.symbol)));
@@ -132,15 +142,13 @@ pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) 
         KeyCode::BackTab | KeyCode::Up => ticket.move_field(false),
         KeyCode::Left | KeyCode::Right => ticket.step(key.code == KeyCode::Right, tick, lot),
         KeyCode::Char(' ') if !field.is_input() => ticket.step(true, tick, lot),
-        _ if types && field.is_input() => {
-            let takes = !matches!(key.code, KeyCode::Char(c) if !field.takes(c));
-            if let Some(input) = ticket.input_mut(field).filter(|_| takes) {
-                edit(input, key);
-            }
-        }
-        KeyCode::Char('b') if ticket.replaces.is_none() => ticket.side = fafnir_proto::v1::Side::Buy,
-        KeyCode::Char('s') if ticket.replaces.is_none() => ticket.side = fafnir_proto::v1::Side::Sell,
-        _ => return types || picks_side,
+        KeyCode::Char('b') if !field.takes('b') && ticket.replaces.is_none() => ticket.side = Side::Buy,
+        KeyCode::Char('s') if !field.takes('s') && ticket.replaces.is_none() => ticket.side = Side::Sell,
+        KeyCode::Char(c) if !field.is_input() || !field.takes(c) => not_taken(model, field, ""),
+        _ => match ticket.input_mut(field) {
+            Some(input) => return edit(input, key),
+            None => return false,
+        },
     }
     true
 }
@@ -173,6 +181,8 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
     }
     let Some(mut overlay) = model.overlay.take() else { return };
     match &mut overlay {
+        // Any key closes it and does nothing else.
+        Overlay::Welcome => return,
         Overlay::Help { scroll } => match key.code {
             KeyCode::Down | KeyCode::PageDown | KeyCode::Char('j' | ' ') => {
                 *scroll = (*scroll + 4).min(keys::BINDINGS.len());

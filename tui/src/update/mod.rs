@@ -4,6 +4,7 @@ mod actions;
 mod feed;
 mod forms;
 mod input;
+pub mod recipe;
 mod trade;
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 };
 
 pub use actions::ladder_price_e4;
-pub use feed::select_symbol;
+pub use feed::{market_row, select_symbol};
 pub use forms::find_symbols;
 pub use trade::{short_id, trail};
 
@@ -62,7 +63,7 @@ fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     }
     freshness(model);
     feed::checks(model, cmds);
-    feed::alerts(model);
+    feed::alerts(model, cmds);
     let wanted = model.wanted();
     if wanted != model.following && !model.symbol.is_empty() {
         model.following.clone_from(&wanted);

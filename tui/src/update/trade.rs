@@ -8,9 +8,10 @@ use crate::{
         ARMED_US, Model, Tone,
         feed::{Freshness, Link},
         holdings,
-        ticket::{Request, State, Ticket, expiry, kind_name, side_name},
+        ticket::{Field, Request, State, Ticket, expiry, kind_name, side_name},
     },
     msg::{Cmd, Flattened, Outcome},
+    screens::ticket::crossing_text,
     text,
     text::Input,
 };
@@ -89,10 +90,6 @@ pub(super) fn arm(model: &mut Model) {
         return model.say(Tone::Bad, why);
     }
     model.armed_until_us = Some(model.now_us.saturating_add(ARMED_US));
-    // The price under one key must not move with the market.
-    if model.ladder.cursor.is_none() {
-        model.ladder.cursor = super::feed::market_row(model);
-    }
     let most = text::cents(model.armed_notional_micros_max);
     model.say(Tone::Note, format!("armed for 5 minutes: b and s send at once, up to {most}"));
 }
@@ -116,8 +113,8 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
     let quick = model.is_armed();
     let price = price_e4.filter(|p| *p > 0).map(money::format_e4).unwrap_or_default();
     let ticket = Ticket {
-        quantity: Input::new(money::format_e4(model.size_e4())),
-        price: Input::new(price),
+        quantity: Input::prefilled(money::format_e4(model.size_e4())),
+        price: Input::prefilled(price),
         quick,
         ..Ticket::new(&model.symbol, side, model.ids.take())
     };
@@ -125,18 +122,72 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
         model.ticket = Some(ticket);
         return;
     }
+    send_quick(model, ticket, cmds);
+}
+
+/// `m`, `M`: a ticket for a market order, or at once when armed.
+pub(super) fn open_market(model: &mut Model, side: Side, cmds: &mut Vec<Cmd>) {
+    if model.ticket.is_some() {
+        return open_ticket(model, side, None, cmds);
+    }
+    let armed = model.armed_until_us.take();
+    open_ticket(model, side, None, cmds);
+    model.armed_until_us = armed;
+    let quick = model.is_armed();
+    let Some(ticket) = model.ticket.as_mut() else { return };
+    ticket.set_kind(OrderType::Market);
+    ticket.quick = quick;
+    if let Some(ticket) = model.ticket.take_if(|t| t.quick) {
+        send_quick(model, ticket, cmds);
+    }
+}
+
+/// Sends a ticket at once, up to the largest notional of one key; a refusal leaves none behind.
+fn send_quick(model: &mut Model, ticket: Ticket, cmds: &mut Vec<Cmd>) {
     let too_large = ticket.notional_micros(model).is_none_or(|n| n > model.armed_notional_micros_max);
-    model.ticket = Some(ticket);
     if too_large {
         let most = text::cents(model.armed_notional_micros_max);
         model.ticket = None;
         return model
             .say(Tone::Bad, format!("one-key orders go up to {most}: take a smaller size or disarm"));
     }
+    let crossing = ticket.crossing(model).map(|(taken, at)| {
+        let tick = model.tick_e4(&ticket.symbol);
+        format!("{} {}", side_name(ticket.side), crossing_text(taken, at, tick))
+    });
+    model.ticket = Some(ticket);
     send_ticket(model, cmds);
-    if model.ticket.as_ref().is_some_and(|t| t.quick && t.is_editing()) {
-        model.ticket = None;
+    match model.ticket.as_ref() {
+        Some(ticket) if ticket.is_editing() => model.ticket = None,
+        Some(_) => crossing.into_iter().for_each(|text| model.say(Tone::Note, text)),
+        None => {}
     }
+}
+
+/// An own order is to stand at another price: armed it is replaced at once, else a ticket asks.
+pub(super) fn move_order(model: &mut Model, order_id: &str, price_e4: i64, cmds: &mut Vec<Cmd>) {
+    open_replace(model, order_id);
+    let armed = model.is_armed();
+    let Some(mut ticket) = model
+        .ticket
+        .take_if(|t| t.is_editing() && t.replaces.as_ref().is_some_and(|order| order.id == order_id))
+    else {
+        return;
+    };
+    let field = if ticket.has_price() { Field::Price } else { Field::Stop };
+    if !ticket.fields().contains(&field) {
+        let id = short_id(order_id);
+        return model.say(Tone::Bad, format!("{id} has no price that can be changed"));
+    }
+    if let Some(input) = ticket.input_mut(field) {
+        *input = Input::prefilled(money::format_e4(price_e4));
+    }
+    ticket.enter(field);
+    if armed {
+        ticket.quick = true;
+        return send_quick(model, ticket, cmds);
+    }
+    model.ticket = Some(ticket);
 }
 
 /// A ticket that changes an open order: never by one key, armed or not.

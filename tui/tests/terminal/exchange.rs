@@ -35,6 +35,9 @@ pub struct Books {
     pub orders: Vec<v1::Order>,
     pub placed: Vec<v1::PlaceOrderRequest>,
     pub replaced: Vec<v1::ReplaceOrderRequest>,
+    /// Ids of orders that were cancelled.
+    pub canceled: Vec<String>,
+    pub positions: Vec<v1::Holding>,
     /// The next order or replace is stored but its answer is this status.
     pub fail_place: Option<Code>,
     /// Accounts that were flattened.
@@ -247,6 +250,18 @@ impl Terminal for Door {
         }
     }
 
+    async fn cancel(&self, request: Request<v1::CancelOrderRequest>) -> Answer<v1::OrderReply> {
+        self.check(&request)?;
+        let id = request.into_inner().order_id;
+        let mut books = self.books.lock().unwrap();
+        books.canceled.push(id.clone());
+        let order = books.orders.iter_mut().find(|o| o.id == id);
+        let order = order.ok_or_else(|| Status::not_found("no such order"))?;
+        order.state = v1::OrderState::Canceled.into();
+        let order = Some(order.clone());
+        Ok(Response::new(v1::OrderReply { order }))
+    }
+
     async fn place_group(&self, request: Request<v1::PlaceGroupRequest>) -> Answer<v1::OrderGroupReply> {
         self.check(&request)?;
         Err(Status::unimplemented("the terminal places no groups"))
@@ -287,7 +302,8 @@ impl Terminal for Door {
 
     async fn positions(&self, request: Request<v1::Empty>) -> Answer<v1::HoldingsReply> {
         self.check(&request)?;
-        Ok(Response::new(v1::HoldingsReply::default()))
+        let holdings = self.books.lock().unwrap().positions.clone();
+        Ok(Response::new(v1::HoldingsReply { holdings }))
     }
 
     async fn watchlist(&self, request: Request<v1::Empty>) -> Answer<v1::WatchlistReply> {
@@ -324,6 +340,14 @@ impl Terminal for Door {
     async fn candles(&self, request: Request<v1::CandlesRequest>) -> Answer<v1::CandlesReply> {
         self.check(&request)?;
         Ok(Response::new(v1::CandlesReply::default()))
+    }
+
+    async fn volume_at_price(&self, request: Request<v1::SymbolRequest>) -> Answer<v1::VolumeAtPriceReply> {
+        self.check(&request)?;
+        let symbol = request.into_inner().symbol;
+        let levels = vec![v1::PriceVolume { price_e4: 2_310_700, volume_e4: 12_340_000 }];
+        let day_us = crate::common::START_US / 86_400_000_000 * 86_400_000_000;
+        Ok(Response::new(v1::VolumeAtPriceReply { symbol, day_us, levels, last_trade_no: 40 }))
     }
 
     async fn private(&self, request: Request<v1::PrivateRequest>) -> Answer<Self::PrivateStream> {
@@ -380,11 +404,11 @@ impl Terminal for Door {
         cancel_symbol(v1::SymbolOrdersRequest) -> v1::CancelAllReply;
         depth(v1::DepthRequest) -> v1::DepthReply;
         queue_position(v1::QueuePositionRequest) -> v1::QueuePositionReply;
-        cancel(v1::CancelOrderRequest) -> v1::OrderReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
         withdraw(v1::WithdrawRequest) -> v1::DepositReply;
         order(v1::GetOrderRequest) -> v1::OrderReply;
         create_account(v1::CreateAccountRequest) -> v1::Account;
+        close_account(v1::AccountRequest) -> v1::Account;
         deposit(v1::DepositRequest) -> v1::DepositReply;
         transfer(v1::TransferRequest) -> v1::Empty;
         transactions(v1::TransactionsRequest) -> v1::TransactionsReply;

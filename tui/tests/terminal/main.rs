@@ -4,7 +4,10 @@
 mod common;
 mod drive;
 mod exchange;
+mod ladder;
 mod live;
+#[cfg(unix)]
+mod money;
 #[cfg(unix)]
 mod pty;
 mod random;

@@ -8,26 +8,37 @@ use rustix::{
 use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Write as _},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-const DEADLINE: Duration = Duration::from_secs(30);
-const MODE: &str = "FAFNIR_TUI_CHILD";
+pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const MODE: &str = "FAFNIR_TUI_CHILD";
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
-struct Ended {
-    output: String,
-    status: ExitStatus,
+pub struct Ended {
+    pub output: String,
+    pub status: ExitStatus,
     /// The terminal echoes and works line by line again.
-    is_cooked: bool,
+    pub is_cooked: bool,
 }
 
-/// Runs `child` of this file in a pseudo-terminal; sends `keys` once `wait_for` has appeared.
-fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
+/// A child of this executable in a pseudo-terminal of 120×40.
+pub struct Driven {
+    child: Child,
+    slave: File,
+    writer: File,
+    pieces: mpsc::Receiver<Vec<u8>>,
+    reading: thread::JoinHandle<()>,
+    output: Vec<u8>,
+    until: Instant,
+}
+
+/// Starts the ignored test `child` with a mode for it to find.
+pub fn start(child: &str, mode: &str) -> Driven {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
@@ -35,8 +46,8 @@ fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
     tcsetwinsize(&master, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     let slave = OpenOptions::new().read(true).write(true).open(name).unwrap();
     let stdio = || Stdio::from(slave.try_clone().unwrap());
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "pty::child", "--ignored", "--nocapture"])
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", child, "--ignored", "--nocapture"])
         .env(MODE, mode)
         .env("RUST_BACKTRACE", "0")
         .stdin(stdio())
@@ -44,7 +55,7 @@ fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
         .stderr(stdio())
         .spawn()
         .unwrap();
-    let (mut reader, mut writer) = (File::from(master.try_clone().unwrap()), File::from(master));
+    let (mut reader, writer) = (File::from(master.try_clone().unwrap()), File::from(master));
     let (sender, pieces) = mpsc::channel::<Vec<u8>>();
     let reading = thread::spawn(move || {
         let mut buffer = [0; 4096];
@@ -55,19 +66,86 @@ fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
             }
         }
     });
-    let mut output = Vec::new();
     let until = Instant::now() + DEADLINE;
-    while !String::from_utf8_lossy(&output).contains(wait_for) {
-        let left = until.saturating_duration_since(Instant::now());
-        output.extend(pieces.recv_timeout(left).expect("the child shows what is waited for"));
+    Driven { child, slave, writer, pieces, reading, output: Vec::new(), until }
+}
+
+impl Driven {
+    /// Reads until what was written is as wanted.
+    fn until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        while !wanted(&String::from_utf8_lossy(&self.output)) {
+            let left = self.until.saturating_duration_since(Instant::now());
+            let piece = self.pieces.recv_timeout(left);
+            self.output.extend(piece.unwrap_or_else(|e| panic!("{what}: {e}\n{}", self.screen().join("\n"))));
+        }
     }
-    writer.write_all(keys).unwrap();
-    let status = child.wait().unwrap();
-    let is_cooked = tcgetattr(&slave).unwrap().local_modes.contains(LocalModes::ECHO | LocalModes::ICANON);
-    drop(slave);
-    reading.join().unwrap();
-    output.extend(pieces.iter().flatten());
-    Ended { output: String::from_utf8_lossy(&output).into_owned(), status, is_cooked }
+
+    /// Reads until the screen is as wanted.
+    pub fn until_screen(&mut self, what: &str, wanted: impl Fn(&[String]) -> bool) {
+        self.until(what, |output| wanted(&screen(output)));
+    }
+
+    /// The screen as it is.
+    pub fn screen(&self) -> Vec<String> {
+        screen(&String::from_utf8_lossy(&self.output))
+    }
+
+    pub fn send(&mut self, keys: &str) {
+        self.writer.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits for the child's end.
+    pub fn end(mut self) -> Ended {
+        let status = self.child.wait().unwrap();
+        let modes = tcgetattr(&self.slave).unwrap().local_modes;
+        let is_cooked = modes.contains(LocalModes::ECHO | LocalModes::ICANON);
+        drop(self.slave);
+        self.reading.join().unwrap();
+        self.output.extend(self.pieces.iter().flatten());
+        Ended { output: String::from_utf8_lossy(&self.output).into_owned(), status, is_cooked }
+    }
+}
+
+/// What a terminal of 120×40 shows after an output: cursor positions, erasing and plain characters; colours do not count.
+fn screen(output: &str) -> Vec<String> {
+    let mut cells = vec![vec![' '; 120]; 40];
+    let (mut x, mut y) = (0usize, 0usize);
+    let mut chars = output.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' if chars.next_if_eq(&'[').is_some() => {
+                let mut text = String::new();
+                while let Some(c) = chars.next_if(|c| !('@'..='~').contains(c)) {
+                    text.push(c);
+                }
+                let number =
+                    |at: usize| text.split(';').nth(at).and_then(|n| n.parse().ok()).unwrap_or(1usize);
+                match chars.next() {
+                    Some('H') => (y, x) = (number(0) - 1, number(1) - 1),
+                    Some('J') => cells.iter_mut().flatten().for_each(|cell| *cell = ' '),
+                    _ => {}
+                }
+            }
+            '\r' => x = 0,
+            '\n' => y += 1,
+            c if c.is_control() => {}
+            c => {
+                if let Some(cell) = cells.get_mut(y).and_then(|row| row.get_mut(x)) {
+                    *cell = c;
+                }
+                x += 1;
+            }
+        }
+    }
+    cells.into_iter().map(|row| row.into_iter().collect()).collect()
+}
+
+/// Runs `child` of this file in a pseudo-terminal; sends `keys` once `wait_for` has appeared.
+fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
+    let mut driven = start("pty::child", mode);
+    driven.until(wait_for, |output| output.contains(wait_for));
+    driven.writer.write_all(keys).unwrap();
+    driven.end()
 }
 
 /// What the parent starts; does nothing on its own.

@@ -39,11 +39,13 @@ fn key() -> impl Strategy<Value = KeyCode> {
 fn input() -> impl Strategy<Value = InputEvent> {
     prop_oneof![
         10 => key().prop_map(|code| InputEvent::Key(KeyEvent::new(code, KeyModifiers::NONE))),
-        2 => (0..150u16, 0..60u16).prop_map(|(w, h)| InputEvent::Resize(w, h)),
-        2 => (0..150u16, 0..60u16, 0..3u8).prop_map(|(column, row, kind)| {
+        2 => (0..=300u16, 0..=100u16).prop_map(|(w, h)| InputEvent::Resize(w, h)),
+        2 => (0..150u16, 0..60u16, 0..5u8).prop_map(|(column, row, kind)| {
             let kind = match kind {
                 0 => MouseEventKind::Down(MouseButton::Left),
                 1 => MouseEventKind::ScrollUp,
+                2 => MouseEventKind::Drag(MouseButton::Left),
+                3 => MouseEventKind::Up(MouseButton::Left),
                 _ => MouseEventKind::ScrollDown,
             };
             InputEvent::Mouse(MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE })
@@ -99,6 +101,15 @@ fn market_event() -> impl Strategy<Value = Event> {
             ])
         }),
         prop::collection::vec(text(), 0..4).prop_map(Event::Watchlist),
+        (number(), number(), any::<u64>()).prop_map(|(price_e4, volume_e4, last_trade_no)| {
+            let levels = vec![v1::PriceVolume { price_e4, volume_e4 }];
+            Event::Volume(v1::VolumeAtPriceReply {
+                symbol: "AAPL".into(),
+                day_us: volume_e4,
+                levels,
+                last_trade_no,
+            })
+        }),
         (number(), number(), number()).prop_map(|(time_us, low_e4, high_e4)| Event::Candles {
             symbol: "AAPL".into(),
             interval: "1m",

@@ -1,7 +1,7 @@
 //! `fafnir load`: many signed-in users at the public door, and how the platform bears them.
 
 mod ask;
-mod door;
+pub(super) mod door;
 mod figures;
 mod line;
 mod processes;

@@ -43,9 +43,11 @@ pub struct Report {
     pub flows_left_out: usize,
 }
 
+pub(super) use text::percent;
+
 pub async fn report(global: &Global, args: &Args, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let account = account(&mut client, args.account.as_deref()).await?;
+    let account = account_of(&mut client, args.account.as_deref()).await?;
     let keep = match args.format {
         ReportFormat::Table | ReportFormat::Html if !out.json => ROWS_MAX,
         _ => usize::MAX,
@@ -74,7 +76,7 @@ fn write(path: &Path, text: &str) -> Result {
 }
 
 /// The account that is named; else the oldest investment account. One that was closed is only known by its id.
-async fn account(client: &mut Client, id: Option<&str>) -> Result<v1::Account> {
+pub(super) async fn account_of(client: &mut Client, id: Option<&str>) -> Result<v1::Account> {
     let request = client.request(Empty {});
     let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
     let found = match id {

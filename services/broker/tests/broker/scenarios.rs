@@ -492,7 +492,9 @@ async fn patiently(scenario: impl Future<Output = ()>) {
 async fn suite(client: &Client) -> String {
     let mut t = Transcript::default();
     let js = jetstream::new(client.clone());
-    for stream in ["T_A", "T_B", "T_C", "T_D", "T_E", "T_G", "T_I", "T_L", "T_N", "T_P", "T_V", "T_W", "T_KEPT"] {
+    for stream in
+        ["T_A", "T_B", "T_C", "T_D", "T_E", "T_G", "T_I", "T_L", "T_N", "T_P", "T_V", "T_W", "T_KEPT"]
+    {
         // What a run that was cut short left behind.
         let _ = soon(js.delete_stream(stream)).await;
     }

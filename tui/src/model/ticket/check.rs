@@ -3,7 +3,7 @@
 //! The exchange has the last word; this asks the same rules, only earlier, and says what they say in the words of the
 //! ticket where its box is too small for the exchange's sentence.
 
-use super::{Field, Refusal, Request, Ticket, expiry};
+use super::{Field, Refusal, Request, Ticket, expiry, read_e4};
 use crate::{
     model::{Model, holdings},
     text::{self, Input},
@@ -18,6 +18,7 @@ use fafnir_rules::{
     order,
     price::{self, Trail},
 };
+use std::borrow::Cow;
 
 fn refuse<T>(field: Field, text: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { field: Some(field), text: text.into() })
@@ -30,7 +31,7 @@ fn refuse_all<T>(text: impl Into<String>) -> Result<T, Refusal> {
 impl Ticket {
     /// Price × quantity in micros where both can be read; of a market order at its collar.
     pub fn notional_micros(&self, model: &Model) -> Option<i64> {
-        let quantity = money::parse_e4(self.quantity.text()).ok()?;
+        let quantity = read_e4(&self.quantity)?;
         money::notional_micros(self.worst_price_e4(model)?, quantity)
     }
 
@@ -46,9 +47,9 @@ impl Ticket {
         let tick = model.tick_e4(&self.symbol);
         let base = match self.kind {
             OrderType::Limit | OrderType::StopLimit | OrderType::Unspecified => {
-                return money::parse_e4(self.price.text()).ok();
+                return read_e4(&self.price);
             }
-            OrderType::Stop => money::parse_e4(self.stop.text()).ok()?,
+            OrderType::Stop => read_e4(&self.stop)?,
             // The trail of an order that stands is not looked up again: only its quantity can change.
             OrderType::TrailingStop => match &self.replaces {
                 Some(order) => order.stop_price_e4,
@@ -57,6 +58,27 @@ impl Ticket {
             OrderType::Market => model.reference_e4(&self.symbol)?,
         };
         price::collar(self.rules_side(), base, tick)
+    }
+
+    /// What a new order would take from the book at once: its shares and the last price that they come at, e4. None
+    /// where it rests, and where what the book holds is not known.
+    pub fn crossing(&self, model: &Model) -> Option<(i64, i64)> {
+        let takes = matches!(self.kind, OrderType::Limit | OrderType::Market) && self.replaces.is_none();
+        let open = matches!(model.trading_state(&self.symbol), v1::TradingState::Open);
+        let book = model.book.as_ref().filter(|b| takes && open && b.symbol == self.symbol)?;
+        let (limit, mut left) = (self.worst_price_e4(model)?, read_e4(&self.quantity)?);
+        let levels = if self.side == Side::Buy { &book.asks } else { &book.bids };
+        let (mut taken, mut last) = (0i64, 0);
+        for level in levels {
+            let reaches =
+                if self.side == Side::Buy { level.price_e4 <= limit } else { level.price_e4 >= limit };
+            if left <= 0 || !reaches {
+                break;
+            }
+            let part = left.min(level.quantity_e4.max(0));
+            (taken, last, left) = (taken.saturating_add(part), level.price_e4, left - part);
+        }
+        (taken > 0).then_some((taken, last))
     }
 
     /// Checks the ticket in the exchange's order.
@@ -142,7 +164,7 @@ impl Ticket {
     }
 
     fn parse_trail(&self) -> Result<Trail, Refusal> {
-        let text = self.trail.text().trim();
+        let text = plain(&self.trail, Field::Trail)?;
         let checked = |trail: Result<Trail, Violation>| {
             let trail = trail.and_then(|trail| check::trail(trail).map(|()| trail));
             trail.or_else(|violation| refuse(Field::Trail, violation.sentence(&self.symbol)))
@@ -151,7 +173,7 @@ impl Ticket {
             return checked(Err(Violation::TrailMissing));
         }
         match text.strip_suffix('%') {
-            None => match money::parse_e4(text) {
+            None => match money::parse_e4(&text) {
                 Ok(amount) => checked(Ok(Trail::AmountE4(amount))),
                 Err(e) => refuse(Field::Trail, format!("trail_amount {e}")),
             },
@@ -165,11 +187,10 @@ impl Ticket {
 
     /// What an iceberg shows, e4; 0 shows everything.
     fn display_of(&self, model: &Model, quantity_e4: i64) -> Result<i64, Refusal> {
-        let text = self.display.text();
-        if !self.has_display() || text.is_empty() {
+        if !self.has_display() || self.display.is_empty() {
             return Ok(0);
         }
-        match money::parse_e4(text) {
+        match money::parse_e4(&plain(&self.display, Field::Display)?) {
             Err(e) => refuse(Field::Display, format!("display_quantity {e}")),
             // Who types something into the field wants an iceberg.
             Ok(0) => self.said(model, Err(Violation::DisplayOutOfRange { quantity_e4 })),
@@ -323,8 +344,13 @@ impl Ticket {
     }
 }
 
+/// The number in a field without the commas between its thousands.
+fn plain(input: &Input, field: Field) -> Result<Cow<'_, str>, Refusal> {
+    text::plain_number(input.text()).or_else(|why| refuse(field, format!("{} {why}", field.name())))
+}
+
 fn quantity_of(input: &Input) -> Result<i64, Refusal> {
-    match money::parse_e4(input.text()) {
+    match money::parse_e4(&plain(input, Field::Quantity)?) {
         _ if input.is_empty() => refuse(Field::Quantity, "quantity is missing"),
         Err(e) => refuse(Field::Quantity, format!("quantity {e}")),
         Ok(q) => match check::quantity(q) {
@@ -335,7 +361,7 @@ fn quantity_of(input: &Input) -> Result<i64, Refusal> {
 }
 
 fn price_of(input: &Input, field: Field, name: &str) -> Result<i64, Refusal> {
-    match money::parse_e4(input.text()) {
+    match money::parse_e4(&plain(input, field)?) {
         _ if input.is_empty() => refuse(field, format!("{name} is missing")),
         Err(e) => refuse(field, format!("{name} {e}")),
         Ok(p) if p <= 0 => refuse(field, format!("{name} must be above 0")),

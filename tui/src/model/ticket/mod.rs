@@ -9,7 +9,7 @@ pub mod expiry;
 mod tests;
 
 use super::holdings;
-use crate::text::Input;
+use crate::text::{self, Input};
 use fafnir_proto::v1::{
     self, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
 };
@@ -53,8 +53,34 @@ impl Field {
                 c.is_ascii_digit()
                     || matches!(c, '.' | ':' | '-' | '+' | ' ' | 'd' | 'h' | 'm' | 's' | 'T' | 'Z')
             }
-            Self::Trail => c.is_ascii_digit() || matches!(c, '.' | '%'),
-            _ => c.is_ascii_digit() || c == '.',
+            Self::Trail => c.is_ascii_digit() || matches!(c, '.' | ',' | '%'),
+            _ => c.is_ascii_digit() || matches!(c, '.' | ','),
+        }
+    }
+
+    /// As messages name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Side => "side",
+            Self::Type => "type",
+            Self::Quantity => "quantity",
+            Self::Price => "price",
+            Self::Stop => "stop price",
+            Self::Trail => "trail",
+            Self::TimeInForce => "time in force",
+            Self::Expires => "expiry",
+            Self::PostOnly => "post-only",
+            Self::Display => "display quantity",
+        }
+    }
+
+    /// What can be typed into it, in words.
+    pub fn wants(self) -> &'static str {
+        match self {
+            Self::Expires => "a time: 18:30, +2h, +3d, 2026-11-25 18:30",
+            Self::Trail => "digits, a point, %",
+            _ if self.is_input() => "digits and a point",
+            _ => "no text: Left and Right choose",
         }
     }
 }
@@ -136,7 +162,7 @@ impl Ticket {
     /// A ticket that changes an open order, filled with what the order is.
     pub fn replacing(order: &v1::Order, client_order_id: String) -> Self {
         let number =
-            |value: i64| if value > 0 { Input::new(money::format_e4(value)) } else { Input::default() };
+            |value: i64| if value > 0 { Input::prefilled(money::format_e4(value)) } else { Input::default() };
         Self {
             kind: order.r#type(),
             time_in_force: order.time_in_force(),
@@ -246,7 +272,24 @@ impl Ticket {
         let fields = self.fields();
         let at = fields.iter().position(|f| *f == self.field).unwrap_or(0);
         let next = if forward { at + 1 } else { at + fields.len() - 1 };
-        self.field = fields[next % fields.len()];
+        self.enter(fields[next % fields.len()]);
+    }
+
+    /// Goes to a field; what stands there is replaced by what is typed next.
+    pub fn enter(&mut self, field: Field) {
+        self.field = field;
+        if let Some(input) = self.input_mut(field).filter(|_| field != Field::Expires) {
+            input.choose();
+        }
+    }
+
+    /// Makes it another type, with what that type allows.
+    pub fn set_kind(&mut self, kind: OrderType) {
+        self.kind = kind;
+        if !self.times().contains(&self.time_in_force) {
+            self.time_in_force = self.times()[0];
+        }
+        self.post_only &= self.has_post_only();
     }
 
     /// Steps through the choices of a field, or a number by one tick, lot or tenth of a percent.
@@ -257,11 +300,7 @@ impl Ticket {
             Field::Side => self.side = if self.side == Side::Buy { Side::Sell } else { Side::Buy },
             Field::Type => {
                 let at = KINDS.iter().position(|k| *k == self.kind).unwrap_or(0);
-                self.kind = KINDS[cycle(KINDS.len(), at)];
-                if !self.times().contains(&self.time_in_force) {
-                    self.time_in_force = self.times()[0];
-                }
-                self.post_only &= self.has_post_only();
+                self.set_kind(KINDS[cycle(KINDS.len(), at)]);
             }
             Field::TimeInForce => {
                 let times = self.times();
@@ -278,7 +317,7 @@ impl Ticket {
                 Some(percent) => {
                     let mut input = Input::new(percent);
                     step_input(&mut input, by(TRAIL_PERCENT_E4_STEP));
-                    self.trail = Input::new(format!("{}%", input.text()));
+                    self.trail = Input::prefilled(format!("{}%", input.text()));
                 }
                 None => step_input(&mut self.trail, by(tick_e4)),
             },
@@ -307,12 +346,15 @@ pub const KINDS: [OrderType; 5] =
 
 fn step_input(input: &mut Input, by_e4: i64) {
     // An empty field starts at one step.
-    let value = if input.is_empty() { Ok(0) } else { money::parse_e4(input.text()) };
-    if let Ok(value) = value
-        && let Some(next) = value.checked_add(by_e4).filter(|v| *v > 0)
-    {
-        *input = Input::new(money::format_e4(next));
+    let value = if input.is_empty() { Some(0) } else { read_e4(input) };
+    if let Some(next) = value.and_then(|v| v.checked_add(by_e4)).filter(|v| *v > 0) {
+        *input = Input::prefilled(money::format_e4(next));
     }
+}
+
+/// The number in an input, e4; none while it cannot be read.
+fn read_e4(input: &Input) -> Option<i64> {
+    money::parse_e4(&text::plain_number(input.text()).ok()?).ok()
 }
 
 pub fn kind_name(kind: OrderType) -> &'static str {

@@ -1,0 +1,194 @@
+//! Commands that only look: at a market, at what is the caller's, and at either as it changes.
+
+use super::Where;
+use clap::{Args, Subcommand};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir search apple
+  fafnir search bank --limit 3 --json")]
+pub struct Search {
+    #[command(flatten)]
+    pub at: Where,
+    /// The beginning of a symbol, or a part of a name
+    pub query: String,
+    /// At most this many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir instrument AAPL
+  fafnir instrument AAPL --json")]
+pub struct InstrumentOf {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir trades AAPL
+  fafnir trades AAPL --after 4711 --limit 500 --json")]
+pub struct Trades {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// Only trades after this number, oldest first [default: the newest]
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<u64>,
+    /// At most this many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir candles AAPL
+  fafnir candles AAPL --interval 15m --limit 32 --json")]
+pub struct Candles {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// Length of a bar
+    #[arg(long, default_value = "1m", value_parser = ["1m", "5m", "15m", "1h"])]
+    pub interval: String,
+    /// At most this many, the newest
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir volume AAPL
+  fafnir volume AAPL --json")]
+pub struct VolumeOf {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir fills
+  fafnir fills --symbol AAPL --limit 100 --json")]
+pub struct Fills {
+    #[command(flatten)]
+    pub at: Where,
+    /// Only this symbol
+    #[arg(long)]
+    pub symbol: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    pub limit: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir lots AAPL
+  fafnir lots AAPL --at 2026-06-30")]
+pub struct Lots {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// Account [default: the oldest investment account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// As they were at the end of a day (YYYY-MM-DD), or at a moment (RFC 3339) [default: now]
+    #[arg(id = "moment", long = "at", value_name = "TIME")]
+    pub moment: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir statement
+  fafnir statement --from 2026-01-01 --to 2026-03-31 --json")]
+pub struct Statement {
+    #[command(flatten)]
+    pub at: Where,
+    /// Account [default: the oldest investment account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339) [default: 30 days before its end]
+    #[arg(long, value_name = "TIME")]
+    pub from: Option<String>,
+    /// Last day, or a moment that is no longer part of it [default: now]
+    #[arg(long, value_name = "TIME")]
+    pub to: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  fafnir performance
+  fafnir performance --period 1Y --interval 1d --json")]
+pub struct Performance {
+    #[command(flatten)]
+    pub at: Where,
+    /// Account [default: the oldest investment account]
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
+    /// 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
+    #[arg(long, default_value = "1M")]
+    pub period: String,
+    /// Distance of the points: 1m, 5m, 15m, 1h or 1d
+    #[arg(long, default_value = "1d")]
+    pub interval: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each change is one JSON document on a line, whatever the format.
+Examples:
+  fafnir watch quotes AAPL MSFT
+  fafnir watch trades AAPL | jq -r .price
+  fafnir watch orders --count 1")]
+pub struct Watch {
+    #[command(subcommand)]
+    pub what: WatchWhat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum WatchWhat {
+    /// Quotes of symbols
+    Quotes {
+        #[command(flatten)]
+        how: WatchHow,
+        #[arg(required = true, value_name = "SYMBOL")]
+        symbols: Vec<String>,
+    },
+    /// Images of a symbol's book
+    Book {
+        #[command(flatten)]
+        how: WatchHow,
+        symbol: String,
+    },
+    /// Trades in a symbol
+    Trades {
+        #[command(flatten)]
+        how: WatchHow,
+        symbol: String,
+    },
+    /// Your orders and their fills
+    Orders(WatchHow),
+    /// Your accounts and positions
+    Portfolio(WatchHow),
+}
+
+#[derive(Debug, Args)]
+pub struct WatchHow {
+    #[command(flatten)]
+    pub at: Where,
+    /// End after this many [default: go on until Ctrl-C]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+}
