@@ -1,8 +1,11 @@
 //! The REST door `/auth/*` (public-api §3 and §4): strict JSON in, the envelope for every failure, cookies.
 
+mod body;
+mod openapi;
+
 use super::{
     domain::{NewUser, Password},
-    operations::{self, Client, Kind, Operations, SignedIn},
+    operations::{self, Client, Kind, Operations},
 };
 use axum::{
     Json, Router,
@@ -11,24 +14,32 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
+    routing::get,
+};
+use body::{
+    Credentials, Deletion, Me, Message, PasswordChange, RefreshBody, Registered, Registration, TokenPair,
 };
 use fafnir_platform::{
     caller, csrf,
-    envelope::Failure,
+    envelope::{Envelope, Failure},
     token::{self, Presented},
 };
 use fafnir_proto::{
     client,
     id::{SessionId, UserId},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use openapi::Frame;
+use serde::de::DeserializeOwned;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
 };
 use tower_http::limit::RequestBodyLimitLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// Where the OpenAPI document is.
+const OPENAPI_PATH: &str = "/openapi.json";
 /// Bytes of a request.
 const BODY_MAX: usize = 16 * 1024;
 /// Asks for the tokens themselves beside the cookies.
@@ -37,17 +48,38 @@ const TOKEN_MEDIA_TYPE: &str = "application/vnd.fafnir.token+json";
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
-/// The router of `/auth/*` and of the public keys.
+/// Each route with what it says of itself.
+fn routes() -> OpenApiRouter<Operations> {
+    OpenApiRouter::with_openapi(Frame::openapi())
+        .routes(routes!(register))
+        .routes(routes!(login))
+        .routes(routes!(refresh))
+        .routes(routes!(logout))
+        .routes(routes!(delete_user))
+        .routes(routes!(me))
+        .routes(routes!(change_password))
+        .routes(routes!(jwks))
+}
+
+/// The OpenAPI document of these routes, as it is served and committed.
+pub fn openapi() -> String {
+    text_of(&routes().into_openapi())
+}
+
+fn text_of(document: &utoipa::openapi::OpenApi) -> String {
+    // Strings and maps with string keys: nothing that JSON has not.
+    document.to_pretty_json().map_or_else(|_| String::new(), |json| json + "\n")
+}
+
+/// The router of `/auth/*`, of the public keys, and of what describes them.
 pub fn router(operations: Operations) -> Router {
-    Router::new()
-        .route("/auth/register", post(register))
-        .route("/auth/login", post(login))
-        .route("/auth/refresh", post(refresh))
-        .route("/auth/logout", delete(logout))
-        .route("/auth/delete", delete(delete_user))
-        .route("/auth/me", get(me))
-        .route("/auth/password", post(change_password))
-        .route("/.well-known/jwks.json", get(jwks))
+    let (router, document) = routes().split_for_parts();
+    let document = text_of(&document);
+    router
+        .route(
+            OPENAPI_PATH,
+            get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
+        )
         .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing here") })
         .method_not_allowed_fallback(|| async {
             Failure::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not allowed here")
@@ -154,22 +186,18 @@ fn parse<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<T, Fa
     })
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Registration {
-    email: String,
-    password: String,
-    first_name: String,
-    last_name: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Registered {
-    user_id: UserId,
-    message: &'static str,
-}
-
+/// Registers a user: signed in it is not yet.
+#[utoipa::path(
+    post,
+    path = "/auth/register",
+    request_body = Registration,
+    responses(
+        (status = 201, body = Registered, description = "registered, for good"),
+        (status = 400, body = Envelope, description = "INVALID_INPUT: names the field and its limit"),
+        (status = 409, body = Envelope, description = "CONFLICT: the e-mail has a user already"),
+        (status = 429, body = Envelope, description = "RATE_LIMITED: too many at a time; Retry-After says when"),
+    )
+)]
 async fn register(
     State(operations): State<Operations>,
     origin: Origin,
@@ -183,36 +211,24 @@ async fn register(
         .into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Credentials {
-    email: String,
-    password: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TokenPair {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<&'static str>,
-    access_token: String,
-    refresh_token: String,
-    expires_in: u32,
-}
-
-impl TokenPair {
-    fn new(s: SignedIn, message: Option<&'static str>) -> Self {
-        Self {
-            message,
-            access_token: s.access_token,
-            refresh_token: s.refresh_token,
-            expires_in: s.expires_in_s,
-        }
-    }
-}
-
 const SIGNED_IN: &str = "signed in";
 
+/// Signs in: both cookies, and the tokens themselves for whoever accepts `application/vnd.fafnir.token+json`.
+#[utoipa::path(
+    post,
+    path = "/auth/login",
+    request_body = Credentials,
+    responses(
+        (
+            status = 200,
+            description = "signed in: the cookies auth_token and csrf_token are set",
+            content((Message = "application/json"), (TokenPair = "application/vnd.fafnir.token+json"))
+        ),
+        (status = 400, body = Envelope, description = "INVALID_INPUT: a field is missing or empty"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: e-mail or password is wrong"),
+        (status = 429, body = Envelope, description = "RATE_LIMITED: too many tries; Retry-After says when"),
+    )
+)]
 async fn login(
     State(operations): State<Operations>,
     origin: Origin,
@@ -238,7 +254,7 @@ async fn login(
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TOKEN_MEDIA_TYPE));
         response
     } else {
-        Json(serde_json::json!({ "message": SIGNED_IN })).into_response()
+        Json(Message { message: SIGNED_IN }).into_response()
     };
     set_cookies(
         &mut response,
@@ -251,12 +267,17 @@ async fn login(
     Ok(response)
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct RefreshBody {
-    refresh_token: String,
-}
-
+/// Exchanges a refresh token for a new pair; used twice it ends its session.
+#[utoipa::path(
+    post,
+    path = "/auth/refresh",
+    request_body = RefreshBody,
+    responses(
+        (status = 200, body = TokenPair, description = "a new pair"),
+        (status = 400, body = Envelope, description = "INVALID_INPUT: the body is malformed"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: the token is unknown, used or too old"),
+    )
+)]
 async fn refresh(
     State(operations): State<Operations>,
     headers: HeaderMap,
@@ -267,6 +288,16 @@ async fn refresh(
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(pair)).into_response())
 }
 
+/// Ends the session.
+#[utoipa::path(
+    delete,
+    path = "/auth/logout",
+    security(("bearer" = []), ("cookie" = [], "csrf" = [])),
+    responses(
+        (status = 204, description = "signed out: both cookies are expired"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: nobody is signed in, or the CSRF token is wrong"),
+    )
+)]
 async fn logout(
     State(operations): State<Operations>,
     origin: Origin,
@@ -277,12 +308,23 @@ async fn logout(
     Ok(gone(origin.secure))
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Deletion {
-    password: String,
-}
-
+/// Closes the accounts of the user and deletes it.
+///
+/// A Bearer caller whose sign-in is older than ten minutes gives the
+/// password.
+#[utoipa::path(
+    delete,
+    path = "/auth/delete",
+    request_body = Option<Deletion>,
+    security(("bearer" = []), ("cookie" = [], "csrf" = [])),
+    responses(
+        (status = 204, description = "deleted: both cookies are expired"),
+        (status = 400, body = Envelope, description = "INVALID_INPUT: it cannot be deleted now, and why"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: nobody is signed in, or the password is missing or wrong"),
+        (status = 404, body = Envelope, description = "NOT_FOUND: there is no such user"),
+        (status = 429, body = Envelope, description = "RATE_LIMITED: too many tries; Retry-After says when"),
+    )
+)]
 async fn delete_user(
     State(operations): State<Operations>,
     origin: Origin,
@@ -303,13 +345,17 @@ async fn delete_user(
     }
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Me {
-    user_id: UserId,
-    email: String,
-}
-
+/// Who is signed in.
+#[utoipa::path(
+    get,
+    path = "/auth/me",
+    security(("bearer" = []), ("cookie" = [])),
+    responses(
+        (status = 200, body = Me, description = "the user of the token"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: nobody is signed in"),
+        (status = 404, body = Envelope, description = "NOT_FOUND: there is no such user"),
+    )
+)]
 async fn me(State(operations): State<Operations>, headers: HeaderMap) -> Result<Response, Failure> {
     let user = SignedInUser::of(&operations, &headers, false).await?;
     let found = operations.user(user.user).await?;
@@ -317,13 +363,19 @@ async fn me(State(operations): State<Operations>, headers: HeaderMap) -> Result<
     Ok(Json(Me { user_id: found.id, email: found.email }).into_response())
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PasswordChange {
-    current: String,
-    new: String,
-}
-
+/// Changes the password, and ends every other session of the user.
+#[utoipa::path(
+    post,
+    path = "/auth/password",
+    request_body = PasswordChange,
+    security(("bearer" = []), ("cookie" = [], "csrf" = [])),
+    responses(
+        (status = 204, description = "changed"),
+        (status = 400, body = Envelope, description = "INVALID_INPUT: names the field and its limit"),
+        (status = 401, body = Envelope, description = "UNAUTHORIZED: nobody is signed in, or the current password is wrong"),
+        (status = 429, body = Envelope, description = "RATE_LIMITED: too many tries; Retry-After says when"),
+    )
+)]
 async fn change_password(
     State(operations): State<Operations>,
     origin: Origin,
@@ -338,6 +390,12 @@ async fn change_password(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
+/// The public keys that verify access tokens (RFC 7517).
+#[utoipa::path(
+    get,
+    path = "/.well-known/jwks.json",
+    responses((status = 200, body = Object, description = "a JWK set"))
+)]
 async fn jwks(State(operations): State<Operations>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from(operations.jwks())).into_response()
 }

@@ -60,6 +60,7 @@ pub async fn router(gateway: &Arc<Gateway>) -> anyhow::Result<Router> {
         .route("/.well-known/jwks.json", get(jwks))
         .route("/schema.graphql", get(schema))
         .route("/auth/{*path}", any(proxy::forward))
+        .route("/openapi.json", get(proxy::forward))
         .with_state(gateway.clone())
         .merge(graphql)
         .merge(grpc);

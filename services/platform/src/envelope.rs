@@ -2,15 +2,35 @@
 //! `{"error": {"code", "message", "details"}}`.
 
 use super::{
-    error::Error,
+    db,
+    error::{Error, disk_full, refusal_of, unavailable_of},
     refusal::{Kind, Refusal},
 };
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
 use tonic::{Code, Status};
+use utoipa::ToSchema;
 
 /// Seconds after which a refusal for too much can be tried again, where nobody knows better.
 const RETRY_AFTER_S: u64 = 1;
+
+/// What a failure's body is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope {
+    error: Told,
+}
+
+/// Why a request failed.
+#[derive(Debug, Serialize, ToSchema)]
+struct Told {
+    /// INVALID_INPUT, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFLICT, RATE_LIMITED or INTERNAL_ERROR.
+    code: &'static str,
+    /// Machine code of the cause, or empty.
+    details: String,
+    /// One sentence for a person, which names the field and the limit.
+    message: String,
+}
 
 /// A request that failed, as an HTTP client is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,10 +93,25 @@ impl From<Refusal> for Failure {
 }
 
 impl From<Error> for Failure {
+    /// As a gRPC client is told: a refusal, also one that another service made, as it is; a fault without internals.
     fn from(e: Error) -> Self {
-        // Only our own refusals are for the client: what another service refused us is our fault.
-        if let Error::Refused(refusal) = e {
+        let refusal = match &e {
+            // Another service does not believe this one: nothing that the caller could mend.
+            Error::Remote(status) if status.code() == Code::Unauthenticated => None,
+            Error::Remote(status) => refusal_of(status).or_else(|| unavailable_of(status)),
+            Error::Db(db::Error::DiskFull) => Some(disk_full()),
+            e => e.refusal(),
+        };
+        if let Some(refusal) = refusal {
             return refusal.into();
+        }
+        if e.is_transient() {
+            tracing::warn!(error = %e, "request failed, can be tried again");
+            let text = "the service cannot answer just now; try again";
+            return Self {
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            };
         }
         tracing::error!(error = %e, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; try again")
@@ -99,9 +134,8 @@ impl From<Status> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "error": {"code": self.code(), "message": self.message, "details": self.details}
-        });
+        let body =
+            Envelope { error: Told { code: self.code(), details: self.details, message: self.message } };
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -117,6 +151,32 @@ impl IntoResponse for Failure {
 mod tests {
     use super::*;
     use fafnir_proto::reason::Reason;
+
+    #[test]
+    fn what_another_service_says_keeps_its_status() {
+        let remote = |status: Status| Failure::from(Error::from(status));
+        let exists = Refusal::exists(Reason::EMAIL_TAKEN, "taken");
+        assert_eq!(remote(exists.clone().into()), exists.into());
+        for (refusal, status) in [
+            (Refusal::precondition(Reason::LAST_ADMIN, "m"), 400),
+            (Refusal::denied("m"), 403),
+            (Refusal::exhausted(Reason::RATE_LIMITED, "m"), 429),
+            (Refusal::unavailable(Reason::DISK_FULL, "m"), 503),
+        ] {
+            assert_eq!(remote(refusal.into()).status, status);
+        }
+        // What is no word for the client.
+        for (status, told, retry) in [
+            (Status::unavailable("connection refused"), 503, Some(RETRY_AFTER_S)),
+            (Status::deadline_exceeded("late"), 503, Some(RETRY_AFTER_S)),
+            (Status::unauthenticated("the service token is wrong"), 500, None),
+            (Status::internal("a stack trace"), 500, None),
+        ] {
+            let failure = remote(status);
+            assert_eq!((failure.status.as_u16(), failure.retry_after_s), (told, retry));
+            assert!(failure.message.starts_with("the service "), "{}", failure.message);
+        }
+    }
 
     #[tokio::test]
     async fn a_refusal_becomes_an_envelope() {

@@ -362,6 +362,11 @@ async fn headers_say_what_a_client_needs_to_know() {
     let plain = door.send(Method::GET, "/schema.graphql", &[], "").await;
     assert!(plain.headers.get("content-encoding").is_none());
     assert!(String::from_utf8_lossy(&plain.body).contains("type GetOrderByIDResponse"));
+    let described = door.send(Method::GET, "/openapi.json", &[], "").await;
+    assert_eq!(described.headers["content-type"], "application/json");
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../auth/docs/openapi.json");
+    let is_committed = described.body[..] == std::fs::read(committed).unwrap()[..];
+    assert!(is_committed, "services/auth/docs/openapi.json is not what is served");
     let packed = door.send(Method::GET, "/schema.graphql", &[("accept-encoding", "gzip")], "").await;
     assert_eq!(packed.headers["content-encoding"], "gzip");
     assert!(packed.body.len() * 3 < plain.body.len());
