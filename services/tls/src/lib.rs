@@ -14,7 +14,7 @@ mod watched;
 pub use client::{Check, Client, Connector, Refused};
 pub use identity::{ends_at, file_ends_at, name_of, uri_of};
 pub use sentence::sentence;
-pub use server::{SPEAK_TLS, Server, refuse_plain};
+pub use server::{SPEAK_TLS, Server, Unsecured, refuse_plain};
 pub use stream::Stream;
 
 use std::{

@@ -21,9 +21,15 @@ pub fn sentence(error: &(dyn Error + 'static)) -> Option<String> {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
             return Some(of(tls));
         }
+        let text = error.to_string();
         // A door that speaks TLS alone says so to who does not.
-        if error.to_string().contains(SPEAK_TLS) {
+        if text.contains(SPEAK_TLS) {
             return Some(SPEAK_TLS.to_owned());
+        }
+        // HTTP/2 keeps the words of what ended its connection, and not the error.
+        let heard = ALERTS.into_iter().find(|alert| text == rustls::Error::AlertReceived(*alert).to_string());
+        if let Some(alert) = heard {
+            return Some(alert_sentence(alert));
         }
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner),
@@ -81,6 +87,20 @@ fn certificate(why: &Bad) -> String {
         other => format!("its certificate cannot be believed: {other}"),
     }
 }
+
+/// The alerts that have a sentence.
+const ALERTS: [Alert; 10] = [
+    Alert::CertificateRequired,
+    Alert::CertificateExpired,
+    Alert::UnknownCA,
+    Alert::BadCertificate,
+    Alert::DecryptError,
+    Alert::UnsupportedCertificate,
+    Alert::CertificateUnknown,
+    Alert::AccessDenied,
+    Alert::CertificateRevoked,
+    Alert::ProtocolVersion,
+];
 
 fn alert_sentence(alert: Alert) -> String {
     match alert {

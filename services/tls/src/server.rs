@@ -5,6 +5,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -22,9 +23,18 @@ use tokio_rustls::{
 
 /// What HTTP doors speak, the better one first.
 const HTTP: [&[u8]; 2] = [b"h2", b"http/1.1"];
-/// Of what somebody says in the clear so much is read before the connection ends, and for so long.
+/// Of what somebody says who is refused so much is read before the connection ends, and for so long.
 const REST_MAX: u64 = 64 << 10;
 const REST_TIME: Duration = Duration::from_millis(500);
+/// Who speaks HTTP/2 in the clear asks for something within this time, or is told before it does.
+const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// HTTP/2: settings that change nothing (RFC 9113 §6.5).
+const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// HTTP/2: how a client begins; the rest of its preface; the head of a frame; the frame that asks for something.
+const HTTP2: [u8; 4] = *b"PRI ";
+const PREFACE_REST_LEN: usize = 20;
+const FRAME_HEAD_LEN: usize = 9;
+const HEADERS: u8 = 1;
 
 /// How a door's connections are secured. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -82,11 +92,31 @@ impl Server {
     }
 
     /// Secures a connection. Answers it, and the component that the caller's certificate names.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Option<String>)> {
-        let secured = self.acceptor().accept(stream).await?;
+    ///
+    /// # Errors
+    /// Where the handshake fails; the caller has not heard why before [`Unsecured::linger`].
+    pub async fn accept(&self, stream: TcpStream) -> Result<(Stream, Option<String>), Unsecured> {
+        let accepted = self.acceptor().accept(stream).into_fallible().await;
+        let secured = accepted.map_err(|(why, stream)| Unsecured { why, stream })?;
         let shown = secured.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let name = shown.and_then(identity::name_of);
         Ok((Stream::Secured(Box::new(secured.into())), name))
+    }
+}
+
+/// A connection whose handshake failed.
+#[derive(Debug)]
+pub struct Unsecured {
+    pub why: io::Error,
+    stream: TcpStream,
+}
+
+impl Unsecured {
+    /// Has the caller hear why: what it was writing meanwhile is read, so that the alert arrives.
+    pub async fn linger(self) -> io::Error {
+        // One that is gone needs no word.
+        drop(end(self.stream).await);
+        self.why
     }
 }
 
@@ -163,9 +193,12 @@ pub const SPEAK_TLS: &str = "this door speaks TLS: use https:// (wss:// for WebS
 /// # Errors
 /// Where the client is gone.
 pub async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
-    let mut first = [0; 4];
-    let read = tokio::time::timeout(REST_TIME, stream.read_exact(&mut first)).await;
-    if read.is_ok_and(|read| read.is_ok()) && first == *b"PRI " {
+    let mut first = [0; HTTP2.len()];
+    let read = timeout(REST_TIME, stream.read_exact(&mut first)).await;
+    if read.is_ok_and(|read| read.is_ok()) && first == HTTP2 {
+        stream.write_all(&SETTINGS).await?;
+        // A goodbye before anything was asked is no answer: the client would connect again.
+        drop(timeout(REQUEST_TIME, request(&mut stream)).await);
         stream.write_all(&goodbye()).await?;
     } else {
         let text = format!(
@@ -174,22 +207,41 @@ pub async fn refuse_plain(mut stream: TcpStream) -> io::Result<()> {
         );
         stream.write_all(text.as_bytes()).await?;
     }
+    end(stream).await
+}
+
+/// Reads the rest of an HTTP/2 client's preface, and its frames up to the head of the first that asks for something.
+async fn request(stream: &mut TcpStream) -> io::Result<()> {
+    let mut said = stream.take(REST_MAX);
+    said.read_exact(&mut [0; PREFACE_REST_LEN]).await?;
+    loop {
+        let mut head = [0; FRAME_HEAD_LEN];
+        said.read_exact(&mut head).await?;
+        let [a, b, c, kind, ..] = head;
+        if kind == HEADERS {
+            return Ok(());
+        }
+        let length = u32::from_be_bytes([0, a, b, c]).into();
+        tokio::io::copy(&mut (&mut said).take(length), &mut tokio::io::sink()).await?;
+    }
+}
+
+/// Ends a connection whose other end has still to read something: what it says is read for a while, because a
+/// connection that ends with unread bytes takes the answer along.
+async fn end(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    // What the client still says is read: a connection that ends with unread bytes takes the answer along.
     let mut rest = stream.take(REST_MAX);
     // Whoever goes on talking is not waited for.
-    drop(tokio::time::timeout(REST_TIME, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await);
+    drop(timeout(REST_TIME, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await);
     Ok(())
 }
 
-/// HTTP/2: our settings, and `GOAWAY` with `INADEQUATE_SECURITY` and the sentence (RFC 9113 §6.5, §6.8).
+/// HTTP/2: `GOAWAY` with `INADEQUATE_SECURITY` and the sentence (RFC 9113 §6.8).
 fn goodbye() -> Vec<u8> {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
     const GOAWAY: u8 = 7;
     const INADEQUATE_SECURITY: u8 = 12;
-    let mut bytes = SETTINGS.to_vec();
     let len = SPEAK_TLS.len() as u32 + 8;
-    bytes.extend_from_slice(&len.to_be_bytes()[1..]);
+    let mut bytes = len.to_be_bytes()[1..].to_vec();
     bytes.extend_from_slice(&[GOAWAY, 0, 0, 0, 0, 0]);
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&[0, 0, 0, INADEQUATE_SECURITY]);

@@ -82,9 +82,10 @@ async fn door(server: Server) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Stri
                         stream.shutdown().await.unwrap();
                     }
                 }
-                Err(e) => {
+                Err(unsecured) => {
+                    let why = unsecured.linger().await;
                     // Not every test listens.
-                    let _unheard = told.send(sentence(&e).unwrap_or_else(|| e.to_string()));
+                    let _unheard = told.send(sentence(&why).unwrap_or_else(|| why.to_string()));
                 }
             }
         }
@@ -96,7 +97,8 @@ async fn door(server: Server) -> (u16, tokio::sync::mpsc::UnboundedReceiver<Stri
 async fn ask(client: &Client, host: &str, port: u16) -> Result<String, String> {
     let asked = async {
         let mut stream = client.connect(host, port, true).await?;
-        stream.write_all(b"?").await?;
+        // What is under way when the alert comes.
+        stream.write_all(&[b'?'; 4096]).await?;
         let mut heard = String::new();
         stream.read_to_string(&mut heard).await?;
         std::io::Result::Ok(heard)
@@ -217,13 +219,25 @@ async fn who_speaks_another_language_is_told() {
             drop(refuse_plain(stream).await);
         }
     });
-    for (said, heard) in [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400 "),
-        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\0\0\0\x04"),
+    let (settings, request) = ("\0\0\0\x04\0\0\0\0\0", "\0\0\x01\x01\x05\0\0\0\x01\u{2}");
+    let preface = format!("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n{settings}");
+    for (said, then, heard) in [
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", "HTTP/1.1 400 "),
+        (preface.as_str(), request, "\0\0\0\x04"),
+        // One that asks for nothing is told as well.
+        (preface.as_str(), "", "\0\0\0\x04"),
     ] {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(said.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
+        if !then.is_empty() {
+            // Nothing but settings before there is a request.
+            let mut first = [0; 9];
+            stream.read_exact(&mut first).await.unwrap();
+            assert_eq!(first, settings.as_bytes());
+            assert_eq!(stream.try_read(&mut first).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        }
+        stream.write_all(then.as_bytes()).await.unwrap();
+        let mut answer = if then.is_empty() { Vec::new() } else { settings.as_bytes().to_vec() };
         tokio::time::timeout(WITHIN, stream.read_to_end(&mut answer)).await.expect("in time").unwrap();
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with(heard) && answer.contains(SPEAK_TLS), "{answer:?}");

@@ -20,7 +20,7 @@ use tls::Stream;
 use tokio::{
     io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_http::timeout::TimeoutLayer;
@@ -275,29 +275,29 @@ async fn connection(
 /// The handshake, where the door has one; `None` for who does not speak TLS, and was told.
 async fn secure(stream: TcpStream, door: &Door) -> io::Result<Option<(Stream, Option<Secured>)>> {
     let Some(server) = &door.tls else { return Ok(Some((Stream::Plain(stream), None))) };
-    let handshake = async {
-        let mut first = [0];
-        if stream.peek(&mut first).await? == 0 {
-            return Ok(None);
-        }
-        if first[0] != tls::FIRST_BYTE {
-            tls::refuse_plain(stream).await?;
-            return Ok(None);
-        }
-        let (stream, caller) = server.accept(stream).await?;
-        let caller = server.demands_certificate().then_some(caller);
-        Ok(Some((stream, Some(Secured { caller }))))
-    };
-    let outcome: io::Result<_> = tokio::time::timeout(HEADER_TIMEOUT, handshake)
-        .await
-        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    if let Err(e) = &outcome
-        && server.demands_certificate()
-        && let Some(why) = tls::sentence(e)
-    {
-        tracing::warn!(why, "a caller is refused");
+    let until = Instant::now() + HEADER_TIMEOUT;
+    let mut first = [0];
+    if timeout_at(until, stream.peek(&mut first)).await?? == 0 {
+        return Ok(None);
     }
-    outcome
+    if first[0] != tls::FIRST_BYTE {
+        timeout_at(until, tls::refuse_plain(stream)).await??;
+        return Ok(None);
+    }
+    match timeout_at(until, server.accept(stream)).await? {
+        Ok((stream, caller)) => {
+            let caller = server.demands_certificate().then_some(caller);
+            Ok(Some((stream, Some(Secured { caller }))))
+        }
+        Err(unsecured) => {
+            if server.demands_certificate()
+                && let Some(why) = tls::sentence(&unsecured.why)
+            {
+                tracing::warn!(why, "a caller is refused");
+            }
+            Err(unsecured.linger().await)
+        }
+    }
 }
 
 /// Serves until the connection ends, or is told to by `ending`, which gives it so much time more.
