@@ -34,6 +34,8 @@ use tonic::{Code, Status};
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Bytes of one message of a client.
 const MESSAGE_MAX: usize = 64 * 1024;
+/// Bytes in which a message comes, whatever frames it is cut into, with what is read ahead of the next ones.
+const FRAMES_MAX: u64 = 512 * 1024;
 /// A client must say `connection_init` within this time.
 const INIT_DEADLINE: Duration = Duration::from_secs(5);
 /// Subscriptions of one connection.
@@ -102,9 +104,10 @@ pub async fn upgrade(
     };
     let upgrade = upgrade.protocols([PROTOCOL]).max_message_size(MESSAGE_MAX).max_frame_size(MESSAGE_MAX);
     let tasks = endpoint.gateway.ctx.tasks.clone();
+    let place = extensions.get::<Arc<Place>>().cloned();
     upgrade.on_upgrade(move |socket| async move {
         tasks.spawn("websocket", async move {
-            Connection::serve(endpoint, socket, session, from).await;
+            Connection::serve(endpoint, socket, session, from, place).await;
             drop(held);
             Ok::<(), std::convert::Infallible>(())
         });
@@ -174,6 +177,7 @@ struct Connection {
     of_user: Option<Counted<UserId>>,
     /// Looks at the session, once somebody is signed in.
     watch: Option<Watch>,
+    place: Option<Arc<Place>>,
 }
 
 /// Resolves when the session has ended; never before somebody is signed in.
@@ -185,7 +189,13 @@ async fn ended(watch: &mut Option<Watch>) -> Status {
 }
 
 impl Connection {
-    async fn serve(endpoint: Endpoint, mut socket: WebSocket, session: Option<Session>, from: IpAddr) {
+    async fn serve(
+        endpoint: Endpoint,
+        mut socket: WebSocket,
+        session: Option<Session>,
+        from: IpAddr,
+        place: Option<Arc<Place>>,
+    ) {
         let shutdown = endpoint.gateway.ctx.tasks.shutdown().clone();
         let (sender, mut outgoing) = mpsc::channel(BUFFER);
         let mut this = Self {
@@ -197,7 +207,9 @@ impl Connection {
             sender,
             of_user: None,
             watch: None,
+            place,
         };
+        this.expects_a_message();
         let init_deadline = time::sleep(INIT_DEADLINE);
         tokio::pin!(init_deadline);
         let mut ping = time::interval_at(time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
@@ -225,19 +237,8 @@ impl Connection {
                 }
                 message = socket.recv() => {
                     heard = time::Instant::now();
-                    match message {
-                        None | Some(Err(_) | Ok(Message::Close(_))) => break None,
-                        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                        Some(Ok(Message::Binary(_))) => break Some(Close(BAD_REQUEST, "Invalid message received")),
-                        Some(Ok(Message::Text(text))) => match this.receive(&text).await {
-                            Ok(None) => {}
-                            Ok(Some(answer)) => {
-                                if !write(&mut socket, Message::Text(answer.into())).await {
-                                    break None;
-                                }
-                            }
-                            Err(close) => break Some(close),
-                        },
+                    if let Err(close) = this.take(&mut socket, message).await {
+                        break close;
                     }
                 }
             }
@@ -248,6 +249,33 @@ impl Connection {
         if let Some(Close(code, reason)) = close {
             let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
             write(&mut socket, Message::Close(Some(frame))).await;
+        }
+    }
+
+    /// Bounds what comes before the next message is whole: frames without end, or empty ones, are no message.
+    fn expects_a_message(&self) {
+        if let Some(place) = &self.place {
+            place.allow(FRAMES_MAX);
+        }
+    }
+
+    /// Handles what came; `Err`: the connection ends, with a word or without.
+    async fn take(
+        &mut self,
+        socket: &mut WebSocket,
+        message: Option<Result<Message, axum::Error>>,
+    ) -> Result<(), Option<Close>> {
+        self.expects_a_message();
+        // Who sends without a pause has others wait no longer than its share.
+        tokio::task::consume_budget().await;
+        match message {
+            None | Some(Err(_) | Ok(Message::Close(_))) => Err(None),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+            Some(Ok(Message::Binary(_))) => Err(Some(Close(BAD_REQUEST, "Invalid message received"))),
+            Some(Ok(Message::Text(text))) => {
+                let Some(answer) = self.receive(&text).await? else { return Ok(()) };
+                if write(socket, Message::Text(answer.into())).await { Ok(()) } else { Err(None) }
+            }
         }
     }
 

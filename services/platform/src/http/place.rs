@@ -88,6 +88,8 @@ struct State {
     idle_since: AtomicU64,
     head_since: AtomicU64,
     blocked_since: AtomicU64,
+    /// Bytes that may come before something has come whole; [`NEVER`]: as many as there are.
+    allowance: AtomicU64,
     /// Streams of HTTP/2 whose client does not take what is ready, since when.
     unread: Mutex<HashMap<u64, u64>>,
     displaced: CancellationToken,
@@ -189,6 +191,7 @@ impl Places {
             idle_since: AtomicU64::new(self.ms(now)),
             head_since: AtomicU64::new(NEVER),
             blocked_since: AtomicU64::new(NEVER),
+            allowance: AtomicU64::new(NEVER),
             unread: Mutex::default(),
             displaced: CancellationToken::new(),
         });
@@ -308,6 +311,24 @@ impl Place {
             let (free, now) = (NEVER, self.now());
             let _known = state.head_since.compare_exchange(free, now, Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+
+    /// From now on at most so many bytes may come, until this is said again.
+    pub fn allow(&self, bytes: u64) {
+        self.state.allowance.store(bytes, Ordering::Relaxed);
+    }
+
+    /// So many bytes came; `false`: they were more than allowed.
+    pub fn came(&self, bytes: usize) -> bool {
+        let allowance = &self.state.allowance;
+        let left = allowance.load(Ordering::Relaxed);
+        if left == NEVER {
+            return true;
+        }
+        let left = left.checked_sub(bytes as u64);
+        // Who allows more is the task that reads.
+        allowance.store(left.unwrap_or(0), Ordering::Relaxed);
+        left.is_some()
     }
 
     /// The socket took something, or takes nothing.
@@ -455,6 +476,17 @@ mod tests {
         assert_eq!(enter(1, false).unwrap().0, 0, "a proxy stands for many");
         tokio::time::advance(Duration::from_secs(9)).await;
         assert_eq!(enter(1, true).unwrap().0, 0);
+    }
+
+    #[tokio::test]
+    async fn no_more_comes_than_is_allowed() {
+        let places = Places::new(limits(10, 10, 0));
+        let place = places.enter(source(1), true, None, Instant::now()).unwrap().place;
+        assert!(place.came(usize::MAX), "where nothing was said");
+        place.allow(10);
+        assert!(place.came(4) && place.came(6) && !place.came(1));
+        place.allow(10);
+        assert!(place.came(10));
     }
 
     #[tokio::test(start_paused = true)]

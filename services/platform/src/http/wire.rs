@@ -60,8 +60,12 @@ impl AsyncRead for Rewound {
         if left.is_empty() {
             let before = buffer.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-            if !self.http2 && buffer.filled().len() > before {
+            let came = buffer.filled().len() - before;
+            if !self.http2 && came > 0 {
                 self.place.head_begins();
+            }
+            if !self.place.came(came) {
+                return Poll::Ready(Err(io::Error::other("more came than a message may have")));
             }
             return Poll::Ready(Ok(()));
         }

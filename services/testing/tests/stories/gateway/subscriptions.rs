@@ -5,7 +5,14 @@ use axum::http::{HeaderValue, StatusCode};
 use futures::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Error, Message, client::IntoClientRequest as _, protocol::frame::coding::CloseCode},
+    tungstenite::{
+        Error, Message,
+        client::IntoClientRequest as _,
+        protocol::frame::{
+            Frame,
+            coding::{CloseCode, Data, OpCode},
+        },
+    },
 };
 
 pub struct Socket(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
@@ -373,5 +380,39 @@ async fn every_subscription_asks_for_its_permission() {
             assert_eq!(socket.receive().await["type"], "complete");
         }
     }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_comes_in_many_frames_and_not_in_frames_without_end() {
+    let door = Door::open().await;
+    let mut socket = connect(&door, &[]).await.unwrap();
+    socket.init(&door.member).await;
+    let frame = |text: &'static str, data: Data, is_final: bool| {
+        Message::Frame(Frame::message(text.as_bytes(), OpCode::Data(data), is_final))
+    };
+    for _ in 0..3 {
+        socket.0.feed(frame("{\"type\":", Data::Text, false)).await.unwrap();
+        for _ in 0..1_000 {
+            socket.0.feed(frame(" ", Data::Continue, false)).await.unwrap();
+        }
+        socket.0.send(frame("\"ping\"}", Data::Continue, true)).await.unwrap();
+        assert_eq!(socket.receive().await["type"], "pong");
+    }
+    // Empty ones add nothing to a message, which never becomes too long.
+    socket.0.feed(frame("{", Data::Text, false)).await.unwrap();
+    let flood = async {
+        loop {
+            for _ in 0..10_000 {
+                if socket.0.feed(frame("", Data::Continue, false)).await.is_err() {
+                    return;
+                }
+            }
+            if socket.0.flush().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(testing::DEADLINE, flood).await.expect("the connection ends");
     door.stack.stop().await;
 }
