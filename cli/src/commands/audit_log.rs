@@ -11,7 +11,7 @@ use fafnir_proto::{
 };
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 /// How often it is asked for what came.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -25,22 +25,38 @@ pub async fn audit_log(global: &Global, args: &AuditLog, out: Out) -> Result {
     if args.verify {
         return verify(&mut client, args, out).await;
     }
-    let wanted = |limit| AuditLogRequest {
+    let request = client.request(wanted(args, args.lines));
+    let mut rows = client.terminal.audit_log(request).await?.into_inner().rows;
+    rows.reverse();
+    if args.follow {
+        return follow(global, args, client, rows, out).await;
+    }
+    out.data(&json!(rows.iter().map(document).collect::<Vec<_>>()), || {
+        let cells: Vec<_> = rows.iter().map(cells).collect();
+        table(&[">ROW", "TIME", "ACTION", "OUTCOME", "ACTOR", "SUBJECT", "FROM", "DETAIL"], &cells)
+    });
+    Ok(())
+}
+
+fn wanted(args: &AuditLog, limit: u32) -> AuditLogRequest {
+    AuditLogRequest {
         action: args.action.clone().unwrap_or_default(),
         user_id: args.user.clone().unwrap_or_default(),
         limit,
         ..AuditLogRequest::default()
-    };
-    let request = client.request(wanted(args.lines));
-    let mut rows = client.terminal.audit_log(request).await?.into_inner().rows;
-    rows.reverse();
-    if !args.follow {
-        out.data(&json!(rows.iter().map(document).collect::<Vec<_>>()), || {
-            let cells: Vec<_> = rows.iter().map(cells).collect();
-            table(&[">ROW", "TIME", "ACTION", "OUTCOME", "ACTOR", "SUBJECT", "FROM", "DETAIL"], &cells)
-        });
-        return Ok(());
     }
+}
+
+/// Prints rows, and those that come after them, until Ctrl-C.
+async fn follow(
+    global: &Global,
+    args: &AuditLog,
+    mut client: Client,
+    mut rows: Vec<AuditRow>,
+    out: Out,
+) -> Result {
+    // One for the whole time: what is pressed while a request is under way counts too.
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
     let mut last = 0;
     while !out.is_closed() {
         for row in &rows {
@@ -48,16 +64,20 @@ pub async fn audit_log(global: &Global, args: &AuditLog, out: Out) -> Result {
             out.line(&document(row).to_string(), || format!("{}\n", cells(row).join("  ")));
         }
         let is_full = rows.len() >= PAGE as usize;
-        if !is_full {
-            tokio::select! {
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
-                _ = tokio::signal::ctrl_c() => return Err(Error::new(Exit::Interrupted, "interrupted")),
+        let more = async {
+            if !is_full {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+                // A token lives ten minutes; who follows stays longer.
+                client = Client::signed_in(global, &args.at).await?;
             }
-            // A token lives ten minutes; who follows stays longer.
-            client = Client::signed_in(global, &args.at).await?;
-        }
-        let request = client.request(AuditLogRequest { after: last, forward: true, ..wanted(PAGE) });
-        rows = client.terminal.audit_log(request).await?.into_inner().rows;
+            let request =
+                client.request(AuditLogRequest { after: last, forward: true, ..wanted(args, PAGE) });
+            Ok::<_, Error>(client.terminal.audit_log(request).await?.into_inner().rows)
+        };
+        rows = tokio::select! {
+            more = more => more?,
+            _ = &mut interrupted => return Err(Error::new(Exit::Interrupted, "interrupted")),
+        };
     }
     Ok(())
 }
