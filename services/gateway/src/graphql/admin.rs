@@ -1,15 +1,17 @@
 //! What administrators see and change, each behind its own permission.
 
 use super::{
-    Manages, error, of,
+    Manages,
+    enums::{TradingState, UserState, name, word},
+    error, of,
     query::{first_of, id_of},
-    scalars::Int64,
+    scalars::{DateTime, Int64, Uuid},
     sessions::RevokeSessionsResponse,
     types::{CodeResponse, Outcome},
 };
 use crate::{market, session::Permission::*};
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::{Refusal, clock::rfc3339};
+use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
 use tonic::Status;
 
@@ -19,19 +21,18 @@ const ROLE_LEN_MAX: usize = 64;
 /// A user as administrators see it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct User {
-    /// The user's id, a UUID.
-    pub user_id: String,
+    /// The user's id.
+    pub user_id: Uuid,
     /// As the user wrote it.
     pub email: String,
     /// As the user wrote it.
     pub first_name: String,
     /// As the user wrote it.
     pub last_name: String,
-    /// When it registered, RFC 3339.
-    pub created_at: String,
-    /// PENDING (registration is under way), ACTIVE, DEACTIVATED (by an administrator), CLOSING (deletion is under way),
-    /// DELETED.
-    pub state: String,
+    /// When it registered.
+    pub created_at: DateTime,
+    /// Whether it may sign in.
+    pub state: UserState,
 }
 
 /// A page of users.
@@ -40,7 +41,7 @@ pub struct UsersResponse {
     /// The answer; null where it was refused.
     pub data: Option<Vec<User>>,
     /// Hand it back as `after` for the next page.
-    pub end_cursor: Option<String>,
+    pub end_cursor: Option<Uuid>,
     /// There are more.
     pub has_more: bool,
     #[graphql(flatten)]
@@ -86,8 +87,8 @@ pub struct UserPermissionsResponse {
 /// Counters of the running platform.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct PlatformStatus {
-    /// When it was asked, RFC 3339.
-    pub time: String,
+    /// When it was asked.
+    pub time: DateTime,
     /// Orders that can still trade.
     pub open_orders: Int64,
     /// Trades since the exchange began.
@@ -129,8 +130,8 @@ pub struct PlatformStatus {
 pub struct SymbolState {
     /// The listed symbol, such as AAPL.
     pub symbol: String,
-    /// OPEN, HALTED, CLOSED, PRE_OPEN, AUCTION.
-    pub state: String,
+    /// What the exchange does with it.
+    pub state: TradingState,
     /// It is in a volatility pause: an auction reopens it.
     pub volatility_pause: bool,
     /// Width of the volatility band in basis points of its reference; 0: none.
@@ -140,7 +141,7 @@ pub struct SymbolState {
 impl From<v1::Instrument> for SymbolState {
     fn from(i: v1::Instrument) -> Self {
         Self {
-            state: i.state().name().to_owned(),
+            state: word(i.state().name()),
             symbol: i.symbol,
             volatility_pause: i.volatility_pause,
             volatility_band_bps: i.volatility_band_bps,
@@ -171,8 +172,8 @@ pub struct SymbolStateResponse {
 pub struct AuditRow {
     /// From 1, without a gap.
     pub sequence: Int64,
-    /// RFC 3339.
-    pub time: String,
+    /// When it was written down.
+    pub time: DateTime,
     /// What was done, e.g. `session.open`, `money.deposit`, `role.grant`.
     pub action: String,
     /// OK, ASKED (about to be tried; another row tells what became of it), or the machine code of a refusal.
@@ -198,7 +199,7 @@ impl From<v1::AuditRow> for AuditRow {
         let e = row.entry.unwrap_or_default();
         Self {
             sequence: row.seq.into(),
-            time: rfc3339(e.time_us),
+            time: DateTime::of(e.time_us),
             action: e.action,
             outcome: e.outcome,
             actor: e.actor,
@@ -289,17 +290,17 @@ impl AdminQuery {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "at most 1000; 100 when left out")] first: Option<i32>,
-        #[graphql(desc = "a user's id: only later ones")] after: Option<String>,
+        #[graphql(desc = "a user's id: only later ones")] after: Option<Uuid>,
         #[graphql(desc = "a part of name, e-mail or id, in any case")] query: Option<String>,
-        #[graphql(desc = "PENDING, ACTIVE, DEACTIVATED, CLOSING, DELETED")] state: Option<String>,
+        #[graphql(desc = "only in this state")] state: Option<UserState>,
     ) -> Result<UsersResponse> {
         let (gateway, session) = of(ctx)?;
         let wanted = first_of(first.or(Some(100)))?;
         let asked = async {
             let request = v1::SearchUsersRequest {
                 query: query.unwrap_or_default(),
-                state: state.unwrap_or_default(),
-                after_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
+                state: state.map(|state| name(state).to_owned()).unwrap_or_default(),
+                after_id: after.map(|Uuid(id)| id_of("after", &id)).transpose()?.unwrap_or_default(),
                 limit: wanted as u32,
             };
             let mut auth = gateway.ctx.clients.auth(&session.caller());
@@ -310,12 +311,12 @@ impl AdminQuery {
             return Ok(UsersResponse { data: None, end_cursor: None, has_more: false, outcome });
         };
         let users = reply.users.into_iter().map(|u| User {
-            user_id: u.user_id,
+            user_id: Uuid(u.user_id),
             email: u.email,
             first_name: u.first_name,
             last_name: u.last_name,
-            created_at: rfc3339(u.created_us),
-            state: u.state,
+            created_at: DateTime::of(u.created_us),
+            state: word(&u.state),
         });
         let users: Vec<_> = users.collect();
         let end_cursor = users.last().map(|u| u.user_id.clone());
@@ -340,10 +341,10 @@ impl AdminQuery {
     async fn user_permissions(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
     ) -> Result<UserPermissionsResponse> {
         let (gateway, session) = of(ctx)?;
-        let asked = async { gateway.permissions_of(session, id_of("userId", &user_id)?).await };
+        let asked = async { gateway.permissions_of(session, id_of("userId", &user_id.0)?).await };
         let (reply, outcome) = error::outcome(asked.await)?;
         let data = reply.map(|r| UserPermissions { roles: r.roles, permissions: r.permissions });
         Ok(UserPermissionsResponse { data, outcome })
@@ -357,7 +358,7 @@ impl AdminQuery {
         let data = reply.map(|d| {
             let users = d.users.unwrap_or_default();
             PlatformStatus {
-                time: rfc3339(d.time_us),
+                time: DateTime::of(d.time_us),
                 open_orders: d.open_orders.into(),
                 trades: d.trades.into(),
                 journal_sequence: d.journal_seq.into(),
@@ -403,7 +404,7 @@ impl AdminQuery {
         #[graphql(desc = "at most 1000; 100 when left out")] first: Option<i32>,
         #[graphql(desc = "a row's number: only older ones")] after: Option<Int64>,
         #[graphql(desc = "only this action, such as session.open")] action: Option<String>,
-        #[graphql(desc = "only what this user did, or what is about it")] user_id: Option<String>,
+        #[graphql(desc = "only what this user did, or what is about it")] user_id: Option<Uuid>,
     ) -> Result<AuditLogResponse> {
         let (gateway, session) = of(ctx)?;
         let wanted = first_of(first.or(Some(100)))?;
@@ -412,7 +413,7 @@ impl AdminQuery {
                 before: after.map_or(0, |n| n.0.max(1) as u64),
                 limit: wanted as u32,
                 action: action.unwrap_or_default(),
-                user_id: user_id.map(|id| id_of("userId", &id)).transpose()?.unwrap_or_default(),
+                user_id: user_id.map(|Uuid(id)| id_of("userId", &id)).transpose()?.unwrap_or_default(),
                 ..v1::AuditLogRequest::default()
             };
             let mut security = gateway.ctx.clients.security(&session.caller());
@@ -459,10 +460,10 @@ impl AdminMutation {
     async fn grant_role(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
         #[graphql(desc = "the role's name, such as admin")] role: String,
     ) -> Result<CodeResponse> {
-        change_role(ctx, &user_id, &role, true).await
+        change_role(ctx, &user_id.0, &role, true).await
     }
 
     /// Takes a user's access: its sessions and API keys end within a second and it cannot sign in; orders and money stay as
@@ -471,11 +472,11 @@ impl AdminMutation {
     async fn deactivate_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
     ) -> Result<CodeResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let request = v1::UserStateRequest { user_id: id_of("userId", &user_id)? };
+            let request = v1::UserStateRequest { user_id: id_of("userId", &user_id.0)? };
             gateway.ctx.clients.auth(&session.caller()).deactivate(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
@@ -487,11 +488,11 @@ impl AdminMutation {
     async fn reactivate_user(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
     ) -> Result<CodeResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let request = v1::UserStateRequest { user_id: id_of("userId", &user_id)? };
+            let request = v1::UserStateRequest { user_id: id_of("userId", &user_id.0)? };
             gateway.ctx.clients.auth(&session.caller()).reactivate(request).await
         };
         let (_, outcome) = error::outcome(asked.await)?;
@@ -503,12 +504,12 @@ impl AdminMutation {
     async fn end_sessions(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
     ) -> Result<RevokeSessionsResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
             let request = v1::RevokeSessionsRequest {
-                user_id: id_of("userId", &user_id)?,
+                user_id: id_of("userId", &user_id.0)?,
                 ..v1::RevokeSessionsRequest::default()
             };
             gateway.ctx.clients.auth(&session.caller()).revoke_sessions(request).await
@@ -517,18 +518,17 @@ impl AdminMutation {
         Ok(RevokeSessionsResponse { revoked: reply.map_or(0, |r| r.into_inner().revoked), outcome })
     }
 
-    /// Changes what a symbol does: OPEN, HALTED, CLOSED, PRE_OPEN, AUCTION in any case.
+    /// Changes what the exchange does with a symbol.
     #[graphql(guard = "Manages(ManageMarket)")]
     async fn set_trading_state(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "the listed symbol, in any case")] symbol: String,
-        #[graphql(desc = "what it does from now on")] state: String,
+        #[graphql(desc = "what it does from now on")] state: TradingState,
     ) -> Result<SymbolStateResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let word: String = state.trim().chars().take(32).collect();
-            let name = format!("TRADING_STATE_{}", word.to_ascii_uppercase());
+            let name = format!("TRADING_STATE_{}", name(state));
             let state = v1::TradingState::from_str_name(&name).unwrap_or_default().into();
             let request = v1::SetTradingStateRequest { symbol: market::symbol(&symbol)?.to_string(), state };
             gateway.set_trading_state(session, request).await
@@ -576,10 +576,10 @@ impl AdminMutation {
     async fn revoke_role(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the user's id")] user_id: String,
+        #[graphql(desc = "the user's id")] user_id: Uuid,
         #[graphql(desc = "the role's name, such as admin")] role: String,
     ) -> Result<CodeResponse> {
-        change_role(ctx, &user_id, &role, false).await
+        change_role(ctx, &user_id.0, &role, false).await
     }
 }
 

@@ -62,7 +62,7 @@ impl Inputs {
 
     fn named(&self, name: &Name, value: &Value) -> bool {
         match (name.as_str(), value) {
-            ("String" | "ID", Value::String(_))
+            ("String" | "ID" | "UUID" | "DateTime", Value::String(_))
             | ("Boolean", Value::Boolean(_))
             | ("Float", Value::Number(_)) => true,
             // Both, because the library's Int is signed or not by who registered it first.

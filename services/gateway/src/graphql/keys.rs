@@ -1,9 +1,15 @@
 //! The caller's API keys: listed, made, revoked; never by a key itself.
 
-use super::{Manages, error, of, types::*};
+use super::{
+    Manages,
+    enums::{KeyScope, name, word},
+    error, of,
+    scalars::{DateTime, Uuid},
+    types::*,
+};
 use crate::session::Permission::*;
 use async_graphql::{Context, InputObject, Object, Result, SimpleObject};
-use fafnir_platform::{Refusal, clock::rfc3339};
+use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tonic::Status;
@@ -13,14 +19,13 @@ use tonic::Status;
 pub struct CreateApiKeyRequest {
     /// What it is called in lists, 1 to 64 characters.
     pub label: String,
-    /// `read`: looks at whatever its user may look at; `trade`: places and cancels orders and changes the watchlist as
-    /// well. In any case; trade includes read.
-    #[graphql(default_with = "vec![String::from(\"read\")]")]
-    pub scopes: Vec<String>,
+    /// What it may do; `trade` includes `read`.
+    #[graphql(default_with = "vec![KeyScope::Read]")]
+    pub scopes: Vec<KeyScope>,
     /// The only account that the key reaches, an INVESTMENT one of the caller; left out, it reaches all of them.
     pub account_id: Option<String>,
-    /// RFC 3339; left out, the key does not expire.
-    pub expires_at: Option<String>,
+    /// Left out, the key does not expire.
+    pub expires_at: Option<DateTime>,
     /// From where the key opens: at most 16 addresses and networks such as 10.0.0.0/8; left out, from anywhere.
     pub addresses: Option<Vec<String>>,
 }
@@ -32,32 +37,31 @@ pub struct ApiKey {
     pub id: String,
     /// What its user calls it.
     pub label: String,
-    /// What it may do: `read`, `trade`.
-    pub scopes: Vec<String>,
+    /// What it may do.
+    pub scopes: Vec<KeyScope>,
     /// The only account that it reaches; null: every one of its user.
-    pub account_id: Option<String>,
+    pub account_id: Option<Uuid>,
     /// From where it opens; empty: from anywhere.
     pub addresses: Vec<String>,
-    /// When it was made, RFC 3339.
-    pub created_at: String,
-    /// When it ends, RFC 3339; null: never.
-    pub expires_at: Option<String>,
-    /// When it was last used, to the minute, RFC 3339; null: never.
-    pub last_used_at: Option<String>,
+    /// When it was made.
+    pub created_at: DateTime,
+    /// When it ends; null: never.
+    pub expires_at: Option<DateTime>,
+    /// When it was last used, to the minute; null: never.
+    pub last_used_at: Option<DateTime>,
 }
 
 impl From<v1::ApiKey> for ApiKey {
     fn from(k: v1::ApiKey) -> Self {
-        let time = |us: i64| (us > 0).then(|| rfc3339(us));
         Self {
             id: k.id,
             label: k.label,
-            scopes: k.scopes,
-            account_id: (!k.account_id.is_empty()).then_some(k.account_id),
+            scopes: k.scopes.iter().map(|scope| word(scope)).collect(),
+            account_id: Uuid::optional(k.account_id),
             addresses: k.addresses,
-            created_at: rfc3339(k.created_us),
-            expires_at: time(k.expires_us),
-            last_used_at: time(k.last_used_us),
+            created_at: DateTime::of(k.created_us),
+            expires_at: DateTime::of_some(k.expires_us),
+            last_used_at: DateTime::of_some(k.last_used_us),
         }
     }
 }
@@ -116,10 +120,10 @@ impl KeyMutation {
             let request = v1::CreateKeyRequest {
                 user_id: session.user.to_string(),
                 label: request.label,
-                scopes: request.scopes,
+                scopes: request.scopes.into_iter().map(|scope| name(scope).to_owned()).collect(),
                 account_id: session.own_account(request.account_id.as_deref())?,
                 addresses: request.addresses.unwrap_or_default(),
-                expires_us: request.expires_at.as_deref().map_or(Ok(0), expiry)?,
+                expires_us: request.expires_at.map_or(Ok(0), |DateTime(text)| expiry(&text))?,
             };
             let mut auth = gateway.reads(session).await.auth(&session.caller());
             Ok(auth.create_key(request).await?.into_inner())

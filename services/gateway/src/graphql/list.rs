@@ -4,8 +4,9 @@
 //! All lists of a gateway together take at most [`ROOM_BYTES_MAX`], until the text has left.
 
 use super::{
+    enums::{self, GroupLeg, OrderState, PendingAction, Side, TimeInForce},
     error, json,
-    scalars::Decimal,
+    scalars::{DateTime, Decimal, Uuid},
     types::{Fill, Order},
 };
 use async_graphql::{
@@ -119,11 +120,38 @@ impl Cell for String {
     }
 }
 
-impl Cell for Option<String> {
-    fn write(&self, _: &Columns, out: &mut String) {
-        json::plain(out, self);
+impl<T: Cell> Cell for Option<T> {
+    fn write(&self, below: &Columns, out: &mut String) {
+        match self {
+            Some(cell) => cell.write(below, out),
+            None => out.push_str("null"),
+        }
     }
 }
+
+impl Cell for DateTime {
+    fn write(&self, _: &Columns, out: &mut String) {
+        json::plain(out, &self.0);
+    }
+}
+
+impl Cell for Uuid {
+    fn write(&self, _: &Columns, out: &mut String) {
+        json::plain(out, &self.0);
+    }
+}
+
+macro_rules! word_cell {
+    ($($type:ident),+) => {$(
+        impl Cell for $type {
+            fn write(&self, _: &Columns, out: &mut String) {
+                json::plain(out, &enums::name(*self));
+            }
+        }
+    )+};
+}
+
+word_cell!(Side, OrderState, PendingAction, TimeInForce, GroupLeg);
 
 impl Cell for bool {
     fn write(&self, _: &Columns, out: &mut String) {

@@ -3,6 +3,7 @@
 mod admin;
 mod cost;
 mod documents;
+mod enums;
 pub mod error;
 mod inputs;
 mod json;

@@ -3,7 +3,7 @@
 use super::{
     Manages, Trades, error, of,
     query::id_of,
-    scalars::{Decimal, Number},
+    scalars::{Decimal, Number, Uuid},
     types::*,
 };
 use crate::{
@@ -368,7 +368,7 @@ impl Trading {
         let reply = gateway.told(session, client.place_group(group).await.map_err(error::of)?);
         let outcome = reply.orders.first().map_or_else(Outcome::ok, placed);
         let orders = reply.orders.into_iter().map(Order::from).collect();
-        Ok(CreateOrderGroupResponse { group_id: Some(reply.group_id), orders, outcome })
+        Ok(CreateOrderGroupResponse { group_id: Some(Uuid(reply.group_id)), orders, outcome })
     }
 
     /// Cancels every open order of a group; NOT_FOUND where none of them depends on another any more.
@@ -554,7 +554,7 @@ impl Money {
         };
         let (reply, outcome) = error::outcome(asked.await)?;
         let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
-        Ok(DepositResponse { new_balance: Decimal::micros(balance), transaction_id: id, outcome })
+        Ok(DepositResponse { new_balance: Decimal::micros(balance), transaction_id: id.map(Uuid), outcome })
     }
 
     /// Takes paper money out of an account of the caller.
@@ -582,7 +582,7 @@ impl Money {
         };
         let (reply, outcome) = error::outcome(asked.await)?;
         let (balance, id) = reply.map_or((0, None), |r| (r.new_balance_micros, Some(r.transaction_id)));
-        Ok(WithdrawResponse { new_balance: Decimal::micros(balance), transaction_id: id, outcome })
+        Ok(WithdrawResponse { new_balance: Decimal::micros(balance), transaction_id: id.map(Uuid), outcome })
     }
 
     /// Moves money between two accounts of the caller.

@@ -1,13 +1,14 @@
 //! The caller's orders: lists, one, and what happened to it.
 
 use super::{
-    Needs, error,
+    Needs,
+    enums::{OrderStandingKind, OrderStepKind, TradingState, word},
+    error,
     list::{Columns, OrderList},
     of,
     query::first_of,
     query::id_of,
-    scalars::Decimal,
-    scalars::Int64,
+    scalars::{DateTime, Decimal, Int64},
     types::*,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     session::{Permission::*, Session},
 };
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::{Refusal, clock::rfc3339};
+use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
 use time::{
     Date, OffsetDateTime, format_description::well_known::Iso8601, format_description::well_known::Rfc3339,
@@ -33,11 +34,10 @@ const DAY_US: i64 = 86_400_000_000;
 pub struct OrderStep {
     /// The sequence of the caller's order updates.
     pub sequence: Int64,
-    /// When it happened, RFC 3339.
-    pub time: String,
-    /// ACCEPTED, REJECTED, TRIGGERED, EXECUTED, REPLACED, CANCELED, EXPIRED, DECREMENTED, STOP_MOVED, RESIZED (an order of
-    /// a group, because another one of it traded).
-    pub kind: String,
+    /// When it happened.
+    pub time: DateTime,
+    /// What it was.
+    pub kind: OrderStepKind,
     /// What happened, and what is held after it, in one sentence.
     pub sentence: String,
     /// The order as it was after it, without fills.
@@ -49,16 +49,16 @@ pub struct OrderStep {
 /// Where an open order stands now, as the exchange has it.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct OrderStanding {
-    /// RESTING in the book; HELD: a stop that waits for its price; ASLEEP: an exit that waits for its entry to buy.
-    pub kind: String,
+    /// Where it stands.
+    pub kind: OrderStandingKind,
     /// Resting: orders and visible shares ahead of it at its price, and visible shares at better prices.
     pub orders_ahead: u32,
     /// Visible shares ahead of it at its price.
     pub quantity_ahead: Decimal,
     /// Visible shares at better prices.
     pub quantity_better: Decimal,
-    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED.
-    pub trading_state: String,
+    /// What the exchange does with the symbol.
+    pub trading_state: TradingState,
     /// 0 where there is none.
     pub last_price: Decimal,
     /// The dearest price at which somebody buys; 0: nobody.
@@ -123,8 +123,8 @@ impl From<v1::OrderHistoryReply> for OrderHistory {
         let end_cursor = r.steps.last().map(|step| step.user_seq.into());
         let steps = r.steps.into_iter().map(|step| OrderStep {
             sequence: step.user_seq.into(),
-            time: rfc3339(step.time_us),
-            kind: step.kind().as_str_name().trim_start_matches("FACT_KIND_").to_owned(),
+            time: DateTime::of(step.time_us),
+            kind: word(step.kind().as_str_name().trim_start_matches("FACT_KIND_")),
             sentence: step.sentence,
             order: step.order.map(Order::from),
             fill: step.fill.map(Fill::from),
@@ -135,11 +135,11 @@ impl From<v1::OrderHistoryReply> for OrderHistory {
             end_cursor,
             has_more: r.more,
             standing: r.standing.map(|s| OrderStanding {
-                kind: s.kind().as_str_name().trim_start_matches("ORDER_STANDING_KIND_").to_owned(),
+                kind: word(s.kind().as_str_name().trim_start_matches("ORDER_STANDING_KIND_")),
                 orders_ahead: s.orders_ahead,
                 quantity_ahead: Decimal::e4(s.quantity_ahead_e4),
                 quantity_better: Decimal::e4(s.quantity_better_e4),
-                trading_state: s.state().name().to_owned(),
+                trading_state: word(s.state().name()),
                 last_price: Decimal::e4(s.last_price_e4),
                 best_bid: Decimal::e4(s.best_bid_e4),
                 best_ask: Decimal::e4(s.best_ask_e4),

@@ -3,12 +3,12 @@
 use super::{
     Needs, error, of,
     query::{first_of, id_of},
-    scalars::{Decimal, Int64},
+    scalars::{DateTime, Decimal, Int64, Uuid},
     types::{Outcome, optional},
 };
 use crate::{market, session::Permission::*};
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::clock::{date, rfc3339};
+use fafnir_platform::clock::date;
 use fafnir_proto::v1;
 use tonic::Status;
 
@@ -18,7 +18,7 @@ pub struct PerformancePoint {
     /// The day on which the interval begins.
     pub date: String,
     /// The moment after the interval: the amounts are those before it.
-    pub until: String,
+    pub until: DateTime,
     /// Cash and shares, in the account's currency.
     pub value: Decimal,
     /// Cash.
@@ -30,16 +30,16 @@ pub struct PerformancePoint {
 /// How the worth of an account went over a span of time, in its currency.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Performance {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// ISO 4217: USD, CAD.
     pub currency: String,
     /// The named period; where `from` was given, of no meaning.
     pub period: String,
-    /// The first moment, and the one after the last.
-    pub from: String,
-    /// Its end, YYYY-MM-DD.
-    pub to: String,
+    /// The first moment.
+    pub from: DateTime,
+    /// The moment after the last.
+    pub to: DateTime,
     /// The worth before the first moment: 0 for an account that was opened within the span.
     pub start_value: Decimal,
     /// Worth at the end.
@@ -75,17 +75,17 @@ impl From<v1::PerformanceReply> for Performance {
     fn from(r: v1::PerformanceReply) -> Self {
         let points = r.points.into_iter().map(|p| PerformancePoint {
             date: date(p.from_us),
-            until: rfc3339(p.until_us),
+            until: DateTime::of(p.until_us),
             value: Decimal::micros(p.value_micros),
             cash: Decimal::micros(p.cash_micros),
             holdings: Decimal::micros(p.holdings_micros),
         });
         Self {
-            account_id: r.account_id,
+            account_id: Uuid(r.account_id),
             currency: r.currency,
             period: r.period,
-            from: rfc3339(r.from_us),
-            to: rfc3339(r.to_us),
+            from: DateTime::of(r.from_us),
+            to: DateTime::of(r.to_us),
             start_value: Decimal::micros(r.start_micros),
             end_value: Decimal::micros(r.end_micros),
             net_flows: Decimal::micros(r.net_flows_micros),
@@ -163,14 +163,14 @@ impl From<v1::SymbolGains> for SymbolGains {
 /// What an account gained in a span of time.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Gains {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// ISO 4217: USD, CAD.
     pub currency: String,
-    /// The first moment, and the one after the last.
-    pub from: String,
+    /// The first moment.
+    pub from: DateTime,
     /// Its end, YYYY-MM-DD or RFC 3339.
-    pub to: String,
+    pub to: DateTime,
     /// By symbol, those that were traded in the span or are held at its end: closed positions too.
     pub symbols: Vec<SymbolGains>,
     /// Amounts of all of them; without quantities and price.
@@ -189,10 +189,10 @@ pub struct GainsResponse {
 impl From<v1::GainsReply> for Gains {
     fn from(r: v1::GainsReply) -> Self {
         Self {
-            account_id: r.account_id,
+            account_id: Uuid(r.account_id),
             currency: r.currency,
-            from: rfc3339(r.from_us),
-            to: rfc3339(r.to_us),
+            from: DateTime::of(r.from_us),
+            to: DateTime::of(r.to_us),
             symbols: r.symbols.into_iter().map(SymbolGains::from).collect(),
             total: r.total.unwrap_or_default().into(),
         }
@@ -205,7 +205,7 @@ pub struct Lot {
     /// Its id, a UUID.
     pub id: String,
     /// When it was bought, RFC 3339.
-    pub acquired_at: String,
+    pub acquired_at: DateTime,
     /// The order; none where the shares came without a trade.
     pub reference_id: Option<String>,
     /// As it came, and what is left of it.
@@ -219,8 +219,8 @@ pub struct Lot {
 /// The lots of an account's shares of a symbol, first in first out.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Lots {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// ISO 4217: USD, CAD.
     pub currency: String,
     /// The listed symbol, such as AAPL.
@@ -253,14 +253,14 @@ impl From<v1::LotsReply> for Lots {
         let end_cursor = r.lots.last().map(|lot| lot.id.clone());
         let lots = r.lots.into_iter().map(|lot| Lot {
             id: lot.id,
-            acquired_at: rfc3339(lot.acquired_us),
+            acquired_at: DateTime::of(lot.acquired_us),
             reference_id: optional(lot.reference_id),
             quantity: Decimal::e4(lot.quantity_e4),
             left: Decimal::e4(lot.left_e4),
             cost: Decimal::micros(lot.cost_micros),
         });
         Self {
-            account_id: r.account_id,
+            account_id: Uuid(r.account_id),
             currency: r.currency,
             symbol: r.symbol,
             quantity: Decimal::e4(r.quantity_e4),

@@ -1,16 +1,17 @@
 //! The report of an account, as portfolio-service makes it: the source of `fafnir report` too.
 
 use super::{
-    Needs, error, of,
+    Needs,
+    enums::{Side, word},
+    error, of,
     performance::{Gains, Performance},
     query::{first_of, id_of},
-    scalars::Decimal,
+    scalars::{DateTime, Decimal, Uuid},
     statement::StatementEntry,
     types::{Outcome, optional},
 };
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::clock::rfc3339;
 use fafnir_proto::v1;
 use tonic::Status;
 
@@ -22,10 +23,10 @@ const LINES_DEFAULT: i32 = 1_000;
 pub struct ReportTrade {
     /// SYMBOL:sequence.
     pub exec_id: String,
-    /// When it happened, RFC 3339.
-    pub time: String,
-    /// BUY, SELL.
-    pub side: String,
+    /// When it happened.
+    pub time: DateTime,
+    /// What the account did.
+    pub side: Side,
     /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Shares, to four decimals.
@@ -36,21 +37,21 @@ pub struct ReportTrade {
     pub amount: Decimal,
     /// What the trade cost beside.
     pub fee: Decimal,
-    /// The order's id, a UUID.
-    pub order_id: Option<String>,
+    /// The order's id.
+    pub order_id: Option<Uuid>,
 }
 
 /// How an account went in a span of time: all figures from one state of the books.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Report {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// ISO 4217: USD, CAD.
     pub currency: String,
-    /// The first moment, and the one after the last.
-    pub from: String,
-    /// Its end, YYYY-MM-DD or RFC 3339.
-    pub to: String,
+    /// The first moment.
+    pub from: DateTime,
+    /// The moment after the last.
+    pub to: DateTime,
     /// Equity curve, returns, flows in all.
     pub performance: Performance,
     /// Open and closed positions, fees, and their totals.
@@ -81,21 +82,21 @@ pub struct ReportResponse {
 impl From<v1::ReportReply> for Report {
     fn from(r: v1::ReportReply) -> Self {
         let trades = r.trades.into_iter().map(|t| ReportTrade {
-            side: t.side().name().to_owned(),
+            side: word(t.side().name()),
             exec_id: t.exec_id,
-            time: rfc3339(t.time_us),
+            time: DateTime::of(t.time_us),
             symbol: t.symbol,
             quantity: Decimal::e4(t.quantity_e4),
             price: Decimal::e4(t.price_e4),
             amount: Decimal::micros(t.amount_micros),
             fee: Decimal::micros(t.fee_micros),
-            order_id: optional(t.order_id),
+            order_id: Uuid::optional(t.order_id),
         });
         Self {
-            account_id: r.account_id,
+            account_id: Uuid(r.account_id),
             currency: r.currency,
-            from: rfc3339(r.from_us),
-            to: rfc3339(r.to_us),
+            from: DateTime::of(r.from_us),
+            to: DateTime::of(r.to_us),
             performance: r.performance.unwrap_or_default().into(),
             gains: r.gains.unwrap_or_default().into(),
             opening_balance: Decimal::micros(r.opening_micros),

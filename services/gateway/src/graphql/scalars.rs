@@ -10,7 +10,7 @@ use async_graphql::{
     ContextSelectionSet, InputType, InputValueError, InputValueResult, Name, OutputType, Positioned, Scalar,
     ScalarType, ServerResult, Value, parser::types::Field, registry::Registry,
 };
-use fafnir_platform::Refusal;
+use fafnir_platform::{Refusal, clock::rfc3339};
 use fafnir_proto::reason::Reason;
 use fafnir_rules::money;
 use std::borrow::Cow;
@@ -131,6 +131,66 @@ impl ScalarType for Int64 {
     }
     fn to_value(&self) -> Value {
         Value::Number(self.0.into())
+    }
+}
+
+/// A moment in UTC, RFC 3339 with microseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DateTime(pub String);
+
+/// A moment in UTC, RFC 3339 with microseconds.
+#[Scalar(name = "DateTime", specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339")]
+impl ScalarType for DateTime {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            other => Err(InputValueError::expected_type(other)),
+        }
+    }
+    fn is_valid(value: &Value) -> bool {
+        matches!(value, Value::String(_))
+    }
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+impl DateTime {
+    /// Microseconds since 1970.
+    pub fn of(us: i64) -> Self {
+        Self(rfc3339(us))
+    }
+    /// The same, where 0 is none.
+    pub fn of_some(us: i64) -> Option<Self> {
+        (us != 0).then(|| Self::of(us))
+    }
+}
+
+/// An id, lower-case with hyphens (RFC 9562). What comes in is read where it is used, so that a refusal names the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uuid(pub String);
+
+/// An id, lower-case with hyphens (RFC 9562).
+#[Scalar(name = "UUID", specified_by_url = "https://www.rfc-editor.org/rfc/rfc9562")]
+impl ScalarType for Uuid {
+    fn parse(value: Value) -> InputValueResult<Self> {
+        match value {
+            Value::String(text) => Ok(Self(text)),
+            other => Err(InputValueError::expected_type(other)),
+        }
+    }
+    fn is_valid(value: &Value) -> bool {
+        matches!(value, Value::String(_))
+    }
+    fn to_value(&self) -> Value {
+        Value::String(self.0.clone())
+    }
+}
+
+impl Uuid {
+    /// An id that is there, or none.
+    pub fn optional(text: String) -> Option<Self> {
+        (!text.is_empty()).then_some(Self(text))
     }
 }
 

@@ -1,22 +1,26 @@
 //! The caller's sessions: listed and ended by their owner; never by an API key.
 
-use super::{Manages, error, of, query::id_of, types::*};
+use super::{
+    Manages, error, of,
+    query::id_of,
+    scalars::{DateTime, Uuid},
+    types::*,
+};
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::clock::rfc3339;
 use fafnir_proto::v1;
 
 /// A sign-in that has not ended.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct UserSession {
     /// Hand it to `revokeSession`.
-    pub id: String,
+    pub id: Uuid,
     /// It is the one that asks.
     pub current: bool,
-    /// When it began, RFC 3339.
-    pub created_at: String,
-    /// When it ends unless it is renewed, RFC 3339.
-    pub expires_at: String,
+    /// When it began.
+    pub created_at: DateTime,
+    /// When it ends unless it is renewed.
+    pub expires_at: DateTime,
     /// The address that signed in.
     pub address: String,
     /// The program that signed in, as it calls itself.
@@ -61,9 +65,9 @@ impl SessionQuery {
             sessions
                 .map(|s| UserSession {
                     current: s.id == own,
-                    id: s.id,
-                    created_at: rfc3339(s.created_us),
-                    expires_at: rfc3339(s.expires_us),
+                    id: Uuid(s.id),
+                    created_at: DateTime::of(s.created_us),
+                    expires_at: DateTime::of(s.expires_us),
                     address: s.client_ip,
                     user_agent: s.user_agent,
                     browser: s.browser,
@@ -84,11 +88,11 @@ impl SessionMutation {
     async fn revoke_session(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the session's id")] session_id: String,
+        #[graphql(desc = "the session's id")] session_id: Uuid,
     ) -> Result<CodeResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let session_id = id_of("sessionId", &session_id)?;
+            let session_id = id_of("sessionId", &session_id.0)?;
             let request = v1::RevokeSessionRequest { user_id: session.user.to_string(), session_id };
             gateway.ctx.clients.auth(&session.caller()).revoke_session(request).await
         };

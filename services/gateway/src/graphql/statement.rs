@@ -3,12 +3,12 @@
 use super::{
     Needs, error, of,
     query::{first_of, id_of},
-    scalars::Decimal,
+    scalars::{DateTime, Decimal, Uuid},
     types::{Outcome, Transaction},
 };
 use crate::session::Permission::*;
 use async_graphql::{Context, Object, Result, SimpleObject};
-use fafnir_platform::clock::{date, rfc3339};
+use fafnir_platform::clock::date;
 use fafnir_proto::v1;
 use tonic::Status;
 
@@ -37,18 +37,18 @@ pub struct StatementEntry {
 /// Every movement of an account's cash in a period.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct Statement {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// ISO 4217: USD, CAD.
     pub currency: String,
     /// First and last day, UTC, both included.
     pub from: String,
     /// Its end, YYYY-MM-DD or RFC 3339.
     pub to: String,
-    /// The first moment, and the one after the last.
-    pub from_time: String,
-    /// The moment at which it ends, RFC 3339.
-    pub to_time: String,
+    /// The first moment.
+    pub from_time: DateTime,
+    /// The moment after the last.
+    pub to_time: DateTime,
     /// Of the whole span, whatever the page.
     pub opening_balance: Decimal,
     /// Cash at the end.
@@ -90,12 +90,12 @@ impl From<v1::StatementReply> for Statement {
         let end_cursor = r.entries.last().and_then(|e| e.transaction.as_ref()).map(|t| t.id.clone());
         let entries = r.entries.into_iter().map(StatementEntry::from);
         Self {
-            account_id: r.account_id,
+            account_id: Uuid(r.account_id),
             currency: r.currency,
             from: date(r.from_us),
             to: date(r.to_us - 1),
-            from_time: rfc3339(r.from_us),
-            to_time: rfc3339(r.to_us),
+            from_time: DateTime::of(r.from_us),
+            to_time: DateTime::of(r.to_us),
             opening_balance: Decimal::micros(r.opening_micros),
             closing_balance: Decimal::micros(r.closing_micros),
             entries: entries.collect(),

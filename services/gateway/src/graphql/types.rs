@@ -2,7 +2,10 @@
 
 pub use super::error::Outcome;
 
-use super::scalars::{Decimal, Int64};
+use super::{
+    enums::{GroupLeg, OrderState, PendingAction, Side, TimeInForce, TradingState, word},
+    scalars::{DateTime, Decimal, Int64, Uuid},
+};
 use async_graphql::{InputObject, SimpleObject};
 use fafnir_platform::clock::{date, rfc3339};
 use fafnir_proto::v1;
@@ -19,10 +22,6 @@ pub fn optional(text: String) -> Option<String> {
     if text.is_empty() { None } else { Some(text) }
 }
 
-fn optional_time(time_us: i64) -> Option<String> {
-    if time_us == 0 { None } else { Some(rfc3339(time_us)) }
-}
-
 /// Whole shares of a quantity.
 fn shares(quantity_e4: i64) -> Int64 {
     Int64(quantity_e4.div_euclid(10_000))
@@ -33,33 +32,33 @@ fn shares(quantity_e4: i64) -> Int64 {
 pub struct Fill {
     /// SYMBOL:sequence.
     pub exec_id: String,
-    /// The order's id, a UUID.
-    pub order_id: String,
+    /// The order's id.
+    pub order_id: Uuid,
     /// The listed symbol, such as AAPL.
     pub symbol: String,
-    /// BUY, SELL.
-    pub side: String,
+    /// What the order did.
+    pub side: Side,
     /// Per share, in the currency of the listing.
     pub price: Decimal,
     /// Shares, to four decimals.
     pub quantity: Decimal,
     /// The order rested and was met; else it took what rested.
     pub maker: bool,
-    /// When it happened, RFC 3339.
-    pub time: String,
+    /// When it happened.
+    pub time: DateTime,
 }
 
 impl From<v1::Fill> for Fill {
     fn from(f: v1::Fill) -> Self {
         Self {
-            side: f.side().name().to_owned(),
+            side: word(f.side().name()),
             exec_id: f.exec_id,
-            order_id: f.order_id,
+            order_id: Uuid(f.order_id),
             symbol: f.symbol,
             price: Decimal::e4(f.price_e4),
             quantity: Decimal::e4(f.quantity_e4),
             maker: f.maker,
-            time: rfc3339(f.time_us),
+            time: DateTime::of(f.time_us),
         }
     }
 }
@@ -94,14 +93,14 @@ pub struct Order {
     pub created_at: String,
     /// When it last changed, RFC 3339.
     pub updated_at: String,
-    /// PENDING_NEW, HELD, NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, REJECTED.
-    pub state: String,
-    /// NONE, CANCEL, REPLACE: what waits for the engine's word.
-    pub pending: String,
-    /// The account's id, a UUID.
-    pub account_id: String,
-    /// DAY, GTC, IOC, FOK, GTD, OPG, CLS.
-    pub time_in_force: String,
+    /// How far it is, exactly.
+    pub state: OrderState,
+    /// What waits for the engine's word.
+    pub pending: PendingAction,
+    /// The account's id.
+    pub account_id: Uuid,
+    /// For how long it stands.
+    pub time_in_force: TimeInForce,
     /// The id that the client gave it.
     pub client_order_id: Option<String>,
     /// One sentence: why it was rejected or ended.
@@ -122,8 +121,8 @@ pub struct Order {
     pub trail_amount: Decimal,
     /// 1.25 is 1.25 %.
     pub trail_percent: Decimal,
-    /// When it ends, RFC 3339.
-    pub expires_at: Option<String>,
+    /// When it ends.
+    pub expires_at: Option<DateTime>,
     /// ISO 4217: USD, CAD.
     pub currency: String,
     /// What the account's balance holds for it now: of a BUY cash in the account's currency, of a SELL shares.
@@ -131,9 +130,9 @@ pub struct Order {
     /// Shares that the order holds of a position.
     pub held_quantity: Decimal,
     /// The group that it was placed in.
-    pub group_id: Option<String>,
-    /// ENTRY or EXIT of its group.
-    pub leg: Option<String>,
+    pub group_id: Option<Uuid>,
+    /// What it is in its group.
+    pub leg: Option<GroupLeg>,
 }
 
 /// The five states that the reference knew.
@@ -155,15 +154,15 @@ impl From<v1::Order> for Order {
             side: o.side().name().to_owned(),
             kind: o.r#type().name().to_owned(),
             status: legacy_status(o.state(), o.filled_e4).to_owned(),
-            state: o.state().name().to_owned(),
-            pending: bare(o.pending().as_str_name(), "PENDING_ACTION_"),
-            time_in_force: o.time_in_force().name().to_owned(),
+            state: word(o.state().name()),
+            pending: word(&bare(o.pending().as_str_name(), "PENDING_ACTION_")),
+            time_in_force: word(o.time_in_force().name()),
             avg_fill_price: Decimal::average(money::average_price(
                 o.filled_notional_micros,
                 o.filled_e4,
                 money::AVERAGE_DECIMALS,
             )),
-            leg: (o.leg() != v1::GroupLeg::None).then(|| o.leg().name().to_owned()),
+            leg: (o.leg() != v1::GroupLeg::None).then(|| word(o.leg().name())),
             id: o.id,
             user_id: o.user_id,
             symbol: o.symbol,
@@ -173,7 +172,7 @@ impl From<v1::Order> for Order {
             filled_quantity: Decimal::e4(o.filled_e4),
             created_at: rfc3339(o.created_us),
             updated_at: rfc3339(o.updated_us),
-            account_id: o.account_id,
+            account_id: Uuid(o.account_id),
             client_order_id: optional(o.client_order_id),
             reject_reason: optional(o.reject_reason),
             reject_code: optional(o.reject_code),
@@ -184,10 +183,10 @@ impl From<v1::Order> for Order {
             display_quantity: Decimal::e4(o.display_quantity_e4),
             trail_amount: Decimal::e4(o.trail_amount_e4),
             trail_percent: Decimal::e4(o.trail_percent_e4),
-            expires_at: optional_time(o.expires_us),
+            expires_at: DateTime::of_some(o.expires_us),
             held_cash: Decimal::micros(o.hold_micros),
             held_quantity: Decimal::e4(o.hold_e4),
-            group_id: optional(o.group_id),
+            group_id: Uuid::optional(o.group_id),
             currency: o.currency,
         }
     }
@@ -365,8 +364,8 @@ pub struct StockData {
     pub tick_size: Decimal,
     /// The least quantity, and what every quantity is a multiple of.
     pub lot_size: Decimal,
-    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
-    pub trading_state: String,
+    /// What the exchange does with it.
+    pub trading_state: TradingState,
     /// Its sector.
     pub sector: Option<String>,
     /// Its industry.
@@ -385,7 +384,7 @@ impl From<v1::Instrument> for StockData {
     fn from(i: v1::Instrument) -> Self {
         Self {
             instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
-            trading_state: i.trading_state().name().to_owned(),
+            trading_state: word(i.trading_state().name()),
             symbol: i.symbol,
             name: i.name,
             exchange: i.exchange,
@@ -522,7 +521,7 @@ pub struct Candle {
     /// The listed symbol, such as AAPL.
     pub symbol: String,
     /// Start of the bar.
-    pub time: String,
+    pub time: DateTime,
     /// The first price.
     pub open: Decimal,
     /// The highest price.
@@ -539,7 +538,7 @@ impl From<v1::Candle> for Candle {
     fn from(c: v1::Candle) -> Self {
         Self {
             symbol: c.symbol,
-            time: rfc3339(c.time_us),
+            time: DateTime::of(c.time_us),
             open: Decimal::e4(c.open_e4),
             high: Decimal::e4(c.high_e4),
             low: Decimal::e4(c.low_e4),
@@ -585,20 +584,20 @@ pub struct OrderBook {
     pub last_quantity: Decimal,
     /// The number of the last trade.
     pub last_trade_no: Int64,
-    /// When it happened, RFC 3339.
-    pub time: String,
-    /// OPEN, PRE_OPEN, AUCTION, HALTED, CLOSED; AUCTION in a volatility pause too.
-    pub trading_state: String,
+    /// When it happened.
+    pub time: DateTime,
+    /// What the exchange does with the symbol.
+    pub trading_state: TradingState,
     /// In a volatility pause: its auction runs soon after this, at a moment that nobody chooses. A later time in a later
     /// image: the pause was extended.
-    pub pause_until: Option<String>,
+    pub pause_until: Option<DateTime>,
 }
 
 impl From<v1::BookImage> for OrderBook {
     fn from(b: v1::BookImage) -> Self {
         Self {
-            pause_until: (b.pause_until_us != 0).then(|| rfc3339(b.pause_until_us)),
-            trading_state: b.state().name().to_owned(),
+            pause_until: DateTime::of_some(b.pause_until_us),
+            trading_state: word(b.state().name()),
             symbol: b.symbol,
             epoch: b.epoch.into(),
             sequence: b.book_seq.into(),
@@ -607,7 +606,7 @@ impl From<v1::BookImage> for OrderBook {
             last_price: Decimal::e4(b.last_price_e4),
             last_quantity: Decimal::e4(b.last_quantity_e4),
             last_trade_no: b.last_trade_no.into(),
-            time: rfc3339(b.time_us),
+            time: DateTime::of(b.time_us),
         }
     }
 }
@@ -625,10 +624,10 @@ pub struct Trade {
     pub price: Decimal,
     /// Shares, to four decimals.
     pub quantity: Decimal,
-    /// BUY, SELL: who took.
-    pub aggressor: String,
-    /// When it happened, RFC 3339.
-    pub time: String,
+    /// Who took.
+    pub aggressor: Side,
+    /// When it happened.
+    pub time: DateTime,
     /// In a subscription: the trades between the one before and this are no longer kept.
     pub reset: bool,
 }
@@ -636,13 +635,13 @@ pub struct Trade {
 impl From<v1::Trade> for Trade {
     fn from(t: v1::Trade) -> Self {
         Self {
-            aggressor: t.aggressor().name().to_owned(),
+            aggressor: word(t.aggressor().name()),
             symbol: t.symbol,
             trade_no: t.trade_no.into(),
             exec_id: t.exec_id,
             price: Decimal::e4(t.price_e4),
             quantity: Decimal::e4(t.quantity_e4),
-            time: rfc3339(t.time_us),
+            time: DateTime::of(t.time_us),
             reset: false,
         }
     }
@@ -773,8 +772,8 @@ payload!(
 payload!(
     /// The orders of the group, in the order of the request.
     CreateOrderGroupResponse {
-        /// The group's id, a UUID.
-        group_id: Option<String>,
+        /// The group's id.
+        group_id: Option<Uuid>,
         /// In the order of the request; of a group that was refused for funds the first one alone.
         orders: Vec<Order>,
     }
@@ -866,8 +865,8 @@ payload!(
     WithdrawResponse {
         /// The balance after it.
         new_balance: Decimal,
-        /// The transaction's id, a UUID.
-        transaction_id: Option<String>,
+        /// The transaction's id.
+        transaction_id: Option<Uuid>,
     }
 );
 payload!(
@@ -875,8 +874,8 @@ payload!(
     DepositResponse {
         /// The balance after it.
         new_balance: Decimal,
-        /// The transaction's id, a UUID.
-        transaction_id: Option<String>,
+        /// The transaction's id.
+        transaction_id: Option<Uuid>,
     }
 );
 payload!(

@@ -51,7 +51,7 @@ pub fn operations() -> Vec<(&'static str, String)> {
         mutation("deactivateUser", &format!(r#"(userId: "{id}") {{ code }}"#)),
         mutation("reactivateUser", &format!(r#"(userId: "{id}") {{ code }}"#)),
         mutation("endSessions", &format!(r#"(userId: "{id}") {{ code }}"#)),
-        mutation("setTradingState", r#"(symbol: "AAPL", state: "OPEN") { code }"#),
+        mutation("setTradingState", r#"(symbol: "AAPL", state: OPEN) { code }"#),
         mutation("setVolatilityBand", r#"(symbol: "AAPL", bps: 0) { code }"#),
         mutation("cancelSymbolOrders", r#"(symbol: "AAPL") { code }"#),
         mutation("createApiKey", r#"(request: {label: "bot"}) { code }"#),

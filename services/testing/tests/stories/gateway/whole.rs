@@ -245,9 +245,61 @@ async fn what_is_refused_says_why_and_what_is_done_is_read_at_once() {
     door.stack.stop().await;
 }
 
+/// Ids of what somebody owns, and of the owner.
+#[derive(Clone, Copy)]
+pub struct Ids<'a> {
+    pub order: &'a str,
+    pub account: &'a str,
+    pub group: &'a str,
+    pub session: &'a str,
+    pub key: &'a str,
+    pub user: &'a str,
+}
+
+impl<'a> Ids<'a> {
+    /// The same for everything.
+    pub fn all(id: &'a str) -> Self {
+        Self { order: id, account: id, group: id, session: id, key: id, user: id }
+    }
+
+    fn each(&self) -> [&'a str; 6] {
+        [self.order, self.account, self.group, self.session, self.key, self.user]
+    }
+}
+
+/// What an administrator alone may ask, about anybody.
+const ADMINISTRATORS: [&str; 7] = [
+    "userPermissions",
+    "auditLog",
+    "deactivateUser",
+    "reactivateUser",
+    "endSessions",
+    "grantRole",
+    "revokeRole",
+];
+/// What everybody with a profile may ask, administrators too, about the own.
+const EVERYBODYS: [&str; 3] = ["createApiKey", "revokeApiKey", "revokeSession"];
+
+/// The root field of an operation.
+fn field_of(operation: &str) -> &str {
+    let text = operation.trim_start_matches("mutation").trim_start_matches([' ', '{']);
+    text.split('(').next().unwrap()
+}
+
 /// Every operation with an id of somebody's row, over GraphQL.
-pub fn operations_with(order: &str, account: &str) -> Vec<String> {
+pub fn operations_with(ids: Ids<'_>) -> Vec<String> {
+    let Ids { order, account, group, session, key, user } = ids;
     vec![
+        format!("mutation {{ cancelOrderGroup(groupId: \"{group}\") {{ code }} }}"),
+        format!("mutation {{ revokeSession(sessionId: \"{session}\") {{ code }} }}"),
+        format!("mutation {{ revokeApiKey(keyId: \"{key}\") {{ code }} }}"),
+        format!("{{ userPermissions(userId: \"{user}\") {{ code }} }}"),
+        format!("{{ auditLog(userId: \"{user}\") {{ code }} }}"),
+        format!("mutation {{ deactivateUser(userId: \"{user}\") {{ code }} }}"),
+        format!("mutation {{ reactivateUser(userId: \"{user}\") {{ code }} }}"),
+        format!("mutation {{ endSessions(userId: \"{user}\") {{ code }} }}"),
+        format!("mutation {{ grantRole(userId: \"{user}\", role: \"admin\") {{ code }} }}"),
+        format!("mutation {{ revokeRole(userId: \"{user}\", role: \"member\") {{ code }} }}"),
         format!("{{ getOrderByOrderID(request: {{orderId: \"{order}\"}}) {{ code data {{ id userId }} }} }}"),
         format!("{{ getHoldings(request: {{accountId: \"{account}\"}}) {{ code data {{ id }} }} }}"),
         format!(
@@ -292,10 +344,13 @@ pub fn operations_with(order: &str, account: &str) -> Vec<String> {
     ]
 }
 
-/// The fields of the schema that take the id of somebody's row, in an argument or in an input's field.
+/// The fields of the schema that take the id of somebody's row, in an argument or in an input's field. The one that a
+/// client makes up names nobody's.
 async fn fields_with_ids(door: &Door) -> BTreeSet<String> {
-    const IDS: [&str; 4] = ["orderId", "accountId", "fromAccountId", "toAccountId"];
-    let named = |value: &Value| IDS.iter().any(|id| value["name"] == *id);
+    let named = |value: &Value| {
+        let name = value["name"].as_str().unwrap();
+        (name == "id" || name.ends_with("Id")) && name != "clientOrderId"
+    };
     let root = "fields { name args { name type { name ofType { name } } } }";
     let query = format!(
         "{{ __schema {{ queryType {{ {root} }} mutationType {{ {root} }} subscriptionType {{ {root} }} \
@@ -317,25 +372,62 @@ async fn fields_with_ids(door: &Door) -> BTreeSet<String> {
     with_ids.map(|field| field["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// What a seller has beside an account: an open order, a group of two, a session, a key.
+struct Sellers {
+    order: String,
+    group: String,
+    session: String,
+    key: String,
+}
+
+impl Sellers {
+    async fn of(door: &Door, seller: &str) -> Self {
+        let order = place(door, seller, "SELL", "5", "231.30").await;
+        let exits = "{symbol: \"AAPL\", side: \"SELL\", type: \"LIMIT\", quantity: 1, price: 250}, \
+                     {symbol: \"AAPL\", side: \"SELL\", type: \"STOP\", quantity: 1, stopPrice: 200}";
+        let query = format!(
+            "mutation {{ createOrderGroup(request: {{kind: \"OCO\", orders: [{exits}]}}) {{ code reason groupId }} }}"
+        );
+        let group = door.ask_as(seller, &query, json!({})).await.json()["data"]["createOrderGroup"].clone();
+        assert_eq!(group["code"], "OK", "{group}");
+        let sessions = door.ask_as(seller, "{ sessions { data { id } } }", json!({})).await.json();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        Self {
+            order: text(&order["data"]["id"]),
+            group: text(&group["groupId"]),
+            session: text(&sessions["data"]["sessions"]["data"][0]["id"]),
+            key: door.key(seller, "read", "").await.id,
+        }
+    }
+
+    fn ids(&self) -> Ids<'_> {
+        let Self { order, group, session, key } = self;
+        Ids { order, account: SELLER_ACCOUNT, group, session, key, user: SELLER }
+    }
+}
+
+/// All that the seller has, without what changes by itself.
+async fn belongings(door: &Door, seller: &str) -> Value {
+    let query = "{ getOrders { data { id state version price } } getPortfolioSummary { accounts { id balance held } } \
+                 sessions { data { id } } apiKeys { data { id } } getProfileData { data { userId } } }";
+    let mut all = door.ask_as(seller, query, json!({})).await.json()["data"].clone();
+    for order in all["getOrders"]["data"].as_array_mut().unwrap() {
+        // NEW or still PENDING_NEW: what matters is that nobody else ended it.
+        let has_ended = order["state"].as_str().is_some_and(|s| s == "CANCELED" || s == "REJECTED");
+        order["state"] = json!(has_ended);
+    }
+    all
+}
+
 #[tokio::test]
 async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
     let (door, seller) = whole().await;
-    let order = place(&door, &seller, "SELL", "5", "231.30").await;
-    let order = order["data"]["id"].as_str().unwrap().to_owned();
-    let state = async || {
-        let query = "{ getOrders { data { id state version price } } getPortfolioSummary { accounts { id balance held } } }";
-        let mut orders = door.ask_as(&seller, query, json!({})).await.json()["data"].clone();
-        // NEW or still PENDING_NEW: what matters is that nobody else changed it.
-        orders["getOrders"]["data"][0].as_object_mut().unwrap().remove("state");
-        orders
-    };
-    let before = state().await;
+    let sellers = Sellers::of(&door, &seller).await;
+    let before = belongings(&door, &seller).await;
     let random = Uuid::new_v4().to_string();
-    let mut covered: BTreeSet<_> = operations_with("", "")
-        .iter()
-        .map(|text| text.trim_start_matches("mutation").trim_start_matches([' ', '{']).to_owned())
-        .map(|text| text.split('(').next().unwrap().to_owned())
-        .collect();
+    let (theirs, nobodys) = (sellers.ids(), Ids::all(&random));
+    let operations = operations_with(theirs);
+    let mut covered: BTreeSet<_> = operations.iter().map(|text| field_of(text).to_owned()).collect();
     // Narrows down the caller's own: below.
     covered.insert("getOrders".to_owned());
     assert_eq!(covered, fields_with_ids(&door).await, "an operation that takes an id is missing above");
@@ -344,39 +436,47 @@ async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
         let own = door.ask(&query).await["getOrders"].clone();
         assert_eq!((&own["count"], own["data"].as_array().map_or(0, Vec::len)), (&json!(0), 0), "{own}");
     }
-    let theirs = operations_with(&order, SELLER_ACCOUNT);
-    let nobodys = operations_with(&random, &random);
-    for (own, unknown) in theirs.iter().zip(&nobodys) {
+    for (own, unknown) in operations.iter().zip(&operations_with(nobodys)) {
         // An answer may name the id that was asked for, and nothing else that differs.
-        let strip = |answer: Value, ids: [&str; 2]| {
+        let strip = |answer: Value, ids: Ids<'_>| {
             let mut answer = answer;
             if let Some(errors) = answer["errors"].as_array_mut() {
                 for error in errors {
                     error.as_object_mut().unwrap().remove("locations");
                 }
             }
-            ids.iter().fold(answer.to_string(), |text, id| text.replace(id, "ID"))
+            ids.each().iter().fold(answer.to_string(), |text, id| text.replace(id, "ID"))
         };
         let got = door.ask_as(&door.member, own, json!({})).await.json();
         let want = door.ask_as(&door.member, unknown, json!({})).await.json();
         let text = got.to_string();
-        assert_eq!(strip(got, [&order, SELLER_ACCOUNT]), strip(want, [&random, &random]), "{own}");
+        assert_eq!(strip(got, theirs), strip(want, nobodys), "{own}");
         assert!(!text.contains("\"OK\"") && !text.contains("true"), "{own}: {text}");
-        let denied = door.ask_as(&door.admin, own, json!({})).await.json();
-        // An administrator has keys too: of its own accounts, and this is none.
-        if own.contains("createApiKey") {
-            assert_eq!(denied["data"]["createApiKey"], json!({"code": "NOT_FOUND", "secret": null}), "{own}");
+        let field = field_of(own);
+        if ADMINISTRATORS.contains(&field) {
+            assert!(text.contains("PERMISSION_DENIED"), "{own}: {text}");
+            continue;
+        }
+        let asked = door.ask_as(&door.admin, own, json!({})).await.json();
+        if EVERYBODYS.contains(&field) {
+            assert_eq!(asked["data"][field]["code"], "NOT_FOUND", "{own}: {asked}");
         } else {
-            assert_eq!(denied["errors"][0]["extensions"]["code"], "PERMISSION_DENIED", "{own}");
+            assert_eq!(asked["errors"][0]["extensions"]["code"], "PERMISSION_DENIED", "{own}");
         }
     }
     for malformed in
         ["", "x", "../../etc/passwd", "' OR 1=1 --", "\\u0000", "00000000-0000-0000-0000-00000000000g"]
     {
-        for query in operations_with(malformed, malformed) {
+        for query in operations_with(Ids::all(malformed)) {
             let answer = door.ask_as(&door.member, &query, json!({})).await.json();
             let text = answer.to_string();
-            assert!(!text.contains("\"OK\"") && text.contains("INVALID_ARGUMENT"), "{query}: {text}");
+            let refused = match field_of(&query) {
+                // A key's public half has a form of its own; what has not is no key.
+                "revokeApiKey" => "NOT_FOUND",
+                field if ADMINISTRATORS.contains(&field) => "PERMISSION_DENIED",
+                _ => "INVALID_ARGUMENT",
+            };
+            assert!(!text.contains("\"OK\"") && text.contains(refused), "{query}: {text}");
         }
     }
     // Straight on gRPC, with the service token of the platform but as the wrong user.
@@ -384,15 +484,15 @@ async fn another_users_rows_are_as_unknown_as_rows_that_do_not_exist() {
     let me = Caller::User(MEMBER.parse().unwrap());
     let (mut orders, mut portfolio) = (clients.order(&me), clients.portfolio(&me));
     for user_id in [String::new(), SELLER.to_owned()] {
-        let get = v1::GetOrderRequest { user_id: user_id.clone(), order_id: order.clone() };
+        let get = v1::GetOrderRequest { user_id: user_id.clone(), order_id: sellers.order.clone() };
         assert_eq!(orders.get(get).await.unwrap_err().code(), Code::NotFound);
-        let cancel = v1::CancelOrderRequest { user_id: user_id.clone(), order_id: order.clone() };
+        let cancel = v1::CancelOrderRequest { user_id: user_id.clone(), order_id: sellers.order.clone() };
         assert_eq!(orders.cancel(cancel).await.unwrap_err().code(), Code::NotFound);
         let account = v1::AccountRequest { user_id: user_id.clone(), account_id: SELLER_ACCOUNT.to_owned() };
         assert_eq!(portfolio.holdings(account.clone()).await.unwrap_err().code(), Code::NotFound);
         assert_eq!(portfolio.close_account(account).await.unwrap_err().code(), Code::NotFound);
     }
-    assert_eq!(state().await, before, "nothing was written");
+    assert_eq!(belongings(&door, &seller).await, before, "nothing was written");
     door.stack.stop().await;
 }
 
