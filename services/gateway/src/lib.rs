@@ -65,6 +65,9 @@ const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Orders whose account is remembered.
 const ORDERS_KEPT_MAX: u64 = 50_000;
+/// Documents of one user that may be refused: reading one costs, and what was refused is read again each time it comes.
+const REFUSED_PER_SECOND: u32 = 50;
+const REFUSED_BURST: u32 = 200;
 
 /// How often the exchange is asked for its notice; it answers from memory.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
@@ -79,6 +82,8 @@ struct Gateway {
     orders: rate::Limiter,
     /// What queries cost.
     cost: rate::Limiter,
+    /// Documents of a user that were refused.
+    refused: rate::Limiter,
     /// What long lists may take.
     lists: graphql::list::Room,
     http: proxy::HttpClient,
@@ -118,6 +123,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         sessions: session::Sessions::new(ctx.clone()),
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
         cost: rate::Limiter::new(limits.cost_per_second, limits.cost_burst),
+        refused: rate::Limiter::new(REFUSED_PER_SECOND, REFUSED_BURST),
         lists: graphql::list::Room::default(),
         proxies: Proxies::parse(&limits.trusted_proxies)?,
         sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),

@@ -66,6 +66,17 @@ impl Limiter {
         Ok(())
     }
 
+    /// Whether one would pass now; takes nothing.
+    pub fn has_one(&self, user: UserId, now: Instant) -> Result<(), Exceeded> {
+        let level = self.buckets.lock().get(&user).map_or(self.capacity, |bucket| self.level(*bucket, now));
+        match ORDER.checked_sub(level) {
+            Some(missing) if self.per_second > 0 && missing > 0 => {
+                Err(Exceeded { retry_after: Duration::from_micros(missing / self.per_second) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// More than the bucket ever holds: waiting does not help.
     pub fn is_beyond(&self, orders: u64) -> bool {
         self.per_second > 0 && orders > self.capacity / ORDER
@@ -96,7 +107,10 @@ mod tests {
         assert_eq!(exceeded.retry_after, Duration::from_millis(50));
         assert_eq!(exceeded.retry_after_s(), 1);
         assert_eq!(limiter.take(other, 40, start), Ok(()), "another user has a bucket of its own");
+        assert_eq!(limiter.has_one(user, start), Err(exceeded));
+        assert_eq!(limiter.has_one(UserId::new(Uuid::new_v4()), start), Ok(()));
         let later = start + Duration::from_secs(1);
+        assert_eq!((limiter.has_one(user, later), limiter.has_one(user, later)), (Ok(()), Ok(())));
         assert!(limiter.take(user, 21, later).is_err(), "all or none");
         assert_eq!(limiter.take(user, 20, later), Ok(()));
         assert!(limiter.take(user, 1, later).is_err());

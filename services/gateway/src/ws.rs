@@ -3,7 +3,7 @@
 use super::{
     graphql::{
         error, lexical,
-        transport::{Endpoint, Sent, was_executed},
+        transport::{Charge, Endpoint, Sent, Unready, was_executed},
         write_response,
     },
     key,
@@ -361,9 +361,14 @@ impl Connection {
             let error = error.into_server_error(async_graphql::Pos::default());
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }
-        let prepared = match self.endpoint.prepare(sent) {
+        let refuse_charge = |charge: Charge| {
+            let error = error::refused(charge.refusal()).into_server_error(async_graphql::Pos::default());
+            refuse(&async_graphql::Response::from_errors(vec![error]))
+        };
+        let prepared = match self.endpoint.prepare(&session, sent) {
             Ok(prepared) => prepared,
-            Err(invalid) => return refuse(&invalid.response()),
+            Err(Unready::Invalid(invalid)) => return refuse(&invalid.response()),
+            Err(Unready::Charge(charge)) => return refuse_charge(charge),
         };
         if prepared.shape.kind != OperationType::Subscription {
             let error =
@@ -372,8 +377,7 @@ impl Connection {
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }
         if let Err(charge) = self.endpoint.charge(&session, &prepared) {
-            let error = error::refused(charge.refusal()).into_server_error(async_graphql::Pos::default());
-            return refuse(&async_graphql::Response::from_errors(vec![error]));
+            return refuse_charge(charge);
         }
         let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
         let sender = self.sender.clone();

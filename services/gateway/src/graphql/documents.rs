@@ -280,6 +280,11 @@ impl Documents {
         Self { known, inputs: Inputs::of(sdl), introspection }
     }
 
+    /// Whether a text is remembered: it need not be read.
+    pub fn knows(&self, text: &str) -> bool {
+        self.known.contains_key(text)
+    }
+
     /// The document of a text: as it is remembered, or read now.
     pub fn find(&self, text: String) -> Result<Found, Invalid> {
         if let Some(parsed) = self.known.get(text.as_str()) {

@@ -78,6 +78,8 @@ pub enum Charge {
     TooDear { price: u64, max: u32 },
     #[error("your queries ask for too much at a time; try again in {seconds} s")]
     Later { seconds: u64 },
+    #[error("too many of your queries are refused; try again in {seconds} s")]
+    Refused { seconds: u64 },
 }
 
 impl Charge {
@@ -85,7 +87,7 @@ impl Charge {
     pub fn refusal(self) -> Refusal {
         let reason = match self {
             Self::TooDear { .. } => Reason::QUERY_TOO_DEAR,
-            Self::Later { .. } => Reason::RATE_LIMITED,
+            Self::Later { .. } | Self::Refused { .. } => Reason::RATE_LIMITED,
         };
         Refusal::exhausted(reason, self.to_string())
     }
@@ -99,12 +101,33 @@ impl From<Charge> for Failure {
             Charge::TooDear { .. } => {
                 Self { status: StatusCode::BAD_REQUEST, retry_after_s: None, ..failure }
             }
-            Charge::Later { seconds } => Self { retry_after_s: Some(seconds), ..failure },
+            Charge::Later { seconds } | Charge::Refused { seconds } => {
+                Self { retry_after_s: Some(seconds), ..failure }
+            }
         }
     }
 }
 
-/// Why a request is not run.
+/// Why a request is not run: something is wrong with it, or with how much its user asks for.
+#[derive(Debug)]
+pub enum Unready {
+    Invalid(Invalid),
+    Charge(Charge),
+}
+
+impl From<Invalid> for Unready {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<Charge> for Unready {
+    fn from(charge: Charge) -> Self {
+        Self::Charge(charge)
+    }
+}
+
+/// Why a request cannot be run.
 #[derive(Debug)]
 pub struct Invalid {
     pub code: &'static str,
@@ -133,8 +156,27 @@ impl Endpoint {
         Self { gateway: gateway.clone(), trusting: schema(gateway, ValidationMode::Fast), api, documents }
     }
 
-    /// Refuses a request before anything expensive is done with it; a text that ran before is not even parsed.
-    pub fn prepare(&self, sent: Sent) -> Result<Prepared, Invalid> {
+    /// Refuses a request before anything expensive is done with it; a text that ran before is not even parsed, and one of
+    /// a user who is refused all the time is not read.
+    pub fn prepare(&self, session: &Session, sent: Sent) -> Result<Prepared, Unready> {
+        let text = sent.query.as_deref().unwrap_or_default();
+        if !is_short_mutation(text) && !self.documents.knows(text) {
+            let has_one = self.gateway.refused.has_one(session.user, Instant::now());
+            has_one.map_err(|e| Charge::Refused { seconds: e.retry_after_s() })?;
+        }
+        self.read(sent).map_err(|invalid| {
+            self.was_refused(session);
+            invalid.into()
+        })
+    }
+
+    /// One refused document more of a user.
+    fn was_refused(&self, session: &Session) {
+        // There is no less than none left.
+        let _none_left = self.gateway.refused.take(session.user, 1, Instant::now());
+    }
+
+    fn read(&self, sent: Sent) -> Result<Prepared, Invalid> {
         let found = self.documents.find(sent.query.unwrap_or_default())?;
         let shape = found.parsed.operation(sent.operation_name.as_deref())?;
         // The library needs no text where it has the document.
@@ -186,17 +228,26 @@ impl Endpoint {
         self.charge(&session, &prepared)?;
         let api = if prepared.is_valid { &self.trusting } else { &self.api };
         let name = prepared.request.operation_name.clone();
-        let mut response = api.execute(prepared.request.data(session)).await;
+        let mut response = api.execute(prepared.request.data(session.clone())).await;
         prepared.found.parsed.put_in_order(name.as_deref(), &mut response.data);
         if response.errors.is_empty() {
             self.documents.remember(prepared.found);
         }
         let was_executed = was_executed(&response);
+        if !was_executed {
+            self.was_refused(&session);
+        }
         for error in &mut response.errors {
             error::finish(error, was_executed);
         }
         Ok(response)
     }
+}
+
+/// One that is read whatever its user did before: cancels pass always. It has no fragments that could multiply.
+fn is_short_mutation(text: &str) -> bool {
+    const LEN_MAX: usize = 1024;
+    text.len() <= LEN_MAX && text.trim_start().starts_with("mutation") && !text.contains("fragment")
 }
 
 /// Resolvers have a path; what the validation found has none.
@@ -276,9 +327,10 @@ async fn answer(
 ) -> Result<axum::response::Response, Failure> {
     let invalid_status =
         if media_type == JSON { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
-    let prepared = match endpoint.prepare(sent) {
+    let prepared = match endpoint.prepare(&session, sent) {
         Ok(prepared) => prepared,
-        Err(invalid) => return Ok(reply(invalid_status, media_type, &invalid.response())),
+        Err(Unready::Charge(charge)) => return Err(charge.into()),
+        Err(Unready::Invalid(invalid)) => return Ok(reply(invalid_status, media_type, &invalid.response())),
     };
     match prepared.shape.kind {
         OperationType::Mutation if by_get => {

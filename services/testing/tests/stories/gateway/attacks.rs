@@ -33,6 +33,36 @@ async fn nobody_who_is_not_signed_in_gets_past_the_door() {
 }
 
 #[tokio::test]
+async fn who_is_refused_all_the_time_is_not_read_and_can_still_cancel() {
+    let door = Door::open().await;
+    let ask = async |token: &str, query: &str| door.ask_as(token, query, json!({})).await;
+    assert_eq!(ask(&door.member, "{ health }").await.status, 200);
+    let bomb = "{ getOrders { ...f0 } } fragment f0 on OrdersResponse { ...f1 ...f1 } fragment f1 on OrdersResponse { ...f0 }";
+    let mut tries = 0;
+    let refused = loop {
+        let answer = ask(&door.member, bomb).await;
+        if answer.status == StatusCode::TOO_MANY_REQUESTS {
+            break answer;
+        }
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+        tries += 1;
+        assert!(tries < 10_000, "it is read for ever");
+    };
+    assert!(tries >= 100, "{tries}: a burst is no attack");
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert!(refused.json()["error"]["message"].as_str().unwrap().contains("are refused"), "{refused:?}");
+    // What ran before runs, another user is another, and cancels pass, in a text that nobody has seen.
+    assert_eq!(ask(&door.member, "{ health }").await.status, 200);
+    assert_eq!(ask(&door.admin, bomb).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    for n in 0..20 {
+        let cancel = ask(&door.member, &format!("mutation {{ a{n}: cancelAllOrders {{ code }} }}")).await;
+        assert_eq!(cancel.json()["data"][format!("a{n}")]["code"], "OK", "{cancel:?}");
+        ask(&door.member, bomb).await;
+    }
+    door.stack.stop().await;
+}
+
+#[tokio::test]
 async fn a_mutation_of_a_cookie_session_needs_its_csrf_token_and_a_query_needs_none() {
     let door = Door::open().await;
     let (cookies, csrf) = door.browser().await;
