@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncBufReadExt as _, net::TcpStream, time::timeout};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -30,6 +30,8 @@ use tokio_rustls::{
 
 /// Time for a connection and its handshake.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Of it, for a server to say that it takes the caller.
+const VERDICT_TIME: Duration = Duration::from_secs(1);
 
 /// How far a server's certificate is looked at, as `sslmode` of libpq has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,13 +130,19 @@ impl Client {
             Arc::make_mut(&mut config).alpn_protocols = vec![b"h2".to_vec()];
         }
         let name = ServerName::try_from(bare.to_owned()).map_err(|e| refused(e.to_string()))?;
-        match TlsConnector::from(config).connect(name, stream).await {
-            Ok(secured) => Ok(Stream::Secured(Box::new(secured.into()))),
-            Err(e) => Err(match sentence(&e) {
-                Some(why) => refused(why),
-                None => e,
-            }),
-        }
+        let connected = async {
+            let mut secured = TlsConnector::from(config).connect(name, stream).await?;
+            // A server judges our certificate when our part of the handshake is over: a request that was sent meanwhile
+            // would fail without a word. HTTP/2 begins with the server's settings; one that waits for ours is let be.
+            if http2 && let Ok(first) = timeout(VERDICT_TIME, secured.fill_buf()).await {
+                first?;
+            }
+            io::Result::Ok(Stream::Secured(Box::new(secured.into())))
+        };
+        connected.await.map_err(|e| match sentence(&e) {
+            Some(why) => refused(why),
+            None => e,
+        })
     }
 
     /// The connector for HTTP: `https` is secured, `http` is not.
@@ -278,7 +286,7 @@ impl tower::Service<Uri> for Connector {
             let host = uri.host().ok_or_else(|| io::Error::other("the address names no host"))?;
             let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
             let connected = this.client.speaking(host, port, secured, this.http2);
-            match tokio::time::timeout(CONNECT_TIME, connected).await {
+            match timeout(CONNECT_TIME, connected).await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             }

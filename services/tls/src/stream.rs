@@ -19,6 +19,16 @@ pub enum Stream {
     Secured(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// Whether the handshake chose HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Secured(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
 macro_rules! either {
     ($self:expr, $stream:ident => $does:expr) => {
         match $self.get_mut() {
@@ -65,10 +75,6 @@ impl AsyncWrite for Stream {
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        let is_http2 = match self {
-            Self::Plain(_) => false,
-            Self::Secured(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
-        };
-        if is_http2 { Connected::new().negotiated_h2() } else { Connected::new() }
+        if self.is_http2() { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }

@@ -241,8 +241,13 @@ async fn connection(
     let idle_max = door.idle_max;
     stream.set_nodelay(true)?;
     let Some((mut stream, secured)) = secure(stream, door).await? else { return Ok(()) };
-    let head = tokio::time::timeout(HEADER_TIMEOUT, first_bytes(&mut stream)).await??;
-    let http2 = head == HTTP2_PREFACE;
+    // Where the handshake has chosen, our settings are the first word: the caller waits for it.
+    let head = if stream.is_http2() {
+        Vec::new()
+    } else {
+        tokio::time::timeout(HEADER_TIMEOUT, first_bytes(&mut stream)).await??
+    };
+    let http2 = stream.is_http2() || head == HTTP2_PREFACE;
     if !http2 {
         place.head_begins();
     }
