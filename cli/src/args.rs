@@ -176,8 +176,8 @@ pub enum Command {
     Schema,
     /// Print a completion script
     Completions(Completions),
-    /// Print the manual page
-    Man,
+    /// Print the manual page of a command, or write all of them
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -486,9 +486,9 @@ pub struct Trade {
     /// Only ASCII characters
     #[arg(long)]
     pub ascii: bool,
-    /// Colours of the two sides
-    #[arg(long, value_name = "NAME", default_value = "blue-orange")]
-    pub theme: ThemeName,
+    /// Colours of the two sides [default: terminal.theme]
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<ThemeName>,
     /// Leave the mouse to the terminal emulator
     #[arg(long)]
     pub no_mouse: bool,
@@ -501,10 +501,6 @@ pub struct Trade {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir demo
-  fafnir demo --symbol MSFT")]
 pub struct Demo {
     /// Symbol to open with
     #[arg(long, value_name = "SYMBOL")]
@@ -512,15 +508,12 @@ pub struct Demo {
     /// Only ASCII characters
     #[arg(long)]
     pub ascii: bool,
-    /// Colours of the two sides
-    #[arg(long, value_name = "NAME", default_value = "blue-orange")]
-    pub theme: ThemeName,
+    /// Colours of the two sides [default: terminal.theme]
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<ThemeName>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir register --email you@example.com --first-name Ada --last-name Byron")]
 pub struct Register {
     #[command(flatten)]
     pub at: Where,
@@ -761,7 +754,7 @@ pub enum Order {
 pub struct Place {
     #[command(flatten)]
     pub at: Where,
-    /// buy or sell
+    #[arg(value_parser = ["buy", "sell"], ignore_case = true)]
     pub side: String,
     pub symbol: String,
     /// Shares; or --notional
@@ -773,8 +766,8 @@ pub struct Place {
     /// Limit price; without one the order is a market order
     #[arg(long, value_name = "PRICE")]
     pub price: Option<String>,
-    /// market, limit, stop, stop-limit or trailing-stop [default: limit with --price, stop with --stop, else market]
-    #[arg(long, value_name = "TYPE")]
+    /// Its type [default: limit with --price, stop with --stop, else market]
+    #[arg(long, value_name = "TYPE", ignore_case = true, value_parser = ["market", "limit", "stop", "stop-limit", "trailing-stop"])]
     pub r#type: Option<String>,
     /// Stop price
     #[arg(long, value_name = "PRICE")]
@@ -785,8 +778,8 @@ pub struct Place {
     /// Distance of a trailing stop in percent
     #[arg(long, value_name = "PERCENT")]
     pub trail_percent: Option<String>,
-    /// day, gtc, ioc, fok, gtd, opg (the next opening auction only) or cls (the next closing auction only)
-    #[arg(long, value_name = "TIF")]
+    /// How long it stands; opg and cls: the next opening, or closing, auction only
+    #[arg(long, value_name = "TIF", ignore_case = true, value_parser = ["day", "gtc", "ioc", "fok", "gtd", "opg", "cls"])]
     pub tif: Option<String>,
     /// When a gtd order expires, RFC 3339
     #[arg(long, value_name = "TIME")]
@@ -838,12 +831,6 @@ pub enum GroupKind {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir order group bracket AAPL 10 --price 231 --target 240 --stop 225
-  fafnir order group oto AAPL 10 --stop 225
-  fafnir order group oco AAPL 10 --target 240 --trail-percent 2 --tif day
-  fafnir order cancel --group ID")]
 pub struct Group {
     #[command(flatten)]
     pub at: Where,
@@ -1015,9 +1002,6 @@ pub struct AccountOpen {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir account close ID --yes")]
 pub struct AccountClose {
     #[command(flatten)]
     pub at: Where,
@@ -1315,6 +1299,16 @@ pub struct Config {
     /// Show where each value comes from
     #[arg(long)]
     pub show_origin: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command, such as order place [default: fafnir itself]
+    #[arg(value_name = "COMMAND", conflicts_with = "dir")]
+    pub command: Vec<String>,
+    /// Write the page of every command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

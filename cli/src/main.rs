@@ -4,6 +4,7 @@ mod args;
 mod background;
 mod client;
 mod commands;
+mod examples;
 mod output;
 mod ports;
 mod run;
@@ -11,14 +12,19 @@ mod seed;
 mod settings;
 mod stack;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use output::{Error, Exit, Out};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // What this process creates is its owner's alone, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let cli = args::Cli::parse();
+    let command = examples::with_examples(args::Cli::command());
+    let parsed = command.try_get_matches().and_then(|found| args::Cli::from_arg_matches(&found));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(e) => return not_a_command(&e),
+    };
     let out = Out::new(cli.global.json, cli.global.color);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -32,9 +38,60 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match result.and_then(|()| output::printed()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(mut error) => {
+            error.hint = with_given(&error.hint, &cli);
             out.error(&error);
             ExitCode::from(error.exit as u8)
         }
     }
+}
+
+/// What was said is no command: clap's words, or one JSON document for who asked for that; help and version as well.
+fn not_a_command(e: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|word| word == "--json");
+    if !e.use_stderr() || !wants_json {
+        drop(e.print());
+        return ExitCode::from(u8::try_from(e.exit_code()).unwrap_or(Exit::Usage as u8));
+    }
+    let text = e.render().to_string();
+    let (what, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let error = Error::usage(line(what.trim_start_matches("error: "))).hint(line(hint));
+    Out::new(true, args::Color::Never).error(&error);
+    ExitCode::from(Exit::Usage as u8)
+}
+
+/// Commands that a hint names, with the --data-dir and --url that this one was given.
+fn with_given(hint: &str, cli: &args::Cli) -> String {
+    let url = given_url();
+    let root = args::Cli::command();
+    let parts = hint.split('`').enumerate().map(|(at, part)| {
+        let Some(rest) = part.strip_prefix("fafnir ").filter(|_| at % 2 == 1) else { return part.to_owned() };
+        let mut named = "fafnir ".to_owned();
+        if let Some(dir) = cli.global.data_dir.as_ref().filter(|_| !rest.contains("--data-dir")) {
+            named.push_str(&format!("--data-dir {} ", dir.display()));
+        }
+        named.push_str(rest);
+        let path = rest.split(' ').take_while(|word| !word.starts_with('-'));
+        let command = path.fold(&root, |command, name| command.find_subcommand(name).unwrap_or(command));
+        let takes_url = command.get_arguments().any(|arg| arg.get_id() == "url");
+        if let Some(url) = url.as_ref().filter(|_| takes_url && !rest.contains("--url")) {
+            named.push_str(&format!(" --url {url}"));
+        }
+        named
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// The address on the command line.
+fn given_url() -> Option<String> {
+    let mut words = std::env::args();
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--url") {
+            Some("") => return words.next(),
+            Some(value) => return value.strip_prefix('=').map(str::to_owned),
+            None => {}
+        }
+    }
+    None
 }

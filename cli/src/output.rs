@@ -111,7 +111,7 @@ impl From<Status> for Error {
                 .hint("--url says https:// or http://, --authority whom to believe");
         }
         match status.code() {
-            Code::Unavailable if message.contains("connect") || message.contains("transport") => {
+            Code::Unavailable if nobody_listens(&status) || message.contains("transport") => {
                 Self::new(Exit::NotRunning, "no platform answers at this address")
                     .code(Reason::NOT_RUNNING)
                     .hint("start one with `fafnir up`, or name another with --url")
@@ -135,6 +135,20 @@ impl From<Status> for Error {
             _ => Self::new(Exit::Failure, message).told(reason),
         }
     }
+}
+
+/// True when no connection was made: the request has reached nobody.
+fn nobody_listens(status: &Status) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if matches!(kind, Some(ConnectionRefused | AddrNotAvailable | HostUnreachable | NetworkUnreachable)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    status.message().contains("connect error")
 }
 
 /// Where a command's words go.

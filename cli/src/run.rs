@@ -132,6 +132,19 @@ fn start_log(dir: &Path, beside: Beside, settings: &Settings, out: Out) -> Resul
     Ok(())
 }
 
+/// What to do with a platform that is ready: the terminal, the page of GraphQL, a line for a shell. `key`: the seeded user's,
+/// in development.
+fn what_next(url: &str, dir: &Path, key: Option<&str>) -> String {
+    let dir = dir.display();
+    let Some(key) = key else { return format!("terminal  fafnir --data-dir {dir} trade\n") };
+    let query = r#"{"query":"{ getStockQuote(symbol: \"AAPL\") { data { price } } }"}"#;
+    format!(
+        "terminal  fafnir --data-dir {dir} trade --demo\n\
+         GraphQL   {url}/graphql\n\
+         curl      curl -u {key} -H 'Content-Type: application/json' -d '{query}' {url}/graphql\n\n"
+    )
+}
+
 /// The addresses of a stack that is ready.
 pub fn say_ready(
     run: &RunFile,
@@ -155,7 +168,9 @@ pub fn say_ready(
             rows.push(vec!["API key".into(), key.clone()]);
         }
         let table = crate::output::table(&["SERVICE", "ADDRESS"], &rows);
-        format!("{table}\nready in {} ms; {hint}\n", took.as_millis())
+        let next = run.services.get("api-gateway").filter(|_| is_whole);
+        let next = next.map_or_else(String::new, |url| what_next(url, dir, key.as_deref()));
+        format!("{table}\n{next}ready in {} ms; {hint}\n", took.as_millis())
     });
     Ok(())
 }

@@ -49,6 +49,8 @@ pub struct Options {
     pub mouse: bool,
     /// Largest notional of a one-key order, in micros of the listing's currency.
     pub armed_notional_micros_max: i64,
+    /// Order sizes of the keys 1 to 4, e4.
+    pub sizes_e4: [i64; 4],
     /// Says once what to press.
     pub welcome: bool,
     /// A new file that the session is recorded into.
@@ -69,6 +71,7 @@ impl Options {
             theme: Theme::default(),
             mouse: true,
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
+            sizes_e4: model::SIZES_E4,
             welcome: false,
             record: None,
         }
@@ -122,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.armed_notional_micros_max = options.armed_notional_micros_max;
     model.sign_in.email = text::Input::new(options.email.clone());
     model.sign_in.on_password = !options.email.is_empty();
+    model.sizes_e4 = options.sizes_e4;
     model.welcome = options.welcome;
     let symbol = fafnir_rules::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();
@@ -137,7 +141,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
         if !matches!(ended, Ok(Exit::Suspended)) {
             break ended;
         }
-        if let Err(e) = guard.suspend(options.mouse) {
+        if let Err(e) = guard.suspend(options.mouse).await {
             break Err(e);
         }
         model.size = guard.size()?;

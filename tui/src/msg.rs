@@ -159,6 +159,8 @@ pub enum Cmd {
         order_id: String,
     },
     Place(v1::PlaceOrderRequest),
+    /// The first order's client order id is the group's.
+    PlaceGroup(v1::PlaceGroupRequest),
     Replace(v1::ReplaceOrderRequest),
     Cancel {
         order_id: String,
@@ -194,6 +196,7 @@ impl std::fmt::Debug for Cmd {
             Self::Volume { symbol } => write!(f, "Volume({symbol})"),
             Self::Candles { symbol, interval } => write!(f, "Candles({symbol}, {interval})"),
             Self::Order { order_id } => write!(f, "Order({order_id})"),
+            Self::PlaceGroup(request) => write!(f, "PlaceGroup({} orders)", request.orders.len()),
             Self::Place(request) => write!(f, "Place({})", request.client_order_id),
             Self::Replace(request) => write!(f, "Replace({}, {})", request.order_id, request.version),
             Self::Cancel { order_id } => write!(f, "Cancel({order_id})"),

@@ -42,11 +42,16 @@ impl Guard {
     /// # Errors
     /// The terminal cannot be taken again.
     #[cfg(unix)]
-    pub fn suspend(&mut self, mouse: bool) -> anyhow::Result<()> {
+    pub async fn suspend(&mut self, mouse: bool) -> anyhow::Result<()> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let goes_on = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
+        let mut goes_on = signal(goes_on).context("SIGCONT cannot be listened to")?;
         restore(&self.taken);
         // Not SIGTSTP: that one is listened to, so that it comes here.
         rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)
             .context("the process cannot be stopped")?;
+        // The stop may come a moment after the call for it has returned.
+        goes_on.recv().await;
         enable_raw_mode().context("the terminal refused raw mode")?;
         self.taken.store(true, Ordering::SeqCst);
         self.screen = take(mouse)?;

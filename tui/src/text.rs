@@ -101,8 +101,9 @@ pub fn percent(value_e4: i64, base_e4: i64) -> String {
     let (twice, base) = ((i128::from(value_e4) - i128::from(base_e4)) * 20_000, i128::from(base_e4));
     let hundredths = (twice + base * twice.signum()) / (2 * base);
     let Ok(hundredths) = i64::try_from(hundredths) else { return String::new() };
-    let sign = if hundredths >= 0 { "+" } else { "" };
-    format!("{sign}{}%", money::format_fixed(hundredths, 2, 2))
+    // What fell by less than is shown has fallen.
+    let sign = if twice < 0 { "-" } else { "+" };
+    format!("{sign}{}%", money::format_fixed(hundredths.abs(), 2, 2))
 }
 
 /// Time of day in UTC, `12:04:31`.
@@ -292,6 +293,7 @@ mod tests {
         assert_eq!(percent(2_310_700, 2_282_400), "+1.24%");
         assert_eq!(percent(2_000_100, 2_000_000), "+0.01%");
         assert_eq!(percent(1_999_900, 2_000_000), "-0.01%");
+        assert_eq!(percent(2_310_600, 2_310_700), "-0.00%");
         assert_eq!(percent(990_000, 1_000_000), "-1.00%");
         assert_eq!(percent(1, 0), "");
         assert_eq!(signed_cents(312_409_999), "+312.40");

@@ -4,10 +4,6 @@ use super::Where;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir search apple
-  fafnir search bank --limit 3 --json")]
 pub struct Search {
     #[command(flatten)]
     pub at: Where,
@@ -19,10 +15,6 @@ pub struct Search {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir instrument AAPL
-  fafnir instrument AAPL --json")]
 pub struct InstrumentOf {
     #[command(flatten)]
     pub at: Where,
@@ -30,10 +22,6 @@ pub struct InstrumentOf {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir trades AAPL
-  fafnir trades AAPL --after 4711 --limit 500 --json")]
 pub struct Trades {
     #[command(flatten)]
     pub at: Where,
@@ -47,10 +35,6 @@ pub struct Trades {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir candles AAPL
-  fafnir candles AAPL --interval 15m --limit 32 --json")]
 pub struct Candles {
     #[command(flatten)]
     pub at: Where,
@@ -64,10 +48,6 @@ pub struct Candles {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir volume AAPL
-  fafnir volume AAPL --json")]
 pub struct VolumeOf {
     #[command(flatten)]
     pub at: Where,
@@ -75,10 +55,6 @@ pub struct VolumeOf {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir fills
-  fafnir fills --symbol AAPL --limit 100 --json")]
 pub struct Fills {
     #[command(flatten)]
     pub at: Where,
@@ -91,10 +67,6 @@ pub struct Fills {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir lots AAPL
-  fafnir lots AAPL --at 2026-06-30")]
 pub struct Lots {
     #[command(flatten)]
     pub at: Where,
@@ -108,10 +80,6 @@ pub struct Lots {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir statement
-  fafnir statement --from 2026-01-01 --to 2026-03-31 --json")]
 pub struct Statement {
     #[command(flatten)]
     pub at: Where,
@@ -127,10 +95,6 @@ pub struct Statement {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  fafnir performance
-  fafnir performance --period 1Y --interval 1d --json")]
 pub struct Performance {
     #[command(flatten)]
     pub at: Where,
@@ -146,12 +110,7 @@ pub struct Performance {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Each change is one JSON document on a line, whatever the format.
-Examples:
-  fafnir watch quotes AAPL MSFT
-  fafnir watch trades AAPL | jq -r .price
-  fafnir watch orders --count 1")]
+#[command(after_help = "Each change is one JSON document on a line, whatever the format.")]
 pub struct Watch {
     #[command(subcommand)]
     pub what: WatchWhat,

@@ -69,7 +69,8 @@ async fn terminal(global: &Global, args: &Demo, run: &RunFile) -> Result {
     let mut options = fafnir_tui::Options::new(url);
     options.session = Some(Client::new(&gateway)?.demo_session().await?);
     options.symbol = args.symbol.clone().unwrap_or_default();
-    options.theme = trade::theme(global, args.ascii, args.theme);
+    trade::configured(global, &mut options)?;
+    options.theme = trade::theme(global, args.ascii, args.theme)?;
     options.welcome = true;
     trade::ended(fafnir_tui::run(options).await?)
 }

@@ -9,7 +9,10 @@ use fafnir_proto::{
     reason::Reason,
     v1::{self, CandlesRequest, Empty, ListFillsRequest, SearchRequest, SymbolRequest, TradesRequest},
 };
-use fafnir_rules::money::{format_e4, format_price};
+use fafnir_rules::{
+    money::{format_e4, format_price},
+    order as rules,
+};
 use fafnir_services::platform::clock::{date, rfc3339};
 use serde_json::{Value, json};
 
@@ -124,7 +127,7 @@ pub async fn trades(global: &Global, args: &Trades, out: Out) -> Result {
 
 /// Who took; nobody did in an auction.
 fn aggressor(trade: &v1::Trade) -> Option<&'static str> {
-    trade.aggressor().known().map(|side| side.name())
+    trade.aggressor().known().map(rules::Side::name)
 }
 
 pub fn trade_json(t: &v1::Trade) -> Value {

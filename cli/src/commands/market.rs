@@ -104,8 +104,8 @@ fn change(price: i64, previous: i64) -> String {
     // To the nearest hundredth, a half away from zero.
     let (twice, base) = (i128::from(price - previous) * 20_000, i128::from(previous));
     let hundredths = (twice + base * twice.signum()) / (2 * base);
-    let text = format_fixed(i64::try_from(hundredths).unwrap_or(i64::MAX), 2, 2);
-    if hundredths >= 0 { format!("+{text}%") } else { format!("{text}%") }
+    let text = format_fixed(i64::try_from(hundredths.abs()).unwrap_or(i64::MAX), 2, 2);
+    if twice < 0 { format!("-{text}%") } else { format!("+{text}%") }
 }
 
 pub async fn history(global: &Global, args: &History, out: Out) -> Result {

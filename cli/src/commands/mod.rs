@@ -32,10 +32,12 @@ mod trade;
 mod watch;
 
 use crate::{
-    args::{Cli, Command},
-    output::{Out, Result},
+    args::{Cli, Command, Man},
+    examples::with_examples,
+    output::{Error, Out, Result},
 };
 use clap::CommandFactory as _;
+use std::fs;
 
 #[expect(clippy::too_many_lines, reason = "a row for each command")]
 pub async fn execute(cli: &Cli, out: Out) -> Result {
@@ -120,13 +122,31 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             completions(args.shell, out);
             Ok(())
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            out.raw(&String::from_utf8_lossy(&page));
-            Ok(())
-        }
+        Command::Man(args) => man(args, out),
     }
+}
+
+/// Prints the page of a command, or writes those of all.
+fn man(args: &Man, out: Out) -> Result {
+    let root = with_examples(Cli::command());
+    if let Some(dir) = &args.dir {
+        fs::create_dir_all(dir)?;
+        clap_mangen::generate_to(root, dir)?;
+        out.note(format_args!("manual pages are in {}", dir.display()));
+        return Ok(());
+    }
+    let mut name = "fafnir".to_owned();
+    let mut command = root;
+    for word in &args.command {
+        let below = command.find_subcommand(word).cloned();
+        command = below.ok_or_else(|| Error::usage(format!("there is no `{name} {word}`")))?;
+        name = format!("{name} {word}");
+    }
+    let mut page = Vec::new();
+    let title = name.replace(' ', "-");
+    clap_mangen::Man::new(command.bin_name(name).display_name(title)).render(&mut page)?;
+    out.raw(&String::from_utf8_lossy(&page));
+    Ok(())
 }
 
 fn completions(shell: clap_complete::Shell, out: Out) {

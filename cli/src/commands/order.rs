@@ -26,6 +26,9 @@ use std::{
 };
 
 const POLL: Duration = Duration::from_millis(20);
+/// Orders of one page, and pages, that an id's part is looked for in.
+const PAGE: u32 = 500;
+const PAGES_MAX: usize = 20;
 /// What makes an order that had no answer safe to send again.
 const KEY_OPTION: &str = "--client-order-id";
 
@@ -73,7 +76,8 @@ fn expires_us(text: &str) -> Result<i64> {
         .ok_or_else(|| Error::usage(format!("expires {text:?} must be a time such as 2026-12-31T21:00:00Z")))
 }
 
-async fn place(global: &Global, args: &Place, out: Out) -> Result {
+/// The order that is asked for.
+fn place_request(args: &Place) -> Result<PlaceOrderRequest> {
     let side = Side::from(choice("side", &args.side, rules::Side::ALL, rules::Side::parse)?);
     let order_type = match &args.r#type {
         Some(text) => choice("type", text, rules::OrderType::ALL, rules::OrderType::parse)?.into(),
@@ -97,8 +101,7 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
             parse_micros(text).map_err(|e| decimal_error("notional", Reason::NUMBER_MALFORMED, text, e))?
         }
     };
-    let key = key_of(args.client_order_id.as_ref());
-    let request = PlaceOrderRequest {
+    Ok(PlaceOrderRequest {
         symbol: args.symbol.clone(),
         side: side.into(),
         r#type: order_type.into(),
@@ -116,10 +119,15 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
         display_quantity_e4: decimal("display", Reason::DISPLAY_MALFORMED, args.display.as_ref())?,
         post_only: args.post_only,
         account_id: args.account.clone().unwrap_or_default(),
-        client_order_id: key.clone(),
+        client_order_id: key_of(args.client_order_id.as_ref()),
         expires_us,
         ..Default::default()
-    };
+    })
+}
+
+async fn place(global: &Global, args: &Place, out: Out) -> Result {
+    let request = place_request(args)?;
+    let key = request.client_order_id.clone();
     let mut client = Client::signed_in(global, &args.at).await?;
     let request = client.request(request);
     let answer = client.terminal.place(request).await;
@@ -241,6 +249,40 @@ async fn group(global: &Global, args: &Group, out: Out) -> Result {
     }
 }
 
+/// The id of an order by its beginning, or its end: the terminal shows the last four characters.
+async fn id_of(client: &mut Client, text: &str) -> Result<String> {
+    let wanted = text.trim().to_lowercase();
+    if uuid::Uuid::parse_str(&wanted).is_ok() || wanted.is_empty() {
+        return Ok(wanted);
+    }
+    let mut found: Vec<String> = Vec::new();
+    let mut before_id = String::new();
+    for _ in 0..PAGES_MAX {
+        let request = client.request(ListOrdersRequest {
+            limit: PAGE,
+            before_id: before_id.clone(),
+            ..Default::default()
+        });
+        let page = client.terminal.orders(request).await?.into_inner().orders;
+        let ids = page.iter().map(|o| &o.id);
+        found.extend(ids.filter(|id| id.starts_with(&wanted) || id.ends_with(&wanted)).cloned());
+        match page.last().filter(|_| page.len() == PAGE as usize) {
+            Some(last) => before_id.clone_from(&last.id),
+            None => break,
+        }
+    }
+    match found.as_slice() {
+        [one] => Ok(one.clone()),
+        // The exchange's own word about it.
+        [] => Ok(wanted),
+        several => Err(Error::new(
+            Exit::Precondition,
+            format!("{} orders begin or end with {text}: {}", several.len(), several[..2].join(", ")),
+        )
+        .hint("give more of the id; `fafnir order list` has them whole")),
+    }
+}
+
 async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
     let request = client.request(GetOrderRequest { user_id: String::new(), order_id: id.to_owned() });
     Ok(client.terminal.order(request).await?.into_inner().order.unwrap_or_default())
@@ -249,7 +291,8 @@ async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
 async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     if let Some(id) = &args.order_id {
-        let request = client.request(CancelOrderRequest { user_id: String::new(), order_id: id.clone() });
+        let order_id = id_of(&mut client, id).await?;
+        let request = client.request(CancelOrderRequest { user_id: String::new(), order_id });
         let order = client.terminal.cancel(request).await?.into_inner().order.unwrap_or_default();
         print_one(&order, out);
         return Ok(());
@@ -269,8 +312,7 @@ async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
 }
 
 async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
-    let request = ReplaceOrderRequest {
-        order_id: args.order_id.clone(),
+    let mut request = ReplaceOrderRequest {
         quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, args.quantity.as_ref())?,
         price_e4: decimal("price", Reason::PRICE_MALFORMED, args.price.as_ref())?,
         stop_price_e4: decimal("stop", Reason::STOP_MALFORMED, args.stop.as_ref())?,
@@ -288,6 +330,7 @@ async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
             .hint("give --quantity, --price, --stop, --trail or --trail-percent"));
     }
     let mut client = Client::signed_in(global, &args.at).await?;
+    request.order_id = id_of(&mut client, &args.order_id).await?;
     let request = client.request(request);
     let order = client.terminal.replace(request).await?.into_inner().order.unwrap_or_default();
     print_one(&order, out);
@@ -348,7 +391,8 @@ async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
 
 async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let order = get(&mut client, &args.order_id).await?;
+    let id = id_of(&mut client, &args.order_id).await?;
+    let order = get(&mut client, &id).await?;
     out.data(&order_json(&order), || details(&order) + &fills_text(&order));
     Ok(())
 }
@@ -356,10 +400,11 @@ async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
 /// Every step of an order, page by page, and what it waits for.
 async fn why(global: &Global, args: &OrderWhy, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
+    let order_id = id_of(&mut client, &args.order_id).await?;
     let (mut steps, mut after_seq) = (Vec::new(), 0);
     let last = loop {
         let request = client.request(OrderHistoryRequest {
-            order_id: args.order_id.clone(),
+            order_id: order_id.clone(),
             after_seq,
             ..OrderHistoryRequest::default()
         });

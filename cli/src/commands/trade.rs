@@ -7,6 +7,7 @@ use crate::{
     output::{Error, Exit, Out, Result},
     settings, stack,
 };
+use clap::ValueEnum as _;
 use fafnir_tui::{Depth, Options, Palette, Theme};
 use std::{ffi::OsString, fs::OpenOptions, io::IsTerminal as _, sync::Arc};
 
@@ -16,7 +17,7 @@ const REPLAY_PERCENT: u32 = 100;
 pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     needs_terminal()?;
     if let Some(file) = &args.replay {
-        let theme = theme(global, args.ascii, args.theme);
+        let theme = theme(global, args.ascii, args.theme)?;
         return ended(fafnir_tui::replay(file, theme, REPLAY_PERCENT).await?);
     }
     if args.up {
@@ -44,8 +45,9 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     options.store = Some(Arc::new(Store { url }));
     options.symbol = args.symbol.clone().unwrap_or_default();
     options.read_only = args.read_only;
-    options.mouse = !args.no_mouse;
-    options.theme = theme(global, args.ascii, args.theme);
+    configured(global, &mut options)?;
+    options.mouse &= !args.no_mouse;
+    options.theme = theme(global, args.ascii, args.theme)?;
     options.welcome = first_time();
     options.record.clone_from(&args.record);
     ended(fafnir_tui::run(options).await?)
@@ -79,18 +81,20 @@ pub fn ended(exit: fafnir_tui::Exit) -> Result {
 }
 
 /// What the terminal emulator can show, by the usual variables.
-pub fn theme(global: &Global, ascii: bool, name: ThemeName) -> Theme {
+pub fn theme(global: &Global, ascii: bool, name: Option<ThemeName>) -> Result<Theme> {
     let set = |name: &str| std::env::var(name).unwrap_or_default();
     let plain = global.color == Color::Never || (global.color == Color::Auto && !set("NO_COLOR").is_empty());
     let many = set("TERM").contains("256color") || !set("COLORTERM").is_empty();
     let locale =
         [set("LC_ALL"), set("LC_CTYPE"), set("LANG")].into_iter().find(|l| !l.is_empty()).unwrap_or_default();
     let utf8 = locale.to_lowercase().replace('-', "").contains("utf8");
-    Theme {
+    let configured = settings::settings(global, &[])?.terminal.theme;
+    let name = name.or_else(|| ThemeName::from_str(&configured, true).ok());
+    Ok(Theme {
         palette: match name {
-            ThemeName::BlueOrange => Palette::BlueOrange,
-            ThemeName::GreenRed => Palette::GreenRed,
-            ThemeName::RedUp => Palette::RedUp,
+            Some(ThemeName::BlueOrange) | None => Palette::BlueOrange,
+            Some(ThemeName::GreenRed) => Palette::GreenRed,
+            Some(ThemeName::RedUp) => Palette::RedUp,
         },
         depth: if plain {
             Depth::Mono
@@ -100,7 +104,17 @@ pub fn theme(global: &Global, ascii: bool, name: ThemeName) -> Theme {
             Depth::Ansi16
         },
         ascii: ascii || !utf8,
-    }
+    })
+}
+
+/// What `[terminal]` in the configuration says; its check was at reading it.
+pub fn configured(global: &Global, options: &mut Options) -> Result {
+    let terminal = settings::settings(global, &[])?.terminal;
+    options.sizes_e4 = terminal.sizes_e4().unwrap_or(options.sizes_e4);
+    options.armed_notional_micros_max =
+        terminal.one_key_max_micros().unwrap_or(options.armed_notional_micros_max);
+    options.mouse = terminal.mouse;
+    Ok(())
 }
 
 /// Starts `fafnir up` as a process of its own where none runs.

@@ -75,7 +75,9 @@ async fn follow(
     let store = Some(Arc::new(Store { url: url.clone() }) as Arc<dyn fafnir_tui::SessionStore>);
     let failed = |e| Error::usage(format!("{url:?} is not an address: {e}"));
     let mut live = Live::secured(&url, &gateway.tls, Some(session), store).map_err(failed)?;
-    cmd.into_iter().for_each(|cmd| live.submit(cmd));
+    if let Some(cmd) = cmd {
+        live.submit(cmd);
+    }
     let mut left = how.count.unwrap_or(u64::MAX);
     let ended = loop {
         let event = tokio::select! {

@@ -45,6 +45,7 @@ pub struct Settings {
     pub portfolio: Portfolio,
     pub engine: Engine,
     pub sim: Sim,
+    pub terminal: Terminal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,6 +293,57 @@ pub struct Sim {
     pub symbols: Vec<String>,
 }
 
+/// The trading terminal of whoever reads this configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Terminal {
+    /// Order sizes of the keys 1 to 4.
+    pub sizes: Vec<String>,
+    /// Largest notional of a one-key order, in the listing's currency.
+    pub one_key_max: String,
+    /// `blue-orange`, `green-red` or `red-up`.
+    pub theme: String,
+    /// Clicks and the wheel are the terminal's; `false`: the emulator's.
+    pub mouse: bool,
+}
+
+impl Default for Terminal {
+    fn default() -> Self {
+        Self {
+            sizes: ["1", "5", "10", "50"].map(str::to_owned).to_vec(),
+            one_key_max: "10000".into(),
+            theme: "blue-orange".into(),
+            mouse: true,
+        }
+    }
+}
+
+impl Terminal {
+    /// Order sizes of the keys 1 to 4, e4; none where they are no four quantities.
+    pub fn sizes_e4(&self) -> Option<[i64; 4]> {
+        let size = |text: &String| fafnir_rules::money::parse_e4(text).ok().filter(|size| *size > 0);
+        self.sizes.iter().map(size).collect::<Option<Vec<_>>>()?.try_into().ok()
+    }
+
+    /// Largest notional of a one-key order in micros; none where it is no amount.
+    pub fn one_key_max_micros(&self) -> Option<i64> {
+        fafnir_rules::money::parse_micros(&self.one_key_max).ok().filter(|most| *most >= 0)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.sizes_e4().is_none() {
+            return bad("terminal.sizes", "must be four quantities above 0, for the keys 1 to 4");
+        }
+        if self.one_key_max_micros().is_none() {
+            return bad("terminal.one_key_max", "must be an amount of at least 0 with at most 6 decimals");
+        }
+        if !matches!(self.theme.as_str(), "blue-orange" | "green-red" | "red-up") {
+            return bad("terminal.theme", "must be blue-orange, green-red or red-up");
+        }
+        Ok(())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -313,6 +365,7 @@ impl Default for Settings {
             portfolio: Portfolio::default(),
             engine: Engine::default(),
             sim: Sim::default(),
+            terminal: Terminal::default(),
         }
     }
 }
@@ -677,6 +730,7 @@ impl Settings {
             _ => return bad("portfolio.usd_cad", "must be a rate above 0 with at most 6 decimals"),
         }
         self.engine.check()?;
+        self.terminal.check()?;
         if !matches!(self.nats.market_credentials.as_str(), "" | "session" | "static") {
             return bad("nats.market_credentials", "must be \"session\" or \"static\"");
         }

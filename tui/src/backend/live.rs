@@ -185,6 +185,11 @@ fn busy(cmd: Cmd) -> Event {
             outcome: Outcome::Refused(text),
             elapsed_us: 0,
         },
+        Cmd::PlaceGroup(mut request) => Event::Placed {
+            client_order_id: request.orders.drain(..).next().map(|o| o.client_order_id).unwrap_or_default(),
+            outcome: Outcome::Refused(text),
+            elapsed_us: 0,
+        },
         Cmd::Replace(request) => {
             Event::Replaced { order_id: request.order_id, outcome: Outcome::Refused(text), elapsed_us: 0 }
         }
@@ -222,6 +227,7 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::Candles { symbol, interval } => ask_candles(gateway, symbol, interval).await,
         Cmd::Order { order_id } => ask_order(gateway, order_id).await,
         Cmd::Place(request) => place(gateway, request).await,
+        Cmd::PlaceGroup(request) => place_group(gateway, request).await,
         Cmd::Replace(request) => replace(gateway, request).await,
         Cmd::Cancel { order_id } => cancel(gateway, order_id).await,
         Cmd::CancelAll { symbol } => cancel_all(gateway, symbol).await,
@@ -296,6 +302,24 @@ async fn place(gateway: &Gateway, request: v1::PlaceOrderRequest) {
     let client_order_id = request.client_order_id.clone();
     let answer = gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place(r).await }).await;
     let outcome = as_outcome(answer.and_then(order_of));
+    gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
+}
+
+/// The answer is the first order's; the others come with the private stream as well.
+async fn place_group(gateway: &Gateway, request: v1::PlaceGroupRequest) {
+    let started = Instant::now();
+    let client_order_id = request.orders.first().map(|o| o.client_order_id.clone()).unwrap_or_default();
+    let answer =
+        gateway.call(COMMAND_DEADLINE, request, |mut c, r| async move { c.place_group(r).await }).await;
+    let outcome = match answer {
+        Ok(mut reply) if !reply.orders.is_empty() => {
+            let first = reply.orders.remove(0);
+            gateway.send(Event::Orders { orders: reply.orders, open_complete: false }).await;
+            Outcome::Done(first)
+        }
+        Ok(_) => outcome(&Status::internal("the answer holds no order")),
+        Err(status) => outcome(&status),
+    };
     gateway.send(Event::Placed { client_order_id, outcome, elapsed_us: elapsed_us(started) }).await;
 }
 

@@ -144,6 +144,20 @@ impl Holdings {
             .or_else(|| investment().min_by_key(oldest))
     }
 
+    /// Accounts that can trade in a currency's listings, the default one first: id, and what people see. None where there
+    /// is nothing to choose.
+    pub fn trading_accounts(&self, currency: &str) -> Vec<(String, String)> {
+        let Some(default) = self.default_account(currency).map(|a| a.id.clone()) else { return Vec::new() };
+        let trades = |a: &&v1::Account| a.r#type() == AccountType::Investment && !a.closed;
+        let mut accounts: Vec<&v1::Account> = self.accounts.values().filter(trades).collect();
+        if accounts.len() < 2 {
+            return Vec::new();
+        }
+        accounts.sort_by_key(|a| (a.id != default, a.created_us, a.id.clone()));
+        let shown = |a: &v1::Account| format!("{} {}", a.currency, crate::update::short_id(&a.id));
+        accounts.into_iter().map(|a| (a.id.clone(), shown(a))).collect()
+    }
+
     /// Shares that can be sold from an account, e4.
     pub fn sellable_e4(&self, account_id: &str, symbol: &str) -> i64 {
         self.positions.get(&(account_id.to_owned(), symbol.to_owned())).map_or(0, |h| h.available_e4)

@@ -30,8 +30,8 @@ pub const MESSAGE_US: i64 = 10_000_000;
 pub const ARMED_US: i64 = 300_000_000;
 /// A pointer that rests on the ladder holds it still for this long after its last motion, in microseconds.
 pub const POINTER_US: i64 = 30_000_000;
-/// Order sizes of the keys 1 to 4, in shares.
-pub const SIZES: [i64; 4] = [1, 5, 10, 50];
+/// Order sizes of the keys 1 to 4 unless the caller says otherwise, e4.
+pub const SIZES_E4: [i64; 4] = [10_000, 50_000, 100_000, 500_000];
 /// Symbols in the watchlist at most.
 pub const WATCH_MAX: usize = 100;
 /// Last prices kept per symbol for the small chart in the watchlist.
@@ -181,6 +181,7 @@ pub enum OrderFilter {
 }
 
 impl OrderFilter {
+    #[must_use]
     pub fn next(self) -> Self {
         match self {
             Self::All => Self::Open,
@@ -215,6 +216,7 @@ pub struct Drag {
 
 /// Everything.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Model {
     /// Wall clock in microseconds since 1970 UTC, as the loop last said.
     pub now_us: i64,
@@ -266,6 +268,8 @@ pub struct Model {
     pub tab: Tab,
     pub scroll: usize,
     pub pane: Pane,
+    /// Order sizes of the keys 1 to 4, e4.
+    pub sizes_e4: [i64; 4],
     pub size_index: usize,
     pub message: Option<Message>,
     pub log: VecDeque<LogLine>,
@@ -321,6 +325,7 @@ impl Model {
             tab: Tab::Orders,
             scroll: 0,
             pane: Pane::Tape,
+            sizes_e4: SIZES_E4,
             size_index: 1,
             message: None,
             log: VecDeque::new(),
@@ -393,7 +398,7 @@ impl Model {
 
     /// The size of the keys 1 to 4, e4.
     pub fn size_e4(&self) -> i64 {
-        SIZES.get(self.size_index).copied().unwrap_or(1) * 10_000
+        self.sizes_e4.get(self.size_index).copied().unwrap_or(10_000)
     }
 
     pub fn is_armed(&self) -> bool {

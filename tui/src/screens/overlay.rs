@@ -29,8 +29,8 @@ fn welcome(pen: &mut Pen, window: Rect) {
     let inner = pen.boxed(centred(window, 58, 8), "Welcome: this is paper money");
     let lines = [
         ("b s", "write an order at the best price of its side"),
-        ("j k", "choose a price on the ladder; space follows the market"),
-        ("x F", "cancel at the cursor; cancel all and sell what is held"),
+        ("j k", "choose a price; space follows the market again"),
+        ("x F", "cancel at the cursor; cancel all and sell it all"),
         ("/ ?", "find a symbol; every key there is"),
     ];
     for (line, (keys, about)) in lines.into_iter().enumerate() {

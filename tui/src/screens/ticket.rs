@@ -2,7 +2,7 @@
 
 use crate::{
     model::{
-        Model, SIZES,
+        Model,
         ticket::{Field, State, Ticket, expiry, kind_name, side_name, time_name},
     },
     text::{self, Input},
@@ -28,9 +28,9 @@ pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
     let separator = format!(" {} ", pen.theme.glyphs().separator);
     let mut parts: Vec<Vec<(String, Role)>> = Vec::new();
     let mut sizes = vec![(format!("QTY {} ", money::format_e4(model.size_e4())), Role::Title)];
-    for (at, size) in SIZES.iter().enumerate() {
+    for (at, size) in model.sizes_e4.iter().enumerate() {
         let role = if at == model.size_index { Role::Key } else { Role::Dim };
-        sizes.push((format!(" ({}){size}", at + 1), role));
+        sizes.push((format!(" ({}){}", at + 1, money::format_e4(*size)), role));
     }
     parts.push(sizes);
     parts.push(vec![if model.read_only {
@@ -191,6 +191,12 @@ fn draw_fields(model: &Model, ticket: &Ticket, pen: &mut Pen, area: Rect) -> u16
             Field::Expires => ("Expires", String::new(), String::new()),
             Field::PostOnly => {
                 ("Post-only", if ticket.post_only { "[x]" } else { "[ ]" }.into(), String::new())
+            }
+            Field::Target => ("Target", String::new(), "sells there".to_owned()),
+            Field::ExitStop => ("Exit stop", String::new(), "sells below".to_owned()),
+            Field::Account => {
+                let shown = ticket.accounts.get(ticket.account).map_or("-", |(_, shown)| shown.as_str());
+                ("Account", choice(shown), String::new())
             }
             Field::Display => {
                 ("Display", String::new(), if ticket.display.is_empty() { "all" } else { "" }.into())

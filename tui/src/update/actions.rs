@@ -4,9 +4,7 @@ use super::{feed, recipe, trade};
 use crate::{
     Exit,
     keys::Action,
-    model::{
-        Model, Overlay, Pane, SIZES, Tab, Tone, chart::INTERVALS, holdings, ladder::GROUPS, tape::FILTERS,
-    },
+    model::{Model, Overlay, Pane, Tab, Tone, chart::INTERVALS, holdings, ladder::GROUPS, tape::FILTERS},
     msg::Cmd,
     text::Input,
     view::layout,
@@ -67,13 +65,7 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::ScrollUp => model.scroll = model.scroll.saturating_sub(lower_rows(model)),
         Action::ScrollDown => scroll_down(model, lower_rows(model)),
         Action::TapeFilter => model.tape.filter = (model.tape.filter + 1) % FILTERS.len(),
-        Action::PaneNext => {
-            model.pane = match model.pane {
-                Pane::Tape => Pane::Chart,
-                Pane::Chart => Pane::Watch,
-                Pane::Watch => Pane::Tape,
-            }
-        }
+        Action::PaneNext => model.pane = next_pane(model.pane),
         Action::TimeframeShorter => timeframe(model, model.chart.interval.saturating_sub(1), cmds),
         Action::TimeframeLonger => {
             timeframe(model, (model.chart.interval + 1).min(INTERVALS.len() - 1), cmds);
@@ -84,6 +76,14 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         }
         Action::Suspend => model.suspend = true,
         Action::Quit => model.exit = Some(Exit::Quit),
+    }
+}
+
+fn next_pane(pane: Pane) -> Pane {
+    match pane {
+        Pane::Tape => Pane::Chart,
+        Pane::Chart => Pane::Watch,
+        Pane::Watch => Pane::Tape,
     }
 }
 
@@ -125,7 +125,7 @@ fn regroup(model: &mut Model, group: usize) {
 }
 
 fn set_size(model: &mut Model, index: usize) {
-    model.size_index = index.min(SIZES.len() - 1);
+    model.size_index = index.min(model.sizes_e4.len() - 1);
 }
 
 fn join(model: &mut Model, side: Side, cmds: &mut Vec<Cmd>) {

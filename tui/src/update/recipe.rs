@@ -1,7 +1,7 @@
 //! An order as what places the same one: a line for a shell, and GraphQL.
 
 use fafnir_proto::v1::{Order, OrderType, PlaceOrderRequest, Side};
-use fafnir_rules::money::format_e4;
+use fafnir_rules::{money::format_e4, order};
 
 /// What places the same order as one that is known.
 pub fn of_order(order: &Order) -> String {
@@ -28,7 +28,7 @@ pub fn of_request(request: &PlaceOrderRequest) -> String {
 }
 
 fn time(request: &PlaceOrderRequest) -> Option<&'static str> {
-    request.time_in_force().known().map(|time| time.name())
+    request.time_in_force().known().map(order::TimeInForce::name)
 }
 
 fn command(r: &PlaceOrderRequest) -> String {
@@ -62,8 +62,8 @@ fn mutation(r: &PlaceOrderRequest) -> String {
     let name = |known: Option<&'static str>| known.unwrap_or_default();
     let mut fields = vec![
         format!("symbol: \"{}\"", r.symbol),
-        format!("side: \"{}\"", name(r.side().known().map(|side| side.name()))),
-        format!("type: \"{}\"", name(r.r#type().known().map(|kind| kind.name()))),
+        format!("side: \"{}\"", name(r.side().known().map(order::Side::name))),
+        format!("type: \"{}\"", name(r.r#type().known().map(order::OrderType::name))),
         format!("quantity: {}", format_e4(r.quantity_e4)),
     ];
     for (field, value) in [

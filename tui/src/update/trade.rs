@@ -115,6 +115,7 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
     let ticket = Ticket {
         quantity: Input::prefilled(money::format_e4(model.size_e4())),
         price: Input::prefilled(price),
+        accounts: model.holdings.trading_accounts(model.currency(&model.symbol)),
         quick,
         ..Ticket::new(&model.symbol, side, model.ids.take())
     };
@@ -239,6 +240,7 @@ pub(super) fn send_ticket(model: &mut Model, cmds: &mut Vec<Cmd>) {
     }
     cmds.push(match request {
         Request::Place(request) => Cmd::Place(request),
+        Request::Group(request) => Cmd::PlaceGroup(request),
         Request::Replace(request) => Cmd::Replace(request),
     });
 }
@@ -250,6 +252,7 @@ pub(super) fn close_ticket(model: &mut Model) {
         Some(State::Unknown(request)) => {
             let id = match request {
                 Request::Place(request) => &request.client_order_id,
+                Request::Group(request) => request.orders.first().map_or("", |o| o.client_order_id.as_str()),
                 Request::Replace(request) => short_id(&request.order_id),
             };
             let text = format!("left without an answer: look for order {id} among the orders");

@@ -287,3 +287,84 @@ fn a_stop_on_the_wrong_side_is_not_ready() {
         assert!(placed(&press(&mut model, KeyCode::Enter)).is_empty(), "{}", message(&model));
     }
 }
+
+#[test]
+fn exits_in_the_ticket_make_a_group_and_one_account_is_chosen() {
+    let mut model = market();
+    let other =
+        v1::Account { id: "22222222-2222-4222-8222-222222222222".into(), created_us: 9, ..account(1) };
+    apply(&mut model, Event::Accounts(vec![other.clone()]));
+    let group = |cmds: &[Cmd]| match cmds {
+        [Cmd::PlaceGroup(request)] => request.clone(),
+        other => panic!("{other:?}"),
+    };
+    let fill = |model: &mut Model, field: Field, text: &str| {
+        model.ticket.as_mut().unwrap().enter(field);
+        keys(model, text);
+    };
+    keys(&mut model, "b");
+    fill(&mut model, Field::Target, "231");
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    assert_eq!(message(&model), "the target must be above the price 231.07");
+    fill(&mut model, Field::Target, "240");
+    fill(&mut model, Field::ExitStop, "225");
+    let sent = group(&press(&mut model, KeyCode::Enter));
+    assert_eq!(sent.kind(), v1::GroupKind::Bracket);
+    let legs: Vec<_> = sent.orders.iter().map(|o| (o.side(), o.price_e4, o.stop_price_e4)).collect();
+    assert_eq!(legs, [(Side::Buy, 2_310_700, 0), (Side::Sell, 2_400_000, 0), (Side::Sell, 0, 2_250_000)]);
+    assert!(sent.orders.iter().all(|o| o.account_id == ACCOUNT));
+    assert!(press(&mut model, KeyCode::Enter).is_empty(), "one ticket, one group");
+
+    let mut model = market();
+    apply(&mut model, Event::Accounts(vec![other.clone()]));
+    keys(&mut model, "s");
+    fill(&mut model, Field::ExitStop, "225");
+    assert_eq!(group(&press(&mut model, KeyCode::Enter)).kind(), v1::GroupKind::Oco);
+
+    let mut model = market();
+    apply(&mut model, Event::Accounts(vec![other.clone()]));
+    keys(&mut model, "1b");
+    model.ticket.as_mut().unwrap().enter(Field::Account);
+    press(&mut model, KeyCode::Right);
+    assert!(press(&mut model, KeyCode::Enter).is_empty());
+    assert!(
+        message(&model).starts_with("not enough cash"),
+        "the other account has none: {}",
+        message(&model)
+    );
+    model.ticket.as_mut().unwrap().enter(Field::Account);
+    press(&mut model, KeyCode::Right);
+    assert_eq!(placed(&press(&mut model, KeyCode::Enter)).len(), 1);
+}
+
+#[test]
+fn a_chosen_order_is_copied_as_what_places_it_again() {
+    let mut model = market();
+    keys(&mut model, "ny");
+    let copied: Vec<Cmd> = keys(&mut model, "y");
+    assert!(
+        matches!(&copied[..], [Cmd::Copy(text)] if text.starts_with("fafnir order place buy AAPL 5 --price "))
+    );
+}
+
+#[test]
+fn tabs_orders_and_hints_take_clicks_and_orders_are_filtered() {
+    let mut model = market();
+    let layout = layout(model.size, model.pane);
+    let down = MouseEventKind::Down(MouseButton::Left);
+    let shown = render(&draw(&model));
+    let x = |line: usize, text: &str| {
+        let line = shown.lines().nth(line).unwrap();
+        u16::try_from(line[..line.find(text).unwrap()].chars().count()).unwrap()
+    };
+    mouse(&mut model, down, x(usize::from(layout.tabs.y), "ositions"), layout.tabs.y);
+    assert_eq!(model.tab, fafnir_tui::model::Tab::Positions);
+    mouse(&mut model, down, x(usize::from(layout.tabs.y), "rders"), layout.tabs.y);
+    mouse(&mut model, down, layout.lower.x + 3, layout.lower.y + 1);
+    assert_eq!(model.chosen.as_deref(), Some(NEAR));
+    mouse(&mut model, down, x(usize::from(layout.hints.y), "help"), layout.hints.y);
+    assert!(model.overlay.is_some());
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "hhh");
+    assert!(render(&draw(&model)).contains("[o]rders 2 ended") && model.orders_listed().is_empty());
+}

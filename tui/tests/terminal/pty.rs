@@ -85,6 +85,10 @@ impl Driven {
         self.until(what, |output| wanted(&screen(output)));
     }
 
+    fn process(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
     /// The screen as it is.
     pub fn screen(&self) -> Vec<String> {
         screen(&String::from_utf8_lossy(&self.output))
@@ -209,4 +213,33 @@ fn leaving_by_key_gives_the_screen_back() {
         assert!(ended.output.contains(LEAVE) && ended.is_cooked, "{mode}");
         assert!(ended.status.success(), "{mode}: {}", ended.output);
     }
+}
+
+#[test]
+fn ctrl_z_gives_the_screen_back_until_the_process_goes_on() {
+    let mut driven = start("pty::child", "quit");
+    driven.until("the sign-in screen", |output| output.contains("sign in"));
+    for signal in [None, Some(rustix::process::Signal::TSTP)] {
+        let process = driven.process();
+        match signal {
+            None => driven.send("\x1a"),
+            Some(signal) => rustix::process::kill_process(process, signal).unwrap(),
+        }
+        let stopped = rustix::process::WaitOptions::UNTRACED;
+        let (_, status) = rustix::process::waitpid(Some(process), stopped).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
+        let modes = tcgetattr(&driven.slave).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON), "{signal:?}: {modes:?}");
+        let before = driven.output.len();
+        rustix::process::kill_process(process, rustix::process::Signal::CONT).unwrap();
+        let left = String::from_utf8_lossy(&driven.output).matches(ENTER).count();
+        driven.until("the screen again", |output| output.matches(ENTER).count() > left);
+        assert!(driven.output.len() > before);
+    }
+    driven.until("the sign-in screen again", |output| {
+        output.rsplit(ENTER).next().is_some_and(|shown| shown.contains("sign in"))
+    });
+    driven.send("\x1b");
+    let ended = driven.end();
+    assert!(ended.status.success() && ended.is_cooked, "{}", ended.output);
 }

@@ -81,7 +81,9 @@ pub(super) async fn account_of(client: &mut Client, id: Option<&str>) -> Result<
     let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
     let found = match id {
         Some(id) => {
-            let known = accounts.into_iter().find(|a| a.id == id);
+            // By its beginning too, where that is one account's.
+            let mut known = accounts.into_iter().filter(|a| a.id.starts_with(id));
+            let known = known.next().filter(|a| a.id == id || known.next().is_none());
             Some(known.unwrap_or_else(|| v1::Account { id: id.to_owned(), ..v1::Account::default() }))
         }
         None => accounts.into_iter().find(|a| a.r#type() == AccountType::Investment),

@@ -88,8 +88,62 @@ impl Ticket {
     pub fn validate(&self, model: &Model) -> Result<Request, Refusal> {
         match &self.replaces {
             Some(order) => self.validate_replace(model, order).map(Request::Replace),
-            None => self.validate_new(model).map(Request::Place),
+            None => self.validate_new(model).and_then(|order| self.with_exits(model, order)),
         }
+    }
+
+    /// The order with the exits that are filled in. One exit of a buy: what is bought is sold by it; two: by the one that
+    /// comes first. Beside a sell a stop: whichever comes first.
+    fn with_exits(&self, model: &Model, order: PlaceOrderRequest) -> Result<Request, Refusal> {
+        let (has_target, has_stop) = (
+            self.has_target() && !self.target.is_empty(),
+            self.has_exit_stop() && !self.exit_stop.is_empty(),
+        );
+        if !has_target && !has_stop {
+            return Ok(Request::Place(order));
+        }
+        let tick = model.tick_e4(&self.symbol);
+        let price = |input: &Input, field: Field| {
+            let price = price_of(input, field, field.name())?;
+            if price % tick != 0 {
+                let tick = text::price(tick, tick);
+                return refuse(field, format!("{} must be a multiple of the tick {tick}", field.name()));
+            }
+            Ok(price)
+        };
+        let exit = |kind: OrderType, price_e4: i64, stop_price_e4: i64| PlaceOrderRequest {
+            symbol: self.symbol.clone(),
+            side: Side::Sell.into(),
+            r#type: kind.into(),
+            quantity_e4: order.quantity_e4,
+            price_e4,
+            stop_price_e4,
+            account_id: order.account_id.clone(),
+            ..Default::default()
+        };
+        let entry = text::price(order.price_e4, tick);
+        let mut exits = Vec::new();
+        if has_target {
+            let target = price(&self.target, Field::Target)?;
+            if target <= order.price_e4 {
+                return refuse(Field::Target, format!("the target must be above the price {entry}"));
+            }
+            exits.push(exit(OrderType::Limit, target, 0));
+        }
+        if has_stop {
+            let stop = price(&self.exit_stop, Field::ExitStop)?;
+            if stop >= order.price_e4 {
+                return refuse(Field::ExitStop, format!("the exit stop must be below the price {entry}"));
+            }
+            exits.push(exit(OrderType::Stop, 0, stop));
+        }
+        let (kind, mut orders) = match (self.side, exits.len()) {
+            (Side::Sell, _) => (v1::GroupKind::Oco, vec![order]),
+            (_, 1) => (v1::GroupKind::Oto, vec![order]),
+            _ => (v1::GroupKind::Bracket, vec![order]),
+        };
+        orders.extend(exits);
+        Ok(Request::Group(v1::PlaceGroupRequest { user_id: String::new(), kind: kind.into(), orders }))
     }
 
     fn validate_new(&self, model: &Model) -> Result<PlaceOrderRequest, Refusal> {
@@ -146,6 +200,7 @@ impl Ticket {
             display_quantity_e4: display_e4,
             post_only: self.post_only && self.has_post_only(),
             client_order_id: self.client_order_id.clone(),
+            account_id: self.accounts.get(self.account).map(|(id, _)| id.clone()).unwrap_or_default(),
             expires_us,
             ..Default::default()
         })
@@ -200,7 +255,8 @@ impl Ticket {
 
     fn check_funds(&self, model: &Model, quantity_e4: i64) -> Result<(), Refusal> {
         let currency = model.currency(&self.symbol);
-        let Some(account) = model.holdings.default_account(currency) else {
+        let chosen = self.accounts.get(self.account).and_then(|(id, _)| model.holdings.accounts.get(id));
+        let Some(account) = chosen.or_else(|| model.holdings.default_account(currency)) else {
             return if model.holdings.accounts.is_empty() {
                 Ok(())
             } else {

@@ -11,7 +11,7 @@ mod tests;
 use super::holdings;
 use crate::text::{self, Input};
 use fafnir_proto::v1::{
-    self, OrderState, OrderType, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
+    self, OrderState, OrderType, PlaceGroupRequest, PlaceOrderRequest, ReplaceOrderRequest, Side, TimeInForce,
 };
 use fafnir_rules::money;
 use fafnir_rules::order;
@@ -35,6 +35,12 @@ pub enum Field {
     PostOnly,
     /// What an iceberg shows; empty shows everything.
     Display,
+    /// Price at which what was bought is sold again.
+    Target,
+    /// Price below which what was bought, or is to be sold, is sold.
+    ExitStop,
+    /// The account that trades.
+    Account,
 }
 
 impl Field {
@@ -42,7 +48,14 @@ impl Field {
     pub fn is_input(self) -> bool {
         matches!(
             self,
-            Self::Quantity | Self::Price | Self::Stop | Self::Trail | Self::Expires | Self::Display
+            Self::Quantity
+                | Self::Price
+                | Self::Stop
+                | Self::Trail
+                | Self::Expires
+                | Self::Display
+                | Self::Target
+                | Self::ExitStop
         )
     }
 
@@ -71,6 +84,9 @@ impl Field {
             Self::Expires => "expiry",
             Self::PostOnly => "post-only",
             Self::Display => "display quantity",
+            Self::Target => "target",
+            Self::ExitStop => "exit stop",
+            Self::Account => "account",
         }
     }
 
@@ -89,6 +105,8 @@ impl Field {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     Place(PlaceOrderRequest),
+    /// An order and its exits, or exits alone.
+    Group(PlaceGroupRequest),
     Replace(ReplaceOrderRequest),
 }
 
@@ -116,6 +134,12 @@ pub struct Ticket {
     pub trail: Input,
     pub expires: Input,
     pub display: Input,
+    pub target: Input,
+    pub exit_stop: Input,
+    /// Accounts that can trade, the default one first: id, and what people see.
+    pub accounts: Vec<(String, String)>,
+    /// Index into them.
+    pub account: usize,
     pub field: Field,
     /// Stable for this order; a new one only after a definite refusal.
     pub client_order_id: String,
@@ -150,6 +174,10 @@ impl Ticket {
             trail: Input::default(),
             expires: Input::default(),
             display: Input::default(),
+            target: Input::default(),
+            exit_stop: Input::default(),
+            accounts: Vec::new(),
+            account: 0,
             field: Field::Quantity,
             client_order_id,
             state: State::Editing,
@@ -200,6 +228,18 @@ impl Ticket {
         self.time_in_force == TimeInForce::Gtd
     }
 
+    /// True when it can have exits: a buy that stands until it is filled or canceled, or the day is over.
+    pub fn has_target(&self) -> bool {
+        let stands = matches!(self.time_in_force, TimeInForce::Gtc | TimeInForce::Day);
+        self.side == Side::Buy && self.kind == OrderType::Limit && stands && self.replaces.is_none()
+    }
+
+    /// The same of a stop; beside a limit order that sells it is the other exit.
+    pub fn has_exit_stop(&self) -> bool {
+        let stands = matches!(self.time_in_force, TimeInForce::Gtc | TimeInForce::Day);
+        self.kind == OrderType::Limit && stands && self.replaces.is_none()
+    }
+
     pub fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight(_))
     }
@@ -229,6 +269,9 @@ impl Ticket {
             (self.has_expiry(), Field::Expires),
             (self.has_post_only(), Field::PostOnly),
             (self.has_display(), Field::Display),
+            (self.has_target(), Field::Target),
+            (self.has_exit_stop(), Field::ExitStop),
+            (self.accounts.len() > 1, Field::Account),
         ] {
             if has {
                 fields.push(field);
@@ -245,6 +288,8 @@ impl Ticket {
             Field::Trail => Some(&self.trail),
             Field::Expires => Some(&self.expires),
             Field::Display => Some(&self.display),
+            Field::Target => Some(&self.target),
+            Field::ExitStop => Some(&self.exit_stop),
             _ => None,
         }
     }
@@ -257,6 +302,8 @@ impl Ticket {
             Field::Trail => Some(&mut self.trail),
             Field::Expires => Some(&mut self.expires),
             Field::Display => Some(&mut self.display),
+            Field::Target => Some(&mut self.target),
+            Field::ExitStop => Some(&mut self.exit_stop),
             _ => None,
         }
     }
@@ -312,6 +359,9 @@ impl Ticket {
             Field::Quantity => step_input(&mut self.quantity, by(lot_e4)),
             Field::Display => step_input(&mut self.display, by(lot_e4)),
             Field::Price => step_input(&mut self.price, by(tick_e4)),
+            Field::Target => step_input(&mut self.target, by(tick_e4)),
+            Field::ExitStop => step_input(&mut self.exit_stop, by(tick_e4)),
+            Field::Account => self.account = cycle(self.accounts.len().max(1), self.account),
             Field::Stop => step_input(&mut self.stop, by(tick_e4)),
             Field::Trail => match self.trail.text().trim().strip_suffix('%') {
                 Some(percent) => {
@@ -331,6 +381,9 @@ impl Ticket {
         match &self.state {
             State::Unknown(Request::Place(request)) => {
                 !order.client_order_id.is_empty() && request.client_order_id == order.client_order_id
+            }
+            State::Unknown(Request::Group(_)) => {
+                !order.client_order_id.is_empty() && self.client_order_id == order.client_order_id
             }
             State::Unknown(Request::Replace(request)) => {
                 request.order_id == order.id && (order.version > request.version || !holdings::is_open(order))
