@@ -140,7 +140,7 @@ fn what_next(url: &str, dir: &Path, key: Option<&str>) -> String {
     let query = r#"{"query":"{ getStockQuote(symbol: \"AAPL\") { data { price } } }"}"#;
     format!(
         "terminal  fafnir --data-dir {dir} trade --demo\n\
-         GraphQL   {url}/graphql\n\
+         GraphQL   {url}/\n\
          curl      curl -u {key} -H 'Content-Type: application/json' -d '{query}' {url}/graphql\n\n"
     )
 }

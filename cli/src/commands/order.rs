@@ -273,8 +273,9 @@ async fn id_of(client: &mut Client, text: &str) -> Result<String> {
     }
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        // The exchange's own word about it.
-        [] => Ok(wanted),
+        [] => Err(Error::new(Exit::Precondition, format!("no order of yours begins or ends with {text}"))
+            .code(Reason::ORDER_NOT_FOUND)
+            .hint("`fafnir order list` has them")),
         several => Err(Error::new(
             Exit::Precondition,
             format!("{} orders begin or end with {text}: {}", several.len(), several[..2].join(", ")),

@@ -13,8 +13,7 @@ use std::{sync::Arc, thread, time::Duration};
 const NEAR: &str = "0197a8b0-0000-7000-8000-000000008f3a";
 
 fn now_us() -> i64 {
-    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros())
-        .unwrap()
+    i64::try_from(time::OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000).unwrap()
 }
 
 /// What the parents below start; does nothing on its own.
@@ -28,10 +27,11 @@ fn child() {
         std::process::exit(99);
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(trade(&mode));
+    println!("{}", runtime.block_on(trade(&mode)));
 }
 
-async fn trade(mode: &str) {
+/// Trades until Ctrl-C; what the exchange was asked for.
+async fn trade(mode: &str) -> String {
     let nats = Nats::start().await;
     let gateway = Gateway::start(nats.url("secret")).await;
     {
@@ -83,15 +83,12 @@ async fn trade(mode: &str) {
     feed.abort();
     assert_eq!(exit, Exit::Interrupted);
     let books = gateway.books.lock().unwrap();
-    for r in &books.placed {
-        println!("placed {} {} @ {}", r.side().as_str_name(), r.quantity_e4, r.price_e4);
-    }
-    println!(
-        "{} placed, canceled {:?}, replaced {}",
-        books.placed.len(),
-        books.canceled,
-        books.replaced.len()
-    );
+    let placed = |r: &v1::PlaceOrderRequest| {
+        format!("placed {} {} @ {}\n", r.side().as_str_name(), r.quantity_e4, r.price_e4)
+    };
+    let orders: String = books.placed.iter().map(placed).collect();
+    let (count, replaced) = (books.placed.len(), books.replaced.len());
+    format!("{orders}{count} placed, canceled {:?}, replaced {replaced}", books.canceled)
 }
 
 /// A terminal that shows a live market.
