@@ -1,6 +1,7 @@
 //! Composes services in this process: `up` is every row of the table, a single service is one, the same way.
 
 use crate::{
+    commands,
     output::{Error, Exit, Out, Result},
     ports, seed,
     stack::{self, RunFile},
@@ -127,7 +128,7 @@ fn start_log(dir: &Path, beside: Beside, settings: &Settings, out: Out) -> Resul
     } else {
         None
     };
-    let sinks = Sinks { silent: beside.background, file };
+    let sinks = Sinks { silent: beside.background, file, names: Some(commands::service_of) };
     telemetry::init_to(sinks, settings.log.format, &settings.log.filter, out.colour);
     Ok(())
 }

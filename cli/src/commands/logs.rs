@@ -145,7 +145,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// The service whose code wrote a line, by the module that it comes from.
-fn service_of(target: &str) -> &str {
+pub fn service_of(target: &str) -> &str {
     let module = target.split("::").next().unwrap_or(target);
     let row = fafnir_services::ALL.iter().find(|s| s.module == module);
     row.map_or_else(|| module.strip_prefix("fafnir_").unwrap_or(module), |s| s.name)

@@ -31,6 +31,8 @@ mod session;
 mod trade;
 mod watch;
 
+pub use logs::service_of;
+
 use crate::{
     args::{Cli, Command, Man},
     examples::with_examples,

@@ -237,3 +237,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_size_from_20x5_to_300x100_shows_something() {
+    for width in (20..=300).step_by(35) {
+        for height in (5..=100).step_by(19) {
+            let mut model = live((width, height), Theme::default());
+            for key in ["", "b", "\u{1b}?", "\u{1b}/a", "\u{1b}:o", "\u{1b}F", "\u{1b}a2"] {
+                for c in key.chars() {
+                    press(&mut model, if c == '\u{1b}' { KeyCode::Esc } else { KeyCode::Char(c) });
+                }
+                let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+                terminal.draw(|frame| view(&model, frame)).unwrap();
+                let shown = terminal.backend().buffer().content().iter().any(|cell| cell.symbol() != " ");
+                assert!(shown, "{width}x{height} {key:?}");
+            }
+        }
+    }
+}
