@@ -193,8 +193,12 @@ impl Endpoint {
         Ok(Prepared { request, shape, found, is_valid, price })
     }
 
-    /// Takes what a request asks for from what its user may ask for.
+    /// Takes what a request asks for from what its user may ask for. One that is refused was read, too.
     pub fn charge(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
+        self.take(session, prepared).inspect_err(|_| self.was_refused(session))
+    }
+
+    fn take(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
         let (limiter, price) = (&self.gateway.cost, prepared.price);
         if limiter.is_beyond(price) {
             return Err(Charge::TooDear { price, max: self.gateway.ctx.settings.gateway.cost_burst });
