@@ -257,6 +257,7 @@ fn crates_depend_downwards_only() {
         ("tui".into(), vec!["proto", "rules"]),
         ("services/rules".into(), vec![]),
         ("services/matching".into(), vec![]),
+        ("services/market".into(), vec!["matching", "rules"]),
         ("services/disk".into(), vec![]),
         ("services/tls".into(), vec![]),
         ("services/broker".into(), vec!["disk", "tls"]),
@@ -264,7 +265,11 @@ fn crates_depend_downwards_only() {
         ("services/platform".into(), vec!["disk", "proto", "rules", "tls"]),
     ];
     for service in SERVICES {
-        let below = if service == "trade_engine" { vec!["clearing", "disk", "matching"] } else { vec![] };
+        let below = match service {
+            "trade_engine" => vec!["clearing", "disk", "matching"],
+            "simulator" => vec!["market"],
+            _ => vec![],
+        };
         allowed.push((format!("services/{service}"), [vec!["platform", "proto", "rules"], below].concat()));
     }
     for (name, allowed) in allowed {

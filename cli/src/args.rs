@@ -99,6 +99,8 @@ pub enum Command {
     Secrets(Secrets),
     /// Fill the databases with users, instruments, accounts and histories; idempotent
     Seed(Seed),
+    /// Bring daily or minute bars of a symbol from a CSV file of Yahoo, Stooq, Alpaca, Binance or Polygon
+    Import(Import),
     /// Open the trading terminal
     Trade(Trade),
     /// Try the terminal on a platform of its own that leaves nothing behind
@@ -204,6 +206,12 @@ pub struct Up {
     /// Symbols that the simulated market trades, separated by commas [default: all]
     #[arg(long, value_name = "SYMBOLS")]
     pub sim_symbols: Option<String>,
+    /// How the simulated market is [default: normal]
+    #[arg(long, value_name = "MOOD")]
+    pub market: Option<Mood>,
+    /// Seed of every random choice of the simulated market
+    #[arg(long, value_name = "NUMBER")]
+    pub seed: Option<u64>,
     /// Start with an empty data directory: what is in it is deleted
     #[arg(long)]
     pub fresh: bool,
@@ -288,8 +296,38 @@ pub struct BrokerConsumers {
     pub stream: Option<String>,
 }
 
+/// How the simulated market is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mood {
+    /// Less than half of the usual volatility
+    Quiet,
+    /// Each symbol is as volatile as its daily bars say
+    Normal,
+    /// More than twice the usual volatility
+    Volatile,
+    /// Volatile, and within minutes everything loses a tenth, of which half comes back
+    Crash,
+}
+
+impl Mood {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Normal => "normal",
+            Self::Volatile => "volatile",
+            Self::Crash => "crash",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Sim {
+    #[command(subcommand)]
+    pub look: Option<SimLook>,
+    /// How the market is [default: normal]
+    #[arg(long, value_name = "MOOD")]
+    pub market: Option<Mood>,
     /// Multiply the simulated market's activity (0 to 100)
     #[arg(long, value_name = "FACTOR")]
     pub rate: Option<String>,
@@ -299,6 +337,29 @@ pub struct Sim {
     /// Seed of every random choice
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+}
+
+/// What is done with the simulated market beside running it.
+#[derive(Debug, Subcommand)]
+pub enum SimLook {
+    /// Play sessions of the simulated market by itself and compare it with what is known of real ones
+    Check(SimCheck),
+}
+
+#[derive(Debug, Args)]
+pub struct SimCheck {
+    /// Sessions of 6.5 hours
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub sessions: u64,
+    /// Seed of every random choice
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    pub seed: u64,
+    /// Symbols that are looked at, separated by commas; all are played
+    #[arg(long, default_value = "AAPL,MSFT,NVDA,TSLA,AMZN", value_name = "SYMBOLS")]
+    pub symbols: String,
+    /// Directory with instruments.csv, instead of the built-in seeds
+    #[arg(long, value_name = "DIR")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -372,6 +433,50 @@ pub struct Seed {
     /// Read and check the seeds, change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// The file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Whose bars they are, in any case; rows of other symbols are passed over
+    #[arg(long, value_name = "SYMBOL")]
+    pub symbol: String,
+    /// What a column is called that is not recognised: time, clock, open, high, low, close, volume or symbol
+    #[arg(long, value_name = "FIELD=NAME", value_parser = column)]
+    pub column: Vec<(String, String)>,
+    /// Round prices with more than four decimals, which are refused otherwise
+    #[arg(long)]
+    pub round: bool,
+    /// Replace bars that are there, which stay otherwise
+    #[arg(long)]
+    pub replace: bool,
+    /// List the symbol under this name, where it is not listed
+    #[arg(long, value_name = "NAME")]
+    pub list: Option<String>,
+    /// Currency of the listing
+    #[arg(long, value_name = "CURRENCY", default_value = "USD", requires = "list")]
+    pub currency: String,
+    /// Price step of the listing
+    #[arg(long, value_name = "PRICE", default_value = "0.01", requires = "list")]
+    pub tick: String,
+    /// Smallest quantity of the listing
+    #[arg(long, value_name = "QUANTITY", default_value = "1", requires = "list")]
+    pub lot: String,
+    /// Read and check the file, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+fn column(text: &str) -> Result<(String, String), String> {
+    const FIELDS: [&str; 8] = ["time", "clock", "open", "high", "low", "close", "volume", "symbol"];
+    let (field, name) = text.split_once('=').ok_or("must be FIELD=NAME")?;
+    if FIELDS.contains(&field) {
+        Ok((field.to_owned(), name.to_owned()))
+    } else {
+        Err(format!("the field must be one of {}", FIELDS.join(", ")))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -1162,6 +1267,25 @@ pub enum Market {
         /// The symbol, in any case
         #[arg(value_name = "SYMBOL")]
         symbol: String,
+    },
+    /// Tell the simulated market that a symbol is worth more or less from now on
+    #[command(allow_negative_numbers = true)]
+    News {
+        /// The symbol, in any case
+        #[arg(value_name = "SYMBOL")]
+        symbol: String,
+        /// By so many percent: -3.5, +2 (-90 to 100)
+        #[arg(value_name = "PERCENT", allow_hyphen_values = true)]
+        change: String,
+    },
+    /// Play a scenario for the simulated market, step by step at its times
+    Play {
+        /// opening-cross, flash-crash, squeeze, circuit-breaker, or a file like those in seeds/scenarios
+        #[arg(value_name = "SCENARIO")]
+        scenario: String,
+        /// The symbol that it is played with, instead of its own
+        #[arg(long, value_name = "SYMBOL")]
+        symbol: Option<String>,
     },
     /// Show levels, orders in their queues and, in a call, what the auction would give
     Show {

@@ -2,7 +2,7 @@
 
 /// A command and lines that a shell takes, without the program's name.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("up", &["up", "up --ports auto --no-sim", "up --detach --data-dir /srv/fafnir"]),
+    ("up", &["up", "up --ports auto --no-sim", "up --market crash", "up --detach --data-dir /srv/fafnir"]),
     ("down", &["down", "down --data-dir /srv/fafnir"]),
     ("status", &["status", "status --json"]),
     ("ready", &["ready 9080"]),
@@ -19,7 +19,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("broker", &["broker --port 4222", "broker streams"]),
     ("broker streams", &["broker streams", "broker streams --json"]),
     ("broker consumers", &["broker consumers", "broker consumers facts"]),
-    ("sim", &["sim", "sim --rate 5 --symbols AAPL,MSFT"]),
+    ("sim", &["sim", "sim --rate 5 --symbols AAPL,MSFT", "sim --market volatile --seed 7"]),
+    ("sim check", &["sim check", "sim check --sessions 5 --seed 3 --symbols AAPL,KO"]),
     ("migrate", &["migrate", "migrate --data-dir /srv/fafnir"]),
     ("rebuild", &["rebuild", "rebuild order-service --from /backup/monday"]),
     ("journal skip", &["journal skip 4711"]),
@@ -30,6 +31,13 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("secrets rotate", &["secrets rotate signing-key", "secrets rotate service-token --overlap-s 30"]),
     ("secrets issuer", &["secrets issuer"]),
     ("seed", &["seed", "seed --dry-run", "seed --only instruments --file my-seeds"]),
+    (
+        "import",
+        &[
+            "import KO.csv --symbol KO --dry-run",
+            "import klines.csv --symbol BTC --list Bitcoin --lot 0.0001 --round",
+        ],
+    ),
     (
         "trade",
         &["trade", "trade --demo --up", "trade --symbol MSFT --read-only", "trade --replay yesterday.rec"],
@@ -109,6 +117,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("audit", &["audit", "audit --watch"]),
     ("market state", &["market state AAPL halted", "market state AAPL open"]),
     ("market volatility", &["market volatility AAPL --bps 500", "market volatility AAPL --off"]),
+    ("market news", &["market news TSLA -4.5", "market news AAPL +2"]),
+    ("market play", &["market play flash-crash", "market play squeeze --symbol NVDA"]),
     ("market cancel", &["market cancel AAPL"]),
     ("market show", &["market show AAPL --levels 20"]),
     ("market queue", &["market queue ID"]),

@@ -5,6 +5,7 @@ mod background;
 mod client;
 mod commands;
 mod examples;
+mod import;
 mod output;
 mod ports;
 mod run;

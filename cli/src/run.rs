@@ -204,6 +204,11 @@ async fn start(
             () = stopped.cancelled() => return Err(Error::new(Exit::Interrupted, "interrupted")),
         }
     }
+    if beside.seed && beside.simulator {
+        // It takes seconds, and nothing that is ready waits for it.
+        let sessions = seed::play_sessions(running.context.clone());
+        running.tasks.spawn_until_shutdown("sessions before the first", sessions);
+    }
     Ok(running)
 }
 

@@ -129,7 +129,7 @@ pub fn check(dir: &Path) -> Result<()> {
 }
 
 /// What a stack stores in its data directory.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "db",
     "broker",
     "engine",
@@ -139,6 +139,7 @@ const OURS: [&str; 13] = [
     "run.json",
     "logs",
     "seeding",
+    "playing",
     TLS,
     manifest::FILE,
     manifest::NOTES,

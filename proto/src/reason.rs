@@ -468,6 +468,8 @@ reasons! {
     PORT_TAKEN,
     /// The configuration is not well formed.
     CONFIGURATION,
+    /// News says too much, or nothing.
+    NEWS_OUT_OF_RANGE,
     /// The seeds are not well formed.
     SEEDS,
     /// The books of account or the journal do not hold what they must.

@@ -45,6 +45,9 @@ pub const TRADES: &str = "market.trades.*";
 /// The `Quote`s of every symbol.
 pub const QUOTES: &str = "market.quotes.*";
 
+/// The `News` of every symbol.
+pub const NEWS: &str = "news.*";
+
 /// A symbol in a subject.
 pub fn token(symbol: &str) -> String {
     symbol.replace('.', "_")
@@ -63,6 +66,11 @@ pub fn book(symbol: &str) -> String {
 /// The `TradePrint`s of a symbol.
 pub fn trades(symbol: &str) -> String {
     of_symbol(TRADES, symbol)
+}
+
+/// The `News` of a symbol.
+pub fn news(symbol: &str) -> String {
+    of_symbol(NEWS, symbol)
 }
 
 /// The `Quote`s of a symbol.

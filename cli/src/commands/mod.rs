@@ -13,6 +13,7 @@ mod config;
 mod coverage;
 mod demo;
 mod doctor;
+mod import;
 mod journal;
 mod key;
 mod load;
@@ -26,8 +27,10 @@ mod portfolio;
 mod rebuild;
 mod replay;
 mod report;
+mod scenario;
 mod secrets;
 mod session;
+mod sim_check;
 mod trade;
 mod watch;
 
@@ -74,6 +77,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             platform::service(global, "trade-engine", "ports.engine", args, out).await
         }
         Command::Broker(args) => broker::broker(global, args, out).await,
+        Command::Import(args) => import::import(global, args, out).await,
         Command::Sim(args) => platform::sim(global, args, out).await,
         Command::Migrate => platform::migrate(global, out).await,
         Command::Journal(args) => journal::journal(global, args, out),

@@ -1,19 +1,27 @@
 //! `fafnir market`: what operators do with a market, through the gateway and by their permission.
 
+use super::scenario;
 use crate::{
     args::{Global, Market, MarketCommand, MarketState},
     client::Client,
-    output::{Out, Result, table},
+    output::{Error, Exit, Out, Result, table},
 };
+use fafnir_proto::reason::Reason;
 use fafnir_proto::v1::{
-    DepthReply, DepthRequest, Level, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
+    DepthReply, DepthRequest, Level, News, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
     SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
 };
-use fafnir_rules::money::{format_e4, format_price};
+use fafnir_rules::{
+    limits::NEWS_BPS,
+    money::{format_e4, format_price, parse_scaled},
+};
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
 
 pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
+    if let Market::Play { scenario, symbol } = &args.what {
+        return scenario::play(global, &args.at, scenario, symbol.as_deref(), out).await;
+    }
     let mut client = Client::signed_in(global, &args.at).await?;
     match &args.what {
         Market::State { symbol, state } => {
@@ -36,6 +44,17 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
                 0 => format!("{} has no volatility band\n", changed.symbol),
                 _ => format!("{} pauses before a trade beyond {bps} bp of its reference\n", changed.symbol),
             });
+        }
+        Market::Play { .. } => {}
+        Market::News { symbol, change } => {
+            let change_bps =
+                change_bps(change).map_err(|e| Error::new(Exit::Usage, e).code(Reason::NEWS_OUT_OF_RANGE))?;
+            let symbol = symbol.to_uppercase();
+            let request = News { symbol: symbol.clone(), change_bps, time_us: 0 };
+            let sent = client.request(request);
+            client.terminal.publish_news(sent).await?;
+            let document = json!({"symbol": symbol, "changeBps": change_bps});
+            out.data(&document, || format!("the simulated market hears of {symbol}: {change_bps:+} bp\n"));
         }
         Market::Cancel { symbol } => {
             let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
@@ -72,7 +91,16 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
     Ok(())
 }
 
-fn state_of(state: MarketState) -> TradingState {
+/// A change in percent, as basis points.
+pub(super) fn change_bps(text: &str) -> std::result::Result<i32, String> {
+    let bps = parse_scaled(text.trim_end_matches('%'), 2).ok().and_then(|bps| i32::try_from(bps).ok());
+    bps.filter(|bps| *bps != 0 && NEWS_BPS.contains(bps)).ok_or_else(|| {
+        let (low, high) = (NEWS_BPS.start() / 100, NEWS_BPS.end() / 100);
+        format!("PERCENT must be {low} to {high}, with two decimals at most, and not 0; it is {text:?}")
+    })
+}
+
+pub(super) fn state_of(state: MarketState) -> TradingState {
     match state {
         MarketState::Open => TradingState::Open,
         MarketState::Halted => TradingState::Halted,

@@ -1,8 +1,8 @@
 //! Commands that run services, or look at those that run.
 
-use super::secrets::certificates;
+use super::{secrets::certificates, sim_check};
 use crate::{
-    args::{Global, Ready, Seed, ServiceArgs, Sim, Up},
+    args::{Global, Ready, Seed, ServiceArgs, Sim, SimLook, Up},
     background,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
@@ -13,7 +13,7 @@ use fafnir_proto::reason::Reason;
 use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, by_name, compose,
-    platform::{Clock, Settings, telemetry, tls},
+    platform::{Clock, Context, Settings, telemetry, tls},
 };
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
             ("sim.enabled", args.no_sim.then(|| "false".to_owned())),
             ("sim.rate", args.sim_rate.clone()),
             ("sim.symbols", args.sim_symbols.clone()),
+            ("sim.market", args.market.map(|mood| mood.name().to_owned())),
+            ("sim.seed", text(args.seed)),
         ],
     )?;
     if args.detach {
@@ -86,11 +88,15 @@ pub async fn service(global: &Global, name: &str, port_key: &str, args: &Service
 }
 
 pub async fn sim(global: &Global, args: &Sim, out: Out) -> Result {
+    if let Some(SimLook::Check(check)) = &args.look {
+        return sim_check::run(check, out);
+    }
     let settings = settings::settings(
         global,
         &[
             ("sim.rate", args.rate.clone()),
             ("sim.symbols", args.symbols.clone()),
+            ("sim.market", args.market.map(|mood| mood.name().to_owned())),
             ("sim.seed", text(args.seed)),
         ],
     )?;
@@ -115,7 +121,7 @@ pub async fn migrate(global: &Global, out: Out) -> Result {
 }
 
 pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
-    let mut settings = settings::settings(global, &[])?;
+    let settings = settings::settings(global, &[])?;
     let seeds = match &args.file {
         Some(dir) => Seeds::from_dir(dir)?,
         None => Seeds::of(settings.mode)?,
@@ -124,8 +130,19 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
         seed::print(&seeds.plan(&args.only), out);
         return Ok(());
     }
+    let loaded = with_services(settings, out, async |ctx| seed::load(ctx, &seeds, &args.only, out).await);
+    seed::print(&loaded.await?, out);
+    Ok(())
+}
+
+/// Does something with the services of the data directory: a running stack is used as it is; else they are started here,
+/// without gateway and simulator.
+pub(super) async fn with_services<T>(
+    mut settings: Settings,
+    out: Out,
+    work: impl AsyncFnOnce(&Context) -> Result<T>,
+) -> Result<T> {
     telemetry::init(settings.log.format, &settings.log.filter, out.colour);
-    // A running stack is used as it is; else the services are started here, without gateway and simulator.
     let running = stack::running(&settings.data_dir());
     let elsewhere = running.is_some() || !settings.addresses.stock.is_empty();
     let mut services = Vec::new();
@@ -140,12 +157,11 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
     }
     let shutdown = CancellationToken::new();
     let running = compose::start(&services, settings, Clock::wall(), shutdown.clone()).await?;
-    let result = seed::load(&running.context, &seeds, &args.only, out).await;
+    let result = work(&running.context).await;
     shutdown.cancel();
     running.wait().await;
     drop(lock);
-    seed::print(&result?, out);
-    Ok(())
+    result
 }
 
 /// Points the address directory at a running stack.

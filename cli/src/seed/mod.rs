@@ -119,13 +119,14 @@ struct Listing {
     industry: String,
     country: String,
     website: String,
-    /// Daily volatility in basis points, for the generated history.
+    /// Daily volatility in basis points, of the generated history and of the simulated market that goes on with it.
     volatility_bp: u32,
     /// Width of the volatility band in basis points; 0 = no band.
     #[serde(default)]
     volatility_band_bps: u32,
-    /// Shares traded on a typical day.
-    daily_volume: u64,
+    /// Shares traded on a typical day of the real market; here a symbol trades what its agents and users trade.
+    #[serde(default, rename = "daily_volume")]
+    _daily_volume: Option<u64>,
     description: String,
 }
 
@@ -222,6 +223,17 @@ impl Seeds {
         Ok(())
     }
 
+    /// The listings as the agents of the simulated market know them, in the order of their names.
+    pub fn for_agents(&self) -> Result<Vec<fafnir_market::Listing>> {
+        let mut listings = self
+            .instruments
+            .iter()
+            .map(Listing::for_agents)
+            .collect::<Result<Vec<fafnir_market::Listing>>>()?;
+        listings.sort_by(|a, b| a.symbol.cmp(&b.symbol));
+        Ok(listings)
+    }
+
     /// Row counts of the parts that would be loaded.
     pub fn plan(&self, only: &[SeedPart]) -> Vec<Count> {
         let bars = (self.instruments.len() * history::DAYS) as u64;
@@ -241,6 +253,26 @@ impl Seeds {
 }
 
 impl Listing {
+    fn for_agents(&self) -> Result<fafnir_market::Listing> {
+        let instrument = self.instrument()?;
+        let close_e4 = instrument.previous_close_e4;
+        let worth = i128::from(close_e4) * i128::from(self.shares_outstanding) / 10_000;
+        Ok(fafnir_market::Listing {
+            is_fund: instrument.r#type() == InstrumentType::Etf,
+            tick_e4: instrument.tick_e4,
+            lot_e4: instrument.lot_e4,
+            close_e4,
+            last_e4: close_e4,
+            volatility_bp: self.volatility_bp,
+            worth: i64::try_from(worth).unwrap_or(i64::MAX),
+            is_open: true,
+            symbol: instrument.symbol,
+            currency: instrument.currency,
+            exchange: instrument.exchange,
+            sector: instrument.sector,
+        })
+    }
+
     fn instrument(&self) -> Result<Instrument> {
         let field = |field: &str, text: &str, e: &dyn std::fmt::Display| {
             bad("instruments.csv", format!("{}: {field} {text:?} {e}", self.symbol))
@@ -298,6 +330,11 @@ fn marker(ctx: &Context) -> PathBuf {
     ctx.settings.data_dir().join("seeding")
 }
 
+/// There until the sessions before the first are stored.
+fn sessions_marker(ctx: &Context) -> PathBuf {
+    ctx.settings.data_dir().join("playing")
+}
+
 /// Seeds a stack that has no listing yet, or whose seeding was interrupted.
 pub async fn first_run(ctx: &Context, out: Out) -> Result {
     let marker = marker(ctx);
@@ -307,6 +344,7 @@ pub async fn first_run(ctx: &Context, out: Out) -> Result {
     }
     out.note(if interrupted { "the first run was interrupted: seeding again" } else { "first run: seeding" });
     fs::write(&marker, b"")?;
+    fs::write(sessions_marker(ctx), b"")?;
     load(ctx, &Seeds::of(ctx.settings.mode)?, &[], out).await?;
     if ctx.settings.mode == Mode::Production {
         out.note(
@@ -402,32 +440,70 @@ async fn load_instruments(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Re
 
 async fn load_histories(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
     let mut inserted = 0;
-    for listing in &seeds.instruments {
+    let listings = seeds.for_agents()?;
+    let daily = history::daily(&listings, ctx.clock.now_us());
+    for (listing, bars) in listings.iter().zip(&daily) {
         let request = || HistoryRequest { symbol: listing.symbol.clone(), period: "1M".to_owned() };
         let present = call(|| async { Ok(ctx.clients.stock(&caller()).history(request()).await?) }).await?;
         // One bar may be today's own trading.
         if present.into_inner().candles.len() <= 1 {
-            let close = listing.instrument()?.previous_close_e4;
-            let tick = listing.instrument()?.tick_e4;
-            let bars = history::generate(
-                &listing.symbol,
-                close,
-                tick,
-                listing.volatility_bp,
-                listing.daily_volume,
-                ctx.clock.now_us(),
-            );
             for part in bars.chunks(BARS_PER_CALL) {
-                let request = || LoadHistoryRequest { symbol: listing.symbol.clone(), bars: part.to_vec() };
-                let reply =
-                    call(|| async { Ok(ctx.clients.stock(&caller()).load_history(request()).await?) })
-                        .await?;
-                inserted += u64::from(reply.into_inner().inserted);
+                let bars = LoadHistoryRequest {
+                    symbol: listing.symbol.clone(),
+                    bars: part.to_vec(),
+                    ..Default::default()
+                };
+                inserted += load_bars(ctx, bars).await?;
             }
         }
-        bar.inc(history::DAYS as u64);
+        bar.inc(bars.len() as u64);
     }
     Ok(inserted)
+}
+
+async fn load_bars(ctx: &Context, bars: LoadHistoryRequest) -> Result<u64> {
+    let reply = call(|| async { Ok(ctx.clients.stock(&caller()).load_history(bars.clone()).await?) }).await?;
+    Ok(u64::from(reply.into_inner().inserted))
+}
+
+/// Plays the last sessions of a platform that was just seeded, and stores their minutes. Takes seconds of a core: nobody
+/// waits for it, and a platform that fails here runs on without them.
+pub async fn play_sessions(ctx: Context) -> error::Result<()> {
+    let marker = sessions_marker(&ctx);
+    if !marker.exists() {
+        return Ok(());
+    }
+    match play(&ctx).await {
+        Ok(true) => tracing::info!(sessions = history::PLAYED, "the last sessions have their minute bars"),
+        // The next start plays them.
+        Ok(false) => return Ok(()),
+        Err(e) => tracing::warn!(error = e.message, "the last sessions have no minute bars"),
+    }
+    if let Err(e) = fs::remove_file(&marker) {
+        tracing::warn!(error = %e, path = %marker.display(), "the file cannot be deleted");
+    }
+    Ok(())
+}
+
+/// False when the platform stops meanwhile.
+async fn play(ctx: &Context) -> Result<bool> {
+    let listings = Seeds::of(ctx.settings.mode)?.for_agents()?;
+    let (now_us, shutdown) = (ctx.clock.now_us(), ctx.tasks.shutdown().clone());
+    let played = tokio::task::spawn_blocking(move || {
+        let daily = history::daily(&listings, now_us);
+        history::play(&listings, &daily, now_us, &|| !shutdown.is_cancelled())
+    });
+    let Some(played) = played.await.map_err(|e| Error::new(Exit::Failure, e.to_string()))? else {
+        return Ok(false);
+    };
+    for history::Played { symbol, minutes, days } in played {
+        // They fit into a call each. A minute that somebody has imported stays; the days were made here.
+        let minutes = LoadHistoryRequest { symbol: symbol.clone(), minutes, ..Default::default() };
+        load_bars(ctx, minutes).await?;
+        let days = LoadHistoryRequest { symbol, bars: days, replace: true, ..Default::default() };
+        load_bars(ctx, days).await?;
+    }
+    Ok(true)
 }
 
 async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {

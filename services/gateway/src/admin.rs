@@ -2,8 +2,10 @@
 //! permission; auth- and security-service check it again.
 
 use super::{Gateway, session::Session};
-use fafnir_platform::audit::Action;
-use fafnir_proto::{id::UserId, v1};
+use fafnir_platform::{Refusal, audit::Action};
+use fafnir_proto::{id::UserId, reason::Reason, subject, v1};
+use fafnir_rules::limits::NEWS_BPS;
+use prost::Message as _;
 use tonic::Status;
 
 impl Gateway {
@@ -96,6 +98,27 @@ impl Gateway {
         let mut stock = self.ctx.clients.stock(&self.ctx.system());
         let act = stock.set_volatility_band(request);
         Ok(self.audited(session, Action::MarketBand, symbol, detail, act).await?.into_inner())
+    }
+
+    /// Tells the simulated market something about a symbol.
+    pub async fn news(&self, session: &Session, news: v1::News) -> Result<(), Status> {
+        let (symbol, detail) = (news.symbol.clone(), format!("{} bp", news.change_bps));
+        let act = async {
+            if !NEWS_BPS.contains(&news.change_bps) || news.change_bps == 0 {
+                let (low, high) = (NEWS_BPS.start(), NEWS_BPS.end());
+                let sentence = format!("change_bps must be {low} to {high} and not 0");
+                return Err(Status::from(Refusal::invalid(Reason::NEWS_OUT_OF_RANGE, sentence)));
+            }
+            let request = v1::SymbolRequest { symbol: news.symbol.clone() };
+            let mut stock = self.ctx.clients.stock(&self.ctx.system());
+            let symbol = stock.get_instrument(request).await?.into_inner().symbol;
+            let subject = subject::news(&symbol);
+            let news = v1::News { symbol, time_us: self.ctx.clock.now_us(), ..news };
+            self.bus.publish(subject, news.encode_to_vec().into()).await.map_err(Status::from)?;
+            Ok(tonic::Response::new(()))
+        };
+        self.audited(session, Action::MarketNews, symbol, detail, act).await?;
+        Ok(())
     }
 
     /// Cancels every open order of everybody in a symbol.

@@ -421,6 +421,11 @@ impl Terminal for Door {
         let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
         Ok(Response::new(self.0.cancel_symbol(&session, request.into_inner()).await.map_err(outward)?))
     }
+    async fn publish_news(&self, request: Request<v1::News>) -> Reply<v1::Empty> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        self.0.news(&session, request.into_inner()).await.map_err(outward)?;
+        Ok(Response::new(v1::Empty {}))
+    }
     async fn depth(&self, request: Request<v1::DepthRequest>) -> Reply<v1::DepthReply> {
         self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
         let mut engine = self.0.ctx.clients.engine(&self.0.ctx.system());

@@ -89,6 +89,8 @@ actions! {
     MarketState = "market.state",
     /// The volatility band of a symbol was changed.
     MarketBand = "market.band",
+    /// The simulated market was told something about a symbol.
+    MarketNews = "market.news",
     /// Every order in a symbol was canceled.
     MarketCancel = "market.cancel",
 }

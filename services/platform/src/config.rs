@@ -291,6 +291,8 @@ pub struct Sim {
     pub seed: u64,
     /// Symbols to trade; empty: every listed one.
     pub symbols: Vec<String>,
+    /// How the market is: `quiet`, `normal`, `volatile` or `crash`.
+    pub market: String,
 }
 
 /// The trading terminal of whoever reads this configuration.
@@ -550,7 +552,7 @@ impl Default for Engine {
 }
 impl Default for Sim {
     fn default() -> Self {
-        Self { enabled: true, rate: "1".into(), seed: 42, symbols: Vec::new() }
+        Self { enabled: true, rate: "1".into(), seed: 42, symbols: Vec::new(), market: "normal".into() }
     }
 }
 

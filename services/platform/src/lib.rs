@@ -23,7 +23,7 @@ pub mod log_file;
 pub mod manifest;
 pub mod names;
 pub mod refusal;
-pub mod rng;
+pub use fafnir_rules::rng;
 pub mod row;
 pub mod secrets;
 pub mod server;

@@ -7,4 +7,5 @@ pub mod money;
 pub mod order;
 pub mod pause;
 pub mod price;
+pub mod rng;
 pub mod symbol;

@@ -1,13 +1,14 @@
 //! What the agents ask of the platform: the same doors as everybody's, and the system's door for endowments.
 
-use super::{
-    core::{self, Agent, Answer, Listing, Request, Standing},
-    market::quote_e4,
+use super::facts::side_of;
+use fafnir_market::{
+    Agent, Answer, Listing, MAKER_CASH_MICROS, MAKER_QUOTES, Request, Side, Standing, TRADER_CASH_MICROS,
+    TRADER_QUOTES, TRADERS, quote_e4,
 };
 use fafnir_platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
 use fafnir_proto::id::{AccountId, UserId};
 use fafnir_proto::reason::Reason;
-use fafnir_proto::v1::{self, AccountType, OrderState, OrderType, Side, TimeInForce};
+use fafnir_proto::v1::{self, AccountType, InstrumentType, OrderState, OrderType, TimeInForce};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,16 +26,24 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(8);
 /// Open orders read of one agent.
 const ORDERS_MAX: u32 = 1_000;
 /// Agent numbers: the role in the high byte, so that a maker's number depends on its symbol alone.
-const MAKERS: u32 = 1 << 24;
-const TRADERS: u32 = 2 << 24;
+const MAKER_NUMBERS: u32 = 1 << 24;
+const TRADER_NUMBERS: u32 = 2 << 24;
+/// Daily bars from which a symbol's volatility is taken, and how many it takes.
+const VOLATILITY_PERIOD: &str = "2Y";
+const VOLATILITY_BARS_MIN: usize = 20;
+/// Of a symbol with fewer bars, and bounds of what is believed, basis points of a session.
+const VOLATILITY_BP: u32 = 150;
+const VOLATILITY_BP_BOUNDS: (f64, f64) = (5.0, 2_000.0);
 /// First bytes of an agent's account id.
 const ACCOUNT_PREFIX: [u8; 4] = *b"agac";
 
 /// The number of an agent.
 fn number(agent: Agent, listings: &[Listing]) -> u32 {
     match agent {
-        Agent::Maker(market) => MAKERS | (crc32c::crc32c(listings[market].symbol.as_bytes()) & 0x00FF_FFFF),
-        Agent::Trader(trader) => TRADERS | trader as u32,
+        Agent::Maker(market) => {
+            MAKER_NUMBERS | (crc32c::crc32c(listings[market].symbol.as_bytes()) & 0x00FF_FFFF)
+        }
+        Agent::Trader(trader) => TRADER_NUMBERS | trader as u32,
     }
 }
 
@@ -83,16 +92,57 @@ pub async fn listings(ctx: &Context) -> Result<Vec<Listing>> {
         let reply = stock().quotes(v1::QuotesRequest { symbols }).await?.into_inner();
         quotes.extend(reply.quotes.into_iter().map(|q| (q.symbol.clone(), q)));
     }
-    let listing = |i: v1::Instrument| Listing {
-        last_e4: price_of(quotes.get(&i.symbol), i.previous_close_e4),
-        anchor_e4: i.previous_close_e4,
-        is_open: matches!(i.trading_state(), v1::TradingState::Open | v1::TradingState::Unspecified),
-        symbol: i.symbol,
-        currency: i.currency,
-        tick_e4: i.tick_e4,
-        lot_e4: i.lot_e4,
-    };
-    Ok(chosen.into_iter().map(listing).collect())
+    let quotes = &quotes;
+    stream::iter(chosen)
+        .map(|i| async move {
+            let volatility_bp = volatility_bp(ctx, &i.symbol).await?;
+            let last_e4 = price_of(quotes.get(&i.symbol), i.previous_close_e4);
+            Ok(Listing {
+                last_e4,
+                close_e4: i.previous_close_e4,
+                volatility_bp,
+                is_fund: i.r#type() == InstrumentType::Etf,
+                worth: (i128::from(i.shares_outstanding) * i128::from(last_e4) / 10_000)
+                    .try_into()
+                    .unwrap_or(i64::MAX),
+                is_open: matches!(i.trading_state(), v1::TradingState::Open | v1::TradingState::Unspecified),
+                symbol: i.symbol,
+                currency: i.currency,
+                exchange: i.exchange,
+                sector: i.sector,
+                tick_e4: i.tick_e4,
+                lot_e4: i.lot_e4,
+            })
+        })
+        .buffered(SETUP_CALLS_MAX)
+        .try_collect()
+        .await
+}
+
+/// How volatile a symbol is: the standard deviation of its daily returns, which are the seed's or whatever was imported.
+async fn volatility_bp(ctx: &Context, symbol: &str) -> Result<u32> {
+    let request = v1::HistoryRequest { symbol: symbol.to_owned(), period: VOLATILITY_PERIOD.to_owned() };
+    let mut stock = ctx.clients.stock(&ctx.system());
+    let closes: Vec<f64> = stock
+        .history(request)
+        .await?
+        .into_inner()
+        .candles
+        .iter()
+        .filter(|bar| bar.close_e4 > 0)
+        .map(|bar| bar.close_e4 as f64)
+        .collect();
+    Ok(deviation_bp(&closes))
+}
+
+fn deviation_bp(closes: &[f64]) -> u32 {
+    let returns: Vec<f64> = closes.windows(2).map(|w| (w[1] / w[0]).ln()).collect();
+    if returns.len() < VOLATILITY_BARS_MIN {
+        return VOLATILITY_BP;
+    }
+    let square = returns.iter().map(|r| r * r).sum::<f64>() / returns.len() as f64;
+    let (low, high) = VOLATILITY_BP_BOUNDS;
+    (square.sqrt() * 10_000.0).clamp(low, high).round() as u32
 }
 
 /// An agent as it was found, or made.
@@ -127,7 +177,7 @@ impl Doors {
 
     fn agents(&self) -> impl Iterator<Item = Agent> + use<> {
         let makers = (0..self.listings.len()).map(Agent::Maker);
-        makers.chain((0..core::TRADERS).map(Agent::Trader))
+        makers.chain((0..TRADERS).map(Agent::Trader))
     }
 
     /// User id → agent.
@@ -156,8 +206,8 @@ impl Doors {
             by_currency.entry(&self.listings[market].currency).or_default().push(market);
         }
         let (cash_micros, quotes) = match agent {
-            Agent::Maker(_) => (core::MAKER_CASH_MICROS, core::MAKER_QUOTES),
-            Agent::Trader(_) => (core::TRADER_CASH_MICROS, core::TRADER_QUOTES),
+            Agent::Maker(_) => (MAKER_CASH_MICROS, MAKER_QUOTES),
+            Agent::Trader(_) => (TRADER_CASH_MICROS, TRADER_QUOTES),
         };
         let (standing, at) = self.standing(agent, "").await?;
         let mut ready = Ready { agent, cash_micros: 0, shares: Vec::new(), standing, position: at };
@@ -199,7 +249,7 @@ impl Doors {
                     account_id: account.clone(),
                     symbol: listing.symbol.clone(),
                     quantity_e4,
-                    cost_price_e4: listing.anchor_e4,
+                    cost_price_e4: listing.close_e4,
                     ..Default::default()
                 };
                 let given = self.endow(endowment).await?;
@@ -251,9 +301,10 @@ impl Doors {
         let standing = |o: &v1::Order| {
             let market = self.listings.iter().position(|l| l.symbol == o.symbol)?;
             let is_limit = o.r#type() == OrderType::Limit;
-            let order = Uuid::parse_str(&o.id).ok().filter(|_| is_limit && !o.state().has_ended())?;
+            let order = Uuid::parse_str(&o.id).ok().filter(|_| is_limit && !o.state().has_ended())?.as_u128();
             let (total_e4, filled_e4) = (o.quantity_e4, o.filled_e4);
-            Some((market, Standing { order, side: o.side(), price_e4: o.price_e4, total_e4, filled_e4 }))
+            let side = side_of(o.side())?;
+            Some((market, Standing { order, side, price_e4: o.price_e4, total_e4, filled_e4 }))
         };
         Ok((listed.orders.iter().filter_map(standing).collect(), listed.position))
     }
@@ -290,7 +341,7 @@ impl Doors {
             Request::Replace { agent, market, order, quantity_e4, price_e4 } => {
                 let request = v1::ReplaceOrderRequest {
                     user_id: self.user(agent).to_string(),
-                    order_id: order.to_string(),
+                    order_id: Uuid::from_u128(order).to_string(),
                     quantity_e4,
                     price_e4,
                     ..Default::default()
@@ -298,14 +349,15 @@ impl Doors {
                 Some(match self.orders().replace(patient(request)).await {
                     Ok(_) => Answer::Replaced { market, order },
                     Err(status) => {
-                        tracing::debug!(%order, status = %status.message(), "a replace was refused");
+                        tracing::debug!(order = %Uuid::from_u128(order), status = %status.message(), "a replace was refused");
                         Answer::ChangeRefused { agent, market, order }
                     }
                 })
             }
             Request::Cancel { agent, market, order } => {
                 let user_id = self.user(agent).to_string();
-                let request = v1::CancelOrderRequest { user_id, order_id: order.to_string() };
+                let request =
+                    v1::CancelOrderRequest { user_id, order_id: Uuid::from_u128(order).to_string() };
                 match self.orders().cancel(patient(request)).await {
                     Ok(_) => None,
                     Err(_) => Some(Answer::ChangeRefused { agent, market, order }),
@@ -346,7 +398,11 @@ impl Doors {
             user_id: self.user(agent).to_string(),
             account_id: self.account(agent, market).to_string(),
             symbol: self.listings[market].symbol.clone(),
-            side: side.into(),
+            side: match side {
+                Side::Buy => v1::Side::Buy,
+                Side::Sell => v1::Side::Sell,
+            }
+            .into(),
             r#type: if is_market { OrderType::Market } else { OrderType::Limit }.into(),
             time_in_force: if stands { TimeInForce::Gtc } else { TimeInForce::Ioc }.into(),
             quantity_e4,
@@ -366,7 +422,7 @@ impl Doors {
         match self.orders().place(patient(order)).await.map(|r| r.into_inner().order.unwrap_or_default()) {
             Ok(order) if order.state() != OrderState::Rejected => {
                 let open = stands && !order.state().has_ended();
-                let order = Uuid::parse_str(&order.id).unwrap_or_default();
+                let order = Uuid::parse_str(&order.id).unwrap_or_default().as_u128();
                 Answer::Placed { ticket, agent, market, order, open }
             }
             Ok(order) => {
@@ -419,4 +475,17 @@ fn patient<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(ORDER_DEADLINE);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_volatility_is_that_of_the_daily_bars() {
+        let closes: Vec<f64> = (0..100).map(|day| if day % 2 == 0 { 100.0 } else { 102.0 }).collect();
+        assert_eq!(deviation_bp(&closes), 198);
+        assert_eq!(deviation_bp(&closes[..10]), VOLATILITY_BP);
+        assert_eq!(deviation_bp(&[100.0; 100]), 5);
+    }
 }

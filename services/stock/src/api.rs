@@ -2,7 +2,7 @@
 
 use super::{
     desk::Desk,
-    domain::{self, Instrument, Period, State},
+    domain::{self, Instrument, Period, Span, State},
     events,
     journal::Journal,
     store, wire,
@@ -225,15 +225,18 @@ impl Api {
 
     async fn history_load(&self, request: LoadHistoryRequest) -> Result<LoadHistoryReply, Error> {
         let symbol = self.listed(&request.symbol, |i| i.symbol.clone())?;
-        let today = domain::day_of(self.clock.now_us());
-        let bars: Vec<_> = request.bars.iter().map(wire::bar).collect();
-        let bars = domain::daily_bars(&bars, today)?;
-        let total = bars.len() as u64;
-        let of = symbol.clone();
+        let now_us = self.clock.now_us();
+        let today = domain::day_of(now_us);
+        let of_messages = |bars: &[v1::Candle]| bars.iter().map(wire::bar).collect::<Vec<_>>();
+        let bars = domain::bars(Span::Day, &of_messages(&request.bars), now_us)?;
+        let minutes = domain::bars(Span::Minute, &of_messages(&request.minutes), now_us)?;
+        let total = (bars.len() + minutes.len()) as u64;
+        let (of, replace) = (symbol.clone(), request.replace);
         let (inserted, past) = self
             .db
             .write(move |tx| {
-                let inserted = store::history_load(tx, &of, &bars)?;
+                let inserted = store::bars_load(tx, Span::Day, &of, &bars, replace)?
+                    + store::bars_load(tx, Span::Minute, &of, &minutes, replace)?;
                 Ok((inserted, store::past(tx, &of, today - domain::YEAR_DAYS)?))
             })
             .await?;
@@ -599,7 +602,7 @@ mod tests {
                 ..Candle::default()
             })
             .collect::<Vec<_>>();
-        let load = LoadHistoryRequest { symbol: "AAPL".into(), bars };
+        let load = LoadHistoryRequest { symbol: "AAPL".into(), bars, ..Default::default() };
         let loaded = b.api.load_history(system(load.clone())).await.unwrap().into_inner();
         assert_eq!((loaded.inserted, loaded.present), (3, 0));
         let loaded = b.api.load_history(system(load)).await.unwrap().into_inner();

@@ -466,22 +466,45 @@ pub fn list(proposal: Proposal, current: Option<&Instrument>) -> Result<Option<I
     Ok(Some(Instrument { kind, terms, version: current.version + 1, ..current.clone() }))
 }
 
-/// Checks daily bars, each with the time that it names, and answers them by day: before `today`, each day once.
-pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Refusal> {
-    if bars.len() > BARS_MAX {
-        return invalid(Reason::TOO_MANY_BARS, format!("bars must be at most {BARS_MAX} at a time"));
-    }
-    let mut days = BTreeMap::new();
-    for (n, (time_us, bar)) in bars.iter().enumerate() {
-        let day = day_of(*time_us);
-        if time_us.rem_euclid(DAY_US) != 0 || day < 0 {
-            return invalid(
-                Reason::BAR_TIME,
-                format!("bars[{n}].time_us must be 00:00 UTC of a day since 1970"),
-            );
+/// A span of which a bar may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Span {
+    Day,
+    Minute,
+}
+
+impl Span {
+    fn us(self) -> i64 {
+        match self {
+            Self::Day => DAY_US,
+            Self::Minute => MINUTE_US,
         }
-        if day >= today {
-            return invalid(Reason::BAR_TIME, format!("bars[{n}].time_us must be before today"));
+    }
+
+    /// Field of the request, what a time must be, and before what.
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Day => ("bars", "00:00 UTC of a day since 1970", "today"),
+            Self::Minute => ("minutes", "the beginning of a minute since 1970", "this minute"),
+        }
+    }
+}
+
+/// Checks bars, each with the time that it names, and answers them by number of day or minute: before the span of
+/// `now_us`, each span once.
+pub fn bars(span: Span, bars: &[(i64, Bar)], now_us: i64) -> Result<Vec<(i64, Bar)>, Refusal> {
+    let (field, begins, before) = span.words();
+    if bars.len() > BARS_MAX {
+        return invalid(Reason::TOO_MANY_BARS, format!("{field} must be at most {BARS_MAX} at a time"));
+    }
+    let mut spans = BTreeMap::new();
+    for (n, (time_us, bar)) in bars.iter().enumerate() {
+        let number = time_us.div_euclid(span.us());
+        if time_us.rem_euclid(span.us()) != 0 || number < 0 {
+            return invalid(Reason::BAR_TIME, format!("{field}[{n}].time_us must be {begins}"));
+        }
+        if number >= now_us.div_euclid(span.us()) {
+            return invalid(Reason::BAR_TIME, format!("{field}[{n}].time_us must be before {before}"));
         }
         let in_order = 0 < bar.low_e4
             && bar.low_e4 <= bar.open_e4.min(bar.close_e4)
@@ -490,17 +513,17 @@ pub fn daily_bars(bars: &[(i64, Bar)], today: i64) -> Result<Vec<(i64, Bar)>, Re
         if !in_order {
             return invalid(
                 Reason::BAR_PRICES,
-                format!("bars[{n}] needs 0 < low <= open, close <= high <= 1000000"),
+                format!("{field}[{n}] needs 0 < low <= open, close <= high <= 1000000"),
             );
         }
         if bar.volume_e4 < 0 {
-            return invalid(Reason::BAR_VOLUME, format!("bars[{n}].volume must not be negative"));
+            return invalid(Reason::BAR_VOLUME, format!("{field}[{n}].volume must not be negative"));
         }
-        if days.insert(day, *bar).is_some() {
-            return invalid(Reason::BAR_TIME, format!("bars[{n}] repeats a day"));
+        if spans.insert(number, *bar).is_some() {
+            return invalid(Reason::BAR_TIME, format!("{field}[{n}] repeats a time"));
         }
     }
-    Ok(days.into_iter().collect())
+    Ok(spans.into_iter().collect())
 }
 
 /// Something that the engine did to a symbol, as far as it matters here.
@@ -846,8 +869,10 @@ mod tests {
     #[test]
     fn bars_that_contradict_themselves_are_refused() {
         let good = Bar { open_e4: 2, high_e4: 3, low_e4: 1, close_e4: 2, volume_e4: 9 };
-        let at = 5 * DAY_US;
-        assert_eq!(daily_bars(&[(at, good)], 6).unwrap().len(), 1);
+        let (at, now_us) = (5 * DAY_US, 6 * DAY_US + 90_000_000);
+        assert_eq!(bars(Span::Day, &[(at, good)], now_us).unwrap(), [(5, good)]);
+        let minute = 6 * DAY_US;
+        assert_eq!(bars(Span::Minute, &[(minute, good)], now_us).unwrap(), [(6 * 1_440, good)]);
         for bad in [
             (1, good),
             (6 * DAY_US, good),
@@ -855,9 +880,10 @@ mod tests {
             (at, Bar { high_e4: 1, ..good }),
             (at, Bar { volume_e4: -1, ..good }),
         ] {
-            assert!(daily_bars(&[bad], 6).is_err(), "{bad:?}");
+            assert!(bars(Span::Day, &[bad], now_us).is_err(), "{bad:?}");
         }
-        assert!(daily_bars(&[(at, good), (at, good)], 6).is_err());
+        assert!(bars(Span::Day, &[(at, good), (at, good)], now_us).is_err());
+        assert!(bars(Span::Minute, &[(minute + MINUTE_US, good)], now_us).is_err());
     }
 
     proptest! {

@@ -31,7 +31,7 @@ const BARS_LINGER: Duration = Duration::from_secs(1);
 /// Wait before a new day of the quotes is tried again.
 const NEW_DAY_RETRY: Duration = Duration::from_mins(1);
 /// One-minute bars are kept this long.
-const MINUTES_KEPT: i64 = 7 * 24 * 60;
+const MINUTES_KEPT: i64 = 10 * 24 * 60;
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 const PRUNE_ROWS: u32 = 1_000;
 

@@ -1,6 +1,6 @@
 //! The tables of stock-service; the only SQL.
 
-use super::domain::{Bar, Instrument, Kind, LastTrade, Past, State, Sum, Terms};
+use super::domain::{Bar, Instrument, Kind, LastTrade, Past, Span, State, Sum, Terms};
 use fafnir_platform::{
     db::{Error, Row, Tx, Value},
     params,
@@ -162,8 +162,29 @@ pub fn past(tx: &mut dyn Tx, symbol: &str, year_from: i64) -> Result<Past, Error
     })
 }
 
-/// Adds daily bars of the past; a day that is there stays as it is. Answers how many were new.
-pub fn history_load(tx: &mut dyn Tx, symbol: &str, bars: &[(i64, Bar)]) -> Result<u64, Error> {
+/// Table and column of the bars of a span.
+fn table(span: Span) -> (&'static str, &'static str) {
+    match span {
+        Span::Day => ("daily_bars", "day"),
+        Span::Minute => ("minute_bars", "minute"),
+    }
+}
+
+/// Adds bars of the past; one that is there stays as it is, or gives way. Answers how many were stored.
+pub fn bars_load(
+    tx: &mut dyn Tx,
+    span: Span,
+    symbol: &str,
+    bars: &[(i64, Bar)],
+    replace: bool,
+) -> Result<u64, Error> {
+    let (table, unit) = table(span);
+    let conflict = if replace {
+        "DO UPDATE SET open_e4 = excluded.open_e4, high_e4 = excluded.high_e4, low_e4 = excluded.low_e4, \
+         close_e4 = excluded.close_e4, volume_e4 = excluded.volume_e4"
+    } else {
+        "DO NOTHING"
+    };
     let mut inserted = 0;
     for chunk in bars.chunks(INSERT_ROWS) {
         let rows: Vec<String> = (0..chunk.len())
@@ -173,8 +194,8 @@ pub fn history_load(tx: &mut dyn Tx, symbol: &str, bars: &[(i64, Bar)]) -> Resul
             })
             .collect();
         let sql = format!(
-            "INSERT INTO daily_bars (symbol, day, open_e4, high_e4, low_e4, close_e4, volume_e4) VALUES {} \
-             ON CONFLICT (symbol, day) DO NOTHING",
+            "INSERT INTO {table} (symbol, {unit}, open_e4, high_e4, low_e4, close_e4, volume_e4) VALUES {} \
+             ON CONFLICT (symbol, {unit}) {conflict}",
             rows.join(", ")
         );
         let values: Vec<Value> = chunk

@@ -271,7 +271,8 @@ async fn ask_candles(gateway: &Gateway, symbol: String, interval: &'static str) 
     let message = v1::CandlesRequest {
         symbol: symbol.clone(),
         interval: interval.into(),
-        from_us: now - length * CANDLES_MAX as i64,
+        // The newest bars, whenever they were: between two sessions there are none.
+        from_us: 0,
         to_us: now + length,
         limit: CANDLES_MAX as u32,
     };

@@ -402,6 +402,7 @@ impl Terminal for Door {
         set_trading_state(v1::SetTradingStateRequest) -> v1::Instrument;
         set_volatility_band(v1::SetVolatilityBandRequest) -> v1::Instrument;
         cancel_symbol(v1::SymbolOrdersRequest) -> v1::CancelAllReply;
+        publish_news(v1::News) -> v1::Empty;
         depth(v1::DepthRequest) -> v1::DepthReply;
         queue_position(v1::QueuePositionRequest) -> v1::QueuePositionReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
