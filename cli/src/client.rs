@@ -8,6 +8,7 @@ use crate::{
     settings, stack,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use fafnir_disk::whole;
 use fafnir_proto::{
     client::secured_channel,
     reason::Reason,
@@ -27,7 +28,6 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
     time::Duration,
@@ -412,11 +412,6 @@ fn read_sessions() -> BTreeMap<String, Kept> {
 }
 
 fn write_sessions(sessions: &BTreeMap<String, Kept>) -> Result {
-    let path = sessions_file();
-    let temporary = path.with_extension("new");
     let text = serde_json::to_vec_pretty(sessions).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    fs::rename(&temporary, &path)?;
-    Ok(())
+    Ok(whole::write(&sessions_file(), &text, whole::PRIVATE)?)
 }

@@ -1,6 +1,7 @@
 //! The data directory of a stack: its lock, and `run.json` that says where it answers.
 
 use crate::output::{Error, Exit, Result};
+use fafnir_disk::whole;
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
     platform::{manifest, secrets::create_private_dir, tls},
@@ -230,17 +231,8 @@ fn run_file(dir: &Path) -> PathBuf {
 
 /// Publishes where the stack answers; whole or not at all.
 pub fn write_run_file(dir: &Path, run: &RunFile) -> Result<()> {
-    let temporary = dir.join("run.json.new");
     let text = serde_json::to_vec_pretty(run).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    // Whatever else has the name is not written through.
-    drop(fs::remove_file(&temporary));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| fs::rename(&temporary, run_file(dir)))
-        .map_err(|e| unusable(dir, &e))
+    whole::write(&run_file(dir), &text, whole::PRIVATE).map_err(|e| unusable(dir, &e))
 }
 
 pub fn remove_run_file(dir: &Path) {

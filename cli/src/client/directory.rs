@@ -1,6 +1,7 @@
 //! A `fafnir.toml` of the current directory that has a word in where passwords and tokens go: it may be anybody's.
 
 use super::{Error, Exit, Global, Reason, Result, settings};
+use fafnir_disk::whole;
 use fafnir_services::platform::{
     config::{Layers, Origin},
     secrets::create_private_dir,
@@ -11,7 +12,6 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{BufRead as _, IsTerminal as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -81,11 +81,6 @@ fn read() -> BTreeSet<Agreed> {
 
 fn write_known(known: &BTreeSet<Agreed>) -> Result {
     create_private_dir(&settings::state_dir())?;
-    let temporary = path().with_extension("new");
     let text = serde_json::to_vec_pretty(known).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    let mut file =
-        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    fs::rename(&temporary, path())?;
-    Ok(())
+    Ok(whole::write(&path(), &text, whole::PRIVATE)?)
 }

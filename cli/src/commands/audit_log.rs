@@ -5,6 +5,7 @@ use crate::{
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use fafnir_proto::{
     reason::Reason,
     v1::{AuditLogRequest, AuditRow, VerifyAuditRequest},
@@ -82,22 +83,13 @@ async fn follow(
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = (0..text.len()).step_by(2);
-    pairs.map(|at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect()
-}
-
 fn document(row: &AuditRow) -> Value {
     let e = row.entry.clone().unwrap_or_default();
     let key = Some(e.key_id).filter(|id| !id.is_empty());
     json!({
         "sequence": row.seq, "time": rfc3339(e.time_us), "action": e.action, "outcome": e.outcome, "actor": e.actor,
         "subject": e.subject, "source": e.source, "trace": e.trace, "detail": e.detail, "keyId": key,
-        "hash": hex(&row.hash),
+        "hash": HEXLOWER.encode(&row.hash),
     })
 }
 
@@ -110,7 +102,9 @@ async fn verify(client: &mut Client, args: &AuditLog, out: Out) -> Result {
     let known = match &args.head {
         None => VerifyAuditRequest::default(),
         Some(text) => {
-            let parts = text.split_once(':').and_then(|(seq, hash)| Some((seq.parse().ok()?, unhex(hash)?)));
+            let parts = text.split_once(':').and_then(|(seq, hash)| {
+                Some((seq.parse().ok()?, HEXLOWER_PERMISSIVE.decode(hash.as_bytes()).ok()?))
+            });
             let (seq, hash) = parts.ok_or_else(|| {
                 Error::usage(format!("{text:?} is not a head such as 12:0af7…"))
                     .hint("`fafnir audit-log --verify` prints it")
@@ -125,7 +119,7 @@ async fn verify(client: &mut Client, args: &AuditLog, out: Out) -> Result {
         let message = format!("the audit log was tampered with: {}", verdict.broken);
         return Err(Error::new(Exit::Failure, message).code(Reason::AUDIT_BROKEN));
     }
-    let head = format!("{}:{}", verdict.seq, hex(&verdict.hash));
+    let head = format!("{}:{}", verdict.seq, HEXLOWER.encode(&verdict.hash));
     out.data(&json!({"sound": true, "rows": verdict.seq, "head": head}), || {
         format!("{} rows, each what was written\nhead {head}\n", verdict.seq)
     });

@@ -9,6 +9,7 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
     settings, stack,
 };
+use data_encoding::HEXLOWER;
 use fafnir_clearing::codec::RULES_VERSION;
 use fafnir_proto::reason::Reason;
 use fafnir_services::{
@@ -28,7 +29,6 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
@@ -112,12 +112,7 @@ fn sum(path: &Path) -> io::Result<(u64, String)> {
             }
         }
     }
-    let mut hex = String::new();
-    for byte in hash.finalize() {
-        // Writing to a text cannot fail.
-        let _always = write!(hex, "{byte:02x}");
-    }
-    Ok((length, hex))
+    Ok((length, HEXLOWER.encode(&hash.finalize())))
 }
 
 /// Copies a file; whoever may read it is its owner alone.

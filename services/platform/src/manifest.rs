@@ -4,13 +4,16 @@
 //! that the manifest has as made and that is not there, or is another one, is never made anew silently.
 
 use crate::secrets::create_private_dir;
-use fafnir_disk::note::{self, Note};
+use fafnir_disk::{
+    note::{self, Note},
+    whole,
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    fs::{self, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -268,7 +271,7 @@ impl Manifest {
         let text = serde_json::to_vec_pretty(&document)
             .map_err(|e| Error::Unreadable { place: place(), what: e.to_string() })?;
         if text != before {
-            write_whole(&path, &text).map_err(at(&path))?;
+            whole::write(&path, &text, whole::PRIVATE).map_err(at(&path))?;
         }
         Ok(done)
     }
@@ -300,7 +303,7 @@ impl Manifest {
         let claim = self.claim(store, dir, found, again, now_us)?;
         if let Claim::Make(entry) = &claim {
             create_private_dir(dir).map_err(at(dir))?;
-            write_whole(&id, format!("{}\n", entry.id).as_bytes()).map_err(at(&id))?;
+            whole::write(&id, format!("{}\n", entry.id).as_bytes(), whole::PRIVATE).map_err(at(&id))?;
         }
         Ok(claim)
     }
@@ -373,22 +376,6 @@ fn found_in(dir: &Path, id: &Path, is_content: fn(&str) -> bool) -> io::Result<F
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nameless),
         text => Ok(Uuid::parse_str(text?.trim()).map_or(Found::Nameless, Found::Store)),
     }
-}
-
-/// Writes a private file whole or not at all, durably.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    // One that a crash left was never the file; whatever else has its name is not written through.
-    match fs::remove_file(&temporary) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    let dir = path.parent().unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use super::tasks::{Schedule, Tasks};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use data_encoding::HEXLOWER;
 use fafnir_proto::id::SessionId;
 use parking_lot::RwLock;
 use ring::{
@@ -24,6 +25,8 @@ use std::{
 
 /// Bytes of entropy in a generated secret.
 const SECRET_BYTES: usize = 32;
+/// Bytes of what tells one secret from another; an HMAC-SHA-256 has 32.
+const MARK_BYTES: usize = 4;
 /// A configured secret shorter than this is refused.
 pub const SECRET_LEN_MIN: usize = 16;
 
@@ -297,7 +300,7 @@ pub fn services_user(nats_services: &Secret) -> String {
 /// Tells one secret from another, and nothing of it.
 fn mark(secret: &Secret) -> String {
     let tag = derived(secret, b"mark");
-    tag.as_ref().iter().take(4).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    HEXLOWER.encode(&tag.as_ref()[..MARK_BYTES])
 }
 
 /// Seed of the Ed25519 key with which nats-server's auth callout is answered: every gateway has the same.
@@ -431,8 +434,7 @@ mod tests {
         for _ in 0..2_000 {
             let base64 = random_text(32).unwrap();
             assert!(is_strong(&base64), "{base64}");
-            let hex: String =
-                random_bytes(32).unwrap().iter().fold(String::new(), |t, b| t + &format!("{b:02x}"));
+            let hex = HEXLOWER.encode(&random_bytes(32).unwrap());
             assert!(is_strong(&hex) && is_strong(&format!("s{hex}")), "{hex}");
             // 24 bytes.
             assert!(!is_strong(&base64[..32]) && !is_strong(&format!("s{}", &hex[..48])));

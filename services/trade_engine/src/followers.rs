@@ -1,5 +1,6 @@
 //! Who follows the facts and how far it is: where the books of account fall behind, only cancels are taken.
 
+use fafnir_disk::whole;
 use fafnir_platform::clock::SECOND_US;
 use parking_lot::Mutex;
 use std::{
@@ -81,11 +82,8 @@ impl Followers {
     }
 
     fn store(&self, known: &BTreeSet<String>) -> io::Result<()> {
-        let path = self.dir.join(FILE);
-        let temporary = path.with_extension("tmp");
         let text = known.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
-        fs::write(&temporary, text)?;
-        fs::rename(&temporary, &path)
+        whole::write(&self.dir.join(FILE), text.as_bytes(), whole::PRIVATE)
     }
 
     /// Where they are.

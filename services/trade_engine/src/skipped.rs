@@ -8,15 +8,15 @@ use super::{
     log::JOURNAL,
     recovery::Error,
     replay::{Run, Until},
-    seglog::{self, Walk},
+    seglog::Walk,
     snapshot,
 };
 use fafnir_clearing::{State, codec::Malformed, command::Command, fact::Sink, pass, step};
+use fafnir_disk::whole;
 use std::{
     any::Any,
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -123,16 +123,8 @@ impl Skipped {
 
     fn save(&self, dir: &Path) -> Result<(), Error> {
         let path = path_in(dir);
-        let temporary = path.with_extension("tmp");
         let lines: Vec<_> = self.0.iter().map(|(seq, hash)| format!("{seq} {hash}\n")).collect();
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(lines.concat().as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(io_at(&path))?;
-        Ok(seglog::sync_dir(dir)?)
+        whole::write(&path, lines.concat().as_bytes(), whole::PRIVATE).map_err(io_at(&path))
     }
 }
 

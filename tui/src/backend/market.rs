@@ -8,6 +8,7 @@ use crate::{
 use fafnir_proto::{subject, v1};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
+use percent_encoding::percent_decode_str;
 use prost::Message as _;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
@@ -163,6 +164,11 @@ struct Connection {
     url: String,
 }
 
+/// A part of an address without its escapes.
+fn plain(part: &str) -> String {
+    percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
 async fn connect(gateway: &Gateway) -> Result<Connection, String> {
     let mut session = gateway.session.subscribe();
     let url = match session.wait_for(|s| s.as_ref().is_some_and(|s| !s.market_data_url.is_empty())).await {
@@ -176,7 +182,7 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
     let mut options = async_nats::ConnectOptions::new();
     // The client does not take user and password out of the address by itself.
     if let (Some(user), Some(password)) = (address.username(), address.password()) {
-        options = options.user_and_password(unescape(user), unescape(password));
+        options = options.user_and_password(plain(user), plain(password));
     }
     if gateway.tls.is_private() || address.tls_required() {
         let config = gateway.tls.config().map_err(|e| e.to_string())?;
@@ -200,24 +206,6 @@ async fn connect(gateway: &Gateway) -> Result<Connection, String> {
         .await
         .map_err(|e| fafnir_proto::tls::sentence(&e).unwrap_or_else(|| e.to_string()))?;
     Ok(Connection { client, events, url })
-}
-
-/// Resolves `%41` in a part of an address.
-fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        let escaped = text.get(at + 1..at + 3).filter(|_| *byte == b'%');
-        if let Some(value) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            plain.push(value);
-            at += 3;
-        } else {
-            plain.push(*byte);
-            at += 1;
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// Serves one connection until it is given up; the answer says why.
@@ -325,13 +313,6 @@ mod tests {
         assert!(matches!(&events[1], Event::Book { image, from_feed: true } if image.book_seq == 3));
         assert_eq!(events.len(), 2);
         assert!(mailbox.take().is_empty());
-    }
-
-    #[test]
-    fn an_escaped_password_is_what_it_stands_for() {
-        assert_eq!(unescape("a%40b%3A%25"), "a@b:%");
-        assert_eq!(unescape("100%"), "100%");
-        assert_eq!(unescape("%é1"), "%é1");
     }
 
     #[test]

@@ -8,15 +8,14 @@ use crate::{
     output::{Error, Exit, Result},
     settings,
 };
+use fafnir_disk::whole;
 use fafnir_proto::reason::Reason;
 use fafnir_services::platform::secrets::create_private_dir;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
@@ -78,13 +77,8 @@ pub fn keep(url: &str, users: impl Iterator<Item = User>, unused: Vec<String>) -
 
 fn write(kept: &Kept) -> Result {
     create_private_dir(&settings::state_dir())?;
-    let path = kept_file();
-    let temporary = path.with_extension("new");
     let text = serde_json::to_vec(kept).map_err(|e| Error::new(Exit::Failure, e.to_string()))?;
-    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    fs::rename(&temporary, &path)?;
-    Ok(())
+    Ok(whole::write(&kept_file(), &text, whole::PRIVATE)?)
 }
 
 fn failed(what: &str, why: impl std::fmt::Display) -> Error {

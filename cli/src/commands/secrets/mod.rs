@@ -9,14 +9,10 @@ use crate::{
     output::{Error, Exit, Out, Result},
     settings,
 };
+use fafnir_disk::whole;
 use fafnir_services::{gateway, platform::secrets};
 use serde_json::json;
-use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 pub async fn secrets(global: &Global, args: &Secrets, out: Out) -> Result {
     match args {
@@ -66,17 +62,5 @@ fn make_dir(dir: &Path, mode: u32) -> Result {
 
 /// Puts a file in its place, whole, over one that is there.
 fn replace(path: &Path, text: impl AsRef<[u8]>, mode: u32) -> Result {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    // Left by a run that was cut off.
-    drop(fs::remove_file(&temporary));
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(text.as_ref())?;
-        // What the process creates is its owner's alone.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|e| failed(path, &e))
+    whole::write(path, text.as_ref(), mode).map_err(|e| failed(path, &e))
 }

@@ -7,10 +7,11 @@ use super::{
     query::{first_of, id_of},
     scalars::{DateTime, Int64, Uuid},
     sessions::RevokeSessionsResponse,
-    types::{CodeResponse, Outcome},
+    types::{CodeResponse, Outcome, optional},
 };
 use crate::{market, session::Permission::*};
 use async_graphql::{Context, Object, Result, SimpleObject};
+use data_encoding::HEXLOWER;
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
 use tonic::Status;
@@ -207,14 +208,10 @@ impl From<v1::AuditRow> for AuditRow {
             source: e.source,
             trace: e.trace,
             detail: e.detail,
-            key_id: (!e.key_id.is_empty()).then_some(e.key_id),
-            hash: hex(&row.hash),
+            key_id: optional(e.key_id),
+            hash: HEXLOWER.encode(&row.hash),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, b| text + &format!("{b:02x}"))
 }
 
 /// A page of the audit log.
@@ -372,7 +369,7 @@ impl AdminQuery {
                 accounts: d.accounts.into(),
                 facts_behind: d.behind.into(),
                 cancel_only: d.cancel_only,
-                notice: (!d.notice.is_empty()).then_some(d.notice),
+                notice: optional(d.notice),
                 symbols: d.symbols.into(),
                 not_open: d.halted.into_iter().map(SymbolState::from).collect(),
                 audit_sequence: d.audit_seq.into(),
@@ -442,8 +439,8 @@ impl AdminQuery {
             AuditVerdict {
                 sound: r.sound,
                 sequence: r.seq.into(),
-                hash: hex(&r.hash),
-                broken: (!r.broken.is_empty()).then_some(r.broken),
+                hash: HEXLOWER.encode(&r.hash),
+                broken: optional(r.broken),
             }
         });
         Ok(VerifyAuditLogResponse { data, outcome })
@@ -528,8 +525,7 @@ impl AdminMutation {
     ) -> Result<SymbolStateResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let name = format!("TRADING_STATE_{}", name(state));
-            let state = v1::TradingState::from_str_name(&name).unwrap_or_default().into();
+            let state = v1::TradingState::parse(name(state)).unwrap_or_default().into();
             let request = v1::SetTradingStateRequest { symbol: market::symbol(&symbol)?.to_string(), state };
             gateway.set_trading_state(session, request).await
         };

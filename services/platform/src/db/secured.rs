@@ -2,11 +2,14 @@
 
 use super::Error;
 use fafnir_tls::{Check, Trust};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tokio_postgres::{Client, Config, Connection, Socket, config::SslMode, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 const SSLMODE: &str = "sslmode";
 const SSLROOTCERT: &str = "sslrootcert";
+/// What would end a value in the query of a URL, or be read as an escape.
+const OF_A_VALUE: &AsciiSet = &CONTROLS.add(b'%').add(b'&').add(b'?').add(b'#');
 
 /// What drives a connection.
 pub type Driver = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
@@ -31,29 +34,14 @@ fn split(url: &str) -> (String, Option<String>, Option<String>) {
     for part in query.split('&') {
         match part.split_once('=') {
             Some((SSLMODE, value)) => mode = Some(value.to_owned()),
-            Some((SSLROOTCERT, value)) => root = Some(unescaped(value)),
+            Some((SSLROOTCERT, value)) => {
+                root = Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+            }
             _ => rest.push(part),
         }
     }
     let query = rest.join("&");
     (if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }, mode, root)
-}
-
-/// Resolves `%2F` in a part of a URL.
-fn unescaped(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after.get(..2).filter(|_| *first == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        if let Some(byte) = escaped.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(*first);
-            rest = after;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The URL with the authority in it, where it names none and `authority` is one.
@@ -62,7 +50,7 @@ pub fn with_authority(url: &str, authority: &str) -> String {
     if url.is_empty() || authority.is_empty() || root.is_some() {
         return url.to_owned();
     }
-    let escaped = authority.replace('%', "%25").replace('&', "%26").replace('?', "%3F").replace('#', "%23");
+    let escaped = utf8_percent_encode(authority, OF_A_VALUE);
     format!("{url}{}{SSLROOTCERT}={escaped}", if url.contains('?') { '&' } else { '?' })
 }
 
