@@ -96,8 +96,8 @@ fn address(scheme: &str, listener: &TcpListener) -> io::Result<String> {
     Ok(format!("{scheme}://{at}"))
 }
 
-/// Where each service is: as configured, else on its own port of this host.
-fn directory(settings: &Settings) -> BTreeMap<String, String> {
+/// Where each service is, by its name in the directory: as configured, else on its own port of this host.
+pub fn directory(settings: &Settings) -> BTreeMap<String, String> {
     let mut addresses = BTreeMap::new();
     for service in crate::ALL {
         let configured = (service.address)(settings);

@@ -5,10 +5,15 @@ use crate::{
     output::{Out, Result, table},
     settings,
 };
-use fafnir_services::platform::config::without_password;
+use fafnir_services::platform::config::{explained, without_password};
 use serde_json::json;
 
 pub fn config(global: &Global, args: &Config, out: Out) -> Result {
+    if args.explain {
+        let page = explained();
+        out.data(&json!({"page": page}), || page.clone());
+        return Ok(());
+    }
     let layers = settings::layers(global, &[])?;
     layers.settings()?;
     let document: serde_json::Map<_, _> = layers

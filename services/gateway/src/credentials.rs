@@ -154,6 +154,7 @@ impl Gateway {
             Some(url) if nats.public_url.is_empty() => url,
             _ => &nats.public_url,
         };
+        let url = url.split(',').next().unwrap_or_default().trim();
         let (scheme, address) = url.split_once("://").unwrap_or(("nats", url));
         let address = address.rsplit_once('@').map_or(address, |(_, host)| host);
         if address.is_empty() {

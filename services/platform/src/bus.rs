@@ -1,7 +1,7 @@
 //! Events: JetStream for facts, core NATS for market data and private updates; always through async-nats.
 
 use super::{
-    config::Settings,
+    config::{Settings, without_password},
     context::{Context, retry},
     error::{Error, Result},
     secrets::{Secrets, services_user},
@@ -129,6 +129,18 @@ fn unavailable(e: impl fmt::Display) -> Error {
     Error::unavailable(format!("bus: {e}"))
 }
 
+/// The servers of `nats.url`: one, or several parted by commas, of which any may answer.
+///
+/// # Errors
+/// One of them is not an address.
+pub fn servers(url: &str) -> Result<Vec<async_nats::ServerAddr>> {
+    let each = url.split(',').map(str::trim).filter(|one| !one.is_empty());
+    each.map(|one| {
+        one.parse().map_err(|e| Error::unavailable(format!("nats.url: {:?}: {e}", without_password(one))))
+    })
+    .collect()
+}
+
 /// Has a connection to a server use TLS where its URL or an authority of its own asks for that.
 ///
 /// # Errors
@@ -139,7 +151,8 @@ pub fn secure(
     url: &str,
 ) -> Result<async_nats::ConnectOptions, tls::Error> {
     let trust = tls::trust(settings, &settings.nats.authority);
-    let required = url.starts_with("tls://") || url.starts_with("wss://");
+    let required =
+        url.split(',').map(str::trim).any(|one| one.starts_with("tls://") || one.starts_with("wss://"));
     if !required && matches!(trust, tls::Trust::System) {
         return Ok(options);
     }
@@ -165,14 +178,14 @@ impl Bus {
     pub(super) async fn connect(ctx: &Context) -> Result<Self> {
         let url = ctx.addresses.get("nats").cloned().unwrap_or_default();
         let nats = &ctx.settings.nats;
+        let servers = servers(&url)?;
         let (user, password) = if nats.url.is_empty() {
             (String::new(), String::new())
         } else if nats.password_file.is_empty() {
             // The client library does not read them off the URL by itself.
-            let address: async_nats::ServerAddr =
-                url.parse().map_err(|e| Error::unavailable(format!("nats.url is not an address: {e}")))?;
             let text = |part: Option<&str>| part.unwrap_or_default().to_owned();
-            (text(address.username()), text(address.password()))
+            let first = servers.first();
+            (text(first.and_then(|s| s.username())), text(first.and_then(|s| s.password())))
         } else {
             let text = std::fs::read_to_string(&nats.password_file)
                 .map_err(|e| Error::unavailable(format!("{}: {e}", nats.password_file)))?;
@@ -206,10 +219,10 @@ impl Bus {
                 options = options.user_and_password(user.clone(), password.clone());
             }
             let secured = secure(options, &ctx.settings, &url);
-            let url = url.clone();
+            let servers = servers.clone();
             async move {
                 let options = secured.map_err(|e| Error::Internal(e.to_string()))?;
-                options.connect(url).await.map_err(|e| match tls::sentence(&e) {
+                options.connect(servers).await.map_err(|e| match tls::sentence(&e) {
                     Some(why) => unavailable(why),
                     None => unavailable(e),
                 })
@@ -482,4 +495,21 @@ where
         }
     }
     Err(Error::unavailable("the subscription ended"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_named_by_its_servers_parted_by_commas() {
+        let named = |url: &str| {
+            let found = servers(url).map_err(|e| e.to_string())?;
+            Ok::<_, String>(found.iter().map(|s| format!("{}:{}", s.host(), s.port())).collect::<Vec<_>>())
+        };
+        assert_eq!(named("nats://a:b@one:1, tls://two").unwrap(), ["one:1", "two:4222"]);
+        assert_eq!(named("").unwrap(), [""; 0]);
+        let refused = named("nats://a:secret@one:1,nats://a:secret@two:x").unwrap_err();
+        assert!(refused.contains("two:x") && !refused.contains("secret"), "{refused}");
+    }
 }

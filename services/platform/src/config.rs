@@ -3,8 +3,13 @@
 //! A key's type is the type of its default. Files are checked strictly: an unknown key or a wrong type is an error that
 //! names file, line and key.
 
+mod explained;
+
+pub use explained::explained;
+
 use super::telemetry::LogFormat;
 use fafnir_rules::calendar::Calendar;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -22,7 +27,7 @@ const BEHIND_S_MAX: u32 = 60;
 const PAUSE_S_MAX: u32 = 3_600;
 
 /// Everything that can be configured; the defaults are the embedded development platform.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// `development` (GraphiQL, introspection) or `production`.
@@ -48,14 +53,14 @@ pub struct Settings {
     pub terminal: Terminal,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     Development,
     Production,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Bind {
     /// Address that the doors for clients listen on: the gateway's, and the embedded broker's.
@@ -73,13 +78,14 @@ pub struct Bind {
 
 /// Certificates of the platform, in PEM: of whose authority, and what this process shows. Files are read again when they
 /// change.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// What `fafnir secrets tls` fills: `ca.crt`, and of each service `<service>/tls.crt` and `<service>/tls.key`.
     pub dir: String,
-    /// In place of those in `dir`: the certificate of this process (with those it is signed by), and its key.
+    /// In place of the one in `dir`: the certificate of this process, with those it is signed by.
     pub certificate: String,
+    /// The key of `certificate`.
     pub key: String,
     /// In place of `ca.crt` in `dir`: the authorities that services, and clients of the gateway, believe. `system`: those
     /// of this machine, for the gateway's clients alone.
@@ -87,39 +93,59 @@ pub struct Tls {
 }
 
 /// Ports by service. The operations door of each is its port + `operations_offset`; 0 picks a free one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Ports {
+    /// Port of the gateway: GraphQL, WebSockets, `/auth`, the terminal's gRPC.
     pub gateway: u16,
+    /// Port of auth-service.
     pub auth: u16,
+    /// Port of security-service.
     pub security: u16,
+    /// Port of user-service.
     pub user: u16,
+    /// Port of stock-service.
     pub stock: u16,
+    /// Port of order-service.
     pub order: u16,
+    /// Port of portfolio-service.
     pub portfolio: u16,
+    /// Port of trade-engine.
     pub engine: u16,
+    /// Port of the embedded broker for clients of NATS.
     pub broker: u16,
+    /// Port of the embedded broker's monitoring.
     pub broker_monitor: u16,
+    /// Port of the embedded broker for WebSockets.
     pub broker_websocket: u16,
+    /// The operations door of a service is at its port + this.
     pub operations_offset: u16,
 }
 
 /// Where the services are, when they are not in this process, as `https://host:port` where they have certificates. Empty:
 /// on their ports of this machine.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Addresses {
+    /// Where the gateway is.
     pub gateway: String,
+    /// Where auth-service is.
     pub auth: String,
+    /// Where security-service is.
     pub security: String,
+    /// Where user-service is.
     pub user: String,
+    /// Where stock-service is.
     pub stock: String,
+    /// Where order-service is.
     pub order: String,
+    /// Where portfolio-service is.
     pub portfolio: String,
+    /// Where trade-engine is.
     pub engine: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {
     /// `postgres://user:password@host:port/` without a database name; each service uses `<name>_db`. Empty: SQLite.
@@ -131,7 +157,7 @@ pub struct Database {
 }
 
 /// Free room of the data directory's disk, MiB, below which a stage begins; each at most the one before.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Disk {
     /// It is told, loudly.
@@ -142,12 +168,12 @@ pub struct Disk {
     pub read_only_mib: u32,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// `nats://host:port`, `tls://` over TLS. Empty: the embedded broker.
+    /// `nats://host:port`, `tls://` over TLS; the servers of a cluster parted by commas. Empty: the embedded broker.
     pub url: String,
-    /// Handed to terminals; empty: the same as `url`.
+    /// Handed to terminals; empty: the same as the first of `url`.
     pub public_url: String,
     /// Handed to pages: `ws://host:port` or `wss://`; empty: the embedded broker's WebSocket door, if it is open.
     pub public_websocket_url: String,
@@ -170,18 +196,19 @@ impl Nats {
 }
 
 /// Doors of the embedded broker.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Broker {
     /// Whether browsers may connect over WebSockets, on `ports.broker_websocket`.
     pub websocket: bool,
-    /// PEM files of a certificate (with those it is signed by) and its key. With them clients from other machines have
-    /// to use TLS, and WebSockets are `wss`.
+    /// PEM file of a certificate, with those it is signed by. With it clients from other machines have to use TLS, and
+    /// WebSockets are `wss`.
     pub tls_certificate: String,
+    /// PEM file of its key.
     pub tls_key: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redis {
     /// `redis://host:port`, `rediss://` over TLS. Empty: in memory.
@@ -190,40 +217,46 @@ pub struct Redis {
     pub authority: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
+    /// `human` or `json`.
     pub format: LogFormat,
     /// Filter as in `RUST_LOG`.
     pub filter: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
-    /// PEM files of its certificate (with those it is signed by) and its key; empty: as `[tls]`.
+    /// PEM file of its certificate, with those it is signed by; empty: as `[tls]`.
     pub tls_certificate: String,
+    /// PEM file of its key.
     pub tls_key: String,
     /// Origins that browsers may call from; empty: same origin only.
     pub cors_origins: Vec<String>,
     /// Orders a second per user.
     pub orders_per_second: u32,
+    /// Orders of a user at once.
     pub orders_burst: u32,
-    /// Connections of one address at a time, and new ones a second; 0: no bound of its own.
+    /// Connections of one address at a time; 0: no bound of its own.
     pub connections_per_address: u32,
+    /// New connections of one address a second; 0: no bound of its own.
     pub connections_per_second: u32,
     /// Proxies before the gateway, as addresses or networks: only their `X-Forwarded-For` and `X-Forwarded-Proto` are
     /// believed, and the limits of an address are not theirs.
     pub trusted_proxies: Vec<String>,
-    /// What a user's queries may cost a second, and at once: about a row each; 0: no bound.
+    /// What a user's queries may cost a second, about a row each; 0: no bound.
     pub cost_per_second: u32,
+    /// What a user's queries may cost at once.
     pub cost_burst: u32,
-    /// WebSockets of one user and of one address at a time; 0: no bound.
+    /// WebSockets of one user at a time; 0: no bound.
     pub sockets_per_user: u32,
+    /// WebSockets of one address at a time; 0: no bound.
     pub sockets_per_address: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
     /// Access token of a Bearer caller, seconds.
@@ -232,7 +265,7 @@ pub struct Auth {
     pub cookie_ttl_s: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Order {
     /// Open orders per user.
@@ -241,24 +274,27 @@ pub struct Order {
     pub agent_retention_h: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Portfolio {
     /// Paper money that a new account opens with, in its currency.
     pub opening_deposit: String,
-    /// Fees in basis points of the notional.
+    /// Fee of the side that rested, in basis points of the notional, at most 1000.
     pub maker_fee_bp: u32,
+    /// Fee of the side that came to it, in basis points of the notional, at most 1000.
     pub taker_fee_bp: u32,
     /// CAD for one USD, at most 6 decimals.
     pub usd_cad: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
     /// `covered` (segments go when a verified snapshot and every follower are past them) or `all`.
     pub journal_keep: String,
+    /// A snapshot of the exchange is written after so many commands.
     pub snapshot_every_commands: u64,
+    /// And after so many seconds, where there were commands.
     pub snapshot_every_s: u64,
     /// `24x7` (continuous trading, the day ends at 00:00 UTC) or `xnys` (the sessions of the New York Stock Exchange).
     pub calendar: String,
@@ -276,14 +312,16 @@ pub struct Engine {
     pub recent_ids: u32,
     /// `recent` (facts of 7 days or 2 GiB, and what a follower still lacks) or `all`.
     pub facts_keep: String,
-    /// order- or portfolio-service behind by so many seconds, or by so many facts: only cancels are taken.
+    /// order- or portfolio-service behind by so many seconds: only cancels are taken. At most 60.
     pub behind_s_max: u32,
+    /// order- or portfolio-service behind by so many facts: only cancels are taken.
     pub behind_facts_max: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sim {
+    /// Whether agents trade.
     pub enabled: bool,
     /// Multiplies the agents' activity; `"1"` is about 15 commands a second in all.
     pub rate: String,
@@ -781,8 +819,16 @@ impl Settings {
     }
 }
 
-/// A text as it may be shown: the password of a URL in it is left out.
+/// A text as it may be shown: the password of a URL in it is left out, and those of several parted by commas.
 pub fn without_password(text: &str) -> String {
+    // A comma may stand in a password as well.
+    if text.contains(',') && text.split(',').all(|one| one.contains("://")) {
+        return text.split(',').map(of_one_url).collect::<Vec<_>>().join(",");
+    }
+    of_one_url(text)
+}
+
+fn of_one_url(text: &str) -> String {
     let hidden = || {
         let (scheme, rest) = text.split_once("://")?;
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -868,6 +914,9 @@ mod tests {
             ("nats://a:p@ss@h:4222", "nats://a:****@h:4222"),
             ("redis://:s3cret@h", "redis://:****@h"),
             ("nats://token@h:4222", "nats://token@h:4222"),
+            ("nats://a:b@h1,tls://a:c@h2:1", "nats://a:****@h1,tls://a:****@h2:1"),
+            ("nats://a:b,c@h1", "nats://a:****@h1"),
+            ("nats://a:b@h1,a:c@h2", "nats://a:****@h2"),
             ("http://h/a:b@c", "http://h/a:b@c"),
             ("a:b@c", "a:b@c"),
         ] {

@@ -112,13 +112,17 @@ pub enum Callout {
 }
 
 impl Broker {
-    /// Connects; user and password of the URL win over `user`.
+    /// Connects to one of the servers of `url`; user and password in it win over `user`.
     pub async fn connect(settings: &Settings, url: &str, user: Option<User>) -> Result<Self, Error> {
         let wrong = |reason: String| Error::Address { url: url.to_owned(), reason };
-        let server: async_nats::ServerAddr = url.parse().map_err(|e: std::io::Error| wrong(e.to_string()))?;
-        let scheme = if server.tls_required() { "tls" } else { "nats" };
-        let address = format!("{scheme}://{}:{}", server.host(), server.port());
-        let own = server.username().map(|name| (name, server.password().unwrap_or_default()));
+        let servers = bus::servers(url).map_err(|e| wrong(e.to_string()))?;
+        let shown = |server: &async_nats::ServerAddr| {
+            let scheme = if server.tls_required() { "tls" } else { "nats" };
+            format!("{scheme}://{}:{}", server.host(), server.port())
+        };
+        let address = servers.iter().map(shown).collect::<Vec<_>>().join(", ");
+        let first = servers.first().ok_or_else(|| wrong("it names no server".to_owned()))?;
+        let own = first.username().map(|name| (name, first.password().unwrap_or_default()));
         let user = own.map(|(name, password)| (name.to_owned(), password.to_owned())).or(user);
         let mut options = async_nats::ConnectOptions::new()
             .name("fafnir broker")
@@ -128,7 +132,7 @@ impl Broker {
             options = options.user_and_password(name, password);
         }
         let options = bus::secure(options, settings, url).map_err(|e| wrong(e.to_string()))?;
-        match options.connect(server).await {
+        match options.connect(servers).await {
             Ok(client) => Ok(Self { client, settings: Box::new(settings.clone()), address }),
             Err(e) if e.kind() == async_nats::ConnectErrorKind::AuthorizationViolation => {
                 Err(Error::Refused { address })
