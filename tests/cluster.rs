@@ -65,6 +65,9 @@ impl External {
     }
 }
 
+/// From a service's port to that of its door for operations.
+const OPERATIONS_OFFSET: u16 = 13;
+
 /// The processes, seeded and ready. Leaves the servers as they were found.
 #[derive(Debug)]
 pub struct Cluster {
@@ -84,8 +87,8 @@ impl Cluster {
         let dir = tempfile::tempdir().unwrap();
         delete_streams(&external.nats);
         // Each address must be known before its process starts: reserve the ports, then let go of them.
-        let reserved = SERVICES.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports: Vec<u16> = reserved.iter().map(|l| l.local_addr().unwrap().port()).collect();
+        let reserved = SERVICES.map(|_| two_doors());
+        let ports: Vec<u16> = reserved.iter().map(|(door, _)| door.local_addr().unwrap().port()).collect();
         drop(reserved);
         let prefix = format!("t{}_{}_", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
         let mut environment: BTreeMap<String, String> = SERVICES
@@ -103,7 +106,7 @@ impl Cluster {
         set("FAFNIR_REDIS_URL", &external.redis);
         set("FAFNIR_SIM_SYMBOLS", "AAPL,F");
         set("FAFNIR_DATA_DIR", &data);
-        set("FAFNIR_PORTS_OPERATIONS_OFFSET", "0");
+        set("FAFNIR_PORTS_OPERATIONS_OFFSET", &OPERATIONS_OFFSET.to_string());
         for (name, value) in settings {
             set(name, value);
         }
@@ -246,6 +249,18 @@ impl Drop for Cluster {
 }
 
 /// The streams of an earlier stack on the same server are not this one's.
+/// A free port, and the one for operations that belongs to it.
+fn two_doors() -> (TcpListener, TcpListener) {
+    loop {
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = door.local_addr().unwrap().port();
+        let beside = port.checked_add(OPERATIONS_OFFSET).map(|port| TcpListener::bind(("127.0.0.1", port)));
+        if let Some(Ok(operations)) = beside {
+            return (door, operations);
+        }
+    }
+}
+
 fn delete_streams(url: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -57,6 +57,8 @@ pub enum Command {
     Down,
     /// Show what runs and where
     Status,
+    /// Watch what a platform does: requests and their times, who is behind, what its processes take
+    Top(Top),
     /// Ask the door for operations at this port of this machine whether its service is ready
     Ready(Ready),
     /// Show the log of a platform
@@ -1419,10 +1421,23 @@ pub struct Replay {
 }
 
 #[derive(Debug, Args)]
+pub struct Top {
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
+    /// End after so many looks; without it Ctrl-C ends it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: Option<u32>,
+}
+
+#[derive(Debug, Args)]
 pub struct Config {
     /// Show where each value comes from
     #[arg(long)]
     pub show_origin: bool,
+    /// Print every setting with its default and what it is for, as a fafnir.toml to start from
+    #[arg(long, conflicts_with = "show_origin")]
+    pub explain: bool,
 }
 
 #[derive(Debug, Args)]

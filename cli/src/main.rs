@@ -4,6 +4,7 @@ mod args;
 mod background;
 mod client;
 mod commands;
+mod doors;
 mod examples;
 mod import;
 mod output;

@@ -2,9 +2,9 @@
 
 mod nats;
 
-use super::platform::probe;
 use crate::{
     args::Global,
+    doors::{self, Doors},
     output::{Error, Exit, Out, Result, table},
     ports, settings, stack,
 };
@@ -92,9 +92,10 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
             checks.extend(private_files(&dir));
             checks.extend(certificates(&settings));
             checks.push(open_files());
-            match stack::running(&dir) {
-                Some(run) => checks.extend(running(&run).await),
-                None => checks.extend(free_ports(&settings)),
+            match doors::find(&settings) {
+                Ok(doors) => checks.extend(running(&doors).await),
+                Err(e) if e.exit == Exit::NotRunning => checks.extend(free_ports(&settings)),
+                Err(e) => checks.push(finding("certificates", e.message, e.hint)),
             }
             checks.extend(elsewhere(&settings));
             checks.extend(nats::server(&settings, &dir).await);
@@ -251,31 +252,27 @@ fn open_files() -> Check {
     }
 }
 
-async fn running(run: &stack::RunFile) -> Vec<Check> {
-    let tls = match stack::client(run) {
-        Ok(tls) => tls,
-        Err(e) => return vec![finding("certificates", e.message, e.hint)],
-    };
+async fn running(doors: &Doors) -> Vec<Check> {
     let mut silent = Vec::new();
-    for name in run.services.keys() {
-        let ready = match run.operations.get(name) {
-            Some(door) => probe(door, &tls).await,
-            None => Err("no door".to_owned()),
-        };
-        if let Err(why) = ready {
-            silent.push(format!("{name} ({why})"));
+    for door in &doors.each {
+        if let Err(why) = doors.ready(door).await {
+            silent.push(format!("{} ({why})", door.service));
         }
     }
-    let mut checks = vec![if silent.is_empty() {
-        ok("services", format!("{} ready in process {}", run.services.len(), run.pid))
-    } else {
-        finding(
+    let ready = doors.each.len();
+    let mut checks = vec![match &doors.run {
+        _ if !silent.is_empty() => finding(
             "services",
             format!("not ready: {}", silent.join(", ")),
-            "`fafnir logs --level warn` has the cause",
-        )
+            match &doors.run {
+                Some(_) => "`fafnir logs --level warn` has the cause",
+                None => "the log of each has the cause",
+            },
+        ),
+        Some(run) => ok("services", format!("{ready} ready in process {}", run.pid)),
+        None => ok("services", format!("{ready} ready in processes of their own")),
     }];
-    checks.push(reachable("broker", &run.nats));
+    checks.extend(doors.run.as_ref().map(|run| reachable("broker", &run.nats)));
     checks
 }
 

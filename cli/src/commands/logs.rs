@@ -2,6 +2,7 @@
 
 use crate::{
     args::{Global, Logs},
+    doors,
     output::{Error, Exit, Out, Result},
     settings,
 };
@@ -23,12 +24,17 @@ const LEVELS: [&str; 5] = ["ERROR", "WARN", "INFO", "DEBUG", "TRACE"];
 const LINES_MAX: usize = 100_000;
 
 pub async fn logs(global: &Global, args: &Logs, out: Out) -> Result {
-    let dir = settings::settings(global, &[])?.data_dir();
+    let settings = settings::settings(global, &[])?;
+    let dir = settings.data_dir();
     let path = log_file::path(&dir);
     let none = |_| {
         Error::new(Exit::NotRunning, format!("no log in {}", dir.display()))
             .code(Reason::NO_LOG)
-            .hint("`fafnir up` keeps one; --data-dir names another directory")
+            .hint(if doors::are_elsewhere(&settings) {
+                "each process of the configuration writes its own to stderr: where whoever started it sends that"
+            } else {
+                "`fafnir up` keeps one; --data-dir names another directory"
+            })
     };
     let wanted = Wanted::new(args)?;
     let mut last = VecDeque::new();

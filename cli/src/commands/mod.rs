@@ -31,6 +31,7 @@ mod scenario;
 mod secrets;
 mod session;
 mod sim_check;
+mod top;
 mod trade;
 mod watch;
 
@@ -51,6 +52,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Up(args) => platform::up(global, args, out).await,
         Command::Down => platform::down(global, out).await,
         Command::Status => platform::status(global, out).await,
+        Command::Top(args) => top::top(global, args, out).await,
         Command::Ready(args) => platform::ready(global, args, out).await,
         Command::Logs(args) => logs::logs(global, args, out).await,
         Command::Doctor => doctor::doctor(global, out).await,

@@ -3,7 +3,7 @@
 use super::{secrets::certificates, sim_check};
 use crate::{
     args::{Global, Ready, Seed, ServiceArgs, Sim, SimLook, Up},
-    background,
+    background, doors,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
     seed::{self, Seeds},
@@ -22,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 /// How long `down` waits for a stack to drain (reliability.md: at most 25 s).
 const DOWN_WAIT_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-const PROBE_BYTES_MAX: u64 = 4_096;
 
 fn text(value: Option<impl ToString>) -> Option<String> {
     value.map(|v| v.to_string())
@@ -190,51 +188,41 @@ pub async fn adopted(global: &Global) -> Result<compose::Running> {
     let mut settings = settings::settings(global, &[])?;
     match stack::running(&settings.data_dir()) {
         Some(run) => adopt(&mut settings, &run),
-        None if settings.addresses.stock.is_empty() => return Err(not_running(&settings)),
+        None if settings.addresses.stock.is_empty() => return Err(doors::not_running(&settings)),
         None => {}
     }
     Ok(compose::start(&[], settings, Clock::wall(), CancellationToken::new()).await?)
 }
 
-fn not_running(settings: &Settings) -> Error {
-    Error::new(Exit::NotRunning, format!("nothing runs on {}", settings.data_dir().display()))
-        .code(Reason::NOT_RUNNING)
-        .hint("start a platform with `fafnir up`")
-}
-
 pub async fn status(global: &Global, out: Out) -> Result {
     let settings = settings::settings(global, &[])?;
-    let run = stack::running(&settings.data_dir()).ok_or_else(|| not_running(&settings))?;
-    let tls = stack::client(&run)?;
+    let doors = doors::find(&settings)?;
     let mut rows = Vec::new();
-    for (name, address) in &run.services {
-        let ready = match run.operations.get(name) {
-            Some(door) => probe(door, &tls).await,
-            None => Err("it has no door for operations".to_owned()),
-        };
-        rows.push((name.clone(), address.clone(), ready));
+    for door in &doors.each {
+        rows.push((door, doors.ready(door).await));
     }
     let services: serde_json::Map<_, _> = rows
         .iter()
-        .map(|(n, a, r)| (n.clone(), json!({"address": a, "ready": r.is_ok(), "why": r.as_ref().err(), "operations": run.operations.get(n)})))
+        .map(|(door, r)| (door.service.clone(), json!({"address": door.address, "ready": r.is_ok(), "why": r.as_ref().err(), "operations": door.operations})))
         .collect();
-    let all_ready = rows.iter().all(|(_, _, r)| r.is_ok());
-    let document = json!({"pid": run.pid, "version": run.version, "data_dir": settings.data_dir(), "nats": without_password(&run.nats), "ready": all_ready, "services": services});
+    let all_ready = rows.iter().all(|(_, r)| r.is_ok());
+    let run = doors.run.as_ref();
+    let nats = run.map_or(&settings.nats.url, |run| &run.nats);
+    let document = json!({"pid": run.map(|r| r.pid), "version": run.map(|r| &r.version), "data_dir": settings.data_dir(), "nats": without_password(nats), "ready": all_ready, "services": services});
     out.data(&document, || {
         let cells: Vec<_> = rows
             .iter()
-            .map(|(n, a, r)| {
+            .map(|(door, r)| {
                 let state =
                     r.as_ref().map_or_else(|why| format!("not ready: {why}"), |()| "ready".to_owned());
-                vec![n.clone(), a.clone(), state]
+                vec![door.service.clone(), door.address.clone(), state]
             })
             .collect();
-        format!(
-            "process {}, data {}\n\n{}",
-            run.pid,
-            settings.data_dir().display(),
-            table(&["SERVICE", "ADDRESS", "STATE"], &cells)
-        )
+        let whose = run.map_or_else(
+            || "processes of the configuration".to_owned(),
+            |run| format!("process {}, data {}", run.pid, settings.data_dir().display()),
+        );
+        format!("{whose}\n\n{}", table(&["SERVICE", "ADDRESS", "STATE"], &cells))
     });
     if all_ready { Ok(()) } else { Err(Error::new(Exit::Failure, "a service is not ready")) }
 }
@@ -253,7 +241,7 @@ pub async fn ready(global: &Global, args: &Ready, out: Out) -> Result {
         let scheme = if tls::between_services(&settings) { "https" } else { "http" };
         (format!("{scheme}://{}{port}", settings.bind.inner_host_in_url()), tls::client(&settings)?)
     };
-    match probe(&door, &tls).await {
+    match doors::ready(&door, &tls).await {
         Ok(()) => {
             out.data(&json!({"ready": true}), || "ready\n".to_owned());
             Ok(())
@@ -262,36 +250,10 @@ pub async fn ready(global: &Global, args: &Ready, out: Out) -> Result {
     }
 }
 
-/// Whether an operations door says ready; else what it says.
-pub(super) async fn probe(door: &str, tls: &tls::Client) -> std::result::Result<(), String> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let silent = || "it does not answer".to_owned();
-    let (scheme, host) = door.split_once("://").ok_or_else(silent)?;
-    let (name, port) = host.rsplit_once(':').ok_or_else(silent)?;
-    let port = port.parse().map_err(|_| silent())?;
-    let ask = async {
-        let mut stream = tls.connect(name, port, scheme == "https").await?;
-        stream
-            .write_all(
-                format!("GET /readyz HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes(),
-            )
-            .await?;
-        let mut answer = String::new();
-        stream.take(PROBE_BYTES_MAX).read_to_string(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    match tokio::time::timeout(PROBE_TIMEOUT, ask).await {
-        Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200") => Ok(()),
-        Ok(Ok(answer)) => Err(answer.split_once("\r\n\r\n").map_or("", |(_, why)| why).trim().to_owned()),
-        Ok(Err(e)) => Err(tls::sentence(&e).unwrap_or_else(silent)),
-        Err(_) => Err(silent()),
-    }
-}
-
 pub async fn down(global: &Global, out: Out) -> Result {
     let settings = settings::settings(global, &[])?;
     let dir = settings.data_dir();
-    let run = stack::running(&dir).ok_or_else(|| not_running(&settings))?;
+    let run = stack::running(&dir).ok_or_else(|| doors::not_running(&settings))?;
     let pid = i32::try_from(run.pid).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or_else(|| Error::new(Exit::Failure, "run.json names no process"))?;
     rustix::process::kill_process(pid, rustix::process::Signal::TERM)
