@@ -334,7 +334,7 @@ pub struct Sim {
 }
 
 /// The trading terminal of whoever reads this configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Terminal {
     /// Order sizes of the keys 1 to 4.
