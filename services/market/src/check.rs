@@ -140,7 +140,9 @@ pub fn check(
     let (begun, _) = play.requests();
     for session in 0..sessions {
         for record in &mut records {
-            let first = play.middle(record.market).unwrap_or(1.0);
+            // A side may be empty just then: the session begins where the last one ended.
+            let ended = record.middles.last().and_then(|session| session.last()).copied();
+            let first = play.middle(record.market).or(ended).unwrap_or(1.0);
             record.middles.push(vec![first]);
         }
         for step in 1..=SESSION_STEPS {
