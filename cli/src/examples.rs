@@ -126,7 +126,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("bench", &["bench"]),
     ("load", &["load orders --clients 64 --duration 30", "load quotes --rate 5000"]),
     ("replay", &["replay", "replay --symbol AAPL --at 2026-11-30T14:00:00Z"]),
-    ("config", &["config", "config --show-origin", "config --explain > fafnir.toml"]),
+    ("config", &["config", "config --show-origin", "config --explain"]),
     ("schema", &["schema"]),
     ("completions", &["completions bash"]),
     ("man", &["man", "man order place", "man --dir /usr/local/share/man/man1"]),

@@ -8,8 +8,8 @@ use crate::{
 };
 use fafnir_proto::reason::Reason;
 use fafnir_proto::v1::{
-    DepthReply, DepthRequest, Level, News, QueuePositionRequest, QueuedOrder, SetTradingStateRequest,
-    SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
+    DepthReply, DepthRequest, Level, News, QueuePositionReply, QueuePositionRequest, QueuedOrder,
+    SetTradingStateRequest, SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
 };
 use fafnir_rules::{
     limits::NEWS_BPS,
@@ -73,22 +73,27 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
             let request = QueuePositionRequest { order_id: order.clone() };
             let sent = client.request(request);
             let at = client.terminal.queue_position(sent).await?.into_inner();
-            let document = json!({
-                "symbol": at.symbol, "ordersAhead": at.orders_ahead,
-                "quantityAhead": format_e4(at.quantity_ahead_e4), "quantityBetter": format_e4(at.quantity_better_e4),
-            });
-            out.data(&document, || {
-                format!(
-                    "{}: {} orders of {} before it at its price, {} at better prices\n",
-                    at.symbol,
-                    at.orders_ahead,
-                    format_e4(at.quantity_ahead_e4),
-                    format_e4(at.quantity_better_e4)
-                )
-            });
+            queue(&at, out);
         }
     }
     Ok(())
+}
+
+/// Prints what is before an order.
+fn queue(at: &QueuePositionReply, out: Out) {
+    let document = json!({
+        "symbol": at.symbol, "ordersAhead": at.orders_ahead,
+        "quantityAhead": format_e4(at.quantity_ahead_e4), "quantityBetter": format_e4(at.quantity_better_e4),
+    });
+    out.data(&document, || {
+        format!(
+            "{}: {} orders of {} before it at its price, {} at better prices\n",
+            at.symbol,
+            at.orders_ahead,
+            format_e4(at.quantity_ahead_e4),
+            format_e4(at.quantity_better_e4)
+        )
+    });
 }
 
 /// A change in percent, as basis points.

@@ -68,8 +68,11 @@ impl Step {
     }
 }
 
-/// The steps of a scenario with their symbols, by time.
-fn parse(name: &str, text: &str, symbol: Option<&str>) -> Result<(String, Vec<(u64, String, Act)>)> {
+/// Seconds since the beginning, the symbol, and what is done with it then.
+type Due = (u64, String, Act);
+
+/// What a scenario is, and its steps by time.
+fn parse(name: &str, text: &str, symbol: Option<&str>) -> Result<(String, Vec<Due>)> {
     let bad = |what: String| Error::new(Exit::Usage, format!("{name}: {what}")).code(Reason::SEEDS);
     let scenario: Scenario = toml::from_str(text).map_err(|e| bad(e.to_string().replace('\n', " ")))?;
     if scenario.step.len() > STEPS_MAX {

@@ -31,7 +31,7 @@ pub static SERVICE: Service = Service {
         MayCall::everything("api-gateway"),
         MayCall::only("user-service", &["GetInstrument"]),
         MayCall::only("portfolio-service", &["Quotes"]),
-        MayCall::only("simulator", &["ListInstruments", "Quotes"]),
+        MayCall::only("simulator", &["History", "ListInstruments", "Quotes"]),
     ],
     migrations: MIGRATIONS,
     ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)

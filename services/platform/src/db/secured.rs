@@ -35,7 +35,7 @@ fn split(url: &str) -> (String, Option<String>, Option<String>) {
         match part.split_once('=') {
             Some((SSLMODE, value)) => mode = Some(value.to_owned()),
             Some((SSLROOTCERT, value)) => {
-                root = Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+                root = Some(percent_decode_str(value).decode_utf8_lossy().into_owned());
             }
             _ => rest.push(part),
         }
