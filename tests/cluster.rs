@@ -1,12 +1,11 @@
 //! Nine processes on a real Postgres, Redis and nats-server.
 
-use crate::harness::{Answer, Process, Shell, WITHIN, binary};
+use crate::harness::{Answer, OPERATIONS_OFFSET, Process, Shell, WITHIN, binary, port_to_name};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::Command,
@@ -65,9 +64,6 @@ impl External {
     }
 }
 
-/// From a service's port to that of its door for operations.
-const OPERATIONS_OFFSET: u16 = 13;
-
 /// The processes, seeded and ready. Leaves the servers as they were found.
 #[derive(Debug)]
 pub struct Cluster {
@@ -86,10 +82,7 @@ impl Cluster {
         let alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         delete_streams(&external.nats);
-        // Each address must be known before its process starts: reserve the ports, then let go of them.
-        let reserved = SERVICES.map(|_| two_doors());
-        let ports: Vec<u16> = reserved.iter().map(|(door, _)| door.local_addr().unwrap().port()).collect();
-        drop(reserved);
+        let ports: Vec<u16> = SERVICES.iter().map(|_| port_to_name()).collect();
         let prefix = format!("t{}_{}_", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
         let mut environment: BTreeMap<String, String> = SERVICES
             .iter()
@@ -249,18 +242,6 @@ impl Drop for Cluster {
 }
 
 /// The streams of an earlier stack on the same server are not this one's.
-/// A free port, and the one for operations that belongs to it.
-fn two_doors() -> (TcpListener, TcpListener) {
-    loop {
-        let door = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = door.local_addr().unwrap().port();
-        let beside = port.checked_add(OPERATIONS_OFFSET).map(|port| TcpListener::bind(("127.0.0.1", port)));
-        if let Some(Ok(operations)) = beside {
-            return (door, operations);
-        }
-    }
-}
-
 fn delete_streams(url: &str) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

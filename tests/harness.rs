@@ -4,9 +4,13 @@ use serde_json::Value;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -28,6 +32,26 @@ pub fn binary() -> Command {
     }
     command.env("NO_COLOR", "1");
     command
+}
+
+/// From a port of [`port_to_name`] to the one for operations that belongs to it.
+pub const OPERATIONS_OFFSET: u16 = 1;
+/// Ports that the system gives to nobody who asks for any, at Linux' default.
+const NAMED_FIRST: u32 = 10_240;
+const NAMED_PAIRS: u32 = 10_000;
+
+/// A free port for a process whose address must be known before it starts, and the one beside it for operations. A port
+/// that the system picks could be given to another process until this one has started.
+pub fn port_to_name() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let pair = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(NAMED_FIRST + pair % NAMED_PAIRS * 2).unwrap();
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + OPERATIONS_OFFSET) {
+            return port;
+        }
+    }
 }
 
 /// One process, killed when it goes out of scope.

@@ -1,7 +1,7 @@
 //! TLS end to end with a private authority: one process and nine of them; who is refused, and by what words.
 
 use crate::{
-    harness::{Answer, Process, Shell, Stack, WITHIN, binary},
+    harness::{Answer, Process, Shell, Stack, WITHIN, binary, port_to_name},
     live::Person,
 };
 use fafnir_proto::{
@@ -16,7 +16,6 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write as _,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -350,10 +349,7 @@ impl Nine {
 
     fn up_on(servers: Option<&Servers>) -> Self {
         let house = House::new();
-        let reserved = SERVICES.map(|(name, _)| (name, TcpListener::bind((HERE, 0)).unwrap()));
-        let ports: BTreeMap<_, _> =
-            reserved.iter().map(|(name, at)| (*name, at.local_addr().unwrap().port())).collect();
-        drop(reserved);
+        let ports: BTreeMap<_, _> = SERVICES.iter().map(|(name, _)| (*name, port_to_name())).collect();
         let mut environment = BTreeMap::from([
             ("FAFNIR_DATA_DIR".to_owned(), house.dir.path().join("data").display().to_string()),
             ("FAFNIR_PORTS_OPERATIONS_OFFSET".to_owned(), "0".to_owned()),
