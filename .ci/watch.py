@@ -82,7 +82,6 @@ def still():
 
 
 def main():
-    wrong = still()
     # One process has one set of metrics behind all of its doors: one of them is scraped.
     run = json.loads((Path(os.environ["FAFNIR_DATA_DIR"]) / "run.json").read_text())
     target = run["operations"]["api-gateway"].split("://")[1]
@@ -115,6 +114,8 @@ def main():
             except OSError:
                 assert server.poll() is None and time.monotonic() < until, (work / "log").read_text()
                 time.sleep(0.1)
+        # While it scrapes: users are registered in the first seconds alone.
+        wrong = still()
         asked = left = list(queries())
         # Asked during the load, as somebody who looks at it does; what comes late has its time.
         while not select.select([sys.stdin], [], [], 2)[0]:
