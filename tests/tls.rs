@@ -560,8 +560,16 @@ async fn refused_callers(nine: &Nine) {
     for (tls, why, heard) in refusals {
         let said = ask(&tls, Caller::system("api-gateway")).await.unwrap_err();
         assert!(said.ends_with(heard), "{said}");
-        let log = fs::read_to_string(house.dir.path().join("security-service.log")).unwrap();
-        assert!(log.contains(&format!("a caller is refused why=\"{why}")), "{why}: {log}");
+        // The caller hears it while it is being written down.
+        let until = Instant::now() + WITHIN;
+        loop {
+            let log = fs::read_to_string(house.dir.path().join("security-service.log")).unwrap();
+            if log.contains(&format!("a caller is refused why=\"{why}")) {
+                break;
+            }
+            assert!(Instant::now() < until, "{why}: {log}");
+            tokio::task::yield_now().await;
+        }
     }
     let said = ask(&foreign.client(Some("api-gateway")), Caller::system("api-gateway")).await.unwrap_err();
     assert!(said.contains("signed by no authority that is believed here"), "{said}");
