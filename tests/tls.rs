@@ -503,6 +503,19 @@ fn nine_processes_on_servers_over_tls() {
     servers.drop_databases(&prefix);
 }
 
+/// Waits until security-service has said this in its log: a caller may hear it before.
+async fn written_down(nine: &Nine, text: &str) {
+    let until = Instant::now() + WITHIN;
+    loop {
+        let log = fs::read_to_string(nine.house.dir.path().join("security-service.log")).unwrap();
+        if log.contains(text) {
+            return;
+        }
+        assert!(Instant::now() < until, "{text}: {log}");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Each has the service token; what each may do is its certificate's.
 async fn refused_callers(nine: &Nine) {
     let house = &nine.house;
@@ -560,16 +573,7 @@ async fn refused_callers(nine: &Nine) {
     for (tls, why, heard) in refusals {
         let said = ask(&tls, Caller::system("api-gateway")).await.unwrap_err();
         assert!(said.ends_with(heard), "{said}");
-        // The caller hears it while it is being written down.
-        let until = Instant::now() + WITHIN;
-        loop {
-            let log = fs::read_to_string(house.dir.path().join("security-service.log")).unwrap();
-            if log.contains(&format!("a caller is refused why=\"{why}")) {
-                break;
-            }
-            assert!(Instant::now() < until, "{why}: {log}");
-            tokio::task::yield_now().await;
-        }
+        written_down(nine, &format!("a caller is refused why=\"{why}")).await;
     }
     let said = ask(&foreign.client(Some("api-gateway")), Caller::system("api-gateway")).await.unwrap_err();
     assert!(said.contains("signed by no authority that is believed here"), "{said}");
