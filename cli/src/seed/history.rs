@@ -1,7 +1,7 @@
 //! The past of a new platform, made by the process that the simulated market goes on with: years of daily bars that end at
 //! the listings' previous closes, and minute bars of the last sessions as the agents played them.
 
-use fafnir_market::{Bar, Listing, Mood, Play, SESSION_STEPS, daily_returns, daily_volume_e4};
+use fafnir_market::{Bar, Listing, Mood, Play, SESSION_STEPS, daily_returns, daily_volume_e4, exp};
 use fafnir_proto::v1::Candle;
 use fafnir_rules::calendar::Calendar;
 use fafnir_services::platform::{clock::DAY_US, rng::Rng};
@@ -67,7 +67,7 @@ pub fn daily(listings: &[Listing], now_us: i64) -> Vec<Vec<Candle>> {
         // Backwards from the close that is known.
         let mut closes = vec![listing.close_e4 as f64];
         for change in returns.iter().rev() {
-            closes.push(closes[closes.len() - 1] / change.clamp(-0.5, 1.0).exp());
+            closes.push(closes[closes.len() - 1] / exp(change.clamp(-0.5, 1.0)));
         }
         closes.reverse();
         let days = opened.iter().zip(closes.windows(2));
@@ -184,7 +184,7 @@ impl Bridge {
         let part = (minute + 1) as f64 / self.minutes as f64;
         let begin = self.from as f64 / self.begun.max(1) as f64;
         let end = self.to as f64 / self.ended.max(1) as f64;
-        let factor = begin * (end / begin).powf(part);
+        let factor = begin + (end - begin) * part;
         let price = |e4: i64| on_tick(e4 as f64 * factor, listing.tick_e4);
         Candle {
             symbol: listing.symbol.clone(),

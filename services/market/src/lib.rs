@@ -24,6 +24,7 @@ mod tests;
 pub use check::{Check, Row, check};
 pub use core::daily_volume_e4;
 pub use core::{Agent, Answer, Core, Event, MAKER_CASH_MICROS, OrderId, Request, STEPS_PER_SECOND, Standing};
+pub use draw::exp;
 /// Of an order.
 pub use fafnir_matching::Side;
 pub use ladder::{LEVELS, Ladder, Quote, Stage};
