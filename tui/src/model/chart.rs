@@ -55,15 +55,17 @@ impl Chart {
         self.candles = candles;
     }
 
-    /// Adds a trade of the feed to its bar. Trades at or before the last one added are ignored.
-    pub fn add(&mut self, trade: &v1::Trade) {
+    /// Adds a trade of the feed to its bar. Trades at or before the last one added are ignored. True where the bar is a
+    /// new one and there is room for older ones: the past of a new platform comes after its market has opened.
+    pub fn add(&mut self, trade: &v1::Trade) -> bool {
         if trade.trade_no <= self.last_trade_no || trade.price_e4 <= 0 {
-            return;
+            return false;
         }
         self.last_trade_no = trade.trade_no;
         let interval = self.interval_us();
         let time_us = trade.time_us.div_euclid(interval) * interval;
-        if self.candles.last().is_none_or(|c| c.time_us < time_us) {
+        let begins = self.candles.last().is_none_or(|c| c.time_us < time_us);
+        if begins {
             if self.candles.len() >= CANDLES_MAX {
                 self.candles.remove(0);
             }
@@ -84,6 +86,7 @@ impl Chart {
             bar.close_e4 = trade.price_e4;
             bar.volume_e4 = bar.volume_e4.saturating_add(trade.quantity_e4);
         }
+        begins && self.candles.len() < CANDLES_MAX
     }
 }
 
@@ -102,8 +105,8 @@ mod tests {
             quantity_e4: 1,
             ..Default::default()
         };
-        chart.add(&trade(1, minute + 5, 100));
-        chart.add(&trade(2, minute + 6, 90));
+        assert!(chart.add(&trade(1, minute + 5, 100)), "a new bar, without a past");
+        assert!(!chart.add(&trade(2, minute + 6, 90)));
         chart.add(&trade(2, minute + 6, 1));
         chart.load(vec![
             v1::Candle { time_us: 0, open_e4: 5, high_e4: 6, low_e4: 4, close_e4: 5, ..Default::default() },

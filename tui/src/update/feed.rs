@@ -51,7 +51,7 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
         }
         Event::Book { image, from_feed } => take_book(model, image, from_feed),
         Event::Trades { symbol, trades, after } if symbol == model.symbol => {
-            take_trades(model, trades, after);
+            take_trades(model, trades, after, cmds);
         }
         Event::Trades { .. } => return,
         Event::Volume(reply) if reply.symbol == model.symbol => {
@@ -293,16 +293,20 @@ pub fn market_row(model: &Model) -> Option<i64> {
         .or_else(|| of(model.reference_e4(&model.symbol), Side::Buy))
 }
 
-fn take_trades(model: &mut Model, trades: Vec<v1::Trade>, after: Option<u64>) {
+fn take_trades(model: &mut Model, trades: Vec<v1::Trade>, after: Option<u64>, cmds: &mut Vec<Cmd>) {
     let symbol = model.symbol.clone();
     let fresh = model.tape.take(trades.into_iter().filter(|t| t.symbol == symbol).collect());
+    let mut lacks_past = false;
     for trade in &fresh {
         holdings::trade_in_queue(&mut model.holdings, trade);
         model.volume.add(trade);
         // History that arrives on request is in the gateway's candles already.
         if after.is_none() {
-            model.chart.add(trade);
+            lacks_past |= model.chart.add(trade);
         }
+    }
+    if lacks_past {
+        cmds.push(Cmd::Candles { symbol, interval: model.chart.interval_name() });
     }
     if after.is_some() && model.tape.has_gap() && fresh.is_empty() {
         give_up_gap(model);
