@@ -2,7 +2,7 @@
 
 use super::{
     Manages,
-    enums::{TradingState, UserState, name, word},
+    enums::{TradingState, UserState, given, name, word},
     error, of,
     query::{first_of, id_of},
     scalars::{DateTime, Int64, Uuid},
@@ -14,6 +14,7 @@ use async_graphql::{Context, Object, Result, SimpleObject};
 use data_encoding::HEXLOWER;
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
+use fafnir_rules::order as rules;
 use tonic::Status;
 
 /// Longest name of a role.
@@ -142,7 +143,7 @@ pub struct SymbolState {
 impl From<v1::Instrument> for SymbolState {
     fn from(i: v1::Instrument) -> Self {
         Self {
-            state: word(i.state().name()),
+            state: given(i.state().known()),
             symbol: i.symbol,
             volatility_pause: i.volatility_pause,
             volatility_band_bps: i.volatility_band_bps,
@@ -525,7 +526,7 @@ impl AdminMutation {
     ) -> Result<SymbolStateResponse> {
         let (gateway, session) = of(ctx)?;
         let asked = async {
-            let state = v1::TradingState::parse(name(state)).unwrap_or_default().into();
+            let state = v1::TradingState::from(rules::TradingState::from(state)).into();
             let request = v1::SetTradingStateRequest { symbol: market::symbol(&symbol)?.to_string(), state };
             gateway.set_trading_state(session, request).await
         };

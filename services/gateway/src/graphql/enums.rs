@@ -1,10 +1,17 @@
 //! Words of a known set, as the API's own types have them. What the reference calls a String stays one.
 
 use async_graphql::{Enum, resolver_utils::EnumType};
+use fafnir_proto::v1;
+use fafnir_rules::order as rules;
 
 /// The word of that name; the first of all where none has it.
 pub fn word<E: EnumType + Default>(name: &str) -> E {
     E::items().iter().find(|item| item.name == name).map(|item| item.value).unwrap_or_default()
+}
+
+/// A word of the rules, which the services always give; the first of all where they did not.
+pub fn given<R, E: From<R> + Default>(word: Option<R>) -> E {
+    word.map(E::from).unwrap_or_default()
 }
 
 /// What a word is called.
@@ -15,6 +22,7 @@ pub fn name<E: EnumType>(word: E) -> &'static str {
 
 /// Which side of a trade.
 #[derive(Enum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "rules::Side")]
 pub enum Side {
     /// Takes shares for money.
     #[default]
@@ -25,6 +33,7 @@ pub enum Side {
 
 /// How far an order is.
 #[derive(Enum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "rules::OrderState")]
 pub enum OrderState {
     /// On its way to the engine.
     #[default]
@@ -47,6 +56,7 @@ pub enum OrderState {
 
 /// What waits for the engine's word.
 #[derive(Enum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "v1::PendingAction")]
 pub enum PendingAction {
     /// Nothing.
     #[default]
@@ -59,6 +69,7 @@ pub enum PendingAction {
 
 /// For how long an order stands.
 #[derive(Enum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "rules::TimeInForce")]
 pub enum TimeInForce {
     /// For the day.
     #[default]
@@ -127,6 +138,7 @@ pub enum OrderStandingKind {
 
 /// What the exchange does with a symbol.
 #[derive(Enum, Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[graphql(remote = "rules::TradingState")]
 pub enum TradingState {
     /// Continuous trading.
     #[default]
@@ -171,37 +183,46 @@ pub enum KeyScope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fafnir_proto::v1;
 
     #[test]
     fn every_word_of_the_services_is_one_of_the_api() {
         let of = |name: &str, prefix: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
-        for n in 1..=8 {
-            let state = v1::OrderState::try_from(n).unwrap();
-            assert_eq!(name(word::<OrderState>(state.name())), state.name());
-        }
-        for n in 1.. {
-            let Ok(state) = v1::TradingState::try_from(n) else { break };
-            assert_eq!(name(word::<TradingState>(state.name())), state.name());
-        }
-        for n in 1.. {
-            let Ok(time) = v1::TimeInForce::try_from(n) else { break };
-            assert_eq!(name(word::<TimeInForce>(time.name())), time.name());
-        }
-        for n in 0.. {
-            let Ok(action) = v1::PendingAction::try_from(n) else { break };
-            let action = of(action.as_str_name(), "PENDING_ACTION_");
-            assert_eq!(name(word::<PendingAction>(&action)), action);
-        }
         for n in 1.. {
             let Ok(kind) = v1::OrderStandingKind::try_from(n) else { break };
             let kind = of(kind.as_str_name(), "ORDER_STANDING_KIND_");
             assert_eq!(name(word::<OrderStandingKind>(&kind)), kind);
         }
-        assert_eq!(
-            [v1::Side::Buy, v1::Side::Sell].map(|side| name(word::<Side>(side.name()))),
-            ["BUY", "SELL"]
-        );
-        assert_eq!((name(KeyScope::Trade), name(TradingState::PreOpen)), ("trade", "PRE_OPEN"));
+        // From 20 on they are of no order.
+        for n in 1..20 {
+            let Ok(kind) = v1::FactKind::try_from(n) else { break };
+            let kind = of(kind.as_str_name(), "FACT_KIND_");
+            assert_eq!(name(word::<OrderStepKind>(&kind)), kind);
+        }
+        for leg in [v1::GroupLeg::Entry, v1::GroupLeg::Exit] {
+            assert_eq!(name(word::<GroupLeg>(leg.name())), leg.name());
+        }
+        // What auth-service calls a user's state and a key's scopes.
+        for state in ["PENDING", "ACTIVE", "DEACTIVATED", "CLOSING", "DELETED"] {
+            assert_eq!(name(word::<UserState>(state)), state);
+        }
+        for scope in ["read", "trade"] {
+            assert_eq!(name(word::<KeyScope>(scope)), scope);
+        }
+    }
+
+    #[test]
+    fn the_words_of_the_rules_are_spelled_as_theirs() {
+        for side in [Side::Buy, Side::Sell] {
+            assert_eq!(name(side), rules::Side::from(side).name());
+        }
+        for item in <OrderState as EnumType>::items() {
+            assert_eq!(item.name, rules::OrderState::from(item.value).name());
+        }
+        for item in <TimeInForce as EnumType>::items() {
+            assert_eq!(item.name, rules::TimeInForce::from(item.value).name());
+        }
+        for item in <TradingState as EnumType>::items() {
+            assert_eq!(item.name, rules::TradingState::from(item.value).name());
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Needs,
-    enums::{OrderStandingKind, OrderStepKind, TradingState, word},
+    enums::{OrderStandingKind, OrderStepKind, TradingState, given, word},
     error,
     list::{Columns, OrderList},
     of,
@@ -139,7 +139,7 @@ impl From<v1::OrderHistoryReply> for OrderHistory {
                 orders_ahead: s.orders_ahead,
                 quantity_ahead: Decimal::e4(s.quantity_ahead_e4),
                 quantity_better: Decimal::e4(s.quantity_better_e4),
-                trading_state: word(s.state().name()),
+                trading_state: given(s.state().known()),
                 last_price: Decimal::e4(s.last_price_e4),
                 best_bid: Decimal::e4(s.best_bid_e4),
                 best_ask: Decimal::e4(s.best_ask_e4),

@@ -2,7 +2,7 @@
 
 use super::{
     Needs,
-    enums::{Side, word},
+    enums::{Side, given},
     error, of,
     performance::{Gains, Performance},
     query::{first_of, id_of},
@@ -82,7 +82,7 @@ pub struct ReportResponse {
 impl From<v1::ReportReply> for Report {
     fn from(r: v1::ReportReply) -> Self {
         let trades = r.trades.into_iter().map(|t| ReportTrade {
-            side: word(t.side().name()),
+            side: given(t.side().known()),
             exec_id: t.exec_id,
             time: DateTime::of(t.time_us),
             symbol: t.symbol,

@@ -134,25 +134,35 @@ impl ScalarType for Int64 {
     }
 }
 
-/// A moment in UTC, RFC 3339 with microseconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DateTime(pub String);
+/// A scalar that is a text. What comes in is read where it is used, so that a refusal names the field.
+macro_rules! text_scalar {
+    ($($type:ident = $name:literal, $url:literal, $doc:literal;)+) => {$(
+        #[doc = $doc]
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $type(pub String);
 
-/// A moment in UTC, RFC 3339 with microseconds.
-#[Scalar(name = "DateTime", specified_by_url = "https://www.rfc-editor.org/rfc/rfc3339")]
-impl ScalarType for DateTime {
-    fn parse(value: Value) -> InputValueResult<Self> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            other => Err(InputValueError::expected_type(other)),
+        #[doc = $doc]
+        #[Scalar(name = $name, specified_by_url = $url)]
+        impl ScalarType for $type {
+            fn parse(value: Value) -> InputValueResult<Self> {
+                match value {
+                    Value::String(text) => Ok(Self(text)),
+                    other => Err(InputValueError::expected_type(other)),
+                }
+            }
+            fn is_valid(value: &Value) -> bool {
+                matches!(value, Value::String(_))
+            }
+            fn to_value(&self) -> Value {
+                Value::String(self.0.clone())
+            }
         }
-    }
-    fn is_valid(value: &Value) -> bool {
-        matches!(value, Value::String(_))
-    }
-    fn to_value(&self) -> Value {
-        Value::String(self.0.clone())
-    }
+    )+};
+}
+
+text_scalar! {
+    DateTime = "DateTime", "https://www.rfc-editor.org/rfc/rfc3339", "A moment in UTC, RFC 3339 with microseconds.";
+    Uuid = "UUID", "https://www.rfc-editor.org/rfc/rfc9562", "An id, lower-case with hyphens (RFC 9562).";
 }
 
 impl DateTime {
@@ -163,27 +173,6 @@ impl DateTime {
     /// The same, where 0 is none.
     pub fn of_some(us: i64) -> Option<Self> {
         (us != 0).then(|| Self::of(us))
-    }
-}
-
-/// An id, lower-case with hyphens (RFC 9562). What comes in is read where it is used, so that a refusal names the field.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Uuid(pub String);
-
-/// An id, lower-case with hyphens (RFC 9562).
-#[Scalar(name = "UUID", specified_by_url = "https://www.rfc-editor.org/rfc/rfc9562")]
-impl ScalarType for Uuid {
-    fn parse(value: Value) -> InputValueResult<Self> {
-        match value {
-            Value::String(text) => Ok(Self(text)),
-            other => Err(InputValueError::expected_type(other)),
-        }
-    }
-    fn is_valid(value: &Value) -> bool {
-        matches!(value, Value::String(_))
-    }
-    fn to_value(&self) -> Value {
-        Value::String(self.0.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 pub use super::error::Outcome;
 
 use super::{
-    enums::{GroupLeg, OrderState, PendingAction, Side, TimeInForce, TradingState, word},
+    enums::{GroupLeg, OrderState, PendingAction, Side, TimeInForce, TradingState, given, word},
     scalars::{DateTime, Decimal, Int64, Uuid},
 };
 use async_graphql::{InputObject, SimpleObject};
@@ -51,7 +51,7 @@ pub struct Fill {
 impl From<v1::Fill> for Fill {
     fn from(f: v1::Fill) -> Self {
         Self {
-            side: word(f.side().name()),
+            side: given(f.side().known()),
             exec_id: f.exec_id,
             order_id: Uuid(f.order_id),
             symbol: f.symbol,
@@ -154,9 +154,9 @@ impl From<v1::Order> for Order {
             side: o.side().name().to_owned(),
             kind: o.r#type().name().to_owned(),
             status: legacy_status(o.state(), o.filled_e4).to_owned(),
-            state: word(o.state().name()),
-            pending: word(&bare(o.pending().as_str_name(), "PENDING_ACTION_")),
-            time_in_force: word(o.time_in_force().name()),
+            state: given(o.state().known()),
+            pending: o.pending().into(),
+            time_in_force: given(o.time_in_force().known()),
             avg_fill_price: Decimal::average(money::average_price(
                 o.filled_notional_micros,
                 o.filled_e4,
@@ -384,7 +384,7 @@ impl From<v1::Instrument> for StockData {
     fn from(i: v1::Instrument) -> Self {
         Self {
             instrument_type: bare(i.r#type().as_str_name(), "INSTRUMENT_TYPE_"),
-            trading_state: word(i.trading_state().name()),
+            trading_state: given(i.trading_state().known()),
             symbol: i.symbol,
             name: i.name,
             exchange: i.exchange,
@@ -597,7 +597,7 @@ impl From<v1::BookImage> for OrderBook {
     fn from(b: v1::BookImage) -> Self {
         Self {
             pause_until: DateTime::of_some(b.pause_until_us),
-            trading_state: word(b.state().name()),
+            trading_state: given(b.state().known()),
             symbol: b.symbol,
             epoch: b.epoch.into(),
             sequence: b.book_seq.into(),
@@ -624,8 +624,8 @@ pub struct Trade {
     pub price: Decimal,
     /// Shares, to four decimals.
     pub quantity: Decimal,
-    /// Who took.
-    pub aggressor: Side,
+    /// Who took; null: nobody, in an auction.
+    pub aggressor: Option<Side>,
     /// When it happened.
     pub time: DateTime,
     /// In a subscription: the trades between the one before and this are no longer kept.
@@ -635,7 +635,7 @@ pub struct Trade {
 impl From<v1::Trade> for Trade {
     fn from(t: v1::Trade) -> Self {
         Self {
-            aggressor: word(t.aggressor().name()),
+            aggressor: t.aggressor().known().map(Side::from),
             symbol: t.symbol,
             trade_no: t.trade_no.into(),
             exec_id: t.exec_id,
@@ -971,6 +971,13 @@ pub struct GetTransactionsRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_took_in_an_auction() {
+        assert_eq!(Trade::from(v1::Trade::default()).aggressor, None);
+        let sold = v1::Trade { aggressor: v1::Side::Sell.into(), ..Default::default() };
+        assert_eq!(Trade::from(sold).aggressor, Some(Side::Sell));
+    }
 
     #[test]
     fn the_legacy_status_is_one_of_five() {
