@@ -1,14 +1,14 @@
 //! This broker alone, for suites of other people's clients: `cargo run -p fafnir-broker --example serve -- --store-dir DIR`.
 //!
 //! Understands the arguments of `fafnir broker` that such suites use and prints its URLs as one line of JSON. Nobody has
-//! to sign in.
+//! to sign in, unless `--user NAME --password WORD` name somebody.
 #![expect(
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a tool for tests prints and stops at a surprise"
 )]
 
-use fafnir_broker::{Config, serve};
+use fafnir_broker::{Config, Tls, User, serve};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -37,8 +37,20 @@ async fn main() {
         "websocket": format!("ws://{}", websocket.local_addr().unwrap()),
     });
     let stop = CancellationToken::new();
-    let config =
-        Config { monitor: Some(monitor), websocket: Some(websocket), ready: Some(ready), ..Config::new(dir) };
+    let users = value("--user").map(|name| User::all(name, value("--password").unwrap_or_default()));
+    let tls = value("--tls-certificate").map(|certificate| Tls {
+        certificate: certificate.into(),
+        key: value("--tls-key").unwrap_or_default().into(),
+        loopback_in_clear: false,
+    });
+    let config = Config {
+        users: users.into_iter().collect(),
+        tls,
+        monitor: Some(monitor),
+        websocket: Some(websocket),
+        ready: Some(ready),
+        ..Config::new(dir)
+    };
     let running = tokio::spawn(serve(listener, config, stop.clone()));
     if is_ready.await.is_ok() {
         println!("{urls}");

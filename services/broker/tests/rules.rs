@@ -310,6 +310,23 @@ fn what_leaves_the_stream_is_no_longer_awaited_and_makes_room_for_the_next() {
 }
 
 #[test]
+fn a_rollup_of_a_pattern_replaces_what_the_pattern_describes() {
+    let mut bench = Bench::new();
+    bench.stream("S", json!({"allow_rollup_hdrs": true}));
+    for subject in ["s.key", "s.key.1", "s.key.2", "s.key.2.deeper"] {
+        bench.store(subject, "", "value");
+    }
+    bench.store("s.key.*", "Nats-Rollup: sub", "");
+    assert_eq!(bench.messages("S"), 3);
+    for (subject, there) in
+        [("s.key", true), ("s.key.1", false), ("s.key.2", false), ("s.key.2.deeper", true)]
+    {
+        let last = bench.api("STREAM.MSG.GET.S", json!({"last_by_subj": subject}));
+        assert_eq!(last["error"].is_null(), there, "{subject}: {last}");
+    }
+}
+
+#[test]
 fn a_request_that_does_not_wait_waits_for_acks() {
     let mut bench = Bench::new();
     bench.stream("S", json!({}));

@@ -181,12 +181,14 @@ fn store(
 fn roll_up(stream: &mut Stream, env: &mut Env, subject: &str, seq: u64, rollup: &Rollup) {
     let older: Vec<u64> = match rollup {
         Rollup::All => stream.log.index.from(0).map(|(seq, _)| seq).filter(|other| *other < seq).collect(),
-        Rollup::Subject => stream
-            .log
-            .subjects
-            .get(subject)
-            .map(|slot| slot.seqs.iter().copied().filter(|other| *other < seq).collect())
-            .unwrap_or_default(),
+        // A key-value client purges `keys.*` by a message to that subject: it is a pattern here, as in the original.
+        Rollup::Subject => {
+            let slots = stream.log.subjects.matching(subject);
+            let seqs = slots.flat_map(|slot| slot.seqs.iter().copied());
+            let mut older: Vec<u64> = seqs.filter(|other| *other < seq).collect();
+            older.sort_unstable();
+            older
+        }
     };
     for other in older {
         stream.replace_message(other, env);

@@ -301,3 +301,31 @@ fn the_reserve_is_there_until_it_is_needed_and_comes_back() {
     assert!(store.has_reserve());
     assert_eq!(std::fs::metadata(&path).unwrap().len(), length);
 }
+
+/// Prints what a commit of one message costs: `cargo test --release -p fafnir-broker --lib commit_figures -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stdout, reason = "it prints figures")]
+fn commit_figures() {
+    let dir = tempfile::tempdir_in(".").unwrap();
+    let mut store = open(dir.path());
+    let mut next = 0;
+    store.commit(&[StoreOp::StreamPut { stream: 1, json: "{}".into() }]).unwrap();
+    for sync in ["off", "full"] {
+        store.connection.pragma_update(None, "synchronous", sync).unwrap();
+        let mut samples = Vec::new();
+        for _ in 0..4000u64 {
+            next += 1;
+            let seq = next;
+            let mut op = message(seq, 128);
+            if let StoreOp::MessagePut { dedupe, .. } = &mut op {
+                *dedupe = None
+            }
+            let start = std::time::Instant::now();
+            store.commit(&[op]).unwrap();
+            samples.push(start.elapsed());
+        }
+        samples.sort();
+        println!("{sync}: p50 {:?}, p99 {:?}", samples[2000], samples[3960]);
+    }
+}
