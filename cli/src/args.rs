@@ -135,10 +135,12 @@ pub enum Command {
     Quote(Quote),
     /// Show daily bars of a symbol
     History(History),
-    /// Show intraday bars of a symbol
+    /// Show bars of a symbol, of seconds to months
     Candles(Candles),
     /// Show trades in a symbol
     Trades(Trades),
+    /// Show what a year says of a symbol: range, volume, volatility, beta
+    Statistics(InstrumentOf),
     /// Show what was traded at each price today
     Volume(VolumeOf),
     /// Look for symbols
@@ -214,6 +216,18 @@ pub struct Up {
     /// Seed of every random choice of the simulated market
     #[arg(long, value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// A recorded day becomes the market of a symbol: order events, messages of LOBSTER, or bars (gzip or not)
+    #[arg(long, value_name = "FILE")]
+    pub market_file: Option<PathBuf>,
+    /// Its symbol [default: the first word of the file's name]
+    #[arg(long, value_name = "SYMBOL", requires = "market_file")]
+    pub market_symbol: Option<String>,
+    /// How fast its time passes, 0.01 to 1000 [default: 1]
+    #[arg(long, value_name = "FACTOR", requires = "market_file")]
+    pub speed: Option<String>,
+    /// Where it begins: a time of its day (10:30), or a moment (2026-11-30T10:30:00Z) [default: its beginning]
+    #[arg(long, value_name = "TIME", requires = "market_file")]
+    pub from: Option<String>,
     /// Start with an empty data directory: what is in it is deleted
     #[arg(long)]
     pub fresh: bool,
@@ -362,6 +376,9 @@ pub struct SimCheck {
     /// Directory with instruments.csv, instead of the built-in seeds
     #[arg(long, value_name = "DIR")]
     pub file: Option<PathBuf>,
+    /// Write what those symbols publish to this file as CSV: trades, and the best prices of each minute
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -1240,6 +1257,19 @@ pub struct MarketCommand {
     pub what: Market,
 }
 
+/// What is done with a recorded market.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecordingAction {
+    /// Its time stands
+    Pause,
+    /// Its time passes again
+    Resume,
+    /// It is paused, and does so many steps
+    Step,
+    /// Its time passes so fast
+    Speed,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Market {
     /// Change what a symbol does
@@ -1279,6 +1309,18 @@ pub enum Market {
         /// By so many percent: -3.5, +2 (-90 to 100)
         #[arg(value_name = "PERCENT", allow_hyphen_values = true)]
         change: String,
+        /// Halt the symbol for so long first; orders gather in the last third, and an auction opens it (3 to 3600)
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(3..=3600))]
+        halt: Option<u64>,
+    },
+    /// Pause a recorded market (`up --market-file`), let it go on, or see how far it is
+    Recording {
+        /// What it does from now on [default: what it did]
+        #[arg(value_name = "ACTION")]
+        action: Option<RecordingAction>,
+        /// Of `step`, how many (at most 100000) [default: 1]; of `speed`, the factor
+        #[arg(value_name = "NUMBER", requires = "action")]
+        number: Option<String>,
     },
     /// Play a scenario for the simulated market, step by step at its times
     Play {

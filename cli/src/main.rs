@@ -6,7 +6,6 @@ mod client;
 mod commands;
 mod doors;
 mod examples;
-mod import;
 mod output;
 mod ports;
 mod run;

@@ -468,6 +468,10 @@ reasons! {
     PORT_TAKEN,
     /// The configuration is not well formed.
     CONFIGURATION,
+    /// No recorded market is played.
+    NO_RECORDING,
+    /// What is asked of a recorded market is out of range.
+    PLAYBACK_OUT_OF_RANGE,
     /// News says too much, or nothing.
     NEWS_OUT_OF_RANGE,
     /// The seeds are not well formed.

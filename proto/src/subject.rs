@@ -48,6 +48,9 @@ pub const QUOTES: &str = "market.quotes.*";
 /// The `News` of every symbol.
 pub const NEWS: &str = "news.*";
 
+/// Asks a recorded market to pause, to go on, or how far it is: a `PlaybackRequest`, answered by a `PlaybackReply`.
+pub const PLAYBACK: &str = "playback";
+
 /// A symbol in a subject.
 pub fn token(symbol: &str) -> String {
     symbol.replace('.', "_")

@@ -34,13 +34,17 @@ pub struct Trades {
     pub limit: u32,
 }
 
+/// Lengths of a bar.
+const INTERVALS: [&str; 13] =
+    ["1s", "5s", "15s", "30s", "1m", "5m", "15m", "30m", "1h", "4h", "1d", "1w", "1M"];
+
 #[derive(Debug, Args)]
 pub struct Candles {
     #[command(flatten)]
     pub at: Where,
     pub symbol: String,
-    /// Length of a bar
-    #[arg(long, default_value = "1m", value_parser = ["1m", "5m", "15m", "1h"])]
+    /// Length of a bar: a small m is a minute, a capital one a month
+    #[arg(long, default_value = "1m", value_parser = INTERVALS)]
     pub interval: String,
     /// At most this many, the newest
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1000))]

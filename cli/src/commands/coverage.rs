@@ -75,6 +75,7 @@ const FIELDS: &[(&str, Served)] = &[
     ("setTradingState", By("market state")),
     ("setVolatilityBand", By("market volatility")),
     ("statement", By("statement")),
+    ("statistics", By("statistics")),
     ("tradeUpdates", By("watch trades")),
     ("trades", By("trades")),
     ("transfer", By("account transfer")),

@@ -3,10 +3,10 @@
 use super::platform::with_services;
 use crate::{
     args::{Global, Import},
-    import::{self, Bar, FAULTS_TOLD_MAX, Fault, How, Read},
     output::{Error, Exit, Out, Result},
     settings,
 };
+use fafnir_market::import::{self, Bar, FAULTS_TOLD_MAX, Fault, How, Read};
 use fafnir_proto::{
     reason::Reason,
     v1::{Candle, Instrument, InstrumentType, LoadHistoryRequest, SymbolRequest, TradingState},

@@ -1,4 +1,4 @@
-//! `fafnir whoami`, `search`, `instrument`, `trades`, `candles`, `volume` and `fills`.
+//! `fafnir whoami`, `search`, `instrument`, `trades`, `candles`, `statistics`, `volume` and `fills`.
 
 use crate::{
     args::{Candles, Fills, Global, InstrumentOf, Search, Trades, VolumeOf, Where},
@@ -10,7 +10,7 @@ use fafnir_proto::{
     v1::{self, CandlesRequest, Empty, ListFillsRequest, SearchRequest, SymbolRequest, TradesRequest},
 };
 use fafnir_rules::{
-    money::{format_e4, format_price},
+    money::{format_e4, format_fixed, format_price},
     order as rules,
 };
 use fafnir_services::platform::clock::{date, rfc3339};
@@ -162,6 +162,43 @@ pub async fn candles(global: &Global, args: &Candles, out: Out) -> Result {
         };
         let rows: Vec<Vec<String>> = bars.iter().map(row).collect();
         table(&["TIME", ">OPEN", ">HIGH", ">LOW", ">CLOSE", ">VOLUME"], &rows)
+    });
+    Ok(())
+}
+
+/// What a year of days says of a symbol.
+pub async fn statistics(global: &Global, args: &InstrumentOf, out: Out) -> Result {
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let request = client.request(SymbolRequest { symbol: args.symbol.to_uppercase() });
+    let s = client.terminal.statistics(request).await?.into_inner();
+    let percent = |bps: Option<i64>| bps.map(|bps| format_fixed(bps, 2, 2));
+    let number = |e4: Option<i64>| e4.map(format_e4);
+    let price = |e4: i64| (e4 > 0).then(|| format_e4(e4));
+    let day = |e4: i64, us: i64| (e4 > 0).then(|| date(us));
+    let document = json!({
+        "symbol": s.symbol, "currency": s.currency, "sessions": s.sessions,
+        "yearLow": price(s.year_low_e4), "yearLowDate": day(s.year_low_e4, s.year_low_us),
+        "yearHigh": price(s.year_high_e4), "yearHighDate": day(s.year_high_e4, s.year_high_us),
+        "yearChangePercent": percent(s.year_change_bps), "averageVolume10": number(s.volume_short_e4),
+        "averageVolume63": number(s.volume_long_e4), "volatilityPercent": percent(s.volatility_bps),
+        "index": Some(&s.index).filter(|index| !index.is_empty()), "beta": number(s.beta_e4),
+    });
+    out.data(&document, || {
+        let dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let dated = |e4, us| day(e4, us).map(|day| format!("{} on {day}", format_price(e4)));
+        let of_percent = |bps| percent(bps).map(|text| format!("{text} %"));
+        let beta = s.beta_e4.map(|e4| format!("{} to {}", format_price(e4), s.index));
+        let rows = [
+            ("52 weeks low", dated(s.year_low_e4, s.year_low_us)),
+            ("52 weeks high", dated(s.year_high_e4, s.year_high_us)),
+            ("52 weeks change", of_percent(s.year_change_bps)),
+            ("volume, mean of 10 days", number(s.volume_short_e4)),
+            ("volume, mean of 63 days", number(s.volume_long_e4)),
+            ("volatility, a year", of_percent(s.volatility_bps)),
+            ("beta", beta),
+            ("days that traded", Some(s.sessions.to_string())),
+        ];
+        table(&[&s.symbol, ""], &rows.map(|(name, value)| vec![name.to_owned(), dash(value)]))
     });
     Ok(())
 }

@@ -92,6 +92,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Whoami(at) => look::whoami(global, at, out).await,
         Command::Candles(args) => look::candles(global, args, out).await,
         Command::Trades(args) => look::trades(global, args, out).await,
+        Command::Statistics(args) => look::statistics(global, args, out).await,
         Command::Volume(args) => look::volume(global, args, out).await,
         Command::Search(args) => look::search(global, args, out).await,
         Command::Instrument(args) => look::instrument(global, args, out).await,

@@ -2,18 +2,19 @@
 
 use super::scenario;
 use crate::{
-    args::{Global, Market, MarketCommand, MarketState},
+    args::{Global, Market, MarketCommand, MarketState, RecordingAction},
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::reason::Reason;
 use fafnir_proto::v1::{
-    DepthReply, DepthRequest, Level, News, QueuePositionReply, QueuePositionRequest, QueuedOrder,
-    SetTradingStateRequest, SetVolatilityBandRequest, SymbolOrdersRequest, TradingState,
+    DepthReply, DepthRequest, Level, News, PlaybackAction, PlaybackReply, PlaybackRequest,
+    QueuePositionReply, QueuePositionRequest, QueuedOrder, SetTradingStateRequest, SetVolatilityBandRequest,
+    SymbolOrdersRequest, TradingState,
 };
 use fafnir_rules::{
     limits::NEWS_BPS,
-    money::{format_e4, format_price, parse_scaled},
+    money::{format_e4, format_fixed, format_price, parse_scaled},
 };
 use fafnir_services::platform::clock::rfc3339;
 use serde_json::{Value, json};
@@ -46,15 +47,24 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
             });
         }
         Market::Play { .. } => {}
-        Market::News { symbol, change } => {
+        Market::News { symbol, change, halt } => {
             let change_bps =
                 change_bps(change).map_err(|e| Error::new(Exit::Usage, e).code(Reason::NEWS_OUT_OF_RANGE))?;
             let symbol = symbol.to_uppercase();
+            if let Some(halt_s) = halt {
+                return scenario::halt_for_news(&mut client, &symbol, change_bps, *halt_s, out).await;
+            }
             let request = News { symbol: symbol.clone(), change_bps, time_us: 0 };
             let sent = client.request(request);
             client.terminal.publish_news(sent).await?;
             let document = json!({"symbol": symbol, "changeBps": change_bps});
             out.data(&document, || format!("the simulated market hears of {symbol}: {change_bps:+} bp\n"));
+        }
+        Market::Recording { action, number } => {
+            let request = playback(*action, number.as_deref())
+                .map_err(|e| Error::new(Exit::Usage, e).code(Reason::PLAYBACK_OUT_OF_RANGE))?;
+            let sent = client.request(request);
+            recording(&client.terminal.playback(sent).await?.into_inner(), out);
         }
         Market::Cancel { symbol } => {
             let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
@@ -77,6 +87,49 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
         }
     }
     Ok(())
+}
+
+/// What is asked of a recorded market.
+fn playback(
+    action: Option<RecordingAction>,
+    number: Option<&str>,
+) -> std::result::Result<PlaybackRequest, String> {
+    let of = |action: PlaybackAction| PlaybackRequest { action: action.into(), ..Default::default() };
+    match (action, number) {
+        (None, _) => Ok(of(PlaybackAction::Unspecified)),
+        (Some(RecordingAction::Step), number) => {
+            let steps = number.unwrap_or("1");
+            let steps =
+                steps.parse().map_err(|_| format!("NUMBER must be a number of steps, not {steps:?}"))?;
+            Ok(PlaybackRequest { steps, ..of(PlaybackAction::Step) })
+        }
+        (Some(RecordingAction::Speed), number) => {
+            let text = number.ok_or("NUMBER is missing: how fast?")?;
+            let speed = parse_scaled(text, 3).ok().and_then(|speed| u32::try_from(speed).ok());
+            let speed_milli = speed.ok_or_else(|| format!("NUMBER must be 0.01 to 1000, not {text:?}"))?;
+            Ok(PlaybackRequest { speed_milli, ..of(PlaybackAction::Speed) })
+        }
+        (Some(action), Some(_)) => Err(format!("{} has no NUMBER", format!("{action:?}").to_lowercase())),
+        (Some(RecordingAction::Pause), None) => Ok(of(PlaybackAction::Pause)),
+        (Some(RecordingAction::Resume), None) => Ok(of(PlaybackAction::Resume)),
+    }
+}
+
+/// Prints how far a recorded market is.
+fn recording(at: &PlaybackReply, out: Out) {
+    let (time, speed) = (rfc3339(at.at_us), format_fixed(i64::from(at.speed_milli), 3, 0));
+    let document = json!({
+        "symbol": at.symbol, "paused": at.paused, "speed": speed, "at": time, "done": at.done, "steps": at.steps,
+        "refused": at.refused,
+    });
+    let does = match at.paused {
+        _ if at.done == at.steps => "has been played".to_owned(),
+        true => format!("is paused at {time}"),
+        false => format!("is at {time}, {speed} times as fast"),
+    };
+    out.data(&document, || {
+        format!("{} {does}: {} of {} steps, {} refused\n", at.symbol, at.done, at.steps, at.refused)
+    });
 }
 
 /// Prints what is before an order.

@@ -16,7 +16,10 @@ use fafnir_services::{
     platform::{Clock, Context, Settings, telemetry, tls},
 };
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long `down` waits for a stack to drain (reliability.md: at most 25 s).
@@ -25,6 +28,17 @@ const POLL: Duration = Duration::from_millis(50);
 
 fn text(value: Option<impl ToString>) -> Option<String> {
     value.map(|v| v.to_string())
+}
+
+/// Whole, so that it is the same file for whoever runs elsewhere.
+fn market_file(args: &Up) -> Result<Option<String>> {
+    let Some(path) = &args.market_file else { return Ok(None) };
+    let whole = fs::canonicalize(path).map_err(|e| {
+        Error::new(Exit::Usage, format!("--market-file {}: {e}", path.display())).code(Reason::SEEDS)
+    })?;
+    let text = whole.to_str().map(str::to_owned);
+    text.map(Some)
+        .ok_or_else(|| Error::new(Exit::Usage, "--market-file: its path must be UTF-8").code(Reason::SEEDS))
 }
 
 pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
@@ -39,6 +53,10 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
             ("sim.symbols", args.sim_symbols.clone()),
             ("sim.market", args.market.map(|mood| mood.name().to_owned())),
             ("sim.seed", text(args.seed)),
+            ("sim.market_file", market_file(args)?),
+            ("sim.market_symbol", args.market_symbol.clone()),
+            ("sim.market_speed", args.speed.clone()),
+            ("sim.market_from", args.from.clone()),
         ],
     )?;
     if args.detach {

@@ -106,6 +106,36 @@ pub async fn play(global: &Global, at: &Where, name: &str, symbol: Option<&str>,
     let (what, steps) = parse(name, &text, symbol)?;
     let mut client = Client::signed_in(global, at).await?;
     out.note(&what);
+    perform(&mut client, steps, out).await
+}
+
+/// News that stops trading: the symbol is halted, hears the news, gathers orders for the last third of the time, and opens by
+/// one auction. Whatever comes in between, it opens again.
+pub async fn halt_for_news(
+    client: &mut Client,
+    symbol: &str,
+    change_bps: i32,
+    halt_s: u64,
+    out: Out,
+) -> Result {
+    let steps = [
+        (0, Act::State(MarketState::Halted)),
+        (0, Act::News(change_bps)),
+        (halt_s - halt_s / 3, Act::State(MarketState::PreOpen)),
+        (halt_s, Act::State(MarketState::Open)),
+    ];
+    let steps = steps.map(|(after_s, act)| (after_s, symbol.to_owned(), act)).to_vec();
+    let done = perform(client, steps, out).await;
+    if done.is_err() {
+        // Nobody else would end the halt; where it did not begin, open is what it is.
+        let open = vec![(0, symbol.to_owned(), Act::State(MarketState::Open))];
+        perform(client, open, out).await?;
+    }
+    done
+}
+
+/// Does the steps at their times.
+async fn perform(client: &mut Client, steps: Vec<Due>, out: Out) -> Result {
     let begun = Instant::now();
     for (after_s, symbol, act) in steps {
         tokio::select! {

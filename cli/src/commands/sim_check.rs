@@ -5,9 +5,66 @@ use crate::{
     output::{Error, Exit, Out, Result, table},
     seed::Seeds,
 };
-use fafnir_market::{Check, Row};
+use fafnir_market::{Check, Listing, Published, Row, STEPS_PER_SECOND, Side};
 use fafnir_proto::reason::Reason;
+use fafnir_rules::money::format_e4;
 use serde_json::json;
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write as _},
+    path::Path,
+};
+
+/// Writes what is published, one row each: `trade,session,second,symbol,side,price,quantity,order` and
+/// `best,session,minute,symbol,bid,ask`; an empty cell where a side is empty.
+struct Recorder {
+    name: String,
+    file: BufWriter<File>,
+    /// The first error; nothing is written after it.
+    failed: Option<io::Error>,
+}
+
+impl Recorder {
+    fn create(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = File::create(path).map_err(|e| Self::error(&name, &e))?;
+        Ok(Self { name, file: BufWriter::new(file), failed: None })
+    }
+
+    fn error(name: &str, e: &io::Error) -> Error {
+        Error::new(Exit::Failure, format!("--record {name}: {e}")).code(Reason::FLOW_FILE)
+    }
+
+    fn write(&mut self, listings: &[Listing], published: Published) {
+        if self.failed.is_some() {
+            return;
+        }
+        let row = match published {
+            Published::Trade { session, step, market, side, price_e4, quantity_e4, order } => {
+                let (symbol, second) = (&listings[market].symbol, step / STEPS_PER_SECOND);
+                let side = if side == Side::Buy { 'B' } else { 'S' };
+                let (price, quantity) = (format_e4(price_e4), format_e4(quantity_e4));
+                writeln!(self.file, "trade,{session},{second},{symbol},{side},{price},{quantity},{order}")
+            }
+            Published::Best { session, minute, market, bid, ask } => {
+                let listing = &listings[market];
+                let price = |ticks: Option<u32>| {
+                    ticks.map_or_else(String::new, |t| format_e4(i64::from(t) * listing.tick_e4))
+                };
+                let (symbol, bid, ask) = (&listing.symbol, price(bid), price(ask));
+                writeln!(self.file, "best,{session},{minute},{symbol},{bid},{ask}")
+            }
+        };
+        self.failed = row.err();
+    }
+
+    fn end(mut self) -> Result {
+        match self.failed.take().map_or_else(|| self.file.flush(), Err) {
+            Ok(()) => Ok(()),
+            Err(e) => Err(Self::error(&self.name, &e)),
+        }
+    }
+}
 
 /// A row of so many values has one for each symbol.
 fn cells(check: &Check, row: &Row) -> Vec<String> {
@@ -39,7 +96,15 @@ pub fn run(args: &SimCheck, out: Out) -> Result {
         })
     };
     let looked_at = args.symbols.split(',').map(find).collect::<Result<Vec<usize>>>()?;
-    let check = fafnir_market::check(args.seed, &listings, &looked_at, args.sessions, |_| {});
+    let mut recorder = args.record.as_deref().map(Recorder::create).transpose()?;
+    let check = fafnir_market::check(args.seed, &listings, &looked_at, args.sessions, |published| {
+        if let Some(recorder) = &mut recorder {
+            recorder.write(&listings, published);
+        }
+    });
+    if let Some(recorder) = recorder {
+        recorder.end()?;
+    }
     let rows: Vec<_> = check
         .rows
         .iter()

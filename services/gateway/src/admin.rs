@@ -3,10 +3,21 @@
 
 use super::{Gateway, session::Session};
 use fafnir_platform::{Refusal, audit::Action};
-use fafnir_proto::{id::UserId, reason::Reason, subject, v1};
-use fafnir_rules::limits::NEWS_BPS;
+use fafnir_proto::{
+    id::UserId,
+    reason::Reason,
+    subject,
+    v1::{self, PlaybackAction},
+};
+use fafnir_rules::limits::{NEWS_BPS, PLAYBACK_SPEED_MILLI};
 use prost::Message as _;
+use std::time::Duration;
 use tonic::Status;
+
+/// Steps of a recorded market at a time.
+const PLAYBACK_STEPS_MAX: u32 = 100_000;
+/// How long the answer of a recorded market may take.
+const PLAYBACK_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 impl Gateway {
     /// Roles and permissions of a user; both empty for an unknown one.
@@ -119,6 +130,50 @@ impl Gateway {
         };
         self.audited(session, Action::MarketNews, symbol, detail, act).await?;
         Ok(())
+    }
+
+    /// Asks a recorded market to pause, to go on, or how far it is.
+    pub async fn playback(
+        &self,
+        session: &Session,
+        request: v1::PlaybackRequest,
+    ) -> Result<v1::PlaybackReply, Status> {
+        let action = request.action();
+        let detail = match action {
+            PlaybackAction::Unspecified => return Ok(self.ask_playback(request).await?.into_inner()),
+            PlaybackAction::Pause => "pause".to_owned(),
+            PlaybackAction::Resume => "resume".to_owned(),
+            PlaybackAction::Step => format!("{} steps", request.steps),
+            PlaybackAction::Speed => format!("speed {}/1000", request.speed_milli),
+        };
+        let act = async {
+            let out_of_range = |sentence| Refusal::invalid(Reason::PLAYBACK_OUT_OF_RANGE, sentence);
+            if action == PlaybackAction::Step && !(1..=PLAYBACK_STEPS_MAX).contains(&request.steps) {
+                let sentence = format!("steps must be 1 to {PLAYBACK_STEPS_MAX}");
+                return Err(Status::from(out_of_range(sentence)));
+            }
+            if action == PlaybackAction::Speed && !PLAYBACK_SPEED_MILLI.contains(&request.speed_milli) {
+                let (low, high) = (PLAYBACK_SPEED_MILLI.start(), PLAYBACK_SPEED_MILLI.end());
+                return Err(Status::from(out_of_range(format!("speed_milli must be {low} to {high}"))));
+            }
+            self.ask_playback(request).await
+        };
+        Ok(self.audited(session, Action::MarketPlayback, "recording", detail, act).await?.into_inner())
+    }
+
+    async fn ask_playback(
+        &self,
+        request: v1::PlaybackRequest,
+    ) -> Result<tonic::Response<v1::PlaybackReply>, Status> {
+        let asked = self.bus.client().request(subject::PLAYBACK, request.encode_to_vec().into());
+        let none = || Refusal::precondition(Reason::NO_RECORDING, "no recorded market is played here");
+        match tokio::time::timeout(PLAYBACK_ANSWER_MAX, asked).await {
+            Ok(Ok(message)) => v1::PlaybackReply::decode(message.payload)
+                .map(tonic::Response::new)
+                .map_err(|e| Status::internal(format!("a recorded market's answer: {e}"))),
+            Ok(Err(_)) => Err(none().into()),
+            Err(_) => Err(fafnir_platform::Error::unavailable("the recorded market does not answer").into()),
+        }
     }
 
     /// Cancels every open order of everybody in a symbol.

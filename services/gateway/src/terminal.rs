@@ -426,6 +426,10 @@ impl Terminal for Door {
         self.0.news(&session, request.into_inner()).await.map_err(outward)?;
         Ok(Response::new(v1::Empty {}))
     }
+    async fn playback(&self, request: Request<v1::PlaybackRequest>) -> Reply<v1::PlaybackReply> {
+        let session = self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
+        Ok(Response::new(self.0.playback(&session, request.into_inner()).await.map_err(outward)?))
+    }
     async fn depth(&self, request: Request<v1::DepthRequest>) -> Reply<v1::DepthReply> {
         self.allowed(&request, Act::Manage, Permission::ManageMarket).await.map_err(outward)?;
         let mut engine = self.0.ctx.clients.engine(&self.0.ctx.system());
@@ -656,6 +660,9 @@ impl Terminal for Door {
     }
     async fn history(&self, request: Request<v1::HistoryRequest>) -> Reply<v1::CandlesReply> {
         public!(self, request, stock.history, |r: &v1::HistoryRequest| price::rows_of_period(&r.period))
+    }
+    async fn statistics(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::StatisticsReply> {
+        public!(self, request, stock.statistics, |_| price::STATISTICS)
     }
     async fn volume_at_price(&self, request: Request<v1::SymbolRequest>) -> Reply<v1::VolumeAtPriceReply> {
         public!(self, request, stock.volume_at_price, |_| 500)

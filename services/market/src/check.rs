@@ -14,7 +14,7 @@ const SESSION_MINUTES: usize = 390;
 /// Sizes of the orders whose impact is measured, parts of the visible side.
 const SIZES: [f64; 5] = [0.1, 0.2, 0.4, 0.7, 1.0];
 /// Markets in which it is measured; each is played to a moment, then with and without the order.
-const IMPACT_PLAYS: u64 = 160;
+const IMPACT_PLAYS: u64 = 240;
 const IMPACT_FROM: u64 = MINUTE_STEPS;
 const IMPACT_SOON: u64 = 2;
 /// Steps between the orders in one symbol and the next.
@@ -32,6 +32,15 @@ pub struct Row {
     pub values: Vec<f64>,
     pub decimals: usize,
     pub met: bool,
+}
+
+/// What the played market publishes of the symbols that are looked at, for whoever measures for himself. Prices in ticks.
+#[derive(Debug, Clone, Copy)]
+pub enum Published {
+    /// `order`: who came to the quotes; one order may make several trades.
+    Trade { session: u64, step: u64, market: usize, side: Side, price_e4: i64, quantity_e4: i64, order: u64 },
+    /// The best prices at the end of a minute; minute 0 is the session's beginning.
+    Best { session: u64, minute: u64, market: usize, bid: Option<u32>, ask: Option<u32> },
 }
 
 /// The whole table.
@@ -120,13 +129,26 @@ fn flat(stretches: Vec<Vec<f64>>) -> Vec<f64> {
     stretches.into_iter().flatten().collect()
 }
 
-/// Plays sessions with all symbols, and looks at some of them. `told` hears of each session that is done.
+/// Hands on what is published of a symbol in a step.
+fn publish(play: &Play, record: &Record, (session, step): (u64, u64), published: &mut impl FnMut(Published)) {
+    let market = record.market;
+    for t in play.traded().iter().filter(|t| step > 0 && t.market == market) {
+        let (side, price_e4, quantity_e4, order) = (t.aggressor, t.price_e4, t.quantity_e4, t.taker);
+        published(Published::Trade { session, step, market, side, price_e4, quantity_e4, order });
+    }
+    if step.is_multiple_of(MINUTE_STEPS) {
+        let (book, minute) = (play.book(market), step / MINUTE_STEPS);
+        published(Published::Best { session, minute, market, bid: book.best_bid(), ask: book.best_ask() });
+    }
+}
+
+/// Plays sessions with all symbols, and looks at some of them. `published` hears of everything that those publish.
 pub fn check(
     seed: u64,
     listings: &[Listing],
     looked_at: &[usize],
     sessions: u64,
-    mut told: impl FnMut(u64),
+    mut published: impl FnMut(Published),
 ) -> Check {
     let mut play = Play::new(seed, listings, Mood::Normal, true);
     let funds: Vec<usize> = (0..listings.len()).filter(|m| listings[*m].is_fund).collect();
@@ -145,10 +167,16 @@ pub fn check(
             let first = play.middle(record.market).or(ended).unwrap_or(1.0);
             record.middles.push(vec![first]);
         }
+        for record in &records[..looked_at.len()] {
+            publish(&play, record, (session, 0), &mut published);
+        }
         for step in 1..=SESSION_STEPS {
             play.step(true);
             for record in &mut records {
                 record.step(&play);
+            }
+            for record in &records[..looked_at.len()] {
+                publish(&play, record, (session, step), &mut published);
             }
             if step.is_multiple_of(MINUTE_STEPS) {
                 for (record, grid) in records.iter_mut().zip(&grids) {
@@ -156,7 +184,6 @@ pub fn check(
                 }
             }
         }
-        told(session + 1);
     }
     let (requests, lookups) = play.requests();
     let steps = sessions * SESSION_STEPS;
@@ -295,7 +322,12 @@ fn book_rows(seen: &[Record], steps: u64) -> Vec<Row> {
         (most / front).min(most / back)
     };
     let two_sided = seen.iter().map(|r| r.two_sided as f64 * 100.0 / steps.max(1) as f64).collect();
+    let spread = |r: &Record| {
+        let price = mean(&flat(r.middles.clone()));
+        mean(&r.spreads) / price.max(1.0) * 10_000.0
+    };
     vec![
+        within("spread, mean, basis points", seen.iter().map(spread).collect(), 0.1, 3.0, 2),
         within("correlation of spread and volatility, 5 min", widens, 0.2, ANY, 2),
         within(
             "greatest depth over the front's and the back's",

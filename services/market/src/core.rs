@@ -17,8 +17,6 @@ use std::collections::HashMap;
 
 /// Steps in a second of market time.
 pub const STEPS_PER_SECOND: u64 = 4;
-/// Cash that a maker starts with, micros.
-pub const MAKER_CASH_MICROS: i64 = 10_000_000 * 1_000_000;
 /// Orders at the quotes in a second, over all symbols, on average.
 const TRADES_PER_SECOND: f64 = 3.0;
 /// A symbol trades at most so often in a step.

@@ -10,11 +10,13 @@ use fafnir_matching::Side;
 /// Quotes per side: ten must always stand, and one may be on its way.
 pub const LEVELS: usize = 12;
 /// Size of a quote by its place from the best, percent of a usual one: thin in front, most in the middle.
-const SIZES: [i64; LEVELS] = [35, 55, 90, 130, 170, 195, 195, 170, 140, 105, 75, 50];
+const SIZES: [i64; LEVELS] = [35, 50, 90, 140, 190, 220, 220, 190, 150, 105, 75, 50];
 /// A quote is brought to the size of its place when it is this far off, percent.
 const SIZE_OFF: i64 = 55;
 /// An order that was asked for and was not answered for by the facts is looked up after so many steps.
 const ANSWER_STEPS: u64 = 40;
+/// A spread is one tick at least.
+const HALF_MILLI_MIN: i64 = 500;
 
 /// What a quote is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,18 +61,27 @@ pub enum Need {
 pub struct Ladder {
     /// Middle of the quotes in thousandths of a tick.
     pub centre_milli: i64,
-    /// Nobody quotes nearer to the centre, ticks.
-    half: i64,
+    /// Nobody quotes nearer to the centre, thousandths of a tick.
+    half_milli: i64,
     /// Ticks between two places of the grid, on average.
     pub grid: i64,
+    /// The best quotes stand as near as they may, not on the grid: so narrow is the spread of what is traded often.
+    is_tight: bool,
     pub quotes: Vec<Quote>,
     /// Nothing has changed since nothing was needed.
     is_settled: bool,
 }
 
 impl Ladder {
-    pub fn new(centre_milli: i64, grid: i64) -> Self {
-        Self { centre_milli, half: 1, grid: grid.max(1), quotes: Vec::new(), is_settled: false }
+    pub fn new(centre_milli: i64, grid: i64, is_tight: bool) -> Self {
+        Self {
+            centre_milli,
+            half_milli: 1_000,
+            grid: grid.max(1),
+            is_tight,
+            quotes: Vec::new(),
+            is_settled: false,
+        }
     }
 
     /// The middle of the quotes in ticks.
@@ -79,13 +90,14 @@ impl Ladder {
     }
 
     /// Moves the centre when the wanted one has gone as far as `tolerance_milli`; all in thousandths of a tick.
-    pub fn aim(&mut self, wanted_milli: i64, half: i64, tolerance_milli: i64) {
+    pub fn aim(&mut self, wanted_milli: i64, half_milli: i64, tolerance_milli: i64) {
         // The spread follows in steps too: each moves quotes.
         let far = (wanted_milli - self.centre_milli).abs() >= tolerance_milli;
-        let wider = (half - self.half).abs() * 3 > self.half.max(2);
+        let wider = (half_milli - self.half_milli).abs() * 3 > self.half_milli.max(2_000);
         if far || wider {
             self.centre_milli = wanted_milli.max(2_000);
-            self.half = half.max(1);
+            // Less, and both sides could stand at one price.
+            self.half_milli = half_milli.max(HALF_MILLI_MIN);
             self.is_settled = false;
         }
     }
@@ -104,26 +116,31 @@ impl Ladder {
     /// The price of a level, best first; below 1 there is none.
     fn wanted(&self, side: Side) -> [i64; LEVELS] {
         let mut prices = [0; LEVELS];
+        let front = usize::from(self.is_tight);
         match side {
             Side::Buy => {
-                let limit = (self.centre_milli - self.half * 1_000).div_euclid(1_000);
+                let best = (self.centre_milli - self.half_milli).div_euclid(1_000);
+                let limit = best - i64::from(self.is_tight);
                 let mut number = limit.div_euclid(self.grid);
                 while self.place(number) > limit {
                     number -= 1;
                 }
-                for (price, level) in prices.iter_mut().zip(0..) {
+                for (price, level) in prices[front..].iter_mut().zip(0..) {
                     *price = self.place(number - level);
                 }
+                prices[..front].fill(best);
             }
             Side::Sell => {
-                let limit = -(-self.centre_milli - self.half * 1_000).div_euclid(1_000);
+                let best = -(-self.centre_milli - self.half_milli).div_euclid(1_000);
+                let limit = best + i64::from(self.is_tight);
                 let mut number = limit.div_euclid(self.grid);
                 while self.place(number) < limit {
                     number += 1;
                 }
-                for (price, level) in prices.iter_mut().zip(0..) {
+                for (price, level) in prices[front..].iter_mut().zip(0..) {
                     *price = self.place(number + level);
                 }
+                prices[..front].fill(best);
             }
         }
         prices
@@ -265,7 +282,7 @@ mod tests {
     }
 
     fn settled(grid: i64) -> Ladder {
-        let mut ladder = Ladder::new(1_000_000, grid);
+        let mut ladder = Ladder::new(1_000_000, grid, false);
         assert_eq!(settle(&mut ladder), (24, 0));
         ladder
     }
@@ -274,11 +291,11 @@ mod tests {
     fn a_ladder_is_filled_once_and_follows_by_moving_only_what_must() {
         let mut ladder = settled(1);
         assert_eq!(settle(&mut ladder), (0, 0));
-        ladder.aim(1_001_500, 1, 1_600);
+        ladder.aim(1_001_500, 1_000, 1_600);
         assert_eq!(settle(&mut ladder), (0, 0));
-        ladder.aim(1_002_000, 1, 1_600);
+        ladder.aim(1_002_000, 1_000, 1_600);
         assert_eq!(settle(&mut ladder), (0, 4));
-        ladder.aim(900_000, 1, 1_600);
+        ladder.aim(900_000, 1_000, 1_600);
         assert_eq!(settle(&mut ladder), (0, 24));
         ladder.quotes.remove(3);
         ladder.touch();
@@ -288,12 +305,12 @@ mod tests {
     #[test]
     fn a_coarse_ladder_stands_wider_and_moves_less() {
         let mut ladder = settled(5);
-        ladder.aim(1_005_000, 1, 1_600);
+        ladder.aim(1_005_000, 1_000, 1_600);
         let (placed, moved) = settle(&mut ladder);
         assert!(placed == 0 && moved <= 4, "{placed} {moved}");
         let spread = ladder.best(Side::Sell).unwrap() - ladder.best(Side::Buy).unwrap();
         assert!((2..=15).contains(&spread), "{spread}");
-        ladder.aim(1_005_000, 12, 1_600);
+        ladder.aim(1_005_000, 12_000, 1_600);
         settle(&mut ladder);
         assert!(ladder.best(Side::Sell).unwrap() - ladder.best(Side::Buy).unwrap() >= 24);
         assert_eq!(ladder.quotes.len(), 24);
@@ -318,7 +335,7 @@ mod tests {
             quote.stage = Stage::Moving { from: quote.price };
             quote.since = 10;
         }
-        ladder.aim(1_005_000, 1, 1_600);
+        ladder.aim(1_005_000, 1_000, 1_600);
         assert_eq!(ladder.need(), None);
         assert!(!ladder.is_stuck(40));
         assert!(ladder.is_stuck(50));
@@ -326,7 +343,7 @@ mod tests {
 
     #[test]
     fn nobody_quotes_below_one_tick() {
-        let mut ladder = Ladder::new(5_000, 1);
+        let mut ladder = Ladder::new(5_000, 1, false);
         settle(&mut ladder);
         assert!(ladder.quotes.iter().all(|q| q.price >= 1));
     }

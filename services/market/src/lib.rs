@@ -10,10 +10,12 @@
 mod check;
 mod core;
 mod draw;
+pub mod import;
 mod ladder;
 mod listing;
 mod measure;
 mod play;
+pub mod recorded;
 mod symbol;
 mod traders;
 mod value;
@@ -21,14 +23,16 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Check, Row, check};
+pub use check::{Check, Published, Row, check};
 pub use core::daily_volume_e4;
-pub use core::{Agent, Answer, Core, Event, MAKER_CASH_MICROS, OrderId, Request, STEPS_PER_SECOND, Standing};
+pub use core::{Agent, Answer, Core, Event, OrderId, Request, STEPS_PER_SECOND, Standing};
 pub use draw::exp;
 /// Of an order.
 pub use fafnir_matching::Side;
 pub use ladder::{LEVELS, Ladder, Quote, Stage};
 pub use listing::Listing;
 pub use play::{Bar, Play};
-pub use symbol::{MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, quote_e4};
+pub use symbol::{
+    MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, maker_cash_micros, quote_e4, quote_worth,
+};
 pub use value::{Mood, SESSION_STEPS, daily_returns};

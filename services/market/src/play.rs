@@ -1,9 +1,9 @@
 //! The agents in a market of their own: each symbol has the real book, every request is answered at once.
 
 use crate::{
-    core::{Agent, Answer, Core, Event, MAKER_CASH_MICROS, OrderId, Request, STEPS_PER_SECOND, Standing},
+    core::{Agent, Answer, Core, Event, OrderId, Request, STEPS_PER_SECOND, Standing},
     listing::Listing,
-    symbol::{MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, quote_e4},
+    symbol::{MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, maker_cash_micros, quote_e4},
     value::{Mood, SESSION_STEPS},
 };
 use fafnir_matching::{Book, Command, Events, NewOrder, Replace, Side, Slot, Ticks, Tif, What};
@@ -90,7 +90,7 @@ impl Play {
         };
         for (market, listing) in listings.iter().enumerate() {
             let quote = quote_e4(listing);
-            core.own(Agent::Maker(market), market, quote * MAKER_QUOTES, MAKER_CASH_MICROS);
+            core.own(Agent::Maker(market), market, quote * MAKER_QUOTES, maker_cash_micros(listing));
             for trader in 0..TRADERS {
                 core.own(Agent::Trader(trader), market, quote * TRADER_QUOTES, TRADER_CASH_MICROS);
             }
@@ -340,7 +340,8 @@ impl Play {
             Request::Refill { agent, market, quantity_e4, amount_micros, .. } => {
                 self.balance(market, Some(agent), quantity_e4);
                 if amount_micros > 0 {
-                    self.core.event(&Event::Cash { market, micros: MAKER_CASH_MICROS });
+                    let micros = maker_cash_micros(&self.listings[market]);
+                    self.core.event(&Event::Cash { market, micros });
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The market of one symbol as the agents see it: its maker's ladder, who has what, what its orders told.
 
 use crate::{
-    core::{Agent, MAKER_CASH_MICROS, Request, STEPS_PER_SECOND, Standing},
+    core::{Agent, Request, STEPS_PER_SECOND, Standing},
     draw::stream,
     ladder::{Ladder, Quote, Stage},
     listing::Listing,
@@ -16,11 +16,14 @@ pub const TRADERS: usize = 4;
 pub const MAKER_QUOTES: i64 = 200;
 pub const TRADER_QUOTES: i64 = 60;
 /// Cash that a trader starts with in each of its currencies, micros.
-pub const TRADER_CASH_MICROS: i64 = 50_000_000 * 1_000_000;
-/// Worth of a quote in units of its currency, and its bounds in lots.
-const QUOTE_WORTH: i64 = 20_000;
+pub const TRADER_CASH_MICROS: i64 = 2_000_000_000 * 1_000_000;
+/// Worth of a quote in units of its currency, for a symbol that trades as little as most; the others' quotes are worth as
+/// many times more as they trade. And its bounds in lots.
+const QUOTE_WORTH: i64 = 25_000;
 const QUOTE_LOTS_MIN: i64 = 10;
-const QUOTE_LOTS_MAX: i64 = 2_000;
+const QUOTE_LOTS_MAX: i64 = 40_000;
+/// Quotes that a maker can pay for at the start.
+const MAKER_CASH_QUOTES: i64 = 400;
 /// A maker with less than this part of what it started with is refilled.
 const REFILL_BELOW_PART: i64 = 4;
 /// Steps between two refills of one maker.
@@ -34,19 +37,23 @@ const TOLD_STAYS: f64 = 0.24;
 const TOLD_STEPS: f64 = 25.0 * STEPS_PER_SECOND as f64;
 /// What an order of one quote tells, in deviations of a minute, for a symbol that trades once a minute: the more it
 /// trades, the less each order tells.
-const TOLD: f64 = 0.48;
+const TOLD: f64 = 0.54;
 const TOLD_MAX: f64 = 0.25;
-/// An order of this many quotes, squared, tells half of what its root would: depth has an end.
-const TOLD_HALF: f64 = 12.0;
+/// An order tells half of what it would where its size, to that power, is this many quotes: depth has an end.
+const TOLD_HALF: f64 = 60.0;
 /// Who is told more than this, in deviations of a minute, follows at a part of the distance that is tolerated otherwise.
-const TOLD_MUCH: f64 = 0.12;
+const TOLD_MUCH: f64 = 0.08;
 const TOLD_TOLERANCE: f64 = 0.25;
 /// Places of the grid and half the spread, in deviations of a minute: of a symbol that trades often, and of one that
 /// hardly does.
-const GRID: [f64; 2] = [0.30, 0.60];
-const HALF: [f64; 2] = [0.10, 0.30];
+const GRID: [f64; 2] = [0.36, 0.60];
+const HALF: [f64; 2] = [0.03, 0.20];
+/// Half a tick.
+const HALF_MIN: f64 = 0.5;
 /// A symbol that trades so often in a minute is as liquid as one can be.
 const LIQUID_TRADES: f64 = 25.0;
+/// One that trades so often has a spread as narrow as its maker dares.
+const TIGHT_TRADES: f64 = 5.0;
 
 /// One symbol.
 #[derive(Debug)]
@@ -79,10 +86,20 @@ pub struct Market {
     pub refill_after: u64,
 }
 
+/// What a quote is worth, in units of its currency.
+pub fn quote_worth(listing: &Listing) -> i64 {
+    QUOTE_WORTH * listing.weight() as i64
+}
+
+/// Cash that a symbol's maker starts with, micros.
+pub fn maker_cash_micros(listing: &Listing) -> i64 {
+    quote_worth(listing) * MAKER_CASH_QUOTES * 1_000_000
+}
+
 /// The quantity of a usual quote.
 pub fn quote_e4(listing: &Listing) -> i64 {
     let price = listing.last_e4.max(1);
-    let shares_e4 = (QUOTE_WORTH * 10_000).saturating_mul(10_000) / price;
+    let shares_e4 = (quote_worth(listing) * 10_000).saturating_mul(10_000) / price;
     let lot_e4 = round_lot(listing.lot_e4);
     (shares_e4 / lot_e4).clamp(QUOTE_LOTS_MIN, QUOTE_LOTS_MAX) * lot_e4
 }
@@ -93,7 +110,7 @@ impl Market {
         let last = listing.last_e4 as f64 / listing.tick_e4 as f64;
         let grid = (between(GRID, pace) * minute_ticks).clamp(1.0, last / 200.0 + 1.0) as i64;
         Self {
-            ladder: Ladder::new((last * 1_000.0) as i64, grid),
+            ladder: Ladder::new((last * 1_000.0) as i64, grid, per_minute(pace) >= TIGHT_TRADES),
             maker_rng: stream(seed, &listing.symbol, "maker"),
             flow: Flow::new(seed, &listing.symbol, last),
             quote_e4: quote_e4(&listing),
@@ -121,8 +138,8 @@ impl Market {
         self.pressed += signed_e4 as f64 / self.quote_e4.max(1) as f64;
     }
 
-    /// What the orders since the last step told moves the value for good and the quotes for a while: as the root of their
-    /// size, as is measured of real markets (Bouchaud, Farmer, Lillo 2009).
+    /// What the orders since the last step told moves the value for good and the quotes for a while: with a power of
+    /// their size below 1, as is measured of real markets (Bouchaud, Farmer, Lillo 2009: 0.4 to 0.7).
     pub fn hear(&mut self, market: usize, values: &mut Values) {
         self.told -= self.told / TOLD_STEPS;
         self.follows = 1.0;
@@ -130,10 +147,11 @@ impl Market {
             return;
         }
         let minute = values.minute_ticks(market) * values.heat(market).min(2.0);
-        let per_minute = (self.pace * 60.0 * STEPS_PER_SECOND as f64).max(0.01);
-        let tells = (TOLD / per_minute.sqrt()).min(TOLD_MAX);
-        let root = self.pressed.abs().sqrt();
-        let told = tells * root / (1.0 + root / TOLD_HALF) * minute * self.pressed.signum();
+        let tells = (TOLD / per_minute(self.pace).max(0.01).sqrt()).min(TOLD_MAX);
+        // The size to the power of 5/8.
+        let size = self.pressed.abs();
+        let grown = (size * size.sqrt().sqrt()).sqrt();
+        let told = tells * grown / (1.0 + grown / TOLD_HALF) * minute * self.pressed.signum();
         // A fund is worth what its basket is, whatever is done in it.
         let stays = if self.listing.is_fund { 0.0 } else { TOLD_STAYS };
         values.learn(market, told * stays);
@@ -147,11 +165,11 @@ impl Market {
     /// Where the quotes should be now.
     pub fn aim(&mut self, market: usize, values: &Values) {
         let minute = values.minute_ticks(market);
-        let half = (between(HALF, self.pace) * minute * values.heat(market)).max(1.0);
+        let half = (between(HALF, self.pace) * minute * values.heat(market)).max(HALF_MIN);
         let grid = self.ladder.grid as f64;
         let wanted = values.value(market) + self.told + self.skew() * grid;
         let tolerance = ((0.5 * grid + 0.4 * half) * self.follows).max(0.8);
-        self.ladder.aim((wanted * 1_000.0) as i64, half.round() as i64, (tolerance * 1_000.0) as i64);
+        self.ladder.aim((wanted * 1_000.0) as i64, (half * 1_000.0) as i64, (tolerance * 1_000.0) as i64);
     }
 
     /// Takes the quotes that stand as what the market is worth.
@@ -184,21 +202,26 @@ impl Market {
         }
         let target = self.quote_e4 * MAKER_QUOTES;
         let short_of_shares = self.maker_shares_e4 < target / REFILL_BELOW_PART;
-        let short_of_cash = self.maker_cash_micros < MAKER_CASH_MICROS / REFILL_BELOW_PART;
+        let cash_micros = maker_cash_micros(&self.listing);
+        let short_of_cash = self.maker_cash_micros < cash_micros / REFILL_BELOW_PART;
         if !short_of_shares && !short_of_cash {
             return None;
         }
         self.refill_after = step + REFILL_STEPS;
         let quantity_e4 = if short_of_shares { target - self.maker_shares_e4 } else { 0 };
-        let amount_micros = if short_of_cash { MAKER_CASH_MICROS - self.maker_cash_micros } else { 0 };
+        let amount_micros = if short_of_cash { cash_micros - self.maker_cash_micros } else { 0 };
         let price_e4 = self.listing.close_e4;
         Some(Request::Refill { agent: Agent::Maker(market), market, quantity_e4, price_e4, amount_micros })
     }
 }
 
+/// Trades in a minute, on average.
+fn per_minute(pace: f64) -> f64 {
+    pace * 60.0 * STEPS_PER_SECOND as f64
+}
+
 /// Between what belongs to a symbol that trades often and to one that hardly does.
 fn between([liquid, thin]: [f64; 2], pace: f64) -> f64 {
-    let per_minute = pace * 60.0 * STEPS_PER_SECOND as f64;
-    let liquidity = (per_minute / LIQUID_TRADES).min(1.0).sqrt();
+    let liquidity = (per_minute(pace) / LIQUID_TRADES).min(1.0).sqrt();
     thin + (liquid - thin) * liquidity
 }

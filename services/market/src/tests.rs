@@ -2,8 +2,8 @@
 
 use crate::{
     Agent, Answer, Core, Event, Listing, Mood, Play, Request, Stage,
-    core::{MAKER_CASH_MICROS, STEPS_PER_SECOND},
-    symbol::{MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, quote_e4},
+    core::STEPS_PER_SECOND,
+    symbol::{MAKER_QUOTES, TRADER_CASH_MICROS, TRADER_QUOTES, TRADERS, maker_cash_micros, quote_e4},
 };
 use fafnir_matching::Side;
 
@@ -39,7 +39,7 @@ fn core(seed: u64) -> Core {
     let mut core = Core::new(seed, listings(), Mood::Normal);
     for (market, listing) in listings().iter().enumerate() {
         let quote = quote_e4(listing);
-        core.own(Agent::Maker(market), market, quote * MAKER_QUOTES, MAKER_CASH_MICROS);
+        core.own(Agent::Maker(market), market, quote * MAKER_QUOTES, maker_cash_micros(listing));
         for trader in 0..TRADERS {
             core.own(Agent::Trader(trader), market, quote * TRADER_QUOTES, TRADER_CASH_MICROS);
         }

@@ -91,6 +91,8 @@ actions! {
     MarketBand = "market.band",
     /// The simulated market was told something about a symbol.
     MarketNews = "market.news",
+    /// A recorded market was paused, or went on.
+    MarketPlayback = "market.playback",
     /// Every order in a symbol was canceled.
     MarketCancel = "market.cancel",
 }

@@ -331,6 +331,14 @@ pub struct Sim {
     pub symbols: Vec<String>,
     /// How the market is: `quiet`, `normal`, `volatile` or `crash`.
     pub market: String,
+    /// A recorded day that is the market of a symbol: order events, messages of LOBSTER, or bars; empty: none.
+    pub market_file: String,
+    /// Its symbol; empty: the first word of the file's name.
+    pub market_symbol: String,
+    /// How fast its time passes: 0.01 to 1000.
+    pub market_speed: String,
+    /// Where it begins: a time of its day (`10:30`), or a moment (`2026-11-30T10:30:00Z`); empty: its beginning.
+    pub market_from: String,
 }
 
 /// The trading terminal of whoever reads this configuration.
@@ -590,7 +598,17 @@ impl Default for Engine {
 }
 impl Default for Sim {
     fn default() -> Self {
-        Self { enabled: true, rate: "1".into(), seed: 42, symbols: Vec::new(), market: "normal".into() }
+        Self {
+            enabled: true,
+            rate: "1".into(),
+            seed: 42,
+            symbols: Vec::new(),
+            market: "normal".into(),
+            market_file: String::new(),
+            market_symbol: String::new(),
+            market_speed: "1".into(),
+            market_from: String::new(),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub const COLLAR_PER_MILLE: i64 = 25;
 pub const TRAIL_PERCENT_E4_MAX: i64 = BAND_PERCENT * ONE_E4;
 /// A trail in percent is a whole number of basis points (scale 10⁻⁴ of a percent).
 pub const TRAIL_PERCENT_E4_STEP: i64 = 100;
+/// How fast a recorded market may be played, thousandths.
+pub const PLAYBACK_SPEED_MILLI: std::ops::RangeInclusive<u32> = 10..=1_000_000;
 /// What news may say of a symbol's worth, in basis points.
 pub const NEWS_BPS: std::ops::RangeInclusive<i32> = -9_000..=10_000;
 /// Highest price, quantity step and previous close of a listing: 1,000,000 (e4).

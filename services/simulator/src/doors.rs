@@ -2,8 +2,8 @@
 
 use super::facts::side_of;
 use fafnir_market::{
-    Agent, Answer, Listing, MAKER_CASH_MICROS, MAKER_QUOTES, Request, Side, Standing, TRADER_CASH_MICROS,
-    TRADER_QUOTES, TRADERS, quote_e4,
+    Agent, Answer, Listing, MAKER_QUOTES, Request, Side, Standing, TRADER_CASH_MICROS, TRADER_QUOTES,
+    TRADERS, maker_cash_micros, quote_e4, quote_worth,
 };
 use fafnir_platform::{Context, Error, Result, agents::agent_id, context::retry, error::refusal_of};
 use fafnir_proto::id::{AccountId, UserId};
@@ -24,7 +24,9 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long an agent waits for the answer to an order.
 const ORDER_DEADLINE: Duration = Duration::from_secs(8);
 /// Open orders read of one agent.
-const ORDERS_MAX: u32 = 1_000;
+pub const ORDERS_MAX: u32 = 1_000;
+/// An agent that has less than this part of what one begins with is given that once: what one begins with may have grown.
+const POOR_PART: i64 = 20;
 /// Agent numbers: the role in the high byte, so that a maker's number depends on its symbol alone.
 const MAKER_NUMBERS: u32 = 1 << 24;
 const TRADER_NUMBERS: u32 = 2 << 24;
@@ -48,7 +50,7 @@ fn number(agent: Agent, listings: &[Listing]) -> u32 {
 }
 
 /// An agent's account in a currency.
-fn account_id(number: u32, currency: &str) -> AccountId {
+pub fn account_id(number: u32, currency: &str) -> AccountId {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&ACCOUNT_PREFIX);
     for (to, from) in bytes[4..8].iter_mut().zip(currency.bytes()) {
@@ -206,7 +208,7 @@ impl Doors {
             by_currency.entry(&self.listings[market].currency).or_default().push(market);
         }
         let (cash_micros, quotes) = match agent {
-            Agent::Maker(_) => (MAKER_CASH_MICROS, MAKER_QUOTES),
+            Agent::Maker(market) => (maker_cash_micros(&self.listings[market]), MAKER_QUOTES),
             Agent::Trader(_) => (TRADER_CASH_MICROS, TRADER_QUOTES),
         };
         let (standing, at) = self.standing(agent, "").await?;
@@ -227,9 +229,9 @@ impl Doors {
                 self.open(user, &account, currency).await?;
             }
             ready.cash_micros += known.map_or(0, |a| a.balance_micros);
-            if known.is_none_or(|a| a.balance_micros == 0) {
+            if known.is_none_or(|a| a.balance_micros < cash_micros / POOR_PART) {
                 let endowment = v1::EndowRequest {
-                    key: format!("sim:{number}:{currency}"),
+                    key: format!("sim:{number}:{currency}:{cash_micros}"),
                     account_id: account.clone(),
                     currency: currency.to_owned(),
                     amount_micros: cash_micros,
@@ -239,13 +241,15 @@ impl Doors {
             }
             for market in markets {
                 let listing = &self.listings[market];
-                if let Some(holding) = holdings.iter().find(|h| h.symbol == listing.symbol) {
-                    ready.shares.push((market, holding.quantity_e4));
+                let held_e4 =
+                    holdings.iter().find(|h| h.symbol == listing.symbol).map_or(0, |h| h.quantity_e4);
+                let quantity_e4 = quote_e4(listing) * quotes;
+                if held_e4 >= quantity_e4 / POOR_PART {
+                    ready.shares.push((market, held_e4));
                     continue;
                 }
-                let quantity_e4 = quote_e4(listing) * quotes;
                 let endowment = v1::EndowRequest {
-                    key: format!("sim:{number}:{}", listing.symbol),
+                    key: format!("sim:{number}:{}:{quotes}:{}", listing.symbol, quote_worth(listing)),
                     account_id: account.clone(),
                     symbol: listing.symbol.clone(),
                     quantity_e4,
@@ -253,13 +257,13 @@ impl Doors {
                     ..Default::default()
                 };
                 let given = self.endow(endowment).await?;
-                ready.shares.push((market, if given { quantity_e4 } else { 0 }));
+                ready.shares.push((market, held_e4 + if given { quantity_e4 } else { 0 }));
             }
         }
         Ok(ready)
     }
 
-    async fn open(&self, user: UserId, account: &str, currency: &str) -> Result<()> {
+    pub async fn open(&self, user: UserId, account: &str, currency: &str) -> Result<()> {
         let request = v1::SeedAccountRequest {
             account_id: account.to_owned(),
             user_id: user.to_string(),
@@ -271,7 +275,7 @@ impl Doors {
     }
 
     /// Whether it was not given before. A symbol that was just listed may be on its way to the engine.
-    async fn endow(&self, request: v1::EndowRequest) -> Result<bool> {
+    pub async fn endow(&self, request: v1::EndowRequest) -> Result<bool> {
         retry(START_DEADLINE, || async {
             self.portfolio().endow(request.clone()).await.map(|r| r.into_inner().applied).map_err(|status| {
                 match refusal_of(&status) {
@@ -471,7 +475,7 @@ impl Doors {
 }
 
 /// An agent waits longer than a person would: an order without an answer has to be looked up.
-fn patient<T>(message: T) -> tonic::Request<T> {
+pub fn patient<T>(message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     request.set_timeout(ORDER_DEADLINE);
     request

@@ -6,6 +6,8 @@
 
 mod doors;
 mod facts;
+mod playback;
+mod recorded;
 
 use self::{doors::Doors, facts::Known};
 use fafnir_market::{Agent, Core, Mood, Request, SESSION_STEPS, STEPS_PER_SECOND};
@@ -129,7 +131,10 @@ pub async fn start(ctx: Context) -> anyhow::Result<()> {
         let names = Mood::ALL.map(Mood::name).join(", ");
         anyhow::anyhow!("sim.market must be one of {names}, it is {:?}", sim.market)
     })?;
-    let listings = doors::listings(&ctx).await?;
+    let recorded = recorded::start(&ctx, &Doors::new(&ctx, Vec::new())).await?;
+    let mut listings = doors::listings(&ctx).await?;
+    // A recorded market is its own: no agent trades in it.
+    listings.retain(|l| Some(&l.symbol) != recorded.as_ref());
     if listings.is_empty() {
         tracing::warn!("no symbol is listed: the simulated market has nothing to trade");
         return Ok(());

@@ -1,11 +1,12 @@
 //! The RPCs of stock-service.
 
 use super::{
+    candles::{Interval, Stored},
     desk::Desk,
-    domain::{self, Instrument, Period, Span, State},
+    domain::{self, Instrument, Kind, Period, Span, State},
     events,
     journal::Journal,
-    store, wire,
+    statistics, store, wire,
 };
 use fafnir_platform::{
     Refusal, caller,
@@ -185,31 +186,61 @@ impl Api {
         Ok(CandlesReply { candles, currency })
     }
 
-    async fn intraday(&self, request: CandlesRequest) -> Result<CandlesReply, Error> {
+    async fn bars(&self, request: CandlesRequest) -> Result<CandlesReply, Error> {
         let (symbol, currency) = self.named(&request.symbol)?;
-        let minutes = domain::interval_minutes(&request.interval)?;
+        let interval = Interval::parse(&request.interval)?;
         let limit = match request.limit {
             0 => domain::CANDLES_DEFAULT,
             n => n.min(domain::CANDLES_MAX),
         };
-        let first = request.from_us.max(0).div_euclid(domain::MINUTE_US).div_euclid(minutes) * minutes;
+        let (stored, parts) = (interval.stored(), interval.parts_max());
+        let first = interval.begin(request.from_us.max(0).div_euclid(stored.us()));
         let last = match request.to_us {
             0 => i64::MAX,
             to if to < request.from_us => {
                 return Err(Refusal::invalid(Reason::PERIOD_EMPTY, "to must not be before from").into());
             }
-            to => to.div_euclid(domain::MINUTE_US),
+            to => to.div_euclid(stored.us()),
         };
-        let (of, rows) = (symbol.clone(), limit.saturating_mul(minutes as u32));
-        let bars = self.db.read(move |tx| Ok(store::minute_list(tx, &of, first, last, rows)?)).await?;
+        let (of, rows) = (symbol.clone(), limit.saturating_mul(parts as u32));
+        let bars = self.db.read(move |tx| Ok(store::bar_list(tx, stored, &of, (first, last), rows)?)).await?;
         let full = bars.len() == rows as usize;
-        let mut joined = domain::join(&bars, minutes);
+        let mut joined = interval.join(&bars);
         // The oldest rows may begin in the middle of a bar when the answer was cut.
-        let surplus = joined.len().saturating_sub(limit as usize).max(usize::from(full && minutes > 1));
+        let surplus = joined.len().saturating_sub(limit as usize).max(usize::from(full && parts > 1));
         joined.drain(..surplus.min(joined.len()));
-        let candle = |(at, bar)| wire::candle(&symbol, at * domain::MINUTE_US, bar);
+        let candle = |(at, bar)| wire::candle(&symbol, at * stored.us(), bar);
         let candles = joined.into_iter().map(candle).collect();
         Ok(CandlesReply { candles, currency })
+    }
+
+    /// The fund that stands for the market of a currency: the one that is worth most.
+    fn index(&self, currency: &str) -> Option<String> {
+        let worth = |i: &Instrument| {
+            let is_fund = i.kind == Kind::Etf && i.terms.currency == currency;
+            let worth = i128::from(i.terms.shares_outstanding) * i128::from(i.terms.previous_close_e4);
+            is_fund.then(|| (worth, i.symbol.clone()))
+        };
+        // Of two that are worth the same, the first by name.
+        let funds = self.desk.map(worth);
+        funds.into_iter().max_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1))).map(|(_, symbol)| symbol)
+    }
+
+    async fn statistics_of(&self, text: &str) -> Result<v1::StatisticsReply, Error> {
+        let (symbol, currency) = self.named(text)?;
+        let index = self.index(&currency);
+        let today = domain::day_of(self.clock.now_us());
+        let days = (today - domain::YEAR_DAYS, today);
+        let (of, index_of) = (symbol.clone(), index.clone());
+        let (bars, index_bars) = self
+            .db
+            .read(move |tx| {
+                let mut list = |symbol: &str| store::bar_list(tx, Stored::Days, symbol, days, DAILY_MAX);
+                Ok((list(&of)?, index_of.as_deref().map_or_else(|| Ok(Vec::new()), list)?))
+            })
+            .await?;
+        let statistics = statistics::of(&bars, &index_bars, today);
+        Ok(wire::statistics(symbol, currency, index, &statistics))
     }
 
     async fn volumes(&self, text: &str) -> Result<VolumeAtPriceReply, Error> {
@@ -334,7 +365,14 @@ impl Stock for Api {
     }
 
     async fn candles(&self, request: Request<CandlesRequest>) -> Result<Response<CandlesReply>, Status> {
-        Ok(Response::new(self.intraday(request.into_inner()).await?))
+        Ok(Response::new(self.bars(request.into_inner()).await?))
+    }
+
+    async fn statistics(
+        &self,
+        request: Request<SymbolRequest>,
+    ) -> Result<Response<v1::StatisticsReply>, Status> {
+        Ok(Response::new(self.statistics_of(&request.get_ref().symbol).await?))
     }
 
     async fn volume_at_price(
@@ -649,6 +687,58 @@ mod tests {
             (candles[0].open_e4, candles[0].close_e4, candles[0].volume_e4),
             (2_300_000, 2_320_000, 100_000)
         );
+    }
+
+    #[tokio::test]
+    async fn bars_are_of_seconds_to_months_and_a_year_of_days_has_its_statistics() {
+        let b = bench().await;
+        let fund = |symbol: &str, shares_outstanding| Instrument {
+            symbol: symbol.into(),
+            r#type: InstrumentType::Etf.into(),
+            shares_outstanding,
+            ..apple()
+        };
+        for listing in [apple(), fund("SMALL", 10), fund("LARGE", 900)] {
+            b.api.upsert_instrument(system(listing)).await.unwrap();
+        }
+        // 19,000 to 19,999 are days up to 2024-10-03; 20,000 is 2024-10-04, a Friday.
+        let day = |day: i64| {
+            let close_e4 = 2_000_000 + (day % 2) * 40_000;
+            let (open_e4, low_e4, high_e4) = (close_e4, close_e4 - 1, close_e4 + 1);
+            let time_us = day * DAY_US;
+            Candle { time_us, open_e4, high_e4, low_e4, close_e4, volume_e4: 10_000, ..Candle::default() }
+        };
+        for symbol in ["AAPL", "LARGE"] {
+            let bars = (19_900..20_000).map(day).collect();
+            let load = LoadHistoryRequest { symbol: symbol.into(), bars, ..Default::default() };
+            b.api.load_history(system(load)).await.unwrap();
+        }
+        b.apply(vec![trade(1, 2_100_000, NOW_US), trade(2, 2_110_000, NOW_US + 2_000_000)]).await;
+        let candles = async |interval: &str| {
+            let request =
+                CandlesRequest { symbol: "AAPL".into(), interval: interval.into(), ..Default::default() };
+            let bars = b.api.candles(system(request)).await.unwrap().into_inner().candles;
+            bars.iter().map(|c| (c.time_us, c.volume_e4)).collect::<Vec<_>>()
+        };
+        assert_eq!(candles("1s").await, [(NOW_US, 50_000), (NOW_US + 2_000_000, 50_000)]);
+        assert_eq!(candles("30s").await, [(NOW_US, 100_000)]);
+        assert_eq!(candles("4h").await, [(NOW_US, 100_000)]);
+        let months = candles("1M").await;
+        let october = 19_997 * DAY_US;
+        assert_eq!(months.last(), Some(&(october, 3 * 10_000 + 100_000)));
+        assert_eq!(months.len(), 5);
+        assert_eq!(candles("1w").await.last(), Some(&(19_996 * DAY_US, 4 * 10_000 + 100_000)));
+        assert_eq!(candles("1m").await, [(NOW_US, 100_000)]);
+
+        let statistics = b.api.statistics(system(SymbolRequest { symbol: "aapl".into() })).await.unwrap();
+        let s = statistics.into_inner();
+        assert_eq!((s.sessions, s.year_high_e4, s.year_high_us), (100, 2_110_000, 20_000 * DAY_US));
+        assert_eq!((s.index.as_str(), s.beta_e4), ("LARGE", Some(10_000)));
+        assert_eq!((s.volume_short_e4, s.year_change_bps), (Some(10_000), Some(550)));
+        assert!(s.volatility_bps.is_some_and(|bps| (3_000..3_300).contains(&bps)), "{s:?}");
+        let pruned = |second| b.api.db.write(move |tx| Ok(store::second_prune(tx, second, 9)?));
+        assert_eq!(pruned(NOW_US / 1_000_000 + 1).await.unwrap(), 1);
+        assert_eq!(candles("1s").await, [(NOW_US + 2_000_000, 50_000)]);
     }
 
     #[tokio::test]

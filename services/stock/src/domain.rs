@@ -24,13 +24,14 @@ pub const SEARCH_MAX: u32 = 20;
 pub const SEARCH_DEFAULT: u32 = 8;
 /// Longest search text in bytes.
 pub const QUERY_LEN_MAX: usize = 100;
-/// Intraday bars in one answer.
+/// Bars of an interval in one answer.
 pub const CANDLES_MAX: u32 = 2_000;
 pub const CANDLES_DEFAULT: u32 = 500;
 /// How many days back the 52-week range looks.
 pub const YEAR_DAYS: i64 = 364;
-/// Microseconds in a minute.
-pub const MINUTE_US: i64 = 60_000_000;
+/// Microseconds in a second and in a minute.
+pub const SECOND_US: i64 = 1_000_000;
+pub const MINUTE_US: i64 = 60 * SECOND_US;
 
 fn invalid<T>(reason: Reason, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::invalid(reason, message))
@@ -354,7 +355,7 @@ pub fn symbol(text: &str) -> Result<Symbol, Refusal> {
         .or_else(|e| invalid(Reason::SYMBOL_MALFORMED, format!("{e}; {:?} is not", truncated(text))))
 }
 
-fn truncated(text: &str) -> String {
+pub fn truncated(text: &str) -> String {
     text.chars().take(20).collect()
 }
 
@@ -558,6 +559,7 @@ pub struct Traded {
 pub struct Sum {
     days: BTreeMap<(String, i64), (Bar, LastTrade)>,
     minutes: BTreeMap<(String, i64), Bar>,
+    seconds: BTreeMap<(String, i64), Bar>,
     /// Volume by symbol, day and price.
     prices: BTreeMap<(String, i64, i64), i64>,
     /// The symbols whose state changed.
@@ -584,10 +586,11 @@ impl Sum {
             .entry((symbol.to_owned(), day_of(trade.time_us)))
             .and_modify(|(sum, last)| (*sum, *last) = (sum.then(bar), trade))
             .or_insert((bar, trade));
-        self.minutes
-            .entry((symbol.to_owned(), trade.time_us.div_euclid(MINUTE_US)))
-            .and_modify(|sum| *sum = sum.then(bar))
-            .or_insert(bar);
+        for (bars, us) in [(&mut self.minutes, MINUTE_US), (&mut self.seconds, SECOND_US)] {
+            bars.entry((symbol.to_owned(), trade.time_us.div_euclid(us)))
+                .and_modify(|sum| *sum = sum.then(bar))
+                .or_insert(bar);
+        }
         let at_price =
             self.prices.entry((symbol.to_owned(), day_of(trade.time_us), trade.price_e4)).or_default();
         *at_price = at_price.saturating_add(trade.quantity_e4);
@@ -603,6 +606,11 @@ impl Sum {
     /// Symbol, minute and bar of each minute, by symbol.
     pub fn minutes(&self) -> impl Iterator<Item = (&str, i64, Bar)> {
         self.minutes.iter().map(|((symbol, minute), bar)| (symbol.as_str(), *minute, *bar))
+    }
+
+    /// Symbol, second and bar of each second, by symbol.
+    pub fn seconds(&self) -> impl Iterator<Item = (&str, i64, Bar)> {
+        self.seconds.iter().map(|((symbol, second), bar)| (symbol.as_str(), *second, *bar))
     }
 
     /// The trades by symbol and day.
@@ -666,35 +674,6 @@ impl Period {
     }
 }
 
-/// Minutes of an intraday interval.
-pub fn interval_minutes(text: &str) -> Result<i64, Refusal> {
-    Ok(match text.trim().to_ascii_lowercase().as_str() {
-        "" | "1m" => 1,
-        "5m" => 5,
-        "15m" => 15,
-        "1h" => 60,
-        _ => {
-            return invalid(
-                Reason::INTERVAL_UNKNOWN,
-                format!("interval must be one of 1m 5m 15m 1h, not {:?}", truncated(text)),
-            );
-        }
-    })
-}
-
-/// Joins one-minute bars, ascending, into bars of `minutes`.
-pub fn join(bars: &[(i64, Bar)], minutes: i64) -> Vec<(i64, Bar)> {
-    let mut joined: Vec<(i64, Bar)> = Vec::new();
-    for (minute, bar) in bars {
-        let start = minute.div_euclid(minutes) * minutes;
-        match joined.last_mut() {
-            Some((at, sum)) if *at == start => *sum = sum.then(*bar),
-            _ => joined.push((start, *bar)),
-        }
-    }
-    joined
-}
-
 /// How well a listing answers a search: symbol equal, symbol prefix, every word begins a word of the name. `None`: not
 /// at all. Lower is better.
 pub fn search_rank(instrument: &Instrument, query: &str) -> Option<u8> {
@@ -719,7 +698,6 @@ pub fn search_rank(instrument: &Instrument, query: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn terms() -> Terms {
         Terms {
@@ -884,21 +862,5 @@ mod tests {
         }
         assert!(bars(Span::Day, &[(at, good), (at, good)], now_us).is_err());
         assert!(bars(Span::Minute, &[(minute + MINUTE_US, good)], now_us).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn joined_bars_keep_range_and_volume(prices in prop::collection::vec((0i64..200, 1i64..1000, 1i64..50), 1..200)) {
-            let mut bars: Vec<(i64, Bar)> = Vec::new();
-            for (minute, price, qty) in prices {
-                bars.push((minute, Bar::of_trade(price, qty)));
-            }
-            bars.sort_by_key(|b| b.0);
-            let joined = join(&bars, 15);
-            let volume = |b: &[(i64, Bar)]| b.iter().map(|(_, b)| b.volume_e4).sum::<i64>();
-            prop_assert_eq!(volume(&bars), volume(&joined));
-            prop_assert!(joined.windows(2).all(|w| w[0].0 < w[1].0));
-            prop_assert!(joined.iter().all(|(at, b)| at % 15 == 0 && b.low_e4 <= b.open_e4 && b.close_e4 <= b.high_e4));
-        }
     }
 }

@@ -30,8 +30,9 @@ const QUOTES_POLL: Duration = Duration::from_secs(1);
 const BARS_LINGER: Duration = Duration::from_secs(1);
 /// Wait before a new day of the quotes is tried again.
 const NEW_DAY_RETRY: Duration = Duration::from_mins(1);
-/// One-minute bars are kept this long.
+/// One-minute bars are kept this long, and one-second bars.
 const MINUTES_KEPT: i64 = 10 * 24 * 60;
+const SECONDS_KEPT: i64 = 2 * 60 * 60;
 const PRUNE_EVERY: Duration = Duration::from_mins(10);
 const PRUNE_ROWS: u32 = 1_000;
 
@@ -173,20 +174,23 @@ async fn publish_changed(bus: &Bus, desk: &Desk) -> Next {
     if changed.is_empty() { Next::Scheduled } else { Next::After(QUOTE_EVERY) }
 }
 
-/// Deletes one-minute bars that are older than a week, and volumes by price of days before today, in small batches.
-pub fn prune_minutes(ctx: &Context, db: Db) {
+/// Deletes bars of minutes and seconds that are too old, and volumes by price of days before today, in small batches.
+pub fn prune(ctx: &Context, db: Db) {
     let clock = ctx.clock.clone();
     ctx.tasks.every("pruning of candles", Schedule::at_once(PRUNE_EVERY), move || {
         let (db, now_us) = (db.clone(), clock.now_us());
-        let before = now_us.div_euclid(domain::MINUTE_US) - MINUTES_KEPT;
         async move {
-            let (minutes, prices) = db
+            let most = db
                 .write(move |tx| {
-                    let minutes = store::minute_prune(tx, before, PRUNE_ROWS)?;
-                    Ok((minutes, store::price_volume_prune(tx, domain::day_of(now_us), PRUNE_ROWS)?))
+                    let minute = now_us.div_euclid(domain::MINUTE_US) - MINUTES_KEPT;
+                    let second = now_us.div_euclid(domain::SECOND_US) - SECONDS_KEPT;
+                    let minutes = store::minute_prune(tx, minute, PRUNE_ROWS)?;
+                    let seconds = store::second_prune(tx, second, PRUNE_ROWS)?;
+                    let prices = store::price_volume_prune(tx, domain::day_of(now_us), PRUNE_ROWS)?;
+                    Ok(minutes.max(seconds).max(prices))
                 })
                 .await?;
-            Ok::<_, Error>(Next::at_once_if(minutes.max(prices) == u64::from(PRUNE_ROWS)))
+            Ok::<_, Error>(Next::at_once_if(most == u64::from(PRUNE_ROWS)))
         }
     });
 }

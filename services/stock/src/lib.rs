@@ -5,10 +5,12 @@
 //! is the engine's alone. Quotes are answered from the desk in memory: no database, no cache.
 
 mod api;
+mod candles;
 mod desk;
 mod domain;
 mod events;
 mod journal;
+mod statistics;
 mod store;
 mod wire;
 
@@ -31,7 +33,7 @@ pub static SERVICE: Service = Service {
         MayCall::everything("api-gateway"),
         MayCall::only("user-service", &["GetInstrument"]),
         MayCall::only("portfolio-service", &["Quotes"]),
-        MayCall::only("simulator", &["History", "ListInstruments", "Quotes"]),
+        MayCall::only("simulator", &["History", "ListInstruments", "Quotes", "UpsertInstrument"]),
     ],
     migrations: MIGRATIONS,
     ..Service::new("stock-service", "Instruments, quotes, candles, history and search", start)
@@ -42,6 +44,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!("0002_volatility_band"),
     migration!("0003_facts"),
     migration!("0004_price_volumes"),
+    migration!("0005_second_bars"),
 ];
 
 fn start(ctx: Context, listener: TcpListener) -> Starting {
@@ -73,7 +76,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     outbox::spawn_relay(&ctx, db.clone(), bus.clone(), wake.clone());
     events::publish_quotes(&ctx, db.clone(), bus.clone(), Arc::clone(&desk));
     events::follow_books(&ctx, &bus, Arc::clone(&desk)).await?;
-    events::prune_minutes(&ctx, db.clone());
+    events::prune(&ctx, db.clone());
     journal.spawn(&ctx);
     let bars = Arc::new(events::Bars { db, desk, wake });
     let following = facts::follow(&ctx, &bus, SERVICE.name, bars).await?;

@@ -1,6 +1,9 @@
 //! The tables of stock-service; the only SQL.
 
-use super::domain::{Bar, Instrument, Kind, LastTrade, Past, Span, State, Sum, Terms};
+use super::{
+    candles::Stored,
+    domain::{Bar, Instrument, Kind, LastTrade, Past, Span, State, Sum, Terms},
+};
 use fafnir_platform::{
     db::{Error, Row, Tx, Value},
     params,
@@ -232,17 +235,24 @@ pub fn daily_list(
     rows.iter().rev().map(|r| Ok((r.get(0)?, bar(r, 1)?))).collect()
 }
 
-/// One-minute bars of `first..=last`, ascending, at most the newest `limit`.
-pub fn minute_list(
+/// Stored bars of `first..=last`, ascending, at most the newest `limit`.
+pub fn bar_list(
     tx: &mut dyn Tx,
+    stored: Stored,
     symbol: &str,
-    first: i64,
-    last: i64,
+    (first, last): (i64, i64),
     limit: u32,
 ) -> Result<Vec<(i64, Bar)>, Error> {
+    let (table, unit) = match stored {
+        Stored::Seconds => ("second_bars", "second"),
+        Stored::Minutes => table(Span::Minute),
+        Stored::Days => table(Span::Day),
+    };
     let rows = tx.query(
-        "SELECT minute, open_e4, high_e4, low_e4, close_e4, volume_e4 FROM minute_bars \
-         WHERE symbol = ?1 AND minute >= ?2 AND minute <= ?3 ORDER BY minute DESC LIMIT ?4",
+        &format!(
+            "SELECT {unit}, open_e4, high_e4, low_e4, close_e4, volume_e4 FROM {table} \
+             WHERE symbol = ?1 AND {unit} >= ?2 AND {unit} <= ?3 ORDER BY {unit} DESC LIMIT ?4"
+        ),
         params![symbol, first, last, limit],
     )?;
     rows.iter().rev().map(|r| Ok((r.get(0)?, bar(r, 1)?))).collect()
@@ -257,7 +267,16 @@ pub fn minute_prune(tx: &mut dyn Tx, before: i64, limit: u32) -> Result<u64, Err
     )
 }
 
-/// Adds trades to the bars of their days and minutes, and keeps the last of each symbol.
+/// Deletes at most `limit` one-second bars before a second; answers how many went.
+pub fn second_prune(tx: &mut dyn Tx, before: i64, limit: u32) -> Result<u64, Error> {
+    tx.execute(
+        "DELETE FROM second_bars WHERE (symbol, second) IN \
+         (SELECT symbol, second FROM second_bars WHERE second < ?1 ORDER BY second LIMIT ?2)",
+        params![before, limit],
+    )
+}
+
+/// Adds trades to the bars of their days, minutes and seconds, and keeps the last of each symbol.
 pub fn sum_add(tx: &mut dyn Tx, sum: &Sum) -> Result<(), Error> {
     for t in sum.days() {
         bar_add(tx, "daily_bars", "day", &t.symbol, t.day, t.bar)?;
@@ -270,6 +289,9 @@ pub fn sum_add(tx: &mut dyn Tx, sum: &Sum) -> Result<(), Error> {
     }
     for (symbol, minute, bar) in sum.minutes() {
         bar_add(tx, "minute_bars", "minute", symbol, minute, bar)?;
+    }
+    for (symbol, second, bar) in sum.seconds() {
+        bar_add(tx, "second_bars", "second", symbol, second, bar)?;
     }
     for (symbol, day, price_e4, volume_e4) in sum.prices() {
         tx.execute(

@@ -1,6 +1,10 @@
 //! Between the types of stock-service and the contract's messages, once.
 
-use super::domain::{Bar, Event, Instrument, Kind, LastTrade, Proposal, Quote, State, Terms, Top};
+use super::{
+    domain::{Bar, Event, Instrument, Kind, LastTrade, Proposal, Quote, State, Terms, Top},
+    statistics::Statistics,
+};
+use fafnir_platform::clock::DAY_US;
 use fafnir_proto::{reason::Reason, v1};
 
 fn kind(kind: Kind) -> v1::InstrumentType {
@@ -63,6 +67,32 @@ pub fn proposal(message: v1::Instrument) -> Proposal {
             country: message.country,
             website: message.website,
         },
+    }
+}
+
+/// The statistics of a symbol.
+pub fn statistics(
+    symbol: String,
+    currency: String,
+    index: Option<String>,
+    s: &Statistics,
+) -> v1::StatisticsReply {
+    let price = |at: Option<(i64, i64)>| at.map_or((0, 0), |(price_e4, day)| (price_e4, day * DAY_US));
+    let ((year_low_e4, year_low_us), (year_high_e4, year_high_us)) = (price(s.year_low), price(s.year_high));
+    v1::StatisticsReply {
+        symbol,
+        currency,
+        sessions: s.sessions,
+        year_low_e4,
+        year_low_us,
+        year_high_e4,
+        year_high_us,
+        year_change_bps: s.year_change_bps,
+        volume_short_e4: s.volume_short_e4,
+        volume_long_e4: s.volume_long_e4,
+        volatility_bps: s.volatility_bps,
+        index: if s.beta_e4.is_some() { index.unwrap_or_default() } else { String::new() },
+        beta_e4: s.beta_e4,
     }
 }
 

@@ -403,6 +403,7 @@ impl Terminal for Door {
         set_volatility_band(v1::SetVolatilityBandRequest) -> v1::Instrument;
         cancel_symbol(v1::SymbolOrdersRequest) -> v1::CancelAllReply;
         publish_news(v1::News) -> v1::Empty;
+        playback(v1::PlaybackRequest) -> v1::PlaybackReply;
         depth(v1::DepthRequest) -> v1::DepthReply;
         queue_position(v1::QueuePositionRequest) -> v1::QueuePositionReply;
         cancel_all(v1::CancelAllRequest) -> v1::CancelAllReply;
@@ -417,6 +418,7 @@ impl Terminal for Door {
         remove_from_watchlist(v1::SymbolRequest) -> v1::Empty;
         search(v1::SearchRequest) -> v1::ListInstrumentsReply;
         history(v1::HistoryRequest) -> v1::CandlesReply;
+        statistics(v1::SymbolRequest) -> v1::StatisticsReply;
     }
 }
 

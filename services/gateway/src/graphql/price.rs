@@ -17,6 +17,8 @@ const PAGE: u64 = 500;
 pub const REPORT: u64 = 250;
 /// A report is a performance, gains and lines.
 pub const WHOLE_REPORT: u64 = 3 * REPORT;
+/// A symbol's statistics are made from a year of its days and of an index's.
+pub const STATISTICS: u64 = 2 * YEAR;
 /// A stream of a symbol or of own updates, when it is opened.
 const STREAM: u64 = 20;
 /// Trading days of a year, rounded up.
@@ -82,6 +84,7 @@ impl Walk<'_> {
             "getStockHistoricalData" => rows_of_period(&self.text(field, "period")),
             "statement" | "portfolioPerformance" | "realizedGains" => REPORT,
             "report" => WHOLE_REPORT,
+            "statistics" => STATISTICS,
             _ => 0,
         };
         rows.saturating_add(CALL)

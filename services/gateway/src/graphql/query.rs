@@ -212,27 +212,47 @@ impl Stocks {
         Ok(TradesResponse { data: trades.map(|t| t.into_iter().map(Trade::from).collect()), outcome })
     }
 
-    /// Intraday bars, ascending; intervals 1m 5m 15m 1h. Without a limit the newest 500.
+    /// Bars of an interval, ascending, UTC; weeks begin on Monday. Without a limit the newest 500. Bars of seconds are
+    /// there for two hours, of minutes and hours for ten days.
     #[graphql(guard = "Needs(ViewStocks)")]
     async fn candles(
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "the listed symbol, in any case")] symbol: String,
-        #[graphql(default_with = "String::from(\"1m\")", desc = "1m, 5m, 15m or 1h")] interval: String,
+        #[graphql(
+            default_with = "String::from(\"1m\")",
+            desc = "1s, 5s, 15s, 30s, 1m, 5m, 15m, 30m, 1h, 4h, 1d, 1w or 1M: a small m is a minute, a capital one a month"
+        )]
+        interval: String,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
     ) -> Result<CandlesResponse> {
         let (gateway, session) = of(ctx)?;
         let limit = first_of(first)? as u32;
         let asked = async {
             let symbol = market::symbol(&symbol)?.to_string();
-            // `1M` is a month, not a minute: only the hour is the same in any case.
-            let interval = interval.trim().replace('H', "h");
             let request = v1::CandlesRequest { symbol, interval, from_us: 0, to_us: 0, limit };
             let mut stock = gateway.ctx.clients.stock(&session.caller());
             Ok(stock.candles(request).await?.into_inner().candles)
         };
         let (candles, outcome) = error::outcome(asked.await)?;
         Ok(CandlesResponse { data: candles.map(|c| c.into_iter().map(Candle::from).collect()), outcome })
+    }
+
+    /// What the daily bars of the last 52 weeks say of a symbol.
+    #[graphql(guard = "Needs(ViewStocks)")]
+    async fn statistics(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "the listed symbol, in any case")] symbol: String,
+    ) -> Result<StatisticsResponse> {
+        let (gateway, session) = of(ctx)?;
+        let asked = async {
+            let symbol = market::symbol(&symbol)?.to_string();
+            let mut stock = gateway.ctx.clients.stock(&session.caller());
+            Ok(stock.statistics(v1::SymbolRequest { symbol }).await?.into_inner())
+        };
+        let (statistics, outcome) = error::outcome(asked.await)?;
+        Ok(StatisticsResponse { data: statistics.map(Statistics::from), outcome })
     }
 }
 

@@ -548,6 +548,61 @@ impl From<v1::Candle> for Candle {
     }
 }
 
+/// What a year of days says of a symbol. What is null cannot be said: too few days, or no fund of the currency.
+#[derive(SimpleObject, Clone, Debug)]
+pub struct Statistics {
+    /// The listed symbol, such as AAPL.
+    pub symbol: String,
+    /// ISO 4217: USD, CAD.
+    pub currency: String,
+    /// Days of the last 52 weeks on which it traded, without today.
+    pub sessions: u32,
+    /// The lowest price of 52 weeks, today included.
+    pub year_low: Option<Decimal>,
+    /// Its day, YYYY-MM-DD, UTC.
+    pub year_low_date: Option<String>,
+    /// The highest price of 52 weeks, today included.
+    pub year_high: Option<Decimal>,
+    /// Its day, YYYY-MM-DD, UTC.
+    pub year_high_date: Option<String>,
+    /// From the first close of the 52 weeks to now, in percent: 1.25 is 1.25 %.
+    pub year_change_percent: Option<Decimal>,
+    /// Mean volume of the last 10 days on which it traded, without today.
+    pub average_volume10: Option<Decimal>,
+    /// The same of the last 63, three months.
+    pub average_volume63: Option<Decimal>,
+    /// Deviation of a day's return times the root of 252, in percent.
+    pub volatility_percent: Option<Decimal>,
+    /// The fund that stands for the market: of the symbol's currency, the one that is worth most.
+    pub index: Option<String>,
+    /// How much it moves when the index moves by one.
+    pub beta: Option<Decimal>,
+}
+
+impl From<v1::StatisticsReply> for Statistics {
+    fn from(s: v1::StatisticsReply) -> Self {
+        let price = |e4: i64, us: i64| (e4 > 0).then(|| (Decimal::e4(e4), date(us)));
+        let (low, high) = (price(s.year_low_e4, s.year_low_us), price(s.year_high_e4, s.year_high_us));
+        // A basis point is a hundredth of a percent.
+        let percent = |bps: i64| Decimal::e4(bps.saturating_mul(100));
+        Self {
+            symbol: s.symbol,
+            currency: s.currency,
+            sessions: s.sessions,
+            year_low: low.as_ref().map(|(price, _)| *price),
+            year_low_date: low.map(|(_, date)| date),
+            year_high: high.as_ref().map(|(price, _)| *price),
+            year_high_date: high.map(|(_, date)| date),
+            year_change_percent: s.year_change_bps.map(percent),
+            average_volume10: s.volume_short_e4.map(Decimal::e4),
+            average_volume63: s.volume_long_e4.map(Decimal::e4),
+            volatility_percent: s.volatility_bps.map(percent),
+            index: Some(s.index).filter(|index| !index.is_empty()),
+            beta: s.beta_e4.map(Decimal::e4),
+        }
+    }
+}
+
 /// All that rests at one price.
 #[derive(SimpleObject, Clone, Debug)]
 pub struct BookLevel {
@@ -910,6 +965,13 @@ payload!(
     TradesResponse {
         /// The answer; null where it was refused.
         data: Option<Vec<Trade>>,
+    }
+);
+payload!(
+    /// What a year of days says of a symbol.
+    StatisticsResponse {
+        /// The answer; null where it was refused.
+        data: Option<Statistics>,
     }
 );
 payload!(

@@ -112,6 +112,67 @@ async fn the_opening_book_stands_trades_flow_and_a_restart_replaces_nothing() {
     stack.stop().await;
 }
 
+/// Asks a recorded market.
+async fn recording(ctx: &Context, action: v1::PlaybackAction, steps: u32) -> v1::PlaybackReply {
+    let request = v1::PlaybackRequest { action: action.into(), steps, speed_milli: 0 };
+    let bus = ctx.bus().await.unwrap();
+    let asked = bus.client().request(fafnir_proto::subject::PLAYBACK, request.encode_to_vec().into());
+    let message = timeout(DEADLINE, asked).await.expect("an answer in time").unwrap();
+    v1::PlaybackReply::decode(message.payload).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recorded_day_is_played_through_the_doors_and_can_be_paused_and_stepped() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wine-2026.csv");
+    let flow = "time_ms,event,order_id,side,price_ticks,quantity_lots\n\
+        0,new,1,B,9990,500000000\n1,new,2,S,10010,400000000\n2,new,3,S,10020,100000000\n\
+        3,new,4,B,10010,300000000\n3,changed,2,S,10010,100000000\n3,filled,4,B,10010,0\n\
+        4,changed,1,B,9990,200000000\n900000,cancel,3,S,10020,100000000\n";
+    std::fs::write(&file, flow).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    let stack = Stack::start_with(&services(), |s| s.sim.market_file = file).await;
+    let ctx = simulator(&stack);
+    timeout(DEADLINE, fafnir_services::simulator::start(ctx.clone())).await.expect("in time").unwrap();
+    let done = |n: u64| {
+        let ctx = &ctx;
+        async move || recording(ctx, v1::PlaybackAction::Unspecified, 0).await.done == n
+    };
+    crate::stack::until(&ctx, "everything but the last step", done(7)).await;
+    let book = image(&ctx, "WINE").await;
+    let levels = |side: &[v1::Level]| side.iter().map(|l| (l.price_e4, l.quantity_e4)).collect::<Vec<_>>();
+    assert_eq!(levels(&book.bids), [(999_000, 20_000)]);
+    assert_eq!(levels(&book.asks), [(1_001_000, 10_000), (1_002_000, 10_000)]);
+    assert_eq!(book.last_price_e4, 1_001_000);
+
+    let paused = recording(&ctx, v1::PlaybackAction::Pause, 0).await;
+    assert!(
+        paused.paused && paused.symbol == "WINE" && paused.steps == 8 && paused.refused == 0,
+        "{paused:?}"
+    );
+    let stepping = recording(&ctx, v1::PlaybackAction::Step, 1).await;
+    assert!(stepping.paused);
+    crate::stack::until(&ctx, "the last step", done(8)).await;
+    assert_eq!(recording(&ctx, v1::PlaybackAction::Resume, 0).await.at_us, 900_000_000);
+    let gone = async || levels(&image(&ctx, "WINE").await.asks) == [(1_001_000, 10_000)];
+    crate::stack::until(&ctx, "the last cancel", gone).await;
+    let audit = ctx.clients.portfolio(&ctx.system()).audit(v1::Empty {}).await.unwrap().into_inner();
+    assert_eq!((audit.unbalanced_transactions, audit.negative_available), (0, 0));
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_cannot_be_played_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("wine.csv");
+    std::fs::write(&file, "time_ms,event,order_id,side,price_ticks,quantity_lots\n0,new,1,X,1,1\n").unwrap();
+    let path = file.to_str().unwrap().to_owned();
+    let stack = Stack::start_with(&[], |s| s.sim.market_file = path).await;
+    let refused = fafnir_services::simulator::start(simulator(&stack)).await.unwrap_err().to_string();
+    assert!(refused.contains("wine.csv: line 2, column 4: side \"X\""), "{refused}");
+    stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_that_is_no_number_is_refused_with_its_key() {
     let stack = Stack::start_with(&[], |s| s.sim.rate = "fast".into()).await;

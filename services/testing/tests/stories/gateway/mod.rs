@@ -308,6 +308,10 @@ fn stock_service(method: &str, request: bytes::Bytes) -> Played {
             let quotes = asked.iter().filter(|s| *s == "AAPL").map(|_| quote()).collect();
             Ok(v1::QuotesReply { quotes }.encode_to_vec())
         }
+        "Statistics" => {
+            let statistics = v1::StatisticsReply { symbol: "AAPL".to_owned(), ..Default::default() };
+            Ok(statistics.encode_to_vec())
+        }
         "History" | "Candles" => {
             let bar = v1::Candle {
                 symbol: "AAPL".to_owned(),

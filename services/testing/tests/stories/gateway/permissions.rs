@@ -24,6 +24,7 @@ pub fn operations() -> Vec<(&'static str, String)> {
         query("orderBook", r#"(symbol: "AAPL") { code }"#),
         query("trades", r#"(symbol: "AAPL") { code }"#),
         query("candles", r#"(symbol: "AAPL") { code }"#),
+        query("statistics", r#"(symbol: "AAPL") { code }"#),
         query("getOrders", " { code }"),
         query("getOrderByOrderID", &format!(r#"(request: {{orderId: "{id}"}}) {{ code }}"#)),
         query("getPortfolioSummary", " { code }"),

@@ -292,6 +292,11 @@ impl Reader<'_> {
     }
 }
 
+/// A moment as vendors write it, microseconds since 1970, UTC.
+pub fn moment_us(text: &str) -> Option<i64> {
+    times::parse(text, None).ok().map(|(at_us, _)| at_us)
+}
+
 /// A number with more decimals than are kept.
 fn parse_fine(text: &str) -> Result<i128, Malformed> {
     // Volumes may be too large for so many decimals.
