@@ -7,6 +7,7 @@ mod commands;
 mod doors;
 mod examples;
 mod import;
+mod memory;
 mod output;
 mod ports;
 mod run;

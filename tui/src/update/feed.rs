@@ -3,10 +3,11 @@
 use super::trade;
 use crate::{
     model::{
-        Model, POINTER_US, Screen, Tone, WATCH_MAX, Who,
+        Model, Overlay, POINTER_US, Screen, Tone, WATCH_MAX, Who,
         alert::Facts,
         feed::{Feed, Link, VERIFY_US, Wire},
-        holdings, intake,
+        holdings, intake, page,
+        remembered::Remembered,
         tape::{GAP_MAX, Tape},
         ticket::Ticket,
         volume::Volume,
@@ -17,6 +18,8 @@ use crate::{
 use fafnir_proto::v1::{self, Side, private_update};
 use fafnir_rules::symbol::Symbol;
 
+/// What the pages ask for, as the backend names it.
+const PAGE_QUESTIONS: [&str; 3] = ["performance", "days", "platform"];
 /// A watchlist that is empty shows this many of the listed symbols.
 const WATCH_DEFAULT: usize = 12;
 
@@ -24,6 +27,7 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
     match event {
         Event::Link(wire, link, why) => connection(model, wire, link, &why, cmds),
         Event::SignedIn(who) => signed_in(model, who, cmds),
+        Event::Recalled(kept) => recalled(model, &kept),
         Event::SignInRefused(text) => {
             model.sign_in.busy = false;
             model.sign_in.password.clear();
@@ -63,6 +67,18 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
                 model.chart.load(candles);
             }
         }
+        Event::Performance(reply) => {
+            if page::account(model).is_some_and(|a| a.id == reply.account_id) {
+                model.pages.performance = Some(*reply);
+            }
+        }
+        Event::Days { symbol, candles } => {
+            model.pages.days = (symbol, candles.into_iter().map(intake::candle).collect());
+        }
+        Event::Platform { figures, users } => {
+            model.pages.platform = Some(*figures);
+            model.pages.users = users;
+        }
         Event::Private(update) => private(model, update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
             trade::placed(model, &client_order_id, outcome, elapsed_us);
@@ -80,9 +96,24 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
             trade::flattened(model, &symbol, outcome, elapsed_us);
         }
         Event::WatchChanged { symbol, added, outcome } => watch_changed(model, &symbol, added, outcome),
-        Event::Unanswered { question, text } => model.note(Tone::Bad, format!("{question}: {text}")),
+        Event::Unanswered { question, text } => {
+            if matches!(model.overlay, Some(Overlay::Page(_))) && PAGE_QUESTIONS.contains(&question) {
+                model.pages.refused = Some(crate::text::clean(&text).into_owned());
+            }
+            model.note(Tone::Bad, format!("{question}: {text}"));
+        }
     }
     model.dirty = true;
+}
+
+/// The first time all of it, then what other programs may have changed.
+fn recalled(model: &mut Model, kept: &Remembered) {
+    if model.remembered.is_some() {
+        kept.alerts_into(model);
+    } else {
+        kept.put_into(model);
+    }
+    model.remembered = Some(kept.clone());
 }
 
 fn signed_in(model: &mut Model, who: Who, cmds: &mut Vec<Cmd>) {
