@@ -113,7 +113,7 @@ pub enum Alert {
         at: Where,
         symbol: String,
         /// Only this one, as the list shows it
-        #[arg(value_name = "WHEN", allow_hyphen_values = true)]
+        #[arg(value_name = "WHEN", allow_negative_numbers = true)]
         when: Vec<String>,
     },
     /// Wait here until it comes, and end
@@ -132,7 +132,7 @@ pub struct AlertOf {
     pub at: Where,
     pub symbol: String,
     /// `>= 235`, `<= 220`, `235` (from where the price is now), `spread 0.05`, `pnl -500`
-    #[arg(value_name = "WHEN", required = true, allow_hyphen_values = true)]
+    #[arg(value_name = "WHEN", required = true, allow_negative_numbers = true)]
     pub when: Vec<String>,
 }
 
