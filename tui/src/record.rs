@@ -332,11 +332,18 @@ fn outcome_of<T>(number: i64, text: String, value: T) -> Outcome<T> {
     }
 }
 
-fn encode_event(event: &Event) -> Frame {
+/// What charts, pages and the watchlist show, and what was remembered.
+fn encode_page(event: &Event) -> Frame {
     let nothing = v1::Empty {};
     match event {
-        Event::Link(wire, link, why) => frame(kind::LINK, &[*wire as i64, *link as i64], &[why], &nothing),
-        Event::SignedIn(who) => frame(kind::SIGNED_IN, &[], &[&who.user_id, &who.email], &nothing),
+        Event::Watchlist(symbols) => {
+            let texts: Vec<&str> = symbols.iter().map(String::as_str).collect();
+            frame(kind::WATCHLIST, &[], &texts, &nothing)
+        }
+        Event::Candles { symbol, interval, candles } => {
+            let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
+            frame(kind::CANDLES, &[], &[symbol, interval], &body)
+        }
         Event::Recalled(kept) => {
             // It has no part that JSON cannot hold.
             let text = serde_json::to_string(kept).unwrap_or_default();
@@ -349,14 +356,25 @@ fn encode_event(event: &Event) -> Frame {
         }
         // Who the users of a platform are is nobody's who is shown a recording.
         Event::Platform { figures, .. } => frame(kind::PLATFORM, &[], &[], &**figures),
+        _ => frame(kind::UNANSWERED, &[], &["request", ""], &nothing),
+    }
+}
+
+fn encode_event(event: &Event) -> Frame {
+    let nothing = v1::Empty {};
+    match event {
+        Event::Link(wire, link, why) => frame(kind::LINK, &[*wire as i64, *link as i64], &[why], &nothing),
+        Event::SignedIn(who) => frame(kind::SIGNED_IN, &[], &[&who.user_id, &who.email], &nothing),
+        Event::Recalled(_)
+        | Event::Watchlist(_)
+        | Event::Candles { .. }
+        | Event::Performance(_)
+        | Event::Days { .. }
+        | Event::Platform { .. } => encode_page(event),
         Event::SignInRefused(text) => frame(kind::SIGN_IN_REFUSED, &[], &[text], &nothing),
         Event::SignedOut(text) => frame(kind::SIGNED_OUT, &[], &[text], &nothing),
         Event::Instruments(list) => {
             frame(kind::INSTRUMENTS, &[], &[], &v1::ListInstrumentsReply { instruments: list.clone() })
-        }
-        Event::Watchlist(symbols) => {
-            let texts: Vec<&str> = symbols.iter().map(String::as_str).collect();
-            frame(kind::WATCHLIST, &[], &texts, &nothing)
         }
         Event::Orders { orders, open_complete } => {
             let body = v1::ListOrdersReply { orders: orders.clone(), ..Default::default() };
@@ -378,10 +396,6 @@ fn encode_event(event: &Event) -> Frame {
             frame(kind::TRADES, &numbers, &[symbol], &v1::TradesReply { trades: trades.clone() })
         }
         Event::Volume(reply) => frame(kind::VOLUME, &[], &[], reply),
-        Event::Candles { symbol, interval, candles } => {
-            let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
-            frame(kind::CANDLES, &[], &[symbol, interval], &body)
-        }
         Event::Private(update) => frame(kind::PRIVATE, &[], &[], update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
             let (number, text, order) = outcome_parts(outcome);

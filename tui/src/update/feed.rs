@@ -67,17 +67,8 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
                 model.chart.load(candles);
             }
         }
-        Event::Performance(reply) => {
-            if page::account(model).is_some_and(|a| a.id == reply.account_id) {
-                model.pages.performance = Some(*reply);
-            }
-        }
-        Event::Days { symbol, candles } => {
-            model.pages.days = (symbol, candles.into_iter().map(intake::candle).collect());
-        }
-        Event::Platform { figures, users } => {
-            model.pages.platform = Some(*figures);
-            model.pages.users = users;
+        event @ (Event::Performance(_) | Event::Days { .. } | Event::Platform { .. }) => {
+            page_shown(model, event);
         }
         Event::Private(update) => private(model, update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
@@ -96,14 +87,34 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
             trade::flattened(model, &symbol, outcome, elapsed_us);
         }
         Event::WatchChanged { symbol, added, outcome } => watch_changed(model, &symbol, added, outcome),
-        Event::Unanswered { question, text } => {
-            if matches!(model.overlay, Some(Overlay::Page(_))) && PAGE_QUESTIONS.contains(&question) {
-                model.pages.refused = Some(crate::text::clean(&text).into_owned());
-            }
-            model.note(Tone::Bad, format!("{question}: {text}"));
-        }
+        Event::Unanswered { question, text } => unanswered(model, question, &text),
     }
     model.dirty = true;
+}
+
+/// What a page asked for.
+fn page_shown(model: &mut Model, event: Event) {
+    match event {
+        // An answer about another account comes too late.
+        Event::Performance(reply) if page::account(model).is_some_and(|a| a.id == reply.account_id) => {
+            model.pages.performance = Some(*reply);
+        }
+        Event::Days { symbol, candles } => {
+            model.pages.days = (symbol, candles.into_iter().map(intake::candle).collect());
+        }
+        Event::Platform { figures, users } => {
+            model.pages.platform = Some(*figures);
+            model.pages.users = users;
+        }
+        _ => {}
+    }
+}
+
+fn unanswered(model: &mut Model, question: &str, text: &str) {
+    if matches!(model.overlay, Some(Overlay::Page(_))) && PAGE_QUESTIONS.contains(&question) {
+        model.pages.refused = Some(crate::text::clean(text).into_owned());
+    }
+    model.note(Tone::Bad, format!("{question}: {text}"));
 }
 
 /// The first time all of it, then what other programs may have changed.
