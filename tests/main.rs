@@ -30,5 +30,6 @@ mod ride;
 mod rotation;
 mod server;
 mod tls;
+mod trader;
 mod trading;
 mod who;

@@ -166,6 +166,9 @@ pub enum Command {
     Report(Report),
     /// Show and change the watchlist
     Watchlist(Watchlist),
+    /// Set alerts that the terminal rings, or wait for one here
+    #[command(subcommand)]
+    Alert(Alert),
     /// Check the invariants of a running stack
     Audit(Audit),
     /// Halt, resume and inspect a market: for operators, who need the permission manage_market
@@ -237,6 +240,17 @@ pub struct Up {
     /// This is the process that `--detach` started
     #[arg(long, hide = true)]
     pub background: bool,
+    /// This is the process that `fafnir demo` started: it ends with it, and its directory too
+    #[arg(long, hide = true, requires = "background")]
+    pub with_parent: bool,
+    /// Only these services, in one process; the others answer where the configuration says
+    #[arg(value_name = "SERVICE", value_parser = services(), conflicts_with_all = ["detach", "fresh"])]
+    pub services: Vec<String>,
+}
+
+/// The names of the table of services.
+fn services() -> clap::builder::PossibleValuesParser {
+    fafnir_services::ALL.iter().map(|service| service.name).collect::<Vec<_>>().into()
 }
 
 #[derive(Debug, Args)]
@@ -449,6 +463,9 @@ pub struct Seed {
     /// Directory with users.toml, instruments.csv and accounts.toml, instead of the built-in seeds
     #[arg(long, value_name = "DIR")]
     pub file: Option<PathBuf>,
+    /// Apply what a row says otherwise than what is stored, which stays otherwise
+    #[arg(long)]
+    pub replace: bool,
     /// Read and check the seeds, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -872,6 +889,8 @@ pub enum Order {
     Show(OrderShow),
     /// Show what happened to an order, step by step, and what it waits for
     Why(OrderWhy),
+    /// Print an order as it changes, until it has ended
+    Watch(OrderWatch),
 }
 
 #[derive(Debug, Args)]
@@ -923,6 +942,9 @@ pub struct Place {
     /// Wait until the order is done, or for this many seconds
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u64>,
+    /// Check it and show what it would need; send nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -988,6 +1010,9 @@ pub struct Group {
     /// Your own id: sending the same group again with it changes nothing
     #[arg(long, value_name = "ID")]
     pub client_order_id: Option<String>,
+    /// Check it and show what it would need; send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -1011,6 +1036,9 @@ pub struct Replace {
     /// Trailing stop: new distance in percent
     #[arg(long, value_name = "PERCENT", conflicts_with = "trail")]
     pub trail_percent: Option<String>,
+    /// Check it and show what it would be; send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -1021,6 +1049,9 @@ pub struct Flatten {
     /// Account that sells [default: the oldest investment account in the symbol's currency]
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
+    /// Show what would be canceled and sold; send nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -1056,6 +1087,17 @@ pub struct OrderWhy {
     pub at: Where,
     /// Id of the order
     pub order_id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct OrderWatch {
+    #[command(flatten)]
+    pub at: Where,
+    /// Id of the order, or its beginning or end [default: every order, as JSON lines]
+    pub order_id: Option<String>,
+    /// End after this many lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -1189,12 +1231,8 @@ pub struct Portfolio {
     /// Of the closed positions and the totals: 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
     #[arg(long, default_value = "MAX")]
     pub period: String,
-    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339), instead of a period
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
-    /// Last day, or a moment that is no longer part of it [default: now]
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<String>,
+    #[command(flatten)]
+    pub span: Span,
 }
 
 #[derive(Debug, Args)]
@@ -1207,12 +1245,8 @@ pub struct Report {
     /// 1D (today), 1W, 1M, 3M, 6M, 1Y, 2Y, 5Y or MAX
     #[arg(long, default_value = "1M")]
     pub period: String,
-    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339), instead of a period
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
-    /// Last day, or a moment that is no longer part of it [default: now]
-    #[arg(long, value_name = "TIME")]
-    pub to: Option<String>,
+    #[command(flatten)]
+    pub span: Span,
     /// Distance of the points of the equity curve: 1m, 5m, 15m, 1h or 1d
     #[arg(long, default_value = "1d")]
     pub interval: String,

@@ -11,7 +11,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read as _, Seek as _},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -30,19 +30,31 @@ fn last_words(mut said: File) -> String {
 
 /// Starts `fafnir up` with these arguments (`up` is the first) and waits until it is ready.
 pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFile> {
+    launch(dir, arguments, Stdio::null(), out).await.map(|(run, _)| run)
+}
+
+/// The same for a platform that ends with this process, however that ends: it notices that nobody holds the other end of
+/// the pipe any more, which is what is returned beside it.
+pub async fn start_with(dir: &Path, arguments: &[OsString], out: Out) -> Result<(RunFile, Child)> {
+    let mut arguments = arguments.to_vec();
+    arguments.push("--with-parent".into());
+    launch(dir, &arguments, Stdio::piped(), out).await
+}
+
+async fn launch(dir: &Path, arguments: &[OsString], stdin: Stdio, out: Out) -> Result<(RunFile, Child)> {
     stack::secure(dir)?;
     create_private_dir(&dir.join("logs"))?;
     let path = dir.join("logs").join("up.err");
     let said = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(arguments).arg("--background");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.try_clone()?);
+    command.stdin(stdin).stdout(Stdio::null()).stderr(said.try_clone()?);
     let mut child = command.spawn()?;
     out.note(format_args!("starting a platform in process {}; `fafnir down` stops it", child.id()));
     let until = Instant::now() + UP_WAIT_MAX;
     loop {
         if let Some(run) = stack::running(dir).filter(|run| run.pid == child.id()) {
-            return Ok(run);
+            return Ok((run, child));
         }
         if let Some(status) = child.try_wait()? {
             let exit = if status.code() == Some(Exit::Usage as i32) { Exit::Usage } else { Exit::Failure };
@@ -64,6 +76,18 @@ pub async fn start(dir: &Path, arguments: &[OsString], out: Out) -> Result<RunFi
             });
         }
     }
+}
+
+/// Asks this process to stop when the one that started it is gone: the pipe that is its standard input ends then.
+pub fn stop_with_parent() -> Result {
+    let watch = || {
+        // Nothing is ever written into it.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // Where it fails there is nobody to tell.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM);
+    };
+    std::thread::Builder::new().name("parent".to_owned()).spawn(watch)?;
+    Ok(())
 }
 
 /// The process that was started leaves the terminal's session: neither its Ctrl-C nor its end reaches it.

@@ -2,7 +2,16 @@
 
 /// A command and lines that a shell takes, without the program's name.
 const EXAMPLES: &[(&str, &[&str])] = &[
-    ("up", &["up", "up --ports auto --no-sim", "up --market crash", "up --detach --data-dir /srv/fafnir"]),
+    (
+        "up",
+        &[
+            "up",
+            "up --ports auto --no-sim",
+            "up --market crash",
+            "up auth-service user-service",
+            "up --detach --data-dir /srv/fafnir",
+        ],
+    ),
     ("down", &["down", "down --data-dir /srv/fafnir"]),
     ("status", &["status", "status --json"]),
     ("top", &["top", "top --interval 5", "top --count 1 --json"]),
@@ -34,7 +43,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("secrets init", &["secrets init deployments/compose"]),
     ("secrets rotate", &["secrets rotate signing-key", "secrets rotate service-token --overlap-s 30"]),
     ("secrets issuer", &["secrets issuer"]),
-    ("seed", &["seed", "seed --dry-run", "seed --only instruments --file my-seeds"]),
+    ("seed", &["seed", "seed --dry-run", "seed --only instruments --file my-seeds --replace"]),
     (
         "import",
         &[
@@ -73,6 +82,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "order place buy AAPL 10 --price 231.05",
             "order place sell AAPL 10 --stop 225 --tif day",
             "order place buy AAPL --notional 1000 --wait 10",
+            "order place buy AAPL 10 --price 231.05 --dry-run",
             "order place sell AAPL 100 --price 240 --display 10 --client-order-id exit-1",
         ],
     ),
@@ -91,6 +101,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("order list", &["order list --open", "order list --symbol AAPL --state filled --limit 100 --json"]),
     ("order show", &["order show 8f3a"]),
     ("order why", &["order why 8f3a"]),
+    ("order watch", &["order watch 8f3a", "order watch --count 10"]),
     ("book", &["book AAPL", "book AAPL --depth 50 --json"]),
     ("quote", &["quote AAPL MSFT"]),
     ("history", &["history AAPL --period 1Y"]),
@@ -119,6 +130,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("lots", &["lots AAPL", "lots AAPL --at 2026-06-30"]),
     ("report", &["report", "report --period 1Y --format html --output year.html"]),
     ("watchlist", &["watchlist", "watchlist --add NVDA --remove KO"]),
+    ("alert list", &["alert list"]),
+    ("alert add", &["alert add AAPL 235", "alert add AAPL spread 0.05", "alert add AAPL pnl -500"]),
+    ("alert remove", &["alert remove AAPL", "alert remove AAPL pnl -500"]),
+    ("alert wait", &["alert wait AAPL 235 --timeout 3600"]),
     ("audit", &["audit", "audit --watch"]),
     ("market state", &["market state AAPL halted", "market state AAPL open"]),
     ("market volatility", &["market volatility AAPL --bps 500", "market volatility AAPL --off"]),

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod doors;
 mod examples;
+mod memory;
 mod output;
 mod ports;
 mod run;

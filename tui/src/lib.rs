@@ -15,13 +15,16 @@ pub mod text;
 pub mod theme;
 pub mod update;
 pub mod view;
+pub mod zone;
 
 pub use backend::session::{Scheme, Session, SessionLock, SessionStore};
+pub use model::remembered::{Memory, Remembered};
 pub use replay::replay;
 pub use theme::{Depth, Palette, Theme};
+pub use zone::Zone;
 
 use anyhow::Context as _;
-use backend::live::Live;
+use backend::live::{Keeps, Live};
 use fafnir_proto::tls;
 use model::{Ids, Model};
 use record::Recorder;
@@ -38,6 +41,8 @@ pub struct Options {
     pub session: Option<Session>,
     /// Where sessions are kept, so that they survive the terminal.
     pub store: Option<Arc<dyn SessionStore>>,
+    /// Where it is kept how a user's terminal looks.
+    pub memory: Option<Arc<dyn Memory>>,
     /// Fills the e-mail of the sign-in screen.
     pub email: String,
     /// The first symbol; empty takes the first of the watchlist.
@@ -45,6 +50,8 @@ pub struct Options {
     /// Refuses orders and cancels.
     pub read_only: bool,
     pub theme: Theme,
+    /// In which clocks show and times are read.
+    pub zone: Zone,
     /// Clicks and wheel on the ladder. The terminal's own selection of text then needs Shift.
     pub mouse: bool,
     /// Largest notional of a one-key order, in micros of the listing's currency.
@@ -65,10 +72,12 @@ impl Options {
             tls: tls::Client::default(),
             session: None,
             store: None,
+            memory: None,
             email: String::new(),
             symbol: String::new(),
             read_only: false,
             theme: Theme::default(),
+            zone: Zone::default(),
             mouse: true,
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
             sizes_e4: model::SIZES_E4,
@@ -115,12 +124,14 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
             Some(file.with_context(|| format!("the recording {} cannot be made", path.display()))?)
         }
     };
-    let mut live = Live::secured(&options.url, &options.tls, options.session.clone(), options.store.clone())
+    let keeps = Keeps { sessions: options.store.clone(), memory: options.memory.clone() };
+    let mut live = Live::secured(&options.url, &options.tls, options.session.clone(), keeps)
         .with_context(|| format!("{} is not an address such as http://127.0.0.1:8080", options.url))?;
     let (mut guard, stop) = terminal::enter(options.mouse)?;
     let size = guard.size()?;
     let mut model =
         Model::new(now_us(), size, options.theme, Ids::new(&uuid::Uuid::new_v4().simple().to_string()));
+    model.zone = options.zone.clone();
     model.read_only = options.read_only;
     model.armed_notional_micros_max = options.armed_notional_micros_max;
     model.sign_in.email = text::Input::new(options.email.clone());

@@ -3,6 +3,7 @@
 use crate::model::{
     Who,
     feed::{Link, Wire},
+    remembered::Remembered,
 };
 use fafnir_proto::v1;
 
@@ -23,6 +24,8 @@ pub enum Msg {
 pub enum Event {
     Link(Wire, Link, String),
     SignedIn(Who),
+    /// What was kept of the user's last terminal; before [`Self::SignedIn`], and again with everything that is loaded.
+    Recalled(Box<Remembered>),
     SignInRefused(String),
     /// The session ended; the sentence says why.
     SignedOut(String),
@@ -54,6 +57,18 @@ pub enum Event {
         symbol: String,
         interval: &'static str,
         candles: Vec<v1::Candle>,
+    },
+    /// How an account went.
+    Performance(Box<v1::PerformanceReply>),
+    /// Daily bars.
+    Days {
+        symbol: String,
+        candles: Vec<v1::Candle>,
+    },
+    /// The platform at a glance, and its users.
+    Platform {
+        figures: Box<v1::DashboardReply>,
+        users: Vec<v1::UserAccount>,
     },
     Private(v1::PrivateUpdate),
     Placed {
@@ -154,6 +169,20 @@ pub enum Cmd {
         symbol: String,
         interval: &'static str,
     },
+    /// How an account went in a span of time.
+    Performance {
+        account_id: String,
+        period: &'static str,
+        interval: &'static str,
+    },
+    /// Daily bars of a symbol.
+    Days {
+        symbol: String,
+    },
+    /// The platform at a glance.
+    Platform,
+    /// What to keep of this terminal until the user's next one.
+    Remember(Box<Remembered>),
     /// One order as it is, when a list left it out.
     Order {
         order_id: String,
@@ -195,6 +224,10 @@ impl std::fmt::Debug for Cmd {
             Self::Trades { symbol, after } => write!(f, "Trades({symbol}, {after})"),
             Self::Volume { symbol } => write!(f, "Volume({symbol})"),
             Self::Candles { symbol, interval } => write!(f, "Candles({symbol}, {interval})"),
+            Self::Performance { account_id, period, .. } => write!(f, "Performance({account_id}, {period})"),
+            Self::Days { symbol } => write!(f, "Days({symbol})"),
+            Self::Platform => f.write_str("Platform"),
+            Self::Remember(_) => f.write_str("Remember"),
             Self::Order { order_id } => write!(f, "Order({order_id})"),
             Self::PlaceGroup(request) => write!(f, "PlaceGroup({} orders)", request.orders.len()),
             Self::Place(request) => write!(f, "Place({})", request.client_order_id),

@@ -21,7 +21,7 @@ use prost::Message;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// The names of [`Event::Unanswered`] questions.
-const QUESTIONS: [&str; 13] = [
+const QUESTIONS: [&str; 16] = [
     "quotes",
     "volume",
     "book",
@@ -35,6 +35,9 @@ const QUESTIONS: [&str; 13] = [
     "watchlist",
     "accounts",
     "market data",
+    "performance",
+    "days",
+    "platform",
 ];
 /// What a recording begins with.
 const HEADING: &[u8] = b"fafnir terminal recording 1\n";
@@ -98,6 +101,10 @@ mod kind {
     pub const REPLACED: u32 = 30;
     pub const FLATTENED: u32 = 31;
     pub const VOLUME: u32 = 32;
+    pub const RECALLED: u32 = 33;
+    pub const PERFORMANCE: u32 = 34;
+    pub const DAYS: u32 = 35;
+    pub const PLATFORM: u32 = 36;
 }
 
 /// Writes a recording.
@@ -325,19 +332,49 @@ fn outcome_of<T>(number: i64, text: String, value: T) -> Outcome<T> {
     }
 }
 
+/// What charts, pages and the watchlist show, and what was remembered.
+fn encode_page(event: &Event) -> Frame {
+    let nothing = v1::Empty {};
+    match event {
+        Event::Watchlist(symbols) => {
+            let texts: Vec<&str> = symbols.iter().map(String::as_str).collect();
+            frame(kind::WATCHLIST, &[], &texts, &nothing)
+        }
+        Event::Candles { symbol, interval, candles } => {
+            let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
+            frame(kind::CANDLES, &[], &[symbol, interval], &body)
+        }
+        Event::Recalled(kept) => {
+            // It has no part that JSON cannot hold.
+            let text = serde_json::to_string(kept).unwrap_or_default();
+            frame(kind::RECALLED, &[], &[&text], &nothing)
+        }
+        Event::Performance(reply) => frame(kind::PERFORMANCE, &[], &[], &**reply),
+        Event::Days { symbol, candles } => {
+            let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
+            frame(kind::DAYS, &[], &[symbol], &body)
+        }
+        // Who the users of a platform are is nobody's who is shown a recording.
+        Event::Platform { figures, .. } => frame(kind::PLATFORM, &[], &[], &**figures),
+        _ => frame(kind::UNANSWERED, &[], &["request", ""], &nothing),
+    }
+}
+
 fn encode_event(event: &Event) -> Frame {
     let nothing = v1::Empty {};
     match event {
         Event::Link(wire, link, why) => frame(kind::LINK, &[*wire as i64, *link as i64], &[why], &nothing),
         Event::SignedIn(who) => frame(kind::SIGNED_IN, &[], &[&who.user_id, &who.email], &nothing),
+        Event::Recalled(_)
+        | Event::Watchlist(_)
+        | Event::Candles { .. }
+        | Event::Performance(_)
+        | Event::Days { .. }
+        | Event::Platform { .. } => encode_page(event),
         Event::SignInRefused(text) => frame(kind::SIGN_IN_REFUSED, &[], &[text], &nothing),
         Event::SignedOut(text) => frame(kind::SIGNED_OUT, &[], &[text], &nothing),
         Event::Instruments(list) => {
             frame(kind::INSTRUMENTS, &[], &[], &v1::ListInstrumentsReply { instruments: list.clone() })
-        }
-        Event::Watchlist(symbols) => {
-            let texts: Vec<&str> = symbols.iter().map(String::as_str).collect();
-            frame(kind::WATCHLIST, &[], &texts, &nothing)
         }
         Event::Orders { orders, open_complete } => {
             let body = v1::ListOrdersReply { orders: orders.clone(), ..Default::default() };
@@ -359,10 +396,6 @@ fn encode_event(event: &Event) -> Frame {
             frame(kind::TRADES, &numbers, &[symbol], &v1::TradesReply { trades: trades.clone() })
         }
         Event::Volume(reply) => frame(kind::VOLUME, &[], &[], reply),
-        Event::Candles { symbol, interval, candles } => {
-            let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
-            frame(kind::CANDLES, &[], &[symbol, interval], &body)
-        }
         Event::Private(update) => frame(kind::PRIVATE, &[], &[], update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
             let (number, text, order) = outcome_parts(outcome);
@@ -462,6 +495,16 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             let (symbol, name) = (texts.next()?, texts.next()?);
             let interval = INTERVALS.iter().find(|i| i.0 == name)?.0;
             Event::Candles { symbol, interval, candles: v1::CandlesReply::decode(body).ok()?.candles }
+        }
+        kind::RECALLED => Event::Recalled(Box::new(serde_json::from_str(&texts.next()?).ok()?)),
+        kind::PERFORMANCE => Event::Performance(Box::new(v1::PerformanceReply::decode(body).ok()?)),
+        kind::DAYS => {
+            let candles = v1::CandlesReply::decode(body).ok()?.candles;
+            Event::Days { symbol: texts.next()?, candles }
+        }
+        kind::PLATFORM => {
+            let figures = Box::new(v1::DashboardReply::decode(body).ok()?);
+            Event::Platform { figures, users: Vec::new() }
         }
         kind::VOLUME => Event::Volume(v1::VolumeAtPriceReply::decode(body).ok()?),
         kind::PRIVATE => Event::Private(v1::PrivateUpdate::decode(body).ok()?),

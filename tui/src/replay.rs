@@ -1,7 +1,7 @@
 //! Plays a recording on the screen, at its own pace or faster. Nothing is sent anywhere.
 
 use crate::{
-    Exit,
+    Exit, Zone,
     app::FRAME_MARKET,
     model::{Model, Replay},
     msg::Msg,
@@ -57,9 +57,9 @@ impl<'a> Tape<'a> {
     /// Goes to a time of the recording; back from its beginning.
     fn seek(&mut self, time_us: i64) -> anyhow::Result<()> {
         if time_us < self.model.now_us {
-            let (size, replay) = (self.model.size, self.model.replay);
+            let (size, replay, zone) = (self.model.size, self.model.replay, self.model.zone.clone());
             *self = Self::open(self.path, self.theme)?;
-            (self.model.size, self.model.replay) = (size, replay);
+            (self.model.size, self.model.replay, self.model.zone) = (size, replay, zone);
         }
         while self.model.now_us < time_us && self.next.is_some() {
             self.step()?;
@@ -74,8 +74,9 @@ impl<'a> Tape<'a> {
 ///
 /// # Errors
 /// The file cannot be read or is no recording, or the standard streams are not a terminal.
-pub async fn replay(path: &Path, theme: Theme, speed_percent: u32) -> anyhow::Result<Exit> {
+pub async fn replay(path: &Path, theme: Theme, zone: Zone, speed_percent: u32) -> anyhow::Result<Exit> {
     let mut tape = Tape::open(path, theme)?;
+    tape.model.zone = zone;
     let (mut guard, stop) = terminal::enter(false)?;
     tape.model.size = guard.size()?;
     let mut how = Replay { held: false, speed_percent };

@@ -92,6 +92,12 @@ pub fn cents(micros: i64) -> String {
     money::format_grouped(micros / 10_000, 2)
 }
 
+/// A whole number with its thousands apart: `40,123`.
+pub fn whole(number: i64) -> String {
+    let text = money::format_grouped(number, 0);
+    text.strip_suffix(".0").map_or(text.clone(), ToOwned::to_owned)
+}
+
 /// Change from `base` to `value` in percent with two decimals, to the nearest, a half away from zero: `+1.24%`. Empty
 /// without a base.
 pub fn percent(value_e4: i64, base_e4: i64) -> String {
@@ -106,13 +112,22 @@ pub fn percent(value_e4: i64, base_e4: i64) -> String {
     format!("{sign}{}%", money::format_fixed(hundredths.abs(), 2, 2))
 }
 
-/// Time of day in UTC, `12:04:31`.
+/// The time of day of a clock that shows this, `12:04:31`.
 pub fn clock(time_us: i64) -> String {
     let seconds = time_us.div_euclid(1_000_000).rem_euclid(86_400);
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// Time of day in UTC with milliseconds, `12:04:31.201`.
+/// The day of a calendar that shows this, `11-25`, with the year `2026-11-25`.
+pub fn day(time_us: i64, with_year: bool) -> String {
+    let Ok(at) = time::OffsetDateTime::from_unix_timestamp(time_us.div_euclid(1_000_000)) else {
+        return "-".to_owned();
+    };
+    let (month, day) = (u8::from(at.month()), at.day());
+    if with_year { format!("{:04}-{month:02}-{day:02}", at.year()) } else { format!("{month:02}-{day:02}") }
+}
+
+/// A time of day with milliseconds, `12:04:31.201`.
 pub fn clock_ms(time_us: i64) -> String {
     format!("{}.{:03}", clock(time_us), time_us.div_euclid(1_000).rem_euclid(1_000))
 }

@@ -90,12 +90,54 @@ pub struct Statement {
     /// Account [default: the oldest investment account]
     #[arg(long, value_name = "ID")]
     pub account: Option<String>,
-    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339) [default: 30 days before its end]
+    #[command(flatten)]
+    pub span: Span,
+}
+
+/// A span of time by its ends.
+#[derive(Debug, Args)]
+pub struct Span {
+    /// First day (YYYY-MM-DD, UTC), or a moment (RFC 3339) [default: as long before its end as a period, or 30 days]
     #[arg(long, value_name = "TIME")]
     pub from: Option<String>,
     /// Last day, or a moment that is no longer part of it [default: now]
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Alert {
+    /// List what is watched
+    List(Where),
+    /// Watch a symbol; a terminal that is open takes it at its next start, or by R
+    Add(AlertOf),
+    /// Watch a symbol no longer
+    Remove {
+        #[command(flatten)]
+        at: Where,
+        symbol: String,
+        /// Only this one, as the list shows it
+        #[arg(value_name = "WHEN", allow_negative_numbers = true)]
+        when: Vec<String>,
+    },
+    /// Wait here until it comes, and end
+    Wait {
+        #[command(flatten)]
+        of: AlertOf,
+        /// Give up after so many seconds
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+        timeout: Option<u64>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct AlertOf {
+    #[command(flatten)]
+    pub at: Where,
+    pub symbol: String,
+    /// `>= 235`, `<= 220`, `235` (from where the price is now), `spread 0.05`, `pnl -500`
+    #[arg(value_name = "WHEN", required = true, allow_negative_numbers = true)]
+    pub when: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -20,8 +20,8 @@ pub async fn statement(global: &Global, args: &Statement, out: Out) -> Result {
     let mut entries: Vec<v1::StatementEntry> = Vec::new();
     let mut request = StatementRequest {
         account_id,
-        from: args.from.clone(),
-        to: args.to.clone(),
+        from: args.span.from.clone(),
+        to: args.span.to.clone(),
         limit: PAGE,
         ..StatementRequest::default()
     };

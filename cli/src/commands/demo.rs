@@ -12,6 +12,7 @@ use fafnir_services::platform::tls;
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     ffi::OsString,
+    path::Path,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -19,6 +20,16 @@ use tempfile::TempDir;
 /// How long the platform may take to stop before it is ended.
 const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
+/// What the directory of a demonstration is called.
+const PREFIX: &str = "fafnir-demo-";
+
+/// Removes the directory of a demonstration whose own process cannot do it any more.
+pub fn remove_left(dir: &Path) {
+    let is_ours = dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(PREFIX));
+    if is_ours && let Err(e) = std::fs::remove_dir_all(dir) {
+        tracing::warn!(error = %e, path = %dir.display(), "the directory cannot be removed");
+    }
+}
 
 /// The platform's process; gone when this is dropped, however that comes.
 struct Stack {
@@ -44,14 +55,15 @@ fn is_reaped(process: Pid) -> bool {
 
 pub async fn demo(global: &Global, args: &Demo, out: Out) -> Result {
     trade::needs_terminal()?;
-    let dir = TempDir::with_prefix("fafnir-demo-")?;
+    let dir = TempDir::with_prefix(PREFIX)?;
     let mut arguments: Vec<OsString> = ["up", "--ports", "auto", "--data-dir"].map(Into::into).to_vec();
     arguments.push(dir.path().into());
     // What the machine is configured for is not this platform's.
     let config = dir.path().join("fafnir.toml");
     std::fs::write(&config, "")?;
     arguments.extend(["--config".into(), config.into()]);
-    let run = background::start(dir.path(), &arguments, out).await?;
+    // Held until the terminal has ended.
+    let (run, _child) = background::start_with(dir.path(), &arguments, out).await?;
     let process = i32::try_from(run.pid).ok().and_then(Pid::from_raw);
     let stack = Stack { process: process.ok_or_else(|| Error::new(Exit::Failure, "no process"))? };
     let ended = terminal(global, args, &run).await;

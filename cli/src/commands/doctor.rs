@@ -88,7 +88,7 @@ pub async fn doctor(global: &Global, out: Out) -> Result {
             let mut checks = vec![ok("configuration", "valid")];
             let dir = settings.data_dir();
             checks.push(data_directory(&dir));
-            checks.push(disk(&dir, Limits::of(&settings)));
+            checks.push(disk(&dir, &settings));
             checks.extend(private_files(&dir));
             checks.extend(certificates(&settings));
             checks.push(open_files());
@@ -168,21 +168,38 @@ fn data_directory(dir: &Path) -> Check {
     }
 }
 
-fn disk(dir: &Path, limits: Limits) -> Check {
-    const NAME: &str = "disk space";
-    let there = existing(dir);
-    let room = match room(&there) {
-        Ok(room) => room,
-        Err(e) => return note(NAME, format!("unknown: {e}"), ""),
-    };
+/// What the room on a directory's disk allows, and that in words; none where it cannot be asked.
+pub fn room_left(dir: &Path, settings: &Settings) -> Option<(Stage, String)> {
+    let room = room(&existing(dir)).ok()?;
+    let stage = Limits::of(settings).judge(Stage::Ample, room);
     let detail = format!("{:.1} GiB free", room.free_bytes as f64 / GIB as f64);
+    let words = match stage {
+        Stage::Ample => detail,
+        Stage::Alarm => format!("{detail}: little room is left"),
+        Stage::CancelOnly => format!("{detail}: only cancels are taken"),
+        Stage::ReadOnly if room.read_only => "is read-only".to_owned(),
+        Stage::ReadOnly => format!("{detail}: nothing that writes is taken"),
+    };
+    Some((stage, words))
+}
+
+/// A stage as scripts read it.
+pub fn takes(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Ample | Stage::Alarm => "EVERYTHING",
+        Stage::CancelOnly => "CANCELS",
+        Stage::ReadOnly => "NOTHING",
+    }
+}
+
+fn disk(dir: &Path, settings: &Settings) -> Check {
+    const NAME: &str = "disk space";
     let hint = "make room, or name a directory on another disk with --data-dir";
-    match limits.judge(Stage::Ample, room) {
-        Stage::Ample => ok(NAME, detail),
-        Stage::Alarm => note(NAME, detail, hint),
-        Stage::CancelOnly => finding(NAME, format!("{detail}: only cancels are taken"), hint),
-        Stage::ReadOnly if room.read_only => finding(NAME, "its file system is read-only", hint),
-        Stage::ReadOnly => finding(NAME, format!("{detail}: nothing that writes is taken"), hint),
+    match room_left(dir, settings) {
+        None => note(NAME, "unknown", ""),
+        Some((Stage::Ample, words)) => ok(NAME, words),
+        Some((Stage::Alarm, words)) => note(NAME, words, hint),
+        Some((Stage::CancelOnly | Stage::ReadOnly, words)) => finding(NAME, words, hint),
     }
 }
 

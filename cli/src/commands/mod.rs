@@ -2,6 +2,7 @@
 
 mod account;
 mod admin;
+mod alert;
 mod audit;
 mod audit_log;
 mod backup;
@@ -24,6 +25,7 @@ mod operate;
 mod order;
 mod platform;
 mod portfolio;
+mod preview;
 mod rebuild;
 mod replay;
 mod report;
@@ -115,6 +117,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
         Command::Account(args) => account::account(global, args, out).await,
         Command::Report(args) => report::report(global, args, out).await,
         Command::Watchlist(args) => portfolio::watchlist(global, args, out).await,
+        Command::Alert(args) => alert::alert(global, args, out).await,
         Command::Backup(args) => backup::backup(global, args, out).await,
         Command::Restore(args) => backup::restore(global, args, out).await,
         Command::Audit(args) => audit::audit(global, args, out).await,

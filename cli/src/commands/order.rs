@@ -1,7 +1,11 @@
-//! `fafnir order place|group|cancel|replace|flatten|list|show|why`.
+//! `fafnir order place|group|cancel|replace|flatten|list|show|why|watch`.
 
+use super::{preview, watch};
 use crate::{
-    args::{self, Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, OrderWhy, Place, Replace},
+    args::{
+        self, Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, OrderWatch, OrderWhy, Place,
+        Replace, WatchHow,
+    },
     client::{Client, key_of, keyed},
     output::{Error, Exit, Out, Result, printable, table},
 };
@@ -42,6 +46,7 @@ pub async fn order(global: &Global, command: &Order, out: Out) -> Result {
         Order::List(args) => list(global, args, out).await,
         Order::Show(args) => show(global, args, out).await,
         Order::Why(args) => why(global, args, out).await,
+        Order::Watch(args) => watch_one(global, args, out).await,
     }
 }
 
@@ -129,6 +134,9 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
     let request = place_request(args)?;
     let key = request.client_order_id.clone();
     let mut client = Client::signed_in(global, &args.at).await?;
+    if args.dry_run {
+        return preview::place(&mut client, &request, out).await;
+    }
     let request = client.request(request);
     let answer = client.terminal.place(request).await;
     let mut order = keyed(answer, KEY_OPTION, &key)?.order.unwrap_or_default();
@@ -233,6 +241,9 @@ async fn group(global: &Global, args: &Group, out: Out) -> Result {
     let request = group_request(args)?;
     let key = request.orders.first().map_or_else(String::new, |order| order.client_order_id.clone());
     let mut client = Client::signed_in(global, &args.at).await?;
+    if args.dry_run {
+        return preview::group(&mut client, &request, out).await;
+    }
     let request = client.request(request);
     let answer = client.terminal.place_group(request).await;
     let reply = keyed(answer, KEY_OPTION, &key)?;
@@ -332,15 +343,54 @@ async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
     }
     let mut client = Client::signed_in(global, &args.at).await?;
     request.order_id = id_of(&mut client, &args.order_id).await?;
+    if args.dry_run {
+        let order = get(&mut client, &request.order_id).await?;
+        return preview::replace(&mut client, &changed_order(&order, &request)?, out).await;
+    }
     let request = client.request(request);
     let order = client.terminal.replace(request).await?.into_inner().order.unwrap_or_default();
     print_one(&order, out);
     Ok(())
 }
 
+/// An open order as a new one that is like it after the change.
+fn changed_order(order: &v1::Order, change: &ReplaceOrderRequest) -> Result<PlaceOrderRequest> {
+    if !order.state().is_open() {
+        let text = format!("order {} has ended: {}", order.id, order.state().name());
+        return Err(Error::new(Exit::Precondition, text).code(Reason::ORDER_NOT_OPEN));
+    }
+    let new = |new: i64, old: i64| if new == 0 { old } else { new };
+    let changes_trail = change.trail_amount_e4 != 0 || change.trail_percent_e4 != 0;
+    let trails = order.r#type() == OrderType::TrailingStop;
+    Ok(PlaceOrderRequest {
+        symbol: order.symbol.clone(),
+        side: order.side,
+        r#type: order.r#type,
+        time_in_force: order.time_in_force,
+        quantity_e4: new(change.quantity_e4, order.quantity_e4),
+        price_e4: new(change.price_e4, order.price_e4),
+        stop_price_e4: if trails {
+            change.stop_price_e4
+        } else {
+            new(change.stop_price_e4, order.stop_price_e4)
+        },
+        trail_amount_e4: if changes_trail { change.trail_amount_e4 } else { order.trail_amount_e4 },
+        trail_percent_e4: if changes_trail { change.trail_percent_e4 } else { order.trail_percent_e4 },
+        display_quantity_e4: order.display_quantity_e4,
+        post_only: order.post_only,
+        account_id: order.account_id.clone(),
+        expires_us: order.expires_us,
+        ..Default::default()
+    })
+}
+
 /// Fails with the exchange's own word where shares are left.
 async fn flatten(global: &Global, args: &Flatten, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
+    if args.dry_run {
+        let account = args.account.clone().unwrap_or_default();
+        return preview::flatten(&mut client, &args.symbol.to_uppercase(), &account, out).await;
+    }
     let request = client.request(FlattenRequest {
         account_id: args.account.clone().unwrap_or_default(),
         symbol: args.symbol.to_uppercase(),
@@ -396,6 +446,30 @@ async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
     let order = get(&mut client, &id).await?;
     out.data(&order_json(&order), || details(&order) + &fills_text(&order));
     Ok(())
+}
+
+/// What becomes of one order, until it has ended; of every order until Ctrl-C.
+async fn watch_one(global: &Global, args: &OrderWatch, out: Out) -> Result {
+    let how = WatchHow { at: args.at.clone(), count: args.count };
+    let Some(id) = &args.order_id else { return watch::orders(global, &how, out).await };
+    let mut client = Client::signed_in(global, &args.at).await?;
+    let id = id_of(&mut client, id).await?;
+    let order = get(&mut client, &id).await?;
+    watch::order(global, &how, order, out).await
+}
+
+/// An order in one line, for people who watch it.
+pub fn order_line(o: &v1::Order) -> String {
+    let average = average_price(o.filled_notional_micros, o.filled_e4, E4_DECIMALS);
+    let filled = match o.filled_e4 {
+        0 => String::new(),
+        filled => format!(", {} filled at {}", format_e4(filled), format_price(average)),
+    };
+    let limit = if o.price_e4 > 0 { format!(" @ {}", format_price(o.price_e4)) } else { String::new() };
+    let why =
+        if o.reject_reason.is_empty() { String::new() } else { format!(": {}", printable(&o.reject_reason)) };
+    let (side, quantity, state) = (o.side().name(), format_e4(o.quantity_e4), o.state().name());
+    format!("{} {side} {quantity} {}{limit} {state}{filled}{why}\n", rfc3339(o.updated_us), o.symbol)
 }
 
 /// Every step of an order, page by page, and what it waits for.

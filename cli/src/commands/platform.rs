@@ -1,19 +1,19 @@
 //! Commands that run services, or look at those that run.
 
-use super::{secrets::certificates, sim_check};
+use super::{demo, doctor, secrets::certificates, sim_check};
 use crate::{
     args::{Global, Ready, Seed, ServiceArgs, Sim, SimLook, Up},
     background, doors,
     output::{Error, Exit, Out, Result, table},
     run::{self, Beside},
-    seed::{self, Seeds},
+    seed::{self, How, Seeds},
     settings, stack,
 };
 use fafnir_proto::reason::Reason;
 use fafnir_services::platform::config::without_password;
 use fafnir_services::{
     ALL, by_name, compose,
-    platform::{Clock, Context, Settings, telemetry, tls},
+    platform::{Clock, Context, Settings, disk::Stage, telemetry, tls},
 };
 use serde_json::json;
 use std::{
@@ -65,6 +65,9 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
     if args.background {
         background::leave_terminal()?;
     }
+    if args.with_parent {
+        background::stop_with_parent()?;
+    }
     if args.fresh {
         let names: Vec<&str> = ALL.iter().map(|s| s.name).collect();
         let _lock = stack::lock(&settings.data_dir(), &names)?;
@@ -73,9 +76,18 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
     if args.tls {
         certificates::of_platform(&mut settings)?;
     }
+    if !args.services.is_empty() {
+        let services = ALL.iter().copied().filter(|s| args.services.iter().any(|name| name == s.name));
+        return run::run(services.collect(), Beside::default(), settings, out).await;
+    }
     let beside =
         Beside { seed: true, simulator: settings.sim.enabled, announce: true, background: args.background };
-    run::run(run::all_services(&settings), beside, settings, out).await
+    let dir = settings.data_dir();
+    let ended = run::run(run::all_services(&settings), beside, settings, out).await;
+    if args.with_parent {
+        demo::remove_left(&dir);
+    }
+    ended
 }
 
 /// The same command again without `--detach`, in the background.
@@ -146,7 +158,8 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
         seed::print(&seeds.plan(&args.only), out);
         return Ok(());
     }
-    let loaded = with_services(settings, out, async |ctx| seed::load(ctx, &seeds, &args.only, out).await);
+    let how = How { only: &args.only, replace: args.replace };
+    let loaded = with_services(settings, out, async |ctx| seed::load(ctx, &seeds, how, out).await);
     seed::print(&loaded.await?, out);
     Ok(())
 }
@@ -226,7 +239,13 @@ pub async fn status(global: &Global, out: Out) -> Result {
     let all_ready = rows.iter().all(|(_, r)| r.is_ok());
     let run = doors.run.as_ref();
     let nats = run.map_or(&settings.nats.url, |run| &run.nats);
-    let document = json!({"pid": run.map(|r| r.pid), "version": run.map(|r| &r.version), "data_dir": settings.data_dir(), "nats": without_password(nats), "ready": all_ready, "services": services});
+    // What a platform of several machines has free is not this one's to say.
+    let disk = run.and_then(|_| doctor::room_left(&settings.data_dir(), &settings));
+    let document = json!({
+        "pid": run.map(|r| r.pid), "version": run.map(|r| &r.version), "data_dir": settings.data_dir(),
+        "nats": without_password(nats), "ready": all_ready, "services": services,
+        "disk": disk.as_ref().map(|(stage, words)| json!({"takes": doctor::takes(*stage), "detail": words})),
+    });
     out.data(&document, || {
         let cells: Vec<_> = rows
             .iter()
@@ -240,9 +259,18 @@ pub async fn status(global: &Global, out: Out) -> Result {
             || "processes of the configuration".to_owned(),
             |run| format!("process {}, data {}", run.pid, settings.data_dir().display()),
         );
-        format!("{whose}\n\n{}", table(&["SERVICE", "ADDRESS", "STATE"], &cells))
+        let disk = disk.as_ref().map_or_else(String::new, |(_, words)| format!("disk {words}\n"));
+        format!("{whose}\n{disk}\n{}", table(&["SERVICE", "ADDRESS", "STATE"], &cells))
     });
-    if all_ready { Ok(()) } else { Err(Error::new(Exit::Failure, "a service is not ready")) }
+    match disk {
+        _ if !all_ready => Err(Error::new(Exit::Failure, "a service is not ready")),
+        Some((Stage::CancelOnly | Stage::ReadOnly, words)) => {
+            Err(Error::new(Exit::Failure, format!("disk {words}"))
+                .code(Reason::DISK_FULL)
+                .hint("make room, or move the data directory to another disk"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a container's healthcheck asks.

@@ -52,8 +52,8 @@ async fn gains(client: &mut Client, args: &Portfolio, accounts: &[Account]) -> R
         let request = GainsRequest {
             account_id: account.id.clone(),
             period: args.period.clone(),
-            from: args.from.clone(),
-            to: args.to.clone(),
+            from: args.span.from.clone(),
+            to: args.span.to.clone(),
             ..GainsRequest::default()
         };
         let ask = async || {
@@ -123,10 +123,10 @@ fn held_table(holdings: &[Holding], prices: &Prices) -> String {
 
 /// The span as it was asked for.
 fn named(args: &Portfolio) -> String {
-    let to = args.to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
+    let to = args.span.to.as_ref().map_or_else(String::new, |to| format!(" to {to}"));
     format!(
         "{}{to}",
-        args.from.as_ref().map_or_else(|| args.period.to_uppercase(), |from| format!("from {from}"))
+        args.span.from.as_ref().map_or_else(|| args.period.to_uppercase(), |from| format!("from {from}"))
     )
 }
 

@@ -4,11 +4,12 @@ use crate::{
     args::{Color, Global, ThemeName, Trade},
     background,
     client::{Client, Store, gateway},
+    memory::Files,
     output::{Error, Exit, Out, Result},
     settings, stack,
 };
 use clap::ValueEnum as _;
-use fafnir_tui::{Depth, Options, Palette, Theme};
+use fafnir_tui::{Depth, Options, Palette, Theme, Zone};
 use std::{ffi::OsString, fs::OpenOptions, io::IsTerminal as _, sync::Arc};
 
 /// A recording plays as fast as it was.
@@ -18,7 +19,7 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     needs_terminal()?;
     if let Some(file) = &args.replay {
         let theme = theme(global, args.ascii, args.theme)?;
-        return ended(fafnir_tui::replay(file, theme, REPLAY_PERCENT).await?);
+        return ended(fafnir_tui::replay(file, theme, zone(global)?, REPLAY_PERCENT).await?);
     }
     if args.up {
         start_platform(global, out).await?;
@@ -43,6 +44,7 @@ pub async fn trade(global: &Global, args: &Trade, out: Out) -> Result {
     options.tls = gateway.tls;
     options.session = session;
     options.store = Some(Arc::new(Store { url }));
+    options.memory = Some(Arc::new(Files));
     options.symbol = args.symbol.clone().unwrap_or_default();
     options.read_only = args.read_only;
     configured(global, &mut options)?;
@@ -114,7 +116,17 @@ pub fn configured(global: &Global, options: &mut Options) -> Result {
     options.armed_notional_micros_max =
         terminal.one_key_max_micros().unwrap_or(options.armed_notional_micros_max);
     options.mouse = terminal.mouse;
+    options.zone = zone(global)?;
     Ok(())
+}
+
+/// The time zone of the configuration.
+fn zone(global: &Global) -> Result<Zone> {
+    let name = settings::settings(global, &[])?.terminal.time_zone;
+    Zone::named(&name).ok_or_else(|| {
+        Error::usage(format!("terminal.time_zone {name:?} is no time zone of this system"))
+            .hint("it takes local, UTC or a name such as America/New_York")
+    })
 }
 
 /// Starts `fafnir up` as a process of its own where none runs.

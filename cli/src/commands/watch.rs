@@ -4,7 +4,7 @@ use super::{
     account::account_json,
     look::{fill_json, trade_json},
     market::{book_json, quote_json},
-    order::order_json,
+    order::{order_json, order_line},
 };
 use crate::{
     args::{Global, Watch, WatchHow, WatchWhat, Where},
@@ -15,7 +15,10 @@ use fafnir_proto::v1::{self, private_update::Kind};
 use fafnir_rules::money::{format_e4, format_micros};
 use fafnir_services::platform::clock::rfc3339;
 use fafnir_tui::{
-    backend::{Backend as _, live::Live},
+    backend::{
+        Backend as _,
+        live::{Keeps, Live},
+    },
     model::feed::Link,
     msg::{Cmd, Event},
 };
@@ -28,21 +31,81 @@ pub async fn watch(global: &Global, args: &Watch, out: Out) -> Result {
         WatchWhat::Quotes { how, symbols } => {
             let quotes = upper(symbols);
             listed(global, &how.at, &quotes).await?;
-            follow(global, how, Some(Cmd::Follow { symbol: String::new(), quotes }), quotes_of, out).await
+            let cmd = Cmd::Follow { symbol: String::new(), quotes };
+            follow(global, how, Some(cmd), |event| lines(quotes_of(event)), out).await
         }
         WatchWhat::Book { how, symbol } => {
             let symbol = symbol.to_uppercase();
             listed(global, &how.at, std::slice::from_ref(&symbol)).await?;
-            follow(global, how, Some(Cmd::Follow { symbol, quotes: Vec::new() }), book_of, out).await
+            follow(global, how, Some(Cmd::Follow { symbol, quotes: Vec::new() }), |e| lines(book_of(e)), out)
+                .await
         }
         WatchWhat::Trades { how, symbol } => {
             let symbol = symbol.to_uppercase();
             listed(global, &how.at, std::slice::from_ref(&symbol)).await?;
-            follow(global, how, Some(Cmd::Follow { symbol, quotes: Vec::new() }), trades_of, out).await
+            follow(
+                global,
+                how,
+                Some(Cmd::Follow { symbol, quotes: Vec::new() }),
+                |e| lines(trades_of(e)),
+                out,
+            )
+            .await
         }
-        WatchWhat::Orders(how) => follow(global, how, None, orders_of, out).await,
-        WatchWhat::Portfolio(how) => follow(global, how, None, portfolio_of, out).await,
+        WatchWhat::Orders(how) => orders(global, how, out).await,
+        WatchWhat::Portfolio(how) => follow(global, how, None, |e| lines(portfolio_of(e)), out).await,
     }
+}
+
+/// The caller's orders and their fills.
+pub async fn orders(global: &Global, how: &WatchHow, out: Out) -> Result {
+    follow(global, how, None, |event| lines(orders_of(event)), out).await
+}
+
+/// One order from what it is now until it has ended.
+pub async fn order(global: &Global, how: &WatchHow, now: v1::Order, out: Out) -> Result {
+    let line = move |o: &v1::Order| {
+        if out.json { format!("{}\n", order_json(o)) } else { order_line(o) }
+    };
+    out.raw(&line(&now));
+    let how = WatchHow { at: how.at.clone(), count: how.count.map(|n| n - 1) };
+    if now.state().has_ended() || how.count == Some(0) {
+        return Ok(());
+    }
+    let (id, mut last) = (now.id.clone(), now);
+    let news = move |event: Event| {
+        let orders = match event {
+            Event::Orders { orders, .. } => orders,
+            Event::Private(v1::PrivateUpdate { kind: Some(Kind::Order(update)), .. }) => {
+                update.order.into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut shown = Lines::default();
+        for order in orders.into_iter().filter(|o| o.id == id) {
+            let seen = |o: &v1::Order| (o.updated_us, o.state, o.filled_e4, o.version, o.pending);
+            if order.updated_us >= last.updated_us && seen(&order) != seen(&last) {
+                shown.texts.push(line(&order));
+                shown.is_over = order.state().has_ended();
+                last = order;
+            }
+        }
+        shown
+    };
+    follow(global, &how, None, news, out).await
+}
+
+/// What an event is worth printing.
+#[derive(Default)]
+struct Lines {
+    texts: Vec<String>,
+    /// Nothing more comes.
+    is_over: bool,
+}
+
+fn lines(documents: Vec<Value>) -> Lines {
+    let texts = documents.iter().map(|document| format!("{document}\n")).collect();
+    Lines { texts, is_over: false }
 }
 
 /// A symbol that is not listed would be waited for without an end.
@@ -57,12 +120,12 @@ async fn listed(global: &Global, at: &Where, symbols: &[String]) -> Result {
     }
 }
 
-/// Prints what `documents` finds in each event until it is enough.
+/// Prints what `news` finds in each event until it is enough.
 async fn follow(
     global: &Global,
     how: &WatchHow,
     cmd: Option<Cmd>,
-    documents: fn(Event) -> Vec<Value>,
+    mut news: impl FnMut(Event) -> Lines,
     out: Out,
 ) -> Result {
     let gateway = gateway(global, &how.at)?;
@@ -74,7 +137,8 @@ async fn follow(
     };
     let store = Some(Arc::new(Store { url: url.clone() }) as Arc<dyn fafnir_tui::SessionStore>);
     let failed = |e| Error::usage(format!("{url:?} is not an address: {e}"));
-    let mut live = Live::secured(&url, &gateway.tls, Some(session), store).map_err(failed)?;
+    let keeps = Keeps { sessions: store, memory: None };
+    let mut live = Live::secured(&url, &gateway.tls, Some(session), keeps).map_err(failed)?;
     if let Some(cmd) = cmd {
         live.submit(cmd);
     }
@@ -95,13 +159,14 @@ async fn follow(
             }
             Some(event) => event,
         };
-        for document in documents(event) {
+        let found = news(event);
+        for text in found.texts {
             if left > 0 {
-                out.raw(&format!("{document}\n"));
+                out.raw(&text);
                 left -= 1;
             }
         }
-        if left == 0 || out.is_closed() {
+        if left == 0 || found.is_over || out.is_closed() {
             break Ok(());
         }
     };

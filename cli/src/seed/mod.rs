@@ -1,5 +1,6 @@
 //! Seeds: read, checked, and loaded through the services' own doors; loading again changes nothing.
 
+mod changes;
 mod history;
 
 use crate::{
@@ -137,6 +138,8 @@ pub struct Count {
     pub rows: u64,
     /// Rows that were new.
     pub inserted: u64,
+    /// Rows that were there, and say now otherwise than what is stored.
+    pub changed: u64,
 }
 
 fn bad(file: &str, message: impl std::fmt::Display) -> Error {
@@ -247,7 +250,7 @@ impl Seeds {
         ]
         .into_iter()
         .filter(|(part, ..)| wanted(only, *part))
-        .map(|(_, part, rows)| Count { part, rows, inserted: 0 })
+        .map(|(_, part, rows)| Count { part, rows, inserted: 0, changed: 0 })
         .collect()
     }
 }
@@ -345,7 +348,7 @@ pub async fn first_run(ctx: &Context, out: Out) -> Result {
     out.note(if interrupted { "the first run was interrupted: seeding again" } else { "first run: seeding" });
     fs::write(&marker, b"")?;
     fs::write(sessions_marker(ctx), b"")?;
-    load(ctx, &Seeds::of(ctx.settings.mode)?, &[], out).await?;
+    load(ctx, &Seeds::of(ctx.settings.mode)?, How::default(), out).await?;
     if ctx.settings.mode == Mode::Production {
         out.note(
             "production mode seeds nobody: `fafnir admin create --email YOU` makes the first administrator",
@@ -387,9 +390,19 @@ where
     })
 }
 
+/// What is loaded, and how.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How<'a> {
+    /// Empty: every part.
+    pub only: &'a [SeedPart],
+    /// A row that says otherwise than what is stored is applied.
+    pub replace: bool,
+}
+
 /// Loads the wanted parts in order: instruments before what refers to them.
-pub async fn load(ctx: &Context, seeds: &Seeds, only: &[SeedPart], out: Out) -> Result<Vec<Count>> {
-    let plan = seeds.plan(only);
+pub async fn load(ctx: &Context, seeds: &Seeds, how: How<'_>, out: Out) -> Result<Vec<Count>> {
+    let plan = seeds.plan(how.only);
+    let mut changes = changes::Told::new(how.replace);
     let target = if out.json || !std::io::stderr().is_terminal() {
         ProgressDrawTarget::hidden()
     } else {
@@ -403,36 +416,46 @@ pub async fn load(ctx: &Context, seeds: &Seeds, only: &[SeedPart], out: Out) -> 
     for count in plan {
         bar.set_message(count.part);
         let inserted = match count.part {
-            "instruments" => load_instruments(ctx, seeds, &bar).await?,
+            "instruments" => load_instruments(ctx, seeds, &mut changes, &bar).await?,
             "daily bars" => load_histories(ctx, seeds, &bar).await?,
-            "users" => load_users(ctx, seeds, &bar).await?,
-            "accounts" => load_accounts(ctx, seeds, &bar).await?,
+            "users" => load_users(ctx, seeds, &mut changes, &bar).await?,
+            "accounts" => load_accounts(ctx, seeds, &mut changes, &bar).await?,
             _ => load_watchlists(ctx, seeds, &bar).await?,
         };
-        counts.push(Count { inserted, ..count });
+        counts.push(Count { inserted, changed: changes.of_part(), ..count });
     }
     bar.finish_and_clear();
+    changes.say(out);
     Ok(counts)
 }
 
-async fn load_instruments(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+async fn load_instruments(
+    ctx: &Context,
+    seeds: &Seeds,
+    changes: &mut changes::Told,
+    bar: &ProgressBar,
+) -> Result<u64> {
     let mut inserted = 0;
     for listing in &seeds.instruments {
-        let instrument = listing.instrument()?;
-        // A listing that exists keeps its previous close and state: they are the market's, not the seed's.
+        let mut instrument = listing.instrument()?;
         let request = || fafnir_proto::v1::SymbolRequest { symbol: listing.symbol.clone() };
         let found = call(|| async {
             match ctx.clients.stock(&caller()).get_instrument(request()).await {
-                Err(s) if s.code() == tonic::Code::NotFound => Ok(false),
-                answer => Ok(answer.map(|_| true)?),
+                Err(s) if s.code() == tonic::Code::NotFound => Ok(None),
+                answer => Ok(answer.map(|stored| Some(stored.into_inner()))?),
             }
         })
         .await?;
-        if !found {
-            call(|| async { Ok(ctx.clients.stock(&caller()).upsert_instrument(instrument.clone()).await?) })
-                .await?;
-            inserted += 1;
+        let is_new = found.is_none();
+        if let Some(stored) = found
+            && !changes.instrument(&stored, &mut instrument)
+        {
+            bar.inc(1);
+            continue;
         }
+        call(|| async { Ok(ctx.clients.stock(&caller()).upsert_instrument(instrument.clone()).await?) })
+            .await?;
+        inserted += u64::from(is_new);
         bar.inc(1);
     }
     Ok(inserted)
@@ -506,7 +529,12 @@ async fn play(ctx: &Context) -> Result<bool> {
     Ok(true)
 }
 
-async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+async fn load_users(
+    ctx: &Context,
+    seeds: &Seeds,
+    changes: &mut changes::Told,
+    bar: &ProgressBar,
+) -> Result<u64> {
     let mut inserted = 0;
     for user in &seeds.users {
         let (key_id, key_secret) = user.key.split_once(':').unwrap_or_default();
@@ -521,13 +549,27 @@ async fn load_users(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u
             key_secret: key_secret.to_owned(),
         };
         let reply = call(|| async { Ok(ctx.clients.auth(&caller()).seed(request()).await?) }).await?;
-        inserted += u64::from(reply.into_inner().created);
+        let created = reply.into_inner().created;
+        inserted += u64::from(created);
+        if !created {
+            let request = || GetProfileRequest { user_id: user.id.clone() };
+            let stored =
+                call(|| async { Ok(ctx.clients.user(&caller()).get_profile(request()).await?) }).await?;
+            if let Some(new) = changes.user(stored.into_inner(), user) {
+                call(|| async { Ok(ctx.clients.user(&caller()).update_profile(new.clone()).await?) }).await?;
+            }
+        }
         bar.inc(1);
     }
     Ok(inserted)
 }
 
-async fn load_accounts(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Result<u64> {
+async fn load_accounts(
+    ctx: &Context,
+    seeds: &Seeds,
+    changes: &mut changes::Told,
+    bar: &ProgressBar,
+) -> Result<u64> {
     let mut inserted = 0;
     for account in &seeds.accounts {
         let request = || SeedAccountRequest {
@@ -561,7 +603,12 @@ async fn load_accounts(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Resul
             });
         }
         for endowment in endowments {
-            call(|| async { Ok(ctx.clients.portfolio(&caller()).endow(endowment.clone()).await?) }).await?;
+            let given =
+                call(|| async { Ok(ctx.clients.portfolio(&caller()).endow(endowment.clone()).await?) }).await;
+            match given {
+                Err(e) if e.code == Reason::IDEMPOTENCY_KEY_REUSED.as_str() => changes.endowment(&endowment),
+                given => drop(given?),
+            }
         }
         bar.inc(1);
     }
@@ -588,14 +635,18 @@ async fn load_watchlists(ctx: &Context, seeds: &Seeds, bar: &ProgressBar) -> Res
 
 /// Row counts, for people or as JSON.
 pub fn print(counts: &[Count], out: Out) {
-    let document: Vec<_> =
-        counts.iter().map(|c| json!({"part": c.part, "rows": c.rows, "inserted": c.inserted})).collect();
+    let document: Vec<_> = counts
+        .iter()
+        .map(|c| json!({"part": c.part, "rows": c.rows, "inserted": c.inserted, "changed": c.changed}))
+        .collect();
     out.data(&json!(document), || {
         let rows: Vec<_> = counts
             .iter()
-            .map(|c| vec![c.part.to_owned(), c.rows.to_string(), c.inserted.to_string()])
+            .map(|c| {
+                vec![c.part.to_owned(), c.rows.to_string(), c.inserted.to_string(), c.changed.to_string()]
+            })
             .collect();
-        table(&["PART", ">ROWS", ">NEW"], &rows)
+        table(&["PART", ">ROWS", ">NEW", ">CHANGED"], &rows)
     });
 }
 

@@ -11,6 +11,8 @@ pub mod opening;
 mod orders;
 mod store;
 
+pub use domain::new_order::NewOrder;
+
 #[cfg(test)]
 mod tests;
 

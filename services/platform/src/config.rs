@@ -353,6 +353,8 @@ pub struct Terminal {
     pub theme: String,
     /// Clicks and the wheel are the terminal's; `false`: the emulator's.
     pub mouse: bool,
+    /// In which clocks show and times are read: `local`, `UTC` or a name such as `America/New_York`.
+    pub time_zone: String,
 }
 
 impl Default for Terminal {
@@ -362,6 +364,7 @@ impl Default for Terminal {
             one_key_max: "10000".into(),
             theme: "blue-orange".into(),
             mouse: true,
+            time_zone: "local".into(),
         }
     }
 }

@@ -9,8 +9,10 @@ use super::{
 use crate::{
     model::{
         Who,
-        chart::{CANDLES_MAX, INTERVALS},
+        chart::{CANDLES_MAX, DAILY, INTERVALS},
         feed::{Link, Wire},
+        page::USERS_MAX,
+        remembered::{Memory, Remembered},
     },
     msg::{Cmd, Event, Flattened, Outcome},
     now_us, terminal,
@@ -46,6 +48,19 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long ending may take.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(2);
 
+/// What outlives the terminal, and where.
+#[derive(Clone, Default)]
+pub struct Keeps {
+    pub sessions: Option<Arc<dyn SessionStore>>,
+    pub memory: Option<Arc<dyn Memory>>,
+}
+
+impl std::fmt::Debug for Keeps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keeps").finish_non_exhaustive()
+    }
+}
+
 /// The connection to a running exchange.
 #[derive(Debug)]
 pub struct Live {
@@ -53,6 +68,8 @@ pub struct Live {
     events: mpsc::Receiver<Event>,
     mailbox: Arc<Mailbox>,
     wanted: watch::Sender<Wanted>,
+    /// What is to be remembered.
+    kept: watch::Sender<Option<Remembered>>,
     /// Events made here or taken out of the mailbox.
     ready: VecDeque<Event>,
     /// Tasks that live as long as the terminal.
@@ -71,7 +88,7 @@ impl Live {
         session: Option<Session>,
         store: Option<Arc<dyn SessionStore>>,
     ) -> Result<Self, tonic::transport::Error> {
-        Self::secured(url, &tls::Client::default(), session, store)
+        Self::secured(url, &tls::Client::default(), session, Keeps { sessions: store, memory: None })
     }
 
     /// The same, whose connections are secured as `tls` says.
@@ -82,24 +99,33 @@ impl Live {
         url: &str,
         tls: &tls::Client,
         session: Option<Session>,
-        store: Option<Arc<dyn SessionStore>>,
+        keeps: Keeps,
     ) -> Result<Self, tonic::transport::Error> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let channel = secured_channel(url, tls)?;
         let mut ready = VecDeque::new();
+        let mut known = Remembered::default();
         if let Some(session) = &session {
             let who = Who { user_id: session.user_id.clone(), email: session.email.clone() };
+            if let Some(memory) = &keeps.memory {
+                known = memory.recall(&who.user_id).unwrap_or_default();
+                ready.push_back(Event::Recalled(Box::new(known.clone())));
+            }
             ready.push_back(Event::SignedIn(who));
         }
-        let gateway = Arc::new(Gateway::new(channel, tls.clone(), session, store, sender));
+        let gateway = Gateway::new(channel, tls.clone(), session, keeps, sender);
+        *gateway.known.lock() = known;
+        let gateway = Arc::new(gateway);
         let mailbox = Arc::new(Mailbox::default());
         let (wanted, wanted_of_market) = watch::channel(Wanted::default());
+        let (kept, kept_of_memory) = watch::channel(None);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(until(stop.clone(), private(Arc::clone(&gateway))));
         tasks.spawn(until(stop.clone(), renewals(Arc::clone(&gateway))));
+        tasks.spawn(remembers(Arc::clone(&gateway), kept_of_memory, stop.clone()));
         tasks.spawn(market::run(Arc::clone(&gateway), Arc::clone(&mailbox), wanted_of_market, stop.clone()));
-        Ok(Self { gateway, events, mailbox, wanted, ready, tasks, calls: JoinSet::new(), stop })
+        Ok(Self { gateway, events, mailbox, wanted, kept, ready, tasks, calls: JoinSet::new(), stop })
     }
 
     /// Ends every task and waits for them for a moment.
@@ -134,11 +160,12 @@ async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
 
 impl Backend for Live {
     fn submit(&mut self, cmd: Cmd) {
-        match &cmd {
-            Cmd::Copy(text) => return terminal::copy(text),
+        let cmd = match cmd {
+            Cmd::Copy(text) => return terminal::copy(&text),
             Cmd::Bell => return terminal::bell(),
-            _ => {}
-        }
+            Cmd::Remember(now) => return drop(self.kept.send_replace(Some(*now))),
+            cmd => cmd,
+        };
         if let Cmd::Follow { symbol, quotes } = &cmd {
             self.wanted.send_replace(Wanted { symbol: symbol.clone(), quotes: quotes.clone() });
         }
@@ -225,6 +252,11 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::Trades { symbol, after } => ask_trades(gateway, symbol, after).await,
         Cmd::Volume { symbol } => ask_volume(gateway, symbol).await,
         Cmd::Candles { symbol, interval } => ask_candles(gateway, symbol, interval).await,
+        Cmd::Performance { account_id, period, interval } => {
+            ask_performance(gateway, account_id, period, interval).await;
+        }
+        Cmd::Days { symbol } => ask_days(gateway, symbol).await,
+        Cmd::Platform => ask_platform(gateway).await,
         Cmd::Order { order_id } => ask_order(gateway, order_id).await,
         Cmd::Place(request) => place(gateway, request).await,
         Cmd::PlaceGroup(request) => place_group(gateway, request).await,
@@ -235,7 +267,7 @@ async fn carry_out(gateway: Arc<Gateway>, cmd: Cmd) {
         Cmd::WatchAdd { symbol } => watch_add(gateway, symbol).await,
         Cmd::WatchRemove { symbol } => watch_remove(gateway, symbol).await,
         // The terminal's own, done where they are submitted.
-        Cmd::Copy(_) | Cmd::Bell => {}
+        Cmd::Copy(_) | Cmd::Bell | Cmd::Remember(_) => {}
     }
 }
 
@@ -265,7 +297,51 @@ async fn ask_trades(gateway: &Gateway, symbol: String, after: u64) {
     .await;
 }
 
+/// How an account went; the curve of a long span has many points.
+async fn ask_performance(gateway: &Gateway, account_id: String, period: &str, interval: &str) {
+    let message = v1::PerformanceRequest {
+        account_id,
+        period: period.to_owned(),
+        interval: interval.to_owned(),
+        ..Default::default()
+    };
+    let answer =
+        gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.performance(r).await }).await;
+    forward(gateway, "performance", answer, |reply| Event::Performance(Box::new(reply))).await;
+}
+
+async fn ask_days(gateway: &Gateway, symbol: String) {
+    let answer = history(gateway, &symbol).await;
+    forward(gateway, "days", answer, |reply| Event::Days { symbol, candles: reply.candles }).await;
+}
+
+/// A year of daily bars.
+async fn history(gateway: &Gateway, symbol: &str) -> Result<v1::CandlesReply, Status> {
+    let message = v1::HistoryRequest { symbol: symbol.to_owned(), period: "1Y".to_owned() };
+    gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.history(r).await }).await
+}
+
+async fn ask_platform(gateway: &Gateway) {
+    let empty = v1::Empty {};
+    let figures = gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.dashboard(r).await }).await;
+    let users = if figures.is_ok() {
+        let message = v1::SearchUsersRequest { limit: USERS_MAX, ..Default::default() };
+        let users = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.users(r).await }).await;
+        // Who may see the figures may not see the users of necessity.
+        users.map(|reply| reply.users).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    forward(gateway, "platform", figures, |figures| Event::Platform { figures: Box::new(figures), users })
+        .await;
+}
+
 async fn ask_candles(gateway: &Gateway, symbol: String, interval: &'static str) {
+    if interval == DAILY {
+        let answer = history(gateway, &symbol).await;
+        let event = |reply: v1::CandlesReply| Event::Candles { symbol, interval, candles: reply.candles };
+        return forward(gateway, "candles", answer, event).await;
+    }
     let length = INTERVALS.iter().find(|i| i.0 == interval).map_or(60_000_000, |i| i.1);
     let now = now_us();
     let message = v1::CandlesRequest {
@@ -418,6 +494,7 @@ async fn forward<R>(
 
 /// Everything that a freshly signed-in terminal shows.
 async fn load(gateway: &Gateway) {
+    gateway.recall().await;
     let empty = v1::Empty {};
     let instruments =
         gateway.call(QUERY_DEADLINE, empty, |mut c, r| async move { c.instruments(r).await }).await;
@@ -462,6 +539,26 @@ async fn orders(gateway: &Gateway, open_only: bool) -> Result<(Vec<v1::Order>, b
         }
     }
     Ok((orders, false))
+}
+
+/// Keeps what is to be remembered as it changes, and at the end what has changed last.
+async fn remembers(
+    gateway: Arc<Gateway>,
+    mut kept: watch::Receiver<Option<Remembered>>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            // In this order: what has changed before the end is kept.
+            biased;
+            changed = kept.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        let now = kept.borrow_and_update().clone();
+        if let Some(now) = now {
+            gateway.remember(now).await;
+        }
+    }
 }
 
 /// Renews the session before its token ends.

@@ -1,10 +1,14 @@
 //! Calls to the gateway with the session's token: deadlines, one renewal when the token has ended.
 
-use super::session::{Scheme, Session, SessionStore};
+use super::{
+    live::Keeps,
+    session::{Scheme, Session},
+};
 use crate::{
     model::{
         Who,
         feed::{Link, Wire},
+        remembered::Remembered,
     },
     msg::{Event, Outcome},
     now_us,
@@ -14,7 +18,7 @@ use fafnir_proto::{
     tls,
     v1::{self, terminal_client::TerminalClient},
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 use tonic::{Code, Request, Status, transport::Channel};
 
@@ -33,7 +37,9 @@ pub struct Gateway {
     channel: Channel,
     pub tls: tls::Client,
     pub session: watch::Sender<Option<Session>>,
-    store: Option<Arc<dyn SessionStore>>,
+    keeps: Keeps,
+    /// What the memory held of the user when this terminal last looked.
+    pub known: parking_lot::Mutex<Remembered>,
     renewing: Mutex<()>,
     pub events: mpsc::Sender<Event>,
 }
@@ -86,10 +92,18 @@ impl Gateway {
         channel: Channel,
         tls: tls::Client,
         session: Option<Session>,
-        store: Option<Arc<dyn SessionStore>>,
+        keeps: Keeps,
         events: mpsc::Sender<Event>,
     ) -> Self {
-        Self { channel, tls, session: watch::Sender::new(session), store, renewing: Mutex::new(()), events }
+        Self {
+            channel,
+            tls,
+            session: watch::Sender::new(session),
+            keeps,
+            known: parking_lot::Mutex::default(),
+            renewing: Mutex::new(()),
+            events,
+        }
     }
 
     pub fn client(&self) -> Client {
@@ -157,7 +171,7 @@ impl Gateway {
         if current.scheme == Scheme::Basic {
             return self.look_at_key(current).await;
         }
-        let mut lock = match self.store.clone() {
+        let mut lock = match self.keeps.sessions.clone() {
             None => None,
             Some(store) => tokio::task::spawn_blocking(move || store.lock())
                 .await
@@ -230,14 +244,36 @@ impl Gateway {
                 self.keep(&session).await;
                 self.send(Event::Link(Wire::Grpc, Link::Up, String::new())).await;
                 self.session.send_replace(Some(session));
+                self.recall().await;
                 self.send(Event::SignedIn(who)).await;
             }
             Err(status) => self.send(Event::SignInRefused(sentence(&status))).await,
         }
     }
 
+    /// Tells what is kept of the user's terminals.
+    pub async fn recall(&self) {
+        let user_id = self.session.borrow().as_ref().map(|s| s.user_id.clone());
+        let (Some(memory), Some(user_id)) = (self.keeps.memory.clone(), user_id) else { return };
+        let found = tokio::task::spawn_blocking(move || memory.recall(&user_id)).await;
+        let found = found.ok().flatten().unwrap_or_default();
+        self.known.lock().clone_from(&found);
+        self.send(Event::Recalled(Box::new(found))).await;
+    }
+
+    /// Keeps how the terminal is now.
+    pub async fn remember(&self, now: Remembered) {
+        let user_id = self.session.borrow().as_ref().map(|s| s.user_id.clone());
+        let (Some(memory), Some(user_id)) = (self.keeps.memory.clone(), user_id) else { return };
+        let before = std::mem::replace(&mut *self.known.lock(), now.clone());
+        let kept = tokio::task::spawn_blocking(move || memory.remember(&user_id, &before, &now)).await;
+        if let Ok(Err(e)) = kept {
+            tracing::warn!(error = %e, "the terminal's layout and alerts cannot be kept");
+        }
+    }
+
     async fn keep(&self, session: &Session) {
-        let Some(store) = self.store.clone() else { return };
+        let Some(store) = self.keeps.sessions.clone() else { return };
         let session = session.clone();
         let kept =
             tokio::task::spawn_blocking(move || store.lock().and_then(|mut lock| lock.store(&session))).await;

@@ -1,12 +1,15 @@
 //! Alerts: a price of a symbol, above or below which the user wants to know.
 
 use fafnir_rules::money;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Alerts kept.
 pub const ALERTS_MAX: usize = 50;
 
 /// What an alert watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Trigger {
     /// The last price is at or above, e4.
     PriceAtLeast(i64),
@@ -21,11 +24,45 @@ pub enum Trigger {
 }
 
 /// One alert. It fires once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
     pub symbol: String,
     pub trigger: Trigger,
+    #[serde(default)]
     pub fired: bool,
+}
+
+impl Alert {
+    /// True when both watch the same, fired or not.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.symbol, self.trigger) == (&other.symbol, other.trigger)
+    }
+}
+
+/// As it is written and read: `>= 235`, `<= 220.5`, `spread 0.05`, `pnl -500`.
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PriceAtLeast(price) => write!(f, ">= {}", money::format_e4(*price)),
+            Self::PriceAtMost(price) => write!(f, "<= {}", money::format_e4(*price)),
+            Self::SpreadAtLeast(spread) => write!(f, "spread {}", money::format_e4(*spread)),
+            Self::PnlAtMost(pnl) | Self::PnlAtLeast(pnl) => write!(f, "pnl {}", money::format_micros(*pnl)),
+        }
+    }
+}
+
+impl From<Trigger> for String {
+    fn from(trigger: Trigger) -> Self {
+        trigger.to_string()
+    }
+}
+
+impl TryFrom<String> for Trigger {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text, None)
+    }
 }
 
 /// What an alert is compared with; none where it is not known.
@@ -104,6 +141,13 @@ mod tests {
         assert_eq!(Trigger::parse("pnl -500", last), Ok(Trigger::PnlAtMost(-500_000_000)));
         assert!(Trigger::parse("soon", last).is_err());
         assert!(Trigger::parse("<= 0", last).is_err());
+    }
+
+    #[test]
+    fn an_alert_is_read_as_it_is_written() {
+        for text in [">= 235", "<= 220.5", "spread 0.05", "pnl -500", "pnl 12.5"] {
+            assert_eq!(Trigger::parse(text, None).map(|t| t.to_string()).as_deref(), Ok(text));
+        }
     }
 
     #[test]

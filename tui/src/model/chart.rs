@@ -3,8 +3,15 @@
 use fafnir_proto::v1;
 
 /// Timeframes: the interval on the wire and its length in microseconds.
-pub const INTERVALS: [(&str, i64); 4] =
-    [("1m", 60_000_000), ("5m", 300_000_000), ("15m", 900_000_000), ("1h", 3_600_000_000)];
+pub const INTERVALS: [(&str, i64); 5] = [
+    ("1m", 60_000_000),
+    ("5m", 300_000_000),
+    ("15m", 900_000_000),
+    ("1h", 3_600_000_000),
+    (DAILY, 86_400_000_000),
+];
+/// The timeframe whose bars are those of the history.
+pub const DAILY: &str = "1d";
 /// Bars kept and asked for.
 pub const CANDLES_MAX: usize = 240;
 
@@ -24,7 +31,8 @@ impl Chart {
         INTERVALS.get(self.interval).map_or("1m", |i| i.0)
     }
 
-    fn interval_us(&self) -> i64 {
+    /// Length of a bar in microseconds.
+    pub fn interval_us(&self) -> i64 {
         INTERVALS.get(self.interval).map_or(60_000_000, |i| i.1)
     }
 

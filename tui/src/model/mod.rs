@@ -6,17 +6,22 @@ pub mod feed;
 pub mod holdings;
 pub mod intake;
 pub mod ladder;
+pub mod page;
+pub mod remembered;
 pub mod tape;
 pub mod ticket;
 pub mod volume;
 
-use crate::{Exit, text::Input, theme::Theme};
+use crate::{Exit, text::Input, theme::Theme, zone::Zone};
 use alert::Alert;
 use chart::Chart;
 use fafnir_proto::v1;
 use feed::{Feed, Links};
 use holdings::Holdings;
 use ladder::Ladder;
+use page::{Page, Pages};
+use remembered::Remembered;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use tape::Tape;
 use ticket::Ticket;
@@ -93,13 +98,16 @@ pub enum Overlay {
     ConfirmFlatten {
         symbol: String,
     },
+    Page(Page),
     /// Four lines of what to press, at the first start.
     Welcome,
 }
 
 /// The tabs of the lower part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tab {
+    #[default]
     Orders,
     Positions,
     Fills,
@@ -107,8 +115,10 @@ pub enum Tab {
 }
 
 /// What shows beside the ladder when there is room for one pane only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Pane {
+    #[default]
     Tape,
     Chart,
     Watch,
@@ -170,8 +180,10 @@ pub struct Replay {
 }
 
 /// Which orders are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum OrderFilter {
+    #[default]
     All,
     Open,
     /// Those in the symbol on the ladder.
@@ -223,6 +235,8 @@ pub struct Model {
     /// Columns and rows of the window.
     pub size: (u16, u16),
     pub theme: Theme,
+    /// In which clocks show and times are read.
+    pub zone: Zone,
     pub ids: Ids,
     pub read_only: bool,
     /// What to press is still to be said.
@@ -265,6 +279,9 @@ pub struct Model {
     /// Until when one-key orders are armed.
     pub armed_until_us: Option<i64>,
     pub overlay: Option<Overlay>,
+    pub pages: Pages,
+    /// What is kept of this terminal; none until what was kept of the last one is known.
+    pub remembered: Option<Remembered>,
     pub tab: Tab,
     pub scroll: usize,
     pub pane: Pane,
@@ -291,6 +308,7 @@ impl Model {
             now_us,
             size,
             theme,
+            zone: Zone::default(),
             ids,
             read_only: false,
             welcome: false,
@@ -322,6 +340,8 @@ impl Model {
             alerts: Vec::new(),
             armed_until_us: None,
             overlay: None,
+            pages: Pages::default(),
+            remembered: None,
             tab: Tab::Orders,
             scroll: 0,
             pane: Pane::Tape,

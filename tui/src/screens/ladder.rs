@@ -172,7 +172,11 @@ fn state(model: &Model, pen: &mut Pen, area: Rect, tick: i64) {
     let name = super::state_name(state).unwrap_or_default();
     // A volatility pause ends soon after what is told.
     let until = model.book.as_ref().map_or(0, |book| book.pause_until_us);
-    let name = if until > 0 { format!(" {name} to {} ", text::clock(until)) } else { format!(" {name} ") };
+    let name = if until > 0 {
+        format!(" {name} to {} ", text::clock(model.zone.shown_us(until)))
+    } else {
+        format!(" {name} ")
+    };
     let mut x = pen.role(area.x + 2, area.y, area.width.saturating_sub(2), &name, Role::Banner);
     let mut shown = 0;
     for text in state_pieces(model, state, tick) {

@@ -84,7 +84,7 @@ fn placed_tabs(model: &Model, area: Rect) -> Vec<(Tab, u16, String)> {
 pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
     match model.tab {
         Tab::Orders => orders(model, pen, area),
-        Tab::Positions => positions(model, pen, area),
+        Tab::Positions => positions(model, pen, area, model.scroll),
         Tab::Fills => fills(model, pen, area),
         Tab::Log => log(model, pen, area),
     }
@@ -113,7 +113,7 @@ fn cells(pen: &mut Pen, row: Rect, columns: &[Column], texts: &[String], styles:
 
 /// Draws headings and the rows that the scroll position shows; `empty` when there are none.
 fn table<T>(
-    model: &Model,
+    scroll: usize,
     pen: &mut Pen,
     area: Rect,
     columns: &[Column],
@@ -132,7 +132,7 @@ fn table<T>(
         return;
     }
     let room = usize::from(area.bottom() - y);
-    let skip = model.scroll.min(rows.len().saturating_sub(room));
+    let skip = scroll.min(rows.len().saturating_sub(room));
     for (line, item) in rows.iter().skip(skip).take(room).enumerate() {
         let (texts, roles) = row(pen, item);
         let styles: Vec<_> = roles.iter().map(|r| pen.style(*r)).collect();
@@ -174,7 +174,7 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
     if note_width >= NOTE_MIN {
         columns.push(Column("NOTE", note_width, false, 0));
     }
-    table(model, pen, area, &columns, &model.orders_listed(), "no orders", |pen, order| {
+    table(model.scroll, pen, area, &columns, &model.orders_listed(), "no orders", |pen, order| {
         let tick = model.tick_e4(&order.symbol);
         let average = match order.filled_e4 {
             0 => String::new(),
@@ -207,7 +207,7 @@ fn orders(model: &Model, pen: &mut Pen, area: Rect) {
             time_name(order.time_in_force()).to_owned(),
             state,
             average,
-            text::clock(order.created_us),
+            text::clock(model.zone.shown_us(order.created_us)),
             note,
         ];
         let side = if is_open(order) { side_role(order.side()) } else { Role::Dim };
@@ -260,7 +260,7 @@ fn terms(model: &Model, order: &Order, tick: i64) -> Vec<String> {
         terms.push(format!("shows {}", money::format_e4(order.display_quantity_e4)));
     }
     if order.expires_us > 0 {
-        terms.push(format!("till {}", expiry::short(order.expires_us, model.now_us)));
+        terms.push(format!("till {}", expiry::short(order.expires_us, model.now_us, &model.zone)));
     }
     if order.post_only {
         terms.push("post-only".to_owned());
@@ -281,7 +281,8 @@ fn whole_pieces(pieces: &[String], columns: usize) -> String {
     line
 }
 
-fn positions(model: &Model, pen: &mut Pen, area: Rect) {
+/// Positions in all accounts, from the line that is scrolled to.
+pub(super) fn positions(model: &Model, pen: &mut Pen, area: Rect, scroll: usize) {
     let columns = [
         Column("SYMBOL", 8, false, 0),
         Column("QTY", 9, true, 0),
@@ -293,7 +294,7 @@ fn positions(model: &Model, pen: &mut Pen, area: Rect) {
         Column("REALISED", 12, true, 0),
         Column("CCY", 3, false, 100),
     ];
-    table(model, pen, area, &columns, &model.holdings.positions_shown(), "no positions", |_, holding| {
+    table(scroll, pen, area, &columns, &model.holdings.positions_shown(), "no positions", |_, holding| {
         let tick = model.tick_e4(&holding.symbol);
         let unrealised = holdings::unrealised_micros(model, holding);
         let pnl = |micros: Option<i64>| match micros {
@@ -331,9 +332,9 @@ fn fills(model: &Model, pen: &mut Pen, area: Rect) {
         Column("EXEC", 24, false, 110),
     ];
     let rows: Vec<_> = model.holdings.fills.iter().collect();
-    table(model, pen, area, &columns, &rows, "no fills", |_, fill| {
+    table(model.scroll, pen, area, &columns, &rows, "no fills", |_, fill| {
         let texts = vec![
-            text::clock_ms(fill.time_us),
+            text::clock_ms(model.zone.shown_us(fill.time_us)),
             side_name(fill.side()).to_owned(),
             fill.symbol.clone(),
             text::quantity(fill.quantity_e4, 9),
@@ -361,7 +362,7 @@ fn log(model: &Model, pen: &mut Pen, area: Rect) {
             Tone::Bad => Role::Bad,
             Tone::Note => Role::Text,
         };
-        let x = pen.role(area.x + 1, y, 8, &text::clock(entry.time_us), Role::Dim) + 1;
+        let x = pen.role(area.x + 1, y, 8, &text::clock(model.zone.shown_us(entry.time_us)), Role::Dim) + 1;
         let style = pen.style(role);
         pen.words(x, y, area.right().saturating_sub(x), &entry.text, style);
     }

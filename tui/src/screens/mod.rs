@@ -5,6 +5,7 @@ pub mod header;
 pub mod ladder;
 pub mod lower;
 pub mod overlay;
+pub mod page;
 pub mod sign_in;
 pub mod small;
 pub mod tape;
@@ -126,7 +127,7 @@ fn frame(model: &Model, layout: &Layout, pen: &mut Pen) {
             0 => "all".to_owned(),
             _ => format!("{} {}", glyphs.at_least, fafnir_rules::money::format_e4(least)),
         };
-        let heading = format!(" Time & sales UTC  {filter} ");
+        let heading = format!(" Time & sales {}  {filter} ", model.zone.label(model.now_us));
         pen.words(area.x + 1, y, area.width.saturating_sub(2), &heading, title);
     }
     lower::tabs(model, pen, tabs);

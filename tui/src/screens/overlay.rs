@@ -20,6 +20,7 @@ pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
         Overlay::Palette { input, selected } => palette(pen, window, input, *selected),
         Overlay::Alert { input, refused } => alert(model, pen, window, input, refused.as_deref()),
         Overlay::ConfirmFlatten { symbol } => confirm(model, pen, window, symbol),
+        Overlay::Page(page) => super::page::draw(model, pen, window, *page),
         Overlay::Welcome => welcome(pen, window),
     }
 }
@@ -84,9 +85,12 @@ fn help(pen: &mut Pen, window: Rect, scroll: usize) {
             pen.words(x + 9, y, 37.min(inner.right().saturating_sub(x + 9)), row.about, style);
         }
     }
-    let foot = "Esc closes  ↑↓ scroll  in a ticket: Tab next, ←→ change, Enter sends";
-    let foot =
-        if pen.theme.ascii { "Esc closes  arrows scroll  in a ticket: Tab next, Enter sends" } else { foot };
+    let foot = "Esc closes  ↑↓ scroll  in a ticket: Tab next, ←→ change, y copies, Enter sends";
+    let foot = if pen.theme.ascii {
+        "Esc closes  arrows scroll  in a ticket: Tab next, y copies, Enter sends"
+    } else {
+        foot
+    };
     pen.role(inner.x + 1, inner.bottom().saturating_sub(1), inner.width.saturating_sub(1), foot, Role::Dim);
 }
 

@@ -34,7 +34,8 @@ pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
                 }
             }
         }
-        let time = if wide { text::clock_ms(trade.time_us) } else { text::clock(trade.time_us) };
+        let shown_us = model.zone.shown_us(trade.time_us);
+        let time = if wide { text::clock_ms(shown_us) } else { text::clock(shown_us) };
         let (letter, role) = match trade.aggressor() {
             Side::Buy => ("B", Role::Bid),
             Side::Sell => ("S", Role::Ask),

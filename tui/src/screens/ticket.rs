@@ -246,8 +246,8 @@ fn meaning(model: &Model, ticket: &Ticket, field: Field, tick: i64) -> Option<St
             Some(stop.map_or_else(String::new, |stop| format!("stop starts at {}", text::price(stop, tick))))
         }
         Field::Expires => {
-            let at = expiry::parse(ticket.expires.text(), model.now_us).ok();
-            let text = at.map(|at| expiry::meaning(at, model.now_us));
+            let at = expiry::parse(ticket.expires.text(), model.now_us, &model.zone).ok();
+            let text = at.map(|at| expiry::meaning(at, model.now_us, &model.zone));
             Some(text.unwrap_or_else(|| "18:30 +2h +3d 2026-11-25 18:30".to_owned()))
         }
         _ => None,

@@ -4,7 +4,15 @@ use super::{feed, recipe, trade};
 use crate::{
     Exit,
     keys::Action,
-    model::{Model, Overlay, Pane, Tab, Tone, chart::INTERVALS, holdings, ladder::GROUPS, tape::FILTERS},
+    model::{
+        Model, Overlay, Pane, Tab, Tone,
+        chart::INTERVALS,
+        holdings,
+        ladder::GROUPS,
+        page::{self, Page},
+        tape::FILTERS,
+        ticket::Request,
+    },
     msg::Cmd,
     text::Input,
     view::layout,
@@ -49,6 +57,9 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
             model.alerts.retain(|a| a.symbol != symbol);
             model.say(Tone::Note, format!("{symbol}: no alerts"));
         }
+        Action::Portfolio => open_page(model, Page::Portfolio, cmds),
+        Action::Symbol => open_page(model, Page::Symbol, cmds),
+        Action::Platform => open_page(model, Page::Platform, cmds),
         Action::Help => model.overlay = Some(Overlay::Help { scroll: 0 }),
         Action::SymbolNext => neighbour(model, true, cmds),
         Action::SymbolPrevious => neighbour(model, false, cmds),
@@ -77,6 +88,13 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::Suspend => model.suspend = true,
         Action::Quit => model.exit = Some(Exit::Quit),
     }
+}
+
+/// A screen of its own; what it shows is asked for anew.
+fn open_page(model: &mut Model, page: Page, cmds: &mut Vec<Cmd>) {
+    model.pages.scroll = 0;
+    model.overlay = Some(Overlay::Page(page));
+    page::ask(model, page, cmds);
 }
 
 fn next_pane(pane: Pane) -> Pane {
@@ -203,6 +221,19 @@ fn copy(model: &mut Model, cmds: &mut Vec<Cmd>) {
     model.say(Tone::Note, "copied, as a command and as GraphQL");
 }
 
+/// Copies what the open ticket would place; of one that would be refused the refusal is said instead.
+pub(super) fn copy_ticket(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    let Some(ticket) = &model.ticket else { return };
+    let text = match ticket.validate(model) {
+        Ok(Request::Place(request)) => recipe::of_request(&request),
+        Ok(Request::Group(request)) => recipe::of_group(&request),
+        Ok(Request::Replace(request)) => recipe::of_replace(&request),
+        Err(refusal) => return model.say(Tone::Bad, format!("not copied: {}", refusal.text)),
+    };
+    cmds.push(Cmd::Copy(text));
+    model.say(Tone::Note, "copied, as a command and as GraphQL");
+}
+
 fn cancel_chosen(model: &mut Model, cmds: &mut Vec<Cmd>) {
     match chosen(model) {
         Some(id) => trade::cancel(model, vec![id], cmds),
@@ -252,7 +283,7 @@ fn ask_flatten(model: &mut Model) {
     model.overlay = Some(Overlay::ConfirmFlatten { symbol });
 }
 
-fn neighbour(model: &mut Model, forward: bool, cmds: &mut Vec<Cmd>) {
+pub(super) fn neighbour(model: &mut Model, forward: bool, cmds: &mut Vec<Cmd>) {
     if model.watch.is_empty() {
         return;
     }

@@ -3,10 +3,11 @@
 use super::trade;
 use crate::{
     model::{
-        Model, POINTER_US, Screen, Tone, WATCH_MAX, Who,
+        Model, Overlay, POINTER_US, Screen, Tone, WATCH_MAX, Who,
         alert::Facts,
         feed::{Feed, Link, VERIFY_US, Wire},
-        holdings, intake,
+        holdings, intake, page,
+        remembered::Remembered,
         tape::{GAP_MAX, Tape},
         ticket::Ticket,
         volume::Volume,
@@ -17,6 +18,8 @@ use crate::{
 use fafnir_proto::v1::{self, Side, private_update};
 use fafnir_rules::symbol::Symbol;
 
+/// What the pages ask for, as the backend names it.
+const PAGE_QUESTIONS: [&str; 3] = ["performance", "days", "platform"];
 /// A watchlist that is empty shows this many of the listed symbols.
 const WATCH_DEFAULT: usize = 12;
 
@@ -24,6 +27,7 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
     match event {
         Event::Link(wire, link, why) => connection(model, wire, link, &why, cmds),
         Event::SignedIn(who) => signed_in(model, who, cmds),
+        Event::Recalled(kept) => recalled(model, &kept),
         Event::SignInRefused(text) => {
             model.sign_in.busy = false;
             model.sign_in.password.clear();
@@ -63,6 +67,9 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
                 model.chart.load(candles);
             }
         }
+        event @ (Event::Performance(_) | Event::Days { .. } | Event::Platform { .. }) => {
+            page_shown(model, event);
+        }
         Event::Private(update) => private(model, update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
             trade::placed(model, &client_order_id, outcome, elapsed_us);
@@ -80,9 +87,44 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
             trade::flattened(model, &symbol, outcome, elapsed_us);
         }
         Event::WatchChanged { symbol, added, outcome } => watch_changed(model, &symbol, added, outcome),
-        Event::Unanswered { question, text } => model.note(Tone::Bad, format!("{question}: {text}")),
+        Event::Unanswered { question, text } => unanswered(model, question, &text),
     }
     model.dirty = true;
+}
+
+/// What a page asked for.
+fn page_shown(model: &mut Model, event: Event) {
+    match event {
+        // An answer about another account comes too late.
+        Event::Performance(reply) if page::account(model).is_some_and(|a| a.id == reply.account_id) => {
+            model.pages.performance = Some(*reply);
+        }
+        Event::Days { symbol, candles } => {
+            model.pages.days = (symbol, candles.into_iter().map(intake::candle).collect());
+        }
+        Event::Platform { figures, users } => {
+            model.pages.platform = Some(*figures);
+            model.pages.users = users;
+        }
+        _ => {}
+    }
+}
+
+fn unanswered(model: &mut Model, question: &str, text: &str) {
+    if matches!(model.overlay, Some(Overlay::Page(_))) && PAGE_QUESTIONS.contains(&question) {
+        model.pages.refused = Some(crate::text::clean(text).into_owned());
+    }
+    model.note(Tone::Bad, format!("{question}: {text}"));
+}
+
+/// The first time all of it, then what other programs may have changed.
+fn recalled(model: &mut Model, kept: &Remembered) {
+    if model.remembered.is_some() {
+        kept.alerts_into(model);
+    } else {
+        kept.put_into(model);
+    }
+    model.remembered = Some(kept.clone());
 }
 
 fn signed_in(model: &mut Model, who: Who, cmds: &mut Vec<Cmd>) {

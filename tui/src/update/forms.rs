@@ -6,6 +6,7 @@ use crate::{
     model::{
         Model, Overlay, Screen, Tone,
         alert::{ALERTS_MAX, Alert, Trigger},
+        page::{self, PERIODS, Page},
         ticket::Field,
     },
     msg::Cmd,
@@ -49,7 +50,8 @@ pub(super) fn paste(model: &mut Model, text: &str) {
             *selected = 0;
         }
         Some(Overlay::Alert { input, .. }) => input.insert_str(text),
-        Some(Overlay::Help { .. } | Overlay::ConfirmFlatten { .. } | Overlay::Welcome) => {}
+        Some(Overlay::Help { .. } | Overlay::ConfirmFlatten { .. } | Overlay::Page(_) | Overlay::Welcome) => {
+        }
         None => {
             if let Some(ticket) = model.ticket.as_mut().filter(|t| t.is_editing() && !t.quick) {
                 let (field, text) = (ticket.field, text.trim());
@@ -144,6 +146,7 @@ pub(super) fn ticket_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) 
         KeyCode::Char(' ') if !field.is_input() => ticket.step(true, tick, lot),
         KeyCode::Char('b') if !field.takes('b') && ticket.replaces.is_none() => ticket.side = Side::Buy,
         KeyCode::Char('s') if !field.takes('s') && ticket.replaces.is_none() => ticket.side = Side::Sell,
+        KeyCode::Char('y') if !field.takes('y') => actions::copy_ticket(model, cmds),
         KeyCode::Char(c) if !field.is_input() || !field.takes(c) => not_taken(model, field, ""),
         _ => match ticket.input_mut(field) {
             Some(input) => return edit(input, key),
@@ -196,6 +199,12 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
             KeyCode::Char('n' | 'q') => return,
             _ => {}
         },
+        Overlay::Page(page) => {
+            let page = *page;
+            if page_key(model, page, key, cmds) {
+                return;
+            }
+        }
         Overlay::Search { input, selected } => match key.code {
             KeyCode::Enter => {
                 let found = find_symbols(model, input.text()).get(*selected).map(|i| i.symbol.clone());
@@ -230,6 +239,41 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
         }
     }
     model.overlay = Some(overlay);
+}
+
+/// True when the page closes. None of its keys does anything to an order.
+fn page_key(model: &mut Model, page: Page, key: KeyEvent, cmds: &mut Vec<Cmd>) -> bool {
+    let own = keys::action(&key);
+    let before = (model.pages.period, model.pages.account, model.symbol.clone());
+    match key.code {
+        KeyCode::Char('q') | KeyCode::Enter => return true,
+        KeyCode::Left | KeyCode::Char(',') => model.pages.period = model.pages.period.saturating_sub(1),
+        KeyCode::Right | KeyCode::Char('.') => {
+            model.pages.period = (model.pages.period + 1).min(PERIODS.len() - 1);
+        }
+        KeyCode::Down | KeyCode::Char('j') => model.pages.scroll += 1,
+        KeyCode::Up | KeyCode::Char('k') => model.pages.scroll = model.pages.scroll.saturating_sub(1),
+        KeyCode::Tab | KeyCode::BackTab if page == Page::Symbol => {
+            actions::neighbour(model, key.code == KeyCode::Tab, cmds);
+        }
+        KeyCode::Tab if page == Page::Portfolio => {
+            model.pages.account = (model.pages.account + 1) % page::accounts(model).len().max(1);
+            model.pages.scroll = 0;
+        }
+        KeyCode::Char('R') => page::ask(model, page, cmds),
+        _ => {
+            let closes = match page {
+                Page::Portfolio => keys::Action::Portfolio,
+                Page::Symbol => keys::Action::Symbol,
+                Page::Platform => keys::Action::Platform,
+            };
+            return own == Some(closes);
+        }
+    }
+    if before != (model.pages.period, model.pages.account, model.symbol.clone()) {
+        page::ask(model, page, cmds);
+    }
+    false
 }
 
 fn set_alert(model: &mut Model, text: &str) -> Result<(), String> {

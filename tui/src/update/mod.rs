@@ -12,6 +12,7 @@ use crate::{
         Model, Screen, Tone,
         feed::{Freshness, Link},
         intake,
+        remembered::Remembered,
     },
     msg::{Cmd, Msg},
 };
@@ -64,11 +65,22 @@ fn settle(model: &mut Model, cmds: &mut Vec<Cmd>) {
     freshness(model);
     feed::checks(model, cmds);
     feed::alerts(model, cmds);
+    remember(model, cmds);
     let wanted = model.wanted();
     if wanted != model.following && !model.symbol.is_empty() {
         model.following.clone_from(&wanted);
         cmds.push(Cmd::Follow { symbol: model.symbol.clone(), quotes: wanted });
     }
+}
+
+/// Keeps what has changed of what the next terminal begins with.
+fn remember(model: &mut Model, cmds: &mut Vec<Cmd>) {
+    if model.symbol.is_empty() || model.remembered.as_ref().is_none_or(|kept| kept.is_of(model)) {
+        return;
+    }
+    let now = Remembered::of(model);
+    model.remembered = Some(now.clone());
+    cmds.push(Cmd::Remember(Box::new(now)));
 }
 
 fn freshness(model: &mut Model) {

@@ -1,6 +1,8 @@
 //! An order as what places the same one: a line for a shell, and GraphQL.
 
-use fafnir_proto::v1::{Order, OrderType, PlaceOrderRequest, Side};
+use fafnir_proto::v1::{
+    GroupKind, Order, OrderType, PlaceGroupRequest, PlaceOrderRequest, ReplaceOrderRequest, Side,
+};
 use fafnir_rules::{money::format_e4, order};
 
 /// What places the same order as one that is known.
@@ -58,7 +60,68 @@ fn command(r: &PlaceOrderRequest) -> String {
     words
 }
 
+/// A group: its entry with its exits, or exits alone.
+pub fn of_group(request: &PlaceGroupRequest) -> String {
+    let Some(first) = request.orders.first() else { return String::new() };
+    let kind = match request.kind() {
+        GroupKind::Oco => "oco",
+        GroupKind::Oto => "oto",
+        _ => "bracket",
+    };
+    let mut words = format!("fafnir order group {kind} {} {}", first.symbol, format_e4(first.quantity_e4));
+    let entries = usize::from(request.kind() != GroupKind::Oco);
+    if entries == 1 && first.price_e4 > 0 {
+        words.push_str(&format!(" --price {}", format_e4(first.price_e4)));
+    }
+    for exit in request.orders.iter().skip(entries) {
+        let (option, price) = match exit.r#type() {
+            OrderType::Limit => ("--target", exit.price_e4),
+            _ => ("--stop", exit.stop_price_e4),
+        };
+        words.push_str(&format!(" {option} {}", format_e4(price)));
+    }
+    if let Some(time) = time(first).filter(|time| *time != "GTD") {
+        words.push_str(&format!(" --tif {}", time.to_lowercase()));
+    }
+    if !first.account_id.is_empty() {
+        words.push_str(&format!(" --account {}", first.account_id));
+    }
+    let orders: Vec<String> = request.orders.iter().map(|order| format!("{{ {} }}", fields(order))).collect();
+    let kind = kind.to_uppercase();
+    let mutation =
+        format!("createOrderGroup(request: {{ kind: \"{kind}\", orders: [{}] }})", orders.join(", "));
+    format!("{words}\n# mutation {{ {mutation} {{ code data {{ groupId }} }} }}\n")
+}
+
+/// A change of an order.
+pub fn of_replace(r: &ReplaceOrderRequest) -> String {
+    let mut words = format!("fafnir order replace {}", r.order_id);
+    let mut fields = vec![format!("orderId: \"{}\"", r.order_id)];
+    for (option, field, value) in [
+        ("--quantity", "quantity", r.quantity_e4),
+        ("--price", "price", r.price_e4),
+        ("--stop", "stopPrice", r.stop_price_e4),
+        ("--trail", "trailAmount", r.trail_amount_e4),
+        ("--trail-percent", "trailPercent", r.trail_percent_e4),
+    ] {
+        if value > 0 {
+            words.push_str(&format!(" {option} {}", format_e4(value)));
+            fields.push(format!("{field}: {}", format_e4(value)));
+        }
+    }
+    let fields = fields.join(", ");
+    format!(
+        "{words}\n# mutation {{ replaceOrder(request: {{ {fields} }}) {{ code data {{ id state }} }} }}\n"
+    )
+}
+
 fn mutation(r: &PlaceOrderRequest) -> String {
+    let fields = fields(r);
+    format!("mutation {{ createOrder(request: {{ {fields} }}) {{ code data {{ id state }} }} }}")
+}
+
+/// The fields of the input of GraphQL.
+fn fields(r: &PlaceOrderRequest) -> String {
     let name = |known: Option<&'static str>| known.unwrap_or_default();
     let mut fields = vec![
         format!("symbol: \"{}\"", r.symbol),
@@ -86,13 +149,52 @@ fn mutation(r: &PlaceOrderRequest) -> String {
     if !r.account_id.is_empty() {
         fields.push(format!("accountId: \"{}\"", r.account_id));
     }
-    format!("mutation {{ createOrder(request: {{ {} }}) {{ code data {{ id state }} }} }}", fields.join(", "))
+    fields.join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use fafnir_proto::v1::TimeInForce;
+
+    #[test]
+    fn a_bracket_and_a_change_are_commands_and_mutations() {
+        let order = |side: Side, kind: OrderType, price_e4, stop_price_e4| PlaceOrderRequest {
+            symbol: "AAPL".into(),
+            side: side.into(),
+            r#type: kind.into(),
+            quantity_e4: 100_000,
+            price_e4,
+            stop_price_e4,
+            ..PlaceOrderRequest::default()
+        };
+        let bracket = PlaceGroupRequest {
+            user_id: String::new(),
+            kind: GroupKind::Bracket.into(),
+            orders: vec![
+                order(Side::Buy, OrderType::Limit, 2_310_000, 0),
+                order(Side::Sell, OrderType::Limit, 2_400_000, 0),
+                order(Side::Sell, OrderType::Stop, 0, 2_250_000),
+            ],
+        };
+        let text = of_group(&bracket);
+        let (command, mutation) = text.split_once('\n').unwrap();
+        assert_eq!(command, "fafnir order group bracket AAPL 10 --price 231 --target 240 --stop 225");
+        assert!(
+            mutation.contains("kind: \"BRACKET\", orders: [{ symbol: \"AAPL\", side: \"BUY\""),
+            "{mutation}"
+        );
+        let change = ReplaceOrderRequest {
+            order_id: "o1".into(),
+            price_e4: 2_300_000,
+            ..ReplaceOrderRequest::default()
+        };
+        assert_eq!(
+            of_replace(&change),
+            "fafnir order replace o1 --price 230\n\
+             # mutation { replaceOrder(request: { orderId: \"o1\", price: 230 }) { code data { id state } } }\n"
+        );
+    }
 
     #[test]
     fn an_order_is_a_command_and_a_mutation() {

@@ -45,7 +45,7 @@ pub fn describe(model: &Model, order: &v1::Order) -> String {
     };
     let until = match order.expires_us {
         0 => String::new(),
-        at => format!(" till {}", expiry::short(at, model.now_us)),
+        at => format!(" till {}", expiry::short(at, model.now_us, &model.zone)),
     };
     let (side, quantity) = (side_name(order.side()), money::format_e4(order.quantity_e4));
     format!("{side} {quantity} {} {limit}{stop}{until}", order.symbol)

@@ -8,6 +8,7 @@ mod ladder;
 mod live;
 #[cfg(unix)]
 mod money;
+mod pages;
 #[cfg(unix)]
 mod pty;
 mod random;

@@ -6,7 +6,7 @@ use crossterm::event::{
 };
 use fafnir_proto::v1::{self, OrderState, Side};
 use fafnir_tui::{
-    Theme,
+    Remembered, Theme,
     model::feed::{Link, Wire},
     msg::{Cmd, Event, Flattened, Msg, Outcome},
     theme::Depth,
@@ -125,6 +125,42 @@ fn market_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn page_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (number(), number(), number()).prop_map(|(value_micros, from_us, percent)| {
+            let point = |value_micros| v1::PerformancePoint { value_micros, from_us, ..Default::default() };
+            Event::Performance(Box::new(v1::PerformanceReply {
+                account_id: ACCOUNT.into(),
+                end_micros: value_micros,
+                gain_micros: from_us,
+                gain_percent_e4: percent,
+                time_weighted_percent_e4: Some(percent),
+                points: vec![point(value_micros), point(percent), point(0)],
+                ..Default::default()
+            }))
+        }),
+        (number(), number(), text()).prop_map(|(time_us, high_e4, symbol)| Event::Days {
+            symbol: if symbol.is_empty() { "AAPL".into() } else { symbol },
+            candles: vec![v1::Candle { time_us, high_e4, low_e4: time_us, ..Default::default() }],
+        }),
+        (number(), text(), any::<bool>()).prop_map(|(time_us, notice, cancel_only)| {
+            let figures = v1::DashboardReply {
+                time_us,
+                trades: time_us as u64,
+                cancel_only,
+                halted: vec![instrument(&notice, &notice, time_us)],
+                notice: notice.clone(),
+                ..Default::default()
+            };
+            let user = v1::UserAccount { email: notice.clone(), state: notice, ..Default::default() };
+            Event::Platform { figures: Box::new(figures), users: vec![user] }
+        }),
+        (text(), number(), 0..9usize).prop_map(|(symbol, group, size)| {
+            Event::Recalled(Box::new(Remembered { symbol, group, size, ..Remembered::default() }))
+        }),
+    ]
+}
+
 fn own_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (number(), number(), 0..9i32, 0..3i32, text()).prop_map(
@@ -182,8 +218,9 @@ fn own_event() -> impl Strategy<Value = Event> {
 fn message() -> impl Strategy<Value = Msg> {
     prop_oneof![
         6 => input().prop_map(Msg::Input),
-        3 => market_event().prop_map(Msg::Backend),
-        3 => own_event().prop_map(Msg::Backend),
+        3 => market_event().prop_map(Msg::Backend).boxed(),
+        3 => own_event().prop_map(Msg::Backend).boxed(),
+        1 => page_event().prop_map(Msg::Backend).boxed(),
         1 => prop_oneof![(0..600i64).prop_map(|s| START_US + s * 1_000_000), number()].prop_map(Msg::Clock),
     ]
 }
@@ -243,7 +280,10 @@ fn every_size_from_20x5_to_300x100_shows_something() {
     for width in (20..=300).step_by(35) {
         for height in (5..=100).step_by(19) {
             let mut model = live((width, height), Theme::default());
-            for key in ["", "b", "\u{1b}?", "\u{1b}/a", "\u{1b}:o", "\u{1b}F", "\u{1b}a2"] {
+            for key in [
+                "", "b", "\u{1b}?", "\u{1b}/a", "\u{1b}:o", "\u{1b}F", "\u{1b}a2", "\u{1b}P", "\u{1b}i",
+                "\u{1b}D",
+            ] {
                 for c in key.chars() {
                     press(&mut model, if c == '\u{1b}' { KeyCode::Esc } else { KeyCode::Char(c) });
                 }

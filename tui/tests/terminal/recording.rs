@@ -4,7 +4,7 @@ use crate::common::*;
 use crossterm::event::{Event as InputEvent, KeyCode, KeyEvent, KeyModifiers};
 use fafnir_proto::v1::{self, OrderState, Side};
 use fafnir_tui::{
-    Theme,
+    Remembered, Theme,
     model::{
         Model, Who,
         feed::{Link, Wire},
@@ -76,6 +76,13 @@ fn session() -> Vec<Msg> {
                 ..Default::default()
             }],
         },
+        Event::Recalled(Box::new(Remembered { group: 5, timeframe: "5m".into(), ..Remembered::default() })),
+        Event::Performance(Box::new(v1::PerformanceReply {
+            account_id: ACCOUNT.into(),
+            ..Default::default()
+        })),
+        Event::Days { symbol: "AAPL".into(), candles: vec![v1::Candle { open_e4: 1, ..Default::default() }] },
+        Event::Platform { figures: Box::default(), users: Vec::new() },
         Event::Unanswered { question: "fills", text: "no answer in time".into() },
     ];
     messages.extend(events.map(Msg::Backend));

@@ -100,8 +100,8 @@ impl Report {
         let mut request = ReportRequest {
             account_id: account.id.clone(),
             period: args.period.clone(),
-            from: args.from.clone(),
-            to: args.to.clone(),
+            from: args.span.from.clone(),
+            to: args.span.to.clone(),
             interval: args.interval.clone(),
             limit: PAGE,
             ..ReportRequest::default()

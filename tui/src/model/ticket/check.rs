@@ -153,7 +153,8 @@ impl Ticket {
             if self.has_stop() { price_of(&self.stop, Field::Stop, "stop price")? } else { 0 };
         let trail = if self.has_trail() { Some(self.parse_trail()?) } else { None };
         let expires_us = if self.has_expiry() {
-            expiry::parse(self.expires.text(), model.now_us).or_else(|text| refuse(Field::Expires, text))?
+            expiry::parse(self.expires.text(), model.now_us, &model.zone)
+                .or_else(|text| refuse(Field::Expires, text))?
         } else {
             0
         };

@@ -1,5 +1,7 @@
-//! When a GTD order ends: read from what a trader types, and told back as a time and a distance. Times are UTC.
+//! When a GTD order ends: read from what a trader types, and told back as a time and a distance. Times are the zone's,
+//! which is named.
 
+use crate::zone::Zone;
 use fafnir_rules::check::{self, Violation};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time, UtcOffset};
 
@@ -9,14 +11,14 @@ const HOUR_US: i64 = 60 * MINUTE_US;
 const DAY_US: i64 = 24 * HOUR_US;
 /// The longest [`meaning`], of 366 days.
 pub const MEANING_COLUMNS: u16 = 33;
-/// What the field takes, in one sentence.
-const FORMS: &str = "expires_at reads 18:30, +2h, +3d or 2026-11-25 18:30 (UTC)";
+/// What the field takes; the zone follows.
+const FORMS: &str = "expires_at reads 18:30, +2h, +3d or 2026-11-25 18:30";
 
 /// Reads `18:30` (today, or tomorrow when that has passed), `+2h`, `+1d12h`, `2026-11-25 18:30[:00]` or RFC 3339.
 ///
 /// # Errors
 /// One sentence, in the exchange's words where it would refuse the time too.
-pub fn parse(text: &str, now_us: i64) -> Result<i64, String> {
+pub fn parse(text: &str, now_us: i64, zone: &Zone) -> Result<i64, String> {
     let text = text.trim();
     if text.is_empty() {
         return Err(Violation::ExpiryMissing.sentence(""));
@@ -24,11 +26,11 @@ pub fn parse(text: &str, now_us: i64) -> Result<i64, String> {
     let at_us = match text.strip_prefix('+') {
         Some(span) => span_us(span).and_then(|span| now_us.checked_add(span)),
         None if text.contains(':') && !text.get(..5).is_some_and(|t| t.contains('-')) => {
-            next_us(text, now_us)
+            next_us(text, now_us, zone)
         }
-        None => date_us(text),
+        None => date_us(text, zone),
     };
-    let at_us = at_us.ok_or_else(|| FORMS.to_owned())?;
+    let at_us = at_us.ok_or_else(|| format!("{FORMS} ({})", zone.label(now_us)))?;
     check::expiry(at_us, now_us).map_err(|violation| violation.sentence(""))?;
     Ok(at_us)
 }
@@ -54,11 +56,15 @@ fn span_us(text: &str) -> Option<i64> {
 }
 
 /// The next time that the clock shows this.
-fn next_us(text: &str, now_us: i64) -> Option<i64> {
+fn next_us(text: &str, now_us: i64, zone: &Zone) -> Option<i64> {
     let time = clock(text)?;
-    let today = OffsetDateTime::from_unix_timestamp(now_us.div_euclid(SECOND_US)).ok()?.date();
-    let at_us = micros(PrimitiveDateTime::new(today, time).assume_utc())?;
-    if at_us > now_us { Some(at_us) } else { at_us.checked_add(DAY_US) }
+    let shown = zone.shown_us(now_us).div_euclid(SECOND_US);
+    let today = OffsetDateTime::from_unix_timestamp(shown).ok()?.date();
+    let at_us = zone.moment_us(PrimitiveDateTime::new(today, time))?;
+    if at_us > now_us {
+        return Some(at_us);
+    }
+    zone.moment_us(PrimitiveDateTime::new(today.next_day()?, time))
 }
 
 /// `HH:MM` or `HH:MM:SS`.
@@ -79,7 +85,7 @@ fn two_digits(text: &str) -> Option<u8> {
 }
 
 /// `2026-11-25 18:30`, with seconds, with `T`, with an offset.
-fn date_us(text: &str) -> Option<i64> {
+fn date_us(text: &str, zone: &Zone) -> Option<i64> {
     let (date, rest) = text.split_once([' ', 'T', 't'])?;
     let mut parts = date.split('-');
     let year: i32 = parts.next().filter(|y| y.len() == 4)?.parse().ok()?;
@@ -91,15 +97,19 @@ fn date_us(text: &str) -> Option<i64> {
     let date = Date::from_calendar_date(year, month, day).ok()?;
     let rest = rest.trim();
     let (time, offset) = match rest.strip_suffix(['Z', 'z']) {
-        Some(time) => (time, UtcOffset::UTC),
+        Some(time) => (time, Some(UtcOffset::UTC)),
         None => match rest.find(['+', '-']) {
-            Some(at) => (&rest[..at], offset(&rest[at..])?),
-            None => (rest, UtcOffset::UTC),
+            Some(at) => (&rest[..at], Some(offset(&rest[at..])?)),
+            None => (rest, None),
         },
     };
     // Parts of a second are dropped: an expiry is to the second.
     let time = time.split_once('.').map_or(time, |(whole, _)| whole);
-    micros(PrimitiveDateTime::new(date, clock(time)?).assume_offset(offset))
+    let shown = PrimitiveDateTime::new(date, clock(time)?);
+    match offset {
+        Some(offset) => micros(shown.assume_offset(offset)),
+        None => zone.moment_us(shown),
+    }
 }
 
 fn offset(text: &str) -> Option<UtcOffset> {
@@ -114,7 +124,7 @@ fn micros(at: OffsetDateTime) -> Option<i64> {
 }
 
 /// What a time means: `2026-11-25 18:30:00 UTC (2d6h)`; at most [`MEANING_COLUMNS`] wide.
-pub fn meaning(at_us: i64, now_us: i64) -> String {
+pub fn meaning(at_us: i64, now_us: i64, zone: &Zone) -> String {
     let left = at_us.saturating_sub(now_us).max(0);
     let (days, hours) = (left / DAY_US, left % DAY_US / HOUR_US);
     let (minutes, seconds) = (left % HOUR_US / MINUTE_US, left % MINUTE_US / SECOND_US);
@@ -124,7 +134,10 @@ pub fn meaning(at_us: i64, now_us: i64) -> String {
         (0, ..) => format!("{hours}h{minutes:02}m"),
         _ => format!("{days}d{hours}h"),
     };
-    format!("{} UTC ({distance})", stamp(at_us))
+    let (stamp, label) = (stamp(zone.shown_us(at_us)), zone.label(at_us));
+    // A longer name takes the place of the seconds.
+    let stamp = if label.len() > 3 { stamp.get(..16).unwrap_or(&stamp) } else { &stamp };
+    format!("{stamp} {label} ({distance})")
 }
 
 fn stamp(at_us: i64) -> String {
@@ -144,8 +157,8 @@ fn stamp(at_us: i64) -> String {
 }
 
 /// The shortest text that is not mistaken: `18:30` within a day, else `11-25 18:30`, in another year the date.
-pub fn short(at_us: i64, now_us: i64) -> String {
-    let (at, now) = (stamp(at_us), stamp(now_us));
+pub fn short(at_us: i64, now_us: i64, zone: &Zone) -> String {
+    let (at, now) = (stamp(zone.shown_us(at_us)), stamp(zone.shown_us(now_us)));
     let whole = at.get(..16).unwrap_or(&at);
     if at_us > now_us && at_us.saturating_sub(now_us) < DAY_US {
         whole.get(11..).unwrap_or(whole).to_owned()
@@ -165,7 +178,7 @@ mod tests {
     const NOW_US: i64 = 1_795_349_070_000_000;
 
     fn shown(text: &str) -> String {
-        parse(text, NOW_US).map_or_else(|e| e, |at| meaning(at, NOW_US))
+        parse(text, NOW_US, &Zone::default()).map_or_else(|e| e, |at| meaning(at, NOW_US, &Zone::default()))
     }
 
     #[test]
@@ -191,7 +204,7 @@ mod tests {
     #[test]
     fn what_an_expiry_means_fits_into_the_ticket() {
         for seconds in (1..EXPIRY_US_MAX / SECOND_US).step_by(60_007) {
-            let text = meaning(NOW_US + seconds * SECOND_US, NOW_US);
+            let text = meaning(NOW_US + seconds * SECOND_US, NOW_US, &Zone::default());
             assert!(text.len() <= MEANING_COLUMNS.into(), "{text}");
         }
     }
@@ -228,17 +241,18 @@ mod tests {
             "2026-11-25 18:30 s",
             "éé:00",
         ] {
-            assert_eq!(shown(text), FORMS, "{text}");
+            assert_eq!(shown(text), format!("{FORMS} (UTC)"), "{text}");
         }
     }
 
     #[test]
     fn an_expiry_is_shown_as_short_as_is_clear() {
-        let at = |text: &str| short(parse(text, NOW_US).unwrap(), NOW_US);
+        let zone = &Zone::default();
+        let at = |text: &str| short(parse(text, NOW_US, zone).unwrap(), NOW_US, zone);
         assert_eq!(at("18:30"), "18:30");
         assert_eq!(at("2026-11-25 18:30"), "11-25 18:30");
         assert_eq!(at("2027-01-02 18:30"), "2027-01-02");
-        assert_eq!(short(NOW_US - 1, NOW_US), "11-22 12:04");
-        assert_eq!(short(i64::MAX, NOW_US), "-");
+        assert_eq!(short(NOW_US - 1, NOW_US, zone), "11-22 12:04");
+        assert_eq!(short(i64::MAX, NOW_US, zone), "-");
     }
 }
