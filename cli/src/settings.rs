@@ -48,6 +48,15 @@ pub fn settings(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Set
     Ok(layers(global, flags)?.settings()?)
 }
 
+/// Whether logs are JSON, as far as that can be told: a configuration that cannot be read may be why somebody asks.
+pub fn logs_json(global: &Global) -> bool {
+    let configured = layers(global, &[]).ok().and_then(|layers| {
+        let format = layers.entries().find(|(key, ..)| *key == "log.format")?.1.to_string();
+        Some(format.trim_matches('"').to_owned())
+    });
+    configured.or_else(|| std::env::var("FAFNIR_LOG_FORMAT").ok()).is_some_and(|format| format == "json")
+}
+
 /// `$XDG_CONFIG_HOME/fafnir/fafnir.toml`.
 pub fn user_file() -> PathBuf {
     xdg("XDG_CONFIG_HOME", ".config").join("fafnir").join("fafnir.toml")

@@ -146,14 +146,14 @@ impl Exchange {
     }
 
     fn unnamed(&mut self, user: Uuid, instruction: Instruction) -> Done {
-        match self.run(Command { user, agent: false, id: None, instruction }) {
+        match self.run(Command { user, agent: false, id: None, trace: None, instruction }) {
             Answer::Done(done) => done,
             other => panic!("{other:?}"),
         }
     }
 
     fn refused(&mut self, who: u128, instruction: Instruction) -> Refusal {
-        match self.run(Command { user: user(who), agent: false, id: None, instruction }) {
+        match self.run(Command { user: user(who), agent: false, id: None, trace: None, instruction }) {
             Answer::Refused(refusal) => refusal,
             other => panic!("{other:?}"),
         }

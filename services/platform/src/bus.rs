@@ -252,9 +252,15 @@ impl Bus {
     pub async fn keep_stream(&self, ctx: &Context, spec: StreamSpec) -> Result<()> {
         self.ensure_stream(spec).await?;
         let (bus, name) = (self.clone(), format!("{}: stream {}", ctx.service, spec.name));
+        let answers = metrics::gauge!("fafnir_bus_answers", "service" => ctx.service);
+        answers.set(1.0);
         ctx.tasks.every(name, Schedule::after(STREAM_CHECK), move || {
-            let bus = bus.clone();
-            async move { bus.ensure_stream(spec).await }
+            let (bus, answers) = (bus.clone(), answers.clone());
+            async move {
+                let kept = bus.ensure_stream(spec).await;
+                answers.set(if kept.is_ok() { 1.0 } else { 0.0 });
+                kept
+            }
         });
         Ok(())
     }

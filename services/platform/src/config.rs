@@ -44,6 +44,7 @@ pub struct Settings {
     pub broker: Broker,
     pub redis: Redis,
     pub log: Log,
+    pub traces: Traces,
     pub gateway: Gateway,
     pub auth: Auth,
     pub order: Order,
@@ -226,6 +227,23 @@ pub struct Log {
     pub filter: String,
 }
 
+/// Spans of requests, for a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// Where the collector takes OTLP over gRPC, as `http://127.0.0.1:4317` or `https://host:port`. Empty: no spans.
+    pub endpoint: String,
+    /// Of the requests that bring no `traceparent` one in so many is recorded; 0: none of them. Those that bring one say
+    /// it themselves.
+    pub one_in: u32,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: String::new(), one_in: 100 }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gateway {
@@ -399,6 +417,7 @@ impl Default for Settings {
             broker: Broker::default(),
             redis: Redis::default(),
             log: Log::default(),
+            traces: Traces::default(),
             gateway: Gateway::default(),
             auth: Auth::default(),
             order: Order::default(),

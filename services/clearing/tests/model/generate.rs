@@ -88,7 +88,7 @@ impl Generator {
 
     #[expect(clippy::unused_self, reason = "reads like its neighbours")]
     fn system(&self, instruction: Instruction) -> Command {
-        Command { user: Uuid::nil(), agent: false, id: None, instruction }
+        Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction }
     }
 
     fn rules(&mut self) -> Rules {
@@ -180,7 +180,7 @@ impl Generator {
             _ => self.deposit(model, user),
         };
         let id = self.name(&instruction, position);
-        Command { user, agent, id, instruction }
+        Command { user, agent, id, trace: None, instruction }
     }
 
     /// A name for what has one: a client's key that the door did not find, or the door's own.
