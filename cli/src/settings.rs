@@ -54,7 +54,12 @@ pub fn logs_json(global: &Global) -> bool {
         let format = layers.entries().find(|(key, ..)| *key == "log.format")?.1.to_string();
         Some(format.trim_matches('"').to_owned())
     });
-    configured.or_else(|| std::env::var("FAFNIR_LOG_FORMAT").ok()).is_some_and(|format| format == "json")
+    let named = configured.or_else(|| std::env::var("FAFNIR_LOG_FORMAT").ok()).or_else(|| {
+        let file = global.config.clone().unwrap_or_else(|| PathBuf::from(DIRECTORY_FILE));
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        Some(table.get("log")?.get("format")?.as_str()?.to_owned())
+    });
+    named.is_some_and(|format| format == "json")
 }
 
 /// `$XDG_CONFIG_HOME/fafnir/fafnir.toml`.

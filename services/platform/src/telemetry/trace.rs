@@ -66,6 +66,9 @@ pub fn start(
         return Ok(());
     }
     let malformed = || Malformed(settings.endpoint.clone());
+    if !["http://", "https://"].iter().any(|scheme| settings.endpoint.starts_with(scheme)) {
+        return Err(malformed());
+    }
     let channel = client::secured_channel(&settings.endpoint, tls).map_err(|_| malformed())?;
     let mut found = BTreeMap::new();
     for service in services {
