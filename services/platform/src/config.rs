@@ -172,7 +172,8 @@ pub struct Disk {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// `nats://host:port`, `tls://` over TLS; the servers of a cluster parted by commas. Empty: the embedded broker.
+    /// `nats://host:port`, `tls://` over TLS; the servers of a cluster parted by commas: of three or more, three keep each
+    /// stream that is made. Empty: the embedded broker.
     pub url: String,
     /// Handed to terminals; empty: the same as the first of `url`.
     pub public_url: String,

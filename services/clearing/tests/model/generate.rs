@@ -529,7 +529,7 @@ impl Generator {
             cost_price_e4: self.price(model, market),
         };
         let agent = self.users.iter().find(|u| u.0 == user).map_or(agent, |u| u.1);
-        Command { user, agent, id: None, instruction: Instruction::Endow(endow) }
+        Command { user, agent, id: None, trace: None, instruction: Instruction::Endow(endow) }
     }
 
     /// Most of the time a session, and what comes after one; rarely none at all.
