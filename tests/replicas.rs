@@ -135,6 +135,8 @@ fn orders_go_on_while_every_replica_is_replaced() {
     let url = fleet.addresses[GATEWAY].url();
     let mut person = runtime.block_on(Person::signed_in(&url, "user@test.com"));
     runtime.block_on(person.deposit(CASH, "replicas")).unwrap();
+    // Connections are made within it.
+    let _entered = runtime.enter();
     let (placed, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let seen = std::thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
