@@ -25,6 +25,7 @@ pub const SERVICES: [(&str, &str, &str); 8] = [
     ("auth-service", "auth-service", "AUTH"),
     ("gateway", "api-gateway", "GATEWAY"),
 ];
+pub const PORTFOLIO: usize = 3;
 pub const ENGINE: usize = 4;
 pub const ORDER: usize = 5;
 pub const GATEWAY: usize = 7;
@@ -79,17 +80,25 @@ pub struct Cluster {
 impl Cluster {
     /// Starts all but the simulator; `settings` are `FAFNIR_*` variables.
     pub fn up(external: External, settings: &[(&str, &str)]) -> Self {
+        Self::up_behind(external, settings, <[String]>::to_vec)
+    }
+
+    /// The same, reached at other addresses than their own.
+    pub fn up_behind(
+        external: External,
+        settings: &[(&str, &str)],
+        behind: impl FnOnce(&[String]) -> Vec<String>,
+    ) -> Self {
         let alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         delete_streams(&external.nats);
         let ports: Vec<u16> = SERVICES.iter().map(|_| port_to_name()).collect();
         let prefix = format!("t{}_{}_", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let own: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let mut environment: BTreeMap<String, String> = SERVICES
             .iter()
-            .zip(&ports)
-            .map(|((_, _, key), port)| {
-                (format!("FAFNIR_ADDRESSES_{key}"), format!("http://127.0.0.1:{port}"))
-            })
+            .zip(behind(&own))
+            .map(|((_, _, key), address)| (format!("FAFNIR_ADDRESSES_{key}"), address))
             .collect();
         let data = dir.path().join("data").to_string_lossy().into_owned();
         let mut set = |name: &str, value: &str| environment.insert(name.to_owned(), value.to_owned());
@@ -193,6 +202,17 @@ impl Cluster {
         self.processes[i].take().unwrap().kill();
     }
 
+    /// A signal to one process, such as STOP, CONT.
+    pub fn signal(&self, i: usize, name: &str) {
+        let pid = self.processes[i].as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Where one of the services is asked whether it is ready.
+    pub fn operations(&self, i: usize) -> u16 {
+        self.ports[i] + OPERATIONS_OFFSET
+    }
+
     /// Ends one process in order.
     pub fn stop(&mut self, i: usize) {
         let mut process = self.processes[i].take().unwrap();
@@ -205,7 +225,12 @@ impl Cluster {
     }
 
     pub fn gateway(&self) -> String {
-        format!("http://127.0.0.1:{}", self.ports[GATEWAY])
+        self.own_address(GATEWAY)
+    }
+
+    /// Where the process of a service is that was started first.
+    pub fn own_address(&self, i: usize) -> String {
+        format!("http://127.0.0.1:{}", self.ports[i])
     }
 
     pub fn data_dir(&self) -> PathBuf {

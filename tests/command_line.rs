@@ -1,6 +1,7 @@
 //! The command line as its specification: help, outputs and refusals under snapshots.
 
 use crate::harness::{Answer, Shell, Stack, binary};
+use serde_json::Value;
 use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _, path::Path};
 
 fn run(dir: &Path, args: &[&str]) -> Answer {
@@ -179,6 +180,31 @@ fn a_platform_in_the_background_is_found_looked_at_and_stopped() {
     let document: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
     let found = document["checks"].as_array().unwrap().iter().find(|c| c["name"] == "private files").unwrap();
     assert_eq!((&document["healthy"], &found["state"]), (&false.into(), &"finding".into()), "{document}");
+}
+
+#[test]
+fn a_start_that_fails_is_a_line_of_the_log_where_logs_are_json() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (config, args, code, exit) in [
+        ("", &["broker", "--port", &port][..], "PORT_TAKEN", 1),
+        ("[traces]\nendpoint = \"collector:4317\"\n", &["up", "--no-sim", "--ports", "auto"], "", 1),
+        ("[order]\nopen_orders_max = \"many\"\n", &["order-service"], "CONFIGURATION", 2),
+        ("[orders]\nmax = 1\n", &["gateway"], "CONFIGURATION", 2),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("fafnir.toml"), format!("[log]\nformat = \"json\"\n{config}")).unwrap();
+        let answer = run(dir.path(), args);
+        let lines = answer.stderr.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>();
+        let last = lines.unwrap_or_else(|e| panic!("{e}: {answer:?}")).pop().unwrap();
+        assert_eq!(
+            (answer.code, &last["level"], &last["code"]),
+            (exit, &"ERROR".into(), &code.into()),
+            "{answer:?}"
+        );
+        assert!(last["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{last}");
+        assert!(last["message"].as_str().is_some_and(|message| !message.is_empty()), "{last}");
+    }
 }
 
 #[test]

@@ -32,7 +32,7 @@ use tonic::{Request, Status, Streaming, transport::Channel};
 
 const MICROS: i64 = 1_000_000;
 /// More than one round needs.
-const CASH: i64 = 100_000 * MICROS;
+pub const CASH: i64 = 100_000 * MICROS;
 /// Orders that push a key out of the window of the smallest size.
 const ORDERS_BEYOND: usize = 20;
 
@@ -73,7 +73,7 @@ impl Person {
         request
     }
 
-    async fn place(&mut self, order: PlaceOrderRequest) -> Result<Order, Status> {
+    pub async fn place(&mut self, order: PlaceOrderRequest) -> Result<Order, Status> {
         let request = self.ask(order);
         Ok(self.terminal.place(request).await?.into_inner().order.unwrap())
     }
@@ -84,7 +84,7 @@ impl Person {
         Ok(self.terminal.cancel(request).await?.into_inner().order.unwrap())
     }
 
-    async fn cancel_all(&mut self) {
+    pub async fn cancel_all(&mut self) {
         let request = self.ask(CancelAllRequest::default());
         self.terminal.cancel_all(request).await.unwrap();
     }
@@ -96,17 +96,25 @@ impl Person {
 
     /// The orders that a client order id made.
     async fn orders_of(&mut self, client_order_id: &str) -> usize {
-        let (mut found, mut before_id) = (0, String::new());
+        self.client_orders(client_order_id).await.iter().filter(|id| *id == client_order_id).count()
+    }
+
+    /// The client order ids of all orders that begin so, in order.
+    pub async fn client_orders(&mut self, prefix: &str) -> Vec<String> {
+        let (mut found, mut before_id) = (Vec::new(), String::new());
         loop {
             let request =
                 self.ask(ListOrdersRequest { limit: 500, before_id, ..ListOrdersRequest::default() });
             let page = self.terminal.orders(request).await.unwrap().into_inner();
-            found += page.orders.iter().filter(|o| o.client_order_id == client_order_id).count();
+            let ids = page.orders.iter().map(|order| order.client_order_id.clone());
+            found.extend(ids.filter(|id| id.starts_with(prefix)));
             match page.orders.last() {
                 Some(last) if page.more => before_id = last.id.clone(),
-                _ => return found,
+                _ => break,
             }
         }
+        found.sort();
+        found
     }
 
     /// The USD investment account.
@@ -123,7 +131,7 @@ impl Person {
         holdings.iter().filter(|h| h.symbol == symbol).map(|h| h.quantity_e4).sum()
     }
 
-    async fn deposit(&mut self, amount_micros: i64, key: &str) -> Result<i64, Status> {
+    pub async fn deposit(&mut self, amount_micros: i64, key: &str) -> Result<i64, Status> {
         let request = self.ask(DepositRequest {
             account_id: self.account.clone(),
             amount_micros,
@@ -166,7 +174,7 @@ fn limit(symbol: &str, side: Side, shares: i64, price_e4: i64) -> PlaceOrderRequ
 }
 
 /// An order to buy that rests.
-fn resting() -> PlaceOrderRequest {
+pub fn resting() -> PlaceOrderRequest {
     limit("KO", Side::Buy, 1, 60_0000)
 }
 
@@ -184,7 +192,7 @@ fn p50(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-const UNTHROTTLED: [(&str, &str); 2] =
+pub const UNTHROTTLED: [(&str, &str); 2] =
     [("FAFNIR_GATEWAY_ORDERS_PER_SECOND", "10000"), ("FAFNIR_GATEWAY_ORDERS_BURST", "10000")];
 
 /// Reads what one person has just written through the other door, and what was pushed to it, in turn.

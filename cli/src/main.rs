@@ -42,9 +42,27 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(mut error) => {
             error.hint = with_given(&error.hint, &cli);
-            out.error(&error);
+            if serves(&cli.command) && settings::logs_json(&cli.global) {
+                out.logged(&error);
+            } else {
+                out.error(&error);
+            }
             ExitCode::from(error.exit as u8)
         }
+    }
+}
+
+/// Whether a command's standard error is a log: whoever collects it reads how it ended there.
+fn serves(command: &args::Command) -> bool {
+    use args::Command::{
+        AuthService, Broker, Gateway, Migrate, OrderService, PortfolioService, SecurityService, Seed, Sim,
+        StockService, TradeEngine, Up, UserService,
+    };
+    match command {
+        Gateway(_) | AuthService(_) | SecurityService(_) | UserService(_) | StockService(_)
+        | OrderService(_) | PortfolioService(_) | TradeEngine(_) | Broker(_) | Sim(_) | Migrate | Seed(_)
+        | Up(_) => true,
+        _ => false,
     }
 }
 

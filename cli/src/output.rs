@@ -199,6 +199,17 @@ impl Out {
         eprintln!("{text}");
     }
 
+    /// The last word of a service that failed, as a line of its log in JSON.
+    pub fn logged(self, error: &Error) {
+        let now = time::OffsetDateTime::now_utc();
+        let timestamp = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        let body = serde_json::json!({
+            "timestamp": timestamp, "level": "ERROR", "message": error.message, "target": "fafnir",
+            "code": error.code, "hint": error.hint,
+        });
+        eprintln!("{body}");
+    }
+
     /// The last word of a command that failed.
     pub fn error(self, error: &Error) {
         if self.json {

@@ -48,6 +48,20 @@ pub fn settings(global: &Global, flags: &[(&str, Option<String>)]) -> Result<Set
     Ok(layers(global, flags)?.settings()?)
 }
 
+/// Whether logs are JSON, as far as that can be told: a configuration that cannot be read may be why somebody asks.
+pub fn logs_json(global: &Global) -> bool {
+    let configured = layers(global, &[]).ok().and_then(|layers| {
+        let format = layers.entries().find(|(key, ..)| *key == "log.format")?.1.to_string();
+        Some(format.trim_matches('"').to_owned())
+    });
+    let named = configured.or_else(|| std::env::var("FAFNIR_LOG_FORMAT").ok()).or_else(|| {
+        let file = global.config.clone().unwrap_or_else(|| PathBuf::from(DIRECTORY_FILE));
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        Some(table.get("log")?.get("format")?.as_str()?.to_owned())
+    });
+    named.is_some_and(|format| format == "json")
+}
+
 /// `$XDG_CONFIG_HOME/fafnir/fafnir.toml`.
 pub fn user_file() -> PathBuf {
     xdg("XDG_CONFIG_HOME", ".config").join("fafnir").join("fafnir.toml")

@@ -4,7 +4,9 @@ use crate::{
     connection::{Answer, Connection},
     id::UserId,
     in_process::{self, Place, TIMEOUT_KEY},
-    tls, v1,
+    tls,
+    trace::Trace,
+    v1,
 };
 use parking_lot::RwLock;
 use std::{
@@ -67,10 +69,10 @@ tokio::task_local! {
 }
 
 /// Where a request came from: told along with every call that is made on the way.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Origin {
-    /// 32 lower-case hexadecimal digits (W3C Trace Context); empty: not known.
-    pub trace: String,
+    /// `None`: not known.
+    pub trace: Option<Trace>,
     /// The end client's address, where it is known.
     pub address: Option<IpAddr>,
 }
@@ -80,35 +82,20 @@ impl Origin {
     pub fn of(headers: &http::HeaderMap) -> Self {
         let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
         Self {
-            trace: text(&TRACE).and_then(trace_of).unwrap_or_default().to_owned(),
+            trace: text(&TRACE).and_then(Trace::parse),
             address: text(&ADDRESS).and_then(|t| t.parse().ok()),
         }
     }
 
-    /// Puts it into the headers of a call; the call is a span of its own.
+    /// Puts it into the headers of a call.
     pub fn put(&self, headers: &mut http::HeaderMap) {
-        if !self.trace.is_empty() {
-            let span = uuid::Uuid::new_v4().simple().to_string();
-            let value = HeaderValue::from_str(&format!("00-{}-{}-00", self.trace, &span[..16]));
-            if let Ok(value) = value {
-                headers.insert(&TRACE, value);
-            }
+        if let Some(value) = self.trace.and_then(|trace| HeaderValue::from_str(&trace.to_string()).ok()) {
+            headers.insert(&TRACE, value);
         }
         if let Some(value) = self.address.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok()) {
             headers.insert(&ADDRESS, value);
         }
     }
-}
-
-/// The trace id of a `traceparent`, where it is one: version, trace, span, flags.
-pub fn trace_of(traceparent: &str) -> Option<&str> {
-    let mut parts = traceparent.split('-');
-    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |text: &str, len| {
-        text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let is_one = is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(span, 16);
-    (is_one && trace.bytes().any(|b| b != b'0')).then_some(trace)
 }
 
 /// Answers a request that came from there.
@@ -118,7 +105,12 @@ pub async fn from<F: Future>(origin: Origin, answering: F) -> F::Output {
 
 /// Where the request that this task answers came from; nowhere for work of the platform's own.
 pub fn origin() -> Origin {
-    ORIGIN.try_with(Clone::clone).unwrap_or_default()
+    ORIGIN.try_with(|origin| *origin).unwrap_or_default()
+}
+
+/// The id of the trace that the request which this task answers belongs to, for a line of the log.
+pub fn trace_id() -> Option<String> {
+    origin().trace.map(Trace::id_text)
 }
 
 /// Answers a request whose caller waits for `time`: every call made on the way has less.
@@ -381,23 +373,15 @@ mod tests {
             (ADDRESS.clone(), HeaderValue::from_static("192.0.2.7")),
         ]);
         let origin_of_request = Origin::of(&headers);
-        assert_eq!(origin_of_request.trace, "0af7651916cd43dd8448eb211c80319c");
-        from(origin_of_request.clone(), async {
+        assert_eq!(origin_of_request.trace.map(|trace| trace.to_string()).as_deref(), Some(parent));
+        from(origin_of_request, async {
+            headers.clear();
             origin().put(&mut headers);
-            assert_eq!(Origin::of(&headers), origin_of_request, "the same trace");
-            assert_ne!(headers[&TRACE], parent, "another span");
+            assert_eq!(Origin::of(&headers), origin_of_request);
+            assert_eq!(trace_id().as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
         })
         .await;
-        assert_eq!(origin(), Origin::default());
-        for bad in [
-            "",
-            "00-0af7",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-        ] {
-            assert_eq!(trace_of(bad), None, "{bad}");
-        }
+        assert_eq!((origin(), trace_id()), (Origin::default(), None));
     }
 
     #[tokio::test]

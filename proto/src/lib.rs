@@ -15,6 +15,7 @@ pub mod listing;
 pub mod order;
 pub mod reason;
 pub mod subject;
+pub mod trace;
 
 pub use fafnir_tls as tls;
 

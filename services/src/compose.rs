@@ -49,7 +49,10 @@ impl Running {
         }
         let in_order = self.tasks.drain().await;
         self.base.shutdown().cancel();
-        self.base.drain().await && in_order
+        let in_order = self.base.drain().await && in_order;
+        // It waits for the collector, off the threads that serve; a thread that panicked has lost its spans.
+        let _lost = tokio::task::spawn_blocking(telemetry::trace::finish).await;
+        in_order
     }
 }
 
@@ -230,6 +233,9 @@ pub async fn start_as(
         disk,
         addresses: Arc::new(addresses.clone()),
     };
+    let named =
+        services.iter().map(|service| service.name).chain((services.len() != 1).then_some("simulator"));
+    telemetry::trace::start(&context.settings.traces, named, context.tls.client())?;
     context.disk.watch(&tasks);
     telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {

@@ -51,7 +51,8 @@ impl Run {
     }
 
     fn step(&mut self, user: u128, instruction: Instruction) {
-        let command = Command { user: Uuid::from_u128(user), agent: false, id: None, instruction };
+        let command =
+            Command { user: Uuid::from_u128(user), agent: false, id: None, trace: None, instruction };
         let (seq, now) = (self.state.seq() + 1, self.state.time_us() + 1);
         black_box(step(&mut self.state, seq, now, &command, &mut self.facts));
     }

@@ -4,7 +4,9 @@
 
 use crate::{
     account::{Currency, Kind},
-    command::{Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId},
+    command::{
+        Command, Endow, Flatten, Instruction, Instrument, NewGroup, NewOrder, Replace, RequestId, TRACE_BYTES,
+    },
     terms::Rules,
 };
 use fafnir_rules::{
@@ -19,7 +21,7 @@ use uuid::Uuid;
 
 /// Grows with every change of what a command does, of what its facts say, or of an encoding: a journal's tail is replayed
 /// by programs of its own version only.
-pub const RULES_VERSION: u32 = 4;
+pub const RULES_VERSION: u32 = 5;
 /// The first version with sessions, orders for one auction, and pauses that are extended.
 pub const RULES_OF_SESSIONS: u32 = 3;
 /// The first version that has groups of orders.
@@ -62,7 +64,8 @@ const OF_AGENT: u8 = 2;
 const HAS_ID: u8 = 4;
 /// The id is a door's own: no payload, no key, nothing was looked up.
 const HAS_KEY: u8 = 8;
-const HEAD: u8 = OF_USER | OF_AGENT | HAS_ID | HAS_KEY;
+const HAS_TRACE: u8 = 16;
+const HEAD: u8 = OF_USER | OF_AGENT | HAS_ID | HAS_KEY | HAS_TRACE;
 
 impl Command {
     /// Appends the encoding.
@@ -74,7 +77,8 @@ impl Command {
             flag(!self.user.is_nil(), OF_USER)
                 | flag(self.agent, OF_AGENT)
                 | flag(self.id.is_some(), HAS_ID)
-                | flag(self.id.as_ref().is_some_and(is_keyed), HAS_KEY),
+                | flag(self.id.as_ref().is_some_and(is_keyed), HAS_KEY)
+                | flag(self.trace.is_some(), HAS_TRACE),
         );
         if !self.user.is_nil() {
             put_uuid(out, self.user);
@@ -87,6 +91,9 @@ impl Command {
                 put_u64(out, id.looked_until.map_or(0, |at| at.saturating_add(1)));
                 put_text(out, &id.key);
             }
+        }
+        if let Some(trace) = &self.trace {
+            out.extend_from_slice(trace);
         }
         self.instruction.encode(out);
     }
@@ -116,9 +123,10 @@ impl Command {
             }
             id = Some(read);
         }
+        let trace = if head & HAS_TRACE == 0 { None } else { Some(r.array::<TRACE_BYTES>()?) };
         let instruction = Instruction::decode(&mut r, tag)?;
         r.finish()?;
-        Ok(Self { user, agent: head & OF_AGENT != 0, id, instruction })
+        Ok(Self { user, agent: head & OF_AGENT != 0, id, trace, instruction })
     }
 }
 

@@ -22,8 +22,13 @@ pub struct Command {
     pub agent: bool,
     /// `None`: it may be repeated freely, like a cancel.
     pub id: Option<RequestId>,
+    /// The trace that the command belongs to, as who sent it wrote it: told with the first fact, never looked at.
+    pub trace: Option<[u8; TRACE_BYTES]>,
     pub instruction: Instruction,
 }
+
+/// Bytes of a command's trace.
+pub const TRACE_BYTES: usize = 25;
 
 /// The name of a command, so that the same one has one effect.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use crate::{
     account::{Asset, Cash, Currency, Holding, House, Kind},
-    command::{Instrument, RequestId},
+    command::{Instrument, RequestId, TRACE_BYTES},
     order::Order,
     refusal::Refusal,
     terms::{Fees, Rules},
@@ -31,6 +31,8 @@ pub struct Fact {
     pub user: Uuid,
     /// On the first fact of a command that named itself: its name, and what a repetition is answered.
     pub named: Option<Box<(RequestId, Known)>>,
+    /// On the first fact of a command that had one: its trace.
+    pub trace: Option<[u8; TRACE_BYTES]>,
     /// Market and number there, gapless per market, of what is about one.
     pub at: Option<(u32, u64)>,
     pub what: What,

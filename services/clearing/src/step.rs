@@ -164,9 +164,11 @@ impl<S: Sink> Stepper<'_, S> {
             m.exec_seq += 1;
             (number, m.exec_seq)
         });
+        let trace = self.command.trace.filter(|_| self.first.is_none());
         let known = *self.first.get_or_insert(Known { at: position, ..self.known });
         let named = self.named.take().map(|id| Box::new((id, known)));
-        self.sink.fact(Fact { position, time_us: state.time_us, user: self.command.user, named, at, what });
+        let (time_us, user) = (state.time_us, self.command.user);
+        self.sink.fact(Fact { position, time_us, user, named, trace, at, what });
     }
 
     /// An order for the next fact, with the next number of its user's orders.

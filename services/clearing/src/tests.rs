@@ -146,14 +146,14 @@ impl Exchange {
     }
 
     fn unnamed(&mut self, user: Uuid, instruction: Instruction) -> Done {
-        match self.run(Command { user, agent: false, id: None, instruction }) {
+        match self.run(Command { user, agent: false, id: None, trace: None, instruction }) {
             Answer::Done(done) => done,
             other => panic!("{other:?}"),
         }
     }
 
     fn refused(&mut self, who: u128, instruction: Instruction) -> Refusal {
-        match self.run(Command { user: user(who), agent: false, id: None, instruction }) {
+        match self.run(Command { user: user(who), agent: false, id: None, trace: None, instruction }) {
             Answer::Refused(refusal) => refusal,
             other => panic!("{other:?}"),
         }
@@ -253,6 +253,7 @@ fn a_key_has_one_effect_and_belongs_to_one_request() {
         user: user(B),
         agent: false,
         id: Some(RequestId { hash: 7, payload, looked_until: Some(looked_until), key: "k".into() }),
+        trace: None,
         instruction: Instruction::Deposit { account: account(B), currency: Currency::Usd, amount },
     };
     let Answer::Done(done) = e.run(deposit(MICROS, 1, 0)) else { panic!() };
@@ -322,7 +323,8 @@ fn deposits_are_bounded_and_the_next_day_is_new() {
     }
     assert!(matches!(e.refused(A, deposit(10)), Refusal::DepositsOfDay { .. }));
     let next_day = 86_400_000_000 + HOUR_US;
-    let end = Command { user: Uuid::nil(), agent: false, id: None, instruction: Instruction::DayEnd };
+    let end =
+        Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction: Instruction::DayEnd };
     let seq = e.state.seq() + 1;
     step(&mut e.state, seq, next_day, &end, &mut e.facts);
     e.done(A, deposit(10));

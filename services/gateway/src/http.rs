@@ -9,8 +9,12 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{any, any_service, get},
 };
-use fafnir_platform::{config::Mode, envelope::Failure};
-use fafnir_proto::{client, v1::terminal_server::TerminalServer};
+use fafnir_platform::{
+    config::Mode,
+    envelope::Failure,
+    telemetry::trace::{self, Kind, Open},
+};
+use fafnir_proto::{client, trace::Trace, v1::terminal_server::TerminalServer};
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 use std::{
@@ -29,6 +33,8 @@ use tower_http::{
 const GRPC_MESSAGE_MAX: usize = 256 * 1024;
 /// Answers from this many bytes on are compressed for whoever takes that.
 const COMPRESSED_FROM: u64 = 1024;
+/// Characters of a path in the name of a span.
+const PATH_TOLD_MAX: usize = 64;
 /// How long a browser remembers what it may send from another origin.
 const CORS_MAX_AGE: Duration = Duration::from_hours(1);
 const GRAPHIQL: &str = include_str!("graphiql.html");
@@ -159,10 +165,26 @@ async fn method_not_allowed() -> Response {
 /// Where a request came from is told along with every call made on the way: its trace, or a new one, and its address.
 async fn told(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response {
     let address = gateway.client(request.headers(), request.extensions()).ip;
-    let given = request.headers().get(client::TRACE_KEY).and_then(|v| v.to_str().ok());
-    let trace = given.and_then(client::trace_of).map(str::to_owned);
-    let trace = trace.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-    client::from(client::Origin { trace, address: Some(address) }, next.run(request)).await
+    let given = request.headers().get(client::TRACE_KEY).and_then(|v| v.to_str().ok()).and_then(Trace::parse);
+    let trace = trace::of_request(given);
+    let span = match given {
+        Some(_) => Open::begin(super::SERVICE.name, given),
+        None => Open::first(super::SERVICE.name, trace),
+    };
+    let named = |span| {
+        let path = request.uri().path().chars().take(PATH_TOLD_MAX);
+        (span, format!("{} {}", request.method(), path.collect::<String>()))
+    };
+    let span = span.map(named);
+    let trace = span.as_ref().map_or(trace, |(span, _)| span.trace());
+    let origin = client::Origin { trace: Some(trace), address: Some(address) };
+    let response = client::from(origin, next.run(request)).await;
+    if let Some((span, name)) = span {
+        let status = response.status();
+        let failed = status.is_server_error().then(|| ("error", status.to_string()));
+        span.end(name, Kind::Server, failed.as_slice());
+    }
+    response
 }
 
 /// Around every request: what a browser must not do with an answer, and how long it took.

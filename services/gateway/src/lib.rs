@@ -31,7 +31,7 @@ use fafnir_platform::{
     },
     tasks::Schedule,
 };
-use fafnir_proto::v1::PositionRequest;
+use fafnir_proto::{client, v1, v1::PositionRequest};
 pub use graphql::sdl;
 
 use axum::extract::ConnectInfo;
@@ -181,4 +181,9 @@ fn follow_notice(gateway: &Arc<Gateway>) {
             Ok::<_, Error>(())
         }
     });
+}
+
+/// One line for each order that a client was told to be in.
+fn tell_placed(order: &v1::Order) {
+    tracing::debug!(order = order.id, trace = client::trace_id(), "answered");
 }

@@ -16,6 +16,7 @@ use fafnir_platform::{
     error::{refusal_of, unavailable_of},
 };
 use fafnir_proto::{
+    client,
     id::{SessionId, UserId},
     reason::Reason,
     v1::{self, terminal_server::Terminal},
@@ -44,7 +45,12 @@ fn outward(status: Status) -> Status {
                 Status::deadline_exceeded("the service did not answer in time; look before trying again")
             }
             code => {
-                tracing::error!(?code, cause = status.message(), "terminal call failed");
+                tracing::error!(
+                    trace = client::trace_id(),
+                    ?code,
+                    cause = status.message(),
+                    "terminal call failed"
+                );
                 Status::internal("the service failed; the log has the cause")
             }
         },
@@ -451,6 +457,7 @@ impl Terminal for Door {
         message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place(message).await.map_err(outward)?;
+        reply.get_ref().order.iter().for_each(crate::tell_placed);
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
@@ -461,6 +468,7 @@ impl Terminal for Door {
         message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place_group(message).await.map_err(outward)?;
+        reply.get_ref().orders.iter().for_each(crate::tell_placed);
         Ok(Response::new(self.0.told(&session, reply)))
     }
 

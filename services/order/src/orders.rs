@@ -15,6 +15,7 @@ use fafnir_platform::{
     facts::Follower,
 };
 use fafnir_proto::{
+    client,
     id::{OrderId, UserId},
     reason::Reason,
     v1::{
@@ -26,6 +27,7 @@ use fafnir_proto::{
 };
 use fafnir_rules::{
     check,
+    money::{E4_DECIMALS, format_scaled},
     order::{LEGS_MAX, LEGS_RULE},
 };
 use prost::Message as _;
@@ -164,6 +166,23 @@ fn replacement(r: &ReplaceOrderRequest) -> Result<ReplaceCommand, Refused> {
     })
 }
 
+/// The one line at INFO of an order that was taken, in all: what comes of it stands in its history. Of what the platform
+/// itself places there is none.
+fn tell_accepted(order: &Order, position: u64) {
+    let Some(trace) = client::trace_id() else { return };
+    let (side, quantity) = (order.side().name(), format_scaled(order.quantity_e4, E4_DECIMALS));
+    tracing::info!(
+        order = order.id,
+        trace,
+        symbol = order.symbol,
+        side,
+        quantity,
+        state = order.state().name(),
+        position,
+        "accepted"
+    );
+}
+
 impl Orders {
     pub fn new(ctx: &Context, db: Db, follower: Follower) -> Self {
         let (door, places) = (Door::new(ctx), Arc::new(Semaphore::new(PLACES_MAX)));
@@ -204,7 +223,11 @@ impl Orders {
                 let id = id.map_err(|_| Error::internal("the engine names an order that is no UUID"))?;
                 self.known(user, id, done.at, deadline).await
             }
-            Ok(done) => Ok((made(done)?, answer.position)),
+            Ok(done) => {
+                let order = made(done)?;
+                tell_accepted(&order, answer.position);
+                Ok((order, answer.position))
+            }
             Err(refused) => Err(refused.into()),
         }
     }
@@ -255,7 +278,8 @@ impl Orders {
                 let others = std::mem::take(&mut done.others);
                 let first = made(done)?;
                 let group = first.group_id.clone();
-                let orders = std::iter::once(first).chain(others).collect();
+                let orders: Vec<_> = std::iter::once(first).chain(others).collect();
+                orders.iter().for_each(|order| tell_accepted(order, answer.position));
                 Ok(((group, orders), answer.position))
             }
             Err(refused) => Err(refused.into()),

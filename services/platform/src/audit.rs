@@ -11,6 +11,7 @@ use super::{
 };
 use fafnir_proto::{
     client::{self, Caller},
+    trace::Trace,
     v1::{AuditEntry, RecordRequest},
 };
 use prost::Message as _;
@@ -136,7 +137,7 @@ pub fn entry(action: Action, actor: impl Into<Actor>, subject: impl fmt::Display
         outcome: OK.to_owned(),
         actor: actor.into().to_string(),
         subject: subject.to_string(),
-        trace: origin.trace,
+        trace: origin.trace.map_or_else(String::new, Trace::id_text),
         source: origin.address.map_or_else(String::new, |ip| ip.to_canonical().to_string()),
         ..AuditEntry::default()
     }

@@ -34,6 +34,8 @@ const BATCH_MAX: usize = 128;
 const TAIL_BATCH_MAX: usize = 64;
 /// A tail that asks for nothing for so long is forgotten by the broker.
 const TAIL_IDLE_MAX: Duration = Duration::from_mins(2);
+/// Servers that keep a stream, where a cluster has as many.
+const CLUSTER_REPLICAS: usize = 3;
 /// How often the owner of a stream looks whether the broker still has it.
 const STREAM_CHECK: Duration = Duration::from_secs(1);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,6 +81,8 @@ pub const FACTS: StreamSpec = StreamSpec {
 pub struct Bus {
     client: async_nats::Client,
     jetstream: jetstream::Context,
+    /// On how many servers a new stream is kept.
+    replicas: usize,
 }
 
 impl fmt::Debug for Bus {
@@ -179,6 +183,7 @@ impl Bus {
         let url = ctx.addresses.get("nats").cloned().unwrap_or_default();
         let nats = &ctx.settings.nats;
         let servers = servers(&url)?;
+        let replicas = if servers.len() >= CLUSTER_REPLICAS { CLUSTER_REPLICAS } else { 1 };
         let (user, password) = if nats.url.is_empty() {
             (String::new(), String::new())
         } else if nats.password_file.is_empty() {
@@ -229,12 +234,12 @@ impl Bus {
             }
         })
         .await?;
-        Ok(Self::from_client(client))
+        Ok(Self { replicas, ..Self::from_client(client) })
     }
 
     /// Wraps a connection that was made elsewhere (tests).
     pub fn from_client(client: async_nats::Client) -> Self {
-        Self { jetstream: jetstream::new(client.clone()), client }
+        Self { jetstream: jetstream::new(client.clone()), client, replicas: 1 }
     }
 
     /// The JetStream side of the connection.
@@ -252,9 +257,15 @@ impl Bus {
     pub async fn keep_stream(&self, ctx: &Context, spec: StreamSpec) -> Result<()> {
         self.ensure_stream(spec).await?;
         let (bus, name) = (self.clone(), format!("{}: stream {}", ctx.service, spec.name));
+        let answers = metrics::gauge!("fafnir_bus_answers", "service" => ctx.service);
+        answers.set(1.0);
         ctx.tasks.every(name, Schedule::after(STREAM_CHECK), move || {
-            let bus = bus.clone();
-            async move { bus.ensure_stream(spec).await }
+            let (bus, answers) = (bus.clone(), answers.clone());
+            async move {
+                let kept = bus.ensure_stream(spec).await;
+                answers.set(if kept.is_ok() { 1.0 } else { 0.0 });
+                kept
+            }
         });
         Ok(())
     }
@@ -271,6 +282,7 @@ impl Bus {
             max_bytes: if spec.has_copy { MEMORY_STREAM_BYTES_MAX } else { STREAM_BYTES_MAX },
             max_messages_per_subject: if spec.one_per_subject { 1 } else { -1 },
             duplicate_window: DEDUPE_WINDOW,
+            num_replicas: self.replicas,
             ..Default::default()
         };
         retry(CONNECT_DEADLINE, || async {

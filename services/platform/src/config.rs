@@ -44,6 +44,7 @@ pub struct Settings {
     pub broker: Broker,
     pub redis: Redis,
     pub log: Log,
+    pub traces: Traces,
     pub gateway: Gateway,
     pub auth: Auth,
     pub order: Order,
@@ -171,7 +172,8 @@ pub struct Disk {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nats {
-    /// `nats://host:port`, `tls://` over TLS; the servers of a cluster parted by commas. Empty: the embedded broker.
+    /// `nats://host:port`, `tls://` over TLS; the servers of a cluster parted by commas: of three or more, three keep each
+    /// stream that is made. Empty: the embedded broker.
     pub url: String,
     /// Handed to terminals; empty: the same as the first of `url`.
     pub public_url: String,
@@ -224,6 +226,23 @@ pub struct Log {
     pub format: LogFormat,
     /// Filter as in `RUST_LOG`.
     pub filter: String,
+}
+
+/// Spans of requests, for a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// Where the collector takes OTLP over gRPC, as `http://127.0.0.1:4317` or `https://host:port`. Empty: no spans.
+    pub endpoint: String,
+    /// Of the requests that bring no `traceparent` one in so many is recorded; 0: none of them. Those that bring one say
+    /// it themselves.
+    pub one_in: u32,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: String::new(), one_in: 100 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -410,6 +429,7 @@ impl Default for Settings {
             broker: Broker::default(),
             redis: Redis::default(),
             log: Log::default(),
+            traces: Traces::default(),
             gateway: Gateway::default(),
             auth: Auth::default(),
             order: Order::default(),

@@ -105,7 +105,7 @@ impl Door {
             if !status.is_transient() || Instant::now() + pause >= deadline {
                 return Err(status);
             }
-            tracing::debug!(error = %status, "a command is sent again");
+            tracing::debug!(trace = client::trace_id(), error = %status, "a command is sent again");
             tokio::time::sleep(pause).await;
             (pause, is_repeated) = ((pause * 2).min(PAUSE_MAX), true);
         }

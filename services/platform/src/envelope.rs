@@ -7,6 +7,7 @@ use super::{
     refusal::{Kind, Refusal},
 };
 use axum::response::{IntoResponse, Response};
+use fafnir_proto::client;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tonic::{Code, Status};
@@ -106,14 +107,14 @@ impl From<Error> for Failure {
             return refusal.into();
         }
         if e.is_transient() {
-            tracing::warn!(error = %e, "request failed, can be tried again");
+            tracing::warn!(trace = client::trace_id(), error = %e, "request failed, can be tried again");
             let text = "the service cannot answer just now; try again";
             return Self {
                 retry_after_s: Some(RETRY_AFTER_S),
                 ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
             };
         }
-        tracing::error!(error = %e, "request failed");
+        tracing::error!(trace = client::trace_id(), error = %e, "request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the service failed; try again")
     }
 }

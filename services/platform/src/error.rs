@@ -5,7 +5,7 @@ use super::{
     refusal::{Kind, Refusal},
 };
 use fafnir_proto::{
-    client::REASON_KEY,
+    client::{self, REASON_KEY},
     reason::{AnyReason, Reason},
 };
 use tonic::{Code, Status};
@@ -146,11 +146,11 @@ impl From<Error> for Status {
             Error::Remote(s) if refusal_of(&s).is_some() => *s,
             Error::Db(db::Error::DiskFull) => disk_full().into(),
             e if e.is_transient() => {
-                tracing::warn!(error = %e, "request failed, can be tried again");
+                tracing::warn!(trace = client::trace_id(), error = %e, "request failed, can be tried again");
                 Status::unavailable("the service cannot answer just now; try again")
             }
             e => {
-                tracing::error!(error = %e, "request failed");
+                tracing::error!(trace = client::trace_id(), error = %e, "request failed");
                 Status::internal("the service failed; the log has the cause")
             }
         }

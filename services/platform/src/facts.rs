@@ -8,6 +8,7 @@
 mod runner;
 #[cfg(test)]
 mod tests;
+mod traced;
 
 use super::{
     bus::{self, Bus},

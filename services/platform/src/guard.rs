@@ -1,6 +1,6 @@
 //! What stands before every gRPC server of the platform: the token check, the caller, the count and time of each method.
 
-use super::{caller, context::Context, secrets::Secrets, tls::Callers};
+use super::{caller, context::Context, secrets::Secrets, telemetry::trace, tls::Callers};
 use fafnir_proto::client;
 use http::HeaderValue;
 use metrics::Histogram;
@@ -88,7 +88,10 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
         let seconds = self.methods.seconds(request.uri().path());
         let time = client::time_left_of(request.headers());
         let origin = client::Origin::of(request.headers());
-        let answering = client::from(origin, self.server.call(request));
+        let span = trace::Open::begin(self.methods.service, origin.trace)
+            .map(|span| (span, request.uri().path().trim_start_matches('/').to_owned()));
+        let within = span.as_ref().map(|(span, _)| span.trace()).or(origin.trace);
+        let answering = client::from(client::Origin { trace: within, ..origin }, self.server.call(request));
         Box::pin(async move {
             let answer = match time {
                 Some(time) => client::within(time, answering).await,
@@ -97,6 +100,11 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
             // A refusal is an answer of its head alone; what ends later ends after the time that is measured here.
             let code = answer.as_ref().map_or(None, |answer| answer.headers().get(GRPC_STATUS));
             seconds.of(code).record(started.elapsed().as_secs_f64());
+            if let Some((span, name)) = span {
+                let code = code.and_then(|code| code.to_str().ok()).filter(|code| *code != "0");
+                let failed = code.map(|code| ("error", format!("gRPC status {code}")));
+                span.end(name, trace::Kind::Server, failed.as_slice());
+            }
             answer
         })
     }

@@ -1,7 +1,7 @@
 //! Whether a service can do its work: what its door for operations answers at `/readyz`.
 
 use parking_lot::RwLock;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The health of one service. Cheap to clone; every clone is of the same service.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +12,8 @@ struct State {
     started: bool,
     stuck: Option<String>,
     damaged: Option<String>,
+    /// What is away that it cannot do its work without.
+    lacks: BTreeMap<&'static str, String>,
 }
 
 impl Health {
@@ -33,6 +35,18 @@ impl Health {
         }
     }
 
+    /// It cannot do its work for want of `what`, which comes back by itself; one sentence.
+    pub fn lacks(&self, what: &'static str, why: &str) {
+        self.0.write().lacks.insert(what, why.to_owned());
+    }
+
+    /// `what` is there.
+    pub fn has(&self, what: &'static str) {
+        if self.0.read().lacks.contains_key(what) {
+            self.0.write().lacks.remove(what);
+        }
+    }
+
     /// What it stores is damaged: it only reads from here on, until it is started on a sound store. One sentence.
     pub fn damaged(&self, why: &str) {
         self.0.write().damaged.get_or_insert_with(|| why.to_owned());
@@ -44,7 +58,8 @@ impl Health {
     /// Why it is not, in a few words.
     pub fn ready(&self) -> Result<(), String> {
         let state = self.0.read();
-        match state.damaged.as_ref().or(state.stuck.as_ref()) {
+        let lacking = state.lacks.values().next();
+        match state.damaged.as_ref().or(state.stuck.as_ref()).or(lacking) {
             Some(why) => Err(why.clone()),
             None if state.started => Ok(()),
             None => Err("starting".to_owned()),
@@ -65,6 +80,14 @@ mod tests {
         health.clone().stuck("a fact cannot be");
         assert_eq!(health.ready(), Err("a fact cannot be".to_owned()));
         health.recovered();
+        assert_eq!(health.ready(), Ok(()));
+        health.lacks("a", "a is away");
+        health.lacks("b", "b is away");
+        assert_eq!(health.ready(), Err("a is away".to_owned()));
+        health.has("a");
+        health.recovered();
+        assert_eq!(health.ready(), Err("b is away".to_owned()));
+        health.has("b");
         assert_eq!(health.ready(), Ok(()));
         health.damaged("page 7 is damaged");
         health.damaged("page 9 is damaged");

@@ -5,6 +5,7 @@ use super::{
     envelope::Failure,
     guard::{GrpcServer, Guarded},
     http::{self, Door},
+    tasks::Schedule,
     telemetry,
 };
 use axum::{
@@ -15,11 +16,14 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::{Service as _, ServiceExt as _};
+
+/// How often the metrics are told whether a service is ready.
+const READY_EVERY: Duration = Duration::from_secs(1);
 
 /// Serves `server` behind the token check, with health and reflection, until shutdown: on the socket, and to its own
 /// process directly. Returns at once; the server is one of the context's tasks.
@@ -124,13 +128,20 @@ pub fn by_content_type(rest: Router, grpc: Router) -> Router {
 pub fn serve_operations(ctx: &Context, listener: TcpListener) {
     telemetry::recorder();
     let (health, disk) = (ctx.health.clone(), ctx.disk.clone());
+    let ready = move || health.ready().and_then(|()| disk.trouble().map_or(Ok(()), Err));
+    let (told, gauge) = (ready.clone(), metrics::gauge!("fafnir_ready", "service" => ctx.service));
+    // By itself: one door tells the metrics of all services of its process.
+    ctx.tasks.every(format!("{}: readiness", ctx.service), Schedule::at_once(READY_EVERY), move || {
+        gauge.set(if told().is_ok() { 1.0 } else { 0.0 });
+        std::future::ready(Ok::<(), Infallible>(()))
+    });
     let router = Router::new()
         .route("/metrics", get(|| async { telemetry::render_metrics() }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route(
             "/readyz",
             get(move || {
-                let ready = health.ready().and_then(|()| disk.trouble().map_or(Ok(()), Err));
+                let ready = ready();
                 async move {
                     match ready {
                         Ok(()) => (StatusCode::OK, "ready\n".to_owned()),

@@ -1,6 +1,7 @@
 //! Logs for people or as JSON, and the metrics of the process.
 
 mod metric;
+pub mod trace;
 
 pub use metric::{recorder, render_metrics, spawn_upkeep};
 

@@ -17,7 +17,9 @@ use fafnir_platform::{
     error::disk_full,
 };
 use fafnir_proto::{
+    client,
     reason::Reason,
+    trace::Trace,
     v1::{self, execute_reply::Outcome},
 };
 use fafnir_rules::symbol::Symbol;
@@ -57,24 +59,48 @@ fn id_or_none(field: &str, text: &str) -> Result<Option<Uuid>, Refusal> {
     if text.is_empty() { Ok(None) } else { Uuid::parse_str(text).map(Some).map_err(malformed) }
 }
 
+/// One line for each order that came in.
+fn tell_placed(reply: &v1::ExecuteReply) {
+    let Some(Outcome::Done(done)) = &reply.outcome else { return };
+    for order in done.order.iter().chain(&done.others).filter(|_| !done.known) {
+        let (trace, position) = (client::trace_id(), reply.position);
+        tracing::debug!(
+            order = order.id,
+            trace,
+            symbol = order.symbol,
+            state = order.state().name(),
+            position,
+            "stepped"
+        );
+    }
+}
+
 impl Exchange {
     /// One command. A refusal is an answer; a status says that nobody knows yet.
     ///
     /// # Errors
     /// The engine is stopping, or too slow: the command may be in the journal.
     pub async fn execute(&self, command: &v1::Command) -> Result<v1::ExecuteReply, Status> {
-        let command = match request::parse(command) {
+        let mut command = match request::parse(command) {
             Ok(command) => command,
             Err(refused) => return Ok(self.refused(refused)),
         };
+        command.trace = client::origin().trace.map(Trace::to_bytes);
         let class = request::class(&command.instruction);
         if let Err(refused) = self.admit(class) {
             return Ok(self.refused(refused));
         }
         let scope = Scope::of(&command.instruction);
+        let places = matches!(command.instruction, Instruction::New(_) | Instruction::NewGroup(_));
         let room = if class == Class::Cancel { Room::Cancel } else { Room::Common };
         match tokio::time::timeout(EXECUTE_DEADLINE, self.engine.execute(room, command)).await {
-            Ok(Ok(reply)) => Ok(self.published.with_names(|names| reply.message(names, scope))),
+            Ok(Ok(reply)) => {
+                let reply = self.published.with_names(|names| reply.message(names, scope));
+                if places {
+                    tell_placed(&reply);
+                }
+                Ok(reply)
+            }
             Ok(Err(refused)) if refused.reason == Reason::ENGINE_STOPPED => Err(refused.into()),
             Ok(Err(refused)) => Ok(self.refused(refused)),
             Err(_) => Err(Status::deadline_exceeded("the engine is too slow; ask again with the same id")),
@@ -123,7 +149,7 @@ impl Exchange {
     /// # Errors
     /// It was not journaled, or it was refused.
     pub async fn own(&self, instruction: Instruction) -> Result<(), Refusal> {
-        let command = Command { user: Uuid::nil(), agent: false, id: None, instruction };
+        let command = Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction };
         let reply = self.engine.execute(Room::Own, command).await?;
         match reply.answer {
             fafnir_clearing::fact::Answer::Refused(refused) => Err(refusal::of(&refused, Scope::Money)),

@@ -32,7 +32,7 @@ pub fn user(number: u64) -> Uuid {
 
 /// What comes before the commands: two listings, a rate, users with something to trade.
 pub fn prelude() -> Vec<Command> {
-    let of = |user: Uuid, instruction| Command { user, agent: false, id: None, instruction };
+    let of = |user: Uuid, instruction| Command { user, agent: false, id: None, trace: None, instruction };
     let mut commands = vec![
         of(Uuid::nil(), Instruction::SetRate { usd_cad: 1_370_000 }),
         of(Uuid::nil(), Instruction::SetFees { maker_bp: 1, taker_bp: 2 }),

@@ -32,6 +32,7 @@ pub mod snapshot;
 pub mod standing;
 pub mod start;
 pub mod steady;
+mod traced;
 
 #[cfg(test)]
 mod tests;

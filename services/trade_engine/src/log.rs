@@ -3,6 +3,7 @@
 use crate::seglog::{self, Segment, Spec};
 use bytes::Bytes;
 use fafnir_clearing::codec::{Malformed, RULES_VERSION, Reader, put_text, put_u64};
+use fafnir_proto::trace::Trace;
 use std::collections::BTreeMap;
 
 /// Tests see logs roll within a few thousand commands.
@@ -42,6 +43,8 @@ pub struct Stored {
     pub command: u64,
     /// An encoded `Fact`.
     pub payload: Bytes,
+    /// Its trace, where it is new and the trace's spans are recorded.
+    pub trace: Option<Trace>,
 }
 
 /// Encodes a fact for its log; the first of a segment carries where the segment begins.

@@ -72,6 +72,7 @@ pub fn fact(names: &Names, fact: &Fact) -> v1::Fact {
         position: fact.position,
         time_us: fact.time_us,
         user_id: id_text(fact.user),
+        trace: fact.trace.map_or_else(Vec::new, Vec::from),
         ..Default::default()
     };
     if let Some((market, seq)) = fact.at {

@@ -377,7 +377,7 @@ impl Published {
                 let (command, payload, _) = log::read(frame.seq, frame.time_us, frame.payload)
                     .map_err(|e| log::damaged(segment, &frame, e))?;
                 let payload = payload.to_vec().into();
-                if !each(Stored { position: frame.seq, command, payload }) {
+                if !each(Stored { position: frame.seq, command, payload, trace: None }) {
                     return Ok(());
                 }
             }
@@ -484,7 +484,7 @@ pub fn load(dir: &Path) -> Result<Loaded, seglog::Error> {
                 .map_err(|e| log::damaged(segment, &frame, e))?;
             loaded.begins.extend(begin);
             let payload = payload.to_vec().into();
-            loaded.facts.push(Stored { position: frame.seq, command, payload });
+            loaded.facts.push(Stored { position: frame.seq, command, payload, trace: None });
         }
     }
     Ok(loaded)

@@ -6,7 +6,7 @@ use fafnir_platform::{
     Context, Error, Result,
     bus::{self, Bus, FactAck},
 };
-use fafnir_proto::subject;
+use fafnir_proto::{client::TRACE_KEY, subject};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -90,10 +90,12 @@ impl Publisher {
 
     async fn send(&self, facts: Vec<Arc<Stored>>) -> Result<FactAck> {
         let position = |fact: Option<&Arc<Stored>>| fact.map_or(0, |f| f.position).to_string();
-        let headers = [
+        let mut headers = vec![
             (subject::FIRST_POSITION, position(facts.first())),
             (subject::LAST_POSITION, position(facts.last())),
         ];
+        // A message can be of many traces, which its facts name; who reads headers alone learns of one.
+        headers.extend(facts.iter().find_map(|fact| fact.trace).map(|trace| (TRACE_KEY, trace.to_string())));
         metrics::counter!("fafnir_facts_published_total", "stream" => bus::FACTS.name)
             .increment(facts.len() as u64);
         self.bus.send_batch(bus::FACTS.name, subject::FACTS, &headers, batch(&facts)).await

@@ -10,7 +10,7 @@ use super::{
 use bytes::Bytes;
 use fafnir_clearing::fact::Fact;
 use fafnir_platform::{clock::DAY_US, disk::Disk};
-use fafnir_proto::{subject, v1};
+use fafnir_proto::{subject, trace::Trace, v1};
 use prost::Message as _;
 use std::{
     collections::BTreeMap,
@@ -159,7 +159,9 @@ impl Recorder {
             began = began.or(begin);
             let trade = message::public_trade(&message);
             trades.extend(trade.clone());
-            stored.push((Stored { position: fact.position, command: *command, payload }, trade));
+            let sampled = fact.trace.and_then(|bytes| Trace::read(&bytes)).filter(|trace| trace.is_sampled);
+            let fact = Stored { position: fact.position, command: *command, payload, trace: sampled };
+            stored.push((fact, trade));
         }
         self.log.flush(false)?;
         if let Some(begin) = began {

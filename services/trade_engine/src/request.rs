@@ -118,7 +118,7 @@ pub fn parse(command: &v1::Command) -> Result<Command, Refusal> {
     if user.is_nil() && needs_user(&instruction) {
         return Err(malformed("user_id", "must be given"));
     }
-    Ok(Command { user, agent: agents::is_agent(UserId::new(user)), id, instruction })
+    Ok(Command { user, agent: agents::is_agent(UserId::new(user)), id, trace: None, instruction })
 }
 
 /// Whether a command is somebody's.

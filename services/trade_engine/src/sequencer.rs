@@ -13,6 +13,7 @@ use super::{
     recorder,
     recovery::Recovered,
     seglog::{FlushError, SegLog},
+    traced::Traced,
 };
 use fafnir_clearing::{
     State,
@@ -325,7 +326,7 @@ impl Sequencer {
             self.state.paused().filter(|(_, pause)| now >= pause.due_us).map(|(s, _)| s.clone()).collect();
         due.extend(reopening.into_iter().map(|symbol| Instruction::Reopen { symbol }));
         for instruction in due {
-            let command = Command { user: Uuid::nil(), agent: false, id: None, instruction };
+            let command = Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction };
             let mut payload = Vec::new();
             command.encode(&mut payload);
             self.push(batch, command, &payload, None);
@@ -334,6 +335,8 @@ impl Sequencer {
 
     /// Makes the batch durable, steps it, answers, hands its facts on. False: nobody takes them.
     fn commit(&mut self, batch: Vec<Waiting>) -> bool {
+        let commands = batch.len();
+        let mut traced = Traced::of(batch.iter().map(|w| w.command.trace.as_ref().map(|t| &t[..])));
         if let Err(e) = self.journal.flush(true) {
             match e {
                 FlushError::Lost(e) => die("the journal", &e),
@@ -353,6 +356,7 @@ impl Sequencer {
                 }
             }
         }
+        traced.part("journal written", commands);
         self.published.note_journaled(self.journal.last());
         if !batch.is_empty() && std::mem::take(&mut self.unwritten) {
             self.config.disk.accepted();
@@ -377,6 +381,7 @@ impl Sequencer {
             // Before the answers leave: who has one reads nothing that is older.
             self.published.note_stepped(facts.iter().map(|(_, fact)| fact), self.state.position());
         }
+        traced.part("commands stepped", commands);
         for (reply, answer) in answers {
             // The asker may have given up: the outcome is found by its id.
             let _gone = reply.send(Ok(answer));

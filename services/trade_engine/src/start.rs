@@ -145,8 +145,16 @@ fn judge(ctx: &Context, exchange: &Exchange, clock: Clock) {
         behind_us: i64::from(settings.behind_s_max).saturating_mul(SECOND_US),
         behind_facts: settings.behind_facts_max,
     };
+    let health = ctx.health.clone();
     ctx.tasks.every("lag of the followers", Schedule::after(JUDGE_EVERY), move || {
         let (behind, is_other) = published.followers.judge(limits, clock.now_us(), published.recorded());
+        match &behind {
+            Some(b) => {
+                let why = format!("{} is behind with its records: only cancels are taken", b.follower);
+                health.lacks("followers", &why);
+            }
+            None => health.has("followers"),
+        }
         match behind {
             Some(b) if is_other => tracing::error!(
                 follower = b.follower,

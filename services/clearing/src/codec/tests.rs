@@ -156,8 +156,9 @@ fn any_id() -> impl Strategy<Value = RequestId> {
 pub(crate) fn any_command() -> impl Strategy<Value = Command> {
     let instruction = prop_oneof![any_of_orders(), any_of_money(), any_of_reference()];
     let user = prop_oneof![Just(Uuid::nil()), any_uuid()];
-    (user, any::<bool>(), prop::option::of(any_id()), instruction)
-        .prop_map(|(user, agent, id, instruction)| Command { user, agent, id, instruction })
+    let trace = prop::option::of(any::<[u8; TRACE_BYTES]>());
+    (user, any::<bool>(), prop::option::of(any_id()), trace, instruction)
+        .prop_map(|(user, agent, id, trace, instruction)| Command { user, agent, id, trace, instruction })
 }
 
 proptest! {

@@ -93,7 +93,7 @@ impl Desk {
             }
             other => panic!("{other}"),
         };
-        let command = Command { user: user(B), agent: false, id: None, instruction };
+        let command = Command { user: user(B), agent: false, id: None, trace: None, instruction };
         if let Answer::Refused(refusal) = self.e.run(command) {
             self.refused = refusal.sentence();
         }

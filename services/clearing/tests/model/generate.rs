@@ -88,7 +88,7 @@ impl Generator {
 
     #[expect(clippy::unused_self, reason = "reads like its neighbours")]
     fn system(&self, instruction: Instruction) -> Command {
-        Command { user: Uuid::nil(), agent: false, id: None, instruction }
+        Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction }
     }
 
     fn rules(&mut self) -> Rules {
@@ -180,7 +180,7 @@ impl Generator {
             _ => self.deposit(model, user),
         };
         let id = self.name(&instruction, position);
-        Command { user, agent, id, instruction }
+        Command { user, agent, id, trace: None, instruction }
     }
 
     /// A name for what has one: a client's key that the door did not find, or the door's own.
@@ -529,7 +529,7 @@ impl Generator {
             cost_price_e4: self.price(model, market),
         };
         let agent = self.users.iter().find(|u| u.0 == user).map_or(agent, |u| u.1);
-        Command { user, agent, id: None, instruction: Instruction::Endow(endow) }
+        Command { user, agent, id: None, trace: None, instruction: Instruction::Endow(endow) }
     }
 
     /// Most of the time a session, and what comes after one; rarely none at all.

@@ -61,7 +61,7 @@ impl Desk {
     }
 
     fn of(&mut self, user: Uuid, instruction: Instruction) -> Answer {
-        self.give(&Command { user, agent: false, id: None, instruction })
+        self.give(&Command { user, agent: false, id: None, trace: None, instruction })
     }
 
     fn done(&mut self, user: Uuid, instruction: Instruction) {
@@ -741,7 +741,7 @@ impl Wild {
             looked_until: self.rng.one_in(2).then(|| self.any() as u64),
             key: "key".into(),
         });
-        Command { user, agent: agent && !user.is_nil(), id, instruction }
+        Command { user, agent: agent && !user.is_nil(), id, trace: None, instruction }
     }
 }
 

@@ -5,8 +5,8 @@ use fafnir_platform::{
     error::{refusal_of, unavailable_of},
     refusal::{Kind, Refusal},
 };
-use fafnir_proto::reason::Reason;
 pub use fafnir_proto::reason::code_name;
+use fafnir_proto::{client, reason::Reason};
 use tonic::{Code, Status};
 
 /// Longest message of a parser or validation error; they quote the query.
@@ -70,7 +70,7 @@ pub fn of(status: Status) -> Error {
             error(Code::DeadlineExceeded, "the service did not answer in time; look before trying again")
         }
         code => {
-            tracing::error!(?code, cause = status.message(), "resolver failed");
+            tracing::error!(trace = client::trace_id(), ?code, cause = status.message(), "resolver failed");
             error(Code::Internal, "the service failed; the log has the cause")
         }
     }

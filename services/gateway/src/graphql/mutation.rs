@@ -342,6 +342,7 @@ impl Trading {
         let order = place_request(session, request)?;
         let mut client = gateway.ctx.clients.order(&session.caller());
         let order = order_of(gateway.told(session, client.place(order).await.map_err(error::of)?))?;
+        crate::tell_placed(&order);
         let outcome = placed(&order);
         Ok(CreateOrderResponse { data: Some(order.into()), outcome })
     }
@@ -366,6 +367,7 @@ impl Trading {
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let reply = gateway.told(session, client.place_group(group).await.map_err(error::of)?);
+        reply.orders.iter().for_each(crate::tell_placed);
         let outcome = reply.orders.first().map_or_else(Outcome::ok, placed);
         let orders = reply.orders.into_iter().map(Order::from).collect();
         Ok(CreateOrderGroupResponse { group_id: Some(Uuid(reply.group_id)), orders, outcome })

@@ -1,5 +1,6 @@
 //! The follower's own task: gathers, commits, fills gaps, tells the engine where it stands.
 
+use super::traced::Traced;
 use super::{Batch, Follower, Projection, Readers, Source};
 use crate::{
     context::Context,
@@ -390,7 +391,12 @@ impl<P: Projection, S: Source> Runner<P, S> {
         let (from, count) = (self.position(), facts.len() as u64);
         let last = from + count;
         let kind = facts.first().map(Fact::kind);
+        let traced = match self.projection.database() {
+            Some(_) => Traced::of(self.service, &facts),
+            None => Traced::default(),
+        };
         let Err(e) = self.projection.apply(from, facts).await else {
+            traced.applied();
             metrics::counter!("fafnir_facts_applied_total", "service" => self.service, "stream" => "facts")
                 .increment(count);
             self.position.send_replace(last);

@@ -76,7 +76,7 @@ impl Bench {
 
     /// A command of the engine's own clock.
     pub fn own(&mut self, instruction: Instruction) -> Vec<v1::Fact> {
-        let command = Command { user: Uuid::nil(), agent: false, id: None, instruction };
+        let command = Command { user: Uuid::nil(), agent: false, id: None, trace: None, instruction };
         self.step(&command).1
     }
 
