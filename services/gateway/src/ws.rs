@@ -312,7 +312,7 @@ impl Connection {
                 }
                 let sent: Sent = serde_json::from_value(payload)
                     .map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
-                Ok(self.subscribe(id, session, sent))
+                Ok(self.subscribe(id, session, sent).await)
             }
             "complete" => {
                 if let Some(subscription) = message.id.and_then(|id| self.running.remove(&id)) {
@@ -350,7 +350,7 @@ impl Connection {
     }
 
     /// Starts a subscription; answers an `error` message when it is refused.
-    fn subscribe(&mut self, id: String, session: Session, sent: Sent) -> Option<String> {
+    async fn subscribe(&mut self, id: String, session: Session, sent: Sent) -> Option<String> {
         let refuse = |response: &async_graphql::Response| {
             let errors = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
             Some(message("error", &id, &errors))
@@ -368,7 +368,9 @@ impl Connection {
         let prepared = match self.endpoint.prepare(&session, sent) {
             Ok(prepared) => prepared,
             Err(Unready::Invalid(invalid)) => return refuse(&invalid.response()),
-            Err(Unready::Charge(charge)) => return refuse_charge(charge),
+            Err(Unready::Charge(charge)) => {
+                return refuse_charge(self.endpoint.hold_back(charge, self.place.as_ref()).await);
+            }
         };
         if prepared.shape.kind != OperationType::Subscription {
             let error =
@@ -377,7 +379,7 @@ impl Connection {
             return refuse(&async_graphql::Response::from_errors(vec![error]));
         }
         if let Err(charge) = self.endpoint.charge(&session, &prepared) {
-            return refuse_charge(charge);
+            return refuse_charge(self.endpoint.hold_back(charge, self.place.as_ref()).await);
         }
         let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
         let sender = self.sender.clone();
