@@ -513,11 +513,11 @@ fn certificates_of_nine_processes_are_replaced_under_load() {
     let refused = || fs::read_to_string(&log).unwrap().contains("refused why=\"its certificate ended on ");
     let until = Instant::now() + WITHIN;
     while !refused() {
-        shell.run(&["whoami"]);
+        shell.run(&["order", "list"]);
         assert!(Instant::now() < until, "the gateway shows the one that has ended");
     }
     nine.house.put("api-gateway", OffsetDateTime::now_utc(), 2);
-    while shell.run(&["whoami"]).code != 0 {
+    while shell.run(&["order", "list"]).code != 0 {
         assert!(Instant::now() < until, "the gateway shows one that has not ended");
     }
 }

@@ -251,7 +251,7 @@ pub struct AuditVerdict {
 
 /// What reading the audit log through came to.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct VerifyAuditLogConnection {
+pub struct VerifyAuditLogResponse {
     /// The answer; null where it was refused.
     pub data: Option<AuditVerdict>,
     #[graphql(flatten)]
@@ -438,7 +438,7 @@ impl AdminQuery {
     /// Reads the whole audit log and says whether its chain holds: whether a row was changed, removed, added or put
     /// elsewhere.
     #[graphql(guard = "Manages(ViewAuditLogs)")]
-    async fn verify_audit_log(&self, ctx: &Context<'_>) -> Result<VerifyAuditLogConnection> {
+    async fn verify_audit_log(&self, ctx: &Context<'_>) -> Result<VerifyAuditLogResponse> {
         let (gateway, session) = of(ctx)?;
         let mut security = gateway.ctx.clients.security(&session.caller());
         let (reply, outcome) =
@@ -452,7 +452,7 @@ impl AdminQuery {
                 broken: optional(r.broken),
             }
         });
-        Ok(VerifyAuditLogConnection { data, outcome })
+        Ok(VerifyAuditLogResponse { data, outcome })
     }
 }
 
