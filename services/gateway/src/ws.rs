@@ -355,16 +355,15 @@ impl Connection {
             let errors = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
             Some(message("error", &id, &errors))
         };
-        if self.running.len() >= SUBSCRIPTIONS_MAX {
-            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            let error = error::refused(Refusal::exhausted(Reason::TOO_MANY_SUBSCRIPTIONS, text));
+        let refuse_as = |error: async_graphql::Error| {
             let error = error.into_server_error(async_graphql::Pos::default());
-            return refuse(&async_graphql::Response::from_errors(vec![error]));
-        }
-        let refuse_charge = |charge: Charge| {
-            let error = error::refused(charge.refusal()).into_server_error(async_graphql::Pos::default());
             refuse(&async_graphql::Response::from_errors(vec![error]))
         };
+        let refuse_charge = |charge: Charge| refuse_as(error::refused(charge.refusal()));
+        if self.running.len() >= SUBSCRIPTIONS_MAX {
+            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return refuse_as(error::refused(Refusal::exhausted(Reason::TOO_MANY_SUBSCRIPTIONS, text)));
+        }
         let prepared = match self.endpoint.prepare(&session, sent) {
             Ok(prepared) => prepared,
             Err(Unready::Invalid(invalid)) => return refuse(&invalid.response()),
@@ -373,10 +372,8 @@ impl Connection {
             }
         };
         if prepared.shape.kind != OperationType::Subscription {
-            let error =
-                error::invalid(Reason::NOT_A_SUBSCRIPTION, "queries and mutations are served on /graphql");
-            let error = error.into_server_error(async_graphql::Pos::default());
-            return refuse(&async_graphql::Response::from_errors(vec![error]));
+            let text = "queries and mutations are served on /graphql";
+            return refuse_as(error::invalid(Reason::NOT_A_SUBSCRIPTION, text));
         }
         if let Err(charge) = self.endpoint.charge(&session, &prepared) {
             return refuse_charge(self.endpoint.hold_back(charge, self.place.as_ref()).await);

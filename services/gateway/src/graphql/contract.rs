@@ -34,7 +34,7 @@ fn inputs(
         match ours.iter().find(|our| our.name.node == their.name.node) {
             None => found.push(format!("{path} is gone")),
             Some(our) if !takes(&our.ty.node, &their.ty.node) => {
-                found.push(format!("{path} is a {}", our.ty.node))
+                found.push(format!("{path} is a {}", our.ty.node));
             }
             Some(_) => {}
         }

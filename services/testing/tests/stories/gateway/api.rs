@@ -271,6 +271,15 @@ async fn lists_are_connections() {
     door.stack.stop().await;
 }
 
+/// A type's name, without the lists and bangs around it.
+fn innermost(kind: &Value) -> String {
+    if kind["ofType"].is_null() {
+        kind["name"].as_str().unwrap().to_owned()
+    } else {
+        innermost(&kind["ofType"])
+    }
+}
+
 /// Every field with `first` and `after` answers a connection: edges with cursors and nodes, and the ends of the page.
 #[tokio::test]
 async fn every_list_with_pages_is_a_connection() {
@@ -282,13 +291,6 @@ async fn every_list_with_pages_is_a_connection() {
     );
     let schema = door.ask(&query).await["__schema"].clone();
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    fn innermost(kind: &Value) -> String {
-        if kind["ofType"].is_null() {
-            kind["name"].as_str().unwrap().to_owned()
-        } else {
-            innermost(&kind["ofType"])
-        }
-    }
     let fields_of = |name: &str| {
         let found = list(&schema["types"]).into_iter().find(|t| t["name"] == name).unwrap();
         list(&found["fields"])
