@@ -12,7 +12,7 @@ Rows: `trade,session,second,symbol,side,price,quantity,order` and `best,session,
 import math
 import sys
 from collections import defaultdict
-from statistics import fmean, pvariance
+from statistics import fmean
 
 MINUTES, FIVES = 390, 78
 INF = math.inf
@@ -51,6 +51,11 @@ def returns(sessions, minutes):
 
 def flat(rows):
     return [value for row in rows for value in row]
+
+
+def pvariance(values):
+    mean = fmean(values)
+    return fmean((value - mean) ** 2 for value in values)
 
 
 def kurtosis(values):

@@ -14,7 +14,7 @@ use fafnir_market::{
     Side,
     recorded::{Act, Recording, read},
 };
-use fafnir_platform::{Context, Result, agents::agent_id, error::refusal_of};
+use fafnir_platform::{Context, Result, agents::agent_id, bus::Bus, error::refusal_of};
 use fafnir_proto::{
     id::UserId,
     subject,
@@ -53,9 +53,9 @@ const SHARES_E4_MAX: i64 = 10_000_000_000 * 10_000;
 const FAR: i64 = 2;
 
 /// One recorded day, ready to be played.
-#[derive(Debug)]
 struct Player {
     ctx: Context,
+    bus: Bus,
     symbol: String,
     tick_e4: i64,
     lot_e4: i64,
@@ -94,6 +94,7 @@ pub async fn start(ctx: &Context, doors: &Doors) -> anyhow::Result<Option<String
     );
     let player = Player {
         ctx: ctx.clone(),
+        bus: ctx.bus().await?,
         symbol: listing.symbol,
         tick_e4: listing.tick_e4,
         lot_e4: listing.lot_e4,
@@ -103,7 +104,7 @@ pub async fn start(ctx: &Context, doors: &Doors) -> anyhow::Result<Option<String
         refused: 0,
     };
     player.set_up(doors).await?;
-    let asked = ctx.bus().await?.subscribe(subject::PLAYBACK.to_owned()).await?;
+    let asked = player.bus.subscribe(subject::PLAYBACK.to_owned()).await?;
     let symbol = player.symbol.clone();
     ctx.tasks.spawn_until_shutdown("recorded market", player.run(playback, asked));
     Ok(Some(symbol))
@@ -283,9 +284,7 @@ impl Player {
             steps: self.recording.steps.len() as u64,
             refused: self.refused,
         };
-        let answered =
-            async { self.ctx.bus().await?.publish(to.to_string(), reply.encode_to_vec().into()).await };
-        if let Err(e) = answered.await {
+        if let Err(e) = self.bus.publish(to.to_string(), reply.encode_to_vec().into()).await {
             tracing::debug!(error = %e, "a request to a recorded market was not answered");
         }
     }
