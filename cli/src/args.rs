@@ -4,7 +4,8 @@ mod look;
 
 pub use look::*;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
+use fafnir_market::Mood;
 use std::path::PathBuf;
 
 /// A stock exchange and brokerage in one binary, with a trading terminal.
@@ -204,6 +205,9 @@ pub struct Up {
     /// Port of the embedded broker
     #[arg(long, value_name = "PORT")]
     pub broker_port: Option<u16>,
+    /// Port of the embedded broker's monitoring
+    #[arg(long, value_name = "PORT")]
+    pub monitor_port: Option<u16>,
     /// Run without the simulated market
     #[arg(long)]
     pub no_sim: bool,
@@ -214,7 +218,7 @@ pub struct Up {
     #[arg(long, value_name = "SYMBOLS")]
     pub sim_symbols: Option<String>,
     /// How the simulated market is [default: normal]
-    #[arg(long, value_name = "MOOD")]
+    #[arg(long, value_name = "MOOD", value_parser = moods())]
     pub market: Option<Mood>,
     /// Seed of every random choice of the simulated market
     #[arg(long, value_name = "NUMBER")]
@@ -326,28 +330,17 @@ pub struct BrokerConsumers {
     pub stream: Option<String>,
 }
 
-/// How the simulated market is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Mood {
-    /// Less than half of the usual volatility
-    Quiet,
-    /// Each symbol is as volatile as its daily bars say
-    Normal,
-    /// More than twice the usual volatility
-    Volatile,
-    /// Volatile, and within minutes everything loses a tenth, of which half comes back
-    Crash,
-}
-
-impl Mood {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quiet => "quiet",
-            Self::Normal => "normal",
-            Self::Volatile => "volatile",
-            Self::Crash => "crash",
-        }
-    }
+/// The moods of the simulated market, each with a few words.
+fn moods() -> impl clap::builder::TypedValueParser<Value = Mood> {
+    let about = |mood| match mood {
+        Mood::Quiet => "Less than half of the usual volatility",
+        Mood::Normal => "Each symbol is as volatile as its daily bars say",
+        Mood::Volatile => "More than twice the usual volatility",
+        Mood::Crash => "Volatile, and within minutes everything loses a tenth, of which half comes back",
+    };
+    let values = Mood::ALL.map(|mood| clap::builder::PossibleValue::new(mood.name()).help(about(mood)));
+    clap::builder::PossibleValuesParser::new(values)
+        .try_map(|name| Mood::parse(&name).ok_or_else(|| format!("{name} is no mood")))
 }
 
 #[derive(Debug, Args)]
@@ -356,7 +349,7 @@ pub struct Sim {
     #[command(subcommand)]
     pub look: Option<SimLook>,
     /// How the market is [default: normal]
-    #[arg(long, value_name = "MOOD")]
+    #[arg(long, value_name = "MOOD", value_parser = moods())]
     pub market: Option<Mood>,
     /// Multiply the simulated market's activity (0 to 100)
     #[arg(long, value_name = "FACTOR")]

@@ -154,6 +154,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 
 /// Puts the examples below the help of every command that has some.
 pub fn with_examples(mut root: clap::Command) -> clap::Command {
+    let actions: Vec<String> = fafnir_tui::keys::BINDINGS.iter().map(|row| row.action.name()).collect();
+    let actions = format!("Actions that terminal.keys gives other keys:\n  {}", actions.join(" "));
+    root = root.mut_subcommand("config", |config| config.after_help(actions));
     for (path, lines) in EXAMPLES {
         let mut text = "Examples:".to_owned();
         for line in *lines {

@@ -1,6 +1,7 @@
 //! The key table: one row per action; dispatch, help, hints and the command palette all read it.
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use std::borrow::Cow;
 
 /// Everything that a key or the palette can do on the trading screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,15 +137,105 @@ pub const BINDINGS: &[Binding] = &[
     row(Action::Quit, &[Char('q')], "q", "quit", "quit", "General"),
 ];
 
-/// The action of a key on the trading screen.
-pub fn action(key: &KeyEvent) -> Option<Action> {
-    if key.modifiers == KeyModifiers::CONTROL && key.code == Char('z') {
-        return Some(Action::Suspend);
+impl Action {
+    /// Its name in the configuration: `cancel-symbol`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(c.to_ascii_lowercase());
+        }
+        name
     }
-    if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SUPER) {
-        return None;
+}
+
+/// The table with the keys that a user wants otherwise. No key means two things in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyMap(Vec<(Action, KeyCode)>);
+
+impl KeyMap {
+    /// Reads `ACTION=KEY`: the name of an action, and a character, `space`, `tab` or `f1` to `f12`. An action that has one
+    /// of its own loses the table's.
+    ///
+    /// # Errors
+    /// One sentence: no such action or key, or a key that would mean two things.
+    pub fn parse<S: AsRef<str>>(rows: &[S]) -> Result<Self, String> {
+        let mut map = Self::default();
+        for row in rows {
+            let row = row.as_ref();
+            let (name, key) = row.split_once('=').ok_or_else(|| format!("{row:?} must be ACTION=KEY"))?;
+            let known = BINDINGS.iter().map(|row| row.action).find(|action| action.name() == name.trim());
+            let action = known.ok_or_else(|| format!("{:?} is no action", name.trim()))?;
+            let key = read_key(key.trim())
+                .ok_or_else(|| format!("{:?} must be a character, space, tab or f1 to f12", key.trim()))?;
+            map.0.retain(|(other, _)| *other != action);
+            map.0.push((action, key));
+        }
+        for (action, key) in &map.0 {
+            let others = BINDINGS.iter().map(|row| row.action).filter(|other| other != action);
+            if let Some(other) = others.into_iter().find(|other| map.has(*other, *key)) {
+                let label = key_name(*key);
+                return Err(format!("{label} would be both {} and {}", action.name(), other.name()));
+            }
+        }
+        Ok(map)
     }
-    BINDINGS.iter().find(|row| row.keys.contains(&key.code)).map(|row| row.action)
+
+    /// The rows as [`Self::parse`] reads them.
+    pub fn rows(&self) -> Vec<String> {
+        self.0.iter().map(|(action, key)| format!("{}={}", action.name(), key_name(*key))).collect()
+    }
+
+    fn own(&self, action: Action) -> Option<KeyCode> {
+        self.0.iter().find(|(own, _)| *own == action).map(|(_, key)| *key)
+    }
+
+    fn has(&self, action: Action, key: KeyCode) -> bool {
+        match self.own(action) {
+            Some(own) => own == key,
+            None => binding(action).is_some_and(|row| row.keys.contains(&key)),
+        }
+    }
+
+    /// The action of a key on the trading screen.
+    pub fn action(&self, key: &KeyEvent) -> Option<Action> {
+        if key.modifiers == KeyModifiers::CONTROL && key.code == Char('z') {
+            return Some(Action::Suspend);
+        }
+        if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT | KeyModifiers::SUPER) {
+            return None;
+        }
+        BINDINGS.iter().map(|row| row.action).find(|action| self.has(*action, key.code))
+    }
+
+    /// The keys of a row as people read them.
+    pub fn label(&self, row: &Binding) -> Cow<'static, str> {
+        self.own(row.action).map_or(Cow::Borrowed(row.label), |key| Cow::Owned(key_name(key)))
+    }
+}
+
+fn read_key(text: &str) -> Option<KeyCode> {
+    let mut chars = text.chars();
+    match (chars.next(), chars.as_str()) {
+        (Some(c), "") if !c.is_control() && !c.is_whitespace() => Some(Char(c)),
+        (Some('f'), number) => number.parse().ok().filter(|n| (1..=12).contains(n)).map(F),
+        _ => match text {
+            "space" => Some(Char(' ')),
+            "tab" => Some(Tab),
+            _ => None,
+        },
+    }
+}
+
+fn key_name(key: KeyCode) -> String {
+    match key {
+        Char(' ') => "space".to_owned(),
+        Char(c) => c.to_string(),
+        F(n) => format!("f{n}"),
+        _ => "tab".to_owned(),
+    }
 }
 
 /// The row of an action.
@@ -187,6 +278,26 @@ mod tests {
         for key in BINDINGS.iter().flat_map(|row| row.keys) {
             assert!(!seen.contains(key), "{key:?} is bound twice");
             seen.push(*key);
+        }
+    }
+
+    #[test]
+    fn keys_of_ones_own_take_the_place_of_the_tables_and_never_mean_two_things() {
+        let map = KeyMap::parse(&["flatten=f9", "portfolio=F", "cancel-symbol=space", "centre=C"]).unwrap();
+        let of = |code| map.action(&KeyEvent::new(code, KeyModifiers::NONE));
+        assert_eq!(of(F(9)), Some(Action::Flatten));
+        assert_eq!((of(Char('F')), of(Char('P'))), (Some(Action::Portfolio), None));
+        assert_eq!((of(Char(' ')), of(Char('X'))), (Some(Action::CancelSymbol), None));
+        assert_eq!(KeyMap::parse(&map.rows()), Ok(map.clone()));
+        assert_eq!(binding(Action::Flatten).map(|row| map.label(row).into_owned()).as_deref(), Some("f9"));
+        for (row, why) in [
+            ("buy=s", "s would be both buy and sell"),
+            ("fly=x", "\"fly\" is no action"),
+            ("buy=escape", "\"escape\" must be a character, space, tab or f1 to f12"),
+            ("buy=f13", "\"f13\" must be a character, space, tab or f1 to f12"),
+            ("buy", "\"buy\" must be ACTION=KEY"),
+        ] {
+            assert_eq!(KeyMap::parse(&[row]), Err(why.to_owned()));
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Options {
     pub armed_notional_micros_max: i64,
     /// Order sizes of the keys 1 to 4, e4.
     pub sizes_e4: [i64; 4],
+    /// Keys of the user's own.
+    pub keys: keys::KeyMap,
     /// Says once what to press.
     pub welcome: bool,
     /// A new file that the session is recorded into.
@@ -81,6 +83,7 @@ impl Options {
             mouse: true,
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
             sizes_e4: model::SIZES_E4,
+            keys: keys::KeyMap::default(),
             welcome: false,
             record: None,
         }
@@ -137,6 +140,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.sign_in.email = text::Input::new(options.email.clone());
     model.sign_in.on_password = !options.email.is_empty();
     model.sizes_e4 = options.sizes_e4;
+    model.keys = options.keys.clone();
     model.welcome = options.welcome;
     let symbol = fafnir_rules::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();

@@ -4,6 +4,7 @@
 //! sign-in screen is recorded, and neither are tokens, which the model does not know.
 
 use crate::{
+    keys::KeyMap,
     model::{
         Ids, Model, Screen, Who,
         chart::INTERVALS,
@@ -136,7 +137,7 @@ impl Recorder {
         recorder.write(&Frame {
             kind: kind::START,
             numbers,
-            texts: vec![ids, model.symbol.clone()],
+            texts: [ids, model.symbol.clone()].into_iter().chain(model.keys.rows()).collect(),
             body: vec![],
         })?;
         Ok(recorder)
@@ -186,7 +187,7 @@ impl Player {
             return Err(Error::Heading);
         }
         let start = player.frame()?.filter(|f| f.kind == kind::START).ok_or(Error::Heading)?;
-        let (Some(&[now, columns, rows, read_only, most, on_password]), [ids, symbol]) =
+        let (Some(&[now, columns, rows, read_only, most, on_password]), [ids, symbol, keys @ ..]) =
             (start.numbers.first_chunk::<6>(), start.texts.as_slice())
         else {
             return Err(Error::Damaged(0));
@@ -197,6 +198,7 @@ impl Player {
         model.armed_notional_micros_max = most;
         model.symbol.clone_from(symbol);
         model.sign_in.on_password = on_password != 0;
+        model.keys = KeyMap::parse(keys).map_err(|_| Error::Damaged(0))?;
         Ok((player, model))
     }
 

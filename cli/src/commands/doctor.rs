@@ -319,7 +319,7 @@ fn free_ports(settings: &Settings) -> Vec<Check> {
         .filter_map(|(service, host, port)| {
             let e = TcpListener::bind((host, port)).err()?;
             let by = ports::owner_of(port).map_or_else(|| e.to_string(), |owner| format!("taken by {owner}"));
-            let hint = "`fafnir up --ports auto` picks free ports; --port and --broker-port name others";
+            let hint = "`fafnir up --ports auto` picks free ports; --port, --broker-port and --monitor-port name others";
             Some(finding(NAME, format!("{port} of {service}: {by}"), hint))
         })
         .collect();

@@ -48,6 +48,7 @@ pub async fn up(global: &Global, args: &Up, out: Out) -> Result {
             ("bind.auto", args.ports.as_ref().map(|_| "true".to_owned())),
             ("ports.gateway", text(args.port)),
             ("ports.broker", text(args.broker_port)),
+            ("ports.broker_monitor", text(args.monitor_port)),
             ("sim.enabled", args.no_sim.then(|| "false".to_owned())),
             ("sim.rate", args.sim_rate.clone()),
             ("sim.symbols", args.sim_symbols.clone()),

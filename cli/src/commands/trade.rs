@@ -9,7 +9,7 @@ use crate::{
     settings, stack,
 };
 use clap::ValueEnum as _;
-use fafnir_tui::{Depth, Options, Palette, Theme, Zone};
+use fafnir_tui::{Depth, Options, Palette, Theme, Zone, keys::KeyMap};
 use std::{ffi::OsString, fs::OpenOptions, io::IsTerminal as _, sync::Arc};
 
 /// A recording plays as fast as it was.
@@ -117,6 +117,10 @@ pub fn configured(global: &Global, options: &mut Options) -> Result {
         terminal.one_key_max_micros().unwrap_or(options.armed_notional_micros_max);
     options.mouse = terminal.mouse;
     options.zone = zone(global)?;
+    options.keys = KeyMap::parse(&terminal.keys).map_err(|why| {
+        Error::usage(format!("terminal.keys: {why}"))
+            .hint("`fafnir config --help` names the actions, `?` in the terminal shows the keys")
+    })?;
     Ok(())
 }
 

@@ -372,6 +372,8 @@ pub struct Terminal {
     pub theme: String,
     /// Clicks and the wheel are the terminal's; `false`: the emulator's.
     pub mouse: bool,
+    /// Other keys for actions, such as `flatten=f9`; `fafnir config --help` names the actions.
+    pub keys: Vec<String>,
     /// In which clocks show and times are read: `local`, `UTC` or a name such as `America/New_York`.
     pub time_zone: String,
 }
@@ -383,6 +385,7 @@ impl Default for Terminal {
             one_key_max: "10000".into(),
             theme: "blue-orange".into(),
             mouse: true,
+            keys: Vec::new(),
             time_zone: "local".into(),
         }
     }

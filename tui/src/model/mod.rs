@@ -12,7 +12,7 @@ pub mod tape;
 pub mod ticket;
 pub mod volume;
 
-use crate::{Exit, text::Input, theme::Theme, zone::Zone};
+use crate::{Exit, keys::KeyMap, text::Input, theme::Theme, zone::Zone};
 use alert::Alert;
 use chart::Chart;
 use fafnir_proto::v1;
@@ -237,6 +237,7 @@ pub struct Model {
     pub theme: Theme,
     /// In which clocks show and times are read.
     pub zone: Zone,
+    pub keys: KeyMap,
     pub ids: Ids,
     pub read_only: bool,
     /// What to press is still to be said.
@@ -309,6 +310,7 @@ impl Model {
             size,
             theme,
             zone: Zone::default(),
+            keys: KeyMap::default(),
             ids,
             read_only: false,
             welcome: false,

@@ -163,27 +163,33 @@ pub fn hints(model: &Model, pen: &mut Pen, area: Rect) {
         pen.role(area.x + 1, area.y, area.width.saturating_sub(1), text, Role::Key);
         return;
     }
-    for (row, x) in shown_hints(area) {
-        let x = pen.role(x, area.y, area.right().saturating_sub(x), short(row.label), Role::Key);
+    for (row, x) in shown_hints(model, area) {
+        let label = model.keys.label(row);
+        let x = pen.role(x, area.y, area.right().saturating_sub(x), short(&label), Role::Key);
         pen.role(x + 1, area.y, area.right().saturating_sub(x + 1), row.hint, Role::Dim);
     }
 }
 
 /// The action whose hint is under a column.
-pub fn hint_at(area: Rect, x: u16) -> Option<keys::Action> {
-    let width = |row: &keys::Binding| (text::width(short(row.label)) + 1 + text::width(row.hint)) as u16;
+pub fn hint_at(model: &Model, area: Rect, x: u16) -> Option<keys::Action> {
+    let width = |row: &keys::Binding| hint_width(model, row) as u16;
     let under = |(row, from): &(&keys::Binding, u16)| (*from..*from + width(row)).contains(&x);
-    shown_hints(area).into_iter().find(under).map(|(row, _)| row.action)
+    shown_hints(model, area).into_iter().find(under).map(|(row, _)| row.action)
 }
 
-fn short(label: &'static str) -> &'static str {
+/// Columns of a hint without the gap behind it.
+fn hint_width(model: &Model, row: &keys::Binding) -> usize {
+    text::width(short(&model.keys.label(row))) + 1 + text::width(row.hint)
+}
+
+fn short(label: &str) -> &str {
     label.split(' ').next().unwrap_or(label)
 }
 
 /// The hints that have room, and where each begins.
-fn shown_hints(area: Rect) -> Vec<(&'static keys::Binding, u16)> {
+fn shown_hints(model: &Model, area: Rect) -> Vec<(&'static keys::Binding, u16)> {
     let rows: Vec<_> = keys::BINDINGS.iter().filter(|row| !row.hint.is_empty()).collect();
-    let width = |row: &&keys::Binding| text::width(short(row.label)) + 1 + text::width(row.hint) + 2;
+    let width = |row: &&keys::Binding| hint_width(model, row) + 2;
     let (last, first): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|row| matches!(row.action, keys::Action::Help | keys::Action::Quit));
     let mut room = usize::from(area.width).saturating_sub(1);

@@ -66,7 +66,7 @@ fn placed_tabs(model: &Model, area: Rect) -> Vec<(Tab, u16, String)> {
         (Tab::Fills, keys::Action::TabFills, "ills", None),
         (Tab::Log, keys::Action::TabLog, "og", None),
     ] {
-        let key = keys::binding(action).map_or("", |row| row.label);
+        let key = keys::binding(action).map_or_else(String::new, |row| model.keys.label(row).into_owned());
         let count = count.map_or(String::new(), |c| format!(" {c}"));
         let mut text = format!("[{key}]{name}{count}");
         if tab == Tab::Orders && !model.order_filter.name().is_empty() {

@@ -15,9 +15,9 @@ pub fn draw(model: &Model, layout: &Layout, pen: &mut Pen) {
     let Some(overlay) = &model.overlay else { return };
     let window = Rect::new(0, layout.titles.y, layout.titles.width, layout.ticket.y - layout.titles.y);
     match overlay {
-        Overlay::Help { scroll } => help(pen, window, *scroll),
+        Overlay::Help { scroll } => help(model, pen, window, *scroll),
         Overlay::Search { input, selected } => search(model, pen, window, input, *selected),
-        Overlay::Palette { input, selected } => palette(pen, window, input, *selected),
+        Overlay::Palette { input, selected } => palette(model, pen, window, input, *selected),
         Overlay::Alert { input, refused } => alert(model, pen, window, input, refused.as_deref()),
         Overlay::ConfirmFlatten { symbol } => confirm(model, pen, window, symbol),
         Overlay::Page(page) => super::page::draw(model, pen, window, *page),
@@ -55,7 +55,7 @@ fn centred(window: Rect, width: u16, height: u16) -> Rect {
 }
 
 /// The whole key table, by group.
-fn help(pen: &mut Pen, window: Rect, scroll: usize) {
+fn help(model: &Model, pen: &mut Pen, window: Rect, scroll: usize) {
     let mut lines: Vec<(Option<&keys::Binding>, &str)> = Vec::new();
     let mut group = "";
     for row in keys::BINDINGS {
@@ -80,7 +80,7 @@ fn help(pen: &mut Pen, window: Rect, scroll: usize) {
                 pen.role(x, y, 46, title, Role::Title);
                 continue;
             };
-            pen.role(x + 1, y, 8, &key_label(pen, row.label), Role::Key);
+            pen.role(x + 1, y, 8, &key_label(pen, &model.keys.label(row)), Role::Key);
             let style = pen.style(Role::Text);
             pen.words(x + 9, y, 37.min(inner.right().saturating_sub(x + 9)), row.about, style);
         }
@@ -140,7 +140,7 @@ fn search(model: &Model, pen: &mut Pen, window: Rect, input: &Input, selected: u
     );
 }
 
-fn palette(pen: &mut Pen, window: Rect, input: &Input, selected: usize) {
+fn palette(model: &Model, pen: &mut Pen, window: Rect, input: &Input, selected: usize) {
     let found = keys::search(input.text());
     let inner = pen.boxed(centred(window, 60, found.len().clamp(1, 14) as u16 + 4), "Command");
     input_line(pen, Rect { height: 1, ..inner }, ":", input);
@@ -154,7 +154,7 @@ fn palette(pen: &mut Pen, window: Rect, input: &Input, selected: usize) {
         let style = pen.style(if line == selected { Role::Cursor } else { Role::Text });
         let about = format!("{:<44}", row.about);
         pen.words(inner.x + 1, y, inner.width.saturating_sub(12), &about, style);
-        let label = key_label(pen, row.label);
+        let label = key_label(pen, &model.keys.label(row));
         let key = pen.style(Role::Key);
         pen.right(inner.right().saturating_sub(9), y, 8, &label, key);
     }

@@ -243,7 +243,7 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
 
 /// True when the page closes. None of its keys does anything to an order.
 fn page_key(model: &mut Model, page: Page, key: KeyEvent, cmds: &mut Vec<Cmd>) -> bool {
-    let own = keys::action(&key);
+    let own = model.keys.action(&key);
     let before = (model.pages.period, model.pages.account, model.symbol.clone());
     match key.code {
         KeyCode::Char('q') | KeyCode::Enter => return true,

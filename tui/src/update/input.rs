@@ -3,7 +3,7 @@
 use super::{actions, forms, trade};
 use crate::{
     Exit,
-    keys::{self, Action},
+    keys::Action,
     model::{Drag, Model, Screen, Tab, Tone},
     msg::Cmd,
     screens,
@@ -55,7 +55,7 @@ fn key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
     if layout(model.size, model.pane).too_small {
         // What cannot be seen cannot be ordered; what is out there can be called back.
         if let Some(action @ (Action::CancelAtCursor | Action::CancelSymbol | Action::Quit)) =
-            keys::action(&key)
+            model.keys.action(&key)
         {
             actions::act(model, action, cmds);
         }
@@ -67,7 +67,7 @@ fn key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
     if model.ticket.as_ref().is_some_and(|t| !t.quick) && forms::ticket_key(model, key, cmds) {
         return;
     }
-    if let Some(action) = keys::action(&key) {
+    if let Some(action) = model.keys.action(&key) {
         actions::act(model, action, cmds);
     } else if key.code == KeyCode::Esc {
         model.message = None;
@@ -149,7 +149,7 @@ fn click(model: &mut Model, layout: &Layout, (x, y): (u16, u16), cmds: &mut Vec<
         return true;
     }
     if y == layout.hints.y
-        && let Some(action) = screens::header::hint_at(layout.hints, x)
+        && let Some(action) = screens::header::hint_at(model, layout.hints, x)
     {
         actions::act(model, action, cmds);
         return true;

@@ -4,11 +4,11 @@
 use crate::{
     common::*,
     exchange::{Gateway, Nats},
-    pty::{DEADLINE, Driven, MODE, start},
+    pty::{Driven, as_child, start},
 };
 use fafnir_proto::v1::{self, OrderState, Side};
 use fafnir_tui::{Exit, Options, Session, run};
-use std::{sync::Arc, thread, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 const NEAR: &str = "0197a8b0-0000-7000-8000-000000008f3a";
 
@@ -20,13 +20,7 @@ fn now_us() -> i64 {
 #[test]
 #[ignore = "runs inside the pseudo-terminal of the other tests"]
 fn child() {
-    let Ok(mode) = std::env::var(MODE) else { return };
-    // A child that hangs must not hang the tests.
-    thread::spawn(|| {
-        thread::sleep(DEADLINE);
-        std::process::exit(99);
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let Some((mode, runtime)) = as_child() else { return };
     println!("{}", runtime.block_on(trade(&mode)));
 }
 

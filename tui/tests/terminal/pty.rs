@@ -14,8 +14,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub const DEADLINE: Duration = Duration::from_secs(30);
-pub const MODE: &str = "FAFNIR_TUI_CHILD";
+const DEADLINE: Duration = Duration::from_secs(30);
+const MODE: &str = "FAFNIR_TUI_CHILD";
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 
@@ -68,6 +68,17 @@ pub fn start(child: &str, mode: &str) -> Driven {
     });
     let until = Instant::now() + DEADLINE;
     Driven { child, slave, writer, pieces, reading, output: Vec::new(), until }
+}
+
+/// In a process that [`start`] made: its mode, and a runtime. A child that hangs ends itself, so that no test hangs.
+pub fn as_child() -> Option<(String, tokio::runtime::Runtime)> {
+    let mode = std::env::var(MODE).ok()?;
+    thread::spawn(|| {
+        thread::sleep(DEADLINE);
+        std::process::exit(99);
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    Some((mode, runtime))
 }
 
 impl Driven {
@@ -156,13 +167,7 @@ fn in_a_terminal(mode: &str, wait_for: &str, keys: &[u8]) -> Ended {
 #[test]
 #[ignore = "runs inside the pseudo-terminal of the other tests"]
 fn child() {
-    let Ok(mode) = std::env::var(MODE) else { return };
-    // A child that hangs must not hang the tests.
-    thread::spawn(|| {
-        thread::sleep(DEADLINE);
-        std::process::exit(99);
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let Some((mode, runtime)) = as_child() else { return };
     runtime.block_on(async {
         match mode.as_str() {
             "panic" => {

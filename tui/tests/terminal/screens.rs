@@ -174,6 +174,38 @@ fn the_other_screens() {
 }
 
 #[test]
+fn the_states_that_a_trader_must_not_mistake() {
+    let (size, theme) = (SIZES[0], Theme::default());
+    let mut model = live(size, theme);
+    keys(&mut model, "A");
+    insta::assert_snapshot!("armed", render(&draw(&model)));
+    let mut model = live(size, theme);
+    model.read_only = true;
+    insta::assert_snapshot!("read_only", render(&draw(&model)));
+    let mut model = live(size, theme);
+    model.replay = Some(fafnir_tui::model::Replay { held: true, speed_percent: 200 });
+    insta::assert_snapshot!("replay", render(&draw(&model)));
+    let mut model = live(size, theme);
+    keys(&mut model, "a<= 1");
+    press(&mut model, KeyCode::Enter);
+    keys(&mut model, "a>= 231");
+    press(&mut model, KeyCode::Enter);
+    insta::assert_snapshot!("alert_rings", render(&draw(&model)));
+    keys(&mut model, "a");
+    keys(&mut model, "soon");
+    press(&mut model, KeyCode::Enter);
+    insta::assert_snapshot!("alert_refused", render(&draw(&model)));
+    let mut model = fresh(size, theme);
+    model.welcome = true;
+    let who = fafnir_tui::model::Who { user_id: "u".into(), email: "user@test.com".into() };
+    apply(&mut model, Event::SignedIn(who));
+    insta::assert_snapshot!("welcome", render(&draw(&model)));
+    let mut model = live(size, theme);
+    model.keys = fafnir_tui::keys::KeyMap::parse(&["buy=space", "centre=C", "tab-orders=O"]).unwrap();
+    insta::assert_snapshot!("keys_of_ones_own", render(&draw(&model)));
+}
+
+#[test]
 fn an_escape_sequence_in_a_name_is_drawn_as_text() {
     let mut model = live(SIZES[0], Theme::default());
     apply(&mut model, Event::Instruments(vec![instrument("AAPL", "Ap\x1b[2Jple\u{202e}\u{7}", 2_298_300)]));
