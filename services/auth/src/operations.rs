@@ -7,7 +7,7 @@ use super::{
     domain::{Email, NewUser, Password, Throttle, key::KeyId},
     events,
     password::{self, Pool},
-    queue::For,
+    queue::{For, Purpose},
     store::{self, User, UserState},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -238,7 +238,7 @@ impl Operations {
     }
 
     async fn insert(&self, id: UserId, new: NewUser, source: Source) -> Result<(), Failure> {
-        let whom = For { source, account: new.email.clone() };
+        let whom = For { purpose: Purpose::Register, source, account: new.email.clone() };
         let hash = self.pool.hash(whom, new.password.clone()).await?;
         let now_us = self.ctx.clock.now_us();
         let entry = audit::entry(Action::Register, Caller::User(id), id, now_us);
@@ -347,7 +347,7 @@ impl Operations {
         let source = Source::of(client.ip);
         let is_known = self.is_known(email, user.as_ref(), source).await?;
         self.check_throttle(email, source, is_known)?;
-        let whom = For { source, account: email.clone() };
+        let whom = For { purpose: Purpose::SignIn, source, account: email.clone() };
         let stored = user.as_ref().map(|u| u.password_hash.clone());
         // A password that cannot be anybody's costs as much as a wrong one.
         let (given, possible) = match Password::given(password) {
@@ -591,7 +591,7 @@ impl Operations {
         let email = Email::fold(&user.email);
         self.check_strength("new", &new, &email)?;
         let user = self.check_password(&email, current, Some(user), client, Action::Password).await?;
-        let whom = For { source: Source::of(client.ip), account: email };
+        let whom = For { purpose: Purpose::SignIn, source: Source::of(client.ip), account: email };
         let hash = self.pool.hash(whom, new).await?;
         let now_us = self.ctx.clock.now_us();
         let entry =

@@ -1,6 +1,7 @@
-//! Work that waits for few threads, fair by address and by account.
+//! Work that waits for few threads, fair by purpose, by address and by account.
 //!
-//! Addresses take turns, and within an address accounts do; of one account only one piece runs at a time. A piece is
+//! Sign-ins and registrations take turns, so that no storm of the one keeps the other waiting, wherever it comes from;
+//! within a purpose addresses do, and within an address accounts; of one account only one piece runs at a time. A piece is
 //! refused where it would have to wait for longer than its caller would, and is told how long to stay away: nobody who
 //! was let in waits in vain, and a flood from one place only delays that place.
 
@@ -14,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Pieces that wait at most, whatever their addresses.
+/// Pieces of one purpose that wait at most, whatever their addresses.
 const WAITING_MAX: usize = 4_096;
 /// What a piece is believed to take before one was measured.
 const TAKES_AT_FIRST: Duration = Duration::from_millis(50);
@@ -24,9 +25,19 @@ const SMOOTHING: u32 = 8;
 /// A piece of work.
 pub type Job = Box<dyn FnOnce() + Send>;
 
+/// What a piece is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A user that is there: whoever signs in, or changes its password.
+    SignIn,
+    /// A user that is to be.
+    Register,
+}
+
 /// Whom a piece is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct For {
+    pub purpose: Purpose,
     pub source: Source,
     pub account: Email,
 }
@@ -54,13 +65,22 @@ impl fmt::Debug for Queue {
 
 #[derive(Default)]
 struct Inner {
+    sign_ins: Line,
+    registrations: Line,
+    /// The last piece that was taken was a sign-in: a registration is next.
+    registers_next: bool,
+    running: HashSet<Email>,
+    takes: Option<Duration>,
+    is_closed: bool,
+}
+
+/// What waits for one purpose.
+#[derive(Default)]
+struct Line {
     sources: HashMap<Source, Lanes>,
     /// Whose turn it is, and who follows.
     turns: VecDeque<Source>,
-    running: HashSet<Email>,
     waiting: usize,
-    takes: Option<Duration>,
-    is_closed: bool,
 }
 
 /// What waits for one address.
@@ -94,19 +114,74 @@ impl Lanes {
     }
 }
 
-impl Inner {
-    fn take(&mut self) -> Option<(Email, Job)> {
+impl Line {
+    fn take(&mut self, running: &HashSet<Email>) -> Option<(Email, Job)> {
         for _ in 0..self.turns.len() {
             let source = self.turns.pop_front()?;
             let lanes = self.sources.get_mut(&source)?;
-            let taken = lanes.take(&self.running);
+            let taken = lanes.take(running);
             if lanes.waiting == 0 {
                 self.sources.remove(&source);
             } else {
                 self.turns.push_back(source);
             }
-            if let Some((account, job)) = taken {
+            if taken.is_some() {
                 self.waiting -= 1;
+                return taken;
+            }
+        }
+        None
+    }
+
+    fn add(&mut self, source: Source, account: Email, job: Job) {
+        if !self.sources.contains_key(&source) {
+            self.turns.push_back(source);
+        }
+        let lanes = self.sources.entry(source).or_default();
+        let lane = lanes.by_account.entry(account.clone()).or_default();
+        if lane.is_empty() {
+            lanes.turns.push_back(account);
+        }
+        lane.push_back(job);
+        lanes.waiting += 1;
+        self.waiting += 1;
+    }
+
+    /// Pieces of the same account that wait, and pieces that are before a new one.
+    fn before(&self, whom: &For) -> (usize, usize) {
+        let own = self.sources.get(&whom.source);
+        let lane = own.and_then(|lanes| lanes.by_account.get(&whom.account)).map_or(0, VecDeque::len);
+        // Accounts of its address take turns, and so do addresses.
+        let lanes = own.into_iter().flat_map(|lanes| lanes.by_account.values());
+        let turn = lanes.map(|other| other.len().min(lane + 1)).sum::<usize>().max(1);
+        (lane, self.sources.values().map(|lanes| lanes.waiting.min(turn)).sum())
+    }
+}
+
+impl Inner {
+    fn line(&mut self, purpose: Purpose) -> &mut Line {
+        match purpose {
+            Purpose::SignIn => &mut self.sign_ins,
+            Purpose::Register => &mut self.registrations,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.sign_ins.waiting + self.registrations.waiting
+    }
+
+    fn take(&mut self) -> Option<(Email, Job)> {
+        let mut order = [Purpose::SignIn, Purpose::Register];
+        if self.registers_next {
+            order.reverse();
+        }
+        for purpose in order {
+            let line = match purpose {
+                Purpose::SignIn => &mut self.sign_ins,
+                Purpose::Register => &mut self.registrations,
+            };
+            if let Some((account, job)) = line.take(&self.running) {
+                self.registers_next = purpose == Purpose::SignIn;
                 self.running.insert(account.clone());
                 return Some((account, job));
             }
@@ -117,13 +192,13 @@ impl Inner {
     /// How long a new piece would wait.
     fn wait(&self, whom: &For, threads: u32) -> Duration {
         let takes = self.takes.unwrap_or(TAKES_AT_FIRST);
-        let own = self.sources.get(&whom.source);
-        let lane = own.and_then(|lanes| lanes.by_account.get(&whom.account)).map_or(0, VecDeque::len);
-        // Accounts of its address take turns, and so do addresses.
-        let lanes = own.into_iter().flat_map(|lanes| lanes.by_account.values());
-        let turn = lanes.map(|other| other.len().min(lane + 1)).sum::<usize>().max(1);
-        let before: usize = self.sources.values().map(|lanes| lanes.waiting.min(turn)).sum();
-        let shared = before + self.running.len();
+        let (own, other) = match whom.purpose {
+            Purpose::SignIn => (&self.sign_ins, &self.registrations),
+            Purpose::Register => (&self.registrations, &self.sign_ins),
+        };
+        let (lane, before) = own.before(whom);
+        // The purposes take turns: for each piece before this one, and for itself, one of the other goes first at most.
+        let shared = before + other.waiting.min(before + 1) + self.running.len();
         let alone = lane + usize::from(self.running.contains(&whom.account));
         let times = |n: usize| takes.saturating_mul(u32::try_from(n).unwrap_or(u32::MAX));
         (times(shared) / threads.max(1)).max(times(alone))
@@ -149,23 +224,14 @@ impl Queue {
     pub fn add(&self, whom: For, job: Job) -> Result<(), Busy> {
         let mut inner = self.inner.lock();
         let wait = inner.wait(&whom, self.threads);
-        if wait > self.wait_max || inner.waiting >= WAITING_MAX {
+        let For { purpose, source, account } = whom;
+        let line = inner.line(purpose);
+        if wait > self.wait_max || line.waiting >= WAITING_MAX {
             let retry_after = wait.saturating_sub(self.wait_max).max(Duration::from_secs(1));
             return Err(Busy { retry_after });
         }
-        let For { source, account } = whom;
-        if !inner.sources.contains_key(&source) {
-            inner.turns.push_back(source);
-        }
-        let lanes = inner.sources.entry(source).or_default();
-        let lane = lanes.by_account.entry(account.clone()).or_default();
-        if lane.is_empty() {
-            lanes.turns.push_back(account);
-        }
-        lane.push_back(job);
-        lanes.waiting += 1;
-        inner.waiting += 1;
-        self.waiting.set(inner.waiting as f64);
+        line.add(source, account, job);
+        self.waiting.set(inner.waiting() as f64);
         drop(inner);
         self.changed.notify_one();
         Ok(())
@@ -179,7 +245,7 @@ impl Queue {
                 self.changed.wait(&mut inner);
                 continue;
             };
-            self.waiting.set(inner.waiting as f64);
+            self.waiting.set(inner.waiting() as f64);
             drop(inner);
             let started = Instant::now();
             job();
@@ -207,7 +273,11 @@ mod tests {
 
     fn whom(address: u8, account: &str) -> For {
         let source = Source::of(std::net::IpAddr::from([10, 0, 0, address]));
-        For { source, account: Email::fold(account) }
+        For { purpose: Purpose::SignIn, source, account: Email::fold(account) }
+    }
+
+    fn newcomer(address: u8, account: &str) -> For {
+        For { purpose: Purpose::Register, ..whom(address, account) }
     }
 
     /// Adds pieces, then lets one thread do them; their names in the order in which they were done.
@@ -293,5 +363,33 @@ mod tests {
         for other in ["b", "c", "d"] {
             assert!(one.add(whom(1, other), Box::new(|| {})).is_ok(), "another account of the same address");
         }
+    }
+
+    #[test]
+    fn a_storm_of_registrations_delays_no_sign_in_by_more_than_its_turn() {
+        let queue = Arc::new(Queue::new(1, Duration::from_secs(1)));
+        let (done, order) = mpsc::channel();
+        let job = |name: &'static str| {
+            let done = done.clone();
+            Box::new(move || done.send(name).unwrap())
+        };
+        // From one address and from many, until no more are let in.
+        let mut taken = 0;
+        while queue.add(newcomer(1, &format!("a{taken}")), job("new")).is_ok() {
+            taken += 1;
+        }
+        for address in 2..200 {
+            let _full = queue.add(newcomer(address, &format!("b{address}")), job("new"));
+        }
+        // Of the same address too.
+        for (address, account) in [(1, "u"), (7, "v"), (9, "w")] {
+            queue.add(whom(address, account), job("old")).unwrap();
+        }
+        let worker = Arc::clone(&queue);
+        let worker = std::thread::spawn(move || worker.work());
+        let first: Vec<_> = order.iter().take(6).collect();
+        assert_eq!(first, ["old", "new", "old", "new", "old", "new"], "beside {taken} of one address");
+        queue.close();
+        worker.join().unwrap();
     }
 }

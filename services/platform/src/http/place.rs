@@ -2,7 +2,8 @@
 //!
 //! A newcomer is never turned away for the sake of a connection on which nothing happens: the one that was idle for
 //! longest makes room, first one that never asked for anything, of the newcomer's own address where that has too many,
-//! else of the address that has most. So whoever opens thousands of silent connections only takes places from itself.
+//! else of the address that has most; where none is idle, one for which nothing is done, because it is its client's turn (to
+//! send the rest of a request, to take an answer) or its answer is held back. So whoever opens thousands of silent connections only takes places from itself.
 
 use super::address::Source;
 use parking_lot::Mutex;
@@ -84,6 +85,9 @@ impl fmt::Debug for Place {
 #[derive(Debug)]
 struct State {
     busy: AtomicU32,
+    /// How many of those that are under way have nothing done for them, and since when there is one.
+    waiting: AtomicU32,
+    waiting_since: AtomicU64,
     served: AtomicU64,
     idle_since: AtomicU64,
     head_since: AtomicU64,
@@ -105,6 +109,10 @@ pub struct Entry {
 /// A request under way: its connection is not idle.
 #[derive(Debug)]
 pub struct Busy(Arc<Place>);
+
+/// A request under way for which nothing is done.
+#[derive(Debug)]
+pub struct Waiting(Arc<Place>);
 
 /// How long a connection has been in a state that must not last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -187,6 +195,8 @@ impl Places {
         }
         let state = Arc::new(State {
             busy: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            waiting_since: AtomicU64::new(NEVER),
             served: AtomicU64::new(0),
             idle_since: AtomicU64::new(self.ms(now)),
             head_since: AtomicU64::new(NEVER),
@@ -232,15 +242,11 @@ impl Inner {
         was_there
     }
 
-    /// Ends the connection of an address that was idle for longest, first one on which nothing was ever asked; `None`
-    /// when none is idle.
+    /// Ends the connection of an address that is missed least; `None` when something is done for all of them.
     fn displace(&mut self, source: Source) -> Option<()> {
         let address = self.addresses.get(&source)?;
-        let idle = address.places.iter().filter_map(|(id, state)| {
-            let was_used = state.served.load(Ordering::Relaxed) > 0;
-            Some((was_used, state.is_idle()?, *id))
-        });
-        let (_, _, id) = idle.min()?;
+        let may_go = address.places.iter().filter_map(|(id, state)| Some((state.may_go()?, *id)));
+        let (_, id) = may_go.min()?;
         if let Some(state) = address.places.get(&id) {
             state.displaced.cancel();
         }
@@ -249,11 +255,11 @@ impl Inner {
         Some(())
     }
 
-    /// The address with most connections among those that have an idle one.
+    /// The address with most connections among those that have one that may go.
     fn fullest(&self) -> Option<Source> {
-        let with_idle =
-            self.addresses.iter().filter(|(_, a)| a.places.values().any(|state| state.is_idle().is_some()));
-        with_idle.max_by_key(|(_, a)| a.places.len()).map(|(source, _)| *source)
+        let with_one =
+            self.addresses.iter().filter(|(_, a)| a.places.values().any(|state| state.may_go().is_some()));
+        with_one.max_by_key(|(_, a)| a.places.len()).map(|(source, _)| *source)
     }
 
     /// Forgets addresses whose rate is no longer of interest.
@@ -271,6 +277,23 @@ impl State {
     /// Since when nothing is under way.
     fn is_idle(&self) -> Option<u64> {
         (self.busy.load(Ordering::Relaxed) == 0).then(|| self.idle_since.load(Ordering::Relaxed))
+    }
+
+    /// How little it would be missed, least first: one that never asked for anything, one that is idle, one for which
+    /// nothing is done; of each the one that has been so for longest. `None`: something is done for it.
+    fn may_go(&self) -> Option<(u8, u64)> {
+        if let Some(since) = self.is_idle() {
+            return Some((u8::from(self.served.load(Ordering::Relaxed) > 0), since));
+        }
+        let busy = self.busy.load(Ordering::Relaxed);
+        let waiting = self.waiting.load(Ordering::Relaxed) >= busy;
+        let waiting = waiting.then(|| self.waiting_since.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
+        let blocked = || Some(self.blocked_since.load(Ordering::Relaxed)).filter(|at| *at != NEVER);
+        let unread = || {
+            let unread = self.unread.lock();
+            if unread.len() >= busy as usize { unread.values().min().copied() } else { None }
+        };
+        waiting.or_else(blocked).or_else(unread).map(|since| (2, since))
     }
 }
 
@@ -302,6 +325,15 @@ impl Place {
         state.served.fetch_add(1, Ordering::Relaxed);
         state.head_since.store(NEVER, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// Nothing is done for a request that is under way, as long as the answer lives.
+    pub fn waits(self: &Arc<Self>) -> Waiting {
+        let state = &self.state;
+        if state.waiting.fetch_add(1, Ordering::Relaxed) == 0 {
+            state.waiting_since.store(self.now(), Ordering::Relaxed);
+        }
+        Waiting(Arc::clone(self))
     }
 
     /// Bytes came while no request is under way: the head of one has begun.
@@ -375,6 +407,12 @@ impl Drop for Busy {
     }
 }
 
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.state.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,6 +452,37 @@ mod tests {
         assert!(enter(2).is_some());
         drop((busy, working, mine, other));
         assert_eq!(places.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_for_which_nothing_is_done_makes_room_where_none_is_idle() {
+        let places = Places::new(limits(100, 3, 0));
+        let enter = || places.enter(source(1), true, None, Instant::now()).map(|e| e.place);
+        let all: Vec<_> = (0..3).map(|_| enter().unwrap()).collect();
+        let busy: Vec<_> = all.iter().map(Place::busy).collect();
+        assert!(enter().is_none());
+        // Its request does not come whole: its client's turn.
+        let waits = all[1].waits();
+        let second = all[1].busy();
+        assert!(enter().is_none(), "another one of it is worked on");
+        drop(second);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        all[2].writes(true);
+        let newcomer = enter().unwrap();
+        let busy_too = newcomer.busy();
+        assert_eq!(all.iter().map(|place| is_displaced(place)).collect::<Vec<_>>(), [false, true, false]);
+        // Its client does not take what is ready, over HTTP/1 and HTTP/2.
+        let another = enter().unwrap();
+        assert!(is_displaced(&all[2]));
+        let busy_again = another.busy();
+        another.unread(7, true);
+        let last = enter().unwrap();
+        assert!(is_displaced(&another) && !is_displaced(&all[0]));
+        // An idle one is missed less, and what came whole is worked on.
+        let late = newcomer.waits();
+        enter().unwrap();
+        assert!(is_displaced(&last) && !is_displaced(&newcomer));
+        drop((busy, waits, busy_too, busy_again, late));
     }
 
     #[tokio::test(start_paused = true)]

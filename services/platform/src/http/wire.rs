@@ -2,7 +2,7 @@
 
 use super::{
     Secured,
-    place::{Busy, Place},
+    place::{Busy, Place, Waiting},
     tls::Stream as Socket,
 };
 use axum::{Router, body::Body, extract::ConnectInfo};
@@ -26,6 +26,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service as _;
 
+/// Bytes that a connection may bring before others have their turn: so many small frames are soon worked through.
+const TURN: usize = 32 * 1024;
 /// Bytes of an answer over HTTP/2 that are handed out at a time: the rest is seen to wait where the client takes none.
 const CHUNK: usize = 16 * 1024;
 
@@ -37,11 +39,13 @@ pub struct Rewound {
     stream: Socket,
     place: Arc<Place>,
     http2: bool,
+    /// What came since others had their turn.
+    turn: usize,
 }
 
 impl Rewound {
     pub fn new(head: Vec<u8>, stream: Socket, place: Arc<Place>, http2: bool) -> Self {
-        Self { head, read: 0, stream, place, http2 }
+        Self { head, read: 0, stream, place, http2, turn: 0 }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -58,9 +62,19 @@ impl AsyncRead for Rewound {
     ) -> Poll<io::Result<()>> {
         let left = &self.head[self.read..];
         if left.is_empty() {
+            if self.turn >= TURN {
+                self.turn = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let before = buffer.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+            if read.is_pending() {
+                self.turn = 0;
+            }
+            ready!(read)?;
             let came = buffer.filled().len() - before;
+            self.turn += came;
             if !self.http2 && came > 0 {
                 self.place.head_begins();
             }
@@ -135,7 +149,12 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.place.busy();
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| {
+            if body.is_end_stream() {
+                return Body::new(body);
+            }
+            Body::new(Arriving { body, waiting: Some(self.place.waits()) })
+        });
         request.extensions_mut().insert(ConnectInfo(self.peer));
         request.extensions_mut().insert(Arc::clone(&self.place));
         if let Some(secured) = &self.secured {
@@ -156,6 +175,37 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
             }
             Ok(response.map(|body| Watched { body, rest: Bytes::new(), stream, _busy: busy }))
         })
+    }
+}
+
+/// The body of a request: until it is there it is its client's turn.
+#[derive(Debug)]
+struct Arriving {
+    body: Incoming,
+    waiting: Option<Waiting>,
+}
+
+impl HttpBody for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.waiting = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -224,5 +274,61 @@ impl HttpBody for Watched {
             hint.set_upper(upper.saturating_add(rest));
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            address::Source,
+            place::{Limits, Places},
+        },
+        *,
+    };
+    use futures::task::noop_waker_ref;
+    use tokio::{
+        io::AsyncWriteExt as _,
+        net::{TcpListener, TcpStream},
+        time::Instant,
+    };
+
+    #[tokio::test]
+    async fn who_sends_without_a_pause_gives_others_their_turn() {
+        const PART: usize = 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let limits = Limits { places: 1, share_of_files: 1, per_address: None, per_second: 0 };
+        let entry = Places::new(limits).enter(Source::of(peer.ip()), true, None, Instant::now()).unwrap();
+        let mut stream = Rewound::new(Vec::new(), Socket::Plain(stream), entry.place, true);
+        sender.write_all(&vec![0; 4 * TURN]).await.unwrap();
+        drop(sender);
+        let mut turns = Vec::new();
+        let mut came = 0;
+        loop {
+            let (mut part, mut context) = ([0; PART], Context::from_waker(noop_waker_ref()));
+            let mut buffer = ReadBuf::new(&mut part);
+            // The runtime's own budget is not what is looked at.
+            let read = tokio::task::unconstrained(std::future::poll_fn(|_| {
+                Poll::Ready(Pin::new(&mut stream).poll_read(&mut context, &mut buffer))
+            }));
+            match read.await {
+                Poll::Pending => {
+                    turns.push(std::mem::take(&mut came));
+                    tokio::task::yield_now().await;
+                }
+                Poll::Ready(read) => {
+                    read.unwrap();
+                    if buffer.filled().is_empty() {
+                        break;
+                    }
+                    came += buffer.filled().len();
+                }
+            }
+        }
+        assert_eq!(turns.iter().sum::<usize>() + came, 4 * TURN, "everything arrives");
+        assert!(turns.iter().all(|turn| *turn < TURN + PART), "{turns:?}");
+        assert!(turns.len() >= 3, "{turns:?}");
     }
 }
