@@ -42,7 +42,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// Its row in the table of services.
 pub static SERVICE: Service = Service {
@@ -68,6 +68,8 @@ const ORDERS_KEPT_MAX: u64 = 50_000;
 /// Documents of one user that may be refused: reading one costs, and what was refused is read again each time it comes.
 const REFUSED_PER_SECOND: u32 = 50;
 const REFUSED_BURST: u32 = 200;
+/// Answers that are held back at a time.
+const HELD_BACK_MAX: usize = 2_048;
 
 /// How often the exchange is asked for its notice; it answers from memory.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
@@ -84,6 +86,8 @@ struct Gateway {
     cost: rate::Limiter,
     /// Documents of a user that were refused.
     refused: rate::Limiter,
+    /// Places of answers that are held back: those that tell a user to come later.
+    held_back: Semaphore,
     /// What long lists may take.
     lists: graphql::list::Room,
     http: proxy::HttpClient,
@@ -124,6 +128,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
         orders: rate::Limiter::new(limits.orders_per_second, limits.orders_burst),
         cost: rate::Limiter::new(limits.cost_per_second, limits.cost_burst),
         refused: rate::Limiter::new(REFUSED_PER_SECOND, REFUSED_BURST),
+        held_back: Semaphore::new(HELD_BACK_MAX),
         lists: graphql::list::Room::default(),
         proxies: Proxies::parse(&limits.trusted_proxies)?,
         sockets: Arc::new(sockets::Sockets::new(limits.sockets_per_user, limits.sockets_per_address)),

@@ -312,7 +312,7 @@ impl Connection {
                 }
                 let sent: Sent = serde_json::from_value(payload)
                     .map_err(|_| Close(BAD_REQUEST, "Invalid message received"))?;
-                Ok(self.subscribe(id, session, sent))
+                Ok(self.subscribe(id, session, sent).await)
             }
             "complete" => {
                 if let Some(subscription) = message.id.and_then(|id| self.running.remove(&id)) {
@@ -350,34 +350,33 @@ impl Connection {
     }
 
     /// Starts a subscription; answers an `error` message when it is refused.
-    fn subscribe(&mut self, id: String, session: Session, sent: Sent) -> Option<String> {
+    async fn subscribe(&mut self, id: String, session: Session, sent: Sent) -> Option<String> {
         let refuse = |response: &async_graphql::Response| {
             let errors = serde_json::to_string(&response.errors).unwrap_or_else(|_| "[]".to_owned());
             Some(message("error", &id, &errors))
         };
-        if self.running.len() >= SUBSCRIPTIONS_MAX {
-            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
-            let error = error::refused(Refusal::exhausted(Reason::TOO_MANY_SUBSCRIPTIONS, text));
+        let refuse_as = |error: async_graphql::Error| {
             let error = error.into_server_error(async_graphql::Pos::default());
-            return refuse(&async_graphql::Response::from_errors(vec![error]));
-        }
-        let refuse_charge = |charge: Charge| {
-            let error = error::refused(charge.refusal()).into_server_error(async_graphql::Pos::default());
             refuse(&async_graphql::Response::from_errors(vec![error]))
         };
+        let refuse_charge = |charge: Charge| refuse_as(error::refused(charge.refusal()));
+        if self.running.len() >= SUBSCRIPTIONS_MAX {
+            let text = format!("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions");
+            return refuse_as(error::refused(Refusal::exhausted(Reason::TOO_MANY_SUBSCRIPTIONS, text)));
+        }
         let prepared = match self.endpoint.prepare(&session, sent) {
             Ok(prepared) => prepared,
             Err(Unready::Invalid(invalid)) => return refuse(&invalid.response()),
-            Err(Unready::Charge(charge)) => return refuse_charge(charge),
+            Err(Unready::Charge(charge)) => {
+                return refuse_charge(self.endpoint.hold_back(charge, self.place.as_ref()).await);
+            }
         };
         if prepared.shape.kind != OperationType::Subscription {
-            let error =
-                error::invalid(Reason::NOT_A_SUBSCRIPTION, "queries and mutations are served on /graphql");
-            let error = error.into_server_error(async_graphql::Pos::default());
-            return refuse(&async_graphql::Response::from_errors(vec![error]));
+            let text = "queries and mutations are served on /graphql";
+            return refuse_as(error::invalid(Reason::NOT_A_SUBSCRIPTION, text));
         }
         if let Err(charge) = self.endpoint.charge(&session, &prepared) {
-            return refuse_charge(charge);
+            return refuse_charge(self.endpoint.hold_back(charge, self.place.as_ref()).await);
         }
         let mut answers = self.endpoint.api.execute_stream(prepared.request.data(session));
         let sender = self.sender.clone();

@@ -15,13 +15,16 @@ use axum::{
     extract::{RawQuery, Request, State},
     response::IntoResponse,
 };
-use fafnir_platform::{Refusal, config::Mode, csrf, envelope::Failure};
+use fafnir_platform::{Refusal, config::Mode, csrf, envelope::Failure, http::place::Place};
 use fafnir_proto::reason::Reason;
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use std::sync::Arc;
-use tokio::time::Instant;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{self, Instant};
 
+/// How long a user waits for the word that it asks for too much: who does not listen to it comes no faster than that. As long
+/// as it is told to stay away, at least.
+const HELD_BACK: Duration = Duration::from_secs(1);
 /// Bytes of a request's body and of a query in a URL.
 const BODY_MAX: usize = 64 * 1024;
 const JSON: &str = "application/json";
@@ -193,6 +196,17 @@ impl Endpoint {
         Ok(Prepared { request, shape, found, is_valid, price })
     }
 
+    /// Lets a user wait before it is told that it asks for too much. Where too many wait already nobody else does: what
+    /// waits takes room, and an answer at once takes none.
+    /// `place`: its connection's, which others may have meanwhile.
+    pub async fn hold_back(&self, charge: Charge, place: Option<&Arc<Place>>) -> Charge {
+        if let Ok(_held_back) = self.gateway.held_back.try_acquire() {
+            let _waiting = place.map(Place::waits);
+            time::sleep(HELD_BACK).await;
+        }
+        charge
+    }
+
     /// Takes what a request asks for from what its user may ask for. One that is refused was read, too.
     pub fn charge(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
         self.take(session, prepared).inspect_err(|_| self.was_refused(session))
@@ -214,6 +228,7 @@ impl Endpoint {
         session: Session,
         headers: &HeaderMap,
         mut prepared: Prepared,
+        place: Option<&Arc<Place>>,
     ) -> Result<Response, Failure> {
         if prepared.shape.kind == OperationType::Mutation {
             self.gateway.sessions.check_csrf(&session, headers)?;
@@ -229,7 +244,9 @@ impl Endpoint {
             })?;
             prepared.request = prepared.request.data(OrdersCounted);
         }
-        self.charge(&session, &prepared)?;
+        if let Err(charge) = self.charge(&session, &prepared) {
+            return Err(self.hold_back(charge, place).await.into());
+        }
         let api = if prepared.is_valid { &self.trusting } else { &self.api };
         let name = prepared.request.operation_name.clone();
         let mut response = api.execute(prepared.request.data(session.clone())).await;
@@ -309,15 +326,18 @@ pub async fn get(
 }
 
 /// How a request came.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Came {
     by_get: bool,
     is_secure: bool,
+    /// Its connection's.
+    place: Option<Arc<Place>>,
 }
 
 impl Endpoint {
     fn came(&self, headers: &HeaderMap, extensions: &Extensions, by_get: bool) -> Came {
-        Came { by_get, is_secure: self.gateway.client(headers, extensions).secure }
+        let is_secure = self.gateway.client(headers, extensions).secure;
+        Came { by_get, is_secure, place: extensions.get().cloned() }
     }
 }
 
@@ -327,17 +347,19 @@ async fn answer(
     headers: &HeaderMap,
     sent: Sent,
     media_type: &'static str,
-    Came { by_get, is_secure }: Came,
+    came: Came,
 ) -> Result<axum::response::Response, Failure> {
     let invalid_status =
         if media_type == JSON { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::BAD_REQUEST };
     let prepared = match endpoint.prepare(&session, sent) {
         Ok(prepared) => prepared,
-        Err(Unready::Charge(charge)) => return Err(charge.into()),
+        Err(Unready::Charge(charge)) => {
+            return Err(endpoint.hold_back(charge, came.place.as_ref()).await.into());
+        }
         Err(Unready::Invalid(invalid)) => return Ok(reply(invalid_status, media_type, &invalid.response())),
     };
     match prepared.shape.kind {
-        OperationType::Mutation if by_get => {
+        OperationType::Mutation if came.by_get => {
             let mut response =
                 Failure::new(StatusCode::METHOD_NOT_ALLOWED, "a mutation must be sent by POST")
                     .into_response();
@@ -352,12 +374,12 @@ async fn answer(
     }
     let renewed = endpoint.gateway.sessions.renew(&session).await;
     let id = session.id;
-    let response = endpoint.run(session, headers, prepared).await?;
+    let response = endpoint.run(session, headers, prepared, came.place.as_ref()).await?;
     let status = if was_executed(&response) { StatusCode::OK } else { invalid_status };
     let mut reply = reply(status, media_type, &response);
     if let Some(token) = renewed {
         let csrf_token = csrf::token_of(&endpoint.gateway.ctx.secrets.csrf_key.current(), id);
-        for cookie in csrf::cookies(&token, &csrf_token, csrf::COOKIE_MAX_AGE_S, is_secure) {
+        for cookie in csrf::cookies(&token, &csrf_token, csrf::COOKIE_MAX_AGE_S, came.is_secure) {
             reply.headers_mut().append(header::SET_COOKIE, cookie);
         }
     }
