@@ -177,8 +177,6 @@ reasons! {
     NO_CLOSING_AUCTION,
     /// A trading state is none.
     STATE_UNKNOWN,
-    /// The state of an order is none.
-    ORDER_STATE_UNKNOWN,
     /// The type of an instrument is none.
     INSTRUMENT_TYPE_UNKNOWN,
     /// The currency of a listing is not three capital letters (ISO 4217).

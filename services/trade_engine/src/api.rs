@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// Trades in one answer of `Trades`.
-const TRADES_MAX: usize = 1_000;
+/// Trades in one answer of `Trades`: a client's longest page, and one that tells whether there are more.
+const TRADES_MAX: usize = 1_001;
 const TRADES_DEFAULT: usize = 100;
 /// Levels and orders per side in one answer of `Depth`.
 const DEPTH_MAX: usize = 1_000;

@@ -39,13 +39,17 @@ pub struct User {
 
 /// A page of users.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct UsersResponse {
+#[graphql(complex)]
+pub struct UserConnection {
     /// The answer; null where it was refused.
     pub data: Option<Vec<User>>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Uuid>,
     /// There are more.
     pub has_more: bool,
+    /// The page follows another one.
+    #[graphql(skip)]
+    pub has_before: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -217,13 +221,17 @@ impl From<v1::AuditRow> for AuditRow {
 
 /// A page of the audit log.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct AuditLogResponse {
+#[graphql(complex)]
+pub struct AuditLogConnection {
     /// Newest first.
     pub data: Option<Vec<AuditRow>>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Int64>,
     /// There are more.
     pub has_more: bool,
+    /// The page follows another one.
+    #[graphql(skip)]
+    pub has_before: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -291,9 +299,9 @@ impl AdminQuery {
         #[graphql(desc = "a user's id: only later ones")] after: Option<Uuid>,
         #[graphql(desc = "a part of name, e-mail or id, in any case")] query: Option<String>,
         #[graphql(desc = "only in this state")] state: Option<UserState>,
-    ) -> Result<UsersResponse> {
+    ) -> Result<UserConnection> {
         let (gateway, session) = of(ctx)?;
-        let wanted = first_of(first.or(Some(100)))?;
+        let (wanted, has_before) = (first_of(first.or(Some(100)))?, after.is_some());
         let asked = async {
             let request = v1::SearchUsersRequest {
                 query: query.unwrap_or_default(),
@@ -306,7 +314,7 @@ impl AdminQuery {
         };
         let (reply, outcome) = error::outcome(asked.await)?;
         let Some(reply) = reply else {
-            return Ok(UsersResponse { data: None, end_cursor: None, has_more: false, outcome });
+            return Ok(UserConnection { data: None, end_cursor: None, has_more: false, has_before, outcome });
         };
         let users = reply.users.into_iter().map(|u| User {
             user_id: Uuid(u.user_id),
@@ -318,7 +326,7 @@ impl AdminQuery {
         });
         let users: Vec<_> = users.collect();
         let end_cursor = users.last().map(|u| u.user_id.clone());
-        Ok(UsersResponse { data: Some(users), end_cursor, has_more: reply.more, outcome })
+        Ok(UserConnection { data: Some(users), end_cursor, has_more: reply.more, has_before, outcome })
     }
 
     /// Every role and what it permits.
@@ -403,9 +411,9 @@ impl AdminQuery {
         #[graphql(desc = "a row's number: only older ones")] after: Option<Int64>,
         #[graphql(desc = "only this action, such as session.open")] action: Option<String>,
         #[graphql(desc = "only what this user did, or what is about it")] user_id: Option<Uuid>,
-    ) -> Result<AuditLogResponse> {
+    ) -> Result<AuditLogConnection> {
         let (gateway, session) = of(ctx)?;
-        let wanted = first_of(first.or(Some(100)))?;
+        let (wanted, has_before) = (first_of(first.or(Some(100)))?, after.is_some());
         let asked = async {
             let request = v1::AuditLogRequest {
                 before: after.map_or(0, |n| n.0.max(1) as u64),
@@ -424,7 +432,7 @@ impl AdminQuery {
             // The first row of all is 1.
             (last, rows.len() >= wanted && last.is_some_and(|n| n.0 > 1))
         });
-        Ok(AuditLogResponse { data: rows, end_cursor, has_more, outcome })
+        Ok(AuditLogConnection { data: rows, end_cursor, has_more, has_before, outcome })
     }
 
     /// Reads the whole audit log and says whether its chain holds: whether a row was changed, removed, added or put

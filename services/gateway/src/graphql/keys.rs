@@ -23,7 +23,7 @@ pub struct CreateApiKeyRequest {
     #[graphql(default_with = "vec![KeyScope::Read]")]
     pub scopes: Vec<KeyScope>,
     /// The only account that the key reaches, an INVESTMENT one of the caller; left out, it reaches all of them.
-    pub account_id: Option<String>,
+    pub account_id: Option<Uuid>,
     /// Left out, the key does not expire.
     pub expires_at: Option<DateTime>,
     /// From where the key opens: at most 16 addresses and networks such as 10.0.0.0/8; left out, from anywhere.
@@ -121,7 +121,7 @@ impl KeyMutation {
                 user_id: session.user.to_string(),
                 label: request.label,
                 scopes: request.scopes.into_iter().map(|scope| name(scope).to_owned()).collect(),
-                account_id: session.own_account(request.account_id.as_deref())?,
+                account_id: session.own_account(request.account_id.as_ref().map(|Uuid(id)| id.as_str()))?,
                 addresses: request.addresses.unwrap_or_default(),
                 expires_us: request.expires_at.map_or(Ok(0), |DateTime(text)| expiry(&text))?,
             };

@@ -4,6 +4,7 @@
 //! All lists of a gateway together take at most [`ROOM_BYTES_MAX`], until the text has left.
 
 use super::{
+    connection::Edge,
     enums::{self, GroupLeg, OrderState, PendingAction, Side, TimeInForce},
     error, json,
     scalars::{DateTime, Decimal, Uuid},
@@ -248,6 +249,19 @@ row!(Order {
     "leg" leg,
 });
 
+type OrderEdge = Edge<Order>;
+
+row!(OrderEdge {
+    "cursor" cursor,
+    "node" node,
+});
+
+impl Cell for Order {
+    fn write(&self, below: &Columns, out: &mut String) {
+        below.write(self, out);
+    }
+}
+
 /// One page, encoded.
 #[derive(Debug)]
 struct Page {
@@ -300,8 +314,14 @@ impl OrderList {
         self.pages.iter().map(|page| page.len).sum()
     }
 
-    /// A page as text, with commas between its orders; `likely_len` is how long it may be.
-    fn text(&self, page: &Page, columns: &Columns, likely_len: usize) -> Result<Bytes, Error> {
+    /// A page as text, with commas between its rows; `likely_len` is how long it may be.
+    fn text<T: Row>(
+        &self,
+        page: &Page,
+        row: fn(Order) -> T,
+        columns: &Columns,
+        likely_len: usize,
+    ) -> Result<Bytes, Error> {
         let reply = v1::ListOrdersReply::decode(&page.bytes[..]);
         let reply = reply.map_err(|e| error::of(Status::internal(format!("a page of orders: {e}"))))?;
         let mut text = String::with_capacity(likely_len);
@@ -309,11 +329,55 @@ impl OrderList {
             if !text.is_empty() {
                 text.push(',');
             }
-            columns.write(&Order::from(order), &mut text);
+            columns.write(&row(Order::from(order)), &mut text);
         }
         text.shrink_to_fit();
         let taken = self.room.take(text.len()).map_err(error::refused)?;
         Ok(Bytes::from_owner(Text { text, _taken: taken }))
+    }
+
+    /// The list as text, each order as the row that is asked for.
+    async fn rows<T: Row>(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        field: &Positioned<Field>,
+        row: fn(Order) -> T,
+    ) -> ServerResult<Value> {
+        let failed = |e: Error| ctx.set_error_path(e.into_server_error(field.pos));
+        let Some(columns) = self.payload.of(&field.node.response_key().node) else {
+            return Err(failed(error::of(Status::internal("a list that was not asked for"))));
+        };
+        let (mut items, mut likely_len) = (Vec::new(), 0);
+        for page in self.pages.iter().filter(|page| page.len > 0) {
+            let text = self.text(page, row, columns, likely_len).map_err(failed)?;
+            likely_len = text.len();
+            items.push(Value::Binary(text));
+            // Others have their turn between the pages of a long list.
+            tokio::task::yield_now().await;
+        }
+        Ok(Value::List(items))
+    }
+}
+
+/// The same orders as edges.
+#[derive(Debug)]
+pub struct OrderEdges(pub Arc<OrderList>);
+
+impl OutputType for OrderEdges {
+    fn type_name() -> Cow<'static, str> {
+        <Vec<OrderEdge> as OutputType>::type_name()
+    }
+
+    fn qualified_type_name() -> String {
+        <Vec<OrderEdge> as OutputType>::qualified_type_name()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        <Vec<OrderEdge> as OutputType>::create_type_info(registry)
+    }
+
+    async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
+        self.0.rows(ctx, field, |node| Edge { cursor: node.id.clone(), node }).await
     }
 }
 
@@ -331,19 +395,7 @@ impl OutputType for OrderList {
     }
 
     async fn resolve(&self, ctx: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        let failed = |e: Error| ctx.set_error_path(e.into_server_error(field.pos));
-        let Some(columns) = self.payload.of(&field.node.response_key().node) else {
-            return Err(failed(error::of(Status::internal("a list that was not asked for"))));
-        };
-        let (mut items, mut likely_len) = (Vec::new(), 0);
-        for page in self.pages.iter().filter(|page| page.len > 0) {
-            let text = self.text(page, columns, likely_len).map_err(failed)?;
-            likely_len = text.len();
-            items.push(Value::Binary(text));
-            // Others have their turn between the pages of a long list.
-            tokio::task::yield_now().await;
-        }
-        Ok(Value::List(items))
+        self.rows(ctx, field, |order| order).await
     }
 }
 
@@ -372,7 +424,8 @@ mod tests {
 
     #[derive(SimpleObject)]
     struct Payload {
-        data: OrderList,
+        data: Arc<OrderList>,
+        edges: OrderEdges,
         plain: Vec<Order>,
     }
 
@@ -385,7 +438,12 @@ mod tests {
             data.add(vec![order(1), order(2)]).unwrap();
             data.add(Vec::new()).unwrap();
             data.add(vec![order(3)]).unwrap();
-            Payload { data, plain: (1..=3).map(|n| Order::from(order(n))).collect() }
+            let data = Arc::new(data);
+            Payload {
+                edges: OrderEdges(Arc::clone(&data)),
+                data,
+                plain: (1..=3).map(|n| Order::from(order(n))).collect(),
+            }
         }
     }
 
@@ -415,8 +473,12 @@ mod tests {
         let orders = fields("Order").join(" ").replace("fills", &format!("fills {{ __typename {fills} }}"));
         assert!(orders.split_whitespace().count() > 40, "{orders}");
         let asked = format!("{{ __typename x: id {orders} }}");
-        let both = ask(&format!("{{ both {{ data {asked} plain {asked} }} }}")).await;
+        let edges = format!("edges {{ __typename at: cursor node {asked} }}");
+        let both = ask(&format!("{{ both {{ data {asked} {edges} plain {asked} }} }}")).await;
         assert_eq!(both["data"], both["plain"]);
+        let edge = |order: &serde_json::Value| serde_json::json!({"__typename": "OrderEdge", "at": order["id"], "node": order});
+        let expected: Vec<_> = both["plain"].as_array().unwrap().iter().map(edge).collect();
+        assert_eq!(both["edges"], serde_json::Value::from(expected));
         assert_eq!(
             (&both["data"][1]["avgFillPrice"], both["data"][2]["fills"].as_array().unwrap().len()),
             (&serde_json::json!(3.333_333), 3)
@@ -440,11 +502,11 @@ mod tests {
         let id = Columns(vec![Column { key: "id".into(), field: "id".into(), below: Columns::default() }]);
         let mut list = OrderList::new(room.clone(), Columns::default());
         list.add(orders(30)).unwrap();
-        let text = list.text(&list.pages[0], &id, 0).unwrap();
+        let text = list.text(&list.pages[0], |order| order, &id, 0).unwrap();
         assert_eq!(std::str::from_utf8(&text).unwrap().matches('{').count(), 30);
         let refused = list.add(orders(10)).unwrap_err();
         assert_eq!((refused.code(), list.len()), (tonic::Code::ResourceExhausted, 30));
-        assert!(list.text(&list.pages[0], &id, 0).is_err());
+        assert!(list.text(&list.pages[0], |order| order, &id, 0).is_err());
         drop(text);
         list.add(orders(30)).unwrap();
         drop(list);

@@ -1,6 +1,9 @@
 //! GraphQL: the schema, who may use which field, and how a request becomes an answer.
 
 mod admin;
+mod connection;
+#[cfg(test)]
+mod contract;
 mod cost;
 mod documents;
 mod enums;

@@ -3,7 +3,7 @@
 use super::{
     Manages, Trades, error, of,
     query::id_of,
-    scalars::{Decimal, Number, Uuid},
+    scalars::{DateTime, Decimal, Number, Uuid},
     types::*,
 };
 use crate::{
@@ -56,7 +56,7 @@ pub struct CreateOrderRequest {
     /// At most 64 characters; the same again answers the same order.
     pub client_order_id: Option<String>,
     /// The account that trades; left out, the oldest INVESTMENT account in the listing's currency.
-    pub account_id: Option<String>,
+    pub account_id: Option<Uuid>,
     /// Rests or is canceled; never takes what rests.
     pub post_only: Option<bool>,
     /// What of an iceberg the book shows at a time; the rest is hidden.
@@ -64,8 +64,8 @@ pub struct CreateOrderRequest {
     /// What happens to orders of the caller that would meet: CANCEL_NEWEST (default), CANCEL_OLDEST, CANCEL_BOTH,
     /// DECREMENT in any case.
     pub self_trade_prevention: Option<String>,
-    /// RFC 3339; with GTD.
-    pub expires_at: Option<String>,
+    /// With GTD.
+    pub expires_at: Option<DateTime>,
     /// How far the stop trails behind the price.
     pub trail_amount: Option<Number>,
     /// 1.25 is 1.25 %.
@@ -85,8 +85,8 @@ pub struct CreateOrderGroupRequest {
 /// What to change of an open order; what is left out stays.
 #[derive(InputObject, Debug)]
 pub struct ReplaceOrderRequest {
-    /// The open order, a UUID.
-    pub order_id: String,
+    /// The open order.
+    pub order_id: Uuid,
     /// The new total; left out it stays.
     pub quantity: Option<Number>,
     /// The new limit.
@@ -129,8 +129,8 @@ pub struct DepositRequest {
 /// What to take out.
 #[derive(InputObject, Debug)]
 pub struct WithdrawRequest {
-    /// The account's id, a UUID.
-    pub account_id: String,
+    /// The account's id.
+    pub account_id: Uuid,
     /// In the account's currency, above 0, at most two decimals.
     pub amount: Number,
     /// ISO 4217: USD, CAD.
@@ -289,7 +289,8 @@ fn order_of(reply: v1::OrderReply) -> Result<v1::Order> {
 
 /// The order that a request asks for.
 fn place_request(session: &Session, request: CreateOrderRequest) -> Result<v1::PlaceOrderRequest> {
-    let account_id = session.own_account(request.account_id.as_deref()).map_err(error::of)?;
+    let account_id =
+        session.own_account(request.account_id.as_ref().map(|Uuid(id)| id.as_str())).map_err(error::of)?;
     let (quantity_e4, notional_micros) = how_much(&request)?;
     Ok(v1::PlaceOrderRequest {
         user_id: session.user.to_string(),
@@ -308,7 +309,7 @@ fn place_request(session: &Session, request: CreateOrderRequest) -> Result<v1::P
         post_only: request.post_only.unwrap_or(false),
         stp: stp_of(request.self_trade_prevention.as_deref())?.into(),
         client_order_id: request.client_order_id.unwrap_or_default(),
-        expires_us: request.expires_at.map_or(Ok(0), |t| time_of("expiresAt", &t))?,
+        expires_us: request.expires_at.map_or(Ok(0), |DateTime(t)| time_of("expiresAt", &t))?,
     })
 }
 
@@ -376,10 +377,10 @@ impl Trading {
     async fn cancel_order_group(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the group's id")] group_id: String,
+        #[graphql(desc = "the group's id")] group_id: Uuid,
     ) -> Result<CancelAllOrdersResponse> {
         let (gateway, session) = of(ctx)?;
-        let group_id = id_of("groupId", &group_id).map_err(error::of)?;
+        let group_id = id_of("groupId", &group_id.0).map_err(error::of)?;
         gateway.reach_group(session, &group_id).await.map_err(error::of)?;
         let request = v1::CancelGroupRequest { user_id: session.user.to_string(), group_id };
         let mut client = gateway.ctx.clients.order(&session.caller());
@@ -412,7 +413,7 @@ impl Trading {
     ) -> Result<ReplaceOrderResponse> {
         let (gateway, session) = of(ctx)?;
         count_order(ctx)?;
-        let order_id = id_of("orderId", &request.order_id).map_err(error::of)?;
+        let order_id = id_of("orderId", &request.order_id.0).map_err(error::of)?;
         gateway.reach_order(session, &order_id).await.map_err(error::of)?;
         let request = v1::ReplaceOrderRequest {
             user_id: session.user.to_string(),
@@ -454,14 +455,16 @@ impl Trading {
         &self,
         ctx: &Context<'_>,
         #[graphql(desc = "the listed symbol, in any case")] symbol: String,
-        #[graphql(desc = "the account's id")] account_id: Option<String>,
+        #[graphql(desc = "the account's id")] account_id: Option<Uuid>,
     ) -> Result<FlattenResponse> {
         let (gateway, session) = of(ctx)?;
         gateway.sessions.require(session, Act::Trade, ManageOwnPortfolio).await.map_err(error::of)?;
         let mut done =
             FlattenResponse { canceled: 0, orders: Vec::new(), left: Decimal::e4(0), outcome: Outcome::ok() };
         let mut left_e4: i64 = 0;
-        for account_id in gateway.trading_accounts(session, account_id).await.map_err(error::of)? {
+        for account_id in
+            gateway.trading_accounts(session, account_id.map(|Uuid(id)| id)).await.map_err(error::of)?
+        {
             count_order(ctx)?;
             let asked = async {
                 let symbol = market::symbol(&symbol)?.to_string();
@@ -568,7 +571,7 @@ impl Money {
         let asked = async {
             let request = v1::WithdrawRequest {
                 user_id: session.user.to_string(),
-                account_id: id_of("accountId", &request.account_id)?,
+                account_id: id_of("accountId", &request.account_id.0)?,
                 amount_micros: request.amount.micros("amount")?,
                 currency: currency_of(&request.currency),
                 idempotency_key: key_of(request.idempotency_key)?,

@@ -2,13 +2,14 @@
 
 use super::{
     Needs,
-    enums::{OrderStandingKind, OrderStepKind, TradingState, given, word},
+    connection::PageInfo,
+    enums::{OrderStandingKind, OrderState, OrderStepKind, Side, TradingState, given, word},
     error,
-    list::{Columns, OrderList},
+    list::{Columns, OrderEdges, OrderList},
     of,
     query::first_of,
     query::id_of,
-    scalars::{DateTime, Decimal, Int64},
+    scalars::{DateTime, Decimal, Int64, Uuid},
     types::*,
 };
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 use async_graphql::{Context, Object, Result, SimpleObject};
 use fafnir_platform::Refusal;
 use fafnir_proto::{reason::Reason, v1};
+use fafnir_rules::order as rules;
+use std::sync::Arc;
 use time::{
     Date, OffsetDateTime, format_description::well_known::Iso8601, format_description::well_known::Rfc3339,
 };
@@ -88,13 +91,17 @@ pub struct OrderHistory {
 #[derive(SimpleObject, Debug)]
 pub struct OrdersResponse {
     /// The answer; null where it was refused.
-    pub data: Option<OrderList>,
+    pub data: Option<Arc<OrderList>>,
     /// How many there are in all, whatever the page.
     pub count: i32,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
     /// There are more.
     pub has_more: bool,
+    /// The rows, each with its cursor; none where they were refused.
+    pub edges: OrderEdges,
+    /// Where the page begins and ends.
+    pub page_info: PageInfo,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -102,7 +109,8 @@ pub struct OrdersResponse {
 /// Orders as they were found.
 struct Listed {
     orders: OrderList,
-    /// The last of them.
+    /// The first and the last of them.
+    first_id: Option<String>,
     last_id: Option<String>,
     has_more: bool,
     /// How many there are in all.
@@ -111,9 +119,13 @@ struct Listed {
 
 /// The history of an order.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct OrderHistoryResponse {
+#[graphql(complex)]
+pub struct OrderHistoryConnection {
     /// The answer; null where it was refused.
     pub data: Option<OrderHistory>,
+    /// The page follows another one.
+    #[graphql(skip)]
+    pub has_before: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -164,22 +176,8 @@ fn moment(field: &str, text: Option<&String>, day_us: i64) -> std::result::Resul
     })
 }
 
-fn side(text: Option<&String>) -> std::result::Result<v1::Side, Status> {
-    let Some(text) = text else { return Ok(v1::Side::Unspecified) };
-    let unknown = || Refusal::invalid(Reason::SIDE_UNKNOWN, "side must be BUY or SELL");
-    Ok(v1::Side::parse(text).ok_or_else(unknown)?)
-}
-
-fn states(texts: Option<Vec<String>>) -> std::result::Result<Vec<i32>, Status> {
-    let state = |text: String| {
-        let unknown = || {
-            let sentence =
-                "states must be of HELD, NEW, PARTIALLY_FILLED, FILLED, CANCELED, EXPIRED, REJECTED";
-            Refusal::invalid(Reason::ORDER_STATE_UNKNOWN, sentence)
-        };
-        Ok(v1::OrderState::parse(&text).ok_or_else(unknown)?.into())
-    };
-    texts.unwrap_or_default().into_iter().map(state).collect()
+fn state_of(state: OrderState) -> i32 {
+    v1::OrderState::from(rules::OrderState::from(state)).into()
 }
 
 impl Gateway {
@@ -192,7 +190,7 @@ impl Gateway {
         orders: OrderList,
     ) -> std::result::Result<Listed, Status> {
         let mut client = self.reads(session).await.order(&session.caller());
-        let mut listed = Listed { orders, last_id: None, has_more: false, count: 0 };
+        let mut listed = Listed { orders, first_id: None, last_id: None, has_more: false, count: 0 };
         loop {
             let there = listed.orders.len();
             let missing = wanted.map_or(PAGE as usize, |wanted| wanted - there);
@@ -205,6 +203,7 @@ impl Gateway {
             let Some(last) = page.orders.last() else { return Ok(listed) };
             request.before_id.clone_from(&last.id);
             listed.last_id = Some(last.id.clone());
+            listed.first_id = listed.first_id.or_else(|| page.orders.first().map(|first| first.id.clone()));
             let mut orders = Vec::with_capacity(page.orders.len());
             for order in page.orders {
                 orders.push(self.whole(session, order, request.with_fills).await?);
@@ -267,9 +266,9 @@ impl Orders {
         #[graphql(desc = "an order's id: only older ones")] after: Option<String>,
         #[graphql(desc = "the listed symbol, in any case")] symbol: Option<String>,
         #[graphql(default = false, desc = "only orders that can still trade")] open_only: bool,
-        #[graphql(desc = "only of this account")] account_id: Option<String>,
-        #[graphql(desc = "BUY or SELL")] side: Option<String>,
-        #[graphql(desc = "only in one of these states")] states: Option<Vec<String>>,
+        #[graphql(desc = "only of this account")] account_id: Option<Uuid>,
+        #[graphql(desc = "only of this side")] side: Option<Side>,
+        #[graphql(desc = "only in one of these states")] states: Option<Vec<OrderState>>,
         #[graphql(desc = "placed on this day (YYYY-MM-DD, UTC) or moment (RFC 3339), or later")] from: Option<
             String,
         >,
@@ -277,7 +276,8 @@ impl Orders {
     ) -> Result<OrdersResponse> {
         let (gateway, session) = of(ctx)?;
         let wanted = first.map(|first| first_of(Some(first))).transpose()?;
-        let data = ctx.look_ahead().field("data");
+        let has_before = after.is_some();
+        let (data, node) = (ctx.look_ahead().field("data"), ctx.look_ahead().field("edges").field("node"));
         let no_orders = || OrderList::new(gateway.lists.clone(), Columns::below(ctx.field()));
         let asked = async {
             let request = v1::ListOrdersRequest {
@@ -289,26 +289,35 @@ impl Orders {
                     .map_or_else(String::new, |s| s.to_string()),
                 before_id: after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default(),
                 account_id: session.listed_account(
-                    account_id.map(|id| id_of("accountId", &id)).transpose()?.unwrap_or_default(),
+                    account_id.map(|Uuid(id)| id_of("accountId", &id)).transpose()?.unwrap_or_default(),
                 ),
-                side: self::side(side.as_ref())?.into(),
-                states: self::states(states)?,
+                side: side.map_or(v1::Side::Unspecified, |side| rules::Side::from(side).into()).into(),
+                states: states.unwrap_or_default().into_iter().map(state_of).collect(),
                 from_us: moment("from", from.as_ref(), 0)?,
                 to_us: moment("to", to.as_ref(), DAY_US)?,
-                with_fills: data.field("fills").exists(),
+                with_fills: data.field("fills").exists() || node.field("fills").exists(),
                 with_count: ctx.look_ahead().field("count").exists(),
                 ..v1::ListOrdersRequest::default()
             };
             gateway.orders_of(session, request, wanted, no_orders()).await
         };
         let (found, outcome) = error::outcome(asked.await)?;
-        let nothing = || Listed { orders: no_orders(), last_id: None, has_more: false, count: 0 };
+        let nothing =
+            || Listed { orders: no_orders(), first_id: None, last_id: None, has_more: false, count: 0 };
         let listed = found.unwrap_or_else(nothing);
+        let orders = Arc::new(listed.orders);
         Ok(OrdersResponse {
             count: i32::try_from(listed.count).unwrap_or(i32::MAX),
+            page_info: PageInfo {
+                start_cursor: listed.first_id,
+                end_cursor: listed.last_id.clone(),
+                has_next_page: listed.has_more,
+                has_previous_page: has_before,
+            },
             end_cursor: listed.last_id,
             has_more: listed.has_more,
-            data: Some(listed.orders),
+            edges: OrderEdges(Arc::clone(&orders)),
+            data: Some(orders),
             outcome,
         })
     }
@@ -332,14 +341,14 @@ impl Orders {
     async fn order_history(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the order's id")] order_id: String,
+        #[graphql(desc = "the order's id")] order_id: Uuid,
         #[graphql(desc = "steps, at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a step's sequence: only later ones")] after: Option<Int64>,
-    ) -> Result<OrderHistoryResponse> {
+    ) -> Result<OrderHistoryConnection> {
         let (gateway, session) = of(ctx)?;
-        let limit = first_of(first)? as u32;
+        let (limit, has_before) = (first_of(first)? as u32, after.is_some());
         let asked = async {
-            let order_id = id_of("orderId", &order_id)?;
+            let order_id = id_of("orderId", &order_id.0)?;
             gateway.reach_order(session, &order_id).await?;
             let request = v1::OrderHistoryRequest {
                 user_id: session.user.to_string(),
@@ -351,6 +360,6 @@ impl Orders {
             Ok::<_, Status>(client.history(request).await?.into_inner())
         };
         let (reply, outcome) = error::outcome(asked.await)?;
-        Ok(OrderHistoryResponse { data: reply.map(OrderHistory::from), outcome })
+        Ok(OrderHistoryConnection { data: reply.map(OrderHistory::from), has_before, outcome })
     }
 }

@@ -241,9 +241,13 @@ pub struct Lots {
 
 /// Lots of a holding.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct LotsResponse {
+#[graphql(complex)]
+pub struct LotConnection {
     /// The answer; null where it was refused.
     pub data: Option<Lots>,
+    /// The page follows another one.
+    #[graphql(skip)]
+    pub has_before: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -283,7 +287,7 @@ impl Performances {
     async fn portfolio_performance(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the account's id")] account_id: Uuid,
         #[graphql(
             desc = "1D (today) 1W 1M 3M 6M 1Y 2Y 5Y MAX in any case, that ends with the span; 1M when left out"
         )]
@@ -298,7 +302,7 @@ impl Performances {
         let asked = async {
             let request = v1::PerformanceRequest {
                 user_id: session.user.to_string(),
-                account_id: session.own_account(Some(&account_id))?,
+                account_id: session.own_account(Some(&account_id.0))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,
@@ -316,7 +320,7 @@ impl Performances {
     async fn realized_gains(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the account's id")] account_id: Uuid,
         #[graphql(desc = "as of portfolioPerformance")] period: Option<String>,
         #[graphql(desc = "a day or a moment instead of a period")] from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,
@@ -325,7 +329,7 @@ impl Performances {
         let asked = async {
             let request = v1::GainsRequest {
                 user_id: session.user.to_string(),
-                account_id: session.own_account(Some(&account_id))?,
+                account_id: session.own_account(Some(&account_id.0))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,
@@ -342,18 +346,18 @@ impl Performances {
     async fn lots(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the account's id")] account_id: Uuid,
         #[graphql(desc = "the listed symbol, in any case")] symbol: String,
         #[graphql(desc = "a day, at its end, or a moment; now when left out")] at: Option<String>,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "a lot's id: only younger ones")] after: Option<String>,
-    ) -> Result<LotsResponse> {
+    ) -> Result<LotConnection> {
         let (gateway, session) = of(ctx)?;
-        let limit = first_of(first)? as u32;
+        let (limit, has_before) = (first_of(first)? as u32, after.is_some());
         let asked = async {
             let request = v1::LotsRequest {
                 user_id: session.user.to_string(),
-                account_id: session.own_account(Some(&account_id))?,
+                account_id: session.own_account(Some(&account_id.0))?,
                 symbol: market::symbol(&symbol)?.to_string(),
                 at,
                 limit,
@@ -363,6 +367,6 @@ impl Performances {
             Ok::<_, Status>(portfolio.lots(request).await?.into_inner())
         };
         let (reply, outcome) = error::outcome(asked.await)?;
-        Ok(LotsResponse { data: reply.map(Lots::from), outcome })
+        Ok(LotConnection { data: reply.map(Lots::from), has_before, outcome })
     }
 }

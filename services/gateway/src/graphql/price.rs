@@ -75,7 +75,7 @@ impl Walk<'_> {
         let first = |otherwise| self.number(field, "first").unwrap_or(otherwise);
         let rows = match field.name.node.as_str() {
             "getOrders" | "getTransactions" | "candles" | "lots" | "orderHistory" => first(PAGE),
-            "trades" | "users" => first(100),
+            "trades" | "users" | "auditLog" => first(100),
             "orderBook" => self.number(field, "depth").unwrap_or(10).saturating_mul(2),
             "searchStocks" => self.number(field, "limit").unwrap_or(8),
             "getStockQuoteBatch" => self.length(field, "symbols"),

@@ -7,7 +7,7 @@ use crate::{
     market,
     session::{Permission::*, Session},
 };
-use async_graphql::{Context, Object, Result};
+use async_graphql::{Context, Object, Result, SimpleObject};
 use fafnir_proto::{reason::Reason, v1};
 use fafnir_rules::symbol::Symbol;
 use std::collections::BTreeMap;
@@ -39,6 +39,22 @@ pub fn id_of(field: &str, text: &str) -> std::result::Result<String, Status> {
     uuid::Uuid::try_parse(text).map(|id| id.to_string()).map_err(|_| {
         fafnir_platform::Refusal::invalid(Reason::ID_MALFORMED, format!("{field} must be a UUID")).into()
     })
+}
+
+/// Trades of a symbol.
+#[derive(SimpleObject, Clone, Debug)]
+#[graphql(complex)]
+pub struct TradeConnection {
+    /// The answer; null where it was refused.
+    pub data: Option<Vec<Trade>>,
+    /// There are more, after the last one.
+    #[graphql(skip)]
+    pub has_more: bool,
+    /// There are some before the first one.
+    #[graphql(skip)]
+    pub has_before: bool,
+    #[graphql(flatten)]
+    pub outcome: Outcome,
 }
 
 #[derive(Default)]
@@ -193,23 +209,28 @@ impl Stocks {
         #[graphql(desc = "the listed symbol, in any case")] symbol: String,
         #[graphql(desc = "at most 1000; 500 when left out")] first: Option<i32>,
         #[graphql(desc = "the cursor or sequence to go on after")] after: Option<super::scalars::Int64>,
-    ) -> Result<TradesResponse> {
+    ) -> Result<TradeConnection> {
         let (gateway, session) = of(ctx)?;
-        let limit = first_of(first.or(Some(100)))? as u32;
+        let wanted = first_of(first.or(Some(100)))?;
         let asked = async {
             let symbol = market::symbol(&symbol)?;
             gateway.require_listed(session, &symbol).await?;
             let request = v1::TradesRequest {
                 symbol: symbol.to_string(),
                 after_trade_no: after.map_or(0, |n| n.0.max(0) as u64),
-                limit,
+                // One more tells whether there are more.
+                limit: wanted as u32 + u32::from(after.is_some()),
                 latest: after.is_none(),
             };
             let mut engine = gateway.ctx.clients.engine(&session.caller());
             Ok(engine.trades(request).await?.into_inner().trades)
         };
         let (trades, outcome) = error::outcome(asked.await)?;
-        Ok(TradesResponse { data: trades.map(|t| t.into_iter().map(Trade::from).collect()), outcome })
+        let has_more = trades.as_ref().is_some_and(|trades| trades.len() > wanted);
+        // The first trade of all is 1.
+        let has_before = trades.iter().flatten().next().is_some_and(|trade| trade.trade_no > 1);
+        let data = trades.map(|t| t.into_iter().take(wanted).map(Trade::from).collect());
+        Ok(TradeConnection { data, has_more, has_before, outcome })
     }
 
     /// Intraday bars, ascending; intervals 1m 5m 15m 1h. Without a limit the newest 500.
@@ -382,7 +403,7 @@ impl Portfolio {
         #[graphql(desc = "a transaction's id: only older ones")] after: Option<String>,
     ) -> Result<GetTransactionsResponse> {
         let (gateway, session) = of(ctx)?;
-        let wanted = first_of(first)?;
+        let (wanted, has_before) = (first_of(first)?, after.is_some());
         let asked = async {
             let account_id = session.own_account(Some(&request.account_id))?;
             let before = after.map(|id| id_of("after", &id)).transpose()?.unwrap_or_default();
@@ -390,13 +411,20 @@ impl Portfolio {
         };
         let (rows, outcome) = error::outcome(asked.await)?;
         let Some(mut rows) = rows else {
-            return Ok(GetTransactionsResponse { data: None, end_cursor: None, has_more: false, outcome });
+            return Ok(GetTransactionsResponse {
+                data: None,
+                end_cursor: None,
+                has_more: false,
+                has_before,
+                outcome,
+            });
         };
         let has_more = rows.len() > wanted;
         rows.truncate(wanted);
         Ok(GetTransactionsResponse {
             end_cursor: rows.last().map(|t| t.id.clone()),
             has_more,
+            has_before,
             data: Some(rows.into_iter().map(Transaction::from).collect()),
             outcome,
         })

@@ -123,7 +123,7 @@ impl Reports {
     async fn report(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the account's id")] account_id: Uuid,
         #[graphql(desc = "as of portfolioPerformance")] period: Option<String>,
         #[graphql(desc = "a day or a moment instead of a period")] from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,
@@ -140,7 +140,7 @@ impl Reports {
         let asked = async {
             let request = v1::ReportRequest {
                 user_id: session.user.to_string(),
-                account_id: session.own_account(Some(&account_id))?,
+                account_id: session.own_account(Some(&account_id.0))?,
                 period: period.unwrap_or_default(),
                 from,
                 to,

@@ -111,11 +111,11 @@ impl Number {
     }
 }
 
-/// A signed 64-bit integer; a JSON number.
+/// A signed 64-bit integer: a JSON number; what comes in may be its decimal text, as cursors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Int64(pub i64);
 
-/// A signed 64-bit integer; a JSON number.
+/// A signed 64-bit integer: a JSON number; what comes in may be its decimal text, as cursors are.
 #[Scalar(name = "Int64")]
 impl ScalarType for Int64 {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -123,11 +123,19 @@ impl ScalarType for Int64 {
             Value::Number(n) => {
                 n.as_i64().map(Self).ok_or_else(|| InputValueError::custom("must be a signed 64-bit integer"))
             }
+            // As a cursor, or where a language's numbers are too short.
+            Value::String(text) => {
+                text.parse().map(Self).map_err(|_| InputValueError::custom("must be a signed 64-bit integer"))
+            }
             _ => Err(InputValueError::expected_type(value)),
         }
     }
     fn is_valid(value: &Value) -> bool {
-        matches!(value, Value::Number(n) if n.is_i64())
+        match value {
+            Value::Number(n) => n.is_i64(),
+            Value::String(text) => text.parse::<i64>().is_ok(),
+            _ => false,
+        }
     }
     fn to_value(&self) -> Value {
         Value::Number(self.0.into())

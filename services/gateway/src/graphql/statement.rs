@@ -63,9 +63,13 @@ pub struct Statement {
 
 /// The statement of an account.
 #[derive(SimpleObject, Clone, Debug)]
-pub struct StatementResponse {
+#[graphql(complex)]
+pub struct StatementConnection {
     /// The answer; null where it was refused.
     pub data: Option<Statement>,
+    /// The page follows another one.
+    #[graphql(skip)]
+    pub has_before: bool,
     #[graphql(flatten)]
     pub outcome: Outcome,
 }
@@ -115,19 +119,19 @@ impl Statements {
     async fn statement(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "the account's id")] account_id: String,
+        #[graphql(desc = "the account's id")] account_id: Uuid,
         #[graphql(desc = "a day (YYYY-MM-DD, UTC) or a moment (RFC 3339); 30 days when left out")]
         from: Option<String>,
         #[graphql(desc = "a day, included, or a moment, excluded; now when left out")] to: Option<String>,
         #[graphql(desc = "at most 1000, and so many when left out")] first: Option<i32>,
         #[graphql(desc = "a transaction's id: only later ones")] after: Option<String>,
-    ) -> Result<StatementResponse> {
+    ) -> Result<StatementConnection> {
         let (gateway, session) = of(ctx)?;
-        let limit = first_of(first.or(Some(ENTRIES_DEFAULT)))? as u32;
+        let (limit, has_before) = (first_of(first.or(Some(ENTRIES_DEFAULT)))? as u32, after.is_some());
         let asked = async {
             let request = v1::StatementRequest {
                 user_id: session.user.to_string(),
-                account_id: session.own_account(Some(&account_id))?,
+                account_id: session.own_account(Some(&account_id.0))?,
                 from,
                 to,
                 limit,
@@ -137,6 +141,6 @@ impl Statements {
             Ok::<_, Status>(portfolio.statement(request).await?.into_inner())
         };
         let (reply, outcome) = error::outcome(asked.await)?;
-        Ok(StatementResponse { data: reply.map(Into::into), outcome })
+        Ok(StatementConnection { data: reply.map(Into::into), has_before, outcome })
     }
 }

@@ -704,6 +704,20 @@ macro_rules! payload {
             pub outcome: Outcome,
         }
     };
+    // One whose rows are edges too ([`super::connection`]).
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty),* $(,)? } as connection) => {
+        $(#[$meta])*
+        #[derive(SimpleObject, Clone, Debug)]
+        #[graphql(complex)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $ty,)*
+            /// The page follows another one.
+            #[graphql(skip)]
+            pub has_before: bool,
+            #[graphql(flatten)]
+            pub outcome: Outcome,
+        }
+    };
 }
 
 payload!(
@@ -851,7 +865,7 @@ payload!(
         end_cursor: Option<String>,
         /// There are more.
         has_more: bool,
-    }
+    } as connection
 );
 payload!(
     /// The new account.
@@ -903,13 +917,6 @@ payload!(
     OrderBookResponse {
         /// The answer; null where it was refused.
         data: Option<OrderBook>,
-    }
-);
-payload!(
-    /// Trades of a symbol.
-    TradesResponse {
-        /// The answer; null where it was refused.
-        data: Option<Vec<Trade>>,
     }
 );
 payload!(

@@ -189,6 +189,134 @@ async fn lists_are_paged_by_cursor() {
     door.stack.stop().await;
 }
 
+/// Pages through a connection with one text, as client libraries do: the cursors of its rows, and what the ends of each
+/// page say.
+async fn paged(door: &Door, token: &str, n: u32, query: &str) -> (Vec<String>, Vec<(bool, bool)>) {
+    let (mut cursors, mut ends, mut after) = (Vec::new(), Vec::new(), Value::Null);
+    loop {
+        let answer = door.ask_as(token, query, json!({"n": n, "after": after})).await.json();
+        let page = answer["data"]["page"].clone();
+        let edges = page["edges"].as_array().unwrap_or_else(|| panic!("{answer}"));
+        let info = &page["pageInfo"];
+        assert_eq!(info["startCursor"], edges.first().map_or(Value::Null, |e| e["cursor"].clone()));
+        assert_eq!(info["endCursor"], edges.last().map_or(Value::Null, |e| e["cursor"].clone()));
+        for edge in edges {
+            let cursor = edge["cursor"].as_str().unwrap();
+            let id =
+                edge["node"]["id"].as_str().map_or_else(|| edge["node"]["id"].to_string(), str::to_owned);
+            assert_eq!(cursor, id, "{edge}");
+            cursors.push(cursor.to_owned());
+        }
+        let is = |name: &str| info[name].as_bool().unwrap();
+        ends.push((is("hasPreviousPage"), is("hasNextPage")));
+        if !is("hasNextPage") {
+            return (cursors, ends);
+        }
+        after = info["endCursor"].clone();
+    }
+}
+
+#[tokio::test]
+async fn lists_are_connections() {
+    let door = Door::open().await;
+    let id = |i: u64| Uuid::from_u128(u128::from(i)).to_string();
+    {
+        let mut world = door.world.lock().unwrap();
+        for i in 1..=80 {
+            world.orders.push(v1::Order { id: id(i), user_id: MEMBER.to_owned(), ..Default::default() });
+            world.trades.push(v1::Trade { symbol: "AAPL".into(), trade_no: i, ..Default::default() });
+        }
+    }
+    let info = "pageInfo { startCursor endCursor hasNextPage hasPreviousPage }";
+    let orders = format!(
+        "query($n: Int!, $after: String) {{ page: getOrders(first: $n, after: $after) {{ edges {{ cursor node {{ id }} }} {info} }} }}"
+    );
+    let (seen, ends) = paged(&door, &door.member, 40, &orders).await;
+    assert_eq!(seen, (1..=80).map(id).collect::<Vec<_>>());
+    assert_eq!(ends, [(false, true), (true, false)]);
+    // A number is a cursor as a text too.
+    let trades = format!(
+        "query($n: Int!, $after: Int64 = \"0\") {{ page: trades(symbol: \"AAPL\", first: $n, after: $after) \
+         {{ edges {{ cursor node {{ id: tradeNo }} }} {info} }} }}"
+    );
+    let first = trades.replace("after: $after", "after: 0").replace(", $after: Int64 = \"0\"", "");
+    let answer = door.ask_as(&door.member, &first, json!({"n": 80})).await.json();
+    assert_eq!(answer["data"]["page"]["pageInfo"]["hasNextPage"], false, "{answer}");
+    let answer = door.ask_as(&door.member, &trades, json!({"n": 40, "after": "40"})).await.json();
+    let page = answer["data"]["page"].clone();
+    let ends = json!({"startCursor": "41", "endCursor": "80", "hasNextPage": false, "hasPreviousPage": true});
+    assert_eq!((&page["pageInfo"], &page["edges"][0]["node"]["id"]), (&ends, &json!(41)), "{answer}");
+    let answer = door.ask_as(&door.member, &trades, json!({"n": 39, "after": "0"})).await.json();
+    let ends = json!({"startCursor": "1", "endCursor": "39", "hasNextPage": true, "hasPreviousPage": false});
+    assert_eq!(answer["data"]["page"]["pageInfo"], ends, "{answer}");
+    // Administrators' lists, as they are.
+    let users = format!(
+        "query($n: Int!, $after: UUID) {{ page: users(first: $n, after: $after) {{ edges {{ cursor node {{ id: userId }} }} {info} }} }}"
+    );
+    assert_eq!(paged(&door, &door.admin, 1, &users).await.0.len(), 2);
+    let rows = format!(
+        "query($n: Int!, $after: Int64) {{ page: auditLog(first: $n, after: $after) {{ edges {{ cursor node {{ id: sequence }} }} {info} }} }}"
+    );
+    let (seen, ends) = paged(&door, &door.admin, 2, &rows).await;
+    let seen: Vec<i64> = seen.iter().map(|n| n.parse().unwrap()).collect();
+    let whole = (1..=seen[0]).rev().collect::<Vec<_>>();
+    assert_eq!(seen, whole, "newest first, without a gap");
+    assert!(ends.len() > 1 && !ends[0].0 && ends.last().is_some_and(|(before, _)| *before), "{ends:?}");
+    // What is refused has no rows, and no page.
+    let refused =
+        door.ask(&format!("{{ trades(symbol: \"NOPE\") {{ code edges {{ cursor }} {info} }} }}")).await;
+    let nothing =
+        json!({"startCursor": null, "endCursor": null, "hasNextPage": false, "hasPreviousPage": false});
+    assert_eq!((&refused["trades"]["edges"], &refused["trades"]["pageInfo"]), (&json!([]), &nothing));
+    door.stack.stop().await;
+}
+
+/// A type's name, without the lists and bangs around it.
+fn innermost(kind: &Value) -> String {
+    if kind["ofType"].is_null() {
+        kind["name"].as_str().unwrap().to_owned()
+    } else {
+        innermost(&kind["ofType"])
+    }
+}
+
+/// Every field with `first` and `after` answers a connection: edges with cursors and nodes, and the ends of the page.
+#[tokio::test]
+async fn every_list_with_pages_is_a_connection() {
+    let door = Door::open().await;
+    let kind = "name kind ofType { name kind ofType { name kind ofType { name } } }";
+    let query = format!(
+        "{{ __schema {{ queryType {{ fields {{ name args {{ name }} type {{ {kind} }} }} }} \
+         types {{ name fields {{ name type {{ {kind} }} }} }} }} }}"
+    );
+    let schema = door.ask(&query).await["__schema"].clone();
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let fields_of = |name: &str| {
+        let found = list(&schema["types"]).into_iter().find(|t| t["name"] == name).unwrap();
+        list(&found["fields"])
+    };
+    let has = |args: &[Value], name: &str| args.iter().any(|arg| arg["name"] == name);
+    let mut connections = Vec::new();
+    for field in list(&schema["queryType"]["fields"]) {
+        let args = list(&field["args"]);
+        // A report's page is made of two lists.
+        if !has(&args, "first") || !has(&args, "after") || field["name"] == "report" {
+            continue;
+        }
+        let response = fields_of(&innermost(&field["type"]));
+        let kind_of = |name: &str| response.iter().find(|f| f["name"] == name).map(|f| innermost(&f["type"]));
+        assert_eq!(kind_of("pageInfo").as_deref(), Some("PageInfo"), "{field}");
+        let edge = fields_of(&kind_of("edges").unwrap_or_else(|| panic!("{field}")));
+        assert!(has(&edge, "cursor") && has(&edge, "node"), "{field}");
+        connections.push(field["name"].as_str().unwrap().to_owned());
+    }
+    connections.sort();
+    let expected =
+        ["auditLog", "getOrders", "getTransactions", "lots", "orderHistory", "statement", "trades", "users"];
+    assert_eq!(connections, expected);
+    door.stack.stop().await;
+}
+
 #[tokio::test]
 async fn a_long_list_is_whole_however_it_is_asked_for() {
     const ORDERS: usize = 2_300;
