@@ -55,6 +55,8 @@ fn is_reaped(process: Pid) -> bool {
 
 pub async fn demo(global: &Global, args: &Demo, out: Out) -> Result {
     trade::needs_terminal()?;
+    // What is wrong in the configuration is told before anything starts.
+    trade::configured(global, &mut fafnir_tui::Options::new(String::new()))?;
     let dir = TempDir::with_prefix(PREFIX)?;
     let mut arguments: Vec<OsString> = ["up", "--ports", "auto", "--data-dir"].map(Into::into).to_vec();
     arguments.push(dir.path().into());
@@ -69,8 +71,11 @@ pub async fn demo(global: &Global, args: &Demo, out: Out) -> Result {
     let ended = terminal(global, args, &run).await;
     out.note("stopping the platform and removing what it kept");
     drop(stack);
-    dir.close()?;
-    ended
+    match dir.close() {
+        // The platform removes it as well, for a process that cannot do it any more.
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => ended,
+    }
 }
 
 async fn terminal(global: &Global, args: &Demo, run: &RunFile) -> Result {
