@@ -104,7 +104,7 @@ impl Collector {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    data_encoding::HEXLOWER.encode(bytes)
 }
 
 /// One tree: the gateway's span above all, each other within the one that caused it. Answers the trace's id.

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         Err(mut error) => {
             error.hint = with_given(&error.hint, &cli);
             if serves(&cli.command) && settings::logs_json(&cli.global) {
-                out.logged(&error);
+                Out::logged(&error);
             } else {
                 out.error(&error);
             }
@@ -58,12 +58,22 @@ fn serves(command: &args::Command) -> bool {
         AuthService, Broker, Gateway, Migrate, OrderService, PortfolioService, SecurityService, Seed, Sim,
         StockService, TradeEngine, Up, UserService,
     };
-    match command {
-        Gateway(_) | AuthService(_) | SecurityService(_) | UserService(_) | StockService(_)
-        | OrderService(_) | PortfolioService(_) | TradeEngine(_) | Broker(_) | Sim(_) | Migrate | Seed(_)
-        | Up(_) => true,
-        _ => false,
-    }
+    matches!(
+        command,
+        Gateway(_)
+            | AuthService(_)
+            | SecurityService(_)
+            | UserService(_)
+            | StockService(_)
+            | OrderService(_)
+            | PortfolioService(_)
+            | TradeEngine(_)
+            | Broker(_)
+            | Sim(_)
+            | Migrate
+            | Seed(_)
+            | Up(_)
+    )
 }
 
 /// What was said is no command: clap's words, or one JSON document for who asked for that; help and version as well.

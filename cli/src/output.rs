@@ -200,7 +200,7 @@ impl Out {
     }
 
     /// The last word of a service that failed, as a line of its log in JSON.
-    pub fn logged(self, error: &Error) {
+    pub fn logged(error: &Error) {
         let now = time::OffsetDateTime::now_utc();
         let timestamp = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
         let body = serde_json::json!({

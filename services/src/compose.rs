@@ -160,6 +160,13 @@ async fn bind_all(
     Ok((bound, operations))
 }
 
+/// Sends the spans of these services, and of the simulator where it can be beside them, to the collector that is named.
+fn record_spans(ctx: &Context, services: &[&'static Service]) -> anyhow::Result<()> {
+    let simulator = (services.len() != 1).then_some("simulator");
+    let named = services.iter().map(|service| service.name).chain(simulator);
+    Ok(telemetry::trace::start(&ctx.settings.traces, named, ctx.tls.client())?)
+}
+
 /// Starts `services` and resolves when every one is ready. A process of one service is that component; one of several, or of
 /// none, is the platform.
 ///
@@ -233,9 +240,7 @@ pub async fn start_as(
         disk,
         addresses: Arc::new(addresses.clone()),
     };
-    let named =
-        services.iter().map(|service| service.name).chain((services.len() != 1).then_some("simulator"));
-    telemetry::trace::start(&context.settings.traces, named, context.tls.client())?;
+    record_spans(&context, services)?;
     context.disk.watch(&tasks);
     telemetry::spawn_upkeep(&tasks);
     let starting = bound.into_iter().map(|(service, listener, door)| {

@@ -457,7 +457,9 @@ impl Terminal for Door {
         message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place(message).await.map_err(outward)?;
-        reply.get_ref().order.iter().for_each(crate::tell_placed);
+        if let Some(order) = &reply.get_ref().order {
+            crate::tell_placed(order);
+        }
         Ok(Response::new(self.0.told(&session, reply)))
     }
 
@@ -468,7 +470,9 @@ impl Terminal for Door {
         message.bind(&self.0, &session).await.map_err(outward)?;
         let mut client = self.0.ctx.clients.order(&session.caller());
         let reply = client.place_group(message).await.map_err(outward)?;
-        reply.get_ref().orders.iter().for_each(crate::tell_placed);
+        for order in &reply.get_ref().orders {
+            crate::tell_placed(order);
+        }
         Ok(Response::new(self.0.told(&session, reply)))
     }
 

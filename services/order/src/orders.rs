@@ -279,7 +279,9 @@ impl Orders {
                 let first = made(done)?;
                 let group = first.group_id.clone();
                 let orders: Vec<_> = std::iter::once(first).chain(others).collect();
-                orders.iter().for_each(|order| tell_accepted(order, answer.position));
+                for order in &orders {
+                    tell_accepted(order, answer.position);
+                }
                 Ok(((group, orders), answer.position))
             }
             Err(refused) => Err(refused.into()),

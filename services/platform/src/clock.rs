@@ -39,6 +39,12 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// The machine's time for the spans of a trace, by which nothing is decided.
+#[expect(clippy::disallowed_methods, reason = "what spans of other machines are compared with")]
+pub fn moment() -> SystemTime {
+    SystemTime::now()
+}
+
 /// RFC 3339 in UTC with microseconds; a time outside the calendar prints as 1970.
 pub fn rfc3339(time_us: i64) -> String {
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time_us) * 1000)

@@ -69,6 +69,7 @@ pub struct Config {
 }
 
 /// What the thread is asked.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are commands")]
 enum Input {
     Execute {
         command: Command,

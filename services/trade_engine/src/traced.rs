@@ -1,6 +1,9 @@
 //! Spans of the core's thread: how long a batch's write lasted, and its steps, in the trace of each of its commands.
 
-use fafnir_platform::telemetry::trace::{self, Kind, Open};
+use fafnir_platform::{
+    clock,
+    telemetry::trace::{self, Kind, Open},
+};
 use fafnir_proto::trace::Trace;
 use std::time::SystemTime;
 
@@ -30,7 +33,7 @@ impl Traced {
         if self.traces.is_empty() {
             return;
         }
-        let now = SystemTime::now();
+        let now = clock::moment();
         let told = [("commands", commands.to_string())];
         for trace in &self.traces {
             if let Some(span) = Open::begin(super::SERVICE.name, Some(*trace)) {
@@ -42,7 +45,7 @@ impl Traced {
 
     fn next(mut self) -> Self {
         if !self.traces.is_empty() {
-            self.began = SystemTime::now();
+            self.began = clock::moment();
         }
         self
     }

@@ -368,7 +368,9 @@ impl Trading {
         };
         let mut client = gateway.ctx.clients.order(&session.caller());
         let reply = gateway.told(session, client.place_group(group).await.map_err(error::of)?);
-        reply.orders.iter().for_each(crate::tell_placed);
+        for order in &reply.orders {
+            crate::tell_placed(order);
+        }
         let outcome = reply.orders.first().map_or_else(Outcome::ok, placed);
         let orders = reply.orders.into_iter().map(Order::from).collect();
         Ok(CreateOrderGroupResponse { group_id: Some(Uuid(reply.group_id)), orders, outcome })

@@ -470,13 +470,12 @@ impl Db {
             let (db, health, failures) = (db.clone(), health.clone(), Arc::clone(&failures));
             async move {
                 let mut asked = pin!(db.read(|tx| Ok(tx.query("SELECT 1", &[])?.len())));
-                let answer = match tokio::time::timeout(ANSWER_WITHIN, asked.as_mut()).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        health.lacks("database", "Postgres does not answer");
-                        // Not asked again beside this: a question holds a connection until it is given up.
-                        asked.await
-                    }
+                let answer = if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, asked.as_mut()).await {
+                    answer
+                } else {
+                    health.lacks("database", "Postgres does not answer");
+                    // Not asked again beside this: a question holds a connection until it is given up.
+                    asked.await
                 };
                 match answer {
                     Ok(_) => {

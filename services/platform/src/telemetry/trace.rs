@@ -3,7 +3,7 @@
 //! A span is made when it ends, and only where a collector is named and the request's trace is recorded: until then a
 //! request carries 25 bytes. Nothing waits for a collector; what it does not take in time is dropped and counted.
 
-use crate::config;
+use crate::{clock, config};
 use fafnir_proto::{client, tls, trace::Trace};
 use opentelemetry::{
     InstrumentationScope, KeyValue,
@@ -139,13 +139,13 @@ impl Open {
     /// A span of `service` that begins now, as part of `parent`; `None` where it would not be recorded.
     pub fn begin(service: &'static str, parent: Option<Trace>) -> Option<Self> {
         let parent = parent.filter(|trace| trace.is_sampled && EXPORT.get().is_some())?;
-        Some(Self { service, trace: parent.child(), parent: Some(parent.span), began: SystemTime::now() })
+        Some(Self { service, trace: parent.child(), parent: Some(parent.span), began: clock::moment() })
     }
 
     /// The first span of a trace that began here; `None` where it would not be recorded.
     pub fn first(service: &'static str, trace: Trace) -> Option<Self> {
         let is_recorded = trace.is_sampled && EXPORT.get().is_some();
-        is_recorded.then(|| Self { service, trace, parent: None, began: SystemTime::now() })
+        is_recorded.then(|| Self { service, trace, parent: None, began: clock::moment() })
     }
 
     /// The same span, which began then.
@@ -161,7 +161,7 @@ impl Open {
 
     /// The span has ended.
     pub fn end(self, name: impl Into<Cow<'static, str>>, kind: Kind, told: &[(&'static str, String)]) {
-        self.end_at(SystemTime::now(), name, kind, told);
+        self.end_at(clock::moment(), name, kind, told);
     }
 
     /// The span ended then. An attribute `error` tells why it failed.
@@ -227,7 +227,7 @@ impl SpanExporter for Told {
                 tracing::warn!(service = self.service, error = %e, "the collector of traces takes no spans; they are lost");
             }
             Ok(()) if was_failing => {
-                tracing::info!(service = self.service, "the collector of traces takes spans again")
+                tracing::info!(service = self.service, "the collector of traces takes spans again");
             }
             _ => {}
         }
