@@ -30,7 +30,7 @@ const ORDERS: Duration = Duration::from_millis(150);
 const MORE: u64 = 100;
 
 /// What somebody does all the time, and every answer that was none.
-struct Load {
+pub struct Load {
     runtime: Runtime,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
@@ -58,7 +58,8 @@ async fn trade(person: &mut Person) -> Result<(), Status> {
 }
 
 impl Load {
-    fn start(connected: impl Fn() -> tonic::transport::Channel) -> Self {
+    /// Over connections to a gateway.
+    pub fn start(connected: impl Fn() -> tonic::transport::Channel) -> Self {
         let runtime = Runtime::new().unwrap();
         let person = {
             let _inside = runtime.enter();
@@ -85,7 +86,7 @@ impl Load {
     }
 
     /// Waits for more answers.
-    fn goes_on(&self) {
+    pub fn goes_on(&self) {
         let (before, until) = (self.answered.load(Ordering::Relaxed), Instant::now() + WITHIN);
         while self.answered.load(Ordering::Relaxed) < before + MORE {
             assert!(Instant::now() < until, "no answers any more");
@@ -94,7 +95,7 @@ impl Load {
     }
 
     /// Ends it: every answer that was none.
-    fn end(self) -> Vec<String> {
+    pub fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.runtime.block_on(async {
             let mut refused = Vec::new();

@@ -3,6 +3,7 @@
 use crate::{
     harness::{Answer, Process, Shell, Stack, WITHIN, binary, port_to_name},
     live::Person,
+    rotation::Load,
 };
 use fafnir_proto::{
     client::{Caller, Clients},
@@ -379,9 +380,7 @@ impl Nine {
         };
         let starting: Vec<_> = SERVICES
             .map(|(name, _)| {
-                let port = nine.ports[name].to_string();
-                let command = nine.command(component(name), &[name, "--json", "--port", &port]);
-                let log = nine.house.dir.path().join(format!("{name}.log"));
+                let (command, log) = nine.service(name);
                 std::thread::spawn(move || Process::start(command, log))
             })
             .into_iter()
@@ -391,6 +390,20 @@ impl Nine {
         let seeded = Answer::of(nine.command("platform", &["seed", "--json"]).output().unwrap());
         assert_eq!(seeded.code, 0, "{seeded:?}");
         nine
+    }
+
+    /// What starts a service, and its log.
+    fn service(&self, name: &str) -> (Command, PathBuf) {
+        let port = self.ports[name].to_string();
+        let command = self.command(component(name), &[name, "--json", "--port", &port]);
+        (command, self.house.dir.path().join(format!("{name}.log")))
+    }
+
+    /// When the certificates end that the services show.
+    fn shown(&self) -> BTreeMap<&'static str, u64> {
+        let client = self.house.client(Some("api-gateway"));
+        let url = |name: &str| format!("https://{HERE}:{}", self.ports[name]);
+        SERVICES.iter().map(|(name, _)| (*name, shown(&client, &url(name)))).collect()
     }
 
     /// A command that is this component.
@@ -471,6 +484,21 @@ fn nine_processes_know_one_another_by_their_certificates() {
 }
 
 #[test]
+fn certificates_of_nine_processes_are_replaced_under_load() {
+    let nine = Nine::up();
+    let before = nine.shown();
+    let load = Load::start(|| nine.channel());
+    for days in ["90", "60", "30"] {
+        assert_eq!(nine.house.make(&["--days", days])["authority"], "kept");
+        load.goes_on();
+    }
+    for (name, ends) in nine.shown() {
+        assert!(ends + 50 * 86_400 < before[name], "{name} shows {ends}, and showed {}", before[name]);
+    }
+    assert_eq!(load.end(), Vec::<String>::new(), "no call was refused");
+}
+
+#[test]
 fn nine_processes_on_servers_over_tls() {
     let Some(servers) = Servers::named() else { return };
     servers.delete_streams();
@@ -487,6 +515,16 @@ fn nine_processes_on_servers_over_tls() {
     let counted = Answer::of(Command::new("psql").args([&url, "-qAtc", sql]).output().unwrap());
     let (secured, plain) = counted.stdout.trim().split_once('|').unwrap();
     assert!(secured.parse::<u32>().unwrap() > 6 && plain == "0", "{counted:?}");
+    // And the image of the book is on Redis.
+    let authority = ["-u", &servers.redis, "--cacert", &servers.authority, "-n", "1", "dbsize"];
+    let until = Instant::now() + WITHIN;
+    loop {
+        let keys = Answer::of(Command::new("redis-cli").args(authority).output().unwrap());
+        if keys.stdout.trim().parse::<u32>().unwrap() > 0 {
+            break;
+        }
+        assert!(Instant::now() < until, "{keys:?}");
+    }
     // Another authority: one sentence, and no start.
     for (server, says) in [("DATABASE", "Postgres: "), ("NATS", "bus: ")] {
         let mut command = nine.command("security-service", &["security-service", "--port", "0", "--json"]);

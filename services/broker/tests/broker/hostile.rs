@@ -91,6 +91,36 @@ async fn who_does_not_sign_in_or_does_not_read_is_ended() {
     soon(broker).await.unwrap().unwrap();
 }
 
+/// However many there are: nobody who has only heard who we are stays.
+#[tokio::test]
+async fn a_crowd_that_does_not_sign_in_is_ended_whole() {
+    const CROWD: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let config = Config {
+        users: vec![User::all("a", "secret")],
+        auth_timeout: Duration::from_millis(500),
+        ..Config::new(dir.path())
+    };
+    let broker = tokio::spawn(serve(listener, config, shutdown.clone()));
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        crowd.push(soon(TcpStream::connect(address)).await.unwrap());
+    }
+    let options = async_nats::ConnectOptions::with_user_and_password("a".into(), "secret".into());
+    let client = soon(options.connect(format!("nats://{address}"))).await.unwrap();
+    for mut silent in crowd {
+        let mut said = String::new();
+        let _ = soon(silent.read_to_string(&mut said)).await;
+        assert!(said.starts_with("INFO ") && said.ends_with("-ERR 'Authentication Timeout'\r\n"), "{said}");
+    }
+    soon(client.flush()).await.unwrap();
+    shutdown.cancel();
+    soon(broker).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn who_does_not_answer_pings_is_ended_and_who_does_stays() {
     let dir = tempfile::tempdir().unwrap();
