@@ -399,6 +399,14 @@ impl Nine {
         (command, self.house.dir.path().join(format!("{name}.log")))
     }
 
+    /// Ends a service and starts it again: whoever is connected with it has to connect anew.
+    fn restart(&mut self, name: &str) {
+        let at = SERVICES.iter().position(|(service, _)| *service == name).unwrap();
+        assert_eq!(self.processes[at].interrupt(), Some(0));
+        let (command, log) = self.service(name);
+        self.processes[at] = Process::start(command, log);
+    }
+
     /// When the certificates end that the services show.
     fn shown(&self) -> BTreeMap<&'static str, u64> {
         let client = self.house.client(Some("api-gateway"));
@@ -485,7 +493,7 @@ fn nine_processes_know_one_another_by_their_certificates() {
 
 #[test]
 fn certificates_of_nine_processes_are_replaced_under_load() {
-    let nine = Nine::up();
+    let mut nine = Nine::up();
     let before = nine.shown();
     let load = Load::start(|| nine.channel());
     for days in ["90", "60", "30"] {
@@ -496,6 +504,24 @@ fn certificates_of_nine_processes_are_replaced_under_load() {
         assert!(ends + 50 * 86_400 < before[name], "{name} shows {ends}, and showed {}", before[name]);
     }
     assert_eq!(load.end(), Vec::<String>::new(), "no call was refused");
+
+    // Who connects shows the new one, too: order-service, which goes on, one that has ended, to an engine that starts anew.
+    let shell = nine.shell("user@test.com");
+    let place = || shell.run(&["order", "place", "buy", "NVDA", "1", "--price", "120.00"]).code;
+    nine.house.put("order-service", OffsetDateTime::now_utc() - Duration::days(4), 2);
+    nine.restart("trade-engine");
+    let log = nine.house.dir.path().join("trade-engine.log");
+    let refused = || fs::read_to_string(&log).unwrap().contains("refused why=\"its certificate ended on ");
+    let until = Instant::now() + WITHIN;
+    while !refused() {
+        place();
+        assert!(Instant::now() < until, "order-service shows the one that has ended");
+    }
+    nine.house.put("order-service", OffsetDateTime::now_utc(), 2);
+    let until = Instant::now() + WITHIN;
+    while place() != 0 {
+        assert!(Instant::now() < until, "order-service shows one that has not ended");
+    }
 }
 
 #[test]
