@@ -505,20 +505,22 @@ fn certificates_of_nine_processes_are_replaced_under_load() {
     }
     assert_eq!(load.end(), Vec::<String>::new(), "no call was refused");
 
-    // Who connects shows the new one, too: the gateway, which goes on, one that has ended, to a service that starts anew.
+    // Who connects shows the new one, too: order-service, which goes on, one that has ended, to an engine that starts anew.
     let shell = nine.shell("user@test.com");
-    nine.house.put("api-gateway", OffsetDateTime::now_utc() - Duration::days(4), 2);
-    nine.restart("security-service");
-    let log = nine.house.dir.path().join("security-service.log");
+    let place = || shell.run(&["order", "place", "buy", "NVDA", "1", "--price", "120.00"]).code;
+    nine.house.put("order-service", OffsetDateTime::now_utc() - Duration::days(4), 2);
+    nine.restart("trade-engine");
+    let log = nine.house.dir.path().join("trade-engine.log");
     let refused = || fs::read_to_string(&log).unwrap().contains("refused why=\"its certificate ended on ");
     let until = Instant::now() + WITHIN;
     while !refused() {
-        shell.run(&["order", "list"]);
-        assert!(Instant::now() < until, "the gateway shows the one that has ended");
+        place();
+        assert!(Instant::now() < until, "order-service shows the one that has ended");
     }
-    nine.house.put("api-gateway", OffsetDateTime::now_utc(), 2);
-    while shell.run(&["order", "list"]).code != 0 {
-        assert!(Instant::now() < until, "the gateway shows one that has not ended");
+    nine.house.put("order-service", OffsetDateTime::now_utc(), 2);
+    let until = Instant::now() + WITHIN;
+    while place() != 0 {
+        assert!(Instant::now() < until, "order-service shows one that has not ended");
     }
 }
 

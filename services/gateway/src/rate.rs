@@ -66,6 +66,15 @@ impl Limiter {
         Ok(())
     }
 
+    /// Takes so many from a user's bucket, or what there is.
+    pub fn drain(&self, user: UserId, orders: u32, now: Instant) {
+        if self.take(user, orders, now).is_err()
+            && let Some(bucket) = self.buckets.lock().get_mut(&user)
+        {
+            bucket.level = 0;
+        }
+    }
+
     /// Whether one would pass now; takes nothing.
     pub fn has_one(&self, user: UserId, now: Instant) -> Result<(), Exceeded> {
         let level = self.buckets.lock().get(&user).map_or(self.capacity, |bucket| self.level(*bucket, now));
@@ -114,5 +123,7 @@ mod tests {
         assert!(limiter.take(user, 21, later).is_err(), "all or none");
         assert_eq!(limiter.take(user, 20, later), Ok(()));
         assert!(limiter.take(user, 1, later).is_err());
+        limiter.drain(other, 30, later);
+        assert!(limiter.take(other, 10, later).is_err() && limiter.has_one(other, later).is_err());
     }
 }

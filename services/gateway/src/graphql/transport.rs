@@ -27,6 +27,8 @@ use tokio::time::{self, Instant};
 const HELD_BACK: Duration = Duration::from_secs(1);
 /// Bytes of a request's body and of a query in a URL.
 const BODY_MAX: usize = 64 * 1024;
+/// So many bytes of a refused document count as another one.
+const REFUSED_BYTES: usize = 1024;
 const JSON: &str = "application/json";
 const RESPONSE_JSON: &str = "application/graphql-response+json";
 
@@ -72,6 +74,8 @@ pub struct Prepared {
     is_valid: bool,
     /// What it asks for, in rows.
     price: u64,
+    /// How long its text is.
+    bytes: usize,
 }
 
 /// Why a request is not run although nothing is wrong with it.
@@ -167,20 +171,23 @@ impl Endpoint {
             let has_one = self.gateway.refused.has_one(session.user, Instant::now());
             has_one.map_err(|e| Charge::Refused { seconds: e.retry_after_s() })?;
         }
+        let bytes = text.len();
         self.read(sent).map_err(|invalid| {
-            self.was_refused(session);
+            self.was_refused(session, bytes);
             invalid.into()
         })
     }
 
-    /// One refused document more of a user.
-    fn was_refused(&self, session: &Session) {
-        // There is no less than none left.
-        let _none_left = self.gateway.refused.take(session.user, 1, Instant::now());
+    /// One refused document more of a user: the longer it is, the more it cost to read.
+    fn was_refused(&self, session: &Session, bytes: usize) {
+        let documents = u32::try_from(1 + bytes / REFUSED_BYTES).unwrap_or(u32::MAX);
+        self.gateway.refused.drain(session.user, documents, Instant::now());
     }
 
     fn read(&self, sent: Sent) -> Result<Prepared, Invalid> {
-        let found = self.documents.find(sent.query.unwrap_or_default())?;
+        let text = sent.query.unwrap_or_default();
+        let bytes = text.len();
+        let found = self.documents.find(text)?;
         let shape = found.parsed.operation(sent.operation_name.as_deref())?;
         // The library needs no text where it has the document.
         let mut request = async_graphql::Request::new(String::new());
@@ -193,7 +200,7 @@ impl Endpoint {
         found.parsed.check_variables(request.operation_name.as_deref(), &request.variables)?;
         let is_valid = self.documents.is_valid(&found, &request.variables);
         let price = found.parsed.price(request.operation_name.as_deref(), &request.variables);
-        Ok(Prepared { request, shape, found, is_valid, price })
+        Ok(Prepared { request, shape, found, is_valid, price, bytes })
     }
 
     /// Lets a user wait before it is told that it asks for too much. Where too many wait already nobody else does: what
@@ -209,7 +216,7 @@ impl Endpoint {
 
     /// Takes what a request asks for from what its user may ask for. One that is refused was read, too.
     pub fn charge(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
-        self.take(session, prepared).inspect_err(|_| self.was_refused(session))
+        self.take(session, prepared).inspect_err(|_| self.was_refused(session, prepared.bytes))
     }
 
     fn take(&self, session: &Session, prepared: &Prepared) -> Result<(), Charge> {
@@ -256,7 +263,7 @@ impl Endpoint {
         }
         let was_executed = was_executed(&response);
         if !was_executed {
-            self.was_refused(&session);
+            self.was_refused(&session, prepared.bytes);
         }
         for error in &mut response.errors {
             error::finish(error, was_executed);
