@@ -305,7 +305,6 @@ fn the_reserve_is_there_until_it_is_needed_and_comes_back() {
 /// Prints what a commit of one message costs: `cargo test --release -p fafnir-broker --lib commit_figures -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
-#[expect(clippy::print_stdout, reason = "it prints figures")]
 fn commit_figures() {
     let dir = tempfile::tempdir_in(".").unwrap();
     let mut store = open(dir.path());
@@ -319,7 +318,7 @@ fn commit_figures() {
             let seq = next;
             let mut op = message(seq, 128);
             if let StoreOp::MessagePut { dedupe, .. } = &mut op {
-                *dedupe = None
+                *dedupe = None;
             }
             let start = std::time::Instant::now();
             store.commit(&[op]).unwrap();
