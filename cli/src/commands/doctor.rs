@@ -2,6 +2,7 @@
 
 mod nats;
 
+use super::top::Metrics;
 use crate::{
     args::Global,
     doors::{self, Doors},
@@ -169,18 +170,32 @@ fn data_directory(dir: &Path) -> Check {
 }
 
 /// What the room on a directory's disk allows, and that in words; none where it cannot be asked.
-pub fn room_left(dir: &Path, settings: &Settings) -> Option<(Stage, String)> {
+fn room_left(dir: &Path, settings: &Settings) -> Option<(Stage, String)> {
     let room = room(&existing(dir)).ok()?;
     let stage = Limits::of(settings).judge(Stage::Ample, room);
-    let detail = format!("{:.1} GiB free", room.free_bytes as f64 / GIB as f64);
-    let words = match stage {
+    Some((
+        stage,
+        if room.read_only { "is read-only".to_owned() } else { room_in_words(stage, room.free_bytes as f64) },
+    ))
+}
+
+/// What a platform says of its disk, by its own limits: what is taken, and that in words; none where it does not answer.
+pub async fn room_told(doors: &Doors) -> Option<(Stage, String)> {
+    let metrics = Metrics::parse(&doors.metrics(doors.each.first()?).await.ok()?);
+    let told = metrics.value("fafnir_disk_stage")?;
+    let stages = [Stage::Ample, Stage::Alarm, Stage::CancelOnly, Stage::ReadOnly];
+    let stage = stages.into_iter().find(|stage| (f64::from(*stage as u8) - told).abs() < 0.5)?;
+    Some((stage, room_in_words(stage, metrics.value("fafnir_disk_free_bytes")?)))
+}
+
+fn room_in_words(stage: Stage, free_bytes: f64) -> String {
+    let detail = format!("{:.1} GiB free", free_bytes / GIB as f64);
+    match stage {
         Stage::Ample => detail,
         Stage::Alarm => format!("{detail}: little room is left"),
         Stage::CancelOnly => format!("{detail}: only cancels are taken"),
-        Stage::ReadOnly if room.read_only => "is read-only".to_owned(),
         Stage::ReadOnly => format!("{detail}: nothing that writes is taken"),
-    };
-    Some((stage, words))
+    }
 }
 
 /// A stage as scripts read it.

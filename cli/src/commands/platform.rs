@@ -240,8 +240,8 @@ pub async fn status(global: &Global, out: Out) -> Result {
     let all_ready = rows.iter().all(|(_, r)| r.is_ok());
     let run = doors.run.as_ref();
     let nats = run.map_or(&settings.nats.url, |run| &run.nats);
-    // What a platform of several machines has free is not this one's to say.
-    let disk = run.and_then(|_| doctor::room_left(&settings.data_dir(), &settings));
+    // Processes by themselves have a disk each.
+    let disk = if run.is_some() { doctor::room_told(&doors).await } else { None };
     let document = json!({
         "pid": run.map(|r| r.pid), "version": run.map(|r| &r.version), "data_dir": settings.data_dir(),
         "nats": without_password(nats), "ready": all_ready, "services": services,

@@ -23,11 +23,11 @@ type Sample = (BTreeMap<String, String>, f64);
 
 /// The metrics of one process at a moment.
 #[derive(Debug, Default)]
-struct Metrics(BTreeMap<String, Vec<Sample>>);
+pub struct Metrics(BTreeMap<String, Vec<Sample>>);
 
 impl Metrics {
     /// Reads Prometheus' text format; what is no sample is left out.
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let mut metrics = Self::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             if let Some((name, labels, value)) = sample(line) {
@@ -39,6 +39,11 @@ impl Metrics {
 
     fn samples(&self, name: &str) -> &[Sample] {
         self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// Of a metric that has one sample; none where it is not told.
+    pub fn value(&self, name: &str) -> Option<f64> {
+        self.samples(name).first().map(|(_, value)| *value)
     }
 
     fn sum(&self, name: &str) -> f64 {
