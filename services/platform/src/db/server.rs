@@ -73,6 +73,8 @@ impl Server {
                 ("the manifest of the databases".to_owned(), known.map_or_else(String::new, |e| e.since()));
             return Err(refused(manifest::Error::Missing { place, store, id, since }));
         }
+        // Before the mark: what is noted was marked before, also while other processes of this directory go on marking.
+        let noted = local.noted(STORE).map_err(refused)?;
         let postgres = Arc::new(Postgres::open(url, &name).await?);
         let (id, mark) = postgres.write(prepare).await.map_err(plain)?;
         match known {
@@ -81,7 +83,6 @@ impl Server {
                 return Err(refused(manifest::Error::Foreign { place, found, id: entry.id, since }));
             }
             Some(_) => {
-                let noted = local.noted(STORE).map_err(refused)?;
                 if let Some(what) = older(&noted, id, mark) {
                     return Err(refused(manifest::Error::Older { place, what }));
                 }
@@ -135,13 +136,28 @@ impl Server {
         Ok(claim)
     }
 
-    /// The database of a service is there, whole, and has this mark: an older one is refused, a projection's told.
-    pub async fn made(
+    /// What was last noted of a service's database. To be read before the mark that it is compared with: replicas go on
+    /// marking, and note what they have marked.
+    async fn noted(&self, service: &'static str) -> Result<Said, Error> {
+        let noted = move |tx: &mut dyn Tx| {
+            let row = tx.query_opt("SELECT id, mark FROM note WHERE store = ?1", params![service])?;
+            let Some(row) = row else { return Ok(Said::Nothing) };
+            let store: Vec<u8> = row.get(0)?;
+            Ok(store.try_into().map_or(Said::Unreadable, |store| {
+                Said::Mark(Mark { store, reached: row.get(1).unwrap_or(0), chain: 0 })
+            }))
+        };
+        self.postgres.read(noted).await.map_err(plain)
+    }
+
+    /// The database of a service is there, whole, and has this mark: one older than was noted is refused, a projection's
+    /// told.
+    async fn made(
         &self,
         claim: &Claim,
-        database: &str,
-        service: &'static str,
+        (database, service): (&str, &'static str),
         projection: bool,
+        noted: &Said,
         mark: u64,
     ) -> Result<(), Error> {
         let id = claim.entry().id;
@@ -157,16 +173,7 @@ impl Server {
             self.postgres.write(forget).await.map_err(plain)?;
             return Ok(());
         }
-        let noted = move |tx: &mut dyn Tx| {
-            let row = tx.query_opt("SELECT id, mark FROM note WHERE store = ?1", params![service])?;
-            let Some(row) = row else { return Ok(Said::Nothing) };
-            let store: Vec<u8> = row.get(0)?;
-            Ok(store.try_into().map_or(Said::Unreadable, |store| {
-                Said::Mark(Mark { store, reached: row.get(1).unwrap_or(0), chain: 0 })
-            }))
-        };
-        let noted = self.postgres.read(noted).await.map_err(plain)?;
-        match older(&noted, id, mark) {
+        match older(noted, id, mark) {
             None => Ok(()),
             Some(what) if projection => {
                 tracing::error!(database, "{what}: its end is lost, and made again from the facts");
@@ -312,12 +319,13 @@ pub async fn open(
     let id = claim.entry().id;
     db.migrate(migrations, now_us, id).await?;
     postgres.learn_constraints().await?;
+    let noted = server.noted(service).await?;
     let (there, mark) = postgres.read(own::who).await.map_err(plain)?;
     if there != id {
         let (place, found, since) = (Place::Server(database), there.to_string(), claim.entry().since());
         return Err(refused(manifest::Error::Foreign { place, found, id, since }));
     }
-    server.made(&claim, &database, service, projection, mark).await?;
+    server.made(&claim, (&database, service), projection, &noted, mark).await?;
     server.keep(&postgres, id, service, tasks);
     Ok(super::Db { server: Some(server), ..db })
 }
