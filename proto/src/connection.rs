@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 use tonic::{
-    Code, Status,
     body::Body,
     codegen::{Service, StdError, http},
     transport::Channel,
@@ -57,24 +56,12 @@ impl Service<http::Request<Body>> for Connection {
     }
 }
 
-/// A connection that went says nothing of the request on it. That is UNAVAILABLE, also where the other side ended it in
-/// order (GOAWAY, as in a rolling restart), which the library takes for INTERNAL.
-fn lost(error: tonic::transport::Error) -> StdError {
-    let status = Status::from_error(error.into());
-    if status.code() != Code::Internal {
-        return status.into();
-    }
-    let mut unavailable = Status::unavailable(status.message());
-    unavailable.set_source(Arc::new(status));
-    unavailable.into()
-}
-
 impl Future for Answer {
     type Output = Result<http::Response<Body>, StdError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match self.get_mut() {
-            Self::Socket(answer) => ready!(Pin::new(answer).poll(cx)).map_err(lost),
+            Self::Socket(answer) => ready!(Pin::new(answer).poll(cx)).map_err(Into::into),
             Self::InProcess(answer) => ready!(answer.as_mut().poll(cx)),
         })
     }
