@@ -245,10 +245,11 @@ pub async fn flatten(client: &mut Client, symbol: &str, account_id: &str, out: O
         open_only: true,
         symbol: symbol.to_owned(),
         account_id: account.clone(),
-        limit: 500,
+        limit: 1,
+        with_count: true,
         ..Default::default()
     });
-    let open = client.terminal.orders(request).await?.into_inner().orders.len();
+    let open = client.terminal.orders(request).await?.into_inner().count;
     let held = known.holdings.iter().find(|h| h.account_id == account && h.symbol == symbol);
     let sells = format_e4(held.map_or(0, |h| h.quantity_e4));
     let bid = format_price(known.quote.bid_e4);

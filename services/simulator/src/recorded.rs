@@ -43,7 +43,7 @@ const DESKS: u64 = 4;
 /// Bytes of a recording, unpacked.
 const FILE_MAX: u64 = 1 << 30;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// What a listing that is made here is listed at, and its currency.
+/// What a listing that is made here is listed at, and its currency; one that is there has its own.
 const EXCHANGE: &str = "RECORDED";
 const CURRENCY: &str = "USD";
 /// What a desk is given at most: money in micros, and shares.
@@ -57,6 +57,8 @@ struct Player {
     ctx: Context,
     bus: Bus,
     symbol: String,
+    /// The listing's, which the desks pay and are paid in.
+    currency: String,
     tick_e4: i64,
     lot_e4: i64,
     recording: Recording,
@@ -96,6 +98,7 @@ pub async fn start(ctx: &Context, doors: &Doors) -> anyhow::Result<Option<String
         ctx: ctx.clone(),
         bus: ctx.bus().await?,
         symbol: listing.symbol,
+        currency: listing.currency,
         tick_e4: listing.tick_e4,
         lot_e4: listing.lot_e4,
         recording,
@@ -196,8 +199,8 @@ impl Player {
         for (side, order) in [Side::Buy, Side::Sell].into_iter().flat_map(|s| (0..DESKS).map(move |d| (s, d)))
         {
             let number = Self::desk(side, order);
-            let (user, account) = (agent_id(number), account_id(number, CURRENCY).to_string());
-            doors.open(user, &account, CURRENCY).await?;
+            let (user, account) = (agent_id(number), account_id(number, &self.currency).to_string());
+            doors.open(user, &account, &self.currency).await?;
             let mut endowment = v1::EndowRequest {
                 key: format!("recorded:{number}:{}:{now_us}", self.symbol),
                 account_id: account,
@@ -205,7 +208,7 @@ impl Player {
             };
             match side {
                 Side::Buy => {
-                    CURRENCY.clone_into(&mut endowment.currency);
+                    endowment.currency.clone_from(&self.currency);
                     endowment.amount_micros = within(cash, CASH_MICROS_MAX);
                 }
                 Side::Sell => {
@@ -324,7 +327,7 @@ impl Player {
         }
         let request = v1::PlaceOrderRequest {
             user_id: agent_id(number).to_string(),
-            account_id: account_id(number, CURRENCY).to_string(),
+            account_id: account_id(number, &self.currency).to_string(),
             symbol: self.symbol.clone(),
             side: match side {
                 Side::Buy => v1::Side::Buy,
