@@ -2,6 +2,7 @@
 
 use crate::{
     connection::{Answer, Connection},
+    deadline,
     id::UserId,
     in_process::{self, Place, TIMEOUT_KEY},
     tls,
@@ -15,7 +16,7 @@ use std::{
     net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tonic::{
     body::Body,
@@ -40,15 +41,10 @@ pub const TRACE_KEY: &str = "traceparent";
 pub const POSITION_KEY: &str = "x-fafnir-position";
 /// Metadata key of the machine code of a refusal.
 pub const REASON_KEY: &str = "x-fafnir-reason";
-/// Deadline of a call that does not set its own.
-pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(2);
-/// What a hop keeps of its caller's time for itself: to say what became of the next one.
-const HOP_MARGIN: Duration = Duration::from_millis(50);
 /// The least time that a call is given.
 const CALL_TIME_MIN: Duration = Duration::from_millis(1);
 /// A message larger than this is refused by either side.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 static TOKEN: HeaderName = HeaderName::from_static(TOKEN_KEY);
@@ -57,13 +53,11 @@ static SYSTEM: HeaderName = HeaderName::from_static(SYSTEM_KEY);
 static POSITION: HeaderName = HeaderName::from_static(POSITION_KEY);
 static ADDRESS: HeaderName = HeaderName::from_static(ADDRESS_KEY);
 static TRACE: HeaderName = HeaderName::from_static(TRACE_KEY);
-static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
-/// [`DEADLINE_DEFAULT`] as the protocol writes it.
+pub(crate) static TIMEOUT: HeaderName = HeaderName::from_static(TIMEOUT_KEY);
+/// [`deadline::CALL`] as the protocol writes it.
 static TIMEOUT_DEFAULT: HeaderValue = HeaderValue::from_static("2S");
 
 tokio::task_local! {
-    /// When the caller of the request that this task answers stops to wait.
-    static UNTIL: Instant;
     /// Where the request that this task answers came from.
     static ORIGIN: Origin;
 }
@@ -113,20 +107,19 @@ pub fn trace_id() -> Option<String> {
     origin().trace.map(Trace::id_text)
 }
 
-/// Answers a request whose caller waits for `time`: every call made on the way has less.
-pub async fn within<F: Future>(time: Duration, answering: F) -> F::Output {
-    UNTIL.scope(Instant::now() + time, answering).await
-}
-
 /// The time of a call: what it asks for, and less than the caller of the request under way waits.
 fn time_of(headers: &http::HeaderMap) -> HeaderValue {
     let asked = in_process::deadline(headers);
-    let Ok(until) = UNTIL.try_with(|until| *until) else {
+    let Some(left) = deadline::left() else {
         return headers.get(&TIMEOUT).unwrap_or(&TIMEOUT_DEFAULT).clone();
     };
-    let left = until.saturating_duration_since(Instant::now()).saturating_sub(HOP_MARGIN);
-    let time = asked.unwrap_or(DEADLINE_DEFAULT).min(left).max(CALL_TIME_MIN);
-    HeaderValue::from_str(&format!("{}m", time.as_millis())).unwrap_or_else(|_| TIMEOUT_DEFAULT.clone())
+    as_header(asked.unwrap_or(deadline::CALL).min(left))
+}
+
+/// A time as the protocol writes it.
+pub(crate) fn as_header(time: Duration) -> HeaderValue {
+    let millis = time.max(CALL_TIME_MIN).as_millis();
+    HeaderValue::from_str(&format!("{millis}m")).unwrap_or_else(|_| TIMEOUT_DEFAULT.clone())
 }
 
 /// On whose behalf a call is made.
@@ -227,15 +220,15 @@ pub fn time_left_of(headers: &http::HeaderMap) -> Option<Duration> {
     in_process::deadline(headers)
 }
 
-/// A lazily connected channel with our time limits; `https://` as [`tls::Client::default`] secures it.
-pub fn channel(url: &str) -> Result<Channel, tonic::transport::Error> {
-    secured_channel(url, &tls::Client::default())
+/// A connection with our time limits, made at the first call; `https://` as [`tls::Client::default`] secures it.
+pub fn connection(url: &str) -> Result<Connection, tonic::transport::Error> {
+    Connection::to(url, &tls::Client::default())
 }
 
-/// The same; `https://` is secured as `tls` says.
+/// A lazily connected channel with our time limits; `https://` is secured as `tls` says.
 pub fn secured_channel(url: &str, tls: &tls::Client) -> Result<Channel, tonic::transport::Error> {
     Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT_TIMEOUT)
+        .connect_timeout(deadline::CONNECT)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .connect_with_connector_lazy(tls.connector().http2()))
@@ -281,7 +274,7 @@ impl Clients {
                 Connection::InProcess(Arc::new(Place::new(service.clone())))
             } else {
                 let address = |_| Error::Address { service: service.clone(), url: url.clone() };
-                Connection::Socket(secured_channel(url, tls).map_err(address)?)
+                Connection::to(url, tls).map_err(address)?
             };
             connections.insert(service.clone(), connection);
         }
@@ -362,7 +355,7 @@ mod tests {
     #[test]
     fn the_default_deadline_is_what_goes_over_the_wire() {
         let headers = http::HeaderMap::from_iter([(TIMEOUT.clone(), TIMEOUT_DEFAULT.clone())]);
-        assert_eq!(in_process::deadline(&headers), Some(DEADLINE_DEFAULT));
+        assert_eq!(in_process::deadline(&headers), Some(deadline::CALL));
     }
 
     #[tokio::test]
@@ -391,8 +384,8 @@ mod tests {
             in_process::deadline(&set).unwrap()
         };
         let none = http::HeaderMap::new();
-        assert_eq!(time(&none), DEADLINE_DEFAULT);
-        within(Duration::from_secs(1), async {
+        assert_eq!(time(&none), deadline::CALL);
+        deadline::within(Duration::from_secs(1), async {
             assert!(time(&none) <= Duration::from_millis(950), "{:?}", time(&none));
             let asked = http::HeaderMap::from_iter([(TIMEOUT.clone(), HeaderValue::from_static("9S"))]);
             assert!(time(&asked) <= Duration::from_millis(950));
@@ -400,6 +393,6 @@ mod tests {
             assert_eq!(time(&asked), Duration::from_millis(9));
         })
         .await;
-        within(Duration::ZERO, async { assert_eq!(time(&none), CALL_TIME_MIN) }).await;
+        deadline::within(Duration::ZERO, async { assert_eq!(time(&none), CALL_TIME_MIN) }).await;
     }
 }

@@ -9,6 +9,7 @@ pub mod v1 {
 }
 pub mod client;
 pub mod connection;
+pub mod deadline;
 pub mod id;
 pub mod in_process;
 pub mod listing;

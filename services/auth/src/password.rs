@@ -13,11 +13,10 @@ use argon2::{
     },
 };
 use fafnir_platform::error::Error;
+use fafnir_proto::deadline;
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 
-/// Longest that a caller waits: less than the gateway's and its clients' patience.
-const WAIT_MAX: Duration = Duration::from_secs(7);
 /// Threads at least: one that is held up holds nobody else up.
 const THREADS_MIN: usize = 2;
 /// Verified in place of an unknown user's hash, so that both cost the same. Nobody's password.
@@ -60,7 +59,7 @@ impl Pool {
     pub fn start() -> std::io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = cores.saturating_sub(1).max(THREADS_MIN);
-        let queue = Arc::new(Queue::new(u32::try_from(threads).unwrap_or(u32::MAX), WAIT_MAX));
+        let queue = Arc::new(Queue::new(u32::try_from(threads).unwrap_or(u32::MAX), deadline::HASHING));
         let pool = Self(Arc::new(Threads(Arc::clone(&queue))));
         for _ in 0..threads {
             let queue = Arc::clone(&queue);
@@ -97,8 +96,7 @@ impl Pool {
             }
         });
         self.0.0.add(whom, job).map_err(|busy| Failure::Busy(busy.retry_after))?;
-        // A little longer than was foreseen: work may take longer than it used to.
-        let done = timeout(WAIT_MAX + WAIT_MAX / 8, answer).await;
+        let done = timeout(deadline::HASHED, answer).await;
         let done = done.map_err(|_| Failure::Busy(Duration::from_secs(1)))?;
         Ok(done.map_err(|_| Error::internal("a thread that hashes passwords has ended"))?)
     }

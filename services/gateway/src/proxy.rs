@@ -14,7 +14,10 @@ use fafnir_platform::{
     tls::{self, Connector},
     token,
 };
-use fafnir_proto::client::{self, TOKEN_KEY};
+use fafnir_proto::{
+    client::{self, TOKEN_KEY},
+    deadline,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_util::{
@@ -25,8 +28,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Bytes of a body that is passed on.
 const BODY_MAX: usize = 64 * 1024;
-/// Longest wait for the answer; hashing a password may queue.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(9);
 /// Seconds after which a request can be tried again that was not answered within it.
 const RETRY_AFTER_S: u64 = 1;
 /// A connection that was idle for longer is not used again: well before auth-service would close it.
@@ -121,11 +122,11 @@ async fn pass(gateway: &Gateway, request: Request) -> Result<Response, Failure> 
         tracing::warn!(error = %why, "auth-service");
         Failure::new(StatusCode::BAD_GATEWAY, "auth-service cannot be reached; try again")
     };
-    let response = match tokio::time::timeout(ANSWER_DEADLINE, gateway.http.request(onward)).await {
+    let response = match tokio::time::timeout(deadline::FORWARDED, gateway.http.request(onward)).await {
         Ok(Ok(response)) => response,
         Ok(Err(e)) => return Err(unreachable(&e)),
         Err(_) => {
-            tracing::warn!(deadline = ?ANSWER_DEADLINE, "auth-service has not answered");
+            tracing::warn!(deadline = ?deadline::FORWARDED, "auth-service has not answered");
             let busy = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "auth-service is busy; try again");
             return Err(Failure { retry_after_s: Some(RETRY_AFTER_S), ..busy });
         }

@@ -16,7 +16,7 @@ use fafnir_platform::{
     error::{refusal_of, unavailable_of},
 };
 use fafnir_proto::{
-    client,
+    client, deadline,
     id::{SessionId, UserId},
     reason::Reason,
     v1::{self, terminal_server::Terminal},
@@ -307,7 +307,7 @@ impl Terminal for Door {
         let mut auth = self.0.ctx.clients.auth(&self.0.ctx.system());
         let mut request = Request::new(request);
         // Hashing a password takes its time, and may wait in a queue.
-        request.set_timeout(super::SIGN_IN_DEADLINE);
+        request.set_timeout(deadline::SIGN_IN);
         let tokens = auth.sign_in(request).await.map_err(outward)?.into_inner();
         Ok(Response::new(self.started(tokens).await.map_err(outward)?))
     }

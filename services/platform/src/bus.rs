@@ -14,7 +14,7 @@ use async_nats::jetstream::{
     stream::{DiscardPolicy, RetentionPolicy, StorageType},
 };
 use bytes::Bytes;
-use fafnir_proto::subject;
+use fafnir_proto::{deadline, subject};
 use futures::StreamExt as _;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -38,7 +38,6 @@ const TAIL_IDLE_MAX: Duration = Duration::from_mins(2);
 const CLUSTER_REPLICAS: usize = 3;
 /// How often the owner of a stream looks whether the broker still has it.
 const STREAM_CHECK: Duration = Duration::from_secs(1);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const NAK_DELAY_MIN: Duration = Duration::from_millis(100);
 const NAK_DELAY_MAX: Duration = Duration::from_secs(10);
@@ -203,8 +202,8 @@ impl Bus {
             let options = if is_ours { own_login(&ctx.secrets) } else { async_nats::ConnectOptions::new() };
             let mut options = options
                 .name(name)
-                .request_timeout(Some(REQUEST_TIMEOUT))
-                .connection_timeout(REQUEST_TIMEOUT)
+                .request_timeout(Some(deadline::BUS))
+                .connection_timeout(deadline::BUS)
                 .event_callback({
                     let stopping = stopping.clone();
                     move |event| {

@@ -2,6 +2,7 @@
 
 use super::{config::Settings, error::Error, tls::Trust};
 use bytes::Bytes;
+use fafnir_proto::deadline;
 use parking_lot::Mutex;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -30,7 +31,6 @@ impl fmt::Debug for Cache {
 
 /// What is not refreshed for this long is gone.
 const TIME_TO_LIVE: Duration = Duration::from_hours(1);
-const REDIS_TIMEOUT: Duration = Duration::from_millis(500);
 /// A server that did not answer is left alone for this long: requests go on without the cache.
 const REDIS_REST: Duration = Duration::from_secs(1);
 
@@ -47,7 +47,7 @@ impl Redis {
         if resting().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        match tokio::time::timeout(REDIS_TIMEOUT, question).await {
+        match tokio::time::timeout(deadline::CACHE, question).await {
             Ok(Ok(answer)) => Some(answer),
             failed => {
                 let error = failed.map_or_else(
@@ -83,8 +83,8 @@ impl Cache {
             _ => redis::Client::open(url).map_err(unavailable)?,
         };
         let config = redis::aio::ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(REDIS_TIMEOUT))
-            .set_response_timeout(Some(REDIS_TIMEOUT))
+            .set_connection_timeout(Some(deadline::CACHE))
+            .set_response_timeout(Some(deadline::CACHE))
             .set_number_of_retries(1);
         // Connects at the first use and again whenever it must: a cache that is not there stops nobody.
         let manager = client.get_connection_manager_lazy(config).map_err(unavailable)?;
@@ -188,6 +188,6 @@ mod tests {
             cache.put("k", Bytes::from_static(b"v")).await;
             assert_eq!(cache.get("k").await, None);
         }
-        assert!(started.elapsed() < REDIS_TIMEOUT * 10, "{:?}", started.elapsed());
+        assert!(started.elapsed() < deadline::CACHE * 10, "{:?}", started.elapsed());
     }
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use fafnir_proto::{
     client::{self, POSITION_KEY},
+    deadline as waits,
     reason::AnyReason,
     v1::{Command, Done, ExecuteRequest, Refused, execute_reply::Outcome},
 };
@@ -114,7 +115,7 @@ impl Door {
 
 /// When the answer to a request must be on its way: a little before its caller stops waiting.
 pub fn deadline<T>(request: &Request<T>) -> Instant {
-    let time = client::time_left(request.metadata()).unwrap_or(client::DEADLINE_DEFAULT);
+    let time = client::time_left(request.metadata()).unwrap_or(waits::CALL);
     let margin = (time / 10).clamp(MARGIN_MIN, MARGIN_MAX);
     Instant::now() + time.saturating_sub(margin)
 }

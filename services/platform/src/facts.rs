@@ -20,6 +20,7 @@ use super::{
 use bytes::Bytes;
 use fafnir_proto::{
     client::POSITION_KEY,
+    deadline,
     reason::Reason,
     v1::{Fact, FactBatch, FactsReply, FactsRequest},
 };
@@ -36,8 +37,6 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc, watch};
 
-/// Longest that a reader waits for the projection.
-pub const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Batches of the stream that wait to be gathered; a batch is at most 256 KiB.
 const QUEUE_LEN: usize = 64;
 
@@ -125,7 +124,11 @@ impl Follower {
         }
         let _reader = Reader::new(&self.readers);
         // The sender goes at shutdown only: then as good as late.
-        if matches!(tokio::time::timeout(WAIT_MAX, stands.wait_for(|p| *p >= position)).await, Ok(Ok(_))) {
+        if matches!(
+            tokio::time::timeout(deadline::at_most(deadline::POSITION), stands.wait_for(|p| *p >= position))
+                .await,
+            Ok(Ok(_))
+        ) {
             return Ok(());
         }
         Err(Refusal::unavailable(

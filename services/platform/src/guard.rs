@@ -1,7 +1,7 @@
 //! What stands before every gRPC server of the platform: the token check, the caller, the count and time of each method.
 
 use super::{caller, context::Context, secrets::Secrets, telemetry::trace, tls::Callers};
-use fafnir_proto::client;
+use fafnir_proto::{client, deadline};
 use http::HeaderValue;
 use metrics::Histogram;
 use parking_lot::RwLock;
@@ -94,7 +94,7 @@ impl<S: GrpcServer> Service<Request> for Guarded<S> {
         let answering = client::from(client::Origin { trace: within, ..origin }, self.server.call(request));
         Box::pin(async move {
             let answer = match time {
-                Some(time) => client::within(time, answering).await,
+                Some(time) => deadline::within(time, answering).await,
                 None => answering.await,
             };
             // A refusal is an answer of its head alone; what ends later ends after the time that is measured here.

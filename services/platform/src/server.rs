@@ -16,6 +16,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use fafnir_proto::deadline;
 use std::{convert::Infallible, time::Duration};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
@@ -94,7 +95,7 @@ pub async fn serve_both(
         }
     }));
     let router = by_content_type(rest, grpc.prepare().into_axum_router());
-    let door = Door::inner().secured(ctx.tls.door(service)).answering();
+    let door = Door::inner().secured(ctx.tls.door(service)).answering(deadline::FORWARDED_ANSWER);
     http::serve_http(ctx, service, door, listener, router);
     Ok(())
 }

@@ -17,24 +17,20 @@ use fafnir_platform::{
     error::disk_full,
 };
 use fafnir_proto::{
-    client,
+    client, deadline,
     reason::Reason,
     trace::Trace,
     v1::{self, execute_reply::Outcome},
 };
 use fafnir_rules::symbol::Symbol;
 use prost::Message as _;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tonic::Status;
 use uuid::Uuid;
 
-/// How long a command may take; its outcome is found by its id afterwards.
-const EXECUTE_DEADLINE: Duration = Duration::from_secs(10);
 /// Facts in one answer, and their bytes.
 const FACTS_MAX: usize = 8_192;
 const FACTS_BYTES_MAX: usize = 4 * 1024 * 1024 - 64 * 1024;
-/// How long a position that was stepped may be missing in the fact log.
-const RECORDED_MAX: Duration = Duration::from_secs(1);
 /// Open orders in one answer, and accounts.
 const ORDERS_MAX: usize = 1_000;
 const ACCOUNTS_MAX: usize = 500;
@@ -76,7 +72,7 @@ fn tell_placed(reply: &v1::ExecuteReply) {
 }
 
 impl Exchange {
-    /// One command. A refusal is an answer; a status says that nobody knows yet.
+    /// One command. A refusal is an answer; a status says that nobody knows yet: the outcome is found by its id.
     ///
     /// # Errors
     /// The engine is stopping, or too slow: the command may be in the journal.
@@ -93,7 +89,9 @@ impl Exchange {
         let scope = Scope::of(&command.instruction);
         let places = matches!(command.instruction, Instruction::New(_) | Instruction::NewGroup(_));
         let room = if class == Class::Cancel { Room::Cancel } else { Room::Common };
-        match tokio::time::timeout(EXECUTE_DEADLINE, self.engine.execute(room, command)).await {
+        match tokio::time::timeout(deadline::at_most(deadline::ANSWER), self.engine.execute(room, command))
+            .await
+        {
             Ok(Ok(reply)) => {
                 let reply = self.published.with_names(|names| reply.message(names, scope));
                 if places {
@@ -169,7 +167,7 @@ impl Exchange {
             // What was stepped, and may be told by `Position`, is in the fact log a moment later.
             let mut recorded = self.published.watch();
             let there = recorded.wait_for(|last| *last >= request.after);
-            let _late = tokio::time::timeout(RECORDED_MAX, there).await;
+            let _late = tokio::time::timeout(deadline::at_most(deadline::POSITION), there).await;
         }
         let limit = limit(request.limit, FACTS_MAX);
         let published = Arc::clone(&self.published);

@@ -12,8 +12,10 @@ use bytes::BytesMut;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
 };
+use fafnir_proto::deadline;
 use metrics::Gauge;
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt,
     future::Future,
@@ -26,7 +28,8 @@ use std::{
 };
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, RwLock, Semaphore},
+    sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore},
+    time::{Instant, error::Elapsed, timeout_at},
 };
 use tokio_postgres::{
     Client,
@@ -39,16 +42,11 @@ use uuid::Uuid;
 const CONNECTIONS: usize = 8;
 /// Transactions that wait for a connection; one more is refused as busy.
 const QUEUE_LEN: usize = 1024;
-const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
+/// Where nobody waits ([`deadline::left`]).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server may take this long to come up beside us.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 const CONNECT_RETRY: Duration = Duration::from_millis(200);
-/// The server ends a statement, or a wait for a lock, after this long …
-const STATEMENT_TIMEOUT_MS: u32 = 10_000;
-const LOCK_TIMEOUT_MS: u32 = 5_000;
-/// … and we give up on a server that does not answer a little later.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(12);
 /// Prepared statements that a connection keeps: inserts of many rows have a text for every number of rows.
 const STATEMENTS_MAX: usize = 256;
 /// Rows of one statement; with 16 columns their parameters are a sixtieth of what the protocol carries.
@@ -98,6 +96,12 @@ impl fmt::Debug for Lead {
     }
 }
 
+/// Kept for as long as an attempt lasts.
+enum Gate<'a> {
+    Shared { _guard: RwLockReadGuard<'a, ()> },
+    Alone { _guard: RwLockWriteGuard<'a, ()> },
+}
+
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -119,17 +123,19 @@ impl Postgres {
             .dbname(name)
             .application_name("fafnir")
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_user_timeout(ANSWER_DEADLINE)
+            .tcp_user_timeout(deadline::STORE)
             .keepalives_idle(Duration::from_secs(30))
             .options(format!(
-                "-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS} \
-                 -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT_MS} \
-                 -c default_transaction_isolation=serializable"
+                "-c statement_timeout={statement} -c lock_timeout={lock} \
+                 -c idle_in_transaction_session_timeout={statement} \
+                 -c default_transaction_isolation=serializable",
+                statement = deadline::STORE_STATEMENT.as_millis(),
+                lock = deadline::STORE_LOCK.as_millis(),
             ));
-        let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
+        let until = Instant::now() + CONNECT_DEADLINE;
         loop {
             match prepare_server(&server, &maintenance, name).await {
-                Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
+                Err(e) if e.is_transient() && Instant::now() < until => {
                     tracing::debug!(database = name, error = %e, "waiting for the database server");
                     tokio::time::sleep(CONNECT_RETRY).await;
                 }
@@ -139,7 +145,7 @@ impl Postgres {
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(server.config.clone(), server.tls.clone(), recycling);
         let timeouts = Timeouts {
-            wait: Some(QUEUE_WAIT_MAX),
+            wait: Some(deadline::STORE_QUEUE),
             create: Some(CONNECT_TIMEOUT),
             recycle: Some(CONNECT_TIMEOUT),
         };
@@ -186,7 +192,7 @@ impl Postgres {
                 lead.insert(Lead { client, is_held: false })
             }
         };
-        let asked = within(l.client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEAD_LOCK])).await;
+        let asked = within(None, l.client.query_one("SELECT pg_try_advisory_lock($1)", &[&LEAD_LOCK])).await;
         let answer = asked
             .map_err(|_| silent())
             .and_then(|row| row.and_then(|row| row.try_get(0)).map_err(|e| self.explain(&e).error));
@@ -248,6 +254,16 @@ impl Postgres {
         })
     }
 
+    /// A connection for an attempt, beside others or alone.
+    async fn turn(&self, attempt: u32) -> Result<(Gate<'_>, Object), Error> {
+        let gate = if attempt < ALONE_FROM {
+            Gate::Shared { _guard: self.gate.read().await }
+        } else {
+            Gate::Alone { _guard: self.gate.write().await }
+        };
+        Ok((gate, self.client().await?))
+    }
+
     fn explain(&self, e: &tokio_postgres::Error) -> Failure {
         explain(e, self.uniques.get())
     }
@@ -275,20 +291,16 @@ impl Postgres {
     {
         let busy = || Error::Busy("too many transactions are waiting".into());
         let _room = self.room.try_acquire().map_err(|_| busy())?;
+        let until = deadline::left().map(|left| Instant::now() + left);
         let mut work = work;
         let mut attempt = 0;
         loop {
-            let _shared;
-            let _alone;
-            if attempt < ALONE_FROM {
-                _shared = self.gate.read().await;
-            } else {
-                _alone = self.gate.write().await;
-            }
-            let client = self.client().await?;
+            let turn = within(until, self.turn(attempt)).await;
+            let (_gate, client) =
+                turn.map_err(|_| Error::Unusable("there is no connection with Postgres".into()))??;
             let (handle, uniques) = (Handle::current(), Arc::clone(&self.uniques));
             let (outcome, back) = tokio::task::spawn_blocking(move || {
-                let outcome = run(client, handle, &uniques, kind, &mut work);
+                let outcome = run((client, handle, until), &uniques, kind, &mut work);
                 (outcome, work)
             })
             .await
@@ -337,7 +349,7 @@ async fn connected<T>(
         .application_name("fafnir");
     let (client, connection) = server.connect().await.map_err(plain)?;
     let connection = tokio::spawn(connection);
-    let result = tokio::time::timeout(ANSWER_DEADLINE, work(client)).await;
+    let result = within(None, work(client)).await;
     connection.abort();
     result.map_err(|_| Error::Unusable("the database server is too slow".into()))?.map_err(plain)
 }
@@ -358,10 +370,10 @@ pub(super) async fn exists(url: &str, name: &str) -> Result<bool, Error> {
 
 /// The same for a server that may be coming up beside us.
 pub(super) async fn exists_soon(url: &str, name: &str) -> Result<bool, Error> {
-    let until = tokio::time::Instant::now() + CONNECT_DEADLINE;
+    let until = Instant::now() + CONNECT_DEADLINE;
     loop {
         match exists(url, name).await {
-            Err(e) if e.is_transient() && tokio::time::Instant::now() < until => {
+            Err(e) if e.is_transient() && Instant::now() < until => {
                 tokio::time::sleep(CONNECT_RETRY).await;
             }
             result => return result,
@@ -544,16 +556,17 @@ enum Outcome<T> {
 
 /// One attempt, on a blocking thread.
 fn run<T>(
-    client: Object,
-    handle: Handle,
+    (client, handle, until): (Object, Handle, Option<Instant>),
     uniques: &OnceLock<BTreeMap<String, String>>,
     kind: Kind,
     work: &mut impl FnMut(&mut dyn Tx) -> error::Result<T>,
 ) -> Outcome<T> {
-    let begin = (kind == Kind::Read).then_some(BEGIN_READ);
-    let mut tx = PostgresTx { client, handle, uniques, begin, failed: None, met: false, broken: false };
+    let begin = Some(begin(kind, until));
+    let mut tx =
+        PostgresTx { client, handle, until, uniques, begin, failed: None, met: false, broken: false };
     if kind == Kind::Write
-        && let Err(e) = tx.control(BEGIN_WRITE)
+        && let Some(begin) = tx.begin.take()
+        && let Err(e) = tx.control(&begin)
     {
         return tx.finish(Err(e.into()));
     }
@@ -562,6 +575,8 @@ fn run<T>(
     // A failed statement dooms the transaction, whatever the closure made of it.
     let outcome = match (outcome, tx.failed.clone()) {
         (Ok(_), Some(e)) => Err(e.into()),
+        // Nobody would hear of the commit.
+        (Ok(_), None) if kind == Kind::Write && tx.is_late() => Err(silent().into()),
         (outcome, _) => outcome,
     };
     if kind == Kind::Read {
@@ -574,12 +589,33 @@ fn run<T>(
     }
 }
 
+/// What opens a transaction: of a request, with the time that the server has for each of its statements. It gives up before
+/// we do, and the connection stays.
+fn begin(kind: Kind, until: Option<Instant>) -> Cow<'static, str> {
+    let begin = match kind {
+        Kind::Read => BEGIN_READ,
+        Kind::Write => BEGIN_WRITE,
+    };
+    let left =
+        until.map(|until| until.saturating_duration_since(Instant::now()).saturating_sub(deadline::HOP));
+    match left {
+        Some(left) if left < deadline::STORE_STATEMENT => {
+            // 0 would be no limit.
+            let ms = left.as_millis().max(1);
+            format!("{begin}; SET LOCAL statement_timeout = {ms}").into()
+        }
+        _ => begin.into(),
+    }
+}
+
 struct PostgresTx<'a> {
     client: Object,
     handle: Handle,
+    /// When whoever waits for it gives up.
+    until: Option<Instant>,
     uniques: &'a OnceLock<BTreeMap<String, String>>,
     /// What opens the transaction of a read; goes along with its first statement.
-    begin: Option<&'static str>,
+    begin: Option<Cow<'static, str>>,
     /// The first error: nothing more is possible in this transaction.
     failed: Option<Error>,
     met: bool,
@@ -596,10 +632,10 @@ impl PostgresTx<'_> {
         let asking = async {
             let Some(begin) = begin else { return question(client).await };
             // Both are under way at once; the server takes them in this order.
-            let (begun, answer) = futures::join!(client.batch_execute(begin), question(client));
+            let (begun, answer) = futures::join!(client.batch_execute(&begin), question(client));
             begun.and(answer)
         };
-        let failure = match self.handle.block_on(within(asking)) {
+        let failure = match self.handle.block_on(within(self.until, asking)) {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(e)) => explain(&e, self.uniques.get()),
             Err(_) => Failure { error: silent(), met: false, broken: true },
@@ -615,7 +651,13 @@ impl PostgresTx<'_> {
     }
 
     fn rollback(&mut self) -> Result<(), Error> {
+        // Late as it may be, the connection is worth a moment.
+        self.until = self.until.map(|until| until + deadline::HOP);
         if self.broken { Ok(()) } else { self.control("ROLLBACK") }
+    }
+
+    fn is_late(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -632,7 +674,7 @@ impl PostgresTx<'_> {
         }
         let client = self.client;
         self.handle.spawn(async move {
-            if !matches!(within(client.batch_execute("ROLLBACK")).await, Ok(Ok(()))) {
+            if !matches!(within(None, client.batch_execute("ROLLBACK")).await, Ok(Ok(()))) {
                 drop(Object::take(client));
                 return;
             }
@@ -671,8 +713,10 @@ fn silent() -> Error {
     Error::Unusable("Postgres does not answer".into())
 }
 
-async fn within<T>(asking: impl Future<Output = T>) -> Result<T, tokio::time::error::Elapsed> {
-    tokio::time::timeout(ANSWER_DEADLINE, asking).await
+/// Waits until then, and never longer than where nobody waits.
+async fn within<T>(until: Option<Instant>, asking: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let longest = Instant::now() + deadline::STORE;
+    timeout_at(until.map_or(longest, |until| until.min(longest)), asking).await
 }
 
 impl Tx for PostgresTx<'_> {

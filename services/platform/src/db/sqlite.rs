@@ -12,6 +12,7 @@ use crate::{
     tasks::{Schedule, Tasks},
 };
 use fafnir_disk::note::Note;
+use fafnir_proto::deadline;
 use metrics::Histogram;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, ToSql, config::DbConfig, types::ToSqlOutput, types::ValueRef};
@@ -28,9 +29,8 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use uuid::Uuid;
 
-/// Writes that wait; one more is refused as busy after [`QUEUE_WAIT_MAX`].
+/// Writes that wait; one more is refused as busy after [`deadline::STORE_QUEUE`].
 const QUEUE_LEN: usize = 1024;
-const QUEUE_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Writes that share one commit.
 const GROUP_MAX: usize = 256;
 /// Concurrent readers.
@@ -354,7 +354,7 @@ impl Sqlite {
             })
         });
         self.writer
-            .send_timeout(Job::Work(job), QUEUE_WAIT_MAX)
+            .send_timeout(Job::Work(job), deadline::at_most(deadline::STORE_QUEUE))
             .await
             .map_err(|_| Error::Busy("too many writes are waiting".into()))?;
         answer.await.map_err(|_| Error::Unusable("the writer has stopped".into()))?

@@ -3,7 +3,7 @@
 use super::*;
 use crate::params;
 use crate::{Clock, Refusal, error::Error as PlatformError, tasks::Tasks};
-use fafnir_proto::reason::Reason;
+use fafnir_proto::{deadline, reason::Reason};
 use fafnir_testing::{self as testing, DEADLINE};
 use futures::future::join_all;
 use std::sync::{
@@ -435,6 +435,33 @@ async fn a_server_that_is_not_there_or_not_meant_is_one_clear_line() {
         let error = Db::open_postgres(url, name, &[], &Clock::wall()).await.unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains("secret") && !error.contains('\n'), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_statement_waits_no_longer_than_whoever_waits_for_them() {
+    let Some(place) = postgres() else { return };
+    let (db, _) = place.open(SCHEMA).await;
+    let sleep = |tx: &mut dyn Tx| tx.query("SELECT 1 FROM pg_sleep(60)", &[]).map(drop).map_err(Into::into);
+    // More than there are connections: the last ones wait for one.
+    let asking = (0..12).map(|i| {
+        let db = db.clone();
+        let asked = async move { if i % 2 == 0 { db.read(sleep).await } else { db.write(sleep).await } };
+        tokio::time::timeout(DEADLINE / 4, deadline::within(Duration::from_secs(1), asked))
+    });
+    for answer in join_all(asking).await {
+        let error = answer.expect("it gives up by itself, and long before the server would").unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    }
+    // The connections are free again, and the server works for nobody.
+    let sleeping = |tx: &mut dyn Tx| {
+        let sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' \
+                   AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
+        Ok(tx.query_one(sql, &[])?.get::<i64>(0)?)
+    };
+    let nobody = async { while db.read(sleeping).await.unwrap() > 0 {} };
+    tokio::time::timeout(DEADLINE / 4, nobody).await.expect("in time");
+    drop(db);
+    place.remove().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

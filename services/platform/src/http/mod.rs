@@ -11,7 +11,13 @@ mod wire;
 
 use super::{context::Context, tls};
 use address::{Proxies, Source};
-use axum::{Router, http::StatusCode};
+use axum::{
+    Router,
+    extract::Request,
+    http::StatusCode,
+    middleware::{self, Next},
+};
+use fafnir_proto::{client, deadline};
 use hyper::server::conn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use place::{Limits, Place, Places};
@@ -28,8 +34,6 @@ use wire::{Handler, Rewound};
 
 /// A client must have chosen its protocol, and sent the headers of a request, within this time.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The headers of an answer are out within this time; streams live on.
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection on which nothing is under way ends after this.
 pub const IDLE_MAX: Duration = Duration::from_mins(1);
 /// So does one between services that has been used; they open another one when they need it.
@@ -69,6 +73,7 @@ pub struct Door {
     proxies: Proxies,
     /// A connection that was used may be idle for this long.
     idle_max: Duration,
+    /// The headers of an answer are out within this time; streams live on.
     answer_max: Option<Duration>,
     /// How its connections are secured; `None`: in the clear.
     tls: Option<tls::Server>,
@@ -102,7 +107,7 @@ impl Door {
             },
             proxies: Proxies::parse(&settings.trusted_proxies)?,
             idle_max: IDLE_MAX,
-            answer_max: Some(ANSWER_TIMEOUT),
+            answer_max: Some(deadline::ANSWER),
             tls: None,
         })
     }
@@ -118,7 +123,7 @@ impl Door {
     pub fn operations() -> Self {
         let limits =
             Limits { places: OPERATIONS_PLACES, share_of_files: OPERATIONS_SHARE, ..Self::inner().limits };
-        Self { limits, idle_max: IDLE_MAX, answer_max: Some(ANSWER_TIMEOUT), ..Self::inner() }
+        Self { limits, idle_max: IDLE_MAX, answer_max: Some(deadline::ANSWER), ..Self::inner() }
     }
 
     /// The same door, secured where `tls` says how.
@@ -127,10 +132,10 @@ impl Door {
         Self { tls, ..self }
     }
 
-    /// The same door, whose answers begin within [`ANSWER_TIMEOUT`].
+    /// The same door, whose answers begin within this time.
     #[must_use]
-    pub fn answering(self) -> Self {
-        Self { answer_max: Some(ANSWER_TIMEOUT), ..self }
+    pub fn answering(self, within: Duration) -> Self {
+        Self { answer_max: Some(within), ..self }
     }
 }
 
@@ -139,7 +144,12 @@ impl Door {
 #[expect(clippy::module_name_repetitions, reason = "beside it stand serve_grpc and serve_operations")]
 pub fn serve_http(ctx: &Context, name: &'static str, door: Door, listener: TcpListener, router: Router) {
     let router = match door.answer_max {
-        Some(time) => router.layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, time)),
+        Some(time) => router
+            .layer(middleware::from_fn(move |request: Request, next: Next| {
+                let asked = client::time_left_of(request.headers()).unwrap_or(time);
+                deadline::within(asked.min(time), next.run(request))
+            }))
+            .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, time)),
         None => router,
     };
     let shutdown = ctx.tasks.shutdown().clone();
