@@ -8,7 +8,8 @@ use crate::{
     harness::{Stack, WITHIN},
 };
 use fafnir_proto::{
-    client::{REASON_KEY, channel},
+    client::{REASON_KEY, connection},
+    connection::Connection,
     v1::{
         Account, AccountType, CancelAllRequest, CancelOrderRequest, DepositRequest, Empty, GetOrderRequest,
         ListOrdersRequest, Order, OrderState, OrderType, PlaceOrderRequest, PrivateRequest, PrivateUpdate,
@@ -28,7 +29,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tonic::{Request, Status, Streaming, transport::Channel};
+use tonic::{Request, Status, Streaming};
 
 const MICROS: i64 = 1_000_000;
 /// More than one round needs.
@@ -39,19 +40,19 @@ const ORDERS_BEYOND: usize = 20;
 /// Somebody at one gateway.
 #[derive(Clone)]
 pub struct Person {
-    pub terminal: TerminalClient<Channel>,
+    pub terminal: TerminalClient<Connection>,
     token: String,
     account: String,
 }
 
 impl Person {
     pub async fn signed_in(url: &str, email: &str) -> Self {
-        Self::signed_in_over(channel(url).unwrap(), email).await
+        Self::signed_in_over(connection(url).unwrap(), email).await
     }
 
     /// The same over a connection of the caller's.
-    pub async fn signed_in_over(channel: Channel, email: &str) -> Self {
-        let mut terminal = TerminalClient::new(channel);
+    pub async fn signed_in_over(connection: Connection, email: &str) -> Self {
+        let mut terminal = TerminalClient::new(connection);
         let password = "Password123".to_owned();
         let request = TerminalSignInRequest { email: email.into(), password };
         let token = terminal.sign_in(request).await.unwrap().into_inner().access_token;
@@ -62,7 +63,7 @@ impl Person {
 
     /// The same person at another gateway.
     pub fn at(&self, url: &str) -> Self {
-        Self { terminal: TerminalClient::new(channel(url).unwrap()), ..self.clone() }
+        Self { terminal: TerminalClient::new(connection(url).unwrap()), ..self.clone() }
     }
 
     pub fn ask<T>(&self, message: T) -> Request<T> {

@@ -6,7 +6,8 @@ use crate::{
     tls::{Nine, post},
 };
 use fafnir_proto::{
-    client::channel,
+    client::connection,
+    connection::Connection,
     v1::{CancelOrderRequest, Empty, OrderType, PlaceOrderRequest, Side},
 };
 use fafnir_services::platform::tls::Client;
@@ -59,7 +60,7 @@ async fn trade(person: &mut Person) -> Result<(), Status> {
 
 impl Load {
     /// Over connections to a gateway.
-    pub fn start(connected: impl Fn() -> tonic::transport::Channel) -> Self {
+    pub fn start(connected: impl Fn() -> Connection) -> Self {
         let runtime = Runtime::new().unwrap();
         let person = {
             let _inside = runtime.enter();
@@ -154,7 +155,7 @@ fn every_secret_is_rotated_under_load_in_one_process() {
     let shell = stack.signed_in("user@test.com");
     let (cookies_before, market_before) = (cookies(&shell), market_url(&shell));
     assert_eq!(by_cookie(&shell, &cookies_before), "HTTP/1.1 200 OK");
-    let load = Load::start(|| channel(&shell.url).unwrap());
+    let load = Load::start(|| connection(&shell.url).unwrap());
     let secrets = ["service-token", "signing-key", "csrf-key", "nats-services", "nats-sessions"];
     let read = |name: &str| fs::read(stack.data_dir().join("secrets").join(name)).unwrap();
     let files = ["service_token", "jwt_ed25519.pk8", "csrf_key", "nats_services", "nats_sessions"];
@@ -190,7 +191,7 @@ fn every_secret_is_rotated_under_load_in_one_process() {
 fn service_token_and_signing_key_are_rotated_under_load_in_nine_processes() {
     let nine = Nine::up();
     let shell = nine.shell("user@test.com");
-    let load = Load::start(|| nine.channel());
+    let load = Load::start(|| nine.connection());
     for secret in ["service-token", "signing-key", "csrf-key", "service-token"] {
         rotate(nine.command("platform", &["secrets", "rotate", secret, "--overlap-s", "3"]), &[]);
         load.goes_on();

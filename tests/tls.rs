@@ -7,6 +7,7 @@ use crate::{
 };
 use fafnir_proto::{
     client::{Caller, Clients},
+    connection::Connection,
     v1::{Empty, PermissionsRequest, PositionRequest, SymbolRequest},
 };
 use fafnir_services::platform::tls::{
@@ -436,9 +437,9 @@ impl Nine {
     }
 
     /// A connection to the gateway.
-    pub fn channel(&self) -> tonic::transport::Channel {
+    pub fn connection(&self) -> Connection {
         let url = &self.environment["FAFNIR_ADDRESSES_GATEWAY"];
-        fafnir_proto::client::secured_channel(url, &self.house.client(None)).unwrap()
+        Connection::to(url, &self.house.client(None)).unwrap()
     }
 
     /// Whoever has the service token, with this certificate.
@@ -484,7 +485,7 @@ fn nine_processes_know_one_another_by_their_certificates() {
     let runtime = Runtime::new().unwrap();
     runtime.block_on(async {
         // user-service asks stock-service whether there is such a symbol.
-        let mut person = Person::signed_in_over(nine.channel(), "user@test.com").await;
+        let mut person = Person::signed_in_over(nine.connection(), "user@test.com").await;
         let request = person.ask(SymbolRequest { symbol: "F".into() });
         person.terminal.add_to_watchlist(request).await.unwrap();
         refused_callers(&nine).await;
@@ -495,7 +496,7 @@ fn nine_processes_know_one_another_by_their_certificates() {
 fn certificates_of_nine_processes_are_replaced_under_load() {
     let mut nine = Nine::up();
     let before = nine.shown();
-    let load = Load::start(|| nine.channel());
+    let load = Load::start(|| nine.connection());
     for days in ["90", "60", "30"] {
         assert_eq!(nine.house.make(&["--days", days])["authority"], "kept");
         load.goes_on();

@@ -10,7 +10,7 @@ use crate::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use fafnir_disk::whole;
 use fafnir_proto::{
-    client::secured_channel,
+    connection::Connection,
     reason::Reason,
     v1::{
         Empty, TerminalRefreshRequest, TerminalSession, TerminalSignInRequest,
@@ -33,7 +33,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, sleep};
-use tonic::{Request, Response, Status, transport::Channel};
+use tonic::{Request, Response, Status};
 
 /// Deadline of one call.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ pub struct Kept {
 #[derive(Clone)]
 pub struct Client {
     pub url: String,
-    pub terminal: TerminalClient<Channel>,
+    pub terminal: TerminalClient<Connection>,
     /// What goes into the metadata `authorization`.
     authorization: String,
 }
@@ -188,11 +188,15 @@ impl Client {
     /// Prepares a connection; nothing is sent yet.
     pub fn new(gateway: &Gateway) -> Result<Self> {
         let url = &gateway.url;
-        let channel = secured_channel(url, &gateway.tls).map_err(|_| {
+        let connection = Connection::to(url, &gateway.tls).map_err(|_| {
             Error::usage(format!("{url:?} is not an address"))
                 .hint("--url takes one such as http://127.0.0.1:8080")
         })?;
-        Ok(Self { url: url.to_owned(), terminal: TerminalClient::new(channel), authorization: String::new() })
+        Ok(Self {
+            url: url.to_owned(),
+            terminal: TerminalClient::new(connection),
+            authorization: String::new(),
+        })
     }
 
     /// A client of the API key that is given, or of the kept session, renewed when it is about to end.

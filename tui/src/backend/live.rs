@@ -17,7 +17,7 @@ use crate::{
     msg::{Cmd, Event, Flattened, Outcome},
     now_us, terminal,
 };
-use fafnir_proto::{client::secured_channel, tls, v1};
+use fafnir_proto::{connection::Connection, tls, v1};
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -102,7 +102,7 @@ impl Live {
         keeps: Keeps,
     ) -> Result<Self, tonic::transport::Error> {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
-        let channel = secured_channel(url, tls)?;
+        let connection = Connection::to(url, tls)?;
         let mut ready = VecDeque::new();
         let mut known = Remembered::default();
         if let Some(session) = &session {
@@ -113,7 +113,7 @@ impl Live {
             }
             ready.push_back(Event::SignedIn(who));
         }
-        let gateway = Gateway::new(channel, tls.clone(), session, keeps, sender);
+        let gateway = Gateway::new(connection, tls.clone(), session, keeps, sender);
         *gateway.known.lock() = known;
         let gateway = Arc::new(gateway);
         let mailbox = Arc::new(Mailbox::default());

@@ -15,12 +15,13 @@ use crate::{
 };
 use fafnir_proto::{
     client::MESSAGE_BYTES_MAX,
+    connection::Connection,
     tls,
     v1::{self, terminal_client::TerminalClient},
 };
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 /// Deadline of a question.
 pub const QUERY_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,11 +31,11 @@ pub const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 pub const SIGN_IN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A client of the gateway.
-pub type Client = TerminalClient<Channel>;
+pub type Client = TerminalClient<Connection>;
 
 /// What all tasks of the live backend share.
 pub struct Gateway {
-    channel: Channel,
+    connection: Connection,
     pub tls: tls::Client,
     pub session: watch::Sender<Option<Session>>,
     keeps: Keeps,
@@ -89,14 +90,14 @@ pub fn outcome<T>(status: &Status) -> Outcome<T> {
 
 impl Gateway {
     pub fn new(
-        channel: Channel,
+        connection: Connection,
         tls: tls::Client,
         session: Option<Session>,
         keeps: Keeps,
         events: mpsc::Sender<Event>,
     ) -> Self {
         Self {
-            channel,
+            connection,
             tls,
             session: watch::Sender::new(session),
             keeps,
@@ -107,7 +108,7 @@ impl Gateway {
     }
 
     pub fn client(&self) -> Client {
-        TerminalClient::new(self.channel.clone())
+        TerminalClient::new(self.connection.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }

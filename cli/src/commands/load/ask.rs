@@ -12,6 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use fafnir_proto::{
+    connection::Connection,
     reason::code_name,
     v1::{
         CancelAllRequest, CancelOrderRequest, Order, OrderState, OrderType, PlaceOrderRequest, QuotesRequest,
@@ -21,7 +22,7 @@ use fafnir_proto::{
 use fafnir_rules::money::format_e4;
 use serde_json::Value;
 use std::time::Duration;
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Request, Status};
 
 const CREATE: &str = "mutation($r:CreateOrderRequest!){op:createOrder(request:$r){code data{id status}}}";
 const REPLACE: &str = "mutation($r:ReplaceOrderRequest!){op:replaceOrder(request:$r){code data{id}}}";
@@ -48,7 +49,7 @@ pub enum Ask<'a> {
 #[derive(Debug)]
 pub enum Way {
     Graphql(Box<Line>),
-    Grpc(TerminalClient<Channel>),
+    Grpc(TerminalClient<Connection>),
 }
 
 impl Way {
@@ -135,7 +136,7 @@ impl Ask<'_> {
 
     async fn call(
         self,
-        terminal: &mut TerminalClient<Channel>,
+        terminal: &mut TerminalClient<Connection>,
         bearer: &Bearer,
     ) -> std::result::Result<Option<Order>, Status> {
         let place = |listing: &super::traffic::Listing| PlaceOrderRequest {

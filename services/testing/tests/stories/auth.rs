@@ -649,8 +649,8 @@ async fn the_grpc_door_is_for_the_platform() {
     // A user may not use it, a stranger without the token even less.
     let mut as_user = clients.auth(&fafnir_proto::client::Caller::User(UserId::parse(id).unwrap()));
     assert_eq!(as_user.seed(seed).await.unwrap_err().code(), Code::PermissionDenied);
-    let channel = fafnir_proto::client::channel(&auth.url).unwrap();
-    let mut stranger = v1::auth_client::AuthClient::new(channel);
+    let connection = fafnir_proto::client::connection(&auth.url).unwrap();
+    let mut stranger = v1::auth_client::AuthClient::new(connection);
     assert_eq!(stranger.jwks(v1::Empty {}).await.unwrap_err().code(), Code::Unauthenticated);
     auth.stack.stop().await;
 }

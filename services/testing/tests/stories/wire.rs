@@ -9,8 +9,13 @@ use fafnir_proto::{
     v1::{self, security_client::SecurityClient, security_server::Security, security_server::SecurityServer},
 };
 use futures::future::{join_all, poll_immediate};
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::mpsc, task::unconstrained};
+use std::{collections::BTreeMap, future::pending, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, copy, copy_bidirectional, sink},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::unconstrained,
+};
 use tonic::{Code, Request, Response, Status};
 
 const SERVICE: &str = "security-service";
@@ -163,12 +168,12 @@ async fn a_call_ends_alike_over_a_socket_and_in_process() {
         let answer = wire.client().permissions(sized(MESSAGE_BYTES_MAX + 1)).await.unwrap_err();
         let role = "x".repeat(MESSAGE_BYTES_MAX + 1);
         let long = v1::GrantRequest { role, ..Default::default() };
-        // Over a socket the sender cuts its own stream off, and no sentence is left.
-        let code = wire.client().grant(long).await.unwrap_err().code();
-        assert_eq!(code, if in_process { Code::OutOfRange } else { Code::Internal });
+        let question = wire.client().grant(long).await.unwrap_err();
+        assert_eq!(question.code(), Code::OutOfRange);
 
         let unknown = wire.client().revoke(v1::GrantRequest::default()).await.unwrap_err();
-        outcomes.push((panicked, (answer.code(), answer.message().to_owned()), unknown.code()));
+        let long = [answer, question].map(|status| (status.code(), status.message().to_owned()));
+        outcomes.push((panicked, long, unknown.code()));
         wire.stack.stop().await;
     }
     assert_eq!(outcomes[0], outcomes[1]);
@@ -230,6 +235,85 @@ async fn calls_under_way_end_in_order_at_shutdown() {
         let status = calling.await.unwrap().unwrap_err();
         assert_eq!((status.code(), status.message()), (Code::Cancelled, "Timeout expired"));
     }
+}
+
+/// What a connection does when a call has come over it.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It says that it took none.
+    InOrder,
+    CutOff,
+}
+
+impl End {
+    async fn of(self, mut client: TcpStream) -> std::io::Result<()> {
+        const PREFACE_LEN: usize = 24;
+        const HEAD_LEN: usize = 9;
+        const HEADERS: u8 = 1;
+        const SETTINGS: [u8; HEAD_LEN] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        // Calls up to stream 0, NO_ERROR (RFC 9113, 6.8).
+        const GOAWAY: [u8; HEAD_LEN + 8] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        client.write_all(&SETTINGS).await?;
+        client.read_exact(&mut [0; PREFACE_LEN]).await?;
+        let mut head = [0; HEAD_LEN];
+        while head[3] != HEADERS {
+            client.read_exact(&mut head).await?;
+            let payload = u64::from(u32::from_be_bytes([0, head[0], head[1], head[2]]));
+            copy(&mut (&mut client).take(payload), &mut sink()).await?;
+        }
+        if let Self::InOrder = self {
+            client.write_all(&GOAWAY).await?;
+            copy(&mut client, &mut sink()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Before a server: the first connections end like this, later ones are the server's.
+async fn before(server: SocketAddr, ends: Vec<End>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut ends = ends.into_iter();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let end = ends.next();
+            tokio::spawn(async move {
+                let Some(end) = end else {
+                    let mut server = TcpStream::connect(server).await?;
+                    return copy_bidirectional(&mut client, &mut server).await.map(drop);
+                };
+                end.of(client).await
+            });
+        }
+    });
+    here
+}
+
+#[tokio::test]
+async fn a_call_that_no_server_took_is_sent_again_and_one_that_was_cut_off_is_unavailable() {
+    let mut wire = Wire::new(false).await;
+    let server = wire.listener.as_ref().unwrap().local_addr().unwrap();
+    wire.serve().await;
+    let token = wire.ctx.secrets.service_token.current();
+    let unavailable = Err(Code::Unavailable);
+    for (ends, outcome) in [
+        (vec![End::InOrder], Ok(true)),
+        (vec![End::InOrder; 2], Ok(true)),
+        (vec![End::InOrder; 9], unavailable),
+        (vec![End::CutOff], unavailable),
+    ] {
+        let url = format!("http://{}", before(server, ends.clone()).await);
+        let addresses = BTreeMap::from([(SERVICE.to_owned(), url)]);
+        wire.ctx.clients = Clients::new(&addresses, &[], token.expose()).unwrap();
+        let answer = wire.call("", DEADLINE).await;
+        assert_eq!(answer.clone().map_err(|(code, _)| code), outcome, "{ends:?}: {answer:?}");
+        if outcome.is_ok() {
+            wire.next("began").await;
+            wire.next("ended").await;
+        }
+        assert!(wire.told.try_recv().is_err(), "{ends:?}: it had more than one effect");
+    }
+    wire.stack.stop().await;
 }
 
 #[tokio::test]

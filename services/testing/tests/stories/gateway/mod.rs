@@ -16,6 +16,7 @@ use axum::http::Method;
 use fafnir_platform::Settings;
 use fafnir_proto::{
     client::{Caller, REASON_KEY},
+    connection::Connection,
     v1,
 };
 use fafnir_services::{auth, broker, gateway, security, user};
@@ -424,10 +425,10 @@ impl Door {
         clients.auth(&Caller::system("test")).seed(request).await.unwrap();
     }
 
-    #[expect(clippy::unused_async, reason = "a channel wants a runtime to be made in")]
-    async fn terminal(&self) -> v1::terminal_client::TerminalClient<tonic::transport::Channel> {
-        let channel = fafnir_proto::client::channel(&self.url).unwrap();
-        v1::terminal_client::TerminalClient::new(channel)
+    #[expect(clippy::unused_async, reason = "a connection wants a runtime to be made in")]
+    async fn terminal(&self) -> v1::terminal_client::TerminalClient<Connection> {
+        let connection = fafnir_proto::client::connection(&self.url).unwrap();
+        v1::terminal_client::TerminalClient::new(connection)
     }
 
     async fn sign_in(&self, email: &str) -> v1::TerminalSession {

@@ -220,9 +220,9 @@ async fn a_private_stream_ends_when_the_session_does() {
 #[tokio::test]
 async fn health_and_reflection_are_served_and_unknown_services_are_not() {
     let door = Door::open().await;
-    let channel = fafnir_proto::client::channel(&door.url).unwrap();
+    let connection = fafnir_proto::client::connection(&door.url).unwrap();
     // The internal services are not behind this port.
-    let mut order = v1::order_service_client::OrderServiceClient::new(channel.clone());
+    let mut order = v1::order_service_client::OrderServiceClient::new(connection);
     let status = order.status(v1::Empty {}).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented);
     let mut terminal = door.terminal().await;
