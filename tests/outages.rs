@@ -2,7 +2,7 @@
 //! they are ready, whether they live, and what a client is answered.
 
 use crate::{
-    cluster::{Cluster, ENGINE, External, GATEWAY, ORDER, PORTFOLIO, SERVICES},
+    cluster::{AUTH, Cluster, ENGINE, External, GATEWAY, ORDER, PORTFOLIO, SECURITY, SERVICES, STOCK, USER},
     harness::{Answer, Shell, WITHIN},
     proxy::{Mode, Proxy},
 };
@@ -17,10 +17,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// The gateway's answers begin within ten seconds; the rest is the command's own.
 const TOLD_WITHIN: Duration = Duration::from_secs(14);
 /// Those that store something on Postgres.
-const STORING: [usize; 6] = [0, 1, 2, PORTFOLIO, ORDER, 6];
+const STORING: [usize; 6] = [SECURITY, USER, STOCK, PORTFOLIO, ORDER, AUTH];
+/// Those without which the gateway refuses everything.
+const NEEDED: [(usize, &str); 2] =
+    [(AUTH, "auth-service cannot be used"), (SECURITY, "security-service cannot be used")];
 
 /// What a door for operations answers: its status and body; `None` where it does not.
-fn ask(port: u16, path: &str) -> Option<(u16, String)> {
+pub fn ask(port: u16, path: &str) -> Option<(u16, String)> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WITHIN).ok()?;
     stream.set_read_timeout(Some(ANSWER_WITHIN)).ok()?;
@@ -64,10 +67,10 @@ impl House {
         Some(house)
     }
 
-    /// Waits until exactly these are not ready, each for this reason. All but the `silent` one live meanwhile. While Postgres
-    /// is away the engine can be without a record that it waits for, or not.
-    fn until(&self, during: &str, unready: &[usize], why: &str, silent: Option<usize>) {
-        let open = during.starts_with("Postgres ").then_some(ENGINE);
+    /// Waits until exactly these are not ready, each for this reason. All but the `silent` one live meanwhile. While nobody
+    /// stores orders the engine can be without a record that it waits for, or not.
+    fn until(&self, during: &str, unready: &[(usize, &str)], silent: Option<usize>) {
+        let open = (silent == Some(ORDER) || unready.len() > STORING.len()).then_some(ENGINE);
         let until = Instant::now() + WITHIN;
         loop {
             let said: Vec<_> =
@@ -75,8 +78,8 @@ impl House {
             let as_expected = said.iter().enumerate().all(|(i, answer)| match answer {
                 None => silent == Some(i),
                 Some((200 | 503, _)) if open == Some(i) => true,
-                Some((200, _)) => !unready.contains(&i),
-                Some((503, body)) => unready.contains(&i) && body.contains(why),
+                Some((200, _)) => unready.iter().all(|(not, _)| *not != i),
+                Some((503, body)) => unready.iter().any(|(not, why)| *not == i && body.contains(why)),
                 Some(_) => false,
             });
             if as_expected {
@@ -91,7 +94,7 @@ impl House {
     }
 
     fn is_well(&self, after: &str) {
-        self.until(after, &[], "", None);
+        self.until(after, &[], None);
     }
 
     fn place(&self) -> Answer {
@@ -130,15 +133,23 @@ fn readiness_and_liveness_tell_the_truth_in_each_outage() {
     redis_and_nats(&house);
     engine(&mut house);
     portfolio(&mut house);
+    needed(&mut house);
+    order_stock_and_user(&mut house);
     house.cluster.audit();
 }
 
-/// Who stores there is not ready; the engine, which does not, and the gateway, which tells what is missing, are.
+/// Who stores there is not ready, nor is the gateway, which needs two of them; the engine is.
 fn postgres(house: &House) {
     for (during, mode) in [("Postgres paused", Mode::Paused), ("Postgres gone", Mode::Cut)] {
         house.postgres.set(mode);
-        house.until(during, &STORING, "Postgres", None);
+        let mut unready = STORING.map(|i| (i, "Postgres cannot be used")).to_vec();
+        unready.push((GATEWAY, "-service cannot be used"));
+        house.until(during, &unready, None);
+        // The one who is asked says so, before whoever asks has given up.
+        let said = || house.cluster.log(AUTH).matches("request failed, can be tried again").count();
+        let before = said();
         house.refuses(during, &["order", "list"], "");
+        assert!(said() > before, "{during}: {}", house.cluster.log(AUTH));
         house.postgres.set(Mode::Open);
         house.is_well("after it");
         house.trades("after it");
@@ -163,43 +174,61 @@ fn redis_and_nats(house: &House) {
 
 /// What is stored is still read; what needs the exchange is refused in time.
 fn engine(house: &mut House) {
-    let check = |during: &str, house: &House| {
-        house.until(during, &[], "", Some(ENGINE));
+    away(house, ENGINE, |during, house| {
+        house.until(during, &[], Some(ENGINE));
         house.refuses(during, &PLACE, "");
         house.user.json(&["order", "list"]);
-    };
-    house.cluster.signal(ENGINE, "STOP");
-    check("the engine paused", house);
-    house.cluster.signal(ENGINE, "CONT");
-    house.is_well("the engine paused");
-    house.trades("the engine paused");
-    house.cluster.kill(ENGINE);
-    check("the engine killed", house);
-    house.cluster.start(ENGINE);
-    house.is_well("the engine killed");
-    house.trades("the engine killed");
+    });
 }
 
 /// The exchange takes only cancels while the books do not follow, and says so.
 fn portfolio(house: &mut House) {
-    let open = house.place().json()["id"].as_str().unwrap().to_owned();
-    let refuses = |during: &str, house: &House| {
+    away(house, PORTFOLIO, |during, house| {
         // Something that the books do not have.
-        house.user.run(&PLACE);
-        house.until(during, &[ENGINE], "portfolio-service is behind", Some(PORTFOLIO));
+        let open = house.place().json()["id"].as_str().unwrap().to_owned();
+        house.until(during, &[(ENGINE, "portfolio-service is behind")], Some(PORTFOLIO));
         house.refuses(during, &PLACE, "CANCEL_ONLY");
-    };
-    house.cluster.signal(PORTFOLIO, "STOP");
-    refuses("portfolio-service paused", house);
-    house.user.json(&["order", "cancel", &open]);
-    house.cluster.signal(PORTFOLIO, "CONT");
-    house.is_well("portfolio-service paused");
-    house.trades("portfolio-service paused");
-    house.cluster.kill(PORTFOLIO);
-    refuses("portfolio-service killed", house);
-    house.cluster.start(PORTFOLIO);
-    house.is_well("portfolio-service killed");
-    house.trades("portfolio-service killed");
-    // The gateway is asked like the others, at its own door.
-    assert_eq!(ask(house.cluster.operations(GATEWAY), "/readyz"), Some((200, "ready".into())));
+        house.user.json(&["order", "cancel", &open]);
+    });
+}
+
+/// Killed and paused, with what is so meanwhile.
+fn away(house: &mut House, i: usize, meanwhile: impl Fn(&str, &House)) {
+    let during = format!("{} paused", SERVICES[i].1);
+    house.cluster.signal(i, "STOP");
+    meanwhile(&during, house);
+    house.cluster.signal(i, "CONT");
+    house.is_well(&during);
+    house.trades(&during);
+    let during = format!("{} killed", SERVICES[i].1);
+    house.cluster.kill(i);
+    meanwhile(&during, house);
+    house.cluster.start(i);
+    house.is_well(&during);
+    house.trades(&during);
+}
+
+/// Without either the gateway refuses everything, says so, and is not ready.
+fn needed(house: &mut House) {
+    for (i, why) in NEEDED {
+        away(house, i, |during, house| {
+            house.until(during, &[(GATEWAY, why)], Some(i));
+            house.refuses(during, &["order", "list"], "");
+        });
+    }
+}
+
+/// Everybody else does their own work.
+fn order_stock_and_user(house: &mut House) {
+    for i in [STOCK, USER] {
+        away(house, i, |during, house| {
+            house.trades(during);
+            house.until(during, &[], Some(i));
+        });
+    }
+    away(house, ORDER, |during, house| {
+        house.until(during, &[], Some(ORDER));
+        house.refuses(during, &PLACE, "");
+        house.user.json(&["portfolio"]);
+    });
 }

@@ -60,8 +60,6 @@ pub static SERVICE: Service = Service {
 
 /// How often auth-service is asked for its keys; a new one is announced for longer before it signs.
 const KEYS_EVERY: Duration = Duration::from_secs(1);
-/// Deadline of calls that hash a password, which may wait in a queue.
-const SIGN_IN_DEADLINE: Duration = Duration::from_secs(8);
 
 /// Orders whose account is remembered.
 const ORDERS_KEPT_MAX: u64 = 50_000;
@@ -147,6 +145,25 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     credentials::spawn(&gateway)?;
     let door = Door::public(&ctx.settings.gateway)?.secured(ctx.tls.door(SERVICE.name));
     serve_http(&ctx, SERVICE.name, door, listener, http::router(&gateway).await?);
+    ready(&gateway).await
+}
+
+/// Resolves when there is somebody who says who is signed in and what they may do: without either everything is refused. From
+/// then on the gateway is ready while they do.
+async fn ready(gateway: &Arc<Gateway>) -> anyhow::Result<()> {
+    let ctx = &gateway.ctx;
+    ctx.wait_for("auth-service", async || Ok(gateway.sessions.reach_auth().await?)).await?;
+    ctx.wait_for("security-service", async || Ok(gateway.sessions.reach_security().await?)).await?;
+    let asking = Arc::clone(gateway);
+    ctx.health.needs(&ctx.tasks, SERVICE.name, "auth-service", move || {
+        let gateway = Arc::clone(&asking);
+        async move { gateway.sessions.reach_auth().await.map_err(|s| s.message().to_owned()) }
+    });
+    let asking = Arc::clone(gateway);
+    ctx.health.needs(&ctx.tasks, SERVICE.name, "security-service", move || {
+        let gateway = Arc::clone(&asking);
+        async move { gateway.sessions.reach_security().await.map_err(|s| s.message().to_owned()) }
+    });
     Ok(())
 }
 

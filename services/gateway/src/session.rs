@@ -306,6 +306,18 @@ impl Sessions {
         Ok(())
     }
 
+    /// Whether auth-service can say of a session whether it lives: of one that is nobody's.
+    pub async fn reach_auth(&self) -> Result<(), Status> {
+        let request = v1::SessionRequest { session_id: uuid::Uuid::nil().to_string() };
+        self.ctx.clients.auth(&self.ctx.system()).session(request).await.map(drop)
+    }
+
+    /// Whether security-service can say what a user may do: one that is nobody.
+    pub async fn reach_security(&self) -> Result<(), Status> {
+        let request = v1::PermissionsRequest { user_id: uuid::Uuid::nil().to_string() };
+        self.ctx.clients.security(&self.ctx.system()).permissions(request).await.map(drop)
+    }
+
     /// The public keys as a JWKS document.
     pub async fn jwks(&self) -> Result<Arc<str>, Status> {
         let known = self.fetched.lock().await.is_some();

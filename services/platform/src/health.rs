@@ -1,7 +1,25 @@
 //! Whether a service can do its work: what its door for operations answers at `/readyz`.
 
+use super::tasks::{Schedule, Tasks};
+use fafnir_proto::deadline;
 use parking_lot::RwLock;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    fmt::Display,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// How often something is asked for that a service cannot do its work without.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// Without an answer for so long the service is not ready.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
+/// No answer came at once: there is nobody to say anything.
+const SILENT_FROM: Duration = Duration::from_secs(1);
 
 /// The health of one service. Cheap to clone; every clone is of the same service.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +63,38 @@ impl Health {
         if self.0.read().lacks.contains_key(what) {
             self.0.write().lacks.remove(what);
         }
+    }
+
+    /// Asks `what` now and then whether it is there. The first word against it counts for nothing: it is how one hears of the
+    /// connections that a restart has cut.
+    pub fn needs<A, E>(
+        &self,
+        tasks: &Tasks,
+        service: &'static str,
+        what: &'static str,
+        ask: impl Fn() -> A + Send + 'static,
+    ) where
+        A: Future<Output = Result<(), E>> + Send,
+        E: Display + Send,
+    {
+        let (health, failures) = (self.clone(), Arc::new(AtomicU32::new(0)));
+        tasks.every(format!("{service}: ask {what}"), Schedule::after(ASK_EVERY), move || {
+            let (health, failures, began) = (health.clone(), Arc::clone(&failures), Instant::now());
+            let asking = deadline::within(ANSWER_WITHIN, ask());
+            async move {
+                match asking.await {
+                    Ok(()) => {
+                        failures.store(0, Ordering::Relaxed);
+                        health.has(what);
+                    }
+                    Err(_)
+                        if failures.fetch_add(1, Ordering::Relaxed) == 0 && began.elapsed() < SILENT_FROM => {
+                    }
+                    Err(e) => health.lacks(what, &format!("{what} cannot be used: {e}")),
+                }
+                Ok::<(), Infallible>(())
+            }
+        });
     }
 
     /// What it stores is damaged: it only reads from here on, until it is started on a sound store. One sentence.

@@ -40,24 +40,12 @@ use super::{
 use own::Owner;
 use parking_lot::Mutex;
 use sqlite::Use;
-use std::{
-    path::Path,
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 use uuid::Uuid;
 
 /// When a database is first looked through after its start, and how often from then on.
 const LOOK_FIRST: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_hours(24);
-/// How often a server is asked whether it answers.
-const ASK_EVERY: Duration = Duration::from_secs(2);
-/// Without an answer for so long the service is not ready.
-const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 
 /// A value of a column or a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -448,7 +436,12 @@ impl Db {
     /// Looks through the database in the background ([`Self::look`]); what is found makes it read-only.
     pub(crate) fn watch(&self, service: &'static str, tasks: &Tasks, health: &Health) {
         if matches!(&*self.backend, Backend::Postgres(_)) {
-            self.ask_server(service, tasks, health);
+            // Without it nothing that is stored can be read.
+            let db = self.clone();
+            health.needs(tasks, service, "Postgres", move || {
+                let db = db.clone();
+                async move { db.read(|tx| tx.query("SELECT 1", &[]).map(drop).map_err(Into::into)).await }
+            });
         }
         let (db, health) = (self.clone(), health.clone());
         tasks.every(format!("{service}: look at the database"), Schedule::after(LOOK_FIRST), move || {
@@ -459,34 +452,6 @@ impl Db {
                     Err(why) => db.found_damaged(service, &health, &why),
                 }
                 Ok::<_, Error>(Next::After(LOOK_EVERY))
-            }
-        });
-    }
-
-    /// Asks the server now and then whether it answers: without it nothing that is stored can be read.
-    fn ask_server(&self, service: &'static str, tasks: &Tasks, health: &Health) {
-        let (db, health, failures) = (self.clone(), health.clone(), Arc::new(AtomicU32::new(0)));
-        tasks.every(format!("{service}: ask the database"), Schedule::after(ASK_EVERY), move || {
-            let (db, health, failures) = (db.clone(), health.clone(), Arc::clone(&failures));
-            async move {
-                let mut asked = pin!(db.read(|tx| Ok(tx.query("SELECT 1", &[])?.len())));
-                let answer = if let Ok(answer) = tokio::time::timeout(ANSWER_WITHIN, asked.as_mut()).await {
-                    answer
-                } else {
-                    health.lacks("database", "Postgres does not answer");
-                    // Not asked again beside this: a question holds a connection until it is given up.
-                    asked.await
-                };
-                match answer {
-                    Ok(_) => {
-                        failures.store(0, Ordering::Relaxed);
-                        health.has("database");
-                    }
-                    // The first one ends the connections that a restart of the server has cut.
-                    Err(_) if failures.fetch_add(1, Ordering::Relaxed) == 0 => {}
-                    Err(e) => health.lacks("database", &format!("Postgres cannot be used: {e}")),
-                }
-                Ok::<(), Error>(())
             }
         });
     }

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
 };
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -392,12 +392,21 @@ async fn more_orders_than_the_rate_allows_are_refused_whole() {
 
 #[tokio::test]
 async fn an_unreachable_auth_service_is_502_and_nobody_is_believed() {
-    let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let nowhere = format!("http://{}", dead.local_addr().unwrap());
-    drop(dead);
-    let alone = [&broker::SERVICE, &gateway::SERVICE];
-    let stack = Stack::start_with(&alone, |s| s.addresses.auth = nowhere).await;
-    let url = stack.url("api-gateway").to_owned();
+    let [nowhere, here] = [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await]
+        .map(|listener| listener.unwrap().local_addr().unwrap());
+    let url = format!("http://{here}");
+    // It is not ready without auth-service, and answers.
+    let starting = tokio::spawn(async move {
+        let alone = [&broker::SERVICE, &gateway::SERVICE];
+        Stack::start_with(&alone, |s| {
+            s.addresses.auth = format!("http://{nowhere}");
+            (s.bind.auto, s.ports.gateway, s.ports.operations_offset) = (false, here.port(), 0);
+            (s.ports.broker, s.ports.broker_monitor, s.ports.broker_websocket) = (0, 0, 0);
+        })
+        .await
+    });
+    let connecting = async { while TcpStream::connect(here).await.is_err() {} };
+    tokio::time::timeout(testing::DEADLINE, connecting).await.expect("a door in time");
     let answer = testing::request(Method::POST, &format!("{url}/auth/login"), &[JSON], "{}").await;
     assert_eq!((answer.status, answer.code()), (StatusCode::BAD_GATEWAY, "INTERNAL_ERROR".into()));
     let headers =
@@ -405,5 +414,6 @@ async fn an_unreachable_auth_service_is_502_and_nobody_is_believed() {
     let answer =
         testing::request(Method::POST, &format!("{url}/graphql"), &headers, r#"{"query":"{health}"}"#).await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    stack.stop().await;
+    assert!(!starting.is_finished(), "it is ready");
+    starting.abort();
 }
