@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::Instant,
@@ -25,9 +25,13 @@ pub const SERVICES: [(&str, &str, &str); 8] = [
     ("auth-service", "auth-service", "AUTH"),
     ("gateway", "api-gateway", "GATEWAY"),
 ];
+pub const SECURITY: usize = 0;
+pub const USER: usize = 1;
+pub const STOCK: usize = 2;
 pub const PORTFOLIO: usize = 3;
 pub const ENGINE: usize = 4;
 pub const ORDER: usize = 5;
+pub const AUTH: usize = 6;
 pub const GATEWAY: usize = 7;
 /// The ninth process.
 pub const SIMULATOR: usize = SERVICES.len();
@@ -89,12 +93,36 @@ impl Cluster {
         settings: &[(&str, &str)],
         behind: impl FnOnce(&[String]) -> Vec<String>,
     ) -> Self {
+        let mut cluster = Self::configured(external, settings, behind);
+        cluster.start_services();
+        let seeded = Answer::of(cluster.command(&["seed", "--json"]).output().unwrap());
+        assert_eq!(seeded.code, 0, "{seeded:?}");
+        cluster
+    }
+
+    /// Starts all but the simulator on what a backup has. Answers what `restore` said, too.
+    pub fn restored(external: External, backup: &Path) -> (Self, Answer) {
+        let mut cluster = Self::configured(external, &[], <[String]>::to_vec);
+        let restored = cluster.command(&["restore", "--json", backup.to_str().unwrap()]).output().unwrap();
+        let restored = Answer::of(restored);
+        assert_eq!(restored.code, 0, "{restored:?}");
+        cluster.start_services();
+        (cluster, restored)
+    }
+
+    /// Nothing runs, and nothing is stored.
+    fn configured(
+        external: External,
+        settings: &[(&str, &str)],
+        behind: impl FnOnce(&[String]) -> Vec<String>,
+    ) -> Self {
         let alone = ALONE.lock();
         let dir = tempfile::tempdir().unwrap();
         delete_streams(&external.nats);
-        let ports: Vec<u16> = SERVICES.iter().map(|_| port_to_name()).collect();
+        let ports: Vec<u16> = (0..PROCESSES).map(|_| port_to_name()).collect();
         let prefix = format!("t{}_{}_", std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
-        let own: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let own: Vec<String> =
+            ports[..SIMULATOR].iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let mut environment: BTreeMap<String, String> = SERVICES
             .iter()
             .zip(behind(&own))
@@ -109,15 +137,12 @@ impl Cluster {
         set("FAFNIR_SIM_SYMBOLS", "AAPL,F");
         set("FAFNIR_DATA_DIR", &data);
         set("FAFNIR_PORTS_OPERATIONS_OFFSET", &OPERATIONS_OFFSET.to_string());
+        set("FAFNIR_PORTS_SIMULATOR", &ports[SIMULATOR].to_string());
         for (name, value) in settings {
             set(name, value);
         }
         let processes = (0..PROCESSES).map(|_| None).collect();
-        let mut cluster = Self { dir, external, environment, ports, processes, prefix, _alone: alone };
-        cluster.start_services();
-        let seeded = Answer::of(cluster.command(&["seed", "--json"]).output().unwrap());
-        assert_eq!(seeded.code, 0, "{seeded:?}");
-        cluster
+        Self { dir, external, environment, ports, processes, prefix, _alone: alone }
     }
 
     /// The same with the simulator.

@@ -1,8 +1,9 @@
 //! The same story as nine processes on a real Postgres, Redis and nats-server.
 
 use crate::{
-    cluster::{Cluster, External, GATEWAY},
+    cluster::{Cluster, External, GATEWAY, SIMULATOR},
     harness::Answer,
+    outages::ask,
 };
 
 #[test]
@@ -26,7 +27,11 @@ fn nine_processes_on_postgres_redis_and_nats_tell_the_same_story() {
         p["holdings"].as_array().unwrap().iter().any(|h| h["symbol"] == "NVDA" && h["quantity"] == "4")
     });
     looked_at_from_outside(&mut cluster);
-    cluster.stop(crate::cluster::SIMULATOR);
+    // The market tells of itself, too.
+    assert_eq!(ask(cluster.operations(SIMULATOR), "/readyz"), Some((200, "ready".into())));
+    let (_, metrics) = ask(cluster.operations(SIMULATOR), "/metrics").unwrap();
+    assert!(metrics.contains(r#"fafnir_ready{service="simulator"} 1"#), "{metrics}");
+    cluster.stop(SIMULATOR);
     // At rest: the same invariants, asked of the services themselves.
     cluster.audit();
 }

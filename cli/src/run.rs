@@ -12,8 +12,9 @@ use fafnir_services::{
     ALL, Service,
     compose::{self, PortError, Running},
     platform::{
-        Clock, Settings,
+        Clock, Context, Settings,
         config::Mode,
+        health::Health,
         log_file::{self, LogFile},
         secrets::create_private_dir,
         telemetry::{self, Sinks},
@@ -189,20 +190,24 @@ async fn start(
         _ => tls::PLATFORM,
     };
     let starting = compose::start_as(who, services, settings, Clock::wall(), shutdown);
-    let running = starting.await.map_err(|e| match e.downcast::<PortError>() {
-        Ok(port) => port_taken(&port),
-        Err(e) => refused(e),
-    })?;
+    let mut running = starting.await.map_err(refused)?;
     if beside.seed {
         seed::first_run(&running.context, out).await?;
     }
     if beside.simulator {
-        let ctx = fafnir_services::platform::Context { service: "simulator", ..running.context.clone() };
+        let health = Health::default();
+        let of_platform = running.context.clone();
+        let mut ctx = Context { service: simulator::NAME, health: health.clone(), ..of_platform };
+        if services.is_empty() {
+            let port = ctx.settings.ports.simulator;
+            compose::open_operations(&mut running, &mut ctx, port).await.map_err(refused)?;
+        }
         let stopped = running.tasks.shutdown().clone();
         tokio::select! {
             result = simulator::start(ctx) => result?,
             () = stopped.cancelled() => return Err(Error::new(Exit::Interrupted, "interrupted")),
         }
+        health.started();
     }
     if beside.seed && beside.simulator {
         // It takes seconds, and nothing that is ready waits for it.
@@ -212,8 +217,12 @@ async fn start(
     Ok(running)
 }
 
-/// What the configuration of TLS does not allow, or why a service did not start.
+/// Why something did not start: a port, what the configuration of TLS does not allow, or its own reason.
 fn refused(e: anyhow::Error) -> Error {
+    let e = match e.downcast::<PortError>() {
+        Ok(port) => return port_taken(&port),
+        Err(e) => e,
+    };
     let e = match e.downcast::<tls::Exposed>() {
         Ok(exposed) => {
             return Error::new(Exit::Usage, exposed.to_string())

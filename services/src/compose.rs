@@ -6,6 +6,7 @@
 use anyhow::Context as _;
 use fafnir_platform::{
     Clock, Context, Service, Settings,
+    config::is_loopback,
     db::Db,
     disk::Disk,
     health::Health,
@@ -68,6 +69,36 @@ pub struct PortError {
     pub source: io::Error,
 }
 
+/// Opens the door for operations of a component that is no service and has this process for itself.
+///
+/// # Errors
+/// [`PortError`], [`tls::Exposed`] or [`tls::Error`].
+pub async fn open_operations(running: &mut Running, ctx: &mut Context, port: u16) -> anyhow::Result<()> {
+    let settings = Arc::clone(&ctx.settings);
+    let host = settings.bind.bare_inner_host();
+    let doors = vec![format!("{}'s operations", ctx.service)];
+    let is_open = tls::between_services(&settings) || settings.bind.insecure || is_loopback(host);
+    if !is_open {
+        return Err(tls::Exposed { setting: "bind.inner_host", host: host.to_owned(), doors }.into());
+    }
+    ctx.tls = ctx.tls.clone().beside(&settings, ctx.service)?;
+    let port = operations_port(&settings, port);
+    let door = bind((ctx.service, "FAFNIR_PORTS_SIMULATOR"), &settings, host, port).await?;
+    running.operations.insert(ctx.service.to_owned(), address(operations_scheme(&settings), &door)?);
+    server::serve_operations(ctx, door);
+    Ok(())
+}
+
+/// The port for operations beside another one. Offset 0: any free port.
+fn operations_port(settings: &Settings, port: u16) -> u16 {
+    let offset = settings.ports.operations_offset;
+    if offset == 0 { 0 } else { port.saturating_add(offset) }
+}
+
+fn operations_scheme(settings: &Settings) -> &'static str {
+    if tls::between_services(settings) { "https" } else { "http" }
+}
+
 /// Where a service listens: where clients come, or where the platform's own do.
 fn host<'a>(service: &Service, settings: &'a Settings) -> &'a str {
     let bind = &settings.bind;
@@ -75,15 +106,15 @@ fn host<'a>(service: &Service, settings: &'a Settings) -> &'a str {
 }
 
 async fn bind(
-    service: &Service,
+    (service, flag): (&'static str, &'static str),
     settings: &Settings,
     host: &str,
     port: u16,
 ) -> Result<TcpListener, PortError> {
     let port = if settings.bind.auto { 0 } else { port };
     TcpListener::bind((host, port)).await.map_err(|source| PortError {
-        service: service.name,
-        flag: service.port_flag,
+        service,
+        flag,
         host: host.to_owned(),
         port,
         source,
@@ -146,15 +177,13 @@ async fn bind_all(
     let mut operations = BTreeMap::new();
     for service in services {
         let port = (service.port)(settings);
-        let listener = bind(service, settings, host(service, settings), port).await?;
+        let whose = (service.name, service.port_flag);
+        let listener = bind(whose, settings, host(service, settings), port).await?;
         let at = address(tls::scheme(settings, service), &listener)?;
         addresses.insert(service.directory.to_owned(), at);
-        // Offset 0: any free port.
-        let offset = settings.ports.operations_offset;
-        let port = if offset == 0 { 0 } else { port.saturating_add(offset) };
-        let door = bind(service, settings, settings.bind.bare_inner_host(), port).await?;
-        let scheme = if tls::between_services(settings) { "https" } else { "http" };
-        operations.insert(service.name.to_owned(), address(scheme, &door)?);
+        let port = operations_port(settings, port);
+        let door = bind(whose, settings, settings.bind.bare_inner_host(), port).await?;
+        operations.insert(service.name.to_owned(), address(operations_scheme(settings), &door)?);
         bound.push((*service, listener, door));
     }
     Ok((bound, operations))

@@ -113,6 +113,8 @@ pub struct Ports {
     pub portfolio: u16,
     /// Port of trade-engine.
     pub engine: u16,
+    /// The simulated market has no door but that for operations, where it is a process of its own.
+    pub simulator: u16,
     /// Port of the embedded broker for clients of NATS.
     pub broker: u16,
     /// Port of the embedded broker's monitoring.
@@ -508,6 +510,7 @@ impl Default for Ports {
             order: 8085,
             portfolio: 8086,
             engine: 8087,
+            simulator: 8088,
             broker: 4222,
             broker_monitor: 8222,
             broker_websocket: 8223,

@@ -132,6 +132,19 @@ impl Tls {
         Ok(tls)
     }
 
+    /// The same for a component that is no service: its door for operations shows its certificate, where there are some.
+    ///
+    /// # Errors
+    /// Where a file cannot be used; it is named.
+    pub fn beside(mut self, settings: &Settings, component: &'static str) -> Result<Self, Error> {
+        if between_services(settings)
+            && let Some(files) = files(settings, component)
+        {
+            self.operations.insert(component, Server::open(&files, None)?.http());
+        }
+        Ok(self)
+    }
+
     /// How a service's door is secured.
     pub fn door(&self, service: &str) -> Option<Server> {
         self.doors.get(service).cloned()

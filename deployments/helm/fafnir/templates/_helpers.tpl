@@ -1,4 +1,5 @@
-{{/* Ports and calls of the services: the one table of this chart. `calls` are the services that it calls, `needs` the servers. */}}
+{{/* Ports and calls of the services: the one table of this chart. `calls` are the services that it calls, `needs` the servers.
+     sim has a door for operations alone. */}}
 {{- define "fafnir.table" -}}
 gateway: { port: 8080, calls: [auth-service, security-service, user-service, stock-service, order-service, portfolio-service, trade-engine], needs: [nats] }
 auth-service: { port: 8081, calls: [security-service, user-service, portfolio-service], needs: [postgres, nats] }
@@ -8,7 +9,7 @@ stock-service: { port: 8084, calls: [trade-engine], needs: [postgres, nats] }
 order-service: { port: 8085, calls: [trade-engine], needs: [postgres, nats] }
 portfolio-service: { port: 8086, calls: [trade-engine, stock-service], needs: [postgres, nats] }
 trade-engine: { port: 8087, calls: [], needs: [nats, redis] }
-sim: { calls: [trade-engine, stock-service, order-service, portfolio-service, auth-service, user-service], needs: [nats] }
+sim: { port: 8088, calls: [trade-engine, stock-service, order-service, portfolio-service, auth-service, user-service], needs: [nats] }
 seed: { calls: [stock-service, portfolio-service, auth-service, user-service, trade-engine], needs: [] }
 migrate: { calls: [], needs: [postgres] }
 {{- end }}
@@ -117,7 +118,9 @@ volumeMounts:
 {{/* Ports and probes of a service, of (root, component, port). Alive is that it answers; ready, that it takes requests. */}}
 {{- define "fafnir.doors" -}}
 ports:
+  {{- if ne .component "sim" }}
   - { name: service, containerPort: {{ .port }} }
+  {{- end }}
   - { name: operations, containerPort: {{ add .port 1000 }} }
 livenessProbe:
   httpGet: { path: /healthz, port: operations, scheme: {{ include "fafnir.probe" .root }} }
