@@ -22,6 +22,8 @@ mod kills;
 mod live;
 mod load;
 mod markets;
+mod moving_up;
+mod nats_cluster;
 mod outages;
 mod processes;
 mod proxy;

@@ -47,7 +47,8 @@ impl Metrics {
     }
 
     fn sum(&self, name: &str) -> f64 {
-        self.samples(name).iter().map(|(_, value)| value).sum()
+        // From 0: the sum of nothing is -0.
+        self.samples(name).iter().fold(0.0, |sum, (_, value)| sum + value)
     }
 }
 
