@@ -63,6 +63,18 @@ def scraped(text):
     return promtool("check", "metrics", text=text)
 
 
+def by_hand(readme, work):
+    """What is wrong with the configuration that deployments/README.md makes: it scrapes the nine by name, without files of others."""
+    command = re.search(r"^    (sed -E .*?>prometheus/prometheus.yml)$", readme, re.S | re.M)[1]
+    (work / "prometheus").mkdir()
+    shutil.copytree(WATCHING / "rules", work / "prometheus/rules")
+    subprocess.run(command, shell=True, check=True, cwd=work, env=os.environ | {"DEPLOYMENTS": str(WATCHING.parent)})
+    made = (work / "prometheus/prometheus.yml").read_text()
+    missing = [port for port in range(9080, 9089) if f"- 127.0.0.1:{port}\n" not in made]
+    foreign = re.findall(r"tls_config|dns_sd|https|- [a-z-]+:90\d\d", made)
+    return [f"by hand: {what}" for what in missing + foreign] + promtool("check", "config", work / "prometheus/prometheus.yml")
+
+
 def still():
     rules, tests, runbooks = ((WATCHING / f).read_text() for f in ("rules/fafnir.yaml", "tests/fafnir_test.yaml", "runbooks.md"))
     known = names_in_the_program()
@@ -76,7 +88,11 @@ def still():
         assert promtool("test", "rules", Path(work) / "tests/fafnir_test.yaml"), "the tests pass another limit"
         file.write_text(rules.replace("fafnir_disk_stage >= 2", "fafnir_disk_stage >="))
         assert promtool("check", "rules", file), "promtool takes half an expression"
-    return ([f"{name} is no metric of the program" for name in unknown(text, known)] + told(rules, tests, runbooks)
+    readme = (WATCHING.parent / "README.md").read_text()
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as planted:
+        assert by_hand(readme.replace(" -e '/tls_config/d'", ""), Path(planted)), "another's authority is taken"
+        hands = by_hand(readme, Path(made))
+    return (hands + [f"{name} is no metric of the program" for name in unknown(text, known)] + told(rules, tests, runbooks)
             + promtool("check", "rules", WATCHING / "rules/fafnir.yaml") + promtool("test", "rules", WATCHING / "tests/fafnir_test.yaml")
             + promtool("check", "config", WATCHING / "prometheus.yml"))
 
