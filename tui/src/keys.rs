@@ -15,6 +15,7 @@ pub enum Action {
     Size2,
     Size3,
     Size4,
+    SizeBest,
     Buy,
     Sell,
     JoinBid,
@@ -101,6 +102,7 @@ pub const BINDINGS: &[Binding] = &[
     row(Action::Size2, &[Char('2')], "2", "second order size", "", "Orders"),
     row(Action::Size3, &[Char('3')], "3", "third order size", "", "Orders"),
     row(Action::Size4, &[Char('4')], "4", "fourth order size", "", "Orders"),
+    row(Action::SizeBest, &[Char('0')], "0", "size: all of the other side's best", "", "Orders"),
     row(Action::LevelUp, &[Up, Char('k')], "↑ k", "one level up", "", "Ladder"),
     row(Action::LevelDown, &[Down, Char('j')], "↓ j", "one level down", "", "Ladder"),
     row(Action::Centre, &[Char(' ')], "space", "centre and follow the market", "centre", "Ladder"),
@@ -278,6 +280,9 @@ mod tests {
         for key in BINDINGS.iter().flat_map(|row| row.keys) {
             assert!(!seen.contains(key), "{key:?} is bound twice");
             seen.push(*key);
+        }
+        for row in BINDINGS {
+            assert!(row.about.chars().count() <= 37, "help has no room for all of {:?}", row.about);
         }
     }
 

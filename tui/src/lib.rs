@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod backend;
+pub mod columns;
 pub mod keys;
 pub mod model;
 pub mod msg;
@@ -60,6 +61,8 @@ pub struct Options {
     pub sizes_e4: [i64; 4],
     /// Keys of the user's own.
     pub keys: keys::KeyMap,
+    /// Columns of the user's choice.
+    pub columns: columns::Columns,
     /// Says once what to press.
     pub welcome: bool,
     /// A new file that the session is recorded into.
@@ -84,6 +87,7 @@ impl Options {
             armed_notional_micros_max: model::ARMED_NOTIONAL_MICROS_MAX,
             sizes_e4: model::SIZES_E4,
             keys: keys::KeyMap::default(),
+            columns: columns::Columns::default(),
             welcome: false,
             record: None,
         }
@@ -141,6 +145,7 @@ pub async fn run(options: Options) -> anyhow::Result<Exit> {
     model.sign_in.on_password = !options.email.is_empty();
     model.sizes_e4 = options.sizes_e4;
     model.keys = options.keys.clone();
+    model.columns = options.columns.clone();
     model.welcome = options.welcome;
     let symbol = fafnir_rules::symbol::Symbol::parse(&options.symbol);
     model.symbol = symbol.map(|s| s.as_str().to_owned()).unwrap_or_default();

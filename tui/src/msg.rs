@@ -65,6 +65,8 @@ pub enum Event {
         symbol: String,
         candles: Vec<v1::Candle>,
     },
+    /// What a year of days says of a symbol.
+    Statistics(Box<v1::StatisticsReply>),
     /// The platform at a glance, and its users.
     Platform {
         figures: Box<v1::DashboardReply>,
@@ -175,7 +177,7 @@ pub enum Cmd {
         period: &'static str,
         interval: &'static str,
     },
-    /// Daily bars of a symbol.
+    /// Daily bars of a symbol, and what they say of it.
     Days {
         symbol: String,
     },

@@ -22,7 +22,7 @@ use prost::Message;
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 /// The names of [`Event::Unanswered`] questions.
-const QUESTIONS: [&str; 16] = [
+const QUESTIONS: [&str; 17] = [
     "quotes",
     "volume",
     "book",
@@ -38,6 +38,7 @@ const QUESTIONS: [&str; 16] = [
     "market data",
     "performance",
     "days",
+    "statistics",
     "platform",
 ];
 /// What a recording begins with.
@@ -106,6 +107,7 @@ mod kind {
     pub const PERFORMANCE: u32 = 34;
     pub const DAYS: u32 = 35;
     pub const PLATFORM: u32 = 36;
+    pub const STATISTICS: u32 = 37;
 }
 
 /// Writes a recording.
@@ -356,6 +358,7 @@ fn encode_page(event: &Event) -> Frame {
             let body = v1::CandlesReply { candles: candles.clone(), currency: String::new() };
             frame(kind::DAYS, &[], &[symbol], &body)
         }
+        Event::Statistics(reply) => frame(kind::STATISTICS, &[], &[], &**reply),
         // Who the users of a platform are is nobody's who is shown a recording.
         Event::Platform { figures, .. } => frame(kind::PLATFORM, &[], &[], &**figures),
         _ => frame(kind::UNANSWERED, &[], &["request", ""], &nothing),
@@ -372,6 +375,7 @@ fn encode_event(event: &Event) -> Frame {
         | Event::Candles { .. }
         | Event::Performance(_)
         | Event::Days { .. }
+        | Event::Statistics(_)
         | Event::Platform { .. } => encode_page(event),
         Event::SignInRefused(text) => frame(kind::SIGN_IN_REFUSED, &[], &[text], &nothing),
         Event::SignedOut(text) => frame(kind::SIGNED_OUT, &[], &[text], &nothing),
@@ -504,6 +508,7 @@ fn decode_event(kind: u32, numbers: &[i64], texts: Vec<String>, body: &[u8]) -> 
             let candles = v1::CandlesReply::decode(body).ok()?.candles;
             Event::Days { symbol: texts.next()?, candles }
         }
+        kind::STATISTICS => Event::Statistics(Box::new(v1::StatisticsReply::decode(body).ok()?)),
         kind::PLATFORM => {
             let figures = Box::new(v1::DashboardReply::decode(body).ok()?);
             Event::Platform { figures, users: Vec::new() }

@@ -376,6 +376,9 @@ pub struct Terminal {
     pub mouse: bool,
     /// Other keys for actions, such as `flatten=f9`; `fafnir config --help` names the actions.
     pub keys: Vec<String>,
+    /// Columns of the tables below the ladder and their order, such as `orders=id,side,symbol,qty,price,state`;
+    /// `fafnir config --help` names them.
+    pub columns: Vec<String>,
     /// In which clocks show and times are read: `local`, `UTC` or a name such as `America/New_York`.
     pub time_zone: String,
 }
@@ -388,6 +391,7 @@ impl Default for Terminal {
             theme: "blue-orange".into(),
             mouse: true,
             keys: Vec::new(),
+            columns: Vec::new(),
             time_zone: "local".into(),
         }
     }

@@ -311,6 +311,9 @@ async fn ask_performance(gateway: &Gateway, account_id: String, period: &str, in
 }
 
 async fn ask_days(gateway: &Gateway, symbol: String) {
+    let message = v1::SymbolRequest { symbol: symbol.clone() };
+    let said = gateway.call(QUERY_DEADLINE, message, |mut c, r| async move { c.statistics(r).await }).await;
+    forward(gateway, "statistics", said, |reply| Event::Statistics(Box::new(reply))).await;
     let answer = history(gateway, &symbol).await;
     forward(gateway, "days", answer, |reply| Event::Days { symbol, candles: reply.candles }).await;
 }

@@ -43,6 +43,8 @@ pub enum Link {
 pub struct Links {
     pub grpc: Link,
     pub nats: Link,
+    /// Since when market data have no connection, microseconds since 1970.
+    pub nats_down_us: Option<i64>,
     /// Why each was down last, to report a reason once and not at every attempt.
     reported: [String; 2],
     round_trips_us: VecDeque<i64>,
@@ -56,10 +58,15 @@ impl Links {
         }
     }
 
-    pub fn set(&mut self, wire: Wire, link: Link) {
+    pub fn set(&mut self, wire: Wire, link: Link, now_us: i64) {
         match wire {
             Wire::Grpc => self.grpc = link,
-            Wire::Nats => self.nats = link,
+            Wire::Nats => {
+                self.nats = link;
+                // Trying again ends no silence.
+                let since = self.nats_down_us.or((link == Link::Down).then_some(now_us));
+                self.nats_down_us = since.filter(|_| link != Link::Up);
+            }
         }
     }
 
@@ -154,6 +161,13 @@ impl Feed {
     /// Time since the book was last known to be current, microseconds.
     pub fn age_us(&self, now_us: i64) -> Option<i64> {
         self.confirmed_us.map(|at| (now_us - at).max(0))
+    }
+
+    /// How long the book is stale, microseconds; none while it is not.
+    pub fn stale_us(&self, now_us: i64, links: &Links) -> Option<i64> {
+        let Freshness::Stale(_) = self.freshness(now_us, links.nats) else { return None };
+        let since = [self.confirmed_us, self.behind_since_us, links.nats_down_us].into_iter().flatten().min();
+        since.map(|since| (now_us - since).max(0))
     }
 
     /// True when the gateway should be asked whether the book is current.

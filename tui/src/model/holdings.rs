@@ -42,6 +42,17 @@ pub fn is_pending(order: &v1::Order) -> bool {
     order.state() == OrderState::PendingNew || order.pending() != PendingAction::None
 }
 
+/// Where an order without an account goes: the oldest open investment account in the currency, else the oldest one
+/// (architecture.md §6).
+pub fn default_account<'a>(
+    accounts: impl IntoIterator<Item = &'a v1::Account>,
+    currency: &str,
+) -> Option<&'a v1::Account> {
+    let trades = |a: &&v1::Account| a.r#type() == AccountType::Investment && !a.closed;
+    let accounts = accounts.into_iter().filter(trades);
+    accounts.min_by_key(|a| (a.currency != currency, a.created_us, &a.id))
+}
+
 fn rank(state: OrderState) -> u8 {
     match state {
         OrderState::Unspecified => 0,
@@ -132,16 +143,9 @@ impl Holdings {
         self.positions.values().filter(|h| h.quantity_e4 != 0).map(|h| &h.symbol)
     }
 
-    /// Where an order without an account goes: the oldest investment account in the currency, else the oldest one
-    /// (architecture.md §6).
+    /// [`default_account`] of the user's.
     pub fn default_account(&self, currency: &str) -> Option<&v1::Account> {
-        let investment =
-            || self.accounts.values().filter(|a| a.r#type() == AccountType::Investment && !a.closed);
-        let oldest = |a: &&v1::Account| (a.created_us, a.id.clone());
-        investment()
-            .filter(|a| a.currency == currency)
-            .min_by_key(oldest)
-            .or_else(|| investment().min_by_key(oldest))
+        default_account(self.accounts.values(), currency)
     }
 
     /// Accounts that can trade in a currency's listings, the default one first: id, and what people see. None where there

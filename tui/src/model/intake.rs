@@ -49,6 +49,16 @@ pub fn candle(mut candle: v1::Candle) -> v1::Candle {
     candle
 }
 
+pub fn statistics(mut said: v1::StatisticsReply) -> v1::StatisticsReply {
+    let v1::StatisticsReply {
+        year_change_bps, volume_short_e4, volume_long_e4, volatility_bps, beta_e4, ..
+    } = &mut said;
+    for number in [year_change_bps, volume_short_e4, volume_long_e4, volatility_bps, beta_e4] {
+        bound(&mut number.iter_mut().collect::<Vec<_>>());
+    }
+    said
+}
+
 pub fn order(mut order: v1::Order) -> v1::Order {
     let v1::Order { quantity_e4, filled_e4, price_e4, stop_price_e4, filled_notional_micros, .. } =
         &mut order;

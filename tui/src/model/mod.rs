@@ -12,7 +12,7 @@ pub mod tape;
 pub mod ticket;
 pub mod volume;
 
-use crate::{Exit, keys::KeyMap, text::Input, theme::Theme, zone::Zone};
+use crate::{Exit, columns::Columns, keys::KeyMap, text::Input, theme::Theme, zone::Zone};
 use alert::Alert;
 use chart::Chart;
 use fafnir_proto::v1;
@@ -37,6 +37,10 @@ pub const ARMED_US: i64 = 300_000_000;
 pub const POINTER_US: i64 = 30_000_000;
 /// Order sizes of the keys 1 to 4 unless the caller says otherwise, e4.
 pub const SIZES_E4: [i64; 4] = [10_000, 50_000, 100_000, 500_000];
+/// Which of them a terminal begins with.
+pub const SIZE_FIRST: usize = 1;
+/// In place of one of them: all that stands at the best price.
+pub const SIZE_BEST: usize = SIZES_E4.len();
 /// Symbols in the watchlist at most.
 pub const WATCH_MAX: usize = 100;
 /// Last prices kept per symbol for the small chart in the watchlist.
@@ -238,6 +242,8 @@ pub struct Model {
     /// In which clocks show and times are read.
     pub zone: Zone,
     pub keys: KeyMap,
+    /// Of the tables below.
+    pub columns: Columns,
     pub ids: Ids,
     pub read_only: bool,
     /// What to press is still to be said.
@@ -288,6 +294,7 @@ pub struct Model {
     pub pane: Pane,
     /// Order sizes of the keys 1 to 4, e4.
     pub sizes_e4: [i64; 4],
+    /// Which of them, or [`SIZE_BEST`].
     pub size_index: usize,
     pub message: Option<Message>,
     pub log: VecDeque<LogLine>,
@@ -311,6 +318,7 @@ impl Model {
             theme,
             zone: Zone::default(),
             keys: KeyMap::default(),
+            columns: Columns::default(),
             ids,
             read_only: false,
             welcome: false,
@@ -348,7 +356,7 @@ impl Model {
             scroll: 0,
             pane: Pane::Tape,
             sizes_e4: SIZES_E4,
-            size_index: 1,
+            size_index: SIZE_FIRST,
             message: None,
             log: VecDeque::new(),
             following: Vec::new(),
@@ -418,9 +426,15 @@ impl Model {
         orders
     }
 
-    /// The size of the keys 1 to 4, e4.
-    pub fn size_e4(&self) -> i64 {
-        self.sizes_e4.get(self.size_index).copied().unwrap_or(10_000)
+    /// The size that an order of a side begins with, e4: that of one of the keys 1 to 4, or all that stands at the other
+    /// side's best price. None where nothing stands there.
+    pub fn size_e4(&self, side: v1::Side) -> Option<i64> {
+        if self.size_index != SIZE_BEST {
+            return self.sizes_e4.get(self.size_index).copied();
+        }
+        let book = self.book.as_ref()?;
+        let other = if side == v1::Side::Sell { &book.bids } else { &book.asks };
+        other.first().map(|level| level.quantity_e4)
     }
 
     pub fn is_armed(&self) -> bool {

@@ -34,6 +34,8 @@ pub struct Pages {
     pub performance: Option<v1::PerformanceReply>,
     /// Daily bars of this symbol, ascending.
     pub days: (String, Vec<v1::Candle>),
+    /// What a year of days says of the symbol that it names.
+    pub statistics: Option<v1::StatisticsReply>,
     pub platform: Option<v1::DashboardReply>,
     pub users: Vec<v1::UserAccount>,
     /// Why there is nothing.
@@ -48,6 +50,7 @@ impl Default for Pages {
             scroll: 0,
             performance: None,
             days: (String::new(), Vec::new()),
+            statistics: None,
             platform: None,
             users: Vec::new(),
             refused: None,

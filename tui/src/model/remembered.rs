@@ -1,7 +1,7 @@
 //! What the terminal remembers of a user from one start to the next: where it was, how it looked, the alerts.
 
 use super::{
-    Model, OrderFilter, Pane, Tab,
+    Model, OrderFilter, Pane, SIZE_BEST, SIZE_FIRST, Tab,
     alert::{ALERTS_MAX, Alert},
     chart::INTERVALS,
     ladder::GROUPS,
@@ -20,8 +20,8 @@ pub struct Remembered {
     pub timeframe: String,
     /// Smallest trade on the tape, in shares.
     pub smallest_trade: i64,
-    /// Which of the keys 1 to 4 is the size, from 0.
-    pub size: usize,
+    /// Which of the keys 1 to 4 is the size, from 0; after them, all of the best price.
+    pub size: Option<usize>,
     pub pane: Pane,
     pub tab: Tab,
     pub orders: OrderFilter,
@@ -44,7 +44,7 @@ impl Remembered {
             group: GROUPS.get(model.ladder.group).copied().unwrap_or(1),
             timeframe: model.chart.interval_name().to_owned(),
             smallest_trade: FILTERS.get(model.tape.filter).copied().unwrap_or(0),
-            size: model.size_index,
+            size: Some(model.size_index),
             pane: model.pane,
             tab: model.tab,
             orders: model.order_filter,
@@ -58,7 +58,7 @@ impl Remembered {
             && Some(&self.group) == GROUPS.get(model.ladder.group)
             && self.timeframe == model.chart.interval_name()
             && Some(&self.smallest_trade) == FILTERS.get(model.tape.filter)
-            && (self.size, self.pane, self.tab, self.orders)
+            && (self.size.unwrap_or(SIZE_FIRST), self.pane, self.tab, self.orders)
                 == (model.size_index, model.pane, model.tab, model.order_filter)
             && self.alerts == model.alerts
     }
@@ -71,7 +71,7 @@ impl Remembered {
         model.chart.interval =
             place(INTERVALS.iter().position(|i| i.0 == self.timeframe), model.chart.interval);
         model.tape.filter = place(FILTERS.iter().position(|f| *f == self.smallest_trade), model.tape.filter);
-        model.size_index = self.size.min(model.sizes_e4.len() - 1);
+        model.size_index = place(self.size.filter(|size| *size <= SIZE_BEST), model.size_index);
         (model.pane, model.tab, model.order_filter) = (self.pane, self.tab, self.orders);
         if model.symbol.is_empty() && Symbol::parse(&self.symbol).is_ok() {
             model.symbol.clone_from(&self.symbol);
@@ -129,6 +129,14 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_was_remembered_a_terminal_begins_as_it_is_made() {
+        let made = Model::new(0, (120, 40), Theme::default(), Ids::new("t"));
+        let mut model = made.clone();
+        Remembered::default().put_into(&mut model);
+        assert_eq!(Remembered::of(&model), Remembered::of(&made));
+    }
+
+    #[test]
     fn damage_and_other_versions_move_nothing() {
         let read: Remembered = serde_json::from_str(
             r#"{"symbol":"not a symbol","group":7,"timeframe":"3y","size":99,"later":true}"#,
@@ -137,7 +145,7 @@ mod tests {
         let mut model = Model::new(0, (120, 40), Theme::default(), Ids::new("t"));
         read.put_into(&mut model);
         assert_eq!((model.symbol.as_str(), model.ladder.group, model.chart.interval), ("", 0, 0));
-        assert_eq!(model.size_index, 3);
+        assert_eq!(model.size_index, 1);
     }
 
     #[test]

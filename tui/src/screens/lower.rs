@@ -1,6 +1,7 @@
 //! The lower part: orders, positions, fills, log.
 
 use crate::{
+    columns::Table,
     keys,
     model::{
         Model, Tab, Tone,
@@ -15,9 +16,6 @@ use crate::{
 use fafnir_proto::v1::{GroupLeg, Order, OrderState, OrderType, Side};
 use fafnir_rules::money;
 use ratatui::layout::Rect;
-
-/// A column: heading, width, whether numbers stand right, and from which width of the window on it shows.
-struct Column(&'static str, u16, bool, u16);
 
 /// Columns that a note needs at least.
 const NOTE_MIN: u16 = 9;
@@ -90,53 +88,75 @@ pub fn draw(model: &Model, pen: &mut Pen, area: Rect) {
     }
 }
 
-fn headings(pen: &mut Pen, area: Rect, columns: &[Column]) {
-    let style = pen.style(Role::Dim);
-    let names: Vec<String> = columns.iter().map(|c| c.0.to_owned()).collect();
-    cells(pen, area, columns, &names, &vec![style; columns.len()]);
+/// Columns that have room: which of the table's, and how wide each is.
+fn placed(model: &Model, table: Table, width: u16) -> Vec<(usize, u16)> {
+    let all = table.columns();
+    let wanted = model.columns.of(table);
+    let as_they_come = (0..all.len()).filter(|at| width + 2 >= all[*at].from);
+    let wanted = wanted.map_or_else(|| as_they_come.collect(), <[usize]>::to_vec);
+    // The one that takes what is left comes last to its room, wherever it stands.
+    let mut room = width.saturating_sub(1);
+    let mut takes = |needed: u16| {
+        let has_room = needed <= room;
+        room = room.saturating_sub(if has_room { needed + 1 } else { 0 });
+        has_room
+    };
+    let mut shown: Vec<(usize, u16)> = wanted.into_iter().map(|at| (at, all[at].width)).collect();
+    shown.retain(|(_, width)| *width == 0 || takes(*width));
+    shown.retain_mut(|(_, width)| {
+        let takes_the_rest = *width == 0;
+        if takes_the_rest {
+            *width = room;
+        }
+        !takes_the_rest || room >= NOTE_MIN
+    });
+    shown
 }
 
-fn cells(pen: &mut Pen, row: Rect, columns: &[Column], texts: &[String], styles: &[ratatui::style::Style]) {
-    let mut x = row.x + 1;
-    for ((Column(_, width, right, from), text), style) in columns.iter().zip(texts).zip(styles) {
-        if row.width + 2 < *from || x + width > row.right() {
-            continue;
-        }
-        if *right {
-            pen.right(x, row.y, *width, text, *style);
-        } else {
-            pen.words(x, row.y, *width, text, *style);
-        }
-        x += width + 1;
-    }
-}
-
-/// Draws headings and the rows that the scroll position shows; `empty` when there are none.
+/// Draws headings and the rows that the scroll position shows; `empty` when there are none. A row has a text and a role
+/// for each column of its table; it is told how wide the last column is.
 fn table<T>(
+    model: &Model,
     scroll: usize,
     pen: &mut Pen,
     area: Rect,
-    columns: &[Column],
+    which: Table,
     rows: &[T],
-    empty: &str,
-    row: impl Fn(&Pen, &T) -> (Vec<String>, Vec<Role>),
+    row: impl Fn(&Pen, &T, u16) -> (Vec<String>, Vec<Role>),
 ) {
+    let all = which.columns();
+    let shown = placed(model, which, area.width);
     let has_heading = area.height > 2;
     let mut y = area.y;
+    let cells = |pen: &mut Pen, y: u16, texts: &[&str], roles: &[Role]| {
+        let mut x = area.x + 1;
+        for (at, width) in &shown {
+            let style = pen.style(roles[*at]);
+            if all[*at].right {
+                pen.right(x, y, *width, texts[*at], style);
+            } else {
+                pen.words(x, y, *width, texts[*at], style);
+            }
+            x += width + 1;
+        }
+    };
     if has_heading {
-        headings(pen, Rect { height: 1, ..area }, columns);
+        let names: Vec<&str> = all.iter().map(|c| c.heading).collect();
+        cells(pen, y, &names, &vec![Role::Dim; all.len()]);
         y += 1;
     }
     if rows.is_empty() {
-        pen.role(area.x + 1, y, area.width.saturating_sub(1), empty, Role::Dim);
+        let empty = format!("no {}", which.name());
+        pen.role(area.x + 1, y, area.width.saturating_sub(1), &empty, Role::Dim);
         return;
     }
+    let last = shown.iter().find(|(at, _)| at + 1 == all.len()).map_or(0, |(_, width)| *width);
     let room = usize::from(area.bottom() - y);
     let skip = scroll.min(rows.len().saturating_sub(room));
     for (line, item) in rows.iter().skip(skip).take(room).enumerate() {
-        let (texts, roles) = row(pen, item);
-        let styles: Vec<_> = roles.iter().map(|r| pen.style(*r)).collect();
-        cells(pen, Rect::new(area.x, y + line as u16, area.width, 1), columns, &texts, &styles);
+        let (texts, roles) = row(pen, item, last);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        cells(pen, y + line as u16, &texts, &roles);
     }
 }
 
@@ -154,27 +174,8 @@ pub(crate) fn state_name(order: &Order) -> &'static str {
 }
 
 fn orders(model: &Model, pen: &mut Pen, area: Rect) {
-    let mut columns = vec![
-        Column("ID", 4, false, 0),
-        Column("SIDE", 4, false, 0),
-        Column("SYMBOL", 8, false, 0),
-        Column("QTY", QUANTITY, true, 0),
-        Column("FILLED", 8, true, 0),
-        Column("PRICE", 9, true, 0),
-        Column("TYPE", 7, false, 100),
-        Column("TIF", 4, false, 90),
-        Column("STATE", 9, false, 0),
-        Column("AVG", 9, true, 110),
-        Column("TIME", 8, false, 80),
-    ];
-    // The rest of the line says what the other columns cannot: the trail, what shows, the end, why it ended.
-    let shown = columns.iter().filter(|c| area.width + 2 >= c.3);
-    let used: u16 = 1 + shown.map(|c| c.1 + 1).sum::<u16>();
-    let note_width = area.width.saturating_sub(used);
-    if note_width >= NOTE_MIN {
-        columns.push(Column("NOTE", note_width, false, 0));
-    }
-    table(model.scroll, pen, area, &columns, &model.orders_listed(), "no orders", |pen, order| {
+    let listed = model.orders_listed();
+    table(model, model.scroll, pen, area, Table::Orders, &listed, |pen, order, note_width| {
         let tick = model.tick_e4(&order.symbol);
         let average = match order.filled_e4 {
             0 => String::new(),
@@ -283,18 +284,8 @@ fn whole_pieces(pieces: &[String], columns: usize) -> String {
 
 /// Positions in all accounts, from the line that is scrolled to.
 pub(super) fn positions(model: &Model, pen: &mut Pen, area: Rect, scroll: usize) {
-    let columns = [
-        Column("SYMBOL", 8, false, 0),
-        Column("QTY", 9, true, 0),
-        Column("HELD", 7, true, 95),
-        Column("AVG COST", 10, true, 0),
-        Column("LAST", 9, true, 90),
-        Column("VALUE", 13, true, 80),
-        Column("UNREALISED", 12, true, 0),
-        Column("REALISED", 12, true, 0),
-        Column("CCY", 3, false, 100),
-    ];
-    table(scroll, pen, area, &columns, &model.holdings.positions_shown(), "no positions", |_, holding| {
+    let held = model.holdings.positions_shown();
+    table(model, scroll, pen, area, Table::Positions, &held, |_, holding, _| {
         let tick = model.tick_e4(&holding.symbol);
         let unrealised = holdings::unrealised_micros(model, holding);
         let pnl = |micros: Option<i64>| match micros {
@@ -321,18 +312,8 @@ pub(super) fn positions(model: &Model, pen: &mut Pen, area: Rect, scroll: usize)
 }
 
 fn fills(model: &Model, pen: &mut Pen, area: Rect) {
-    let columns = [
-        Column("TIME", 12, false, 0),
-        Column("SIDE", 4, false, 0),
-        Column("SYMBOL", 8, false, 0),
-        Column("QTY", 9, true, 0),
-        Column("PRICE", 10, true, 0),
-        Column("ROLE", 5, false, 75),
-        Column("ORDER", 5, false, 75),
-        Column("EXEC", 24, false, 110),
-    ];
     let rows: Vec<_> = model.holdings.fills.iter().collect();
-    table(model.scroll, pen, area, &columns, &rows, "no fills", |_, fill| {
+    table(model, model.scroll, pen, area, Table::Fills, &rows, |_, fill, _| {
         let texts = vec![
             text::clock_ms(model.zone.shown_us(fill.time_us)),
             side_name(fill.side()).to_owned(),

@@ -44,7 +44,7 @@ fn welcome(pen: &mut Pen, window: Rect) {
         inner.x + 1,
         y,
         inner.width.saturating_sub(1),
-        "any key closes this; it is shown once",
+        "the next key closes this; it is shown once",
         Role::Dim,
     );
 }
@@ -172,7 +172,7 @@ fn alert(model: &Model, pen: &mut Pen, window: Rect, input: &Input, refused: Opt
     input_line(pen, Rect { height: 1, ..inner }, "when ", input);
     let (line, role) = match refused {
         Some(text) => (text, Role::Bad),
-        None => (">= 235   <= 220.5   spread 0.05   pnl -500", Role::Dim),
+        None => (">= 235  <= 220.5  spread 0.05  pnl -500  stale 10", Role::Dim),
     };
     pen.role(inner.x + 1, inner.y + 1, inner.width.saturating_sub(1), line, role);
     pen.role(

@@ -228,10 +228,6 @@ fn symbol_facts(model: &Model) -> Vec<Fact> {
     };
     let last = model.reference_e4(symbol).unwrap_or(0);
     let change = text::percent(last, quote.previous_close_e4);
-    let (_, days) = &model.pages.days;
-    let recent: Vec<i64> = days.iter().rev().take(20).map(|c| c.volume_e4).collect();
-    let average = recent.iter().map(|v| i128::from(*v)).sum::<i128>() / recent.len().max(1) as i128;
-    let average = i64::try_from(average).unwrap_or(0);
     let number = |n: i64| if n > 0 { text::whole(n) } else { String::new() };
     let band = match instrument.volatility_band_bps {
         0 => "none".to_owned(),
@@ -243,7 +239,7 @@ fn symbol_facts(model: &Model) -> Vec<Fact> {
         let open = holdings::unrealised_micros(model, h).map_or(String::new(), text::signed_cents);
         format!("{} @ {} {open}", money::format_e4(h.quantity_e4), text::cents(h.avg_cost_micros))
     });
-    vec![
+    let mut rows = vec![
         ("name", instrument.name, Role::Title),
         ("exchange", format!("{} {}", instrument.exchange, instrument.currency), Role::Text),
         ("state", state.name().to_owned(), Role::Text),
@@ -255,7 +251,6 @@ fn symbol_facts(model: &Model) -> Vec<Fact> {
         ("day", range(quote.day_low_e4, quote.day_high_e4), Role::Text),
         ("52 weeks", range(quote.year_low_e4, quote.year_high_e4), Role::Text),
         ("volume", number(quote.volume_e4 / 10_000), Role::Text),
-        ("20-day volume", number(average / 10_000), Role::Text),
         ("market cap", number(quote.market_cap_units), Role::Text),
         ("shares", number(instrument.shares_outstanding), Role::Text),
         ("tick and lot", format!("{} / {}", price(tick), money::format_e4(model.lot_e4(symbol))), Role::Text),
@@ -265,6 +260,33 @@ fn symbol_facts(model: &Model) -> Vec<Fact> {
         ("country", instrument.country, Role::Text),
         ("website", instrument.website, Role::Text),
         ("position", position, Role::Own),
+    ];
+    let at = rows.iter().position(|(name, ..)| *name == "volume").map_or(rows.len(), |at| at + 1);
+    rows.splice(at..at, year_facts(model));
+    rows
+}
+
+/// What the exchange says of a year of the symbol's days; empty where it says nothing.
+fn year_facts(model: &Model) -> [Fact; 4] {
+    let said = model.pages.statistics.as_ref().filter(|s| s.symbol == model.symbol);
+    let said = said.cloned().unwrap_or_default();
+    let percent = |bps: Option<i64>| bps.map(|bps| format!("{}%", money::format_fixed(bps, 2, 2)));
+    let whole = |e4: Option<i64>| e4.map_or_else(|| "-".to_owned(), |e4| text::whole(e4 / 10_000));
+    let volumes = (said.volume_short_e4.is_some() || said.volume_long_e4.is_some())
+        .then(|| format!("{} / {}", whole(said.volume_short_e4), whole(said.volume_long_e4)));
+    let beta = said
+        .beta_e4
+        .map(|e4| format!("{} to {}", money::format_fixed(e4, money::E4_DECIMALS, 2), said.index));
+    let change = said.year_change_bps.unwrap_or(0);
+    [
+        ("52-week change", percent(said.year_change_bps).unwrap_or_default(), toned(change)),
+        ("mean 10d / 63d", volumes.unwrap_or_default(), Role::Text),
+        (
+            "volatility",
+            percent(said.volatility_bps).map_or_else(String::new, |v| format!("{v} a year")),
+            Role::Text,
+        ),
+        ("beta", beta.unwrap_or_default(), Role::Text),
     ]
 }
 

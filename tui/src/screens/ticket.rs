@@ -27,10 +27,16 @@ const INPUT_SHOWN: usize = 12;
 pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
     let separator = format!(" {} ", pen.theme.glyphs().separator);
     let mut parts: Vec<Vec<(String, Role)>> = Vec::new();
-    let mut sizes = vec![(format!("QTY {} ", money::format_e4(model.size_e4())), Role::Title)];
+    let size_e4 = model.sizes_e4.get(model.size_index).copied();
+    let mut sizes =
+        vec![(format!("QTY {} ", size_e4.map_or_else(|| "best".to_owned(), money::format_e4)), Role::Title)];
     for (at, size) in model.sizes_e4.iter().enumerate() {
         let role = if at == model.size_index { Role::Key } else { Role::Dim };
         sizes.push((format!(" ({}){}", at + 1, money::format_e4(*size)), role));
+    }
+    if size_e4.is_none() {
+        let at_best = |side| model.size_e4(side).map_or_else(|| "-".to_owned(), money::format_e4);
+        sizes.push((format!(" (0)b {} s {}", at_best(Side::Buy), at_best(Side::Sell)), Role::Key));
     }
     parts.push(sizes);
     parts.push(vec![if model.read_only {
@@ -50,7 +56,7 @@ pub fn line(model: &Model, pen: &mut Pen, area: Rect) {
             )]);
         }
         let price = model.inside().0.or(model.reference_e4(&model.symbol));
-        if let Some(notional) = price.and_then(|p| money::notional_micros(p, model.size_e4())) {
+        if let Some(notional) = price.zip(size_e4).and_then(|(p, size)| money::notional_micros(p, size)) {
             parts.push(vec![(format!("notional {}", text::cents(notional)), Role::Dim)]);
         }
     }

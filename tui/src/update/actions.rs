@@ -5,7 +5,7 @@ use crate::{
     Exit,
     keys::Action,
     model::{
-        Model, Overlay, Pane, Tab, Tone,
+        Model, Overlay, Pane, SIZE_BEST, Tab, Tone,
         chart::INTERVALS,
         holdings,
         ladder::GROUPS,
@@ -35,6 +35,7 @@ pub(super) fn act(model: &mut Model, action: Action, cmds: &mut Vec<Cmd>) {
         Action::Size2 => set_size(model, 1),
         Action::Size3 => set_size(model, 2),
         Action::Size4 => set_size(model, 3),
+        Action::SizeBest => set_size(model, SIZE_BEST),
         Action::Buy => trade::open_ticket(model, Side::Buy, order_price(model, Side::Buy), cmds),
         Action::Sell => trade::open_ticket(model, Side::Sell, order_price(model, Side::Sell), cmds),
         Action::JoinBid => join(model, Side::Buy, cmds),
@@ -143,7 +144,7 @@ fn regroup(model: &mut Model, group: usize) {
 }
 
 fn set_size(model: &mut Model, index: usize) {
-    model.size_index = index.min(model.sizes_e4.len() - 1);
+    model.size_index = index.min(SIZE_BEST);
 }
 
 fn join(model: &mut Model, side: Side, cmds: &mut Vec<Cmd>) {

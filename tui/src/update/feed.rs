@@ -67,9 +67,10 @@ pub(super) fn event(model: &mut Model, event: Event, cmds: &mut Vec<Cmd>) {
                 model.chart.load(candles);
             }
         }
-        event @ (Event::Performance(_) | Event::Days { .. } | Event::Platform { .. }) => {
-            page_shown(model, event);
-        }
+        event @ (Event::Performance(_)
+        | Event::Days { .. }
+        | Event::Statistics(_)
+        | Event::Platform { .. }) => page_shown(model, event),
         Event::Private(update) => private(model, update),
         Event::Placed { client_order_id, outcome, elapsed_us } => {
             trade::placed(model, &client_order_id, outcome, elapsed_us);
@@ -102,6 +103,7 @@ fn page_shown(model: &mut Model, event: Event) {
         Event::Days { symbol, candles } => {
             model.pages.days = (symbol, candles.into_iter().map(intake::candle).collect());
         }
+        Event::Statistics(reply) => model.pages.statistics = Some(intake::statistics(*reply)),
         Event::Platform { figures, users } => {
             model.pages.platform = Some(*figures);
             model.pages.users = users;
@@ -170,7 +172,7 @@ fn is_well_formed(instrument: &v1::Instrument) -> bool {
 
 fn connection(model: &mut Model, wire: Wire, link: Link, why: &str, cmds: &mut Vec<Cmd>) {
     let old = model.links.get(wire);
-    model.links.set(wire, link);
+    model.links.set(wire, link, model.now_us);
     if old == link {
         return;
     }
@@ -443,6 +445,15 @@ pub(super) fn checks(model: &mut Model, cmds: &mut Vec<Cmd>) {
     }
 }
 
+/// How long the market of a symbol is not known to be current, microseconds. Of a symbol that is not on the ladder it is
+/// the connection that is known.
+fn stale_us(model: &Model, symbol: &str) -> Option<i64> {
+    if symbol == model.symbol {
+        return model.feed.stale_us(model.now_us, &model.links);
+    }
+    model.links.nats_down_us.map(|since| (model.now_us - since).max(0))
+}
+
 /// Fires the alerts whose condition holds.
 pub(super) fn alerts(model: &mut Model, cmds: &mut Vec<Cmd>) {
     let mut fired = Vec::new();
@@ -454,6 +465,7 @@ pub(super) fn alerts(model: &mut Model, cmds: &mut Vec<Cmd>) {
             last_e4: model.reference_e4(&alert.symbol),
             spread_e4: spread_e4.map(|q| q.ask_e4 - q.bid_e4),
             pnl_micros: position.and_then(|h| holdings::unrealised_micros(model, h)),
+            stale_us: stale_us(model, &alert.symbol),
         };
         if alert.trigger.holds(&facts) {
             fired.push(at);

@@ -10,7 +10,7 @@ use crate::{
         ticket::Field,
     },
     msg::Cmd,
-    text::Input,
+    text::{self, Input},
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use fafnir_proto::v1::{Instrument, Side};
@@ -57,7 +57,8 @@ pub(super) fn paste(model: &mut Model, text: &str) {
                 let (field, text) = (ticket.field, text.trim());
                 let refused = text.chars().find(|c| !field.takes(*c) || !field.is_input());
                 if let Some(input) = ticket.input_mut(field).filter(|_| refused.is_none()) {
-                    return input.insert_str(text);
+                    // Without the commas between thousands: what is sent is what stands there.
+                    return input.insert_str(text::plain_number(text).as_deref().unwrap_or(text));
                 }
                 not_taken(model, field, "not pasted: ");
             }
@@ -184,7 +185,7 @@ pub(super) fn overlay_key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>)
     }
     let Some(mut overlay) = model.overlay.take() else { return };
     match &mut overlay {
-        // Any key closes it and does nothing else.
+        // It is closed before its key comes here.
         Overlay::Welcome => return,
         Overlay::Help { scroll } => match key.code {
             KeyCode::Down | KeyCode::PageDown | KeyCode::Char('j' | ' ') => {

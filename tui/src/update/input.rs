@@ -4,7 +4,7 @@ use super::{actions, forms, trade};
 use crate::{
     Exit,
     keys::Action,
-    model::{Drag, Model, Screen, Tab, Tone},
+    model::{Drag, Model, Overlay, Screen, Tab, Tone},
     msg::Cmd,
     screens,
     view::{Column, Layout, layout},
@@ -61,6 +61,23 @@ fn key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
         }
         return;
     }
+    if model.overlay.take_if(|overlay| *overlay == Overlay::Welcome).is_some() {
+        // The first key does what it does: who knows it waits for nothing. Nobody reads on by calling orders back, by
+        // arming or by leaving.
+        let is_meant = model.keys.action(&key).is_some_and(|action| {
+            !matches!(
+                action,
+                Action::CancelAtCursor
+                    | Action::CancelSymbol
+                    | Action::CancelChosen
+                    | Action::Arm
+                    | Action::Quit
+            )
+        });
+        if !is_meant {
+            return;
+        }
+    }
     if model.overlay.is_some() {
         return forms::overlay_key(model, key, cmds);
     }
@@ -79,6 +96,11 @@ fn key(model: &mut Model, key: KeyEvent, cmds: &mut Vec<Cmd>) {
 /// True when something changed.
 fn mouse(model: &mut Model, event: MouseEvent, cmds: &mut Vec<Cmd>) -> bool {
     let layout = layout(model.size, model.pane);
+    if matches!(event.kind, MouseEventKind::Down(_))
+        && model.overlay.take_if(|overlay| *overlay == Overlay::Welcome).is_some()
+    {
+        return true;
+    }
     if model.screen != Screen::Trading || model.overlay.is_some() || layout.too_small {
         model.drag = None;
         return false;

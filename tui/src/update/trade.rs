@@ -110,10 +110,14 @@ pub(super) fn open_ticket(model: &mut Model, side: Side, price_e4: Option<i64>, 
         }
         return;
     }
+    let Some(size_e4) = model.size_e4(side) else {
+        let other = if side == Side::Sell { "bid" } else { "ask" };
+        return model.say(Tone::Bad, format!("there is no best {other} to take the size of"));
+    };
     let quick = model.is_armed();
     let price = price_e4.filter(|p| *p > 0).map(money::format_e4).unwrap_or_default();
     let ticket = Ticket {
-        quantity: Input::prefilled(money::format_e4(model.size_e4())),
+        quantity: Input::prefilled(money::format_e4(size_e4)),
         price: Input::prefilled(price),
         accounts: model.holdings.trading_accounts(model.currency(&model.symbol)),
         quick,

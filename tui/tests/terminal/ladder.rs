@@ -184,8 +184,29 @@ fn the_first_key_or_paste_replaces_what_the_ticket_was_filled_with() {
     press(&mut model, KeyCode::BackTab);
     update(&mut model, Msg::Input(InputEvent::Paste("1,000\n".into())));
     let ticket = model.ticket.as_ref().unwrap();
-    assert_eq!((ticket.quantity.text(), ticket.price.text()), ("1,000", "230.5"));
+    assert_eq!((ticket.quantity.text(), ticket.price.text()), ("1000", "230.5"));
     assert_eq!(ticket.notional_micros(&model), Some(230_500_000_000));
+}
+
+#[test]
+fn a_size_can_be_all_that_stands_at_the_best_price() {
+    let mut model = market();
+    let mut image = book(2, START_US);
+    (image.bids[0].quantity_e4, image.asks[0].quantity_e4) = (70_000, 30_000);
+    apply(&mut model, Event::Book { image: image.clone(), from_feed: true });
+    keys(&mut model, "0");
+    assert!(render(&draw(&model)).contains("QTY best"));
+    keys(&mut model, "m");
+    assert_eq!(model.ticket.as_ref().unwrap().quantity.text(), "3");
+    press(&mut model, KeyCode::Esc);
+    keys(&mut model, "s");
+    assert_eq!(model.ticket.as_ref().unwrap().quantity.text(), "7");
+    press(&mut model, KeyCode::Esc);
+    image.book_seq = 3;
+    image.asks.clear();
+    apply(&mut model, Event::Book { image, from_feed: true });
+    assert!(placed(&keys(&mut model, "Am")).is_empty() && model.ticket.is_none());
+    assert_eq!(message(&model), "there is no best ask to take the size of");
 }
 
 #[test]

@@ -145,6 +145,7 @@ fn typing_into_the_prefilled_quantity_replaces_it() {
 fn pasting_with_a_thousands_separator_is_read_as_it_is_meant() {
     let mut driven = trading("paste");
     driven.send("b\x1b[200~1,000\x1b[201~");
+    driven.until_screen("the quantity", |screen| screen.iter().any(|l| l.contains(">Quantity   1000 ")));
     let told = told(driven, "not enough cash: needs");
     assert!(told.contains("0 placed"), "{told}");
 }

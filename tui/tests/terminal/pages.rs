@@ -67,6 +67,21 @@ fn days() -> Vec<v1::Candle> {
         .collect()
 }
 
+fn statistics() -> v1::StatisticsReply {
+    v1::StatisticsReply {
+        symbol: "AAPL".into(),
+        currency: "USD".into(),
+        sessions: 251,
+        year_change_bps: Some(-1_234),
+        volume_short_e4: Some(10_190_000),
+        volume_long_e4: Some(10_245_000),
+        volatility_bps: Some(2_871),
+        index: "SPY".into(),
+        beta_e4: Some(10_712),
+        ..Default::default()
+    }
+}
+
 fn platform() -> Event {
     let figures = v1::DashboardReply {
         time_us: START_US,
@@ -103,6 +118,7 @@ fn with_page(size: (u16, u16), theme: Theme, key: &str) -> Model {
     keys(&mut model, key);
     apply(&mut model, Event::Performance(Box::new(performance())));
     apply(&mut model, Event::Days { symbol: "AAPL".into(), candles: days() });
+    apply(&mut model, Event::Statistics(Box::new(statistics())));
     apply(&mut model, platform());
     model
 }

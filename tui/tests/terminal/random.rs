@@ -143,6 +143,17 @@ fn page_event() -> impl Strategy<Value = Event> {
             symbol: if symbol.is_empty() { "AAPL".into() } else { symbol },
             candles: vec![v1::Candle { time_us, high_e4, low_e4: time_us, ..Default::default() }],
         }),
+        (number(), number(), text()).prop_map(|(bps, e4, index)| {
+            Event::Statistics(Box::new(v1::StatisticsReply {
+                symbol: "AAPL".into(),
+                year_change_bps: Some(bps),
+                volume_short_e4: Some(e4),
+                volatility_bps: Some(e4),
+                beta_e4: Some(bps),
+                index,
+                ..Default::default()
+            }))
+        }),
         (number(), text(), any::<bool>()).prop_map(|(time_us, notice, cancel_only)| {
             let figures = v1::DashboardReply {
                 time_us,
@@ -156,7 +167,7 @@ fn page_event() -> impl Strategy<Value = Event> {
             Event::Platform { figures: Box::new(figures), users: vec![user] }
         }),
         (text(), number(), 0..9usize).prop_map(|(symbol, group, size)| {
-            Event::Recalled(Box::new(Remembered { symbol, group, size, ..Remembered::default() }))
+            Event::Recalled(Box::new(Remembered { symbol, group, size: Some(size), ..Remembered::default() }))
         }),
     ]
 }

@@ -82,6 +82,7 @@ fn session() -> Vec<Msg> {
             ..Default::default()
         })),
         Event::Days { symbol: "AAPL".into(), candles: vec![v1::Candle { open_e4: 1, ..Default::default() }] },
+        Event::Statistics(Box::new(v1::StatisticsReply { symbol: "AAPL".into(), ..Default::default() })),
         Event::Platform { figures: Box::default(), users: Vec::new() },
         Event::Unanswered { question: "fills", text: "no answer in time".into() },
     ];

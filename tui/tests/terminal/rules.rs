@@ -7,6 +7,7 @@ use fafnir_tui::{
     Exit, Theme,
     model::{
         Model, Overlay, Screen, Tone,
+        alert::{Alert, Trigger},
         feed::{Link, Wire},
         ticket::State,
     },
@@ -185,6 +186,34 @@ fn a_feed_that_lags_behind_the_gateway_is_stale() {
     assert!(model.feed.was_stale, "the gateway alone cannot make the feed live");
     apply(&mut model, Event::Book { image: book(10, START_US), from_feed: true });
     assert!(!model.feed.was_stale);
+}
+
+#[test]
+fn an_alert_rings_when_market_data_stay_away_so_long() {
+    let mut model = market();
+    for key in ["a", "stale 20"] {
+        keys(&mut model, key);
+    }
+    press(&mut model, KeyCode::Enter);
+    let rings = |cmds: &[Cmd]| cmds.iter().any(|c| matches!(c, Cmd::Bell));
+    assert!((1..20).all(|second| !rings(&at(&mut model, second))) && model.feed.was_stale);
+    assert!(rings(&at(&mut model, 20)), "no image came for 20 seconds");
+    assert!(message(&model).contains("alert: AAPL stale ≥ 20s"), "{}", message(&model));
+    assert!(!rings(&at(&mut model, 21)), "it rings once");
+
+    // Of a symbol that is not on the ladder it is the connection that is known.
+    let mut model = market();
+    let trigger = Trigger::StaleFor(20);
+    model.alerts = vec![Alert { symbol: "MSFT".into(), trigger, fired: false }];
+    let link = |model: &mut Model, link| apply(model, Event::Link(Wire::Nats, link, "lost".into()));
+    link(&mut model, Link::Down);
+    assert!(!rings(&at(&mut model, 19)));
+    link(&mut model, Link::Up);
+    at(&mut model, 20);
+    link(&mut model, Link::Down);
+    link(&mut model, Link::Connecting);
+    assert!(!rings(&at(&mut model, 39)));
+    assert!(rings(&at(&mut model, 40)));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use fafnir_proto::v1;
 use fafnir_tui::{
     Theme,
     model::{
-        Model, Tab,
+        Model, Overlay, Tab,
         feed::{Link, Wire},
     },
     msg::{Event, Outcome},
@@ -200,9 +200,19 @@ fn the_states_that_a_trader_must_not_mistake() {
     let who = fafnir_tui::model::Who { user_id: "u".into(), email: "user@test.com".into() };
     apply(&mut model, Event::SignedIn(who));
     insta::assert_snapshot!("welcome", render(&draw(&model)));
+    for (key, ticket) in [('b', true), ('X', false), ('q', false), ('A', false), ('\u{7f}', false)] {
+        let mut model = live(size, theme);
+        model.overlay = Some(Overlay::Welcome);
+        assert!(press(&mut model, KeyCode::Char(key)).is_empty());
+        assert_eq!((&model.overlay, model.ticket.is_some()), (&None, ticket), "{key:?}");
+        assert!(model.exit.is_none() && !model.is_armed());
+    }
     let mut model = live(size, theme);
     model.keys = fafnir_tui::keys::KeyMap::parse(&["buy=space", "centre=C", "tab-orders=O"]).unwrap();
     insta::assert_snapshot!("keys_of_ones_own", render(&draw(&model)));
+    let mut model = live(size, theme);
+    model.columns = fafnir_tui::columns::Columns::parse(&["orders=state,note,price,qty,id"]).unwrap();
+    insta::assert_snapshot!("columns_of_ones_own", render(&draw(&model)));
 }
 
 #[test]
