@@ -184,7 +184,7 @@ pub enum Command {
     Config(Config),
     /// Print the schema of the GraphQL API in its own language
     Schema,
-    /// Print a completion script
+    /// Print what makes a shell complete commands and values: `source <(fafnir completions bash)`
     Completions(Completions),
     /// Print the manual page of a command, or write all of them
     Man(Man),

@@ -1,6 +1,7 @@
 //! The client commands' connection to the gateway, and the session that `fafnir login` keeps.
 
 mod directory;
+pub mod ids;
 
 use crate::{
     args::{Global, Where},
@@ -121,6 +122,15 @@ impl From<tls::Error> for Error {
 /// The gateway that a command talks to: the one that the flag names, the running stack of the data directory, the configured
 /// one. A `fafnir.toml` of the current directory that has a word in it is asked about ([`directory`]).
 pub fn gateway(global: &Global, at: &Where) -> Result<Gateway> {
+    find(global, at, true)
+}
+
+/// The same without a question: where one would be asked there is none.
+pub fn gateway_unasked(global: &Global, at: &Where) -> Result<Gateway> {
+    find(global, at, false)
+}
+
+fn find(global: &Global, at: &Where, may_ask: bool) -> Result<Gateway> {
     let layers = settings::layers(global, &[])?;
     let settings = layers.settings()?;
     let mut said = Vec::new();
@@ -155,7 +165,7 @@ pub fn gateway(global: &Global, at: &Where) -> Result<Gateway> {
             tls::trust(&settings, "")
         }
     };
-    directory::check(global, &layers, &said, &url, &trust)?;
+    directory::check(global, &layers, &said, &url, &trust, may_ask)?;
     let secured = url.starts_with("https://");
     let tls = if secured { tls::Client::open(trust, None)? } else { tls::Client::default() };
     Ok(Gateway { url, tls })
@@ -201,7 +211,12 @@ impl Client {
 
     /// A client of the API key that is given, or of the kept session, renewed when it is about to end.
     pub async fn signed_in(global: &Global, at: &Where) -> Result<Self> {
-        let mut client = Self::new(&gateway(global, at)?)?;
+        Self::signed_in_at(&gateway(global, at)?, at).await
+    }
+
+    /// The same of a gateway that is found.
+    pub async fn signed_in_at(gateway: &Gateway, at: &Where) -> Result<Self> {
+        let mut client = Self::new(gateway)?;
         client.authorization = match given_key(at)? {
             Some(key) => format!("Basic {key}"),
             None => match client.session().await {

@@ -1,5 +1,7 @@
 //! Examples below the help of every command; a test reads each of them as a command line.
 
+use fafnir_tui::columns::{Column, Table};
+
 /// A command and lines that a shell takes, without the program's name.
 const EXAMPLES: &[(&str, &[&str])] = &[
     (
@@ -131,7 +133,15 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("report", &["report", "report --period 1Y --format html --output year.html"]),
     ("watchlist", &["watchlist", "watchlist --add NVDA --remove KO"]),
     ("alert list", &["alert list"]),
-    ("alert add", &["alert add AAPL 235", "alert add AAPL spread 0.05", "alert add AAPL pnl -500"]),
+    (
+        "alert add",
+        &[
+            "alert add AAPL 235",
+            "alert add AAPL spread 0.05",
+            "alert add AAPL pnl -500",
+            "alert add AAPL stale 10",
+        ],
+    ),
     ("alert remove", &["alert remove AAPL", "alert remove AAPL pnl -500"]),
     ("alert wait", &["alert wait AAPL 235 --timeout 3600"]),
     ("audit", &["audit", "audit --watch"]),
@@ -148,7 +158,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("replay", &["replay", "replay --symbol AAPL --at 2026-11-30T14:00:00Z"]),
     ("config", &["config", "config --show-origin", "config --explain"]),
     ("schema", &["schema"]),
-    ("completions", &["completions bash"]),
+    ("completions", &["completions bash", "completions zsh"]),
     ("man", &["man", "man order place", "man --dir /usr/local/share/man/man1"]),
 ];
 
@@ -156,7 +166,12 @@ const EXAMPLES: &[(&str, &[&str])] = &[
 pub fn with_examples(mut root: clap::Command) -> clap::Command {
     let actions: Vec<String> = fafnir_tui::keys::BINDINGS.iter().map(|row| row.action.name()).collect();
     let actions = format!("Actions that terminal.keys gives other keys:\n  {}", actions.join(" "));
-    root = root.mut_subcommand("config", |config| config.after_help(actions));
+    let mut named = format!("{actions}\nColumns that terminal.columns chooses:");
+    for table in Table::ALL {
+        let names: Vec<String> = table.columns().iter().map(Column::name).collect();
+        named.push_str(&format!("\n  {}: {}", table.name(), names.join(" ")));
+    }
+    root = root.mut_subcommand("config", |config| config.after_help(named));
     for (path, lines) in EXAMPLES {
         let mut text = "Examples:".to_owned();
         for line in *lines {

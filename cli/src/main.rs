@@ -4,6 +4,7 @@ mod args;
 mod background;
 mod client;
 mod commands;
+mod complete;
 mod doors;
 mod examples;
 mod memory;
@@ -21,6 +22,14 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // What this process creates is its owner's alone, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    match complete::answer() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => {
+            Out::new(false, args::Color::Auto).error(&error);
+            return ExitCode::from(error.exit as u8);
+        }
+    }
     let command = examples::with_examples(args::Cli::command());
     let parsed = command.try_get_matches().and_then(|found| args::Cli::from_arg_matches(&found));
     let cli = match parsed {
@@ -28,6 +37,7 @@ fn main() -> ExitCode {
         Err(e) => return not_a_command(&e),
     };
     let out = Out::new(cli.global.json, cli.global.color);
+    tell_unknown_variables(&cli, out);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -49,6 +59,21 @@ fn main() -> ExitCode {
             }
             ExitCode::from(error.exit as u8)
         }
+    }
+}
+
+/// A variable that looks like ours and means nothing is told, once.
+fn tell_unknown_variables(cli: &args::Cli, out: Out) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let unknown = settings::unknown_variables(names);
+    if unknown.is_empty() {
+        return;
+    }
+    let text = format!("no setting is called {}: it changes nothing", unknown.join(", "));
+    if serves(&cli.command) && settings::logs_json(&cli.global) {
+        Out::log_line("WARN", &text, "", "`fafnir config --explain` names every variable");
+    } else {
+        out.note(format_args!("{text}; `fafnir config --explain` names every variable"));
     }
 }
 
@@ -93,7 +118,7 @@ fn not_a_command(e: &clap::Error) -> ExitCode {
 
 /// Commands that a hint names, with the --data-dir and --url that this one was given.
 fn with_given(hint: &str, cli: &args::Cli) -> String {
-    let url = given_url();
+    let url = complete::said(&std::env::args().collect::<Vec<_>>(), "--url");
     let root = args::Cli::command();
     let parts = hint.split('`').enumerate().map(|(at, part)| {
         let Some(rest) = part.strip_prefix("fafnir ").filter(|_| at % 2 == 1) else { return part.to_owned() };
@@ -111,17 +136,4 @@ fn with_given(hint: &str, cli: &args::Cli) -> String {
         named
     });
     parts.collect::<Vec<_>>().join("`")
-}
-
-/// The address on the command line.
-fn given_url() -> Option<String> {
-    let mut words = std::env::args();
-    while let Some(word) = words.next() {
-        match word.strip_prefix("--url") {
-            Some("") => return words.next(),
-            Some(value) => return value.strip_prefix('=').map(str::to_owned),
-            None => {}
-        }
-    }
-    None
 }

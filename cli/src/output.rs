@@ -164,7 +164,9 @@ impl Out {
             crate::args::Color::Always => true,
             crate::args::Color::Never => false,
             crate::args::Color::Auto => {
-                std::env::var_os("NO_COLOR").is_none() && std::io::stderr().is_terminal()
+                let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+                let is_wanted = !is_dumb && std::env::var_os("NO_COLOR").is_none();
+                is_wanted && std::io::stderr().is_terminal()
             }
         };
         Self { json, colour }
@@ -201,11 +203,16 @@ impl Out {
 
     /// The last word of a service that failed, as a line of its log in JSON.
     pub fn logged(error: &Error) {
+        Self::log_line("ERROR", &error.message, &error.code, &error.hint);
+    }
+
+    /// A line as the log of a service has them.
+    pub fn log_line(level: &str, message: &str, code: &str, hint: &str) {
         let now = time::OffsetDateTime::now_utc();
         let timestamp = now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
         let body = serde_json::json!({
-            "timestamp": timestamp, "level": "ERROR", "message": error.message, "target": "fafnir",
-            "code": error.code, "hint": error.hint,
+            "timestamp": timestamp, "level": level, "message": message, "target": "fafnir", "code": code,
+            "hint": hint,
         });
         eprintln!("{body}");
     }

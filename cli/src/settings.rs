@@ -5,8 +5,11 @@ use crate::{
     output::{Error, Exit, Result},
 };
 use fafnir_proto::reason::Reason;
-use fafnir_services::platform::{Settings, config::Layers};
-use std::path::PathBuf;
+use fafnir_services::platform::{
+    Settings,
+    config::{Layers, environment_name},
+};
+use std::{collections::BTreeSet, path::PathBuf};
 
 impl From<fafnir_services::platform::config::Error> for Error {
     fn from(e: fafnir_services::platform::config::Error) -> Self {
@@ -62,6 +65,28 @@ pub fn logs_json(global: &Global) -> bool {
     named.is_some_and(|format| format == "json")
 }
 
+/// Variables of our prefix that are no settings: what a command, its shell or a test takes, and secrets.
+const OTHER_VARIABLES: [&str; 6] = [
+    "FAFNIR_BIN",
+    "FAFNIR_URL",
+    "FAFNIR_KEY",
+    "FAFNIR_KEY_FILE",
+    "FAFNIR_AUTHORITY",
+    crate::complete::VARIABLE,
+];
+const OTHER_PREFIXES: [&str; 2] = ["FAFNIR_SECRET_", "FAFNIR_TEST_"];
+
+/// Those of `names` that look like ours and mean nothing: a name that was mistyped.
+pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known: BTreeSet<String> =
+        Layers::default().entries().map(|(key, ..)| environment_name(key)).collect();
+    let is_other = |name: &str| {
+        OTHER_VARIABLES.contains(&name) || OTHER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let ours = names.filter(|name| name.starts_with("FAFNIR_"));
+    ours.filter(|name| !known.contains(name) && !is_other(name)).collect()
+}
+
 /// `$XDG_CONFIG_HOME/fafnir/fafnir.toml`.
 pub fn user_file() -> PathBuf {
     xdg("XDG_CONFIG_HOME", ".config").join("fafnir").join("fafnir.toml")
@@ -75,4 +100,23 @@ pub fn state_dir() -> PathBuf {
 fn xdg(variable: &str, fallback: &str) -> PathBuf {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     set(variable).unwrap_or_else(|| set("HOME").unwrap_or_else(|| PathBuf::from(".")).join(fallback))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_variable_is_found_among_those_that_mean_something() {
+        let names = [
+            "FAFNIR_DATADIR",
+            "FAFNIR_DATA_DIR",
+            "FAFNIR_SECRET_JWT_KEY",
+            "FAFNIR_TEST_X",
+            "FAFNIR_BIN",
+            "HOME",
+        ];
+        let found = unknown_variables(names.into_iter().map(str::to_owned));
+        assert_eq!(found, ["FAFNIR_DATADIR"]);
+    }
 }

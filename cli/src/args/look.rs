@@ -135,7 +135,7 @@ pub struct AlertOf {
     #[command(flatten)]
     pub at: Where,
     pub symbol: String,
-    /// `>= 235`, `<= 220`, `235` (from where the price is now), `spread 0.05`, `pnl -500`
+    /// `>= 235`, `<= 220`, `235` (from where the price is now), `spread 0.05`, `pnl -500`, `stale 10` (seconds)
     #[arg(value_name = "WHEN", required = true, allow_negative_numbers = true)]
     pub when: Vec<String>,
 }

@@ -25,7 +25,14 @@ struct Agreed {
 
 /// Asks where one of the keys that decided about `url` and `trust` comes from the current directory, and was not agreed to
 /// before. The answer is kept.
-pub fn check(global: &Global, layers: &Layers, keys: &[&str], url: &str, trust: &Trust) -> Result {
+pub fn check(
+    global: &Global,
+    layers: &Layers,
+    keys: &[&str],
+    url: &str,
+    trust: &Trust,
+    may_ask: bool,
+) -> Result {
     let here = Path::new(settings::DIRECTORY_FILE);
     let is_of_here = |origin: &Origin| matches!(origin, Origin::File(file) if file == here);
     let decided: Vec<&str> = layers
@@ -52,7 +59,7 @@ pub fn check(global: &Global, layers: &Layers, keys: &[&str], url: &str, trust: 
         what.push_str(&format!(", believed by {authority}"));
     }
     if !global.trust_directory {
-        if !std::io::stdin().is_terminal() {
+        if !may_ask || !std::io::stdin().is_terminal() {
             return Err(Error::new(Exit::Usage, what)
                 .code(Reason::CONFIGURATION)
                 .hint("--trust-directory accepts it from now on; --url and --config name another"));

@@ -5,7 +5,7 @@ use crate::{
         Account, AccountClose, AccountDeposit, AccountOpen, AccountTransactions, AccountTransfer,
         AccountWithdraw, Global, Where,
     },
-    client::{Client, key_of, keyed},
+    client::{Client, ids, key_of, keyed},
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
@@ -71,8 +71,8 @@ async fn close(global: &Global, args: &AccountClose, out: Out) -> Result {
         .hint("with --yes it is done"));
     }
     let mut client = Client::signed_in(global, &args.at).await?;
-    let request =
-        client.request(AccountRequest { account_id: args.account_id.clone(), ..Default::default() });
+    let account_id = ids::account(&mut client, &args.account_id).await?;
+    let request = client.request(AccountRequest { account_id, ..Default::default() });
     let account = client.terminal.close_account(request).await?.into_inner();
     out.data(&account_json(&account), || format!("account {} is closed\n", account.id));
     Ok(())
@@ -80,10 +80,10 @@ async fn close(global: &Global, args: &AccountClose, out: Out) -> Result {
 
 async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let currency = currency_of(&mut client, &args.account_id).await?;
+    let (account_id, currency) = named(&mut client, &args.account_id).await?;
     let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(DepositRequest {
-        account_id: args.account_id.clone(),
+        account_id,
         amount_micros: amount(&args.amount)?,
         currency,
         idempotency_key: key.clone(),
@@ -96,10 +96,10 @@ async fn deposit(global: &Global, args: &AccountDeposit, out: Out) -> Result {
 
 async fn withdraw(global: &Global, args: &AccountWithdraw, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let currency = currency_of(&mut client, &args.account_id).await?;
+    let (account_id, currency) = named(&mut client, &args.account_id).await?;
     let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(WithdrawRequest {
-        account_id: args.account_id.clone(),
+        account_id,
         amount_micros: amount(&args.amount)?,
         currency,
         idempotency_key: key.clone(),
@@ -118,11 +118,12 @@ fn print_balance(micros: i64, out: Out) {
 
 async fn transfer(global: &Global, args: &AccountTransfer, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let currency = currency_of(&mut client, &args.from_account_id).await?;
+    let (from_account_id, currency) = named(&mut client, &args.from_account_id).await?;
+    let to_account_id = ids::account(&mut client, &args.to_account_id).await?;
     let key = key_of(args.idempotency_key.as_ref());
     let request = client.request(TransferRequest {
-        from_account_id: args.from_account_id.clone(),
-        to_account_id: args.to_account_id.clone(),
+        from_account_id,
+        to_account_id,
         amount_micros: amount(&args.amount)?,
         currency,
         idempotency_key: key.clone(),
@@ -135,11 +136,8 @@ async fn transfer(global: &Global, args: &AccountTransfer, out: Out) -> Result {
 
 async fn transactions(global: &Global, args: &AccountTransactions, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let request = client.request(TransactionsRequest {
-        account_id: args.account_id.clone(),
-        limit: args.limit,
-        ..Default::default()
-    });
+    let account_id = ids::account(&mut client, &args.account_id).await?;
+    let request = client.request(TransactionsRequest { account_id, limit: args.limit, ..Default::default() });
     let list = client.terminal.transactions(request).await?.into_inner().transactions;
     let kind =
         |t: &v1::Transaction| t.r#type().as_str_name().trim_start_matches("TRANSACTION_TYPE_").to_owned();
@@ -169,9 +167,12 @@ async fn accounts(client: &mut Client) -> Result<Vec<v1::Account>> {
     Ok(client.terminal.accounts(request).await?.into_inner().accounts)
 }
 
-async fn currency_of(client: &mut Client, id: &str) -> Result<String> {
+/// An open account of the caller's, and its currency.
+async fn named(client: &mut Client, text: &str) -> Result<(String, String)> {
+    let id = ids::account(client, text).await?;
     let accounts = accounts(client).await?;
-    accounts.into_iter().find(|a| a.id == id).map(|a| a.currency).ok_or_else(|| {
+    let found = accounts.into_iter().find(|a| a.id == id).map(|a| (a.id, a.currency));
+    found.ok_or_else(|| {
         Error::new(Exit::Precondition, format!("account {id:?} is not one of yours"))
             .code(Reason::ACCOUNT_NOT_FOUND)
             .hint("`fafnir account list` shows them")

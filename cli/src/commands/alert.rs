@@ -22,11 +22,14 @@ use fafnir_tui::{
         feed::Link,
     },
     msg::{Cmd, Event, Msg},
-    update::update,
+    update::{update, wake_us},
 };
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
+
+/// The model is told the time at least so often.
+const WAKE_US_MAX: i64 = 60_000_000;
 
 pub async fn alert(global: &Global, command: &Alert, out: Out) -> Result {
     match command {
@@ -62,7 +65,7 @@ async fn watched(global: &Global, of: &AlertOf) -> Result<Watched> {
     let text = of.when.join(" ");
     let trigger = Trigger::parse(&text, Some(quote.price_e4).filter(|p| *p > 0)).map_err(|why| {
         Error::usage(format!("alert {text:?}: {why}"))
-            .hint("an alert is such as \">= 235\", 235, \"spread 0.05\" or \"pnl -500\"")
+            .hint("an alert is such as \">= 235\", 235, \"spread 0.05\", \"pnl -500\" or \"stale 10\"")
     })?;
     Ok(Watched { symbol, trigger, fired: false })
 }
@@ -139,26 +142,31 @@ async fn wait(global: &Global, of: &AlertOf, timeout: Option<u64>, out: Out) -> 
     out.note(format_args!("waiting for {} {}", alert.symbol, alert.trigger));
     let until = timeout.map(|s| Instant::now() + Duration::from_secs(s));
     let ended = loop {
+        // What comes by the passing of time alone: a silence, a question whether there is one.
+        let rest_us = wake_us(&model).map_or(WAKE_US_MAX, |at| (at - now_us()).clamp(0, WAKE_US_MAX));
+        let wake = Duration::from_micros(rest_us.unsigned_abs());
         let event = tokio::select! {
-            event = live.next() => event,
+            event = live.next() => Some(event),
+            () = tokio::time::sleep(wake) => None,
             _ = tokio::signal::ctrl_c() => break Err(Error::new(Exit::Interrupted, "interrupted")),
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                 break Err(Error::new(Exit::Timeout, "it has not come in time").code(Reason::TIMEOUT));
             }
         };
         match &event {
-            None => break Err(Error::new(Exit::Failure, "the connection's task ended")),
-            Some(Event::SignedOut(why)) => {
+            Some(None) => break Err(Error::new(Exit::Failure, "the connection's task ended")),
+            Some(Some(Event::SignedOut(why))) => {
                 break Err(Error::new(Exit::SignIn, why.clone()).hint("sign in with `fafnir login`"));
             }
-            Some(Event::Link(wire, Link::Down, why)) => {
+            Some(Some(Event::Link(wire, Link::Down, why))) => {
                 out.note(format_args!("{} is disconnected: {why}; trying again", wire.name()));
             }
-            Some(_) => {}
+            Some(Some(_)) | None => {}
         }
-        let Some(event) = event else { continue };
-        update(&mut model, Msg::Clock(now_us()));
-        let cmds = update(&mut model, Msg::Backend(event));
+        let mut cmds = update(&mut model, Msg::Clock(now_us()));
+        if let Some(event) = event.flatten() {
+            cmds.extend(update(&mut model, Msg::Backend(event)));
+        }
         if model.alerts.iter().any(|a| a.fired) {
             break Ok(());
         }

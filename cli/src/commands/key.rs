@@ -2,13 +2,10 @@
 
 use crate::{
     args::{Global, Key, KeyCreate, KeyScope, Where},
-    client::Client,
-    output::{Error, Exit, Out, Result, table},
+    client::{Client, ids},
+    output::{Out, Result, table},
 };
-use fafnir_proto::{
-    reason::Reason,
-    v1::{ApiKey, CreateKeyRequest, Empty, RevokeKeyRequest},
-};
+use fafnir_proto::v1::{ApiKey, CreateKeyRequest, Empty, RevokeKeyRequest};
 use fafnir_services::platform::{
     Clock,
     clock::{SECOND_US, rfc3339},
@@ -40,7 +37,7 @@ fn document(key: &ApiKey) -> Value {
 async fn create(global: &Global, args: &KeyCreate, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     let account_id = match &args.account {
-        Some(text) => account(&mut client, text).await?,
+        Some(text) => ids::account(&mut client, text).await?,
         None => String::new(),
     };
     let scope = match args.scope {
@@ -69,21 +66,6 @@ async fn create(global: &Global, args: &KeyCreate, out: Out) -> Result {
         )
     });
     Ok(())
-}
-
-/// The id of the account that begins so.
-async fn account(client: &mut Client, text: &str) -> Result<String> {
-    let request = client.request(Empty {});
-    let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
-    let mut found = accounts.into_iter().map(|a| a.id).filter(|id| id.starts_with(&text.to_lowercase()));
-    match (found.next(), found.next()) {
-        (Some(id), None) => Ok(id),
-        _ => {
-            Err(Error::new(Exit::Precondition, format!("{text:?} is not the beginning of one account's id"))
-                .code(Reason::ACCOUNT_NOT_FOUND)
-                .hint("`fafnir account list` has them"))
-        }
-    }
 }
 
 async fn keys(client: &mut Client) -> Result<Vec<ApiKey>> {

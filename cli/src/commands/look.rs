@@ -48,16 +48,21 @@ pub async fn search(global: &Global, args: &Search, out: Out) -> Result {
     Ok(())
 }
 
+/// The listing of a symbol, in any case.
+pub async fn listed(client: &mut Client, symbol: &str) -> Result<v1::Instrument> {
+    let symbol = symbol.trim().to_uppercase();
+    let request = client.request(Empty {});
+    let all = client.terminal.instruments(request).await?.into_inner().instruments;
+    all.into_iter().find(|i| i.symbol == symbol).ok_or_else(|| {
+        Error::new(Exit::Precondition, format!("symbol {symbol} is not listed"))
+            .code(Reason::UNKNOWN_SYMBOL)
+            .hint("`fafnir search` looks for one by its name")
+    })
+}
+
 pub async fn instrument(global: &Global, args: &InstrumentOf, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let symbol = args.symbol.to_uppercase();
-    let request = client.request(Empty {});
-    let listed = client.terminal.instruments(request).await?.into_inner().instruments;
-    let Some(found) = listed.into_iter().find(|i| i.symbol == symbol) else {
-        return Err(Error::new(Exit::Precondition, format!("symbol {symbol} is not listed"))
-            .code(Reason::UNKNOWN_SYMBOL)
-            .hint("`fafnir search` looks for one by its name"));
-    };
+    let found = listed(&mut client, &args.symbol).await?;
     out.data(&instrument_json(&found), || {
         let row = |(name, value): (&str, String)| vec![name.to_owned(), value];
         let rows = [
@@ -114,6 +119,9 @@ pub async fn trades(global: &Global, args: &Trades, out: Out) -> Result {
         latest: args.after.is_none(),
     });
     let trades = client.terminal.trades(request).await?.into_inner().trades;
+    if trades.is_empty() {
+        listed(&mut client, &args.symbol).await?;
+    }
     out.data(&json!(trades.iter().map(trade_json).collect::<Vec<_>>()), || {
         let row = |t: &v1::Trade| {
             let (number, side) = (t.trade_no.to_string(), aggressor(t).unwrap_or("auction").to_owned());

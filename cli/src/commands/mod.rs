@@ -41,6 +41,7 @@ pub use logs::service_of;
 
 use crate::{
     args::{Cli, Command, Man},
+    complete,
     examples::with_examples,
     output::{Error, Out, Result},
 };
@@ -131,7 +132,7 @@ pub async fn execute(cli: &Cli, out: Out) -> Result {
             Ok(())
         }
         Command::Completions(args) => {
-            completions(args.shell, out);
+            out.raw(&complete::script(args.shell)?);
             Ok(())
         }
         Command::Man(args) => man(args, out),
@@ -159,10 +160,4 @@ fn man(args: &Man, out: Out) -> Result {
     clap_mangen::Man::new(command.bin_name(name).display_name(title)).render(&mut page)?;
     out.raw(&String::from_utf8_lossy(&page));
     Ok(())
-}
-
-fn completions(shell: clap_complete::Shell, out: Out) {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "fafnir", &mut script);
-    out.raw(&String::from_utf8_lossy(&script));
 }

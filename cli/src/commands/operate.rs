@@ -1,9 +1,9 @@
 //! `fafnir market`: what operators do with a market, through the gateway and by their permission.
 
-use super::scenario;
+use super::{look, scenario};
 use crate::{
     args::{Global, Market, MarketCommand, MarketState, RecordingAction},
-    client::Client,
+    client::{Client, ids},
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::reason::Reason;
@@ -67,7 +67,8 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
             recording(&client.terminal.playback(sent).await?.into_inner(), out);
         }
         Market::Cancel { symbol } => {
-            let request = SymbolOrdersRequest { symbol: symbol.to_uppercase() };
+            let symbol = look::listed(&mut client, symbol).await?.symbol;
+            let request = SymbolOrdersRequest { symbol };
             let sent = client.request(request);
             let requested = client.terminal.cancel_symbol(sent).await?.into_inner().requested;
             out.data(&json!({"requested": requested}), || format!("{requested} cancels requested\n"));
@@ -80,7 +81,7 @@ pub async fn market(global: &Global, args: &MarketCommand, out: Out) -> Result {
             out.data(&document(&symbol, &depth), || text(&symbol, &depth));
         }
         Market::Queue { order } => {
-            let request = QueuePositionRequest { order_id: order.clone() };
+            let request = QueuePositionRequest { order_id: ids::order(&mut client, order).await? };
             let sent = client.request(request);
             let at = client.terminal.queue_position(sent).await?.into_inner();
             queue(&at, out);

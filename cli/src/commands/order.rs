@@ -6,7 +6,7 @@ use crate::{
         self, Cancel, Flatten, Global, Group, Order, OrderList, OrderShow, OrderWatch, OrderWhy, Place,
         Replace, WatchHow,
     },
-    client::{Client, key_of, keyed},
+    client::{Client, ids, key_of, keyed},
     output::{Error, Exit, Out, Result, printable, table},
 };
 use fafnir_proto::{
@@ -30,9 +30,6 @@ use std::{
 };
 
 const POLL: Duration = Duration::from_millis(20);
-/// Orders of one page, and pages, that an id's part is looked for in.
-const PAGE: u32 = 500;
-const PAGES_MAX: usize = 20;
 /// What makes an order that had no answer safe to send again.
 const KEY_OPTION: &str = "--client-order-id";
 
@@ -123,7 +120,6 @@ fn place_request(args: &Place) -> Result<PlaceOrderRequest> {
         )?,
         display_quantity_e4: decimal("display", Reason::DISPLAY_MALFORMED, args.display.as_ref())?,
         post_only: args.post_only,
-        account_id: args.account.clone().unwrap_or_default(),
         client_order_id: key_of(args.client_order_id.as_ref()),
         expires_us,
         ..Default::default()
@@ -131,9 +127,10 @@ fn place_request(args: &Place) -> Result<PlaceOrderRequest> {
 }
 
 async fn place(global: &Global, args: &Place, out: Out) -> Result {
-    let request = place_request(args)?;
+    let mut request = place_request(args)?;
     let key = request.client_order_id.clone();
     let mut client = Client::signed_in(global, &args.at).await?;
+    request.account_id = ids::account_or_default(&mut client, args.account.as_ref()).await?;
     if args.dry_run {
         return preview::place(&mut client, &request, out).await;
     }
@@ -161,8 +158,9 @@ async fn place(global: &Global, args: &Place, out: Out) -> Result {
             .code(Reason::TIMEOUT)
             .repeat_with(KEY_OPTION, &key)
             .hint(format!(
-                "it stands: `fafnir order show {}` looks again, `fafnir order cancel` ends it",
-                order.id
+                "it stands: `fafnir order show {id}` looks again, `fafnir order cancel {id}` ends it; the same command with \
+                 {KEY_OPTION} {key} is safe to repeat",
+                id = order.id
             )));
     }
     if order.state() == OrderState::Rejected {
@@ -194,7 +192,6 @@ fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
             r#type: order_type.into(),
             time_in_force: time.into(),
             quantity_e4: decimal("quantity", Reason::QUANTITY_MALFORMED, Some(&args.quantity))?,
-            account_id: args.account.clone().unwrap_or_default(),
             ..Default::default()
         })
     };
@@ -238,9 +235,11 @@ fn group_request(args: &Group) -> Result<PlaceGroupRequest> {
 
 /// Places an entry with its exits, or exits alone.
 async fn group(global: &Global, args: &Group, out: Out) -> Result {
-    let request = group_request(args)?;
+    let mut request = group_request(args)?;
     let key = request.orders.first().map_or_else(String::new, |order| order.client_order_id.clone());
     let mut client = Client::signed_in(global, &args.at).await?;
+    let account_id = ids::account_or_default(&mut client, args.account.as_ref()).await?;
+    request.orders.iter_mut().for_each(|order| order.account_id.clone_from(&account_id));
     if args.dry_run {
         return preview::group(&mut client, &request, out).await;
     }
@@ -260,41 +259,6 @@ async fn group(global: &Global, args: &Group, out: Out) -> Result {
     }
 }
 
-/// The id of an order by its beginning, or its end: the terminal shows the last four characters.
-async fn id_of(client: &mut Client, text: &str) -> Result<String> {
-    let wanted = text.trim().to_lowercase();
-    if uuid::Uuid::parse_str(&wanted).is_ok() || wanted.is_empty() {
-        return Ok(wanted);
-    }
-    let mut found: Vec<String> = Vec::new();
-    let mut before_id = String::new();
-    for _ in 0..PAGES_MAX {
-        let request = client.request(ListOrdersRequest {
-            limit: PAGE,
-            before_id: before_id.clone(),
-            ..Default::default()
-        });
-        let page = client.terminal.orders(request).await?.into_inner().orders;
-        let ids = page.iter().map(|o| &o.id);
-        found.extend(ids.filter(|id| id.starts_with(&wanted) || id.ends_with(&wanted)).cloned());
-        match page.last().filter(|_| page.len() == PAGE as usize) {
-            Some(last) => before_id.clone_from(&last.id),
-            None => break,
-        }
-    }
-    match found.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(Error::new(Exit::Precondition, format!("no order of yours begins or ends with {text}"))
-            .code(Reason::ORDER_NOT_FOUND)
-            .hint("`fafnir order list` has them")),
-        several => Err(Error::new(
-            Exit::Precondition,
-            format!("{} orders begin or end with {text}: {}", several.len(), several[..2].join(", ")),
-        )
-        .hint("give more of the id; `fafnir order list` has them whole")),
-    }
-}
-
 async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
     let request = client.request(GetOrderRequest { user_id: String::new(), order_id: id.to_owned() });
     Ok(client.terminal.order(request).await?.into_inner().order.unwrap_or_default())
@@ -303,14 +267,15 @@ async fn get(client: &mut Client, id: &str) -> Result<v1::Order> {
 async fn cancel(global: &Global, args: &Cancel, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
     if let Some(id) = &args.order_id {
-        let order_id = id_of(&mut client, id).await?;
+        let order_id = ids::order(&mut client, id).await?;
         let request = client.request(CancelOrderRequest { user_id: String::new(), order_id });
         let order = client.terminal.cancel(request).await?.into_inner().order.unwrap_or_default();
         print_one(&order, out);
         return Ok(());
     }
     if let Some(group_id) = &args.group {
-        let request = CancelGroupRequest { user_id: String::new(), group_id: group_id.clone() };
+        let group_id = ids::group(&mut client, group_id).await?;
+        let request = CancelGroupRequest { user_id: String::new(), group_id };
         let request = client.request(request);
         let requested = client.terminal.cancel_group(request).await?.into_inner().requested;
         out.data(&json!({"requested": requested}), || format!("{requested} orders are being canceled\n"));
@@ -342,7 +307,7 @@ async fn replace(global: &Global, args: &Replace, out: Out) -> Result {
             .hint("give --quantity, --price, --stop, --trail or --trail-percent"));
     }
     let mut client = Client::signed_in(global, &args.at).await?;
-    request.order_id = id_of(&mut client, &args.order_id).await?;
+    request.order_id = ids::order(&mut client, &args.order_id).await?;
     if args.dry_run {
         let order = get(&mut client, &request.order_id).await?;
         return preview::replace(&mut client, &changed_order(&order, &request)?, out).await;
@@ -387,12 +352,12 @@ fn changed_order(order: &v1::Order, change: &ReplaceOrderRequest) -> Result<Plac
 /// Fails with the exchange's own word where shares are left.
 async fn flatten(global: &Global, args: &Flatten, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
+    let account_id = ids::account_or_default(&mut client, args.account.as_ref()).await?;
     if args.dry_run {
-        let account = args.account.clone().unwrap_or_default();
-        return preview::flatten(&mut client, &args.symbol.to_uppercase(), &account, out).await;
+        return preview::flatten(&mut client, &args.symbol.to_uppercase(), &account_id, out).await;
     }
     let request = client.request(FlattenRequest {
-        account_id: args.account.clone().unwrap_or_default(),
+        account_id,
         symbol: args.symbol.to_uppercase(),
         ..Default::default()
     });
@@ -423,13 +388,18 @@ async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
     };
     let states = args.state.iter().map(state).collect::<Result<Vec<i32>>>()?;
     let mut client = Client::signed_in(global, &args.at).await?;
+    let account_id = ids::account_or_default(&mut client, args.account.as_ref()).await?;
+    let before_id = match &args.before {
+        Some(text) => ids::order(&mut client, text).await?,
+        None => String::new(),
+    };
     let request = client.request(ListOrdersRequest {
         open_only: args.open,
         symbol: args.symbol.clone().unwrap_or_default().to_uppercase(),
-        account_id: args.account.clone().unwrap_or_default(),
+        account_id,
         side: side.into(),
         states,
-        before_id: args.before.clone().unwrap_or_default(),
+        before_id,
         limit: args.limit,
         ..Default::default()
     });
@@ -442,7 +412,7 @@ async fn list(global: &Global, args: &OrderList, out: Out) -> Result {
 
 async fn show(global: &Global, args: &OrderShow, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let id = id_of(&mut client, &args.order_id).await?;
+    let id = ids::order(&mut client, &args.order_id).await?;
     let order = get(&mut client, &id).await?;
     out.data(&order_json(&order), || details(&order) + &fills_text(&order));
     Ok(())
@@ -453,7 +423,7 @@ async fn watch_one(global: &Global, args: &OrderWatch, out: Out) -> Result {
     let how = WatchHow { at: args.at.clone(), count: args.count };
     let Some(id) = &args.order_id else { return watch::orders(global, &how, out).await };
     let mut client = Client::signed_in(global, &args.at).await?;
-    let id = id_of(&mut client, id).await?;
+    let id = ids::order(&mut client, id).await?;
     let order = get(&mut client, &id).await?;
     watch::order(global, &how, order, out).await
 }
@@ -475,7 +445,7 @@ pub fn order_line(o: &v1::Order) -> String {
 /// Every step of an order, page by page, and what it waits for.
 async fn why(global: &Global, args: &OrderWhy, out: Out) -> Result {
     let mut client = Client::signed_in(global, &args.at).await?;
-    let order_id = id_of(&mut client, &args.order_id).await?;
+    let order_id = ids::order(&mut client, &args.order_id).await?;
     let (mut steps, mut after_seq) = (Vec::new(), 0);
     let last = loop {
         let request = client.request(OrderHistoryRequest {

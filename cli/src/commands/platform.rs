@@ -159,7 +159,7 @@ pub async fn seed(global: &Global, args: &Seed, out: Out) -> Result {
         seed::print(&seeds.plan(&args.only), out);
         return Ok(());
     }
-    let how = How { only: &args.only, replace: args.replace };
+    let how = How { only: &args.only, replace: args.replace, no_bar: false };
     let loaded = with_services(settings, out, async |ctx| seed::load(ctx, &seeds, how, out).await);
     seed::print(&loaded.await?, out);
     Ok(())

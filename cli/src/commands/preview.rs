@@ -1,16 +1,14 @@
 //! `--dry-run`: what orders would be and need, by the exchange's own rules and what is known of it now. Nothing is sent;
 //! the exchange has the last word, at another moment.
 
+use super::look;
 use crate::{
     client::Client,
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
     reason::Reason,
-    v1::{
-        Account, AccountType, Empty, Holding, Instrument, PlaceGroupRequest, PlaceOrderRequest, Quote,
-        QuotesRequest,
-    },
+    v1::{Account, Empty, Holding, Instrument, PlaceGroupRequest, PlaceOrderRequest, Quote, QuotesRequest},
 };
 use fafnir_rules::{
     check::{self, Listing, Violation},
@@ -21,6 +19,7 @@ use fafnir_services::{
     order::NewOrder,
     platform::{Clock, Refusal},
 };
+use fafnir_tui::model::holdings::default_account;
 use serde_json::{Value, json};
 
 /// What an order is judged by.
@@ -54,12 +53,7 @@ fn broken(violation: Violation, symbol: &str) -> Error {
 
 impl Known {
     async fn of(client: &mut Client, symbol: &str) -> Result<Self> {
-        let request = client.request(Empty {});
-        let listed = client.terminal.instruments(request).await?.into_inner().instruments;
-        let instrument = listed.into_iter().find(|i| i.symbol == symbol).ok_or_else(|| {
-            Error::new(Exit::Precondition, format!("symbol {symbol} is not listed"))
-                .code(Reason::UNKNOWN_SYMBOL)
-        })?;
+        let instrument = look::listed(client, symbol).await?;
         let request = client.request(QuotesRequest { symbols: vec![symbol.to_owned()] });
         let quote = client.terminal.quotes(request).await?.into_inner().quotes.pop().unwrap_or_default();
         let request = client.request(Empty {});
@@ -69,15 +63,10 @@ impl Known {
         Ok(Self { instrument, quote, accounts, holdings })
     }
 
-    /// The account that the order names, else the oldest investment account in the currency, else the oldest one.
+    /// The account that the order names, else the one that it goes to without a name.
     fn account(&self, id: &str) -> Result<&Account> {
-        let mut open: Vec<&Account> = self
-            .accounts
-            .iter()
-            .filter(|a| a.r#type() == AccountType::Investment && !a.closed && (id.is_empty() || a.id == id))
-            .collect();
-        open.sort_by_key(|a| (a.currency != self.instrument.currency, a.created_us, a.id.clone()));
-        open.first().copied().ok_or_else(|| {
+        let named = self.accounts.iter().filter(|a| id.is_empty() || a.id == id);
+        default_account(named, &self.instrument.currency).ok_or_else(|| {
             Error::new(Exit::Precondition, "there is no such open investment account of yours")
                 .code(Reason::NO_INVESTMENT_ACCOUNT)
         })

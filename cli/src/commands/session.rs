@@ -171,6 +171,7 @@ fn ask_hidden(prompt: &str) -> Result<String> {
     let interrupt = tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &restore);
+            let _ = writeln!(std::io::stderr());
             std::process::exit(Exit::Interrupted as i32);
         }
     });

@@ -9,7 +9,7 @@ use crate::{
     settings, stack,
 };
 use clap::ValueEnum as _;
-use fafnir_tui::{Depth, Options, Palette, Theme, Zone, keys::KeyMap};
+use fafnir_tui::{Depth, Options, Palette, Theme, Zone, columns::Columns, keys::KeyMap};
 use std::{ffi::OsString, fs::OpenOptions, io::IsTerminal as _, sync::Arc};
 
 /// A recording plays as fast as it was.
@@ -120,6 +120,10 @@ pub fn configured(global: &Global, options: &mut Options) -> Result {
     options.keys = KeyMap::parse(&terminal.keys).map_err(|why| {
         Error::usage(format!("terminal.keys: {why}"))
             .hint("`fafnir config --help` names the actions, `?` in the terminal shows the keys")
+    })?;
+    options.columns = Columns::parse(&terminal.columns).map_err(|why| {
+        Error::usage(format!("terminal.columns: {why}"))
+            .hint("`fafnir config --help` names tables and columns")
     })?;
     Ok(())
 }

@@ -348,7 +348,9 @@ pub async fn first_run(ctx: &Context, out: Out) -> Result {
     out.note(if interrupted { "the first run was interrupted: seeding again" } else { "first run: seeding" });
     fs::write(&marker, b"")?;
     fs::write(sessions_marker(ctx), b"")?;
-    load(ctx, &Seeds::of(ctx.settings.mode)?, How::default(), out).await?;
+    // Standard error is the log's: a bar would be drawn between its lines.
+    let how = How { no_bar: true, ..How::default() };
+    load(ctx, &Seeds::of(ctx.settings.mode)?, how, out).await?;
     if ctx.settings.mode == Mode::Production {
         out.note(
             "production mode seeds nobody: `fafnir admin create --email YOU` makes the first administrator",
@@ -397,13 +399,15 @@ pub struct How<'a> {
     pub only: &'a [SeedPart],
     /// A row that says otherwise than what is stored is applied.
     pub replace: bool,
+    /// How far it is does not show.
+    pub no_bar: bool,
 }
 
 /// Loads the wanted parts in order: instruments before what refers to them.
 pub async fn load(ctx: &Context, seeds: &Seeds, how: How<'_>, out: Out) -> Result<Vec<Count>> {
     let plan = seeds.plan(how.only);
     let mut changes = changes::Told::new(how.replace);
-    let target = if out.json || !std::io::stderr().is_terminal() {
+    let target = if how.no_bar || out.json || !std::io::stderr().is_terminal() {
         ProgressDrawTarget::hidden()
     } else {
         ProgressDrawTarget::stderr()

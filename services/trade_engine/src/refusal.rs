@@ -4,7 +4,7 @@ use super::request::Scope;
 use fafnir_clearing::refusal::Refusal as Refused;
 use fafnir_matching::Reason as BookReason;
 use fafnir_platform::{Refusal, refusal::Kind};
-use fafnir_proto::{reason::Reason, v1};
+use fafnir_proto::{order::end_sentence, reason::Reason, v1};
 use tonic::Code;
 
 /// A field of a command that no door sends.
@@ -43,7 +43,7 @@ pub fn of(refused: &Refused, scope: Scope) -> Refusal {
         R::ExitQuantity => (Kind::Invalid, Reason::GROUP_EXIT_QUANTITY),
         R::StopTriggered => (Kind::Precondition, Reason::STOP_TRIGGERED),
         R::BelowFilled { .. } => (Kind::Precondition, Reason::BELOW_FILLED),
-        R::Book(reason) => (Kind::Precondition, book_reason(*reason)),
+        R::Book(reason) => return of_book(*reason, refused),
         R::CurrencyMismatch { .. } => (Kind::Invalid, Reason::CURRENCY_MISMATCH),
         R::AmountOutOfRange { .. } => (Kind::Invalid, Reason::AMOUNT_OUT_OF_RANGE),
         R::DepositsOfDay { .. } => (Kind::Precondition, Reason::DEPOSITS_OF_DAY),
@@ -59,6 +59,18 @@ pub fn of(refused: &Refused, scope: Scope) -> Refusal {
         R::RateTooFar => (Kind::Precondition, Reason::EXCHANGE_FULL),
     };
     Refusal::new(kind, reason, refused.sentence())
+}
+
+/// The book's own word: what ends orders has a sentence, which an answer gives too.
+fn of_book(reason: BookReason, refused: &Refused) -> Refusal {
+    let code = book_reason(reason);
+    let ends = matches!(
+        reason,
+        BookReason::NoLiquidity | BookReason::Collar | BookReason::SelfTrade | BookReason::ImmediateRemainder
+    );
+    let sentence =
+        if ends { end_sentence(v1::OrderState::Canceled, code.as_str()) } else { refused.sentence() };
+    Refusal::new(Kind::Precondition, code, sentence)
 }
 
 fn reused(scope: Scope, key: &str) -> Refusal {

@@ -7,7 +7,7 @@ mod text;
 
 use crate::{
     args::{Global, Report as Args, ReportFormat},
-    client::{Client, patiently},
+    client::{Client, ids, patiently},
     output::{Error, Exit, Out, Result},
 };
 use fafnir_proto::{
@@ -80,11 +80,10 @@ pub(super) async fn account_of(client: &mut Client, id: Option<&str>) -> Result<
     let request = client.request(Empty {});
     let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
     let found = match id {
-        Some(id) => {
-            // By its beginning too, where that is one account's.
-            let mut known = accounts.into_iter().filter(|a| a.id.starts_with(id));
-            let known = known.next().filter(|a| a.id == id || known.next().is_none());
-            Some(known.unwrap_or_else(|| v1::Account { id: id.to_owned(), ..v1::Account::default() }))
+        Some(text) => {
+            let id = ids::account(client, text).await?;
+            let known = accounts.into_iter().find(|a| a.id == id);
+            Some(known.unwrap_or_else(|| v1::Account { id, ..v1::Account::default() }))
         }
         None => accounts.into_iter().find(|a| a.r#type() == AccountType::Investment),
     };

@@ -388,7 +388,8 @@ async fn to_flatten_cancels_and_sells_what_is_there_or_says_what_is_left() {
     let at = position(&reply);
     let reply = reply.into_inner();
     assert_eq!((reply.canceled, reply.left_e4, reply.code), (1, 600_000, Code::FailedPrecondition as u32));
-    assert_eq!((reply.reason.as_str(), reply.message.is_empty()), ("NO_LIQUIDITY", false));
+    let why = "the rest was canceled: nothing is left on the other side of the book";
+    assert_eq!((reply.reason.as_str(), reply.message.as_str()), ("NO_LIQUIDITY", why));
     let sold = reply.order.unwrap();
     assert_eq!((sold.filled_e4, sold.side(), sold.r#type()), (400_000, Side::Sell, OrderType::Market));
     assert_eq!(story.get(ALICE, &resting.id, at).await.unwrap().state(), OrderState::Canceled);
