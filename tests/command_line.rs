@@ -126,12 +126,39 @@ fn a_running_stack_is_found_used_and_stopped() {
         "{waited:?}"
     );
     assert_eq!(shell.run(&["order", "cancel", &waited.stdout.lines().nth(1).unwrap()[..36]]).code, 0);
+    a_shell_is_offered_what_the_platform_knows(&shell, &stack.shell("nobody"));
     snapshot("seed_again_changes_nothing", d, &shell.run(&["seed"]));
     let status = shell.json(&["status"]);
     assert_eq!(status["ready"], true, "{status}");
     assert_eq!(status["services"].as_object().unwrap().len(), 8, "{status}");
     assert_eq!(shell.run(&["down"]).code, 0);
     assert_eq!(shell.run(&["status"]).code, 3);
+}
+
+/// What bash is offered for the last of the words.
+fn offered(shell: &Shell, words: &[&str]) -> Answer {
+    let mut command = shell.command(&[&["--", "fafnir"], words].concat());
+    command.env("FAFNIR_COMPLETE", "bash").env("_CLAP_IFS", "\n");
+    Answer::of(command.env("_CLAP_COMPLETE_INDEX", words.len().to_string()).output().unwrap())
+}
+
+fn a_shell_is_offered_what_the_platform_knows(shell: &Shell, stranger: &Shell) {
+    let orders = shell.json(&["order", "list", "--open"]);
+    let id = orders[0]["id"].as_str().unwrap();
+    for (words, wanted) in [
+        (&["quote", "KO", "aap"][..], "AAPL"),
+        (&["up", "--sim-symbols", "KO,aap"], "KO,AAPL"),
+        (&["order", "cancel", &id[..30]], id),
+        (&["order", "list", "--state", "part"], "partially-filled"),
+        (&["watchlist", "--remove", "SHO"], "SHOP.TO"),
+        // Nothing runs there.
+        (&["quote", "--url", "http://127.0.0.1:1", "A"], ""),
+    ] {
+        let answer = offered(shell, words);
+        assert_eq!((answer.code, &*answer.stdout, &*answer.stderr), (0, wanted, ""), "{words:?}");
+    }
+    let answer = offered(stranger, &["quote", "aap"]);
+    assert_eq!((answer.code, &*answer.stdout, &*answer.stderr), (0, "", ""), "nobody is signed in");
 }
 
 /// Stops the platform of a directory, whatever becomes of the test.
@@ -291,9 +318,9 @@ fn an_order_without_an_answer_says_how_to_ask_again() {
 #[test]
 fn completions_and_manual_page_are_printed() {
     let dir = tempfile::tempdir().unwrap();
-    for shell in ["bash", "zsh", "fish"] {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let answer = run(dir.path(), &["completions", shell]);
-        assert!(answer.code == 0 && answer.stdout.contains("fafnir"), "{answer:?}");
+        assert!(answer.code == 0 && answer.stdout.contains("FAFNIR_COMPLETE"), "{answer:?}");
     }
     assert!(run(dir.path(), &["man"]).stdout.starts_with(".ie"));
 }

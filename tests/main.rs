@@ -12,6 +12,7 @@ mod audit;
 mod broker;
 mod cluster;
 mod command_line;
+mod commands;
 mod damage;
 mod directions;
 mod disk;
