@@ -1,8 +1,8 @@
-"""What a victim feels while somebody attacks the public door, beside a harmless client that burns as much.
+"""What a victim feels while somebody attacks the public doors (HTTP, and NATS for market data), beside a harmless client that burns as much.
 
     python3 tests/attacks/doors.py BASE [PID] [ATTACK...]      the standard library alone; only against a stack of your own
 
-For each attack it prints the victim's p99 (a query, and a cancel), the CPU that the server spent (with PID), the p99
+For each attack it prints the victim's p99 (a query, a cancel, a PING to the broker), the CPU that the server spent (with PID), the p99
 while a harmless client had the server spend about as much, the ratio of the two, and the memory. Ends with 1 where a
 ratio is above 2, a victim's request failed or a cancel was refused. SECONDS=5 and RATIO=2 in the environment change both.
 
@@ -68,10 +68,54 @@ class User:
         return call("POST", "/graphql", {"query": query}, {"authorization": f"Bearer {self.token}"}, connection)
 
 
+def answer_of(s):
+    """The next line of the broker that is no message."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        more = s.recv(1)
+        if not more:
+            raise OSError("the broker closed")
+        line += more
+    return line.strip()
+
+
+def nats(user, host=None):
+    """A connection for market data."""
+    status, body = user.ask("{ marketData { data { url user password } } }")
+    access = json.loads(body)["data"]["marketData"]["data"]
+    url = urlparse(access["url"])
+    source = (host, 0) if host and url.hostname.startswith("127.") else None
+    s = socket.create_connection((url.hostname, url.port), timeout=20, source_address=source)
+    answer_of(s)
+    login = {"user": access["user"], "pass": access["password"], "verbose": False, "protocol": 1}
+    s.sendall(b"CONNECT " + json.dumps(login).encode() + b"\r\nPING\r\n")
+    answer = answer_of(s)
+    if answer != b"PONG":
+        raise OSError(answer)
+    return s
+
+
+def ping(s):
+    s.sendall(b"PING\r\n")
+    while (answer := answer_of(s)) != b"PONG":
+        if answer.startswith(b"-ERR"):
+            raise OSError(answer)
+        if answer == b"PING":
+            s.sendall(b"PONG\r\n")
+
+
 def victim(user, stop, out):
-    """Asks and cancels, again and again, on a connection of its own."""
+    """Asks, cancels and looks whether the broker answers, again and again, on connections of its own."""
     connection, times, failures, refused = connect(VICTIM), [], [], 0
+    bus = nats(user, VICTIM)
     while not stop.is_set():
+        started = time.perf_counter()
+        try:
+            ping(bus)
+        except OSError as error:
+            failures.append((0, repr(error)))
+            bus = nats(user, VICTIM)
+        times.append(time.perf_counter() - started)
         for query in ("{ health }", "mutation { cancelAllOrders { code } }"):
             started = time.perf_counter()
             try:
@@ -243,7 +287,55 @@ def sign_ins(attacker):
     return threads(100, repeat(lambda connection: call("POST", "/auth/login", body, {}, connection)))
 
 
-ATTACKS = [idle_http2, half_heads, dear_queries, long_lists, fragment_bomb, readers_that_do_not_read, websockets, sign_ins]
+def endless_heads(_):
+    """1,000 connections of HTTP/2 with a head that has no end."""
+    held = open_sockets(1000, PREFACE + b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82")
+    return lambda: [s.close() for s in held]
+
+
+def bus_crowds(attacker):
+    """As many connections and equal subscriptions to the broker as there may be, none of which is read."""
+    held = []
+    for _ in range(300):
+        try:
+            s = nats(attacker)
+            s.sendall(b"".join(b"SUB market.> %d\r\n" % i for i in range(5000)))
+            held.append(s)
+        except OSError:
+            pass
+    return lambda: [s.close() for s in held]
+
+
+def bus_leavers(attacker):
+    """16 connections that subscribe 60 times and leave, again and again."""
+    def once(_):
+        s = nats(attacker)
+        s.sendall(b"".join(b"SUB market.none.%d %d\r\n" % (i % 7, i) for i in range(60)))
+        ping(s)
+        s.close()
+
+    return threads(16, repeat(once))
+
+
+def bus_strangers(_):
+    """2,000 connections to the broker that say nothing, or a megabyte of what is no sign-in."""
+    status, body = User().ask("{ marketData { data { url } } }")
+    url = urlparse(json.loads(body)["data"]["marketData"]["data"]["url"])
+    held = []
+    for i in range(2000):
+        try:
+            s = socket.create_connection((url.hostname, url.port), timeout=3)
+            s.setblocking(False)
+            if i % 2:
+                s.send(b"CONNECT " + b"x" * (1 << 20))
+            held.append(s)
+        except OSError:
+            pass
+    return lambda: [s.close() for s in held]
+
+
+ATTACKS = [idle_http2, half_heads, endless_heads, dear_queries, long_lists, fragment_bomb, readers_that_do_not_read,
+           websockets, sign_ins, bus_crowds, bus_leavers, bus_strangers]
 
 
 def measured(victim_user, seconds, begin):

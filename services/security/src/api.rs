@@ -98,7 +98,7 @@ impl Security for Api {
         let now_us = self.ctx.clock.now_us();
         let chain = self.log.chain.clone();
         let told = entry(Action::RoleGrant, caller.clone(), user, now_us).with_detail(&role);
-        self.db
+        self.log
             .write(move |tx| {
                 check_manager(tx, &caller)?;
                 if !store::role_exists(tx, &role)? {
@@ -121,7 +121,7 @@ impl Security for Api {
         let chain = self.log.chain.clone();
         let now_us = self.ctx.clock.now_us();
         let told = entry(Action::RoleRevoke, caller.clone(), user, now_us).with_detail(&role);
-        self.db
+        self.log
             .write(move |tx| {
                 check_manager(tx, &caller)?;
                 if !store::role_exists(tx, &role)? {

@@ -17,6 +17,8 @@ use fafnir_proto::{
     reason::Reason,
     v1::{AuditEntry, AuditLogRequest, AuditRow, VerifyAuditReply, VerifyAuditRequest},
 };
+use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// Rows of one page, and of a page without a size.
 const ROWS_MAX: u32 = 1_000;
@@ -33,18 +35,21 @@ const KEY: &str = "audit_key";
 pub struct Log {
     db: Db,
     pub chain: Chain,
+    /// Each entry is chained to the one before it: on a server two writers of one process would only send one another
+    /// back to begin again.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Log {
     /// Opens it with its own key: who has the database alone cannot make another chain.
     pub fn open(ctx: &Context, db: Db) -> anyhow::Result<Self> {
         let key = secrets::secret(&ctx.settings.data_dir().join("secrets"), KEY)?;
-        Ok(Self { db, chain: Chain::new(key.expose().as_bytes()) })
+        Ok(Self { db, chain: Chain::new(key.expose().as_bytes()), turn: Arc::default() })
     }
 
     #[cfg(test)]
     pub fn of(db: Db, key: &[u8]) -> Self {
-        Self { db, chain: Chain::new(key) }
+        Self { db, chain: Chain::new(key), turn: Arc::default() }
     }
 
     /// Appends entries in their order; those that are there already change nothing.
@@ -61,7 +66,16 @@ impl Log {
         let append = move |tx: &mut dyn Tx| {
             entries.iter().try_for_each(|entry| Ok(store::audit::append(tx, &chain, entry)?))
         };
-        self.db.write(append).await
+        self.write(append).await
+    }
+
+    /// Does what appends to the log, when it is its turn.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.turn.lock().await;
+        self.db.write(work).await
     }
 
     /// A page of rows.

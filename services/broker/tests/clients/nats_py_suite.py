@@ -38,6 +38,13 @@ KNOWN = [
     (r"KVTest\.test_kv_republish", "`republish` is refused by name"),
     (r"V210FeaturesTest\.test_stream_source_opt_start_time", "`sources` are refused by name"),
     (r"V210FeaturesTest\.test_subject_transforms", "`subject_transform` is refused by name"),
+    (r"KVTest\.test_kv_basic", "expects that servers above 2.12 leave `allow_direct` out; 2.15.1 sends it, as 2.10 and this one do"),
+    (r"ObjectStoreTest\.test_object_basics", "expects that servers above 2.12 leave `max_age` out; 2.15.1 sends it, as 2.10 and this one do"),
+]
+# What passes and fails on either server from run to run.
+RACES = [
+    (r"OrderedConsumerTest\.test_ordered_consumer_larger_streams", "kills the server and closes the client while it reconnects: ConnectionResetError or TimeoutError"),
+    (r"WebSocketTest\.test_ws_headers_with_reconnect", "looks at what came after a PONG, before the client has told its callback: MSG stood before PONG in 500 of 500"),
 ]
 
 UTILS = r'''
@@ -280,7 +287,7 @@ def main():
     unseen = dict(KNOWN)
     for name in sorted(here.keys() | there.keys()):
         (ours, why), (original, _) = here.get(name, ("missing", [])), there.get(name, ("missing", []))
-        reason = next((reason for pattern, reason in KNOWN if re.fullmatch(pattern, name)), None)
+        reason = next((reason for pattern, reason in KNOWN + RACES if re.fullmatch(pattern, name)), None)
         if ours == original:
             continue
         unseen = {pattern: text for pattern, text in unseen.items() if not re.fullmatch(pattern, name)}

@@ -5,6 +5,7 @@ use super::{
     enums::{TradingState, UserState, given, name, word},
     error, of,
     query::{first_of, id_of},
+    rows::Rows,
     scalars::{DateTime, Int64, Uuid},
     sessions::RevokeSessionsResponse,
     types::{CodeResponse, Outcome, optional},
@@ -42,7 +43,7 @@ pub struct User {
 #[graphql(complex)]
 pub struct UserConnection {
     /// The answer; null where it was refused.
-    pub data: Option<Vec<User>>,
+    pub data: Option<Rows<User>>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Uuid>,
     /// There are more.
@@ -224,7 +225,7 @@ impl From<v1::AuditRow> for AuditRow {
 #[graphql(complex)]
 pub struct AuditLogConnection {
     /// Newest first.
-    pub data: Option<Vec<AuditRow>>,
+    pub data: Option<Rows<AuditRow>>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Int64>,
     /// There are more.
@@ -326,7 +327,7 @@ impl AdminQuery {
         });
         let users: Vec<_> = users.collect();
         let end_cursor = users.last().map(|u| u.user_id.clone());
-        Ok(UserConnection { data: Some(users), end_cursor, has_more: reply.more, has_before, outcome })
+        Ok(UserConnection { data: Some(users.into()), end_cursor, has_more: reply.more, has_before, outcome })
     }
 
     /// Every role and what it permits.
@@ -432,7 +433,7 @@ impl AdminQuery {
             // The first row of all is 1.
             (last, rows.len() >= wanted && last.is_some_and(|n| n.0 > 1))
         });
-        Ok(AuditLogConnection { data: rows, end_cursor, has_more, has_before, outcome })
+        Ok(AuditLogConnection { data: rows.map(Into::into), end_cursor, has_more, has_before, outcome })
     }
 
     /// Reads the whole audit log and says whether its chain holds: whether a row was changed, removed, added or put

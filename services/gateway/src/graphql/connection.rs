@@ -6,6 +6,7 @@ use super::{
     orders::{OrderHistoryConnection, OrderStep},
     performance::{Lot, LotConnection},
     query::TradeConnection,
+    rows::Rows,
     statement::{StatementConnection, StatementEntry},
     types::{GetTransactionsResponse, Order, Trade, Transaction},
 };
@@ -54,7 +55,7 @@ trait Page {
     /// There are rows after and before them.
     fn more(&self) -> (bool, bool);
 
-    fn to_edges(&self) -> Vec<Edge<Self::Node>> {
+    fn to_edges(&self) -> Rows<Edge<Self::Node>> {
         self.rows().iter().map(|row| Edge { cursor: Self::cursor(row), node: row.clone() }).collect()
     }
 
@@ -91,7 +92,7 @@ macro_rules! connection {
         #[ComplexObject]
         impl $response {
             /// The rows, each with its cursor; none where they were refused.
-            async fn edges(&self) -> Vec<Edge<$node>> {
+            async fn edges(&self) -> Rows<Edge<$node>> {
                 self.to_edges()
             }
             /// Where the page begins and ends.

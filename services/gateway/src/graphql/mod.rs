@@ -19,6 +19,7 @@ mod performance;
 pub mod price;
 mod query;
 mod report;
+mod rows;
 mod scalars;
 mod sessions;
 mod statement;

@@ -7,8 +7,8 @@ use super::{
     error,
     list::{Columns, OrderEdges, OrderList},
     of,
-    query::first_of,
-    query::id_of,
+    query::{first_of, id_of},
+    rows::Rows,
     scalars::{DateTime, Decimal, Int64, Uuid},
     types::*,
 };
@@ -76,7 +76,7 @@ pub struct OrderHistory {
     /// The order as it is now.
     pub order: Order,
     /// Oldest first.
-    pub steps: Vec<OrderStep>,
+    pub steps: Rows<OrderStep>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<Int64>,
     /// There are more.

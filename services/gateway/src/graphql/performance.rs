@@ -3,6 +3,7 @@
 use super::{
     Needs, error, of,
     query::{first_of, id_of},
+    rows::Rows,
     scalars::{DateTime, Decimal, Int64, Uuid},
     types::{Outcome, optional},
 };
@@ -59,7 +60,7 @@ pub struct Performance {
     /// The money-weighted return: the annual rate that sets the present value to zero. None within one day.
     pub money_weighted_percent: Option<Decimal>,
     /// One for each interval, ascending; the last ends with the span.
-    pub points: Vec<PerformancePoint>,
+    pub points: Rows<PerformancePoint>,
 }
 
 /// How an account went.
@@ -172,7 +173,7 @@ pub struct Gains {
     /// Its end, YYYY-MM-DD or RFC 3339.
     pub to: DateTime,
     /// By symbol, those that were traded in the span or are held at its end: closed positions too.
-    pub symbols: Vec<SymbolGains>,
+    pub symbols: Rows<SymbolGains>,
     /// Amounts of all of them; without quantities and price.
     pub total: SymbolGains,
 }
@@ -232,7 +233,7 @@ pub struct Lots {
     /// How many there are in all, whatever the page.
     pub count: Int64,
     /// Oldest first.
-    pub lots: Vec<Lot>,
+    pub lots: Rows<Lot>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
     /// There are more.

@@ -1,6 +1,6 @@
 //! The queries of public-api.md §6, and ours beyond the reference.
 
-use super::{Needs, error, of, types::*};
+use super::{Needs, error, of, rows::Rows, types::*};
 use crate::{
     Gateway,
     credentials::Life,
@@ -46,7 +46,7 @@ pub fn id_of(field: &str, text: &str) -> std::result::Result<String, Status> {
 #[graphql(complex)]
 pub struct TradeConnection {
     /// The answer; null where it was refused.
-    pub data: Option<Vec<Trade>>,
+    pub data: Option<Rows<Trade>>,
     /// There are more, after the last one.
     #[graphql(skip)]
     pub has_more: bool,

@@ -6,6 +6,7 @@ use super::{
     error, of,
     performance::{Gains, Performance},
     query::{first_of, id_of},
+    rows::Rows,
     scalars::{DateTime, Decimal, Uuid},
     statement::StatementEntry,
     types::{Outcome, optional},
@@ -61,9 +62,9 @@ pub struct Report {
     /// Cash at the end.
     pub closing_balance: Decimal,
     /// Of the page, oldest first.
-    pub trades: Vec<ReportTrade>,
+    pub trades: Rows<ReportTrade>,
     /// What came and went without a trade, of the page, oldest first.
-    pub flows: Vec<StatementEntry>,
+    pub flows: Rows<StatementEntry>,
     /// Hand it back as `after`, with the same span, for the next page.
     pub end_cursor: Option<String>,
     /// There are more.

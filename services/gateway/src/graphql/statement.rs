@@ -3,6 +3,7 @@
 use super::{
     Needs, error, of,
     query::{first_of, id_of},
+    rows::Rows,
     scalars::{DateTime, Decimal, Uuid},
     types::{Outcome, Transaction},
 };
@@ -54,7 +55,7 @@ pub struct Statement {
     /// Cash at the end.
     pub closing_balance: Decimal,
     /// Oldest first.
-    pub entries: Vec<StatementEntry>,
+    pub entries: Rows<StatementEntry>,
     /// Hand it back as `after` for the next page.
     pub end_cursor: Option<String>,
     /// There are more.

@@ -4,6 +4,7 @@ pub use super::error::Outcome;
 
 use super::{
     enums::{GroupLeg, OrderState, PendingAction, Side, TimeInForce, TradingState, given, word},
+    rows::Rows,
     scalars::{DateTime, Decimal, Int64, Uuid},
 };
 use async_graphql::{InputObject, SimpleObject};
@@ -814,14 +815,14 @@ payload!(
     /// Quotes in the order of the symbols.
     StockQuoteBatchResponse {
         /// The answer; null where it was refused.
-        data: Option<Vec<StockPriceData>>,
+        data: Option<Rows<StockPriceData>>,
     }
 );
 payload!(
     /// Daily bars of a symbol.
     StockHistoricalDataResponse {
         /// The answer; null where it was refused.
-        data: Option<Vec<StockHistoricalData>>,
+        data: Option<Rows<StockHistoricalData>>,
     }
 );
 payload!(
@@ -894,7 +895,7 @@ payload!(
     /// The holdings of an account.
     GetHoldingsResponse {
         /// The answer; null where it was refused.
-        data: Option<Vec<Holding>>,
+        data: Option<Rows<Holding>>,
     }
 );
 payload!(
@@ -915,7 +916,7 @@ payload!(
     /// A page of transactions.
     GetTransactionsResponse {
         /// The answer; null where it was refused.
-        data: Option<Vec<Transaction>>,
+        data: Option<Rows<Transaction>>,
         /// Hand it back as `after` for the next page.
         end_cursor: Option<String>,
         /// There are more.
@@ -985,7 +986,7 @@ payload!(
     /// Bars of a symbol.
     CandlesResponse {
         /// The answer; null where it was refused.
-        data: Option<Vec<Candle>>,
+        data: Option<Rows<Candle>>,
     }
 );
 

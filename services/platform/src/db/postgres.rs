@@ -75,7 +75,7 @@ pub(super) struct Postgres {
     server: Server,
     /// The connection that holds, or tries to get, the lead.
     lead: Mutex<Option<Lead>>,
-    /// Shared by ordinary attempts, exclusive for one that must not meet another.
+    /// Shared by ordinary attempts to write, exclusive for one that must not meet another.
     gate: Arc<RwLock<()>>,
     room: Semaphore,
     /// Name of a unique index → its columns as SQLite names them.
@@ -98,6 +98,7 @@ impl fmt::Debug for Lead {
 
 /// Kept for as long as an attempt lasts.
 enum Gate<'a> {
+    Open,
     Shared { _guard: RwLockReadGuard<'a, ()> },
     Alone { _guard: RwLockWriteGuard<'a, ()> },
 }
@@ -254,9 +255,12 @@ impl Postgres {
         })
     }
 
-    /// A connection for an attempt, beside others or alone.
-    async fn turn(&self, attempt: u32) -> Result<(Gate<'_>, Object), Error> {
-        let gate = if attempt < ALONE_FROM {
+    /// A connection for an attempt, beside others or alone. A read sees one snapshot and takes no lock: it neither meets a
+    /// write nor waits for one that runs alone.
+    async fn turn(&self, kind: Kind, attempt: u32) -> Result<(Gate<'_>, Object), Error> {
+        let gate = if kind == Kind::Read {
+            Gate::Open
+        } else if attempt < ALONE_FROM {
             Gate::Shared { _guard: self.gate.read().await }
         } else {
             Gate::Alone { _guard: self.gate.write().await }
@@ -295,7 +299,7 @@ impl Postgres {
         let mut work = work;
         let mut attempt = 0;
         loop {
-            let turn = within(until, self.turn(attempt)).await;
+            let turn = within(until, self.turn(kind, attempt)).await;
             let (_gate, client) =
                 turn.map_err(|_| Error::Unusable("there is no connection with Postgres".into()))??;
             let (handle, uniques) = (Handle::current(), Arc::clone(&self.uniques));

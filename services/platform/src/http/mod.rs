@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod files;
+mod heads;
 pub mod place;
 mod wire;
 

@@ -323,7 +323,6 @@ impl Place {
         let state = &self.state;
         state.busy.fetch_add(1, Ordering::Relaxed);
         state.served.fetch_add(1, Ordering::Relaxed);
-        state.head_since.store(NEVER, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
@@ -342,6 +341,16 @@ impl Place {
         if state.is_idle().is_some() {
             let (free, now) = (NEVER, self.now());
             let _known = state.head_since.compare_exchange(free, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// A head that has begun is whole, or another one has begun: over HTTP/2 whatever else is under way.
+    pub fn head_lasts(&self, is_open: bool) {
+        let since = &self.state.head_since;
+        if !is_open {
+            since.store(NEVER, Ordering::Relaxed);
+        } else if since.load(Ordering::Relaxed) == NEVER {
+            since.store(self.now(), Ordering::Relaxed);
         }
     }
 
@@ -570,6 +579,7 @@ mod tests {
         let lasting = place.lasting();
         assert_eq!((lasting.idle.as_secs(), lasting.head.as_secs(), lasting.was_used), (5, 2, false));
         let busy = place.busy();
+        place.head_lasts(false);
         assert_eq!(place.lasting(), Lasting { was_used: true, ..Lasting::default() });
         place.writes(true);
         seconds(4).await;

@@ -1,7 +1,8 @@
 //! What passes on one connection, seen by its place: bytes in and out, requests, and what clients do not take.
 
 use super::{
-    Secured,
+    HTTP2_PREFACE, Secured,
+    heads::Heads,
     place::{Busy, Place, Waiting},
     tls::Stream as Socket,
 };
@@ -38,14 +39,18 @@ pub struct Rewound {
     read: usize,
     stream: Socket,
     place: Arc<Place>,
-    http2: bool,
+    /// Of HTTP/2, where it is that.
+    heads: Option<Heads>,
     /// What came since others had their turn.
     turn: usize,
 }
 
 impl Rewound {
     pub fn new(head: Vec<u8>, stream: Socket, place: Arc<Place>, http2: bool) -> Self {
-        Self { head, read: 0, stream, place, http2, turn: 0 }
+        // Where the handshake chose HTTP/2 its preface was not read yet, and is no frame.
+        let before = if http2 { HTTP2_PREFACE.len() - head.len() } else { 0 };
+        let heads = http2.then(|| Heads::after(before));
+        Self { head, read: 0, stream, place, heads, turn: 0 }
     }
 
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -75,8 +80,14 @@ impl AsyncRead for Rewound {
             ready!(read)?;
             let came = buffer.filled().len() - before;
             self.turn += came;
-            if !self.http2 && came > 0 {
-                self.place.head_begins();
+            let this = &mut *self;
+            match &mut this.heads {
+                Some(heads) => {
+                    heads.came(&buffer.filled()[before..]);
+                    this.place.head_lasts(heads.is_amid());
+                }
+                None if came > 0 => this.place.head_begins(),
+                None => {}
             }
             if !self.place.came(came) {
                 return Poll::Ready(Err(io::Error::other("more came than a message may have")));
@@ -149,6 +160,9 @@ impl hyper::service::Service<Request<Incoming>> for Handler {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let busy = self.place.busy();
+        if !self.http2 {
+            self.place.head_lasts(false);
+        }
         let mut request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::new(body);

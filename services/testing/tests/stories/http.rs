@@ -25,7 +25,12 @@ async fn a_client_that_does_not_say_what_it_wants_is_cut_off_and_others_are_serv
         .route("/", get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }));
     let door = Door::public(&config::Gateway::default()).unwrap();
     serve_http(&stack.running.context, "test", door, listener, router);
+    // The preface, settings, and a request's head: without its end, and cut off amid its first frame.
+    let settings = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
+    let endless = format!("{settings}\0\0\u{1}\u{1}\0\0\0\0\u{1}\u{2}");
+    let half = format!("{settings}\0\0\u{9}\u{1}\u{4}\0\0\0\u{1}\u{2}");
     let silent = ["", "P", "PRI * HTTP/2.0\r\n", "G", "GET / HTTP/1.1\r\nhost: x\r\n", "\u{16}\u{3}\u{1}"];
+    let silent = silent.into_iter().chain([endless.as_str(), half.as_str()]);
     let started = Instant::now();
     let waiting = silent.map(|text| async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
