@@ -6,6 +6,7 @@
 //! this broker costs while nothing happens, and how long it takes to open 1,000,000 stored messages.
 #![expect(
     clippy::print_stdout,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "a benchmark prints figures and stops at a surprise"
 )]
@@ -15,7 +16,7 @@ use async_nats::jetstream::{self, Context, stream};
 use fafnir_broker::{Config, serve};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
-use std::io::{Read, Write};
+use std::io::{Read, Seek as _, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -34,7 +35,8 @@ const CORE: [(&str, usize, usize); 3] = [
     ("core messages of 128 B", 128, 1_000_000),
     ("core messages of 1 MiB", (1 << 20) - 64, 1_000),
 ];
-/// Backlog of the ordered reader, messages of 400 B.
+/// Backlog of the ordered reader, messages of 400 B. A server that syncs always takes minutes to store it, in which nothing
+/// computes.
 const BACKLOG: usize = 400_000;
 const STORED: usize = 1_000_000;
 const IDLE: Duration = Duration::from_secs(10);
@@ -55,6 +57,7 @@ fn bench_stream() -> stream::Config {
 
 #[expect(clippy::too_many_lines, reason = "one measurement after the other")]
 async fn measure(url: &str) -> Figures {
+    eprintln!("measuring {url}");
     let client = async_nats::connect(url).await.unwrap();
     let other = async_nats::connect(url).await.unwrap();
     let js = jetstream::new(client.clone());
@@ -86,6 +89,7 @@ async fn measure(url: &str) -> Figures {
         samples.push(start.elapsed());
     }
     lines.push(("publish → ack p50 / p99", quantiles(samples)));
+    lines.push(("4 KiB synced by the disk p50 / p99", tokio::task::spawn_blocking(disk).await.unwrap()));
 
     let consumer = stream
         .create_consumer(pull::Config {
@@ -148,6 +152,21 @@ async fn measure(url: &str) -> Figures {
     lines.push(("ordered reader of 400,000", ordered(&js).await));
     js.delete_stream("BENCH").await.unwrap();
     Figures { lines }
+}
+
+/// What the disk itself takes in that minute: 4 KiB written over zeros and synced, as a log does it.
+fn disk() -> String {
+    let mut file = tempfile::tempfile_in(".").unwrap();
+    file.write_all(&vec![0; SAMPLES * 4096]).unwrap();
+    file.sync_all().unwrap();
+    file.rewind().unwrap();
+    let sample = |_| {
+        let start = Instant::now();
+        file.write_all(&[1; 4096]).unwrap();
+        file.sync_data().unwrap();
+        start.elapsed()
+    };
+    quantiles((0..SAMPLES).map(sample).collect())
 }
 
 /// A connection of plain bytes: the client costs next to nothing.

@@ -19,7 +19,7 @@ pub const TRADER_QUOTES: i64 = 60;
 pub const TRADER_CASH_MICROS: i64 = 2_000_000_000 * 1_000_000;
 /// Worth of a quote in units of its currency, for a symbol that trades as little as most; the others' quotes are worth as
 /// many times more as they trade. And its bounds in lots.
-const QUOTE_WORTH: i64 = 25_000;
+const QUOTE_WORTH: i64 = 50_000;
 const QUOTE_LOTS_MIN: i64 = 10;
 const QUOTE_LOTS_MAX: i64 = 40_000;
 /// Quotes that a maker can pay for at the start.
