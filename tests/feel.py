@@ -43,6 +43,7 @@ def resident_mib(pid):
 
 
 def paint(arguments, environment, word):
+    """`word` stands in a panel's title that the sign-in screen shares no cell with: it comes in one piece."""
     start = time.monotonic()
     pid, fd = spawn(arguments, environment)
     seen = b""
@@ -65,7 +66,7 @@ def main():
         trade = [FAFNIR, "trade", "--demo", "--symbol", "AAPL", *data]
         paints = []
         for _ in range(5):
-            pid, fd, took = paint(trade, environment, b"Ladder")
+            pid, fd, took = paint(trade, environment, b"Time & sales")
             paints.append(took)
             drain(fd, most=1.0)
             os.write(fd, b"\x1bq")
@@ -73,7 +74,7 @@ def main():
             os.kill(pid, signal.SIGTERM)
             os.waitpid(pid, 0)
             os.close(fd)
-        pid, fd, _ = paint(trade, environment, b"Ladder")
+        pid, fd, _ = paint(trade, environment, b"Time & sales")
         drain(fd, most=3.0)
         delays = []
         for at in range(KEYS):
