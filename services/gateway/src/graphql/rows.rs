@@ -82,7 +82,8 @@ mod tests {
             self.0
         }
         async fn small(&self) -> Result<usize, Error> {
-            if self.0 < 2 { Ok(self.0) } else { Err("too large".into()) }
+            let small = (self.0 < 2).then_some(self.0);
+            std::future::ready(small.ok_or_else(|| "too large".into())).await
         }
     }
 
