@@ -207,11 +207,13 @@ async fn malformed_requests_are_refused_without_an_echo() {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{body}");
         assert_eq!(answer.code(), "INVALID_INPUT", "{body}");
     }
-    let long = format!("{{ health {} ", "(".repeat(40) + &"x".repeat(5_000));
+    let long = format!("{{ health {} ", "(".repeat(40) + &"x ".repeat(2_500));
+    let name = format!("{{ {} }}", "x".repeat(5_000));
     for (query, code) in [
         ("", "GRAPHQL_PARSE_FAILED"),
         ("{ health", "GRAPHQL_PARSE_FAILED"),
         (long.as_str(), "GRAPHQL_PARSE_FAILED"),
+        (name.as_str(), "GRAPHQL_VALIDATION_FAILED"),
         ("{ nothing }", "GRAPHQL_VALIDATION_FAILED"),
         ("{ health { x } }", "GRAPHQL_VALIDATION_FAILED"),
         ("subscription { orderUpdates { sequence } }", "GRAPHQL_VALIDATION_FAILED"),
