@@ -11,6 +11,7 @@ import fcntl, json, os, pty, select, shutil, signal, struct, subprocess, sys, te
 FAFNIR = os.path.abspath(sys.argv[1])
 SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 20.0
 KEYS, WAIT = 200, 30.0
+TITLES = (b"Ladder", b"Time & sales", b"Watchlist", b"Positions")
 
 
 def read(fd, until):
@@ -42,12 +43,13 @@ def resident_mib(pid):
     return int(next(l for l in open(f"/proc/{pid}/status") if l.startswith("VmRSS")).split()[1]) / 1024
 
 
-def paint(arguments, environment, word):
-    """`word` stands in a panel's title that the sign-in screen shares no cell with: it comes in one piece."""
+def paint(arguments, environment):
+    """The first frame with panels in it. Cells that stood in the screen before are not sent again, so that a title may have
+    holes: any of them tells."""
     start = time.monotonic()
     pid, fd = spawn(arguments, environment)
     seen = b""
-    while word not in seen:
+    while not any(title in seen for title in TITLES):
         piece = read(fd, start + WAIT)
         if not piece:
             sys.exit(f"no screen within {WAIT} s: {seen[-400:]!r}")
@@ -66,7 +68,7 @@ def main():
         trade = [FAFNIR, "trade", "--demo", "--symbol", "AAPL", *data]
         paints = []
         for _ in range(5):
-            pid, fd, took = paint(trade, environment, b"Time & sales")
+            pid, fd, took = paint(trade, environment)
             paints.append(took)
             drain(fd, most=1.0)
             os.write(fd, b"\x1bq")
@@ -74,7 +76,7 @@ def main():
             os.kill(pid, signal.SIGTERM)
             os.waitpid(pid, 0)
             os.close(fd)
-        pid, fd, _ = paint(trade, environment, b"Time & sales")
+        pid, fd, _ = paint(trade, environment)
         drain(fd, most=3.0)
         delays = []
         for at in range(KEYS):
