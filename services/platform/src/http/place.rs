@@ -337,21 +337,14 @@ impl Place {
 
     /// Bytes came while no request is under way: the head of one has begun.
     pub fn head_begins(&self) {
-        let state = &self.state;
-        if state.is_idle().is_some() {
-            let (free, now) = (NEVER, self.now());
-            let _known = state.head_since.compare_exchange(free, now, Ordering::Relaxed, Ordering::Relaxed);
+        if self.state.is_idle().is_some() {
+            self.head_lasts(true);
         }
     }
 
     /// A head that has begun is whole, or another one has begun: over HTTP/2 whatever else is under way.
     pub fn head_lasts(&self, is_open: bool) {
-        let since = &self.state.head_since;
-        if !is_open {
-            since.store(NEVER, Ordering::Relaxed);
-        } else if since.load(Ordering::Relaxed) == NEVER {
-            since.store(self.now(), Ordering::Relaxed);
-        }
+        self.lasts(&self.state.head_since, is_open);
     }
 
     /// From now on at most so many bytes may come, until this is said again.
@@ -374,8 +367,12 @@ impl Place {
 
     /// The socket took something, or takes nothing.
     pub fn writes(&self, is_blocked: bool) {
-        let since = &self.state.blocked_since;
-        if !is_blocked {
+        self.lasts(&self.state.blocked_since, is_blocked);
+    }
+
+    /// Notes since when something is so.
+    fn lasts(&self, since: &AtomicU64, is_so: bool) {
+        if !is_so {
             since.store(NEVER, Ordering::Relaxed);
         } else if since.load(Ordering::Relaxed) == NEVER {
             since.store(self.now(), Ordering::Relaxed);
