@@ -4,7 +4,7 @@ use super::Client;
 use crate::output::{Error, Exit, Result};
 use fafnir_proto::{
     reason::Reason,
-    v1::{Empty, ListOrdersRequest, Order},
+    v1::{Account, Empty, ListOrdersRequest, Order},
 };
 use std::collections::BTreeSet;
 
@@ -97,8 +97,12 @@ pub async fn account(client: &mut Client, text: &str) -> Result<String> {
         return Ok(id);
     }
     let request = client.request(Empty {});
-    let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
-    one_of(&ACCOUNT, text, accounts.into_iter().map(|account| account.id))
+    account_among(&client.terminal.accounts(request).await?.into_inner().accounts, text)
+}
+
+/// The same where the open ones are known.
+pub fn account_among(accounts: &[Account], text: &str) -> Result<String> {
+    whole(text).map_or_else(|| one_of(&ACCOUNT, text, accounts.iter().map(|account| account.id.clone())), Ok)
 }
 
 /// The account of an option that may be left out: nothing is the platform's choice.

@@ -169,8 +169,8 @@ async fn accounts(client: &mut Client) -> Result<Vec<v1::Account>> {
 
 /// An open account of the caller's, and its currency.
 async fn named(client: &mut Client, text: &str) -> Result<(String, String)> {
-    let id = ids::account(client, text).await?;
     let accounts = accounts(client).await?;
+    let id = ids::account_among(&accounts, text)?;
     let found = accounts.into_iter().find(|a| a.id == id).map(|a| (a.id, a.currency));
     found.ok_or_else(|| {
         Error::new(Exit::Precondition, format!("account {id:?} is not one of yours"))

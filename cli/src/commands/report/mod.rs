@@ -81,7 +81,7 @@ pub(super) async fn account_of(client: &mut Client, id: Option<&str>) -> Result<
     let accounts = client.terminal.accounts(request).await?.into_inner().accounts;
     let found = match id {
         Some(text) => {
-            let id = ids::account(client, text).await?;
+            let id = ids::account_among(&accounts, text)?;
             let known = accounts.into_iter().find(|a| a.id == id);
             Some(known.unwrap_or_else(|| v1::Account { id, ..v1::Account::default() }))
         }
