@@ -5,6 +5,7 @@
 use crate::{
     args::{Cli, Color, Global, Where},
     client::{Client, gateway_unasked},
+    commands::scenario,
     output::{Error, Result},
 };
 use clap::CommandFactory as _;
@@ -14,7 +15,10 @@ use clap_complete::{
     env::Shells,
 };
 use fafnir_proto::v1::{Empty, ListOrdersRequest, Order};
-use fafnir_rules::{money::format_e4, order as rules};
+use fafnir_rules::{
+    money::{CURRENCIES as CODES, format_e4},
+    order as rules,
+};
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
@@ -38,6 +42,8 @@ enum Values {
     States,
     /// The services of the table.
     Services,
+    /// The scenarios that come with the program.
+    Scenarios,
     /// Listed symbols.
     Symbols,
     /// Symbols of the caller's watchlist.
@@ -56,8 +62,7 @@ enum Values {
 
 const PERIODS: Values = Values::Words(&["1D", "1W", "1M", "3M", "6M", "1Y", "2Y", "5Y", "MAX"]);
 const POINTS: Values = Values::Words(&["1m", "5m", "15m", "1h", "1d"]);
-const CURRENCIES: Values = Values::Words(&["USD", "CAD"]);
-const SCENARIOS: Values = Values::Words(&["opening-cross", "flash-crash", "squeeze", "circuit-breaker"]);
+const CURRENCIES: Values = Values::Words(&CODES);
 
 /// The arguments whose values are known: the command that one is of (empty: of any), its id.
 const KNOWN: &[(&str, &str, Values)] = &[
@@ -88,7 +93,7 @@ const KNOWN: &[(&str, &str, Values)] = &[
     ("", "period", PERIODS),
     ("performance", "interval", POINTS),
     ("report", "interval", POINTS),
-    ("market play", "scenario", SCENARIOS),
+    ("market play", "scenario", Values::Scenarios),
 ];
 
 /// What is known of an argument.
@@ -148,18 +153,18 @@ fn offered(values: Values, typed: &OsStr) -> Vec<CompletionCandidate> {
         None => ("", &*typed),
     };
     let begun = if is_symbol { begun.to_uppercase() } else { begun.to_owned() };
-    let all = match values {
+    let mut all: Vec<_> = match values {
         Values::Words(words) => words.iter().map(CompletionCandidate::new).collect(),
         Values::Services => {
             fafnir_services::ALL.iter().map(|service| CompletionCandidate::new(service.name)).collect()
         }
+        Values::Scenarios => scenario::names().map(CompletionCandidate::new).collect(),
         Values::States => {
             let name = |state: &rules::OrderState| state.name().to_ascii_lowercase().replace('_', "-");
             rules::OrderState::ALL.iter().map(|state| CompletionCandidate::new(name(state))).collect()
         }
         _ => asked(values).unwrap_or_default(),
     };
-    let mut all: Vec<CompletionCandidate> = all;
     all.retain(|candidate| candidate.get_value().to_string_lossy().starts_with(&begun));
     if before.is_empty() { all } else { all.into_iter().map(|c| c.add_prefix(before)).collect() }
 }
@@ -229,7 +234,7 @@ impl Values {
         let empty = client.request(Empty {});
         let terminal = &mut client.terminal;
         Ok(match self {
-            Self::Words(_) | Self::States | Self::Services => Vec::new(),
+            Self::Words(_) | Self::States | Self::Services | Self::Scenarios => Vec::new(),
             Self::Symbols => {
                 let listed = terminal.instruments(empty).await?.into_inner().instruments;
                 listed.into_iter().map(|i| told(i.symbol, i.name)).collect()

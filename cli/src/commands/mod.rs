@@ -29,7 +29,7 @@ mod preview;
 mod rebuild;
 mod replay;
 mod report;
-mod scenario;
+pub mod scenario;
 mod secrets;
 mod session;
 mod sim_check;

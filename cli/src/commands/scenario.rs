@@ -23,6 +23,12 @@ const BUILT_IN: [(&str, &str); 4] = [
     ("squeeze", include_str!("../../../seeds/scenarios/squeeze.toml")),
     ("circuit-breaker", include_str!("../../../seeds/scenarios/circuit-breaker.toml")),
 ];
+
+/// Their names.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name)
+}
+
 /// Steps of a scenario, and the seconds after which its last one comes.
 const STEPS_MAX: usize = 1_000;
 const SECONDS_MAX: u64 = 86_400;
