@@ -9,16 +9,17 @@ use super::{
 };
 use fafnir_platform::{
     Context, Refusal, Result,
-    db::{Db, Tx},
+    db::{Db, Error, Tx},
     secrets,
 };
 use fafnir_proto::{
+    deadline,
     id::UserId,
     reason::Reason,
     v1::{AuditEntry, AuditLogRequest, AuditRow, VerifyAuditReply, VerifyAuditRequest},
 };
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
 /// Rows of one page, and of a page without a size.
 const ROWS_MAX: u32 = 1_000;
@@ -74,7 +75,8 @@ impl Log {
         &self,
         work: impl FnMut(&mut dyn Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.turn.lock().await;
+        let turn = timeout(deadline::at_most(deadline::STORE), self.turn.lock()).await;
+        let _turn = turn.map_err(|_| Error::Busy("too much is being written to the audit log".into()))?;
         self.db.write(work).await
     }
 
