@@ -2,7 +2,7 @@
 //! so that the answer says what is missing.
 //!
 //! What is done for a request has what its caller still waits ([`within`], [`left`]), less [`HOP`] for each hop; these are the
-//! longest of each kind. What nobody waits for has the last three.
+//! longest of each kind. What nobody waits for has the last four.
 
 use std::{
     future::Future,
