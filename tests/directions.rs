@@ -259,6 +259,7 @@ fn crates_depend_downwards_only() {
         ("services/matching".into(), vec![]),
         ("services/market".into(), vec!["matching", "rules"]),
         ("services/disk".into(), vec![]),
+        ("services/heap".into(), vec![]),
         ("services/tls".into(), vec![]),
         ("services/broker".into(), vec!["disk", "tls"]),
         ("services/testing".into(), vec![]),

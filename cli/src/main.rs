@@ -20,6 +20,7 @@ use output::{Error, Exit, Out};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    fafnir_heap::bound();
     // What this process creates is its owner's alone, whatever the umask was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match complete::answer() {

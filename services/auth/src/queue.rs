@@ -8,7 +8,7 @@
 use super::domain::Email;
 use fafnir_platform::http::address::Source;
 use metrics::Gauge;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     fmt,
@@ -237,14 +237,21 @@ impl Queue {
         Ok(())
     }
 
-    /// Works until the queue is closed: what a thread does.
-    pub fn work(&self) {
+    /// Works until the queue is closed: what a thread does. `rest` once it has had nothing to do for so long.
+    pub fn work(&self, rest_after: Duration, rest: impl Fn()) {
         let mut inner = self.inner.lock();
+        let mut rests = true;
         while !inner.is_closed {
             let Some((account, job)) = inner.take() else {
-                self.changed.wait(&mut inner);
+                if rests {
+                    self.changed.wait(&mut inner);
+                } else if self.changed.wait_for(&mut inner, rest_after).timed_out() {
+                    rests = true;
+                    MutexGuard::unlocked(&mut inner, &rest);
+                }
                 continue;
             };
+            rests = false;
             self.waiting.set(inner.waiting() as f64);
             drop(inner);
             let started = Instant::now();
@@ -290,7 +297,7 @@ mod tests {
         }
         let closing = Arc::clone(&queue);
         queue.add(whom(99, "last"), Box::new(|| {})).unwrap();
-        let worker = std::thread::spawn(move || queue.work());
+        let worker = std::thread::spawn(move || queue.work(Duration::MAX, || {}));
         let order: Vec<_> = order.iter().take(pieces.len()).collect();
         closing.close();
         worker.join().unwrap();
@@ -311,6 +318,25 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_rests_once_after_it_has_worked() {
+        let queue = Arc::new(Queue::new(1, Duration::from_mins(1)));
+        let (told, tells) = mpsc::channel();
+        let worker = Arc::clone(&queue);
+        let rests = told.clone();
+        let worker = std::thread::spawn(move || {
+            worker.work(Duration::from_millis(1), || rests.send("rests").unwrap());
+        });
+        for _ in 0..3 {
+            let told = told.clone();
+            queue.add(whom(1, "a"), Box::new(move || told.send("works").unwrap())).unwrap();
+            assert_eq!([tells.recv().unwrap(), tells.recv().unwrap()], ["works", "rests"]);
+        }
+        queue.close();
+        worker.join().unwrap();
+        assert!(tells.try_recv().is_err());
+    }
+
+    #[test]
     fn one_account_is_worked_on_by_one_thread_at_a_time() {
         let queue = Arc::new(Queue::new(2, Duration::from_mins(1)));
         let (started, starts) = mpsc::channel();
@@ -327,7 +353,7 @@ mod tests {
         let workers: Vec<_> = (0..2)
             .map(|_| {
                 let queue = Arc::clone(&queue);
-                std::thread::spawn(move || queue.work())
+                std::thread::spawn(move || queue.work(Duration::MAX, || {}))
             })
             .collect();
         let mut first: Vec<_> = (0..2).map(|_| starts.recv().unwrap()).collect();
@@ -386,7 +412,7 @@ mod tests {
             queue.add(whom(address, account), job("old")).unwrap();
         }
         let worker = Arc::clone(&queue);
-        let worker = std::thread::spawn(move || worker.work());
+        let worker = std::thread::spawn(move || worker.work(Duration::MAX, || {}));
         let first: Vec<_> = order.iter().take(6).collect();
         assert_eq!(first, ["old", "new", "old", "new", "old", "new"], "beside {taken} of one address");
         queue.close();
