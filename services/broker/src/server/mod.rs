@@ -20,6 +20,7 @@ use bytes::Bytes;
 use connection::{Outbox, Shared};
 use metric::Metrics;
 use monitor::Question;
+use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, mpsc as blocking};
@@ -53,6 +54,15 @@ const ERASE_EVERY: Duration = Duration::from_millis(20);
 const ERASES_FULL: usize = 256;
 /// Time that changes nobody waits for may stay unwritten.
 const LAZY: Duration = Duration::from_millis(20);
+/// Changes that the core writes itself where nothing else is to be done, and their bytes.
+const ALONE_MAX: usize = 16;
+const ALONE_BYTES: usize = 64 << 10;
+/// What a commit takes on average up to which the core does so: whatever comes meanwhile waits for it.
+const ALONE_TIME: Duration = Duration::from_micros(400);
+/// What a commit is believed to take before some were measured.
+const COMMIT_TIME: Duration = Duration::from_millis(1);
+/// The newest measurement counts for one part in so many.
+const SMOOTHING: u32 = 8;
 /// Clients with an open WebSocket that wait for the core.
 const WEBSOCKETS_MAX: usize = 64;
 /// Times in a row that clients who read fast get more.
@@ -112,9 +122,12 @@ enum Stored {
     Failed(String),
 }
 
+/// Changes of the store in order. One without any lets the thread look what else there is to do.
+#[derive(Default)]
 struct Batch {
     ops: Vec<StoreOp>,
     upto: u64,
+    /// Somebody waits for it, or it has waited itself.
     urgent: bool,
 }
 
@@ -155,8 +168,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
     let (stored_sender, stored) = mpsc::unbounded_channel();
     let (batches, batch_receiver) = blocking::channel();
     let (loads, load_receiver) = blocking::channel();
-    let writer = Writer::new(store, stored_sender.clone(), config.min_free);
-    let writer_done = spawn_thread("broker-store", move || writer.run(&batch_receiver))?;
+    let writer = Arc::new(Mutex::new(Writer::new(store, stored_sender.clone(), config.min_free)));
+    let writing = Arc::clone(&writer);
+    let writer_done = spawn_thread("broker-store", move || run_writer(&writing, &batch_receiver))?;
     let check_sender = stored_sender.clone();
     let reader_done =
         spawn_thread("broker-reads", move || read_loop(&reader, &load_receiver, &stored_sender))?;
@@ -178,6 +192,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         turns: VecDeque::new(),
         acceptor,
         shared: Shared { events: events_sender, drained: Arc::default(), shutdown: shutdown.clone() },
+        writer,
+        unwritten: Batch::default(),
+        unwritten_since: None,
         batches,
         loads,
         tasks: JoinSet::new(),
@@ -190,8 +207,9 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: Cancellation
         let _ = ready.send(());
     }
     let outcome = broker.run(events, stored, websockets).await;
-    let Broker { batches, loads, outboxes, mut tasks, config, .. } = broker;
-    drop((batches, loads, outboxes));
+    broker.hand_over();
+    let Broker { writer, batches, loads, outboxes, mut tasks, config, .. } = broker;
+    drop((writer, batches, loads, outboxes));
     shutdown.cancel();
     check_interrupt.interrupt();
     let ended = tokio::time::timeout(SHUTDOWN, async {
@@ -314,6 +332,11 @@ struct Broker {
     turns: VecDeque<ConnId>,
     shared: Shared,
     acceptor: Option<TlsAcceptor>,
+    /// Shared with the thread that writes.
+    writer: Arc<Mutex<Writer>>,
+    /// Changes that nobody waits for, and since when there are some.
+    unwritten: Batch,
+    unwritten_since: Option<Instant>,
     batches: blocking::Sender<Batch>,
     loads: blocking::Sender<Load>,
     tasks: JoinSet<()>,
@@ -358,7 +381,8 @@ impl Broker {
         let mut metrics_at: Option<Instant> = None;
         loop {
             let deadline = self.core.next_deadline().map(|at| self.clock.instant(at));
-            let deadline = deadline.into_iter().chain(metrics_at).min();
+            let lazy_at = self.unwritten_since.map(|since| since + LAZY);
+            let deadline = deadline.into_iter().chain(metrics_at).chain(lazy_at).min();
             let timer = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -610,19 +634,13 @@ impl Broker {
                     outbox.sign_in(limits.map_or(most, |limits| limits.pending.min(most)));
                 }
             }
-            let steps = self.write(effects.writes);
+            let mut steps = self.write(effects.writes);
             for conn in effects.closes {
                 if let Some(outbox) = self.outboxes.remove(&conn) {
                     outbox.stop_reading();
                 }
             }
-            if !effects.ops.is_empty() || effects.urgent {
-                let _ = self.batches.send(Batch {
-                    ops: effects.ops,
-                    upto: effects.ops_last,
-                    urgent: effects.urgent,
-                });
-            }
+            steps.extend(self.store(effects.ops, effects.ops_last, effects.urgent));
             for load in effects.loads {
                 let _ = self.loads.send(load);
             }
@@ -646,6 +664,74 @@ impl Broker {
         }
         // Others get their turn before it goes on.
         self.shared.drained.notify_one();
+    }
+
+    /// Sees to it that changes are written: at once where somebody waits, else within [`LAZY`].
+    fn store(&mut self, ops: Vec<StoreOp>, upto: u64, urgent: bool) -> Option<Input> {
+        if ops.is_empty() && self.unwritten.ops.is_empty() {
+            if urgent {
+                self.send(Batch { urgent, ..Batch::default() });
+            }
+            return None;
+        }
+        if self.unwritten.ops.is_empty() {
+            self.unwritten = Batch { ops, upto, urgent };
+            self.unwritten_since = Some(Instant::now());
+        } else {
+            self.unwritten.take(Batch { ops, upto, urgent });
+        }
+        self.unwritten.urgent |= self.unwritten_since.is_some_and(|since| since.elapsed() >= LAZY);
+        if !self.unwritten.urgent && self.unwritten.ops.len() <= ALONE_MAX {
+            return None;
+        }
+        if urgent && self.is_alone() && self.write_here() {
+            return Some(Input::Durable { upto });
+        }
+        self.hand_over();
+        None
+    }
+
+    /// Lets the writer's thread write what there is; it gathers more where nobody waits.
+    fn hand_over(&mut self) {
+        self.unwritten_since = None;
+        let batch = std::mem::take(&mut self.unwritten);
+        if !batch.ops.is_empty() {
+            self.send(batch);
+        }
+    }
+
+    fn send(&self, batch: Batch) {
+        if self.batches.send(batch).is_err() {
+            // It has said why, unless it panicked. The receiver is the broker's own.
+            let _ = self.writer.lock().stored.send(Stored::Failed("the writer has ended".into()));
+        }
+    }
+
+    /// Whether few changes are to be written, none is under way, and nothing else is to be done.
+    fn is_alone(&self) -> bool {
+        let ops = &self.unwritten.ops;
+        ops.len() <= ALONE_MAX
+            && self.core.behind() == ops.len() as u64
+            && self.turns.is_empty()
+            && self.shared.events.capacity() == EVENTS_MAX
+            && ops.iter().map(StoreOp::bytes).sum::<usize>() <= ALONE_BYTES
+    }
+
+    /// Writes changes without the thread, which would have to be woken and would have to wake the core; false where that is
+    /// for the thread.
+    fn write_here(&mut self) -> bool {
+        let Some(mut writer) = self.writer.try_lock() else { return false };
+        if !writer.write_alone(&self.unwritten.ops) {
+            return false;
+        }
+        self.unwritten = Batch::default();
+        self.unwritten_since = None;
+        let wakes = writer.wakes();
+        drop(writer);
+        if wakes {
+            self.send(Batch { urgent: true, ..Batch::default() });
+        }
+        true
     }
 
     /// Hands bytes to the connections; what the core has to know of it.
@@ -679,7 +765,7 @@ impl Broker {
     }
 }
 
-/// Writes changes to the store on a thread of its own.
+/// Writes changes to the store: on a thread of its own, and on the core's where that has nothing else to do.
 struct Writer {
     store: Store,
     stored: mpsc::UnboundedSender<Stored>,
@@ -691,62 +777,146 @@ struct Writer {
     long: bool,
     /// When it goes on to take out what was removed, or to make the file shorter.
     tidy_from: Instant,
+    /// Why nothing is written any more: whoever tries hears it, and the broker ends.
+    failed: Option<String>,
+    /// What a commit takes on average.
+    commit_takes: Duration,
+    /// Its thread waits for changes alone.
+    sleeps: bool,
     commit_seconds: metrics::Histogram,
+}
+
+/// Gathers changes and commits them together until nothing will come any more.
+fn run_writer(writer: &Mutex<Writer>, batches: &blocking::Receiver<Batch>) {
+    let outcome = write_loop(writer, batches);
+    let mut writer = writer.lock();
+    if let Err(reason) = outcome {
+        // The broker may have ended.
+        let _ = writer.stored.send(Stored::Failed(reason));
+    } else {
+        writer.store.mark_if_due(true);
+    }
+}
+
+fn write_loop(shared: &Mutex<Writer>, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
+    let mut open = true;
+    while open {
+        let patience = shared.lock().rest();
+        let first = match patience {
+            Some(wait) => batches.recv_timeout(wait),
+            None => batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected),
+        };
+        let mut writer = shared.lock();
+        match first {
+            Ok(group) => open = writer.take(group, batches)?,
+            Err(blocking::RecvTimeoutError::Timeout) => {
+                writer.tidy()?;
+                writer.store.mark_if_due(false);
+            }
+            Err(blocking::RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 impl Writer {
     fn new(store: Store, stored: mpsc::UnboundedSender<Stored>, min_free: u64) -> Self {
         let commit_seconds = metrics::histogram!("fafnir_broker_commit_seconds");
         let tidy_from = Instant::now();
-        Self { store, stored, min_free, room: true, looked: None, long: false, tidy_from, commit_seconds }
-    }
-
-    /// Gathers changes and commits them together: at once when somebody waits, else within [`LAZY`].
-    fn run(mut self, batches: &blocking::Receiver<Batch>) {
-        let outcome = self.work(batches);
-        if let Err(reason) = outcome {
-            // The broker may have ended.
-            let _ = self.stored.send(Stored::Failed(reason));
-        } else {
-            self.store.mark_if_due(true);
+        Self {
+            store,
+            stored,
+            min_free,
+            room: true,
+            looked: None,
+            long: false,
+            tidy_from,
+            failed: None,
+            commit_takes: COMMIT_TIME,
+            sleeps: false,
+            commit_seconds,
         }
     }
 
-    /// Writes until nothing will come any more.
-    fn work(&mut self, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
-        let mut open = true;
-        while open {
-            self.look();
-            let first = match self.patience() {
-                Some(wait) => batches.recv_timeout(wait),
-                None => batches.recv().map_err(|_| blocking::RecvTimeoutError::Disconnected),
-            };
-            let mut group = match first {
-                Ok(first) => first,
-                Err(blocking::RecvTimeoutError::Timeout) => {
-                    self.tidy()?;
-                    self.store.mark_if_due(false);
-                    continue;
-                }
-                Err(blocking::RecvTimeoutError::Disconnected) => return Ok(()),
-            };
-            open = gather(&mut group, batches, self.store.log_bytes());
-            if self.room && self.store.is_short() {
-                self.set_room(false);
-            }
-            self.write(&mut group, batches)?;
-            let frees = |op: &StoreOp| matches!(op, StoreOp::MessagesRemove { .. });
-            self.long = self.long || group.ops.iter().any(frees) && self.store.is_long(self.room);
-            if self.stored.send(Stored::Durable(group.upto)).is_err() && !open {
-                return Ok(());
-            }
-            if self.store.owes() && self.tidy_from <= Instant::now() {
-                self.tidy()?;
-                self.tidy_from = Instant::now() + ERASE_EVERY;
-            }
-            self.store.mark_if_due(!open);
+    /// Writes a group and what there is besides; false when nothing will come any more.
+    fn take(&mut self, mut group: Batch, batches: &blocking::Receiver<Batch>) -> Result<bool, String> {
+        self.sleeps = false;
+        self.look();
+        let open = gather(&mut group, batches, self.store.log_bytes());
+        if group.ops.is_empty() {
+            return Ok(open);
         }
-        Ok(())
+        if self.room && self.store.is_short() {
+            self.set_room(false);
+        }
+        self.write(&mut group, batches)?;
+        self.wrote(&group.ops);
+        if self.stored.send(Stored::Durable(group.upto)).is_err() && !open {
+            return Ok(false);
+        }
+        if self.store.owes() && self.tidy_from <= Instant::now() {
+            self.tidy()?;
+            self.tidy_from = Instant::now() + ERASE_EVERY;
+        }
+        self.store.mark_if_due(!open);
+        Ok(open)
+    }
+
+    /// Notes what was written.
+    fn wrote(&mut self, ops: &[StoreOp]) {
+        let frees = |op: &StoreOp| matches!(op, StoreOp::MessagesRemove { .. });
+        self.long = self.long || ops.iter().any(frees) && self.store.is_long(self.room);
+    }
+
+    /// Writes a few changes where there is room, nothing else is owed and a commit is short; false where nothing was done.
+    fn write_alone(&mut self, ops: &[StoreOp]) -> bool {
+        if self.commit_takes > ALONE_TIME || self.store.owes() || self.long {
+            return false;
+        }
+        self.look();
+        if !self.room || self.store.is_short() {
+            return false;
+        }
+        match self.commit(ops) {
+            Ok(()) => {
+                self.wrote(ops);
+                true
+            }
+            // Nothing of it is on disk. The thread knows what to do where there is no room, and that nothing is written any
+            // more after a failure.
+            Err(_) => false,
+        }
+    }
+
+    /// Commits; after one that failed for another reason than a full disk there is none.
+    fn commit(&mut self, ops: &[StoreOp]) -> Result<(), CommitError> {
+        if let Some(reason) = &self.failed {
+            return Err(CommitError::Failed(reason.clone()));
+        }
+        let started = Instant::now();
+        let outcome = self.store.commit(ops);
+        let took = started.elapsed();
+        self.commit_takes = (self.commit_takes * (SMOOTHING - 1) + took) / SMOOTHING;
+        self.commit_seconds.record(took);
+        if let Err(CommitError::Failed(reason)) = &outcome {
+            self.failed = Some(reason.clone());
+        }
+        outcome
+    }
+
+    /// Whether its thread is to be woken because there is something to do besides.
+    fn wakes(&mut self) -> bool {
+        let wakes = self.sleeps && self.patience().is_some();
+        self.sleeps = self.sleeps && !wakes;
+        wakes
+    }
+
+    /// How long its thread waits for changes now.
+    fn rest(&mut self) -> Option<Duration> {
+        self.look();
+        let patience = self.patience();
+        self.sleeps = patience.is_none();
+        patience
     }
 
     /// How long it waits for changes before it does something else; nothing where there is nothing to do.
@@ -792,10 +962,8 @@ impl Writer {
     /// Commits; what finds no room is tried again until there is some or the broker ends: nothing is dropped.
     fn write(&mut self, group: &mut Batch, batches: &blocking::Receiver<Batch>) -> Result<(), String> {
         loop {
-            let started = Instant::now();
             let fits = self.room || self.store.fits(&group.ops);
-            let outcome = if fits { self.store.commit(&group.ops) } else { Err(CommitError::Full) };
-            self.commit_seconds.record(started.elapsed());
+            let outcome = if fits { self.commit(&group.ops) } else { Err(CommitError::Full) };
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Failed(reason)) => return Err(reason),
@@ -884,7 +1052,7 @@ impl Writer {
 impl Batch {
     fn take(&mut self, more: Batch) {
         self.ops.extend(more.ops);
-        self.upto = more.upto;
+        self.upto = self.upto.max(more.upto);
         self.urgent |= more.urgent;
     }
 
@@ -897,7 +1065,8 @@ impl Batch {
     }
 }
 
-/// Adds to a group what is there already, up to so many bytes of messages; false when nothing will come any more.
+/// Adds to a group what is there already, and what comes within [`LAZY`] where nobody waits, up to so many bytes of messages;
+/// false when nothing will come any more.
 fn gather(group: &mut Batch, batches: &blocking::Receiver<Batch>, bytes_max: u64) -> bool {
     let until = Instant::now() + LAZY;
     let bytes = |ops: &[StoreOp]| ops.iter().map(|op| op.bytes() as u64).sum::<u64>();

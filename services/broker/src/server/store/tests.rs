@@ -3,9 +3,11 @@
 use super::*;
 use crate::core::effects::Load;
 use crate::core::records::{ConsumerRecord, StreamRecord};
-use crate::server::{Batch, Stored, Writer};
+use crate::server::{Batch, Stored, Writer, run_writer};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn message(seq: u64, payload: usize) -> StoreOp {
     let message = Message {
@@ -254,8 +256,8 @@ fn a_purge_gets_through_while_messages_before_it_find_no_room() {
     store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     let (stored, mut reports) = tokio::sync::mpsc::unbounded_channel();
     let (batches, receiver) = std::sync::mpsc::channel();
-    let writer = Writer::new(store, stored, 0);
-    let writing = std::thread::spawn(move || writer.run(&receiver));
+    let writer = Mutex::new(Writer::new(store, stored, 0));
+    let writing = std::thread::spawn(move || run_writer(&writer, &receiver));
     let until = std::time::Instant::now() + PATIENCE;
     let mut next = || loop {
         assert!(std::time::Instant::now() < until, "nothing is told");
@@ -284,6 +286,35 @@ fn a_purge_gets_through_while_messages_before_it_find_no_room() {
     drop(batches);
     writing.join().unwrap();
     assert_eq!(kept(&mut open(dir.path())), (101..=160).collect::<Vec<u64>>());
+}
+
+#[test]
+fn the_core_writes_where_that_is_short_and_wakes_the_thread_for_what_follows() {
+    let (dir, notes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let note = Some((notes.path().join("note"), [1; 16]));
+    let mut store = Store::open_noted(dir.path(), note).unwrap_or_else(|_| panic!("it opens"));
+    store.commit(&described()).unwrap();
+    store.mark_if_due(true);
+    let (stored, _reports) = tokio::sync::mpsc::unbounded_channel();
+    let mut writer = Writer::new(store, stored, 0);
+    assert_eq!(writer.rest(), None, "the thread sleeps");
+    assert!(!writer.write_alone(&[message(1, 10)]), "a commit may be long");
+    writer.commit_takes = Duration::ZERO;
+    assert!(writer.write_alone(&[message(1, 10)]));
+    assert!(writer.wakes(), "a mark is due");
+    assert!(!writer.wakes(), "once");
+    writer.commit_takes = Duration::ZERO;
+    writer.long = true;
+    assert!(!writer.write_alone(&[message(2, 10)]), "the thread has something to do");
+    writer.long = false;
+    // After a failure nothing is written by anybody: what came before it would be missing.
+    writer.failed = Some("broken".into());
+    assert!(!writer.write_alone(&[message(2, 10)]));
+    assert!(
+        matches!(writer.commit(&[message(2, 10)]), Err(CommitError::Failed(reason)) if reason == "broken")
+    );
+    drop(writer);
+    assert_eq!(kept(&mut open(dir.path())), [1]);
 }
 
 #[test]
