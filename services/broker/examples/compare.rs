@@ -1,7 +1,7 @@
 //! Side by side with nats-server: the same client code against both, in one run, on one machine.
 //!
-//! `cargo run --release -p fafnir-broker --example compare [-- /usr/sbin/nats-server]`. Both keep their streams in
-//! files below the working directory. This broker syncs to disk before each ack. nats-server does not: up to 2.9 it syncs
+//! `cargo run --release -p fafnir-broker --example compare [-- /usr/sbin/nats-server]`. Each is a process of
+//! its own and keeps its streams in files below the working directory. This broker syncs to disk before each ack. nats-server does not: up to 2.9 it syncs
 //! once a minute and has no setting for that; from 2.10 on it is measured with `sync_interval: always` too. Then what
 //! this broker costs while nothing happens, and how long it takes to open 1,000,000 stored messages.
 #![expect(
@@ -16,12 +16,11 @@ use async_nats::jetstream::{self, Context, stream};
 use fafnir_broker::{Config, serve};
 use futures::stream::FuturesUnordered;
 use futures::{StreamExt, TryStreamExt};
-use std::io::{Read, Seek as _, Write};
+use std::io::{BufRead as _, BufReader, Read, Seek as _, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const SAMPLES: usize = 2_000;
@@ -65,7 +64,10 @@ async fn measure(url: &str) -> Figures {
     let payload = bytes::Bytes::from(vec![b'x'; PAYLOAD]);
 
     let mut subscription = other.subscribe("core.x").await.unwrap();
-    other.flush().await.unwrap();
+    // A flush ends when the bytes are sent. What comes back on the same connection was subscribed before: without it the
+    // first message of the other connection may be too early, and nothing ever comes.
+    other.publish("core.x", payload.clone()).await.unwrap();
+    subscription.next().await.unwrap();
     let mut samples = Vec::new();
     for _ in 0..SAMPLES {
         let start = Instant::now();
@@ -251,31 +253,52 @@ async fn pipelined(js: &Context, payload: &bytes::Bytes, count: usize) {
     acks.try_collect::<Vec<_>>().await.unwrap();
 }
 
-/// This broker, in this process, and how long it took until it answered.
+/// This broker in a process of its own, as the other is, and how long it took until it answered.
 struct Ours {
+    child: Child,
     url: String,
     opened: Duration,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), fafnir_broker::Error>>,
 }
 
+/// The word by which this program is such a process.
+const SERVE: &str = "serve";
+
 impl Ours {
-    async fn start(dir: &Path) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("nats://{}", listener.local_addr().unwrap());
-        let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let stop = CancellationToken::new();
-        let config = Config { ready: Some(ready), ..Config::new(dir) };
+    fn start(dir: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(SERVE).arg(dir).stdin(Stdio::piped()).stdout(Stdio::piped());
         let start = Instant::now();
-        let task = tokio::spawn(serve(listener, config, stop.clone()));
-        is_ready.await.unwrap();
-        Self { url, opened: start.elapsed(), stop, task }
+        let mut child = command.spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        let (url, opened) = url.trim().split_once(' ').unwrap();
+        let opened = Duration::from_micros(opened.parse().unwrap());
+        assert!(opened <= start.elapsed());
+        Self { url: url.to_owned(), opened, child }
     }
 
-    async fn end(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
+    /// It ends when nobody holds its input any more.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
     }
+}
+
+/// Serves until the input ends.
+async fn serve_here(dir: PathBuf) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://{}", listener.local_addr().unwrap());
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let stop = CancellationToken::new();
+    let config = Config { ready: Some(ready), ..Config::new(dir) };
+    let start = Instant::now();
+    let task = tokio::spawn(serve(listener, config, stop.clone()));
+    is_ready.await.unwrap();
+    println!("{url} {}", start.elapsed().as_micros());
+    let end = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+    end.await.unwrap().unwrap();
+    stop.cancel();
+    task.await.unwrap().unwrap();
 }
 
 struct External {
@@ -314,22 +337,22 @@ async fn measure_external(path: &str, dir: &Path, sync_always: bool) -> Figures 
     figures
 }
 
-/// Processor time of this process so far, in ticks of 10 ms (Linux).
-fn ticks() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+/// Processor time of a process so far, in ticks of 10 ms (Linux).
+fn ticks(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
 /// Idle cost and opening time, with a store of [`STORED`] messages.
 async fn at_rest(dir: &Path) {
-    let ours = Ours::start(dir).await;
+    let ours = Ours::start(dir);
     let js = jetstream::new(async_nats::connect(&ours.url).await.unwrap());
     js.create_stream(bench_stream()).await.unwrap();
     pipelined(&js, &bytes::Bytes::from(vec![b'x'; PAYLOAD]), STORED).await;
     drop(js);
-    ours.end().await;
-    let ours = Ours::start(dir).await;
+    ours.end();
+    let ours = Ours::start(dir);
     println!("{STORED} stored messages open in {:.2} s", ours.opened.as_secs_f64());
     let js = jetstream::new(async_nats::connect(&ours.url).await.unwrap());
     let consumer = pull::Config {
@@ -347,31 +370,35 @@ async fn at_rest(dir: &Path) {
     // The background check of the whole store is over when the processor is at rest.
     let deadline = Instant::now() + Duration::from_mins(1);
     loop {
-        let before = ticks();
+        let before = ticks(ours.child.id());
         tokio::time::sleep(Duration::from_secs(1)).await;
-        if ticks() <= before.map(|ticks| ticks + 2) || Instant::now() > deadline {
+        if ticks(ours.child.id()) <= before.map(|ticks| ticks + 2) || Instant::now() > deadline {
             break;
         }
     }
-    let before = ticks();
+    let before = ticks(ours.child.id());
     let waited = tokio::time::timeout(IDLE, messages.next()).await;
     assert!(waited.is_err(), "nothing comes");
-    if let (Some(before), Some(after)) = (before, ticks()) {
+    if let (Some(before), Some(after)) = (before, ticks(ours.child.id())) {
         let percent = (after - before) as f64 / IDLE.as_secs_f64();
         println!("idle, with a client that waits for messages: {percent:.1} % of a core");
     }
     drop((messages, js));
-    ours.end().await;
+    ours.end();
 }
 
 #[tokio::main]
 async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments.next().unwrap_or_else(|| "/usr/sbin/nats-server".into());
+    if path == SERVE {
+        return serve_here(arguments.next().unwrap().into()).await;
+    }
     let dir = tempfile::tempdir_in(".").unwrap();
-    let broker = Ours::start(&dir.path().join("ours")).await;
+    let broker = Ours::start(&dir.path().join("ours"));
     let mut columns = vec![("fafnir, sync before ack".to_owned(), measure(&broker.url).await)];
-    broker.end().await;
+    broker.end();
 
-    let path = std::env::args().nth(1).unwrap_or_else(|| "/usr/sbin/nats-server".into());
     match Command::new(&path).arg("--version").output() {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

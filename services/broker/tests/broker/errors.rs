@@ -1,7 +1,7 @@
 //! Every error of the API, provoked: here, and where there is one on a real nats-server, which differs only where this
 //! table says so.
 
-use crate::support::{TestBroker, nats_server, soon};
+use crate::support::{TestBroker, nats_server, round_trip, soon};
 use async_nats::{Client, HeaderMap};
 use serde_json::Value;
 
@@ -224,7 +224,7 @@ async fn answer(client: &Client, ask: &Ask) -> String {
     let message = match ask {
         Ask::Subscribe(subject) => {
             let subscription = soon(client.subscribe(*subject)).await.unwrap();
-            soon(client.flush()).await.unwrap();
+            round_trip(client).await;
             // It lives as long as the connection: the case needs its interest, not its messages.
             std::mem::forget(subscription);
             return String::new();

@@ -1,6 +1,6 @@
 //! Clients that misbehave: bad bytes, silence, deaf ears, too much of everything.
 
-use crate::support::{TestBroker, soon};
+use crate::support::{TestBroker, round_trip, soon};
 use fafnir_broker::{Config, Guests, Limits, User, serve};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +29,7 @@ async fn what_cannot_be_read_ends_the_connection_with_a_reason() {
         assert!(answer.starts_with("INFO {") && answer.contains(&format!("-ERR '{reason}'")), "{answer}");
     }
     let client = broker.connect().await;
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
 }
 
 #[tokio::test]
@@ -82,11 +82,11 @@ async fn who_does_not_sign_in_or_does_not_read_is_ended() {
     for _ in 0..400 {
         client.publish("flood", payload.clone()).await.unwrap();
     }
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
     let mut heard = Vec::new();
     let _ = soon(deaf.read_to_end(&mut heard)).await;
     assert!(heard.len() < 400 * 100_000, "it was ended before it got everything");
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
     shutdown.cancel();
     soon(broker).await.unwrap().unwrap();
 }
@@ -116,7 +116,7 @@ async fn a_crowd_that_does_not_sign_in_is_ended_whole() {
         let _ = soon(silent.read_to_string(&mut said)).await;
         assert!(said.starts_with("INFO ") && said.ends_with("-ERR 'Authentication Timeout'\r\n"), "{said}");
     }
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
     shutdown.cancel();
     soon(broker).await.unwrap().unwrap();
 }
@@ -137,7 +137,7 @@ async fn who_does_not_answer_pings_is_ended_and_who_does_stays() {
     let tail: Vec<&str> = heard.lines().skip(1).collect();
     assert_eq!(tail, ["PING", "PING", "-ERR 'Stale Connection'"]);
     // It has answered as many pings meanwhile.
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
     assert_eq!(client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed), 1);
     shutdown.cancel();
     soon(broker).await.unwrap().unwrap();
@@ -252,7 +252,7 @@ async fn a_user_that_does_not_read_is_ended_at_its_own_bound() {
     let mut own = client.subscribe("market.>").await.unwrap();
     for _ in 0..200 {
         client.publish("market.a", vec![0; 90_000].into()).await.unwrap();
-        soon(client.flush()).await.unwrap();
+        round_trip(&client).await;
         // Who reads gets everything.
         soon(futures::StreamExt::next(&mut own)).await.unwrap();
     }

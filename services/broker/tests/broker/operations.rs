@@ -1,6 +1,6 @@
 //! What an operator sees: monitoring over HTTP, the list of a store, a damaged store.
 
-use crate::support::{PATIENCE, TestBroker, soon};
+use crate::support::{PATIENCE, TestBroker, round_trip, soon};
 use async_nats::jetstream::{self, consumer::pull, stream};
 use fafnir_broker::{Config, Error, User, serve, store_list};
 use serde_json::Value;
@@ -169,9 +169,9 @@ async fn a_torn_tail_is_cut_and_damage_before_it_is_refused() {
 #[tokio::test]
 async fn a_store_is_opened_by_one_broker_at_a_time() {
     let broker = TestBroker::start().await;
-    soon(broker.connect().await.flush()).await.unwrap();
+    round_trip(&broker.connect().await).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let second = serve(listener, Config::new(broker.dir.path()), CancellationToken::new());
     assert!(matches!(soon(second).await, Err(Error::InUse { .. })));
-    soon(broker.connect().await.flush()).await.unwrap();
+    round_trip(&broker.connect().await).await;
 }

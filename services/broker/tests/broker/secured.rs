@@ -1,6 +1,6 @@
 //! TLS: what is sent after INFO is secret, and who does not know how is not served.
 
-use crate::support::{certificate, soon};
+use crate::support::{certificate, round_trip, soon};
 use async_nats::ConnectOptions;
 use fafnir_broker::{Config, Tls, User, serve};
 use futures::{SinkExt, StreamExt};
@@ -85,7 +85,7 @@ async fn clients_on_this_machine_may_do_without_tls_where_that_is_configured() {
     let secured = options().require_tls(true).add_root_certificates(tls.certificate.clone());
     let secured = soon(secured.connect(format!("nats://localhost:{port}"))).await.unwrap();
     let mut subscription = plain.subscribe("x").await.unwrap();
-    soon(plain.flush()).await.unwrap();
+    round_trip(&plain).await;
     secured.publish("x", "hello".into()).await.unwrap();
     assert_eq!(&*soon(subscription.next()).await.unwrap().payload, b"hello");
     assert!(!info.tls_required);

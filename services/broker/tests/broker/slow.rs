@@ -1,6 +1,6 @@
 //! Readers that take their time: what a stream has for them waits, what is only passed on ends them.
 
-use crate::support::{TestBroker, soon};
+use crate::support::{TestBroker, round_trip, soon};
 use async_nats::jetstream::{self, stream};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,7 +77,7 @@ async fn a_slow_reader_of_a_stream_gets_all_of_it() {
         }
         // Nothing is read while others are served.
         for _ in 0..200 {
-            soon(js.client().flush()).await.unwrap();
+            round_trip(&js.client()).await;
         }
         assert_eq!(count(&mut reader, "s.x", MESSAGES).await, MESSAGES, "{name}");
     }
@@ -92,6 +92,6 @@ async fn a_subscriber_that_does_not_read_is_ended_when_it_has_too_much() {
     for _ in 0..2 * MESSAGES {
         soon(client.publish("core.x", payload.clone())).await.unwrap();
     }
-    soon(client.flush()).await.unwrap();
+    round_trip(&client).await;
     assert!(count(&mut reader, "core.x", 2 * MESSAGES).await < 2 * MESSAGES);
 }

@@ -33,6 +33,15 @@ pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.expect("it happens within the deadline")
 }
 
+/// Waits until the broker has taken everything that this client sent before: a message to itself comes back. A flush of the
+/// client only says that all was sent.
+pub async fn round_trip(client: &async_nats::Client) {
+    let inbox = client.new_inbox();
+    let mut own = soon(client.subscribe(inbox.clone())).await.unwrap();
+    client.publish(inbox, "".into()).await.unwrap();
+    soon(futures::StreamExt::next(&mut own)).await.expect("the broker answers");
+}
+
 pub struct TestBroker {
     pub address: SocketAddr,
     pub websocket: SocketAddr,
