@@ -87,10 +87,8 @@ pub async fn quotes(
     session: Session,
     symbols: Vec<Symbol>,
 ) -> Result<Feed<v1::Quote>, Status> {
-    let mut live = Vec::with_capacity(symbols.len());
-    for symbol in &symbols {
-        live.push(gateway.bus.subscribe(subject::quotes(symbol.as_str())).await?);
-    }
+    let subjects = symbols.iter().map(|symbol| subject::quotes(symbol.as_str())).collect();
+    let live = gateway.bus.subscribe_all(subjects).await?;
     let request = v1::QuotesRequest { symbols: symbols.iter().map(ToString::to_string).collect() };
     let first = gateway.ctx.clients.stock(&session.caller()).quotes(request).await?.into_inner().quotes;
     let known: BTreeSet<&str> = first.iter().map(|quote| quote.symbol.as_str()).collect();

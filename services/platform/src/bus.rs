@@ -17,6 +17,7 @@ use bytes::Bytes;
 use fafnir_proto::{deadline, subject};
 use futures::StreamExt as _;
 use std::{fmt, future::Future, sync::Arc, time::Duration};
+use tokio::time::timeout;
 
 /// Facts live this long in a stream (architecture.md §6).
 const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
@@ -350,9 +351,33 @@ impl Bus {
         self.client.publish(subject, payload).await.map_err(unavailable)
     }
 
-    /// Subscribes on core NATS.
+    /// Subscribes on core NATS. The server knows of it when this answers: what is read elsewhere from then on lacks nothing
+    /// that does not come.
     pub async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber> {
-        self.client.subscribe(subject).await.map_err(unavailable)
+        let subscription = self.client.subscribe(subject).await.map_err(unavailable)?;
+        self.round_trip().await?;
+        Ok(subscription)
+    }
+
+    /// The same for several subjects.
+    pub async fn subscribe_all(&self, subjects: Vec<String>) -> Result<Vec<async_nats::Subscriber>> {
+        let mut subscriptions = Vec::new();
+        for subject in subjects {
+            subscriptions.push(self.client.subscribe(subject).await.map_err(unavailable)?);
+        }
+        self.round_trip().await?;
+        Ok(subscriptions)
+    }
+
+    /// Waits until the server has taken everything that this connection sent before: a message to itself comes back. A
+    /// flush only says that all was sent.
+    async fn round_trip(&self) -> Result<()> {
+        let inbox = self.client.new_inbox();
+        let mut own = self.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
+        self.client.publish(inbox, Bytes::new()).await.map_err(unavailable)?;
+        let came = timeout(deadline::BUS, own.next()).await;
+        let came = came.map_err(|_| Error::unavailable("the bus does not answer"))?;
+        came.map(drop).ok_or_else(|| Error::unavailable("the subscription ended"))
     }
 
     /// Follows a stream as a durable consumer until shutdown, however long its owner takes to create it. `handle` stores the effect of a batch (in order) in one

@@ -2,16 +2,23 @@
 
 pub use fafnir_testing::*;
 
-use fafnir_platform::{Clock, Context, Service, Settings, clock::SECOND_US};
+use bytes::Bytes;
+use fafnir_platform::{Clock, Context, Service, Settings, bus::Bus, clock::SECOND_US};
 use fafnir_proto::client::Caller;
 use fafnir_services::compose::{self, Running};
 use futures::StreamExt as _;
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+/// How long a message that was published is waited for before it is published again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The rows of a stack, as the table has them.
 pub type Rows<'a> = &'a [&'static Service];
@@ -136,13 +143,31 @@ impl Stack {
 pub async fn until(ctx: &Context, what: &str, so: impl AsyncFn() -> bool) {
     let bus = ctx.bus().await.unwrap();
     let mut traffic = bus.subscribe(">".to_owned()).await.unwrap();
-    bus.client().flush().await.unwrap();
     let waiting = async {
         while !so().await {
             traffic.next().await.expect("the broker runs");
         }
     };
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "not in time: {what}");
+}
+
+/// The first message of a subscription that the server may not know of yet (who only watches cannot ask): it is published
+/// until it comes.
+pub async fn heard(
+    bus: &Bus,
+    subject: &str,
+    payload: &'static str,
+    feed: &mut async_nats::Subscriber,
+) -> Bytes {
+    let publishing = async {
+        loop {
+            bus.publish(subject.to_owned(), Bytes::from_static(payload.as_bytes())).await.unwrap();
+            if let Ok(message) = tokio::time::timeout(AGAIN, feed.next()).await {
+                return message.expect("subscribed").payload;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, publishing).await.expect("in time")
 }
 
 /// The caller that tests are.

@@ -28,7 +28,6 @@ async fn quotes_follow_at_once(redis: &str) {
     let stack = Stack::start_with(&SERVICES, |s| redis.clone_into(&mut s.redis.url)).await;
     let ctx = &stack.running.context;
     let mut published = ctx.bus().await.unwrap().subscribe(subject::quotes("AAPL")).await.unwrap();
-    ctx.bus().await.unwrap().client().flush().await.unwrap();
     let mut client = ctx.clients.stock(&system());
     client.upsert_instrument(apple()).await.unwrap();
     let cache = Cache::connect(&ctx.settings, 0).await.unwrap();

@@ -61,11 +61,9 @@ async fn a_terminal_signs_in_and_is_told_where_the_market_is() {
     let (sender, mut lost) = tokio::sync::mpsc::unbounded_channel();
     let watching = market(&session.market_data_url, sender).await.unwrap();
     let mut feed = watching.subscribe(fafnir_proto::subject::book("AAPL")).await.unwrap();
-    watching.flush().await.unwrap();
     let bus = door.stack.running.context.bus().await.unwrap();
-    bus.publish(fafnir_proto::subject::book("AAPL"), "x".into()).await.unwrap();
-    let message = tokio::time::timeout(testing::DEADLINE, futures::StreamExt::next(&mut feed)).await.unwrap();
-    assert_eq!(message.unwrap().payload, "x");
+    let message = testing::heard(&bus, &fafnir_proto::subject::book("AAPL"), "x", &mut feed).await;
+    assert_eq!(message, "x");
 
     let request = v1::TerminalRefreshRequest { refresh_token: session.refresh_token.clone() };
     let renewed = terminal.refresh(request).await.unwrap().into_inner();
