@@ -1,9 +1,10 @@
 //! Side by side with nats-server: the same client code against both, in one run, on one machine.
 //!
 //! `cargo run --release -p fafnir-broker --example compare [-- /usr/sbin/nats-server]`. Each is a process of
-//! its own and keeps its streams in files below the working directory. This broker syncs to disk before each ack. nats-server does not: up to 2.9 it syncs
-//! once a minute and has no setting for that; from 2.10 on it is measured with `sync_interval: always` too. Then what
-//! this broker costs while nothing happens, and how long it takes to open 1,000,000 stored messages.
+//! its own and keeps its streams in files below the working directory. This broker syncs to disk before each ack.
+//! nats-server does not: up to 2.9 it syncs once a minute and has no setting for that; from 2.10 on it is measured with
+//! `sync_interval: always` too. Then what this broker costs while nothing happens, and how long it takes to open 1,000,000
+//! stored messages.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -1,8 +1,7 @@
 //! How much memory the allocator keeps for itself.
 //!
 //! glibc gives threads arenas of their own, up to eight for each core, and what a thread has freed serves that arena alone.
-//! A program of thirty threads, most of them one database's, then holds three times what it uses: figures in
-//! `services/docs/figures.md`.
+//! A program of many threads then holds a multiple of what it uses: figures in `services/docs/figures.md`.
 
 /// Bytes from which a block has pages of its own, which go back to the system with it: a password's 19 MiB, a page of facts.
 #[cfg(target_env = "gnu")]
