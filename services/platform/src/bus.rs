@@ -22,7 +22,8 @@ use tokio::time::timeout;
 /// Facts live this long in a stream (architecture.md §6).
 const STREAM_AGE_MAX: Duration = Duration::from_hours(24);
 const STREAM_BYTES_MAX: i64 = 256 * 1024 * 1024;
-/// What its owner answers for is only to bridge a moment.
+/// What its owner answers for is only to bridge a moment; with a deduplication of the same length, which a server asks for.
+const MEMORY_STREAM_AGE_MAX: Duration = DEDUPE_WINDOW;
 const MEMORY_STREAM_BYTES_MAX: i64 = 8 * 1024 * 1024;
 const DEDUPE_WINDOW: Duration = Duration::from_mins(2);
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -278,7 +279,7 @@ impl Bus {
             retention: RetentionPolicy::Limits,
             storage: if spec.has_copy { StorageType::Memory } else { StorageType::File },
             discard: DiscardPolicy::Old,
-            max_age: STREAM_AGE_MAX,
+            max_age: if spec.has_copy { MEMORY_STREAM_AGE_MAX } else { STREAM_AGE_MAX },
             max_bytes: if spec.has_copy { MEMORY_STREAM_BYTES_MAX } else { STREAM_BYTES_MAX },
             max_messages_per_subject: if spec.one_per_subject { 1 } else { -1 },
             duplicate_window: DEDUPE_WINDOW,

@@ -17,7 +17,7 @@ use axum::{
     routing::get,
 };
 use fafnir_proto::deadline;
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, sync::LazyLock, time::Duration};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
@@ -25,6 +25,13 @@ use tower::{Service as _, ServiceExt as _};
 
 /// How often the metrics are told whether a service is ready.
 const READY_EVERY: Duration = Duration::from_secs(1);
+
+/// Reflection: the descriptors are those of every service, so a process of many keeps them once.
+static REFLECTION: LazyLock<Result<Routes, tonic_reflection::server::Error>> = LazyLock::new(|| {
+    let files = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS);
+    Ok(Routes::new(files.build_v1()?))
+});
 
 /// Serves `server` behind the token check, with health and reflection, until shutdown: on the socket, and to its own
 /// process directly. Returns at once; the server is one of the context's tasks.
@@ -55,12 +62,9 @@ async fn guarded(
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(fafnir_proto::FILE_DESCRIPTORS)
-        .build_v1()?;
     let guarded = Guarded::new(ctx, service, server);
     serve_in_process(ctx, service, guarded.clone());
-    Ok((health, Routes::new(guarded).add_service(health_service).add_service(reflection)))
+    Ok((health, REFLECTION.as_ref()?.clone().add_service(guarded).add_service(health_service)))
 }
 
 /// Takes the calls of this process from now on, until shutdown; those under way then end in order.

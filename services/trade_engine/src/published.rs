@@ -20,14 +20,17 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use uuid::Uuid;
 
-/// Facts kept in memory, in bytes.
+/// Facts kept in memory, in bytes: the last second of a full load, which nobody should read from the disk.
 const RECENT_BYTES_MAX: usize = if cfg!(test) { 64 * 1024 } else { 8 * 1024 * 1024 };
+/// Facts are kept in memory so long. Who follows is behind by less than a second; who was away reads the disk.
+const RECENT_AGE_MAX: Duration = Duration::from_mins(2);
 /// What a fact in memory takes beside its bytes.
-const RECENT_OVERHEAD: usize = 96;
+const RECENT_OVERHEAD: usize = 112;
 /// Trades per symbol kept in memory.
 const TRADES_MAX: usize = 1_000;
 /// Segments of the fact log that name the same snapshot before the next one names a newer: those that are named are kept.
@@ -49,7 +52,8 @@ struct Inner {
     trades: BTreeMap<String, VecDeque<v1::Trade>>,
     /// Last trade of each symbol.
     trade_nos: BTreeMap<String, u64>,
-    recent: VecDeque<Arc<Stored>>,
+    /// The newest facts and when they came.
+    recent: VecDeque<(Instant, Arc<Stored>)>,
     recent_bytes: usize,
     begins: Vec<Begin>,
     snapshot: Snapshot,
@@ -176,8 +180,9 @@ impl Published {
         inner.begins = found.begins;
         inner.trade_nos = found.trade_nos;
         inner.snapshot = found.snapshot;
+        let now = Instant::now();
         for (stored, trade) in found.facts {
-            inner.add(stored, trade);
+            inner.add(now, stored, trade);
         }
         drop(inner);
         self.recorded.send_replace(found.position);
@@ -226,10 +231,10 @@ impl Published {
     /// Puts new facts in, in order.
     pub fn add(&self, facts: impl Iterator<Item = (Stored, Option<v1::Trade>)>) {
         let mut inner = self.inner.lock();
-        let mut last = 0;
+        let (mut last, now) = (0, Instant::now());
         for (stored, trade) in facts {
             last = stored.position;
-            inner.add(stored, trade);
+            inner.add(now, stored, trade);
         }
         drop(inner);
         if last > 0 {
@@ -278,14 +283,14 @@ impl Published {
     /// them and `bytes_max`, at least one where one is there.
     pub fn recent_after(&self, after: u64, limit: usize, bytes_max: usize) -> Option<Vec<Arc<Stored>>> {
         let inner = self.inner.lock();
-        let last = inner.recent.back().map_or(0, |f| f.position);
+        let last = inner.recent.back().map_or(0, |(_, f)| f.position);
         if after >= last.max(self.recorded()) {
             return Some(Vec::new());
         }
-        let first = inner.recent.front()?.position;
+        let first = inner.recent.front()?.1.position;
         let skip = usize::try_from((after + 1).checked_sub(first)?).ok()?;
         let mut page = Collected::new(limit, bytes_max);
-        for fact in inner.recent.iter().skip(skip) {
+        for (_, fact) in inner.recent.iter().skip(skip) {
             if !page.push(fact) {
                 break;
             }
@@ -295,7 +300,7 @@ impl Published {
 
     /// The first position in memory.
     pub fn recent_first(&self) -> Option<u64> {
-        self.inner.lock().recent.front().map(|f| f.position)
+        self.inner.lock().recent.front().map(|(_, f)| f.position)
     }
 
     /// Facts after a position. Reads the disk when memory does not reach back.
@@ -418,7 +423,7 @@ pub struct Restored {
 }
 
 impl Inner {
-    fn add(&mut self, fact: Stored, trade: Option<v1::Trade>) {
+    fn add(&mut self, now: Instant, fact: Stored, trade: Option<v1::Trade>) {
         if let Some(trade) = trade {
             self.trade_nos.insert(trade.symbol.clone(), trade.trade_no);
             let ring = self.trades.entry(trade.symbol.clone()).or_default();
@@ -428,9 +433,11 @@ impl Inner {
             ring.push_back(trade);
         }
         self.recent_bytes += fact.payload.len() + RECENT_OVERHEAD;
-        self.recent.push_back(Arc::new(fact));
-        while self.recent_bytes > RECENT_BYTES_MAX
-            && let Some(old) = self.recent.pop_front()
+        self.recent.push_back((now, Arc::new(fact)));
+        let is_spent = |came: Instant| now.duration_since(came) > RECENT_AGE_MAX;
+        while (self.recent_bytes > RECENT_BYTES_MAX
+            || self.recent.front().is_some_and(|(came, _)| is_spent(*came)))
+            && let Some((_, old)) = self.recent.pop_front()
         {
             self.recent_bytes -= old.payload.len() + RECENT_OVERHEAD;
         }
@@ -497,4 +504,23 @@ fn begin_of(segment: &Segment) -> Result<Option<Begin>, seglog::Error> {
     let (_, _, begin) =
         log::read(frame.seq, frame.time_us, frame.payload).map_err(|e| log::damaged(segment, &frame, e))?;
     Ok(begin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_leave_memory_when_they_are_old_and_newer_ones_come() {
+        let mut inner = Inner::default();
+        let began = Instant::now();
+        let mut add = |after: Duration, position: u64| {
+            let fact = Stored { position, command: position, payload: Vec::new().into(), trace: None };
+            inner.add(began + after, fact, None);
+            (inner.recent.iter().map(|(_, f)| f.position).collect::<Vec<_>>(), inner.recent_bytes)
+        };
+        assert_eq!(add(Duration::ZERO, 1), (vec![1], RECENT_OVERHEAD));
+        assert_eq!(add(RECENT_AGE_MAX, 2), (vec![1, 2], 2 * RECENT_OVERHEAD));
+        assert_eq!(add(RECENT_AGE_MAX + Duration::from_millis(1), 3), (vec![2, 3], 2 * RECENT_OVERHEAD));
+    }
 }
