@@ -741,7 +741,7 @@ pub enum SessionCommand {
     Revoke {
         #[command(flatten)]
         at: Where,
-        /// The session's id, or the beginning of it
+        /// The session's id, or its beginning or end
         #[arg(value_name = "SESSION", required_unless_present = "others")]
         session: Option<String>,
         /// Every session but this one

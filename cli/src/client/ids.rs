@@ -35,6 +35,13 @@ const ACCOUNT: Of = Of {
     listed_by: "`fafnir account list` has them",
 };
 
+const SESSION: Of = Of {
+    one: "session",
+    several: "sessions",
+    unknown: Reason::SESSION_NOT_FOUND,
+    listed_by: "`fafnir session list` has them",
+};
+
 /// A whole id in small letters; none where it is a part.
 fn whole(text: &str) -> Option<String> {
     let text = text.trim().to_lowercase();
@@ -89,6 +96,16 @@ pub async fn group(client: &mut Client, text: &str) -> Result<String> {
     }
     let groups: BTreeSet<String> = orders(client).await?.into_iter().map(|order| order.group_id).collect();
     one_of(&GROUP, text, groups.into_iter().filter(|id| !id.is_empty()))
+}
+
+/// A session that has not ended; one that has is known by its whole id only.
+pub async fn session(client: &mut Client, text: &str) -> Result<String> {
+    if let Some(id) = whole(text) {
+        return Ok(id);
+    }
+    let request = client.request(Empty {});
+    let sessions = client.terminal.sessions(request).await?.into_inner().sessions;
+    one_of(&SESSION, text, sessions.into_iter().map(|session| session.id))
 }
 
 /// An open account; one that is closed is known by its whole id only. Nothing stays nothing.

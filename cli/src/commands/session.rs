@@ -3,7 +3,7 @@
 use super::load::door::Door;
 use crate::{
     args::{Global, Login, Register, SessionCommand, Where},
-    client::{Client, gateway},
+    client::{Client, gateway, ids},
     output::{Error, Exit, Out, Result, table},
 };
 use fafnir_proto::{
@@ -122,10 +122,7 @@ fn list(all: &TerminalSessions, out: Out) {
 }
 
 async fn revoke(client: &mut Client, session: &str, out: Out) -> Result {
-    let wanted = session.trim().to_lowercase();
-    let mut found: Vec<_> = listed(client).await?.sessions.into_iter().map(|s| s.id).collect();
-    found.retain(|id| id.starts_with(&wanted));
-    let session_id = if found.len() == 1 { found.remove(0) } else { wanted };
+    let session_id = ids::session(client, session).await?;
     let request =
         client.request(RevokeSessionRequest { session_id: session_id.clone(), ..Default::default() });
     client.terminal.revoke_session(request).await?;

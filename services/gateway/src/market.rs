@@ -95,15 +95,24 @@ pub async fn quotes(
     if let Some(unknown) = symbols.iter().find(|symbol| !known.contains(symbol.as_str())) {
         return Err(unlisted(unknown));
     }
-    let changes = stream::select_all(live).ready_chunks(CONFLATE_MAX).flat_map(|messages| {
+    let mut told: BTreeMap<_, _> = first.iter().map(|quote| (quote.symbol.clone(), quote.clone())).collect();
+    let changes = stream::select_all(live).ready_chunks(CONFLATE_MAX).flat_map(move |messages| {
         let mut newest = BTreeMap::new();
         for quote in messages.into_iter().filter_map(|m| v1::Quote::decode(m.payload).ok()) {
             newest.insert(quote.symbol.clone(), quote);
         }
+        // One that comes again says nothing.
+        newest.retain(|symbol, quote| !told.get(symbol).is_some_and(|last| is_same(last, quote)));
+        told.extend(newest.clone());
         stream::iter(newest.into_values().map(Ok))
     });
     let feed = stream::iter(first.into_iter().map(Ok)).chain(changes);
     Ok(while_allowed(gateway, session, feed))
+}
+
+/// Whether two quotes say the same; each process of stock-service counts versions of its own.
+fn is_same(a: &v1::Quote, b: &v1::Quote) -> bool {
+    v1::Quote { version: b.version, ..a.clone() } == *b
 }
 
 fn unlisted(symbol: &Symbol) -> Status {

@@ -16,7 +16,7 @@ use async_nats::jetstream::{
 use bytes::Bytes;
 use fafnir_proto::{deadline, subject};
 use futures::StreamExt as _;
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, future::Future, ops::Bound, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// Facts live this long in a stream (architecture.md §6).
@@ -76,6 +76,33 @@ pub const FACTS: StreamSpec = StreamSpec {
     one_per_subject: false,
     has_copy: true,
 };
+
+/// Time between two parts of what goes out again though it did not change: core NATS has no memory, so who lost the last word
+/// about something quiet, or began to listen after it, would not hear it before the next change.
+pub const REPEAT_EVERY: Duration = Duration::from_secs(1);
+/// Parts in which everything goes out again.
+const REPEAT_PARTS: usize = 10;
+/// What a part has at most; where there is more than ten times as much, a round takes longer.
+const REPEATS_MAX: usize = 50;
+
+/// Goes round what has names, part by part.
+#[derive(Debug, Default)]
+pub struct Round {
+    last: Option<String>,
+}
+
+impl Round {
+    /// The next part of `all`; what was removed or added meanwhile changes no other's turn.
+    pub fn part<'a, T>(&mut self, all: &'a BTreeMap<String, T>) -> Vec<&'a T> {
+        let size = all.len().div_ceil(REPEAT_PARTS).min(REPEATS_MAX);
+        let from = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let part: Vec<_> = all.range((from, Bound::Unbounded)).take(size).collect();
+        // After the last one it begins again.
+        let end = all.last_key_value().map(|(name, _)| name);
+        self.last = part.last().map(|(name, _)| *name).filter(|name| Some(*name) != end).cloned();
+        part.into_iter().map(|(_, one)| one).collect()
+    }
+}
 
 /// A connection to the bus. Cheap to clone.
 #[derive(Clone)]
@@ -355,9 +382,8 @@ impl Bus {
     /// Subscribes on core NATS. The server knows of it when this answers: what is read elsewhere from then on lacks nothing
     /// that does not come.
     pub async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber> {
-        let subscription = self.client.subscribe(subject).await.map_err(unavailable)?;
-        self.round_trip().await?;
-        Ok(subscription)
+        let mut one = self.subscribe_all(vec![subject]).await?;
+        one.pop().ok_or_else(|| Error::internal("a subject has no subscription"))
     }
 
     /// The same for several subjects.
@@ -537,6 +563,26 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everything_comes_in_a_round_of_parts_that_are_bounded() {
+        for (count, turns) in [(0, 1), (1, 1), (24, 8), (500, 10), (5_000, 100)] {
+            let all: BTreeMap<String, usize> = (0..count).map(|n| (format!("{n:05}"), n)).collect();
+            let mut round = Round::default();
+            for _ in 0..2 {
+                let parts: Vec<Vec<usize>> =
+                    (0..turns).map(|_| round.part(&all).into_iter().copied().collect()).collect();
+                assert!(parts.iter().all(|part| part.len() <= REPEATS_MAX));
+                assert_eq!(parts.concat(), (0..count).collect::<Vec<_>>(), "{count} in {turns}");
+            }
+        }
+        let mut all: BTreeMap<String, usize> = (0..20).map(|n| (format!("{n:05}"), n)).collect();
+        let mut round = Round::default();
+        assert_eq!(round.part(&all), [&0, &1]);
+        all.remove("00001");
+        all.insert("00001a".into(), 100);
+        assert_eq!(round.part(&all), [&100, &2], "it goes on behind one that is gone");
+    }
 
     #[test]
     fn a_cluster_is_named_by_its_servers_parted_by_commas() {

@@ -7,7 +7,7 @@ use super::{
     domain::{self, Instrument, Listing, Past, Quote, Top, Traded},
     store,
 };
-use fafnir_platform::{clock::Clock, db::Db, error::Result, tasks::Wake};
+use fafnir_platform::{bus::Round, clock::Clock, db::Db, error::Result, tasks::Wake};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -182,6 +182,12 @@ impl Desk {
     /// Something of one listing.
     pub fn instrument<T>(&self, symbol: &str, f: impl FnOnce(&Instrument) -> T) -> Option<T> {
         self.read().get(symbol).map(|l| f(&l.instrument))
+    }
+
+    /// The next part of all quotes.
+    pub fn quotes_again<T>(&self, round: &mut Round, f: impl Fn(&Instrument, &Quote) -> T) -> Vec<T> {
+        let today = self.today();
+        round.part(&self.read()).into_iter().map(|l| f(&l.instrument, &l.quote(today))).collect()
     }
 
     /// The quotes of some symbols as they are at one moment, in their order; unknown ones are left out. Borrows the

@@ -6,7 +6,7 @@ use super::{
     store, wire,
 };
 use fafnir_platform::{
-    bus::Bus,
+    bus::{Bus, REPEAT_EVERY, Round},
     clock::DAY_US,
     context::Context,
     db::{Db, Tx, inbox, outbox},
@@ -16,7 +16,7 @@ use fafnir_platform::{
 };
 use fafnir_proto::{
     subject,
-    v1::{BookImage, Fact},
+    v1::{BookImage, Fact, Quote},
 };
 use futures::StreamExt as _;
 use prost::Message as _;
@@ -144,13 +144,21 @@ pub async fn follow_books(ctx: &Context, bus: &Bus, desk: Arc<Desk>) -> Result<(
     Ok(())
 }
 
-/// Publishes changed quotes; makes every quote new at midnight.
+/// Publishes changed quotes, and quiet ones again now and then; makes every quote new at midnight.
 pub fn publish_quotes(ctx: &Context, db: Db, bus: Bus, desk: Arc<Desk>) {
     let schedule = Schedule::after(QUOTES_POLL).or_on(desk.wake());
-    let changing = Arc::clone(&desk);
+    let (changing, quiet, again) = (Arc::clone(&desk), Arc::clone(&desk), bus.clone());
     ctx.tasks.every("publishing of quotes", schedule, move || {
         let (bus, desk) = (bus.clone(), Arc::clone(&changing));
         async move { Ok::<_, Infallible>(publish_changed(&bus, &desk).await) }
+    });
+    let mut round = Round::default();
+    ctx.tasks.every("repetition of quotes", Schedule::after(REPEAT_EVERY), move || {
+        let (bus, quotes) = (again.clone(), quiet.quotes_again(&mut round, wire::quote));
+        async move {
+            publish(&bus, quotes).await;
+            Ok::<_, Infallible>(())
+        }
     });
     let clock = ctx.clock.clone();
     ctx.tasks.every("new day of the quotes", Schedule::at_once(NEW_DAY_RETRY), move || {
@@ -165,13 +173,17 @@ pub fn publish_quotes(ctx: &Context, db: Db, bus: Bus, desk: Arc<Desk>) {
 
 async fn publish_changed(bus: &Bus, desk: &Desk) -> Next {
     let changed = desk.take_changed();
-    for quote in desk.quotes(changed.iter().map(String::as_str), wire::quote) {
+    publish(bus, desk.quotes(changed.iter().map(String::as_str), wire::quote)).await;
+    if changed.is_empty() { Next::Scheduled } else { Next::After(QUOTE_EVERY) }
+}
+
+async fn publish(bus: &Bus, quotes: Vec<Quote>) {
+    for quote in quotes {
         let subject = subject::quotes(&quote.symbol);
         if let Err(e) = bus.publish(subject, quote.encode_to_vec().into()).await {
             tracing::debug!(error = %e, "a quote was not published");
         }
     }
-    if changed.is_empty() { Next::Scheduled } else { Next::After(QUOTE_EVERY) }
 }
 
 /// Deletes bars of minutes and seconds that are too old, and volumes by price of days before today, in small batches.

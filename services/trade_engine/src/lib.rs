@@ -114,7 +114,7 @@ async fn run(ctx: Context, listener: TcpListener) -> anyhow::Result<()> {
     let bus = ctx.bus().await?;
     bus.keep_stream(&ctx, bus::FACTS).await?;
     publisher::spawn(&ctx, bus.clone(), Arc::clone(&exchange.published));
-    market::spawn(&ctx, bus, ctx.cache(1).await?, market);
+    market::spawn(&ctx, bus, ctx.cache(1).await?, Arc::clone(&exchange.published), market);
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use super::{
     seglog::{self, Segment},
 };
 use fafnir_clearing::fact::{Fact, What};
+use fafnir_platform::bus::Round;
 use fafnir_proto::v1;
 use parking_lot::{Mutex, RwLock};
 use prost::Message as _;
@@ -267,6 +268,11 @@ impl Published {
     /// Replaces the image of a book.
     pub fn put_image(&self, image: v1::BookImage) {
         self.images.write().insert(image.symbol.clone(), image);
+    }
+
+    /// The next part of all published images.
+    pub fn images_again(&self, round: &mut Round) -> Vec<v1::BookImage> {
+        round.part(&self.images.read()).into_iter().cloned().collect()
     }
 
     /// The published image with at most `depth` levels; 0 = all.

@@ -105,6 +105,28 @@ async fn status(ctx: &Context) -> v1::EngineStatusReply {
     ctx.clients.engine(&system()).status(v1::Empty {}).await.unwrap().into_inner()
 }
 
+/// Who lost the last message about something quiet, or listens only now, hears it though nothing changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_book_and_its_quote_come_again() {
+    let stack = Stack::start(SERVICES).await;
+    let ctx = stack.running.context.clone();
+    let bus = ctx.bus().await.unwrap();
+    ctx.clients.stock(&system()).upsert_instrument(instrument("BRK.B")).await.unwrap();
+    endow(&ctx, 1).await;
+    place(&ctx, 1, v1::Side::Sell, 90).await;
+    for subject in [fafnir_proto::subject::book("BRK.B"), fafnir_proto::subject::quotes("BRK.B")] {
+        let mut late = bus.subscribe(subject).await.unwrap();
+        let mut last = bytes::Bytes::new();
+        loop {
+            let message = timeout(DEADLINE, late.next()).await.expect("in time").unwrap();
+            if std::mem::replace(&mut last, message.payload.clone()) == message.payload {
+                break;
+            }
+        }
+    }
+    stack.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_become_facts_and_market_data_and_survive_broker_and_restart() {
     let stack = Stack::start(SERVICES).await;

@@ -3,13 +3,10 @@
 use super::*;
 use crate::core::effects::Load;
 use crate::core::records::{ConsumerRecord, StreamRecord};
-use crate::server::{Batch, Stored, Writer, run_writer};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::Duration;
 
-fn message(seq: u64, payload: usize) -> StoreOp {
+pub(in crate::server) fn message(seq: u64, payload: usize) -> StoreOp {
     let message = Message {
         seq,
         ts: seq,
@@ -25,7 +22,7 @@ fn message(seq: u64, payload: usize) -> StoreOp {
     }
 }
 
-fn described() -> Vec<StoreOp> {
+pub(in crate::server) fn described() -> Vec<StoreOp> {
     let stream = StreamRecord { config: crate::core::config::StreamConfig::default(), created: 1 };
     let consumer = ConsumerRecord {
         name: "c".into(),
@@ -46,12 +43,18 @@ fn delivered() -> StoreOp {
     StoreOp::Delivered { consumer: 1, delivered: pair(2), pending: Some(pending), floor: pair(1) }
 }
 
-fn open(dir: &Path) -> Store {
+pub(in crate::server) fn open(dir: &Path) -> Store {
     match Store::open(dir) {
         Ok(store) => store,
         Err(OpenError::InUse(pid)) => panic!("in use by {pid}"),
         Err(OpenError::Failed(reason)) => panic!("{reason}"),
     }
+}
+
+/// Lets the file grow no more.
+pub(in crate::server) fn fill(store: &Store) {
+    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
 }
 
 #[test]
@@ -143,7 +146,7 @@ fn rows(store: &Store, table: &str) -> i64 {
     store.connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
 }
 
-fn kept(store: &mut Store) -> Vec<u64> {
+pub(in crate::server) fn kept(store: &mut Store) -> Vec<u64> {
     let seen = store.recover(0).unwrap();
     seen.streams[0].0.index.from(0).map(|(seq, _)| seq).collect()
 }
@@ -221,8 +224,7 @@ fn a_full_store_is_relieved_of_what_was_asked_for_but_not_of_what_a_waiting_mess
     let mut store = open(dir.path());
     store.commit(&described()).unwrap();
     store.commit(&(1..=100).map(|seq| message(seq, 1000)).collect::<Vec<_>>()).unwrap();
-    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    fill(&store);
     let removal = |first, last, replaced| StoreOp::MessagesRemove {
         stream: 1,
         first,
@@ -243,78 +245,6 @@ fn a_full_store_is_relieved_of_what_was_asked_for_but_not_of_what_a_waiting_mess
     group.pop();
     store.commit(&group).unwrap();
     assert_eq!(kept(&mut store), (2..=9).chain(81..=150).collect::<Vec<u64>>());
-}
-
-#[test]
-fn a_purge_gets_through_while_messages_before_it_find_no_room() {
-    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(dir.path());
-    store.commit(&described()).unwrap();
-    store.commit(&(1..=100).map(|seq| message(seq, 1000)).collect::<Vec<_>>()).unwrap();
-    let pages: i64 = store.connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
-    store.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
-    let (stored, mut reports) = tokio::sync::mpsc::unbounded_channel();
-    let (batches, receiver) = std::sync::mpsc::channel();
-    let writer = Mutex::new(Writer::new(store, stored, 0));
-    let writing = std::thread::spawn(move || run_writer(&writer, &receiver));
-    let until = std::time::Instant::now() + PATIENCE;
-    let mut next = || loop {
-        assert!(std::time::Instant::now() < until, "nothing is told");
-        if let Ok(report) = reports.try_recv() {
-            return report;
-        }
-        std::thread::yield_now();
-    };
-    let puts = (101..=160).map(|seq| message(seq, 1000)).collect();
-    batches.send(Batch { ops: puts, upto: 60, urgent: true }).unwrap();
-    assert!(matches!(next(), Stored::Room(false)));
-    let (first, last, last_seq) = (1, 100, 160);
-    let purge = StoreOp::MessagesRemove { stream: 1, first, last, last_seq, bytes: 1 << 30, replaced: false };
-    batches.send(Batch { ops: vec![purge], upto: 61, urgent: true }).unwrap();
-    loop {
-        match next() {
-            Stored::Durable(upto) => {
-                assert_eq!(upto, 61);
-                break;
-            }
-            Stored::Room(_) => {}
-            Stored::Loaded { .. } => panic!("nothing was asked for"),
-            Stored::Failed(reason) => panic!("{reason}"),
-        }
-    }
-    drop(batches);
-    writing.join().unwrap();
-    assert_eq!(kept(&mut open(dir.path())), (101..=160).collect::<Vec<u64>>());
-}
-
-#[test]
-fn the_core_writes_where_that_is_short_and_wakes_the_thread_for_what_follows() {
-    let (dir, notes) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let note = Some((notes.path().join("note"), [1; 16]));
-    let mut store = Store::open_noted(dir.path(), note).unwrap_or_else(|_| panic!("it opens"));
-    store.commit(&described()).unwrap();
-    store.mark_if_due(true);
-    let (stored, _reports) = tokio::sync::mpsc::unbounded_channel();
-    let mut writer = Writer::new(store, stored, 0);
-    assert_eq!(writer.rest(), None, "the thread sleeps");
-    assert!(!writer.write_alone(&[message(1, 10)]), "a commit may be long");
-    writer.commit_takes = Duration::ZERO;
-    assert!(writer.write_alone(&[message(1, 10)]));
-    assert!(writer.wakes(), "a mark is due");
-    assert!(!writer.wakes(), "once");
-    writer.commit_takes = Duration::ZERO;
-    writer.long = true;
-    assert!(!writer.write_alone(&[message(2, 10)]), "the thread has something to do");
-    writer.long = false;
-    // After a failure nothing is written by anybody: what came before it would be missing.
-    writer.failed = Some("broken".into());
-    assert!(!writer.write_alone(&[message(2, 10)]));
-    assert!(
-        matches!(writer.commit(&[message(2, 10)]), Err(CommitError::Failed(reason)) if reason == "broken")
-    );
-    drop(writer);
-    assert_eq!(kept(&mut open(dir.path())), [1]);
 }
 
 #[test]

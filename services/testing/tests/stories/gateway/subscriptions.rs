@@ -133,6 +133,17 @@ async fn books_trades_and_own_orders_are_pushed() {
         socket.receive().await["payload"]["data"]["quoteUpdates"],
         json!({"symbol": "AAPL", "price": 231.07})
     );
+    // A quote that comes again says nothing new, in whatever version.
+    let quote = async |price_e4: i64, version: u64| {
+        let quote = v1::Quote { symbol: "AAPL".into(), price_e4, version, ..Default::default() };
+        bus.publish(fafnir_proto::subject::quotes("AAPL"), quote.encode_to_vec().into()).await.unwrap();
+    };
+    quote(2_400_000, 1).await;
+    assert_eq!(socket.receive().await["payload"]["data"]["quoteUpdates"]["price"], json!(240));
+    quote(2_400_000, 1).await;
+    quote(2_400_000, 2).await;
+    quote(2_410_000, 3).await;
+    assert_eq!(socket.receive().await["payload"]["data"]["quoteUpdates"]["price"], json!(241));
     door.stack.stop().await;
 }
 
