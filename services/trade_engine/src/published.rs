@@ -12,7 +12,7 @@ use super::{
 use fafnir_clearing::fact::{Fact, What};
 use fafnir_platform::bus::Round;
 use fafnir_proto::v1;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use prost::Message as _;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -38,8 +38,11 @@ const TRADES_MAX: usize = 1_000;
 const SNAPSHOT_SEGMENTS: usize = if cfg!(test) { 2 } else { 32 };
 /// Segments of the fact log that are read at start to have recent trades.
 const SEGMENTS_READ: usize = 2;
-/// The first frame of a segment is within this.
+/// The first frame of a segment is mostly within the one, and always within the other.
+const BEGIN_BYTES: u64 = 16 * 1024;
 const BEGIN_BYTES_MAX: u64 = 1024 * 1024;
+/// Segments that are not packed: the one that is written, and the one before it, which a start reads whole.
+const PLAIN_SEGMENTS: usize = SEGMENTS_READ;
 
 /// The last snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct Published {
     recorded: watch::Sender<u64>,
     /// Records of the journal that are passed over.
     skipped: RwLock<Vec<u64>>,
+    /// Who packs or removes segments of the fact log has it.
+    tidying: Mutex<()>,
     /// Who follows, and how far it is.
     pub followers: Followers,
 }
@@ -100,6 +105,7 @@ impl Published {
             images: RwLock::default(),
             names: RwLock::default(),
             skipped: RwLock::default(),
+            tidying: Mutex::default(),
             users: RwLock::default(),
             journaled: Mutex::default(),
             exchange: OnceLock::new(),
@@ -322,6 +328,17 @@ impl Published {
         Ok(Page { facts: page.list, last, oldest })
     }
 
+    /// Packs a segment of the fact log that is full. Answers its bytes before and after, where there was one.
+    pub fn pack(&self) -> Result<Option<(u64, u64)>, seglog::Error> {
+        let _alone = self.tidying.lock();
+        seglog::pack_next(FACTS, &self.dir, PLAIN_SEGMENTS)
+    }
+
+    /// Leave to remove segments of the fact log; nothing while one is being packed.
+    pub fn may_remove(&self) -> Option<MutexGuard<'_, ()>> {
+        self.tidying.try_lock()
+    }
+
     /// The first position that is kept; the next one where none is.
     pub fn oldest(&self) -> u64 {
         self.inner.lock().begins.first().map_or_else(|| self.recorded() + 1, |b| b.position)
@@ -504,12 +521,18 @@ pub fn load(dir: &Path) -> Result<Loaded, seglog::Error> {
 }
 
 fn begin_of(segment: &Segment) -> Result<Option<Begin>, seglog::Error> {
-    let (bytes, header) = seglog::read_head(FACTS, segment, BEGIN_BYTES_MAX)?;
-    let Some(frame) = Frames::new(&bytes, header).next() else { return Ok(None) };
-    let frame = frame.map_err(|bad| seglog::Error::Damaged { path: segment.path.clone(), bad })?;
-    let (_, _, begin) =
-        log::read(frame.seq, frame.time_us, frame.payload).map_err(|e| log::damaged(segment, &frame, e))?;
-    Ok(begin)
+    for bytes_max in [BEGIN_BYTES, BEGIN_BYTES_MAX] {
+        let (bytes, header) = seglog::read_head(FACTS, segment, bytes_max)?;
+        let frame = match Frames::new(&bytes, header).next() {
+            None => return Ok(None),
+            Some(Err(_)) if bytes_max < BEGIN_BYTES_MAX && bytes.len() as u64 == bytes_max => continue,
+            Some(frame) => frame.map_err(|bad| seglog::Error::Damaged { path: segment.path.clone(), bad })?,
+        };
+        let (_, _, begin) = log::read(frame.seq, frame.time_us, frame.payload)
+            .map_err(|e| log::damaged(segment, &frame, e))?;
+        return Ok(begin);
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -174,6 +174,9 @@ impl Recorder {
 
     /// Drops segments that are old, beyond the room for them and not needed by a follower.
     fn retire(&mut self, now_us: i64) {
+        // The next segment does it where one is being packed: this thread does not wait for that.
+        let published = Arc::clone(&self.published);
+        let Some(_alone) = published.may_remove() else { return };
         let begins = self.published.begins();
         let room = usize::try_from(KEEP_BYTES / FACTS.segment_bytes).unwrap_or(usize::MAX);
         let spare = begins.len().saturating_sub(room.max(2));

@@ -254,7 +254,7 @@ fn open_facts(dir: &Path) -> Result<(SegLog, Loaded), Error> {
         Err(e @ (seglog::Error::Damaged { .. } | seglog::Error::Gap { .. })) => {
             tracing::error!(error = %e, "the fact log is damaged and is made again from the journal");
             for segment in seglog::segments(FACTS, dir)? {
-                fs::remove_file(&segment.path).map_err(io_at(&segment.path))?;
+                segment.remove()?;
             }
             Ok(open()?)
         }

@@ -1,14 +1,16 @@
 //! A log in segment files: append in batches, make durable, roll, cut a torn tail, drop what is no longer needed.
 //!
 //! Single writer. A new segment is written under a temporary name, synced and renamed, and its directory synced, so a
-//! segment that has its name has its header.
+//! segment that has its name has its header. A segment that is full may be packed; it is read as if it were not.
 
 use super::{
     crash_point,
     frames::{self, Bad, Frames, HEADER_BYTES, Header, Place},
 };
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use metrics::Histogram;
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -44,11 +46,45 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     |source| Error::Io { path, source }
 }
 
+/// Ending of a packed segment's name.
+const PACKED: &str = "gz";
+/// A packed segment that holds more is damaged: a segment ends with the batch that reaches its size.
+const UNPACKED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// A segment file by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     pub first_seq: u64,
+    /// Where it was when it was listed; it may have been packed since.
     pub path: PathBuf,
+}
+
+impl Segment {
+    fn is_packed(&self) -> bool {
+        is_packed(&self.path)
+    }
+
+    /// Its names, the plain one first: that one counts while both are there.
+    fn names(&self) -> [PathBuf; 2] {
+        let plain = if self.is_packed() { self.path.with_extension("") } else { self.path.clone() };
+        let packed = plain.with_added_extension(PACKED);
+        [plain, packed]
+    }
+
+    /// Removes it, packed or not.
+    pub fn remove(&self) -> Result<(), Error> {
+        for path in self.names() {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(&path)(e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_packed(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == PACKED)
 }
 
 /// A torn tail that was cut off.
@@ -66,20 +102,59 @@ pub fn sync_dir(dir: &Path) -> Result<(), Error> {
 
 /// The segments in a directory, oldest first.
 pub fn segments(spec: Spec, dir: &Path) -> Result<Vec<Segment>, Error> {
-    let mut found = Vec::new();
+    let mut found = BTreeMap::new();
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
-        let first_seq = path
-            .file_name()
-            .and_then(|n| n.to_str())
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let plain = if is_packed(&path) {
+            name.strip_suffix(PACKED).and_then(|n| n.strip_suffix('.'))
+        } else {
+            Some(name)
+        };
+        let first_seq = plain
             .and_then(|n| n.strip_prefix(spec.name)?.strip_prefix('-')?.strip_suffix(".log"))
             .and_then(|n| n.parse().ok());
-        if let Some(first_seq) = first_seq {
-            found.push(Segment { first_seq, path });
+        if let Some(first_seq) = first_seq
+            && !(is_packed(&path) && found.contains_key(&first_seq))
+        {
+            found.insert(first_seq, path);
         }
     }
-    found.sort_by_key(|s| s.first_seq);
-    Ok(found)
+    Ok(found.into_iter().map(|(first_seq, path)| Segment { first_seq, path }).collect())
+}
+
+/// Packs the oldest segment that is plain, but for the `newest` ones. Answers its bytes before and after, where there was one.
+/// Nobody may remove segments meanwhile.
+///
+/// # Errors
+/// It cannot be read or written; it is as it was then.
+pub fn pack_next(spec: Spec, dir: &Path, newest: usize) -> Result<Option<(u64, u64)>, Error> {
+    let all = segments(spec, dir)?;
+    let old = &all[..all.len().saturating_sub(newest)];
+    let fits = |s: &&Segment| {
+        !s.is_packed() && fs::metadata(&s.path).is_ok_and(|file| file.len() <= UNPACKED_BYTES_MAX)
+    };
+    let Some(segment) = old.iter().find(fits) else { return Ok(None) };
+    let [plain, packed] = segment.names();
+    let temporary = plain.with_added_extension("tmp");
+    let write = || -> io::Result<(u64, u64)> {
+        let mut encoder = GzEncoder::new(File::create(&temporary)?, Compression::default());
+        let read = io::copy(&mut File::open(&plain)?, &mut encoder)?;
+        let file = encoder.finish()?;
+        file.sync_all()?;
+        Ok((read, file.metadata()?.len()))
+    };
+    let sizes = write().inspect_err(|_| {
+        // The next start removes what is left of it.
+        let _removed = fs::remove_file(&temporary);
+    });
+    let sizes = sizes.map_err(at(&temporary))?;
+    crash_point(spec.name, "packed under a temporary name");
+    fs::rename(&temporary, &packed).map_err(at(&packed))?;
+    sync_dir(dir)?;
+    crash_point(spec.name, "packed and plain");
+    fs::remove_file(&plain).map_err(at(&plain))?;
+    Ok(Some(sizes))
 }
 
 /// Reads one segment and checks that its header fits its name.
@@ -89,21 +164,45 @@ pub fn read_segment(spec: Spec, segment: &Segment) -> Result<(Vec<u8>, Header), 
 
 /// Reads the first bytes of a segment and checks that its header fits its name.
 pub fn read_head(spec: Spec, segment: &Segment, bytes_max: u64) -> Result<(Vec<u8>, Header), Error> {
-    let damaged = |bad| Error::Damaged { path: segment.path.clone(), bad };
-    let mut bytes = Vec::new();
-    let mut read = || {
-        let file = File::open(&segment.path)?;
-        let length = file.metadata()?.len().min(bytes_max);
-        bytes.reserve_exact(usize::try_from(length).unwrap_or(0));
-        file.take(bytes_max).read_to_end(&mut bytes)
+    let bytes = match read_file(segment, &segment.path, bytes_max) {
+        // It was packed after it was listed.
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound && !segment.is_packed() => {
+            let [_, packed] = segment.names();
+            read_file(segment, &packed, bytes_max)?
+        }
+        read => read?,
     };
-    read().map_err(at(&segment.path))?;
+    let damaged = |bad| Error::Damaged { path: segment.path.clone(), bad };
     let header = frames::parse_header(spec.magic, &bytes).map_err(damaged)?;
     if header.first_seq != segment.first_seq {
         let what = "the header names another first sequence than the file's name";
         return Err(damaged(Bad { offset: 0, seq: segment.first_seq, what }));
     }
     Ok((bytes, header))
+}
+
+/// The first bytes of a segment as they were before it was packed.
+fn read_file(segment: &Segment, path: &Path, bytes_max: u64) -> Result<Vec<u8>, Error> {
+    let file = File::open(path).map_err(at(path))?;
+    let mut bytes = Vec::new();
+    if !is_packed(path) {
+        let length = file.metadata().map_err(at(path))?.len().min(bytes_max);
+        bytes.reserve_exact(usize::try_from(length).unwrap_or(0));
+        file.take(bytes_max).read_to_end(&mut bytes).map_err(at(path))?;
+        return Ok(bytes);
+    }
+    let damaged = |what| {
+        let bad = Bad { offset: 0, seq: segment.first_seq, what };
+        Error::Damaged { path: path.to_owned(), bad }
+    };
+    let unpacked = GzDecoder::new(file).take(bytes_max.min(UNPACKED_BYTES_MAX)).read_to_end(&mut bytes);
+    unpacked.map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            damaged("it cannot be unpacked")
+        }
+        _ => at(path)(e),
+    })?;
+    Ok(bytes)
 }
 
 /// Calls `each` with every frame from sequence `from` on, whole segments checked; any bad frame is an error.
@@ -261,6 +360,10 @@ impl SegLog {
             segments.push(segment);
             return Ok((Self::new(spec, dir, segments, file, Place::first(header), 0), None));
         };
+        if last.is_packed() {
+            let bad = Bad { offset: 0, seq: last.first_seq, what: "nothing follows it, and it is packed" };
+            return Err(Error::Damaged { path: last.path, bad });
+        }
         let (bytes, header) = read_segment(spec, &last)?;
         let mut walk = Frames::new(&bytes, header);
         let mut last_time_us = 0;
@@ -454,8 +557,7 @@ impl SegLog {
     pub fn drop_before(&mut self, seq: u64) -> Result<usize, Error> {
         let mut count = 0;
         while self.segments.len() > 1 && self.segments[1].first_seq <= seq {
-            let path = &self.segments[0].path;
-            fs::remove_file(path).map_err(at(path))?;
+            self.segments[0].remove()?;
             crash_point(self.spec.name, "segment dropped");
             self.segments.remove(0);
             count += 1;
@@ -469,7 +571,7 @@ impl SegLog {
     /// Removes everything; the log begins anew at `first_seq`.
     pub fn restart(&mut self, first_seq: u64) -> Result<(), Error> {
         for segment in &self.segments {
-            fs::remove_file(&segment.path).map_err(at(&segment.path))?;
+            segment.remove()?;
             crash_point(self.spec.name, "segment removed");
         }
         let header = Header { first_seq, prev_crc: 0, rules: self.spec.rules };

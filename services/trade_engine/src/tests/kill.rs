@@ -69,7 +69,12 @@ async fn go_on(running: &Running, tell: impl Fn(u64)) {
 async fn child() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
     let running = run_with(kill_config(Path::new(&dir))).unwrap();
-    go_on(&running, |sent| println!("acknowledged {sent}")).await;
+    let published = &running.exchange.published;
+    let tell = |sent| {
+        println!("acknowledged {sent}");
+        published.pack().unwrap();
+    };
+    go_on(&running, tell).await;
     running.stop().await;
     println!("done");
 }
@@ -153,6 +158,17 @@ async fn kill_9_while_a_snapshot_is_written_loses_nothing_acknowledged() {
         ("snapshot: half written", 2),
         ("snapshot: under its temporary name", 1),
         ("snapshot: renamed", 2),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn kill_9_while_a_segment_of_facts_is_packed_loses_nothing() {
+    die_at(&[
+        ("facts: packed under a temporary name", 1),
+        ("facts: packed and plain", 1),
+        ("facts: packed and plain", 3),
+        ("facts: packed under a temporary name", 2),
     ])
     .await;
 }

@@ -14,7 +14,7 @@ use fafnir_clearing::State;
 use fafnir_platform::clock::SECOND_US;
 use fafnir_proto::v1::{self, FactKind, Side};
 use prost::Message as _;
-use std::{path::Path, sync::atomic::Ordering};
+use std::{fs, path::Path, sync::atomic::Ordering};
 
 #[tokio::test]
 async fn facts_after_any_position_are_the_same_from_memory_and_from_disk_and_after_a_restart() {
@@ -51,6 +51,86 @@ async fn facts_after_any_position_are_the_same_from_memory_and_from_disk_and_aft
     let again = run(dir.path());
     assert_eq!(again.facts(0).await, facts);
     again.stop().await;
+}
+
+/// The segments of the fact log by whether they are packed, oldest first.
+fn packed(dir: &Path) -> Vec<bool> {
+    let all = seglog::segments(FACTS, dir).unwrap();
+    all.iter().map(|s| s.path.extension().is_some_and(|e| e == "gz")).collect()
+}
+
+type Damage = fn(&mut Vec<u8>);
+
+/// An exchange with a fact log of several segments.
+async fn with_segments(dir: &Path) -> Running {
+    let running = run(dir);
+    running.prelude().await;
+    for chunk in random_commands(17, 4_000).chunks(50) {
+        running.feed(chunk).await;
+    }
+    running
+}
+
+#[tokio::test]
+async fn packed_facts_are_the_same_and_found_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = with_segments(dir.path()).await;
+    let facts = running.facts(0).await;
+    let published = &running.exchange.published;
+    let trades = published.trades("MSFT", 0, 1_000, false).unwrap();
+    let count = packed(dir.path()).len();
+    assert!(count > 4 && !packed(dir.path()).contains(&true));
+
+    let listed = seglog::segments(FACTS, dir.path()).unwrap();
+    while let Some((bytes, to)) = published.pack().unwrap() {
+        assert!(to < bytes / 2, "{bytes} {to}");
+    }
+    assert_eq!(packed(dir.path()), [vec![true; count - 2], vec![false; 2]].concat());
+    // Who listed them before finds them all the same.
+    assert_eq!(seglog::read_segment(FACTS, &listed[0]).unwrap().1.first_seq, 1);
+    for after in [0, 1, facts.len() as u64 / 2, facts.len() as u64 - 1] {
+        assert_eq!(running.facts(after).await, facts[after as usize..]);
+    }
+    assert_eq!(published.trades("MSFT", 0, 1_000, false).unwrap(), trades);
+    running.stop().await;
+    let copy = tempfile::tempdir().unwrap();
+    crate::backup::copy(dir.path(), copy.path()).unwrap();
+    for place in [dir.path(), copy.path()] {
+        let again = run(place);
+        assert_eq!((again.facts(0).await, again.exchange.published.oldest()), (facts.clone(), 1));
+        again.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn damage_of_packed_facts_is_seen_and_mended() {
+    // What a start sees of it is made again from the journal, in plain segments.
+    let damages: [(Damage, bool); 3] = [
+        (|bytes| bytes.truncate(5), true),
+        (|bytes| bytes[12] ^= 4, true),
+        (|bytes| bytes.truncate(bytes.len() - 3), false),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let running = with_segments(dir.path()).await;
+    let facts = running.facts(0).await;
+    while running.exchange.published.pack().unwrap().is_some() {}
+    running.stop().await;
+    for (damage, is_seen_by_start) in damages {
+        let damaged = tempfile::tempdir().unwrap();
+        crate::backup::copy(dir.path(), damaged.path()).unwrap();
+        let file = seglog::segments(FACTS, damaged.path()).unwrap().swap_remove(0).path;
+        let mut bytes = fs::read(&file).unwrap();
+        damage(&mut bytes);
+        fs::write(&file, bytes).unwrap();
+        let told = crate::standing::look(damaged.path()).unwrap_err();
+        assert!(told.contains(".log.gz: offset 0"), "{told}");
+        let again = run(damaged.path());
+        assert_eq!(packed(damaged.path()).contains(&true), !is_seen_by_start);
+        if is_seen_by_start {
+            assert_eq!(again.facts(0).await, facts);
+        }
+        again.stop().await;
+    }
 }
 
 #[tokio::test]
