@@ -150,10 +150,13 @@ impl Keeper {
             }
             std::thread::sleep(FACTS_LOOK);
         }
-        // Segments before the last two were synced when they were full.
+        // Segments before the last two were synced when they were full; one that was packed meanwhile was, too.
         let segments = seglog::segments(FACTS, &self.dir).map_err(io::Error::other)?;
         for segment in segments.iter().rev().take(2) {
-            File::open(&segment.path)?.sync_data()?;
+            match File::open(&segment.path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                opened => opened?.sync_data()?,
+            }
         }
         Ok(true)
     }

@@ -42,8 +42,8 @@ pub fn spawn(
         let mut again = tokio::time::interval(REPEAT_EVERY);
         again.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
+            // By chance where both are ready: under load a quiet book has its turn as well.
             let sent = tokio::select! {
-                biased;
                 message = messages.recv() => match message {
                     Some(message) => send_out(&bus, &cache, message).await,
                     None => return Ok::<(), Error>(()),

@@ -41,8 +41,8 @@ const SEGMENTS_READ: usize = 2;
 /// The first frame of a segment is mostly within the one, and always within the other.
 const BEGIN_BYTES: u64 = 16 * 1024;
 const BEGIN_BYTES_MAX: u64 = 1024 * 1024;
-/// Segments that are not packed: the one that is written, and the one before it, which a start reads whole.
-const PLAIN_SEGMENTS: usize = SEGMENTS_READ;
+/// Segments that are not packed: the one that is written.
+const PLAIN_SEGMENTS: usize = 1;
 
 /// The last snapshot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
