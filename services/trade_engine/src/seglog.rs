@@ -106,14 +106,11 @@ pub fn segments(spec: Spec, dir: &Path) -> Result<Vec<Segment>, Error> {
     for entry in fs::read_dir(dir).map_err(at(dir))? {
         let path = entry.map_err(at(dir))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let plain = if is_packed(&path) {
-            name.strip_suffix(PACKED).and_then(|n| n.strip_suffix('.'))
-        } else {
-            Some(name)
-        };
-        let first_seq = plain
-            .and_then(|n| n.strip_prefix(spec.name)?.strip_prefix('-')?.strip_suffix(".log"))
-            .and_then(|n| n.parse().ok());
+        let first_seq = name
+            .strip_suffix(".gz")
+            .unwrap_or(name)
+            .strip_suffix(".log")
+            .and_then(|n| n.strip_prefix(spec.name)?.strip_prefix('-')?.parse().ok());
         if let Some(first_seq) = first_seq
             && !(is_packed(&path) && found.contains_key(&first_seq))
         {
