@@ -1,4 +1,4 @@
-//! Snapshot files: the canonical state after a command, with its hash; written whole or not at all.
+//! Snapshot files: the canonical state after a command, packed, with its hash; written whole or not at all.
 
 use crate::{
     crash_point,
@@ -6,16 +6,23 @@ use crate::{
     seglog::{self, sync_dir},
 };
 use fafnir_clearing::{State, codec::RULES_VERSION};
+use flate2::{Compression, bufread::DeflateDecoder, write::DeflateEncoder};
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     fs::{self, File},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 /// Newest snapshots that are kept whatever names them.
 pub const KEPT: usize = 3;
-const MAGIC: [u8; 8] = *b"FAFEXCH1";
+/// Of a file with the state packed by deflate.
+const MAGIC: [u8; 8] = *b"FAFEXCH2";
+/// Of a former program's, with the state as it is.
+const MAGIC_PLAIN: [u8; 8] = *b"FAFEXCH1";
+/// Magic, rules, checksum of what follows the header (zero in a plain file), sequence, length of the state, its hash, and
+/// the checksum of all that.
 const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 32 + 4;
 
 /// Why bytes are not a snapshot that can be used.
@@ -45,25 +52,29 @@ pub struct Taken {
 }
 
 /// The file for a state.
-pub fn encode(seq: u64, state: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(HEADER_BYTES + state.len());
+pub fn encode(seq: u64, state: &[u8]) -> io::Result<Vec<u8>> {
+    // Most of a state is the keys of recent requests: the fastest level makes them as small as any.
+    let mut packer = DeflateEncoder::new(Vec::with_capacity(state.len() / 2), Compression::fast());
+    packer.write_all(state)?;
+    let packed = packer.finish()?;
+    let mut out = Vec::with_capacity(HEADER_BYTES + packed.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&RULES_VERSION.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&crc32c::crc32c(&packed).to_le_bytes());
     out.extend_from_slice(&seq.to_le_bytes());
     out.extend_from_slice(&(state.len() as u64).to_le_bytes());
     out.extend_from_slice(&sha256(state));
     let crc = crc32c::crc32c(&out);
     out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(state);
-    out
+    out.extend_from_slice(&packed);
+    Ok(out)
 }
 
 /// Checks a file and restores the state in it.
 pub fn decode(bytes: &[u8]) -> Result<Taken, Unusable> {
     let damaged = Unusable::Damaged;
     let (header, state, hash, rules) = checked(bytes)?;
-    let state = State::decode_of(rules, state).map_err(|e| damaged(e.0))?;
+    let state = State::decode_of(rules, &state).map_err(|e| damaged(e.0))?;
     if header[16..24] != state.seq().to_le_bytes() {
         return Err(damaged("its sequence is not the state's"));
     }
@@ -76,14 +87,14 @@ pub fn check(bytes: &[u8]) -> Result<(), Unusable> {
 }
 
 /// Header, state, the state's hash and rules of a file that is whole.
-type Checked<'a> = (&'a [u8], &'a [u8], StateHash, u32);
+type Checked<'a> = (&'a [u8], Cow<'a, [u8]>, StateHash, u32);
 
 fn checked(bytes: &[u8]) -> Result<Checked<'_>, Unusable> {
     let damaged = Unusable::Damaged;
-    let header = bytes.get(..HEADER_BYTES).ok_or(damaged("it is cut off"))?;
-    let state = &bytes[HEADER_BYTES..];
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(damaged("it is cut off"))?;
     let crc = crc32c::crc32c(&header[..HEADER_BYTES - 4]).to_le_bytes();
-    if header[..8] != MAGIC {
+    let is_plain = header[..8] == MAGIC_PLAIN;
+    if !is_plain && header[..8] != MAGIC {
         return Err(damaged("it is not a snapshot of the exchange"));
     }
     if header[HEADER_BYTES - 4..] != crc {
@@ -93,14 +104,33 @@ fn checked(bytes: &[u8]) -> Result<Checked<'_>, Unusable> {
     if rules > RULES_VERSION {
         return Err(Unusable::Newer(rules));
     }
-    if header[24..32] != (state.len() as u64).to_le_bytes() {
+    let length = u64::from_le_bytes([
+        header[24], header[25], header[26], header[27], header[28], header[29], header[30], header[31],
+    ]);
+    let state = if is_plain {
+        Cow::Borrowed(body)
+    } else {
+        if header[12..16] != crc32c::crc32c(body).to_le_bytes() {
+            return Err(damaged("the checksum of the state does not match"));
+        }
+        Cow::Owned(unpacked(body, length)?)
+    };
+    if length != state.len() as u64 {
         return Err(damaged("its length is not what it says"));
     }
-    let hash = sha256(state);
+    let hash = sha256(&state);
     if header[32..64] != hash {
         return Err(damaged("the state's hash does not match"));
     }
     Ok((header, state, hash, rules))
+}
+
+/// What was packed, as far as one byte behind the length that it should have.
+fn unpacked(body: &[u8], length: u64) -> Result<Vec<u8>, Unusable> {
+    let mut packed = DeflateDecoder::new(body).take(length.saturating_add(1));
+    let mut state = Vec::new();
+    packed.read_to_end(&mut state).map_err(|_| Unusable::Damaged("it cannot be unpacked"))?;
+    Ok(state)
 }
 
 /// Removes what a crash left under its temporary name: it was never a snapshot.
@@ -133,7 +163,7 @@ pub fn list(dir: &Path) -> io::Result<Vec<Named>> {
 pub fn write(dir: &Path, seq: u64, state: &[u8]) -> io::Result<StateHash> {
     let path = dir.join(format!("snapshot-{seq:020}.bin"));
     let temporary = path.with_extension("tmp");
-    let bytes = encode(seq, state);
+    let bytes = encode(seq, state)?;
     if let Err(e) = put(&temporary, &bytes) {
         // It takes no room while there is none.
         fs::remove_file(&temporary)?;

@@ -107,7 +107,7 @@ fn the_reader_of_snapshots_takes_any_bytes() {
             (state.seq(), bytes)
         })
         .collect();
-    let files: Vec<_> = states.iter().map(|(seq, bytes)| snapshot::encode(*seq, bytes)).collect();
+    let files: Vec<_> = states.iter().map(|(seq, bytes)| snapshot::encode(*seq, bytes).unwrap()).collect();
     over(fuzz::snapshot, &files);
     over(fuzz::snapshot, &states.into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>());
 }
