@@ -14,6 +14,7 @@ use fafnir_services::platform::tls::Client;
 use serde_json::Value;
 use std::{
     fs,
+    io::{Seek as _, Write as _},
     process::Command,
     sync::{
         Arc,
@@ -30,12 +31,41 @@ const ORDERS: Duration = Duration::from_millis(150);
 /// Answers that must come after each rotation.
 const MORE: u64 = 100;
 
+/// A write to the disk that takes longer says that the machine stands still: half of what a reader waits for a position.
+const STALL: Duration = Duration::from_millis(500);
+/// What a service takes at most to come forward again after that.
+const AFTERMATH: Duration = Duration::from_secs(3);
+const PROBES: Duration = Duration::from_millis(20);
+
+/// A time and what it was about.
+struct Span {
+    from: Instant,
+    to: Instant,
+    what: String,
+}
+
 /// What somebody does all the time, and every answer that was none.
 pub struct Load {
     runtime: Runtime,
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
-    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+    tasks: Vec<tokio::task::JoinHandle<Vec<Span>>>,
+    /// When the machine stood still: a platform whose writes wait for seconds refuses calls whatever is rotated.
+    stalls: std::thread::JoinHandle<Vec<Span>>,
+}
+
+/// Writes to the disk that the stacks of tests are on, until told, and tells the writes that took long.
+fn probe(stop: &AtomicBool) -> Vec<Span> {
+    let (mut file, mut stalls) = (tempfile::tempfile().unwrap(), Vec::new());
+    while !stop.load(Ordering::Relaxed) {
+        let from = Instant::now();
+        std::thread::sleep(PROBES);
+        file.rewind().and_then(|()| file.write_all(b"probe")).and_then(|()| file.sync_data()).unwrap();
+        if from.elapsed() > STALL {
+            stalls.push(Span { from, to: Instant::now(), what: format!("{:?}", from.elapsed()) });
+        }
+    }
+    stalls
 }
 
 async fn look(person: &mut Person) -> Result<(), Status> {
@@ -74,16 +104,24 @@ impl Load {
                 let (mut pace, mut refused) = (tokio::time::interval(every), Vec::new());
                 while !stop.load(Ordering::Relaxed) {
                     pace.tick().await;
+                    let from = Instant::now();
                     let done = if trades { trade(&mut person).await } else { look(&mut person).await };
                     match done {
                         Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
-                        Err(status) => refused.push(format!("trades: {trades}: {status}")),
+                        Err(status) => {
+                            let what = format!("trades: {trades}: {status}");
+                            refused.push(Span { from, to: Instant::now(), what });
+                        }
                     }
                 }
                 refused
             }));
         }
-        Self { runtime, stop, answered, tasks }
+        let stalls = {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || probe(&stop))
+        };
+        Self { runtime, stop, answered, tasks, stalls }
     }
 
     /// Waits for more answers.
@@ -95,15 +133,23 @@ impl Load {
         }
     }
 
-    /// Ends it: every answer that was none.
+    /// Ends it: every answer that was none while the machine went on.
     pub fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.runtime.block_on(async {
+            let stalls = self.stalls.join().unwrap();
             let mut refused = Vec::new();
             for task in self.tasks {
                 refused.extend(task.await.unwrap());
             }
-            refused
+            refused.retain(|call| {
+                let stall = stalls.iter().find(|s| call.from <= s.to + AFTERMATH && s.from <= call.to);
+                if let Some(stall) = stall {
+                    println!("the machine stood still for {}: {}", stall.what, call.what);
+                }
+                stall.is_none()
+            });
+            refused.into_iter().map(|call| call.what).collect()
         })
     }
 }
