@@ -4,7 +4,7 @@
 Reads what a market has published and computes every row that can be seen from outside:
 
     fafnir sim check --seed 1 --record market.csv
-    python3 table.py market.csv AAPL=150 MSFT=140 NVDA=250 TSLA=320 AMZN=180   # volatility in basis points
+    python3 table.py market.csv AAPL=150 MSFT=140 NVDA=280 TSLA=330 AMZN=180   # volatility_bp of seeds
 
 Rows: `trade,session,second,symbol,side,price,quantity,order` and `best,session,minute,symbol,bid,ask`.
 """
