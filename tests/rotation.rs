@@ -18,11 +18,11 @@ use std::{
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, sync::watch};
 use tonic::Status;
 
 /// Time between two questions, and between two orders: below what one user may.
@@ -48,7 +48,7 @@ struct Span {
 pub struct Load {
     runtime: Runtime,
     stop: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
+    answered: watch::Receiver<u64>,
     tasks: Vec<tokio::task::JoinHandle<Vec<Span>>>,
     /// When the machine stood still: a platform whose writes wait for seconds refuses calls whatever is rotated.
     stalls: std::thread::JoinHandle<Vec<Span>>,
@@ -96,10 +96,11 @@ impl Load {
             let _inside = runtime.enter();
             runtime.block_on(Person::signed_in_over(connected(), "user@test.com"))
         };
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (count, answered) = watch::channel(0);
         let mut tasks = Vec::new();
         for (every, trades) in [(QUESTIONS, false), (ORDERS, true)] {
-            let (mut person, stop, answered) = (person.clone(), Arc::clone(&stop), Arc::clone(&answered));
+            let (mut person, stop, count) = (person.clone(), Arc::clone(&stop), count.clone());
             tasks.push(runtime.spawn(async move {
                 let (mut pace, mut refused) = (tokio::time::interval(every), Vec::new());
                 while !stop.load(Ordering::Relaxed) {
@@ -107,7 +108,7 @@ impl Load {
                     let from = Instant::now();
                     let done = if trades { trade(&mut person).await } else { look(&mut person).await };
                     match done {
-                        Ok(()) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Ok(()) => count.send_modify(|count| *count += 1),
                         Err(status) => {
                             let what = format!("trades: {trades}: {status}");
                             refused.push(Span { from, to: Instant::now(), what });
@@ -126,11 +127,13 @@ impl Load {
 
     /// Waits for more answers.
     pub fn goes_on(&self) {
-        let (before, until) = (self.answered.load(Ordering::Relaxed), Instant::now() + WITHIN);
-        while self.answered.load(Ordering::Relaxed) < before + MORE {
-            assert!(Instant::now() < until, "no answers any more");
-            std::thread::yield_now();
-        }
+        let mut answered = self.answered.clone();
+        let enough = *answered.borrow() + MORE;
+        let come = self.runtime.block_on(async {
+            let come = answered.wait_for(|count| *count >= enough);
+            tokio::time::timeout(WITHIN, come).await.is_ok_and(|count| count.is_ok())
+        });
+        assert!(come, "no answers any more");
     }
 
     /// Ends it: every answer that was none while the machine went on.
