@@ -54,11 +54,13 @@ pub struct Bad {
     pub what: &'static str,
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// The number at a place, little endian; nothing where the bytes end before.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+/// As [`u32_at`].
+pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     crash_point,
+    frames::{u32_at, u64_at},
     hash::{StateHash, sha256},
     seglog::{self, sync_dir},
 };
@@ -53,7 +54,7 @@ pub struct Taken {
 
 /// The file for a state.
 pub fn encode(seq: u64, state: &[u8]) -> io::Result<Vec<u8>> {
-    // Most of a state is the keys of recent requests: the fastest level makes them as small as any.
+    // The fastest level: most of a state is what recent requests were answered, which the others make hardly smaller.
     let mut packer = DeflateEncoder::new(Vec::with_capacity(state.len() / 2), Compression::fast());
     packer.write_all(state)?;
     let packed = packer.finish()?;
@@ -91,7 +92,8 @@ type Checked<'a> = (&'a [u8], Cow<'a, [u8]>, StateHash, u32);
 
 fn checked(bytes: &[u8]) -> Result<Checked<'_>, Unusable> {
     let damaged = Unusable::Damaged;
-    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(damaged("it is cut off"))?;
+    let cut_off = damaged("it is cut off");
+    let (header, body) = bytes.split_at_checked(HEADER_BYTES).ok_or(cut_off)?;
     let crc = crc32c::crc32c(&header[..HEADER_BYTES - 4]).to_le_bytes();
     let is_plain = header[..8] == MAGIC_PLAIN;
     if !is_plain && header[..8] != MAGIC {
@@ -100,13 +102,11 @@ fn checked(bytes: &[u8]) -> Result<Checked<'_>, Unusable> {
     if header[HEADER_BYTES - 4..] != crc {
         return Err(damaged("the header's checksum does not match"));
     }
-    let rules = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
+    let rules = u32_at(header, 8).ok_or(cut_off)?;
     if rules > RULES_VERSION {
         return Err(Unusable::Newer(rules));
     }
-    let length = u64::from_le_bytes([
-        header[24], header[25], header[26], header[27], header[28], header[29], header[30], header[31],
-    ]);
+    let length = u64_at(header, 24).ok_or(cut_off)?;
     let state = if is_plain {
         Cow::Borrowed(body)
     } else {
