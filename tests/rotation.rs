@@ -19,6 +19,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -52,20 +53,24 @@ pub struct Load {
     tasks: Vec<tokio::task::JoinHandle<Vec<Span>>>,
     /// When the machine stood still: a platform whose writes wait for seconds refuses calls whatever is rotated.
     stalls: std::thread::JoinHandle<Vec<Span>>,
+    /// The probe ends with it.
+    probing: mpsc::Sender<()>,
 }
 
-/// Writes to the disk that the stacks of tests are on, until told, and tells the writes that took long.
-fn probe(stop: &AtomicBool) -> Vec<Span> {
+/// Writes to the disk that the stacks of tests are on until the other end of `probing` is gone, and tells which writes took
+/// long.
+fn probe(probing: &mpsc::Receiver<()>) -> Vec<Span> {
     let (mut file, mut stalls) = (tempfile::tempfile().unwrap(), Vec::new());
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         let from = Instant::now();
-        std::thread::sleep(PROBES);
+        if probing.recv_timeout(PROBES) != Err(mpsc::RecvTimeoutError::Timeout) {
+            return stalls;
+        }
         file.rewind().and_then(|()| file.write_all(b"probe")).and_then(|()| file.sync_data()).unwrap();
         if from.elapsed() > STALL {
             stalls.push(Span { from, to: Instant::now(), what: format!("{:?}", from.elapsed()) });
         }
     }
-    stalls
 }
 
 async fn look(person: &mut Person) -> Result<(), Status> {
@@ -118,11 +123,9 @@ impl Load {
                 refused
             }));
         }
-        let stalls = {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || probe(&stop))
-        };
-        Self { runtime, stop, answered, tasks, stalls }
+        let (probing, until) = mpsc::channel();
+        let stalls = std::thread::spawn(move || probe(&until));
+        Self { runtime, stop, answered, tasks, stalls, probing }
     }
 
     /// Waits for more answers.
@@ -139,8 +142,9 @@ impl Load {
     /// Ends it: every answer that was none while the machine went on.
     pub fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
+        drop(self.probing);
+        let stalls = self.stalls.join().unwrap();
         self.runtime.block_on(async {
-            let stalls = self.stalls.join().unwrap();
             let mut refused = Vec::new();
             for task in self.tasks {
                 refused.extend(task.await.unwrap());
